@@ -1,0 +1,54 @@
+# One check command: `make test`. One demo: `make demo`. `make setup` alone makes the environment.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The public CPU builds of torch. GPU=1 takes the CUDA build from PyPI with its NVIDIA packages instead.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU ?=
+PYTEST_WORKERS ?= 2
+STAMP := $(VENV)/.setup
+NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
+LINTED := embtables models pipelines serving tests benchmarks examples
+
+.PHONY: help setup test check lint unit demo bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv, install the lock, build the native core
+
+$(VENV)/.lock: requirements/lock.txt requirements/install-torch.sh requirements/fbgemm-gpu-stub/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	TORCH_INDEX='$(TORCH_INDEX)' GPU='$(GPU)' bash requirements/install-torch.sh $(BIN)/python
+	$(BIN)/python -m pip install -q --no-deps -r requirements/lock.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation ./requirements/fbgemm-gpu-stub
+	touch $@
+
+$(STAMP): $(VENV)/.lock $(NATIVE)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## every check: ruff, mypy --strict, import-linter, pytest
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+check: lint  ## the fast part of `make test`
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow"
+
+demo: $(STAMP)  ## train on real data and print what was learned
+	$(BIN)/embtables train examples/online_retail/dcnv2.yaml
+
+bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist embtables/native/*.so

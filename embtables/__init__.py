@@ -1,0 +1,53 @@
+"""embtables: embedding tables for recommender systems, from the parquet log to the live server.
+
+Public names load on first use, so that reading a schema does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embtables.batch import Batch as Batch
+    from embtables.collections import EmbeddingBagCollection as EmbeddingBagCollection
+    from embtables.collections import EmbeddingCollection as EmbeddingCollection
+    from embtables.errors import EmbtablesError as EmbtablesError
+    from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.schema import Feature as Feature
+    from embtables.schema import Schema as Schema
+    from embtables.schema import Table as Table
+    from embtables.tables import Tables as Tables
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Batch": "embtables.batch",
+    "EmbeddingBagCollection": "embtables.collections",
+    "EmbeddingCollection": "embtables.collections",
+    "EmbtablesError": "embtables.errors",
+    "Feature": "embtables.schema",
+    "FeatureTransform": "embtables.features",
+    "Schema": "embtables.schema",
+    "Table": "embtables.schema",
+    "Tables": "embtables.tables",
+}
+
+__all__ = [
+    "Batch",
+    "EmbeddingBagCollection",
+    "EmbeddingCollection",
+    "EmbtablesError",
+    "Feature",
+    "FeatureTransform",
+    "Schema",
+    "Table",
+    "Tables",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'embtables' has no attribute {name!r}")

@@ -1,0 +1,47 @@
+"""Errors a user can cause, each with the path to what is wrong, what was received and what to do.
+
+`EmbtablesError` is the root: the command line prints it without a traceback. Errors hold data (`path`),
+not only text, so that a caller can act on them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmbtablesError(Exception):
+    """A failure with a known cause. `exit_status` is what the command line ends with.
+
+    Args:
+        message: what was wrong, what was received, and what to do.
+        path: where, from outside in: `{"file": ..., "column": ..., "row": ...}`; keys in order.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, **path: object) -> None:
+        self.message = message
+        self.path: dict[str, object] = {k: v for k, v in path.items() if v is not None}
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{key} {value}" for key, value in self.path.items())
+        return f"{where}: {self.message}" if where else self.message
+
+
+class ConfigError(EmbtablesError):
+    """The configuration or the command line is wrong (exit status 2)."""
+
+    exit_status = 2
+
+
+class DataError(EmbtablesError):
+    """The data is wrong: names file, column and row where they are known."""
+
+
+class BadFileError(DataError):
+    """A data file cannot be read (truncated, damaged, not parquet)."""
+
+
+class StateError(EmbtablesError):
+    """A checkpoint is missing, damaged, or belongs to another schema."""

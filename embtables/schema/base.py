@@ -1,0 +1,58 @@
+"""The strict base of every configuration model, and the words its errors are told in.
+
+A model is frozen, refuses unknown keys (with "did you mean"), and its validation errors become one
+`ConfigError` whose lines carry the path to each wrong value: `features.3.max_length: ...`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from embtables.errors import ConfigError
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=128),
+    Field(description="A name: letters, digits, '_', '.', '-'; no path separators."),
+]
+
+
+class Model(BaseModel):
+    """A frozen pydantic model that refuses unknown keys and suggests the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = list(cls.model_fields)
+        for key in value:
+            if key in known:
+                continue
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+            hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(sorted(known))
+            raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": str(key), "hint": hint})
+        return value
+
+
+def config_error(error: ValidationError, **path: object) -> ConfigError:
+    """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path."""
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+        message = item["msg"].removeprefix("Value error, ")
+        shown = "" if item["type"] in ("unknown_key", "missing") else f" (received {_short(item['input'])})"
+        lines.append(f"{where}: {message}{shown}" if where else f"{message}{shown}")
+    text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
+    return ConfigError(text, **path)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

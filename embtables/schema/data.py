@@ -1,0 +1,130 @@
+"""The data section: where the log lies, what is joined to it, which rows count, and in what order they come."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, PositiveInt, model_validator
+
+from embtables.schema.base import Model
+from embtables.schema.prepare import SampledNegatives
+
+Literal_ = bool | int | float | str | datetime
+
+
+class Condition(Model):
+    """One condition of `where`, written as text: `rating != 3`, `country in [UK, FR]`, `customer_id is not null`."""
+
+    column: str
+    op: Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in", "is null", "is not null"]
+    value: Literal_ | tuple[Literal_, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"\s*(\S+?)\s*(==|!=|<=|>=|<|>|\snot in\s|\sin\s)\s*(.+?)\s*", value)
+        if found:
+            column, op, text = found.groups()
+            try:
+                literal = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(f"cannot read the value {text!r}") from error
+            return {"column": column, "op": op.strip(), "value": literal}
+        found = re.fullmatch(r"\s*(\S+)\s+(is null|is not null)\s*", value)
+        if found:
+            return {"column": found[1], "op": found[2]}
+        raise ValueError("write '<column> <op> <value>' with op ==, !=, <, <=, >, >=, in, not in, is null, is not null")
+
+    @model_validator(mode="after")
+    def _check(self) -> Condition:
+        is_list = isinstance(self.value, tuple)
+        if self.op in ("in", "not in") and not is_list:
+            raise ValueError(f"'{self.op}' needs a list: {self.column} {self.op} [a, b]")
+        if self.op not in ("in", "not in") and is_list:
+            raise ValueError(f"'{self.op}' compares with one value, not with a list")
+        if (self.value is None) != self.op.startswith("is"):
+            raise ValueError("compare with null by 'is null' or 'is not null'")
+        return self
+
+
+class Join(Model):
+    """A side table (users, items) whose columns are looked up by key; small enough for memory."""
+
+    path: str = Field(description="file, folder or glob, relative to data.path, or a URI")
+    key: str = Field(description="the log's column that is looked up")
+    side_key: str | None = Field(None, description="the side table's key column; by default the same name")
+    columns: tuple[str, ...] | None = Field(None, description="columns to take; by default all")
+    prefix: str = Field("", description="put before the names of the columns taken")
+    on_missing: Literal["error", "null"] = Field("error", description="a log key the side table lacks")
+
+
+class TimeSplit(Model):
+    """Rows before `validation_from` train, rows from `test_from` on test; needs event_time."""
+
+    kind: Literal["time"] = "time"
+    validation_from: datetime | None = None
+    test_from: datetime | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> TimeSplit:
+        if self.validation_from is None and self.test_from is None:
+            raise ValueError("give 'validation_from' or 'test_from'")
+        if self.validation_from and self.test_from and not self.validation_from < self.test_from:
+            raise ValueError("'validation_from' must come before 'test_from'")
+        return self
+
+
+class ColumnSplit(Model):
+    """Rows go to the part whose list holds the column's value; other rows to none."""
+
+    kind: Literal["column"] = "column"
+    column: str
+    train: tuple[str | int, ...] = ("train",)
+    validation: tuple[str | int, ...] = ("validation",)
+    test: tuple[str | int, ...] = ("test",)
+
+
+class HashSplit(Model):
+    """Rows go to a part by a seeded hash of `columns`: the same row goes to the same part in any file order."""
+
+    kind: Literal["hash"] = "hash"
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    test: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @model_validator(mode="after")
+    def _check(self) -> HashSplit:
+        if self.validation + self.test >= 1.0:
+            raise ValueError("validation + test must leave rows to train on (below 1.0)")
+        return self
+
+
+Split = Annotated[TimeSplit | ColumnSplit | HashSplit, Field(discriminator="kind")]
+
+
+class Shuffle(Model):
+    """Training rows in seeded random order: chunks (row groups) of all files, then rows within a buffer."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    buffer_rows: PositiveInt = Field(262_144, description="rows held in memory and shuffled together")
+
+
+class Data(Model):
+    """The parquet log. A relative path is relative to the configuration file (on the command line: to the folder)."""
+
+    path: str = Field(description="folder, file, glob, or any pyarrow.fs URI (s3://..., gs://...)")
+    files: str = Field("**/*.parquet", description="glob of the log's files below a folder")
+    prepare: SampledNegatives | None = Field(None, description="makes examples of a purchase-only log")
+    join: tuple[Join, ...] = ()
+    where: tuple[Condition, ...] = Field((), description="conditions that all must hold, joined columns included")
+    split: Split | None = None
+    shuffle: Shuffle | None = None
+    block_rows: PositiveInt = Field(131_072, description="rows read and converted at a time")
+    on_bad_file: Literal["error", "quarantine"] = "error"
+    on_bad_row: Literal["error", "quarantine"] = "error"

@@ -1,0 +1,121 @@
+"""Features, labels and dense columns as configured: what a column of the log means to the model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from embtables.schema.base import Model, Name
+
+
+class Identity(Model):
+    """key = id: for ids that are dense already. An id outside 0..num_rows-1 is refused, or wraps by modulo."""
+
+    kind: Literal["identity"] = "identity"
+    out_of_range: Literal["error", "modulo"] = "error"
+
+
+class Hash(Model):
+    """key = uint64(mix(seed, id)) % num_rows, with a fixed 64-bit bijective mix."""
+
+    kind: Literal["hash"] = "hash"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class MultiHash(Model):
+    """`num_hashes` rows of one table a id, summed (Tito Svenstrup et al. 2017, without importance weights)."""
+
+    kind: Literal["multi_hash"] = "multi_hash"
+    num_hashes: Annotated[int, Field(ge=2, le=16)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+Encoder = Annotated[Identity | Hash | MultiHash, Field(discriminator="kind")]
+TimestampPart = Literal["hour", "weekday", "day", "month", "day_number"]
+
+
+class Feature(Model):
+    """A categorical feature: a column (or a cross of columns) whose ids look rows up in a table.
+
+    A null id is an absent id: the row's list is empty and pools to zeros, unless `null_id` stands in for it.
+    """
+
+    name: Name
+    column: str | None = Field(None, description="the log's column; by default the feature's name")
+    cross: tuple[str, ...] | None = Field(None, description="two or more columns whose ids are crossed into one")
+    table: Name
+    encoder: Encoder = Hash()
+    pooling: Literal["sum", "mean", "none"] = "sum"
+    max_length: PositiveInt | None = Field(None, description="ids a row; the last ones are kept")
+    weights_column: str | None = Field(None, description="list<float> column with one weight an id")
+    split: Annotated[str, Field(min_length=1)] | None = Field(None, description="separator that makes a string a list")
+    timestamp_part: TimestampPart | None = Field(None, description="part of a timestamp column used as the id (UTC)")
+    num_buckets: Annotated[int, Field(ge=2, le=65536)] | None = Field(
+        None, description="quantile buckets, fitted on training data; the bucket's number is the id"
+    )
+    null_id: int | str | None = Field(None, description="the id that stands for a null")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_column(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("column") is None and value.get("cross") is None and "name" in value:
+            return {**value, "column": value["name"]}
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Feature:
+        if self.cross is not None:
+            if self.column is not None:
+                raise ValueError("give 'column' or 'cross', not both")
+            if len(self.cross) < 2 or len(set(self.cross)) != len(self.cross):
+                raise ValueError("'cross' needs two or more different columns")
+            single = ("split", "timestamp_part", "num_buckets", "weights_column", "null_id")
+            for option in single:
+                if getattr(self, option) is not None:
+                    raise ValueError(f"'{option}' does not go with 'cross': cross plain id columns")
+        derived = [o for o in ("split", "timestamp_part", "num_buckets") if getattr(self, o) is not None]
+        if len(derived) > 1:
+            raise ValueError(f"'{derived[0]}' and '{derived[1]}' exclude each other")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The log columns this feature reads, weights column included."""
+        ids = self.cross if self.cross is not None else (self.column or self.name,)
+        return ids if self.weights_column is None else (*ids, self.weights_column)
+
+
+class DenseColumn(Model):
+    """A numeric column that enters the model as a float32, after its transforms in the order given.
+
+    log1p: x -> ln(1 + x), x > -1. standardise: (x - mean) / std of the training part.
+    quantile: x -> its rank among the training part's values, in [0, 1].
+    """
+
+    column: str
+    transforms: tuple[Literal["log1p", "standardise", "quantile"], ...] = ()
+    fill_null: float | None = Field(None, description="value (before transforms) that stands for a null")
+
+    @model_validator(mode="after")
+    def _check(self) -> DenseColumn:
+        if len(set(self.transforms)) != len(self.transforms):
+            raise ValueError("a transform is named twice")
+        if "quantile" in self.transforms and self.transforms != ("quantile",):
+            raise ValueError("'quantile' stands alone: ranks do not change under other transforms")
+        return self
+
+
+class Label(Model):
+    """What the model predicts: a 0/1 column, or `column > positive_above`."""
+
+    column: str
+    name: Name | None = Field(None, description="by default the column's name")
+    positive_above: float | None = None
+
+
+class EventTime(Model):
+    """When the row happened: a timestamp column, or an integer column with its unit."""
+
+    column: str
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="of an integer column")

@@ -1,0 +1,68 @@
+"""`Schema`: tables, features, labels, dense columns and data of one model, validated as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import Field, model_validator
+
+from embtables.schema.base import Model, Name
+from embtables.schema.data import Data, TimeSplit
+from embtables.schema.features import DenseColumn, EventTime, Feature, Label
+from embtables.schema.tables import Table, Zeros
+
+LINEAR_PREFIX = "linear."
+
+
+class Schema(Model):
+    """What a log holds and which tables its features read. Frozen."""
+
+    name: Name
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+    labels: tuple[Label, ...]
+    sample_weight: str | None = Field(None, description="column with the row's weight in the loss; default 1")
+    dense: tuple[DenseColumn, ...] = ()
+    event_time: EventTime | None = None
+    data: Data
+
+    @model_validator(mode="after")
+    def _check(self) -> Schema:
+        for what in ("tables", "features", "labels"):
+            if not getattr(self, what):
+                raise ValueError(f"'{what}' is empty; at least 1 item is needed")
+        _refuse_twice("tables", (t.name for t in self.tables))
+        _refuse_twice("features", (f.name for f in self.features))
+        _refuse_twice("labels", (lab.name or lab.column for lab in self.labels))
+        _refuse_twice("dense columns", (d.column for d in self.dense))
+        known = {t.name for t in self.tables}
+        for feature in self.features:
+            if feature.table not in known:
+                raise ValueError(
+                    f"feature '{feature.name}' names table '{feature.table}', which is not among: {sorted(known)}"
+                )
+        for table in self.tables:
+            if table.name.startswith(LINEAR_PREFIX):
+                raise ValueError(f"table '{table.name}': the prefix '{LINEAR_PREFIX}' is kept for first-order weights")
+        for name in known - {f.table for f in self.features}:
+            raise ValueError(f"table '{name}' is used by no feature; remove it or name it in a feature")
+        if isinstance(self.data.split, TimeSplit) and self.event_time is None:
+            raise ValueError("a split by time needs 'event_time'")
+        return self
+
+    def linear_tables(self) -> tuple[Table, ...]:
+        """First-order weights: for every table one of dimension 1, zero at first, with the same keys and optimizer."""
+        return tuple(
+            t.model_copy(update={"name": LINEAR_PREFIX + t.name, "dim": 1, "initializer": Zeros()}) for t in self.tables
+        )
+
+    def linear_features(self) -> tuple[Feature, ...]:
+        """The features, reading `linear_tables` instead."""
+        return tuple(f.model_copy(update={"table": LINEAR_PREFIX + f.table}) for f in self.features)
+
+
+def _refuse_twice(what: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{what}: name {twice[0]!r} is used twice")

@@ -1,0 +1,162 @@
+"""The schema: YAML in and out, strictness, suggestions, defaults and cross-checks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from embtables.errors import ConfigError
+from embtables.schema import Condition, Schema, json_schema, parse_value, parse_yaml, read_yaml, to_yaml, validate
+
+TEXT = """
+name: shop
+tables:
+  - {name: item, dim: 16, num_rows: 1000, optimizer: {kind: rowwise_adagrad, learning_rate: 5e-2}}
+  - name: customer
+    dim: 8
+    num_rows: 500
+    optimizer: {kind: adam, learning_rate: 0.001, weight_decay: 1e-6}
+    initializer: {kind: uniform, low: -0.1, high: 0.1}
+features:
+  - {name: stock_code, table: item}
+  - {name: history, table: item, pooling: mean, max_length: 100, weights_column: history_weight}
+  - {name: customer_item, cross: [customer_id, stock_code], table: customer, encoder: {kind: multi_hash}}
+labels:
+  - {column: rating, positive_above: 3}
+dense:
+  - {column: price, transforms: [log1p, standardise], fill_null: 0}
+event_time: {column: time, unit: s}
+data:
+  path: logs
+  where: ["rating != 3", "country in [UK, FR]", "customer_id is not null"]
+  join: [{path: items.parquet, key: stock_code}]
+  split: {kind: time, test_from: 2011-11-01}
+"""
+
+
+def content() -> dict[str, Any]:
+    return parse_yaml(TEXT)
+
+
+def test_yaml_out_and_in_gives_an_equal_schema() -> None:
+    schema = validate(Schema, content())
+    assert validate(Schema, parse_yaml(to_yaml(schema))) == schema
+
+
+def test_a_feature_reads_the_column_of_its_name_by_default() -> None:
+    schema = validate(Schema, content())
+    assert schema.features[0].columns == ("stock_code",)
+    assert schema.features[1].columns == ("history", "history_weight")
+    assert schema.features[2].columns == ("customer_id", "stock_code")
+
+
+def test_numbers_in_scientific_notation_are_numbers() -> None:
+    assert validate(Schema, content()).tables[0].optimizer.learning_rate == 0.05
+    assert parse_value("1e-4") == 1e-4
+    assert parse_value("-2E3") == -2000.0
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "message"),
+    [
+        ((), "feature", [], "unknown key 'feature'; did you mean 'features'?"),
+        (("tables", 0), "num_row", 3, "did you mean 'num_rows'?"),
+        (("data",), "wehre", [], "did you mean 'where'?"),
+        (("tables", 0, "optimizer"), "learning_rat", 1, "did you mean 'learning_rate'?"),
+        (("tables", 0, "optimizer"), "kind", "adagradd", "adagradd"),
+        (("tables", 0), "dim", 0, "greater than or equal to 1"),
+        (("tables", 0), "num_rows", -5, "greater than 0"),
+        (("tables", 0), "name", "../../etc/passwd", "tables.0.name"),
+        (("features", 0), "table", "itme", "names table 'itme'"),
+        (("features", 1), "name", "stock_code", "'stock_code' is used twice"),
+        (("features", 2), "cross", ["a"], "two or more different columns"),
+        (("features", 2), "split", "|", "'split' does not go with 'cross'"),
+        (("features", 2), "column", "x", "'column' or 'cross', not both"),
+        (("dense", 0), "transforms", ["quantile", "log1p"], "'quantile' stands alone"),
+        (("data",), "where", ["rating"], "write '<column> <op> <value>'"),
+        (("data",), "where", ["rating in 3"], "'in' needs a list"),
+        (("data", "split"), "validation_from", "2012-01-01", "'validation_from' must come before 'test_from'"),
+        ((), "event_time", None, "a split by time needs 'event_time'"),
+        ((), "labels", [], "at least 1 item"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_place(place: tuple[Any, ...], key: str, value: Any, message: str) -> None:
+    changed = copy.deepcopy(content())
+    node: Any = changed
+    for part in place:
+        node = node[part]
+    node[key] = value
+    with pytest.raises(ConfigError) as raised:
+        validate(Schema, changed, file="shop.yaml")
+    assert message in str(raised.value)
+    assert "shop.yaml" in str(raised.value)
+    assert raised.value.exit_status == 2
+
+
+def test_every_wrong_value_is_told_at_once() -> None:
+    changed = content()
+    changed["tables"][0]["dim"] = "wide"
+    changed["tables"][1]["num_rows"] = 0
+    with pytest.raises(ConfigError, match=r"2 values are wrong") as raised:
+        validate(Schema, changed)
+    assert "tables.0.dim" in str(raised.value)
+    assert "tables.1.num_rows" in str(raised.value)
+
+
+def test_a_schema_is_frozen() -> None:
+    schema = validate(Schema, content())
+    with pytest.raises(ValueError, match="frozen"):
+        schema.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "op", "value"),
+    [
+        ("rating != 3", "rating", "!=", 3),
+        ("x>=1.5", "x", ">=", 1.5),
+        ("country == UK", "country", "==", "UK"),
+        ("c not in [1, 2]", "c", "not in", (1, 2)),
+        ("c is null", "c", "is null", None),
+        ("flag == true", "flag", "==", True),
+    ],
+)
+def test_conditions_are_read_from_text(text: str, column: str, op: str, value: object) -> None:
+    condition = Condition.model_validate(text)
+    assert (condition.column, condition.op, condition.value) == (column, op, value)
+    assert type(condition.value) is type(value)
+
+
+def test_duplicate_and_odd_yaml_is_refused(tmp_path: Any) -> None:
+    for text, message in [
+        ("a: 1\na: 2", "'a' stands twice"),
+        ("[1, 2]", "must be a mapping"),
+        ("a: [", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ]:
+        with pytest.raises(ConfigError, match=r"config\.yaml") as raised:
+            parse_yaml(text, file="config.yaml")
+        assert message in str(raised.value)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_yaml(tmp_path / "latin.yaml")
+    with pytest.raises(ConfigError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+def test_json_schema_names_every_key_with_its_kind() -> None:
+    exported = json.loads(json_schema(Schema))
+    assert exported["additionalProperties"] is False
+    assert set(exported["properties"]) == set(Schema.model_fields)
+    assert exported["$defs"]["Table"]["properties"]["optimizer"]["discriminator"]["propertyName"] == "kind"
+
+
+def test_linear_tables_mirror_the_tables_at_dimension_one() -> None:
+    schema = validate(Schema, content())
+    assert [(t.name, t.dim, t.num_rows) for t in schema.linear_tables()] == [
+        ("linear.item", 1, 1000),
+        ("linear.customer", 1, 500),
+    ]
+    assert [f.table for f in schema.linear_features()] == ["linear.item", "linear.item", "linear.customer"]
