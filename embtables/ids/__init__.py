@@ -1,0 +1,1 @@
+"""Ids: the string hash, and one encoder a file (pure functions int64 ids -> keys)."""
