@@ -1,0 +1,37 @@
+"""DCN-V2 (Wang et al. 2021): explicit crosses of bounded degree and a deep net, parallel or stacked (fig. 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from models.config import DcnV2Config
+from models.layers import CrossNet, Mlp
+from models.protocols import PooledCollection
+
+
+class DcnV2(nn.Module):
+    """parallel: logit = w . [cross(x), deep(x)]; stacked: logit = w . deep(cross(x)), x = [embeddings, dense]."""
+
+    def __init__(self, config: DcnV2Config, embeddings: PooledCollection, num_dense: int, num_labels: int) -> None:
+        super().__init__()
+        width = sum(embeddings.embedding_dims) + num_dense
+        self.parallel = config.structure == "parallel"
+        self.embeddings = embeddings
+        self.cross = CrossNet(width, config.num_cross_layers)
+        self.deep = Mlp(width, config.hidden_sizes, config.dropout)
+        self.out_deep = nn.Linear(self.deep.out_size, num_labels)
+        self.out_cross = nn.Linear(width, num_labels, bias=False) if self.parallel else None
+
+    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+        """B rows -> logits (B, n_labels)."""
+        pooled = self.embeddings(ids).values()
+        x = torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled
+        crossed = self.cross(x)
+        if self.out_cross is None:
+            stacked: Tensor = self.out_deep(self.deep(crossed))
+            return stacked
+        # Two products and a sum instead of one product of the concatenation: no (B, width + hidden) copy.
+        parallel: Tensor = self.out_cross(crossed) + self.out_deep(self.deep(x))
+        return parallel

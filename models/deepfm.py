@@ -1,0 +1,39 @@
+"""DeepFM (Guo et al. 2017, eq. 1): a factorisation machine and a deep net over the same embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from models.config import DeepFmConfig
+from models.layers import Mlp, fm_interaction
+from models.layers.linear import LinearTerm
+from models.protocols import PooledCollection, equal_dim
+
+
+class DeepFm(nn.Module):
+    """logit = first-order term + FM interactions + MLP(embeddings, dense)."""
+
+    def __init__(
+        self,
+        config: DeepFmConfig,
+        embeddings: PooledCollection,
+        linear: PooledCollection,
+        num_dense: int,
+        num_labels: int,
+    ) -> None:
+        super().__init__()
+        self.dim = equal_dim(embeddings, "deepfm")
+        self.embeddings = embeddings
+        self.first_order = LinearTerm(linear, num_dense, num_labels)
+        self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, config.hidden_sizes, config.dropout)
+        self.out = nn.Linear(self.deep.out_size, num_labels, bias=False)
+
+    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+        """B rows -> logits (B, n_labels)."""
+        pooled = self.embeddings(ids).values()
+        first: Tensor = self.first_order(ids, dense)
+        deep = self.deep(torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled)
+        logits: Tensor = first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim)) + self.out(deep)
+        return logits

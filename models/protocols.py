@@ -1,0 +1,36 @@
+"""What a model needs of the collection it receives."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from embtables.errors import ConfigError
+
+
+class PooledCollection(Protocol):
+    """A collection of embedding bags: ids (B rows) -> pooled embeddings (B, sum of embedding_dims)."""
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """Output keys, in the order of the columns of the result."""
+
+    @property
+    def embedding_dims(self) -> list[int]:
+        """D of each output key."""
+
+    def __call__(self, features: KeyedJaggedTensor) -> KeyedTensor:
+        """Pooled embeddings of a batch."""
+
+
+def equal_dim(collection: PooledCollection, model: str) -> int:
+    """The one dimension of all outputs. Raises ConfigError naming two features where there are several."""
+    first = collection.embedding_dims[0]
+    for name, dim in zip(collection.embedding_names, collection.embedding_dims, strict=True):
+        if dim != first:
+            raise ConfigError(
+                f"{model} needs one dimension for all embeddings, received {first} for feature "
+                f"'{collection.embedding_names[0]}' and {dim} for '{name}'; give their tables the same dim"
+            )
+    return first

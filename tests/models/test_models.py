@@ -1,0 +1,144 @@
+"""Models against their formulas written out, over torchrec's own collections."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+
+from embtables.errors import ConfigError
+from models import (
+    DcnV2Config,
+    DeepFmConfig,
+    FmConfig,
+    LrConfig,
+    ModelConfig,
+    build_model,
+    needs_embeddings,
+    needs_linear,
+)
+from models.losses import log_odds_shift, weighted_bce_with_logits
+
+FEATURES = ("a", "b", "c")
+
+
+class Bags(EmbeddingBagCollection):
+    """torchrec's collection with the two attributes models read."""
+
+    def __init__(self, dims: tuple[int, ...]) -> None:
+        super().__init__(
+            tables=[
+                EmbeddingBagConfig(
+                    name=f"t_{f}", num_embeddings=20, embedding_dim=d, feature_names=[f], pooling=PoolingType.SUM
+                )
+                for f, d in zip(FEATURES, dims, strict=True)
+            ]
+        )
+        self.embedding_names = list(FEATURES)
+        self.embedding_dims = list(dims)
+
+
+def batch(rows: int = 6) -> tuple[KeyedJaggedTensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(0, 4, (len(FEATURES) * rows,), generator=generator)
+    values = torch.randint(0, 20, (int(lengths.sum()),), generator=generator)
+    return KeyedJaggedTensor(list(FEATURES), values, lengths=lengths), torch.randn(rows, 2, generator=generator)
+
+
+def build(config: ModelConfig, labels: int = 1, dense: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    embeddings = Bags((4, 4, 4)) if needs_embeddings(config) else None
+    linear = Bags((1, 1, 1)) if needs_linear(config) else None
+    return build_model(config, embeddings=embeddings, linear=linear, num_dense=dense, num_labels=labels)
+
+
+ALL: list[ModelConfig] = [
+    LrConfig(),
+    FmConfig(),
+    DeepFmConfig(hidden_sizes=(8, 8)),
+    DcnV2Config(hidden_sizes=(8,), num_cross_layers=2),
+    DcnV2Config(hidden_sizes=(8,), structure="stacked"),
+]
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda c: c.kind)
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("dense", [0, 2])
+def test_logits_have_a_column_a_label_and_every_parameter_gets_a_gradient(
+    config: ModelConfig, labels: int, dense: int
+) -> None:
+    model = build(config, labels, dense)
+    ids, values = batch()
+    logits = model(ids, values[:, :dense])
+    assert logits.shape == (6, labels)
+    weighted_bce_with_logits(logits, torch.ones(6, labels), None).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda c: c.kind)
+def test_the_same_seed_builds_the_same_model(config: ModelConfig) -> None:
+    ids, dense = batch()
+    assert torch.equal(build(config)(ids, dense), build(config)(ids, dense))
+
+
+def test_fm_is_the_sum_over_pairs() -> None:
+    model = build(FmConfig())
+    ids, dense = batch()
+    pooled = model.embeddings(ids).to_dict()
+    expected = model.first_order(ids, dense)
+    for i, a in enumerate(FEATURES):
+        for b in FEATURES[i + 1 :]:
+            expected = expected + (pooled[a] * pooled[b]).sum(1, keepdim=True)
+    assert torch.allclose(model(ids, dense), expected, atol=1e-6)
+
+
+def test_lr_is_bias_plus_weights() -> None:
+    model = build(LrConfig())
+    with torch.no_grad():
+        model.first_order.bias.fill_(0.5)
+        model.first_order.dense.weight.copy_(torch.tensor([[2.0, -1.0]]))
+    ids, dense = batch()
+    pooled = model.first_order.linear(ids).to_dict()
+    expected = 0.5 + sum(pooled[f] for f in FEATURES) + 2.0 * dense[:, :1] - dense[:, 1:]
+    assert torch.allclose(model(ids, dense), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("structure", ["parallel", "stacked"])
+def test_dcnv2_follows_its_equation(structure: str) -> None:
+    model = build(DcnV2Config(hidden_sizes=(8,), num_cross_layers=2, structure=structure))
+    ids, dense = batch()
+    x0 = torch.cat([model.embeddings(ids).values(), dense], 1)
+    x = x0
+    for layer in model.cross.layers:
+        x = x0 * (x @ layer.weight.T + layer.bias) + x
+    deep_in = x0 if structure == "parallel" else x
+    first = model.deep.net[0]
+    hidden = torch.relu(deep_in @ first.weight.T + first.bias)
+    expected = hidden @ model.out_deep.weight.T + model.out_deep.bias
+    if structure == "parallel":
+        expected = expected + x @ model.out_cross.weight.T
+    assert torch.allclose(model(ids, dense), expected, atol=1e-5)
+
+
+def test_unequal_dimensions_are_refused_with_the_features() -> None:
+    with pytest.raises(ConfigError, match="'a' and 8 for 'b'"):
+        build_model(FmConfig(), embeddings=Bags((4, 8, 4)), linear=Bags((1, 1, 1)), num_dense=0, num_labels=1)
+    with pytest.raises(ConfigError, match="received 4 for feature 'b'"):
+        build_model(LrConfig(), embeddings=None, linear=Bags((1, 4, 1)), num_dense=0, num_labels=1)
+
+
+def test_the_loss_is_the_weighted_mean_over_rows() -> None:
+    logits, labels = torch.tensor([[0.3], [-1.0]]), torch.tensor([[1.0], [0.0]])
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").squeeze(1)
+    assert torch.isclose(
+        weighted_bce_with_logits(logits, labels, torch.tensor([3.0, 1.0])), (3 * each[0] + each[1]) / 4
+    )
+    assert weighted_bce_with_logits(logits[:0], labels[:0], None) == 0.0
+
+
+def test_the_log_odds_shift_undoes_down_sampling_of_negatives() -> None:
+    true_rate, kept = 0.02, 0.1
+    sampled = true_rate / (true_rate + (1 - true_rate) * kept)
+    logit = torch.tensor(np.log(sampled / (1 - sampled)))
+    assert torch.sigmoid(log_odds_shift(logit, kept)).item() == pytest.approx(true_rate, rel=1e-6)
