@@ -30,7 +30,7 @@ def columns(data: list[tuple[float, int, float, int]]) -> tuple[np.ndarray, np.n
 
 
 def pairwise(s: np.ndarray, y: np.ndarray, w: np.ndarray) -> float | None:
-    won = total = 0.0
+    won, total, w = 0.0, 0.0, w.astype(np.float64)
     for i in np.flatnonzero(y == 1):
         for j in np.flatnonzero(y == 0):
             total += w[i] * w[j]
