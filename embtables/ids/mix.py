@@ -1,0 +1,31 @@
+"""The fixed 64-bit bijective mix that encoders share: the finaliser of splitmix64.
+
+mix(x): x ^= x >> 30, x *= 0xBF58476D1CE4E5B9, x ^= x >> 27, x *= 0x94D049BB133111EB, x ^= x >> 31, modulo 2^64
+(Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"; constants of Stafford's variant 13).
+Pinned for ever by tests/golden/encoders.json: trained rows lie where it put them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
+
+Ids = npt.NDArray[np.int64]
+UInts = npt.NDArray[np.uint64]
+
+
+def mix(x: UInts) -> UInts:
+    """A bijection of 64-bit words, (n,) uint64 -> (n,) uint64."""
+    x = (x ^ (x >> _S30)) * _M1
+    x = (x ^ (x >> _S27)) * _M2
+    return x ^ (x >> _S31)
+
+
+def seeded_mix(ids: Ids, seed: int) -> UInts:
+    """mix(id + (seed + 1) * golden gamma): for each seed another bijection."""
+    offset = np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64)
+    return mix(ids.view(np.uint64) + offset)

@@ -1,0 +1,16 @@
+"""Row stores: what keeps rows and updates them. `ROW_STORES` is the one table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from embtables.rows.fbgemm import FbgemmRowStore
+from embtables.rows.protocol import Ability, Lookup, RowStore, StoredTable
+from embtables.rows.reference import ReferenceRowStore
+
+__all__ = ["ROW_STORES", "Ability", "FbgemmRowStore", "Lookup", "ReferenceRowStore", "RowStore", "StoredTable"]
+
+ROW_STORES: dict[str, Callable[[Sequence[StoredTable], Sequence[int]], RowStore]] = {
+    "fbgemm": FbgemmRowStore,
+    "reference": ReferenceRowStore,
+}

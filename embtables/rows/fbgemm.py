@@ -1,0 +1,368 @@
+"""Row store on fbgemm's table-batched embeddings (TBE), CPU: lookup, backward and optimizer fused in native code.
+
+TBE updates rows inside its backward, so the backward is what `update` runs: until then a lookup's output and its
+gradient are kept. Two lookups of one step would update a row twice; they are joined along the batch and run as one.
+
+What TBE on CPU lacks is refused and not emulated: Adam, weight decay (accepted and ignored by TBE), dimensions that
+are no multiple of 4. Dimension 1 (first-order weights) is laid out as 4 with three columns that stay zero: exact for
+SGD and Adagrad, and rowwise Adagrad of one value is Adagrad.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from embtables.errors import ConfigError
+from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
+from embtables.rows.initial import initial_rows
+from embtables.rows.protocol import Ability, Lookup, StoredTable
+from embtables.schema import Adagrad, Adam, RowwiseAdagrad, Table
+
+_LANES = 4  # TBE's dimensions are multiples of this
+_INIT_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One TBE call: keys of all slots of a group for B rows, and what became of them."""
+
+    keys: Tensor
+    offsets: Tensor
+    weights: Tensor | None
+    num_rows: int
+    output: Tensor | None = None
+    learning_rate: float | None = None
+    gradient: Tensor | None = None
+
+
+@dataclass
+class _Group:
+    """Tables that one TBE serves: one optimizer configuration, dimension 1 apart."""
+
+    module: Any
+    slots: tuple[int, ...]
+    dims: tuple[int, ...]  # of each slot, as laid out
+    tables: tuple[int, ...]
+    learning_rate: float
+    steps: int = 0
+    pending: list[_Call] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one group contributed to a lookup."""
+
+    group: int
+    call: _Call
+    positions: tuple[int, ...]  # of the group's slots within the lookup; -1: not looked up
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    lookup: Lookup
+    parts: tuple[_Part, ...]
+
+
+class FbgemmRowStore:
+    """Row store on fbgemm TBE.
+
+    Raises:
+        ConfigError: a table asks for what TBE on CPU does not do; names the table and what to use instead.
+    """
+
+    abilities: frozenset[Ability] = frozenset()
+
+    def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+        for table in tables:
+            _refuse_unsupported(table.config)
+        self._tables = tuple(tables)
+        self._slot_tables = tuple(slot_tables)
+        members: dict[str, list[int]] = {}
+        for number, table in enumerate(tables):
+            members.setdefault(f"{table.config.optimizer!r}/{table.config.dim == 1}", []).append(number)
+        self._groups = [self._make_group(numbers) for numbers in members.values()]
+        self._group_of = {t: g for g, group in enumerate(self._groups) for t in group.tables}
+
+    def _make_group(self, numbers: list[int]) -> _Group:
+        # TBE wants the features of one table side by side; elsewhere its update fails or goes to the wrong rows.
+        slots = tuple(s for n in numbers for s, table in enumerate(self._slot_tables) if table == n)
+        configs = [self._tables[n].config for n in numbers]
+        feature_tables = [numbers.index(self._slot_tables[s]) for s in slots]
+        module = _make_tbe(configs, feature_tables)
+        for number, weight in zip(numbers, module.split_embedding_weights(), strict=True):
+            _initialise(weight, self._tables[number])
+        dims = tuple(_laid_out(self._tables[self._slot_tables[s]].config.dim) for s in slots)
+        return _Group(module, slots, dims, tuple(numbers), configs[0].optimizer.learning_rate)
+
+    def _dim(self, slot: int) -> int:
+        return self._tables[self._slot_tables[slot]].config.dim
+
+    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
+        """See RowStore."""
+        parts = []
+        columns: dict[int, Tensor] = {}
+        for number, group in enumerate(self._groups):
+            positions = tuple(lookup.slots.index(s) if s in lookup.slots else -1 for s in group.slots)
+            if all(p < 0 for p in positions):
+                continue
+            call = _call(lookup, positions)
+            with torch.set_grad_enabled(keep):
+                output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
+            if keep:
+                call = replace(call, output=output, learning_rate=group.learning_rate)
+            parts.append(_Part(number, call, positions))
+            if positions == tuple(range(len(lookup.slots))) and group.dims == tuple(map(self._dim, lookup.slots)):
+                return output.detach(), _Context(lookup, tuple(parts)) if keep else None
+            columns.update(self._columns(group, positions, output.detach()))
+        result = torch.cat([columns[p] for p in range(len(lookup.slots))], dim=1)
+        return result, _Context(lookup, tuple(parts)) if keep else None
+
+    def _columns(self, group: _Group, positions: tuple[int, ...], output: Tensor) -> dict[int, Tensor]:
+        """The output columns of each looked-up slot, by its position in the lookup, without padding."""
+        found: dict[int, Tensor] = {}
+        start = 0
+        for slot, dim, position in zip(group.slots, group.dims, positions, strict=True):
+            if position >= 0:
+                found[position] = output[:, start : start + self._dim(slot)]
+            start += dim
+        return found
+
+    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See RowStore."""
+        assert isinstance(context, _Context)
+        lookup = context.lookup
+        dims = [self._dim(s) for s in lookup.slots]
+        by_slot = torch.split(gradient.float(), dims, dim=1)
+        for part in context.parts:
+            group = self._groups[part.group]
+            whole = part.positions == tuple(range(len(lookup.slots))) and group.dims == tuple(dims)
+            laid_out = gradient.float() if whole else _lay_out(group, part.positions, by_slot)
+            group.pending.append(replace(part.call, gradient=laid_out.contiguous()))
+        return self._weight_gradient(lookup, by_slot) if of_weights else None
+
+    def _weight_gradient(self, lookup: Lookup, by_slot: Sequence[Tensor]) -> Tensor:
+        """d/d weight of key n = <gradient of its bag, its row>, (N,)."""
+        b = lookup.num_rows
+        found = []
+        for position, slot in enumerate(lookup.slots):
+            offsets = lookup.offsets[position * b : (position + 1) * b + 1]
+            keys = lookup.keys[int(offsets[0]) : int(offsets[-1])]
+            found.append((self.gather(slot, keys) * by_slot[position][bag_numbers(offsets)]).sum(dim=1))
+        return torch.cat(found)
+
+    def gather(self, slot: int, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        return self.read(self._slot_tables[slot], "weight", keys)
+
+    def add_row_gradient(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
+        """See RowStore. Every key is a bag of its own."""
+        group = self._groups[self._group_of[self._slot_tables[slot]]]
+        n = len(keys)
+        counts = torch.zeros(len(group.slots), n, dtype=torch.int64)
+        counts[group.slots.index(slot)] = 1
+        positions = tuple(0 if s == slot else -1 for s in group.slots)
+        laid_out = _lay_out(group, positions, [gradient.float()])
+        group.pending.append(_Call(keys, _offsets(counts), None, n, gradient=laid_out))
+
+    def gradient_norm(self) -> float:
+        """See RowStore."""
+        squares = 0.0
+        for group in self._groups:
+            if not group.pending:
+                continue
+            for table in group.tables:
+                parts = [p for call in group.pending for p in self._sparse(group, call, table)]
+                squares += float(sum_duplicates(concatenate(parts))[1].double().square().sum())
+        return math.sqrt(squares)
+
+    def _sparse(self, group: _Group, call: _Call, table: int) -> list[SparseGradient]:
+        assert call.gradient is not None
+        b, found, start = call.num_rows, [], 0
+        for position, (slot, dim) in enumerate(zip(group.slots, group.dims, strict=True)):
+            if self._slot_tables[slot] == table:
+                offsets = call.offsets[position * b : (position + 1) * b + 1]
+                keys = slice(int(offsets[0]), int(offsets[-1]))
+                weights = None if call.weights is None else call.weights[keys]
+                columns = call.gradient[:, start : start + dim].contiguous()
+                found.append(SparseGradient(call.keys[keys], bag_numbers(offsets), columns, weights))
+            start += dim
+        return found
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """See RowStore."""
+        for group in self._groups:
+            rate = self._tables[group.tables[0]].config.optimizer.learning_rate * factor
+            if rate != group.learning_rate:
+                group.module.set_learning_rate(rate)
+                group.learning_rate = rate
+
+    def update(self, gradient_scale: float) -> None:
+        """See RowStore."""
+        for group in self._groups:
+            if not group.pending:
+                continue
+            call = group.pending[0] if len(group.pending) == 1 else _join(group.pending, len(group.slots))
+            group.pending.clear()
+            output = call.output
+            # TBE's forward fixes the learning rate that its backward uses: look up again where it has changed since.
+            if output is None or call.learning_rate != group.learning_rate:
+                output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
+            assert call.gradient is not None
+            output.backward(call.gradient if gradient_scale == 1.0 else call.gradient * gradient_scale)
+            group.steps += 1
+
+    def discard(self) -> None:
+        """See RowStore."""
+        for group in self._groups:
+            group.pending.clear()
+
+    def _views(self, table: int) -> dict[str, Tensor]:
+        group = self._groups[self._group_of[table]]
+        position, dim = group.tables.index(table), self._tables[table].config.dim
+        views: dict[str, Tensor] = {"weight": group.module.split_embedding_weights()[position][:, :dim]}
+        states = group.module.split_optimizer_states()
+        if states:
+            state = states[position][0]
+            if isinstance(self._tables[table].config.optimizer, RowwiseAdagrad):
+                views["sum"] = state[:, 0] if state.dim() == 2 else state
+            else:
+                views["sum"] = state.view(-1, _laid_out(dim))[:, :dim]
+        return views
+
+    def state_names(self, table: int) -> Sequence[str]:
+        """See RowStore."""
+        return tuple(self._views(table))
+
+    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        return self._views(table)[name].detach()[keys]
+
+    def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
+        """See RowStore."""
+        self._views(table)[name].detach()[keys] = values
+
+    def num_steps(self, table: int) -> int:
+        """See RowStore."""
+        return self._groups[self._group_of[table]].steps
+
+    def set_num_steps(self, table: int, steps: int) -> None:
+        """See RowStore."""
+        self._groups[self._group_of[table]].steps = steps
+
+    def num_bytes(self, table: int) -> dict[str, int]:
+        """See RowStore."""
+        lanes = _laid_out(self._tables[table].config.dim) / self._tables[table].config.dim
+        return {
+            name: int(v.numel() * v.element_size() * (lanes if v.dim() == 2 else 1))
+            for name, v in self._views(table).items()
+        }
+
+
+def _refuse_unsupported(table: Table) -> None:
+    instead = "set train.row_store: reference"
+    if isinstance(table.optimizer, Adam):
+        raise ConfigError(f"fbgemm has no Adam on CPU; use adagrad or rowwise_adagrad, or {instead}", table=table.name)
+    if table.optimizer.weight_decay > 0.0:
+        raise ConfigError(f"fbgemm ignores weight_decay on CPU; remove it, or {instead}", table=table.name)
+    if table.dim != 1 and table.dim % _LANES:
+        raise ConfigError(
+            f"fbgemm needs dimensions that are multiples of {_LANES}, received {table.dim}; change dim, or {instead}",
+            table=table.name,
+        )
+
+
+def _laid_out(dim: int) -> int:
+    return _LANES if dim == 1 else dim
+
+
+def _make_tbe(configs: Sequence[Table], feature_tables: list[int]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
+    optimizer = configs[0].optimizer
+    kinds = {"sgd": EmbOptimType.EXACT_SGD, "adagrad": EmbOptimType.EXACT_ADAGRAD}
+    rowwise = isinstance(optimizer, RowwiseAdagrad) and configs[0].dim != 1
+    eps = optimizer.eps if isinstance(optimizer, Adagrad | RowwiseAdagrad) else 1e-8
+    return SplitTableBatchedEmbeddingBagsCodegen(
+        [(c.num_rows, _laid_out(c.dim), EmbeddingLocation.HOST, ComputeDevice.CPU) for c in configs],
+        feature_table_map=feature_tables,
+        optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD if rowwise else kinds[optimizer.kind.replace("rowwise_", "")],
+        learning_rate=optimizer.learning_rate,
+        eps=eps,
+        pooling_mode=PoolingMode.SUM,
+        device=torch.device("cpu"),
+    )
+
+
+def _initialise(weight: Tensor, table: StoredTable) -> None:
+    weight = weight.detach()
+    weight.zero_()
+    for start in range(0, table.config.num_rows, _INIT_ROWS):
+        keys = torch.arange(start, min(start + _INIT_ROWS, table.config.num_rows))
+        fresh = initial_rows(table.config.initializer, table.seed, keys.numpy(), table.config.dim)
+        weight[start : start + len(keys), : table.config.dim] = torch.from_numpy(fresh)
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    """(S, B) ids a bag -> (S * B + 1,) offsets."""
+    return functional.pad(counts.reshape(-1).cumsum(0), (1, 0))
+
+
+def _call(lookup: Lookup, positions: tuple[int, ...]) -> _Call:
+    """The group's part of a lookup: all of its slots, those not looked up with empty bags."""
+    b = lookup.num_rows
+    if positions == tuple(range(len(lookup.slots))):
+        return _Call(lookup.keys, lookup.offsets, lookup.weights, b)
+    counts = lookup.offsets.diff().view(len(lookup.slots), b)
+    ends = lookup.offsets[:: max(b, 1)] if b else torch.zeros(len(lookup.slots) + 1, dtype=torch.int64)
+    bounds = ends.tolist()
+    chosen = [slice(bounds[p], bounds[p + 1]) for p in positions if p >= 0]
+    rows = torch.stack([counts[p] if p >= 0 else torch.zeros(b, dtype=torch.int64) for p in positions])
+    keys = torch.cat([lookup.keys[c] for c in chosen])
+    weights = None if lookup.weights is None else torch.cat([lookup.weights[c] for c in chosen])
+    return _Call(keys, _offsets(rows), weights, b)
+
+
+def _lay_out(group: _Group, positions: tuple[int, ...], by_slot: Sequence[Tensor]) -> Tensor:
+    """Gradients of the looked-up slots as (B, all columns of the group), zero elsewhere."""
+    b = by_slot[0].shape[0]
+    result = torch.zeros(b, sum(group.dims))
+    start = 0
+    for dim, position in zip(group.dims, positions, strict=True):
+        if position >= 0:
+            result[:, start : start + by_slot[position].shape[1]] = by_slot[position]
+        start += dim
+    return result
+
+
+def _join(calls: Sequence[_Call], num_slots: int) -> _Call:
+    """Several calls as one along the batch, so that a row both touch is updated once."""
+    counts = torch.cat([c.offsets.diff().view(num_slots, c.num_rows) for c in calls], dim=1)
+    keys, weights = [], []
+    any_weights = any(c.weights is not None for c in calls)
+    for slot in range(num_slots):
+        for c in calls:
+            part = slice(int(c.offsets[slot * c.num_rows]), int(c.offsets[(slot + 1) * c.num_rows]))
+            keys.append(c.keys[part])
+            if any_weights:
+                weights.append(torch.ones(len(keys[-1])) if c.weights is None else c.weights[part])
+    return _Call(
+        torch.cat(keys),
+        _offsets(counts),
+        torch.cat(weights) if any_weights else None,
+        sum(c.num_rows for c in calls),
+        gradient=torch.cat([c.gradient for c in calls if c.gradient is not None]),
+    )

@@ -1,0 +1,310 @@
+"""The contract of every row store, against one-row-at-a-time arithmetic in float64.
+
+A store's test file subclasses `RowStoreContract` and says how to build it. What a store cannot do it declares by its
+abilities; the contract then asserts that asking for it is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from embtables.errors import ConfigError
+from embtables.rows import Ability, Lookup, RowStore, StoredTable
+from embtables.rows.initial import initial_rows
+from embtables.schema import Adagrad, Adam, Normal, Optimizer, RowwiseAdagrad, Sgd, Table
+
+OPTIMIZERS: list[Optimizer] = [
+    Sgd(learning_rate=0.1),
+    Adagrad(learning_rate=0.1),
+    RowwiseAdagrad(learning_rate=0.1),
+    Adam(learning_rate=0.01),
+    Sgd(learning_rate=0.1, weight_decay=0.01),
+    RowwiseAdagrad(learning_rate=0.1, weight_decay=0.01),
+    Adam(learning_rate=0.01, weight_decay=0.01),
+]
+SLOTS = (0, 1, 0, 2)  # two features share the first table
+
+
+def tables(optimizer: Optimizer, dims: Sequence[int] = (8, 8, 4)) -> list[StoredTable]:
+    return [
+        StoredTable(Table(name=f"t{i}", dim=d, num_rows=9 + i, optimizer=optimizer, initializer=Normal(std=0.5)), i)
+        for i, d in enumerate(dims)
+    ]
+
+
+class Naive:
+    """Rows as lists of floats, one at a time, straight from the formulas."""
+
+    def __init__(self, stored: list[StoredTable]) -> None:
+        self.stored = stored
+        self.rows = {
+            (t, k): initial_rows(s.config.initializer, s.seed, np.array([k]), s.config.dim)[0].astype(np.float64)
+            for t, s in enumerate(stored)
+            for k in range(s.config.num_rows)
+        }
+        self.state: dict[tuple[int, int], list[np.ndarray]] = {}
+        self.steps = 0
+
+    def pooled(self, batch: list[list[list[tuple[int, float]]]]) -> np.ndarray:
+        """batch[slot][row] is a list of (key, weight)."""
+        columns = []
+        for slot, rows in enumerate(batch):
+            dim = self.stored[SLOTS[slot]].config.dim
+            columns.append(
+                np.stack([sum((w * self.rows[SLOTS[slot], k] for k, w in row), np.zeros(dim)) for row in rows])
+            )
+        return np.concatenate(columns, axis=1)
+
+    def gradients(
+        self, batches: list[tuple[list[list[list[tuple[int, float]]]], np.ndarray]]
+    ) -> dict[tuple[int, int], np.ndarray]:
+        total: dict[tuple[int, int], np.ndarray] = {}
+        for batch, gradient in batches:
+            start = 0
+            for slot, rows in enumerate(batch):
+                dim = self.stored[SLOTS[slot]].config.dim
+                for b, row in enumerate(rows):
+                    for k, w in row:
+                        at = (SLOTS[slot], k)
+                        total[at] = total.get(at, np.zeros(dim)) + w * gradient[b, start : start + dim]
+                start += dim
+        return total
+
+    def update(self, total: dict[tuple[int, int], np.ndarray], factor: float, scale: float) -> None:
+        self.steps += 1
+        for at, summed in total.items():
+            o = self.stored[at[0]].config.optimizer
+            w, lr = self.rows[at], o.learning_rate * factor
+            g = summed * scale + o.weight_decay * w
+            if isinstance(o, Sgd):
+                self.rows[at] = w - lr * g
+            elif isinstance(o, Adagrad):
+                s = self.state.setdefault(at, [np.zeros_like(w)])
+                s[0] = s[0] + g * g
+                self.rows[at] = w - lr * g / (np.sqrt(s[0]) + o.eps)
+            elif isinstance(o, RowwiseAdagrad):
+                s = self.state.setdefault(at, [np.zeros(1)])
+                s[0] = s[0] + (g * g).mean()
+                self.rows[at] = w - lr * g / (np.sqrt(s[0]) + o.eps)
+            else:
+                m = self.state.setdefault(at, [np.zeros_like(w), np.zeros_like(w)])
+                m[0] = o.beta1 * m[0] + (1 - o.beta1) * g
+                m[1] = o.beta2 * m[1] + (1 - o.beta2) * g * g
+                mean, var = m[0] / (1 - o.beta1**self.steps), m[1] / (1 - o.beta2**self.steps)
+                self.rows[at] = w - lr * mean / (np.sqrt(var) + o.eps)
+
+
+def random_batch(rng: np.random.Generator, stored: list[StoredTable], rows: int) -> list[list[list[tuple[int, float]]]]:
+    return [
+        [
+            [
+                (int(rng.integers(stored[t].config.num_rows)), float(rng.uniform(-1, 2)))
+                for _ in range(rng.integers(0, 4))
+            ]
+            for _ in range(rows)
+        ]
+        for t in SLOTS
+    ]
+
+
+def lookup(batch: list[list[list[tuple[int, float]]]], *, weighted: bool = True) -> Lookup:
+    flat = [pair for slot in batch for row in slot for pair in row]
+    lengths = [len(row) for slot in batch for row in slot]
+    keys = torch.tensor([k for k, _ in flat], dtype=torch.int64)
+    weights = torch.tensor([w for _, w in flat], dtype=torch.float32) if weighted else None
+    offsets = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
+    return Lookup(tuple(range(len(SLOTS))), keys, offsets, weights, len(batch[0]))
+
+
+class RowStoreContract:
+    """Subclass and define `build`."""
+
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+        raise AssertionError("define build")
+
+    def supported(self, store_abilities: frozenset[Ability], optimizer: Optimizer) -> bool:
+        if isinstance(optimizer, Adam) and Ability.ADAM not in store_abilities:
+            return False
+        return optimizer.weight_decay == 0.0 or Ability.WEIGHT_DECAY in store_abilities
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        return self.build(tables(Sgd(learning_rate=0.1)), SLOTS).abilities
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.kind}-{o.weight_decay}")
+    def test_fifty_steps_follow_the_formulas(self, optimizer: Optimizer) -> None:
+        stored = tables(optimizer)
+        if not self.supported(self.abilities, optimizer):
+            with pytest.raises(ConfigError, match="table t0"):
+                self.build(stored, SLOTS)
+            return
+        store, naive = self.build(stored, SLOTS), Naive(stored)
+        rng = np.random.default_rng(7)
+        for step in range(50):
+            batches = []
+            factor, scale = (0.5, 1.0) if step % 2 else (1.0, 0.7)
+            if step % 4 < 2:
+                store.set_learning_rate_factor(factor)
+            # Every third step holds two lookups: duplicates across them must be summed too.
+            for _ in range(2 if step % 3 == 0 else 1):
+                batch = random_batch(rng, stored, rows=5)
+                out, context = store.pooled(lookup(batch), keep=True)
+                assert np.allclose(out.numpy(), naive.pooled(batch), rtol=1e-4, atol=1e-5)
+                gradient = rng.standard_normal(out.shape)
+                store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=False)
+                batches.append((batch, gradient))
+            total = naive.gradients(batches)
+            norm = math.sqrt(sum(float((g * g).sum()) for g in total.values()))
+            assert store.gradient_norm() == pytest.approx(norm, rel=1e-4)
+            store.set_learning_rate_factor(factor)
+            store.update(scale)
+            naive.update(total, factor, scale)
+        for t, s in enumerate(stored):
+            got = store.read(t, "weight", torch.arange(s.config.num_rows)).numpy()
+            expected = np.stack([naive.rows[t, k] for k in range(s.config.num_rows)])
+            assert np.allclose(got, expected, rtol=1e-3, atol=2e-5)
+
+    def test_the_gradient_of_weights_is_the_inner_product(self) -> None:
+        stored = tables(Sgd(learning_rate=0.1))
+        store, naive = self.build(stored, SLOTS), Naive(stored)
+        rng = np.random.default_rng(1)
+        batch = random_batch(rng, stored, rows=4)
+        out, context = store.pooled(lookup(batch), keep=True)
+        gradient = rng.standard_normal(out.shape)
+        got = store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=True)
+        expected, start = [], 0
+        for slot, rows in enumerate(batch):
+            dim = stored[SLOTS[slot]].config.dim
+            expected += [
+                naive.rows[SLOTS[slot], k] @ gradient[b, start : start + dim] for b, r in enumerate(rows) for k, _ in r
+            ]
+            start += dim
+        assert got is not None
+        assert np.allclose(got.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+    def test_gathered_rows_learn_like_pooled_ones(self) -> None:
+        stored = tables(RowwiseAdagrad(learning_rate=0.1))
+        pooled, gathered = self.build(stored, SLOTS), self.build(stored, SLOTS)
+        keys = [3, 3, 5, 0, 3]
+        gradient = torch.randn(len(keys), 8, generator=torch.Generator().manual_seed(0))
+        batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
+        batch[1] = [[(k, 1.0)] for k in keys]
+        out, context = pooled.pooled(lookup(batch, weighted=False), keep=True)
+        assert torch.equal(gathered.gather(1, torch.tensor(keys)), out[:, 8:16])
+        wide = torch.zeros(len(keys), out.shape[1])
+        wide[:, 8:16] = gradient
+        pooled.add_gradient(context, wide, of_weights=False)
+        gathered.add_row_gradient(1, torch.tensor(keys), gradient)
+        pooled.update(1.0)
+        gathered.update(1.0)
+        rows = torch.arange(10)
+        assert torch.allclose(pooled.read(1, "weight", rows), gathered.read(1, "weight", rows), atol=1e-6)
+        assert not torch.equal(gathered.read(1, "weight", rows), self.build(stored, SLOTS).read(1, "weight", rows))
+
+    def test_reading_for_inference_changes_and_keeps_nothing(self) -> None:
+        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), SLOTS)
+        before = {t: store.read(t, "weight", torch.arange(9)) for t in range(3)}
+        batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
+        _, context = store.pooled(lookup(batch), keep=False)
+        assert context is None
+        store.update(1.0)
+        assert all(torch.equal(before[t], store.read(t, "weight", torch.arange(9))) for t in range(3))
+
+    def test_discarded_gradients_change_nothing(self) -> None:
+        store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
+        before = store.read(0, "weight", torch.arange(9))
+        batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
+        out, context = store.pooled(lookup(batch), keep=True)
+        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        store.discard()
+        store.update(1.0)
+        assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
+
+    @pytest.mark.parametrize("slots", [(2,), (1, 0), (3, 1)])
+    def test_a_lookup_may_name_some_slots_in_any_order(self, slots: tuple[int, ...]) -> None:
+        stored = tables(Sgd(learning_rate=0.1))
+        store, naive = self.build(stored, SLOTS), Naive(stored)
+        batch = random_batch(np.random.default_rng(4), stored, rows=3)
+        whole = naive.pooled(batch)
+        starts = np.cumsum([0, *(stored[t].config.dim for t in SLOTS)])
+        part = lookup([batch[s] for s in slots])
+        out, context = store.pooled(Lookup(slots, part.keys, part.offsets, part.weights, 3), keep=True)
+        assert np.allclose(
+            out.numpy(), np.concatenate([whole[:, starts[s] : starts[s + 1]] for s in slots], 1), atol=1e-5
+        )
+        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        gradient = np.zeros_like(whole)
+        for s in slots:
+            gradient[:, starts[s] : starts[s + 1]] = 1.0
+        kept = [rows if s in slots else [[] for _ in rows] for s, rows in enumerate(batch)]
+        naive.update(naive.gradients([(kept, gradient)]), 1.0, 1.0)
+        store.update(1.0)
+        got = store.read(0, "weight", torch.arange(9)).numpy()
+        assert np.allclose(got, np.stack([naive.rows[0, k] for k in range(9)]), atol=1e-5)
+
+    @pytest.mark.parametrize("rows", [0, 3])
+    def test_batches_without_rows_or_ids(self, rows: int) -> None:
+        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), SLOTS)
+        empty: list[list[list[tuple[int, float]]]] = [[[] for _ in range(rows)] for _ in SLOTS]
+        nothing = Lookup(
+            (0, 1, 2, 3), torch.empty(0, dtype=torch.int64), torch.zeros(4 * rows + 1, dtype=torch.int64), None, rows
+        )
+        assert lookup(empty, weighted=False).offsets.tolist() == nothing.offsets.tolist()
+        before = store.read(0, "weight", torch.arange(9))
+        out, context = store.pooled(nothing, keep=True)
+        assert out.shape == (rows, 28)
+        assert not out.any()
+        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        assert store.gradient_norm() == 0.0
+        store.update(1.0)
+        assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
+
+    def test_what_is_written_is_read_and_looked_up(self) -> None:
+        store = self.build(tables(Adagrad(learning_rate=0.1)), SLOTS)
+        keys = torch.tensor([1, 4])
+        for name in store.state_names(2):
+            values = torch.full_like(store.read(2, name, keys), 2.5)
+            store.write(2, name, keys, values)
+            assert torch.equal(store.read(2, name, keys), values)
+            assert not torch.equal(store.read(2, name, torch.tensor([0, 2])), values)
+        assert torch.equal(store.gather(3, keys), torch.full((2, 4), 2.5))
+
+    def test_dimension_one_and_others(self) -> None:
+        dims = (1, 1, 1) if Ability.ANY_DIM not in self.abilities else (1, 3, 7)
+        for optimizer in (Sgd(learning_rate=0.1), Adagrad(learning_rate=0.1), RowwiseAdagrad(learning_rate=0.1)):
+            stored = tables(optimizer, dims)
+            store, naive = self.build(stored, SLOTS), Naive(stored)
+            rng = np.random.default_rng(5)
+            for _ in range(5):
+                batch = random_batch(rng, stored, rows=4)
+                out, context = store.pooled(lookup(batch), keep=True)
+                gradient = rng.standard_normal(out.shape)
+                store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=False)
+                naive.update(naive.gradients([(batch, gradient)]), 1.0, 1.0)
+                store.update(1.0)
+            for t, s in enumerate(stored):
+                got = store.read(t, "weight", torch.arange(s.config.num_rows)).numpy()
+                assert got.shape[1] == dims[t]
+                assert np.allclose(
+                    got, np.stack([naive.rows[t, k] for k in range(s.config.num_rows)]), rtol=1e-3, atol=1e-5
+                )
+        if Ability.ANY_DIM not in self.abilities:
+            with pytest.raises(ConfigError, match="received 6"):
+                self.build(tables(Sgd(learning_rate=0.1), (8, 8, 6)), SLOTS)
+
+    def test_the_same_steps_give_the_same_bits(self) -> None:
+        results = []
+        for _ in range(2):
+            stored = tables(RowwiseAdagrad(learning_rate=0.1))
+            store, rng = self.build(stored, SLOTS), np.random.default_rng(3)
+            for _ in range(20):
+                out, context = store.pooled(lookup(random_batch(rng, stored, rows=40)), keep=True)
+                store.add_gradient(context, torch.from_numpy(rng.standard_normal(out.shape)).float(), of_weights=False)
+                store.update(1.0)
+            results.append([store.read(t, "weight", torch.arange(9)) for t in range(3)])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

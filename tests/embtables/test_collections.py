@@ -1,0 +1,229 @@
+"""The two views: TorchRec's results, names and state_dict; gradients; encoders and pooling; refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchrec
+from torchrec import EmbeddingBagConfig, EmbeddingConfig, KeyedJaggedTensor, PoolingType
+
+from embtables import EmbeddingBagCollection, EmbeddingCollection, Feature, Table, Tables
+from embtables.errors import ConfigError, DataError, StateError
+from embtables.ids import encode
+from embtables.schema import Adagrad, Adam, Constant, Hash, MultiHash, RowwiseAdagrad, Sgd
+
+STORES = ["fbgemm", "reference"]
+
+
+def kjt(keys: list[str], rows: int, vocabulary: int, *, weighted: bool = False, seed: int = 0) -> KeyedJaggedTensor:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, 4, (len(keys) * rows,), generator=generator)
+    values = torch.randint(0, vocabulary, (int(lengths.sum()),), generator=generator)
+    weights = torch.rand(len(values), generator=generator).requires_grad_() if weighted else None
+    return KeyedJaggedTensor(keys, values, lengths=lengths, weights=weights)
+
+
+def bag_configs(pooling: PoolingType = PoolingType.SUM) -> list[EmbeddingBagConfig]:
+    shared = {"embedding_dim": 8, "num_embeddings": 12, "pooling": pooling}
+    return [
+        EmbeddingBagConfig(name="t1", feature_names=["a", "b"], **shared),
+        EmbeddingBagConfig(name="t2", feature_names=["b"], **shared),
+        EmbeddingBagConfig(name="t3", feature_names=["c"], embedding_dim=4, num_embeddings=12, pooling=pooling),
+    ]
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    ("weighted", "pooling"), [(False, PoolingType.SUM), (True, PoolingType.SUM), (False, PoolingType.MEAN)]
+)
+def test_pooled_results_and_gradients_are_torchrecs(store: Any, weighted: bool, pooling: PoolingType) -> None:
+    theirs = torchrec.EmbeddingBagCollection(tables=bag_configs(pooling), is_weighted=weighted)
+    ours = EmbeddingBagCollection(
+        tables=bag_configs(pooling), is_weighted=weighted, optimizer=Sgd(learning_rate=0.5), row_store=store
+    )
+    missing = ours.load_state_dict(theirs.state_dict())
+    assert not missing.missing_keys
+    assert not missing.unexpected_keys
+    # A superset of the features, in another order.
+    batch_a = kjt(["c", "x", "b", "a"], 5, 12, weighted=weighted)
+    batch_b = kjt(["c", "x", "b", "a"], 5, 12, weighted=weighted)
+    out_a, out_b = ours(batch_a), theirs(batch_b)
+    assert out_a.keys() == out_b.keys() == ours.embedding_names == ["a", "b@t1", "b@t2", "c"]
+    assert out_a.length_per_key() == out_b.length_per_key()
+    assert torch.allclose(out_a.values(), out_b.values(), atol=1e-6)
+    gradient = torch.randn(out_a.values().shape, generator=torch.Generator().manual_seed(1))
+    out_a.values().backward(gradient)
+    out_b.values().backward(gradient)
+    if weighted:
+        assert torch.allclose(batch_a.weights().grad, batch_b.weights().grad, atol=1e-5)
+    ours.tables.step()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.sub_(0.5 * parameter.grad)
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_sequences_and_gradients_are_torchrecs(store: Any) -> None:
+    configs = [
+        EmbeddingConfig(name="t1", feature_names=["a", "b"], embedding_dim=8, num_embeddings=12),
+        EmbeddingConfig(name="t2", feature_names=["b"], embedding_dim=8, num_embeddings=12),
+    ]
+    theirs = torchrec.EmbeddingCollection(tables=configs)
+    ours = EmbeddingCollection(tables=configs, optimizer=Sgd(learning_rate=0.5), row_store=store)
+    ours.load_state_dict(theirs.state_dict())
+    batch = kjt(["b", "a"], 5, 12)
+    out_a, out_b = ours(batch), theirs(batch)
+    assert list(out_a) == list(out_b)
+    for name, jagged in out_b.items():
+        assert torch.allclose(out_a[name].values(), jagged.values(), atol=1e-6)
+        assert torch.equal(out_a[name].lengths(), jagged.lengths())
+    sum((j.values().square().sum() for j in out_a.values()), torch.zeros(())).backward()
+    sum((j.values().square().sum() for j in out_b.values()), torch.zeros(())).backward()
+    ours.tables.step()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.sub_(0.5 * parameter.grad)
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+
+
+def schema_tables(store: Any, optimizer: Any = None) -> Tables:
+    learns = optimizer or RowwiseAdagrad(learning_rate=0.1)
+    return Tables(
+        [Table(name="t", dim=4, num_rows=50, optimizer=learns), Table(name="s", dim=8, num_rows=30, optimizer=learns)],
+        [
+            Feature(name="a", table="t"),
+            Feature(name="m", table="t", pooling="mean", encoder=Hash(seed=5)),
+            Feature(name="h", table="s", pooling="mean", encoder=MultiHash(num_hashes=3)),
+            Feature(name="q", table="s", pooling="none", encoder=MultiHash(num_hashes=2)),
+        ],
+        seed=1,
+        row_store=store,
+    )
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_encoders_and_pooling_are_applied_to_raw_ids(store: Any) -> None:
+    tables = schema_tables(store)
+    batch = kjt(["a", "m", "h", "q"], 6, 2**62)
+    pooled = EmbeddingBagCollection.over(tables)(batch).to_dict()
+    assert list(pooled) == ["a", "m", "h"]
+    weight = {name: tables.weight(name) for name in ("t", "s")}
+    for slot in tables.slots[:3]:
+        jagged = batch[slot.feature.name].to_dense()
+        for row, ids in enumerate(jagged):
+            keys = encode(slot.feature.encoder, ids.numpy(), slot.table.num_rows, "f")
+            total = weight[slot.table.name][torch.from_numpy(keys)].sum(0)
+            expected = total / max(len(ids), 1) if slot.feature.pooling == "mean" else total
+            assert torch.allclose(pooled[slot.feature.name][row], expected, atol=1e-6)
+    sequence = EmbeddingCollection.over(tables)(batch)["q"]
+    keys = encode(MultiHash(num_hashes=2), batch["q"].values().numpy(), 30, "q").reshape(-1, 2)
+    assert torch.allclose(sequence.values(), weight["s"][torch.from_numpy(keys)].sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_gradients_of_several_backwards_and_views_make_one_update(store: Any) -> None:
+    split, joined = schema_tables(store), schema_tables(store)
+    for tables, batches in (
+        (split, [kjt(["a", "m", "h", "q"], 4, 99, seed=1), kjt(["a", "m", "h", "q"], 4, 99, seed=2)]),
+        (joined, [kjt(["a", "m", "h", "q"], 4, 99, seed=1), kjt(["a", "m", "h", "q"], 4, 99, seed=2)]),
+    ):
+        bags, sequences = EmbeddingBagCollection.over(tables), EmbeddingCollection.over(tables)
+        losses = [bags(b).values().sum() + sequences(b)["q"].values().sum() for b in batches]
+        if tables is split:
+            for loss in losses:
+                loss.backward()
+        else:
+            sum(losses, torch.zeros(())).backward()
+        tables.step()
+    for name in ("t", "s"):
+        assert torch.allclose(split.weight(name), joined.weight(name), atol=1e-6)
+        assert not torch.equal(split.weight(name), schema_tables(store).weight(name))
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_inference_leaves_everything_as_it_was(store: Any) -> None:
+    tables = schema_tables(store)
+    before = tables.state()
+    with torch.no_grad():
+        EmbeddingBagCollection.over(tables)(kjt(["a", "m", "h", "q"], 4, 99))
+    tables.step()
+    assert all(torch.equal(before[name], value) for name, value in tables.state().items())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_updates_inside_backward_equal_updates_by_step(store: Any) -> None:
+    views = [
+        EmbeddingBagCollection(tables=bag_configs(), optimizer=Adagrad(learning_rate=0.1), row_store=store, update=mode)
+        for mode in ("step", "backward")
+    ]
+    for seed in range(3):
+        for view in views:
+            view(kjt(["a", "b", "c"], 5, 12, seed=seed)).values().square().sum().backward()
+        views[0].tables.step()
+    for name, value in views[0].state_dict().items():
+        assert torch.equal(views[1].state_dict()[name], value)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_state_goes_out_and_in_and_training_goes_on_the_same(store: Any) -> None:
+    optimizer = Adam(learning_rate=0.01) if store == "reference" else None
+    first, second = schema_tables(store, optimizer), schema_tables(store, optimizer)
+
+    def train(tables: Tables, seeds: range) -> None:
+        for seed in seeds:
+            EmbeddingBagCollection.over(tables)(kjt(["a", "m", "h", "q"], 9, 99, seed=seed)).values().sum().backward()
+            tables.step()
+
+    train(first, range(5))
+    second.load_state(first.state())
+    train(first, range(5, 8))
+    train(second, range(5, 8))
+    assert all(torch.equal(second.state()[name], value) for name, value in first.state().items())
+
+
+def test_a_state_of_other_tables_is_refused_by_name() -> None:
+    tables = schema_tables("reference")
+    state = tables.state()
+    with pytest.raises(StateError, match="tables/t/sum: is missing"):
+        tables.load_state({k: v for k, v in state.items() if k != "tables/t/sum"})
+    with pytest.raises(StateError, match="tables/x/weight: is not part"):
+        tables.load_state({**state, "tables/x/weight": torch.zeros(1)})
+    with pytest.raises(StateError, match=r"tables/t/weight: has shape \(50, 8\), the table needs \(50, 4\)"):
+        tables.load_state({**state, "tables/t/weight": torch.zeros(50, 8)})
+
+
+def test_what_cannot_work_is_refused() -> None:
+    with pytest.raises(ConfigError, match="feature z: names table 'nope'"):
+        Tables(
+            [Table(name="t", dim=4, num_rows=5, optimizer=Sgd(learning_rate=1))],
+            [Feature(name="z", table="nope")],
+            seed=0,
+        )
+    with pytest.raises(ConfigError, match="no unpooled feature"):
+        EmbeddingCollection(tables=[])  # no features at all
+        EmbeddingCollection.over(Tables([], [], seed=0))
+    view = EmbeddingBagCollection(tables=bag_configs())
+    with pytest.raises(ConfigError, match="feature c: is missing from the batch, which has: a, b"):
+        view(kjt(["a", "b"], 3, 12))
+    with pytest.raises(DataError, match="feature a: id"):
+        view(KeyedJaggedTensor(["a", "b", "c"], torch.tensor([99]), lengths=torch.tensor([1, 0, 0])))
+    with pytest.raises(ConfigError, match="received device cuda"):
+        EmbeddingBagCollection(tables=bag_configs(), device="cuda")
+    with pytest.raises(ConfigError, match="needs a KeyedJaggedTensor with weights"):
+        EmbeddingBagCollection(tables=bag_configs(), is_weighted=True)(kjt(["a", "b", "c"], 3, 12))
+
+
+def test_stats_count_rows_and_bytes() -> None:
+    table = Table(
+        name="t", dim=4, num_rows=50, optimizer=RowwiseAdagrad(learning_rate=1), initializer=Constant(value=2)
+    )
+    for store in STORES:
+        tables = Tables([table], [Feature(name="a", table="t")], seed=0, row_store=store)  # type: ignore[arg-type]
+        stats = tables.stats()["t"]
+        assert (stats.rows, stats.dim, stats.bytes_by_part) == (50, 4, {"weight": 800, "sum": 200})
+        assert torch.equal(tables.weight("t"), torch.full((50, 4), 2.0))
