@@ -160,3 +160,8 @@ def test_linear_tables_mirror_the_tables_at_dimension_one() -> None:
         ("linear.customer", 1, 500),
     ]
     assert [f.table for f in schema.linear_features()] == ["linear.item", "linear.item", "linear.customer"]
+
+
+def test_anchors_merge_and_are_overridden() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}"
+    assert parse_yaml(text)["b"] == {"x": 1, "y": 3}

@@ -8,17 +8,9 @@ import torch
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
 from embtables.errors import ConfigError
-from models import (
-    DcnV2Config,
-    DeepFmConfig,
-    FmConfig,
-    LrConfig,
-    ModelConfig,
-    build_model,
-    needs_embeddings,
-    needs_linear,
-)
+from models.config import DcnV2Config, DeepFmConfig, FmConfig, LrConfig, ModelConfig
 from models.losses import log_odds_shift, weighted_bce_with_logits
+from models.registry import build_model, needs_embeddings, needs_linear
 
 FEATURES = ("a", "b", "c")
 

@@ -1,0 +1,34 @@
+"""`embtables schema check`: a configuration validated, and its columns looked for in the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embtables.features import FeatureTransform, FittedTransforms
+from pipelines.config import load_config
+from pipelines.parquet import Log
+from pipelines.parts import with_absolute_joins
+from pipelines.reader.log import column_check
+
+
+def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """What the configuration adds up to. Raises ConfigError or DataError with the first thing that is wrong.
+
+    With `data.prepare` the log's columns are those of the prepared examples, which do not exist yet: they are not
+    looked for.
+    """
+    config = with_absolute_joins(load_config(path, overrides))
+    report: dict[str, Any] = {
+        "name": config.name,
+        "model": config.model.kind,
+        "features": len(config.features),
+        "dense": len(config.dense),
+        "tables": {t.name: {"rows": t.num_rows, "dim": t.dim} for t in config.tables},
+        "table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables),
+    }
+    if config.data.prepare is None:
+        log = Log(config)
+        column_check(log, FeatureTransform(config, FittedTransforms()), "train")
+        report["log_rows"] = log.num_rows
+    return report

@@ -1,0 +1,169 @@
+"""The command line `embtables`. Heavy imports happen inside the commands, so that `--help` is quick.
+
+`--json` prints one JSON object last on stdout; everything else goes to stderr. Exit status: 0 done, 1 failed, 2 bad
+usage or configuration. A user's mistake is one message without a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embtables.errors import EmbtablesError
+
+app = typer.Typer(
+    name="embtables",
+    help="Train CTR models on parquet logs with embedding tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
+Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best where there is one.")]
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="YAML file with schema, model and training.")] = None,
+    set_: Set = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model and evaluate it on the test part.
+
+    Example: embtables train examples/online_retail/dcnv2.yaml --set train.epochs=2 --json
+    """
+    if (config is None) == (resume is None):
+        raise typer.BadParameter("give a configuration file, or --resume and the folder of a run", param_hint="CONFIG")
+    from pipelines.config import load_config
+    from pipelines.run_dir import RunDir
+
+    overrides = tuple(set_ or ())
+    # What is wrong with the arguments is told before torch is imported, which takes seconds.
+    if resume is not None:
+        run = RunDir.open(resume)
+        from pipelines.train import resume as resume_run
+
+        _print(resume_run(run, overrides), as_json)
+    else:
+        assert config is not None
+        loaded = load_config(config, overrides)
+        from pipelines.train import train as train_run
+
+        _print(train_run(loaded), as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    part: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    which: Which = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a trained run on a part of its log, or of another one.
+
+    Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
+    """
+    parts: dict[str, Any] = {"train": "train", "validation": "validation", "test": "test", "all": None}
+    _one_of("--part", part, parts)
+    from pipelines.loaded import evaluate_run
+
+    _print(evaluate_run(run, parts[part], _which(which), tuple(set_ or ())), as_json)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, folder, glob or URI.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    columns: Annotated[str | None, typer.Option(help="Input columns to carry over, separated by commas.")] = None,
+    which: Which = None,
+    as_json: Json = False,
+) -> None:
+    """Score every row of a parquet log.
+
+    Example: embtables predict runs/online_retail-... new.parquet scores.parquet --columns customer_id,stock_code
+    """
+    from pipelines.loaded import load_run
+    from pipelines.predict import predict as run_predict
+    from pipelines.run_dir import RunDir
+
+    carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    loaded = load_run(RunDir.open(run), _which(which))
+    _print(run_predict(loaded, source, output, columns=carried), as_json)
+
+
+@schema_app.command("check")
+def schema_check(config: ConfigPath, set_: Set = None, as_json: Json = False) -> None:
+    """Check a configuration, and the log's columns against it, without training.
+
+    Example: embtables schema check examples/online_retail/dcnv2.yaml
+    """
+    from pipelines.check import check
+
+    _print(check(config, tuple(set_ or ())), as_json)
+
+
+@schema_app.command("export")
+def schema_export() -> None:
+    """Print the JSON Schema of configuration files, for editors.
+
+    Example: embtables schema export > embtables.schema.json
+    """
+    from embtables.schema import json_schema
+    from pipelines.config import RunConfig
+
+    sys.stdout.write(json_schema(RunConfig))
+
+
+def _which(value: str | None) -> Any:
+    if value is not None:
+        _one_of("--checkpoint", value, ("best", "last"))
+    return value
+
+
+def _one_of(option: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise typer.BadParameter(f"received '{value}'; choose one of: {', '.join(known)}", param_hint=option)
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    """The report as one JSON line on stdout, or as a table on stderr."""
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+        return
+    from pipelines.report_table import show
+
+    show(report)
+
+
+def main() -> None:
+    """Entry point of the `embtables` command."""
+    try:
+        app()
+    except EmbtablesError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or ''}: {error.strerror or error}\n")
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        raise SystemExit(1) from None

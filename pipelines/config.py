@@ -1,0 +1,201 @@
+"""`RunConfig`: a schema plus the model, training and evaluation sections; read from YAML with overrides.
+
+`load_config` reads the file, lays the `--set key=value` overrides over it, makes paths absolute (those of the file
+relative to the file's folder, those of the command line relative to the working folder) and validates the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from embtables.errors import ConfigError
+from embtables.schema import Condition, Model, Name, Schema, parse_value, read_yaml, validate
+from models.config import ModelConfig
+
+
+class DenseOptimizer(Model):
+    """Adam over the dense parameters (Kingma and Ba 2015); weight_decay is its L2 term."""
+
+    learning_rate: PositiveFloat = 1e-3
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+
+
+class ConstantSchedule(Model):
+    """The configured learning rates, after `warmup_steps` of linear warm-up."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_steps: NonNegativeInt = 0
+
+
+class CosineSchedule(Model):
+    """Warm-up, then a half cosine from 1 to `final_factor` at the last step of the run."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+
+class EpochDecaySchedule(Model):
+    """Warm-up, then every learning rate times `factor` after each epoch."""
+
+    kind: Literal["epoch_decay"] = "epoch_decay"
+    warmup_steps: NonNegativeInt = 0
+    factor: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+Schedule = Annotated[ConstantSchedule | CosineSchedule | EpochDecaySchedule, Field(discriminator="kind")]
+
+
+class EarlyStopping(Model):
+    """Training ends after `patience` evaluations of the validation part without a better `metric`."""
+
+    metric: Literal["auc", "log_loss"] = "auc"
+    patience: PositiveInt = 1
+
+
+class Train(Model):
+    """How to train: for how long, with what, and what to keep."""
+
+    epochs: PositiveInt = 1
+    max_steps: PositiveInt | None = Field(None, description="end after this many steps, whatever the epochs")
+    batch_size: PositiveInt = 4096
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: PositiveInt | None = Field(None, description="torch threads; by default all cores")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the dense net")
+    row_store: Literal["fbgemm", "reference"] = "fbgemm"
+    dense_optimizer: DenseOptimizer = DenseOptimizer()
+    schedule: Schedule = ConstantSchedule()
+    clip_norm: PositiveFloat | None = Field(None, description="global L2 norm over dense and row gradients")
+    evaluate_every_steps: PositiveInt | None = Field(None, description="by default after every epoch")
+    early_stopping: EarlyStopping | None = None
+    checkpoint_every_steps: PositiveInt | None = Field(None, description="besides the one after every evaluation")
+    log_every_steps: PositiveInt = 50
+    runs_dir: str = "runs"
+
+
+class Slice(Model):
+    """A named part of the evaluated rows with figures of its own."""
+
+    name: Name
+    where: Annotated[tuple[Condition, ...], Field(min_length=1)]
+
+
+class Evaluate(Model):
+    """What to report beside the usual figures."""
+
+    batch_size: PositiveInt = 16384
+    group_column: str | None = Field(None, description="column whose groups GAUC averages over")
+    slices: tuple[Slice, ...] = ()
+    baseline_columns: tuple[str, ...] = Field((), description="numeric columns scored as if they were predictions")
+    negative_sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of negatives kept in the log; predictions are corrected by its log-odds"
+    )
+
+
+class RunConfig(Schema):
+    """Everything a training run needs."""
+
+    model: ModelConfig
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _check_run(self) -> RunConfig:
+        if self.train.early_stopping is not None and self.data.split is None:
+            raise ValueError("train.early_stopping needs data.split with a validation part")
+        names = [s.name for s in self.evaluate.slices]
+        if len(names) != len(set(names)):
+            raise ValueError("evaluate.slices: two slices have the same name")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run configuration in the YAML file at `path` with `key=value` overrides laid over it.
+
+    Raises:
+        ConfigError: the file cannot be read, an override names no existing place, or a value is wrong.
+    """
+    content = read_yaml(path)
+    _resolve_paths(content, path.resolve().parent)
+    for override in overrides:
+        _apply(content, override)
+    _resolve_paths(content, Path.cwd())
+    return validate(RunConfig, content, file=path)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"--set takes KEY=VALUE, received {override!r}; for example --set train.epochs=2")
+    node: Any = content
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        node = _descend(node, part, ".".join(parents[: depth + 1]))
+    value = parse_value(text)
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"--set {key}: '{'.'.join(parents)}' is a value, not a section")
+
+
+def _descend(node: Any, part: str, so_far: str) -> Any:
+    """The child of `node`: a key of a mapping (made if absent), or an item of a list by its name or number."""
+    if isinstance(node, list):
+        return node[_index(node, part, so_far)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {so_far}: what stands above it is a value, not a section")
+    if node.get(part) is None:
+        node[part] = {}
+    return node[part]
+
+
+def _index(items: list[Any], part: str, so_far: str) -> int:
+    named = {str(i.get("name", i.get("column"))): n for n, i in enumerate(items) if isinstance(i, dict)}
+    if part in named:
+        return named[part]
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise ConfigError(f"--set {so_far}: no item '{part}'; there are: {', '.join(named) or len(items)}")
+
+
+def _resolve_paths(content: dict[str, Any], base: Path) -> None:
+    """Makes data.path absolute, and what is relative to it (joins) absolute as well once the path is."""
+    data = content.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = absolute(data["path"], base)
+
+
+def absolute(path: str, base: Path) -> str:
+    """`path` made absolute against `base`; URIs (`scheme://`) stay as they are."""
+    if "://" in path:
+        return path
+    return str((base / Path(path).expanduser()).absolute()) if not Path(path).is_absolute() else path
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Paths at which two dumped configurations differ, each with both values: `tables.0.dim: 16 here, 8 there`."""
+    found = []
+    for key in sorted(set(ours) | set(theirs)):
+        found += _difference(ours.get(key), theirs.get(key), f"{prefix}{key}")
+    return found
+
+
+def _difference(here: Any, there: Any, where: str) -> list[str]:
+    if here == there:
+        return []
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        return differences(here, there, where + ".")
+    if isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        return [
+            line for i, (a, b) in enumerate(zip(here, there, strict=True)) for line in _difference(a, b, f"{where}.{i}")
+        ]
+    return [f"{where}: {here!r} here, {there!r} there"]

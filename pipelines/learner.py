@@ -1,0 +1,172 @@
+"""`Learner`: tables, model and dense optimizer of one run, and one training step over them.
+
+forward (lookup, dense net) -> loss -> backward (row gradients are kept with the batch) -> clip -> dense step ->
+`tables.step(event_time)`. Learning rates are the configured ones times a factor that is a pure function of the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embtables.batch import Batch
+from embtables.collections import EmbeddingBagCollection
+from embtables.errors import ConfigError, StateError
+from embtables.tables import Tables
+from models.losses import log_odds_shift, weighted_bce_with_logits
+from models.registry import build_model, needs_embeddings, needs_linear
+from pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
+
+
+def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps: int | None) -> float:
+    """What every learning rate is multiplied by at `step` (from 0).
+
+    Args:
+        epoch: the step's epoch, from 0.
+        total_steps: steps of the whole run, needed by the cosine schedule; may be an estimate.
+    """
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if isinstance(schedule, EpochDecaySchedule):
+        return float(schedule.factor**epoch)
+    if isinstance(schedule, CosineSchedule):
+        if total_steps is None:
+            raise ConfigError("train.schedule: the cosine schedule needs train.max_steps or a log with known rows")
+        span = max(1, total_steps - schedule.warmup_steps)
+        done = min(1.0, (step - schedule.warmup_steps) / span)
+        return schedule.final_factor + (1.0 - schedule.final_factor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+class Learner:
+    """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout."""
+
+    def __init__(self, config: RunConfig) -> None:
+        train = config.train
+        torch.manual_seed(train.seed)
+        linear = needs_linear(config.model)
+        deep = needs_embeddings(config.model)
+        tables = (*(config.tables if deep else ()), *(config.linear_tables() if linear else ()))
+        _refuse_unpooled(config)
+        self.config = config
+        self.tables = Tables(tables, _features(config, deep, linear), seed=train.seed, row_store=train.row_store)
+        names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
+        self.model: nn.Module = build_model(
+            config.model,
+            embeddings=EmbeddingBagCollection.over(self.tables, names[0]) if deep else None,
+            linear=EmbeddingBagCollection.over(self.tables, names[1]) if linear else None,
+            num_dense=len(config.dense),
+            num_labels=len(config.labels),
+        )
+        dense = train.dense_optimizer
+        self.optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=dense.learning_rate,
+            betas=(dense.beta1, dense.beta2),
+            eps=dense.eps,
+            weight_decay=dense.weight_decay,
+            fused=True,
+        )
+        self._autocast = train.precision == "bf16"
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Dense parameters: everything but the tables' rows."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
+            logits: Tensor = self.model(batch.ids, batch.dense)
+        return logits.float()
+
+    def train_step(self, batch: Batch, factor: float) -> tuple[Tensor, Tensor]:
+        """One update. Returns the loss (a scalar) and the scores (B, n_labels) from before the update."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
+        self.tables.set_learning_rate_factor(factor)
+        logits = self._logits(batch)
+        loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        scale = self._clip_scale()
+        if scale < 1.0:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        self.optimizer.step()
+        self.tables.step(batch.event_time_us, gradient_scale=scale)
+        return loss.detach(), torch.sigmoid(logits.detach())
+
+    def _clip_scale(self) -> float:
+        """min(1, clip_norm / norm) for the L2 norm over dense gradients and summed row gradients together."""
+        limit = self.config.train.clip_norm
+        if limit is None:
+            return 1.0
+        squares = self.tables.gradient_norm() ** 2
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                squares += float(torch.linalg.vector_norm(parameter.grad)) ** 2
+        norm = math.sqrt(squares)
+        return min(1.0, limit / norm) if norm > 0.0 else 1.0
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Tensor:
+        """Probabilities (B, n_labels) for inference: reads rows, changes nothing."""
+        self.model.eval()
+        logits = self._logits(batch)
+        rate = self.config.evaluate.negative_sampling_rate
+        return torch.sigmoid(logits if rate is None else log_odds_shift(logits, rate))
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that training changes, by name; live views where possible."""
+        state = {f"dense/{name}": value for name, value in self._dense_state()}
+        state.update(self.tables.state())
+        for index, values in self.optimizer.state_dict()["state"].items():
+            state.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()})
+        state["random/torch"] = torch.get_rng_state()
+        return state
+
+    def _dense_state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.model.named_parameters()
+        yield from self.model.named_buffers()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Puts a saved state back. Raises StateError naming what does not fit."""
+        dense = dict(self._dense_state())
+        saved = {name.removeprefix("dense/"): value for name, value in state.items() if name.startswith("dense/")}
+        for name in sorted(set(dense) ^ set(saved)):
+            raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
+        with torch.no_grad():
+            for name, value in saved.items():
+                if value.shape != dense[name].shape:
+                    shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
+                    raise StateError(f"dense tensor '{name}' has shape {shapes}")
+                dense[name].copy_(value)
+        self.tables.load_state({name: value for name, value in state.items() if name.startswith("tables/")})
+        self._load_optimizer({name: value for name, value in state.items() if name.startswith("optimizer/")})
+        if "random/torch" in state:
+            torch.set_rng_state(state["random/torch"])
+
+    def _load_optimizer(self, saved: dict[str, Tensor]) -> None:
+        content: dict[str, Any] = self.optimizer.state_dict()
+        content["state"] = {}
+        for name, value in saved.items():
+            _, index, key = name.split("/", 2)
+            content["state"].setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(content)
+
+
+def _features(config: RunConfig, deep: bool, linear: bool) -> tuple[Any, ...]:
+    return (*(config.features if deep else ()), *(config.linear_features() if linear else ()))
+
+
+def _refuse_unpooled(config: RunConfig) -> None:
+    for feature in config.features:
+        if feature.pooling == "none":
+            raise ConfigError(
+                f"model '{config.model.kind}' takes pooled features; set pooling: sum or mean", feature=feature.name
+            )

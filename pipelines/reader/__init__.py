@@ -1,0 +1,1 @@
+"""Parts of the parquet reader, one a file; `pipelines.parquet` puts them together."""

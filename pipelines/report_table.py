@@ -1,0 +1,34 @@
+"""A report for people: a rich table on stderr."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints the report's figures; slices and baselines as rows of their own."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _flat(report, ""):
+        table.add_row(name.replace("_", " "), _text(value))
+    Console(stderr=True, highlight=False).print(table)
+
+
+def _flat(content: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}: ")
+        else:
+            rows.append((prefix + key, value))
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)

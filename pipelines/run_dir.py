@@ -1,0 +1,105 @@
+"""`runs/<id>/`: the resolved config, metrics.jsonl, TensorBoard events, checkpoints and the final report of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from embtables.errors import ConfigError, StateError
+from embtables.schema import to_yaml
+from pipelines.config import RunConfig, load_config
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.json"
+FITTED_FILE = "transforms.json"
+
+
+class RunDir:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, config: RunConfig) -> RunDir:
+        """A new folder `<runs_dir>/<name>-<time>-<random>` with the resolved config in it."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        path = Path(config.train.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
+        try:
+            path.mkdir(parents=True)
+            (path / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+        except OSError as error:
+            raise StateError(f"cannot make the run's folder: {error.strerror}", folder=path) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """The folder of an earlier run. Raises ConfigError where it is not one."""
+        if not (path / CONFIG_FILE).is_file():
+            raise ConfigError(f"is not the folder of a run: it has no {CONFIG_FILE}", folder=path)
+        return cls(path)
+
+    def config(self, overrides: tuple[str, ...] = ()) -> RunConfig:
+        """The resolved configuration that the run was started with, with overrides laid over it."""
+        return load_config(self.path / CONFIG_FILE, overrides)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's event files lie."""
+        return self.path / "tensorboard"
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Appends one JSON line to metrics.jsonl."""
+        with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops the lines of steps after `step`, which a resumed run repeats, and a line cut short by a crash."""
+        path = self.path / METRICS_FILE
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Writes the final figures to report.json."""
+        write_atomically(self.path / REPORT_FILE, json.dumps(report, indent=2).encode() + b"\n")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Makes renames within a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,291 @@
+"""Training in one process: a plain loop over batches that can stop at any of them and go on as if nothing had been.
+
+    reader (epoch, position) -> batch -> learner.train_step -> metrics.jsonl, TensorBoard
+    every evaluation: validation figures -> best so far? -> checkpoint (last, and best if it is)
+    at the end: the best checkpoint (else the last state) is evaluated on the test part, once
+
+A checkpoint holds rows, optimizer state, dense weights, random state and the reader's position after the last batch
+trained on, so a killed run that is resumed ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from embtables.errors import DataError, StateError
+from embtables.features import FittedTransforms
+from pipelines import checkpoint
+from pipelines.config import RunConfig, differences
+from pipelines.evaluate import evaluate
+from pipelines.learner import Learner, learning_rate_factor
+from pipelines.metrics_log import MetricsLog
+from pipelines.parquet import Log, ParquetReader, Part, Position, ReaderItem
+from pipelines.parts import has_part, with_prepared_data
+from pipelines.progress import RowProgress, say
+from pipelines.run_dir import RunDir
+from pipelines.signals import InterruptedRunError, StopRequest
+
+
+@dataclass
+class RunState:
+    """What is no tensor but must survive: where the run stands. JSON-able."""
+
+    step: int = 0
+    epoch: int = 0
+    position: dict[str, Any] | None = None
+    rows: int = 0
+    train_seconds: float = 0.0
+    total_steps: int | None = None
+    best: float | None = None
+    best_step: int | None = None
+    evaluated_step: int | None = None
+    evaluations_without_gain: int = 0
+    finished: bool = False
+    quarantined_rows: int = 0
+
+
+def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
+    """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ..."""
+    prepared = with_prepared_data(config, shown=shown)
+    log = Log(prepared)
+    state = RunState(total_steps=_total_steps(prepared, log))
+    fitted = log.fit_transforms(config.train.seed)
+    loop = TrainLoop(prepared, RunDir.create(config), log, fitted, state, shown=shown)
+    return loop.run_to_end()
+
+
+def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) -> dict[str, Any]:
+    """Goes on with a run from its last checkpoint; with overrides, under a changed configuration.
+
+    Raises:
+        StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
+    """
+    config = with_prepared_data(run.config(overrides), shown=shown)
+    saved = checkpoint.load(run.checkpoints, "last")
+    refuse_other_schema(config, saved)
+    log = Log(config)
+    state = RunState(**saved.meta["state"])
+    if overrides:
+        state.total_steps, state.finished = _total_steps(config, log), False
+    loop = TrainLoop(config, run, log, FittedTransforms.from_json(saved.meta["transforms"]), state, shown=shown)
+    loop.learner.load_state(saved.tensors)
+    run.truncate_metrics(state.step)
+    return loop.run_to_end()
+
+
+def refuse_other_schema(config: RunConfig, saved: checkpoint.Checkpoint) -> None:
+    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema and model."""
+    here, there = trained_content(config), saved.meta["schema"]
+    found = differences(here, there)
+    if found:
+        raise StateError(
+            "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "
+            + "; ".join(found[:8])
+        )
+
+
+def trained_content(config: RunConfig) -> dict[str, Any]:
+    """The part of a configuration that trained state depends on."""
+    fields = {"tables", "features", "labels", "dense", "model"}
+    return config.model_dump(mode="json", include=fields)
+
+
+def _total_steps(config: RunConfig, log: Log) -> int:
+    """Steps of the whole run, counted once so that schedules are a pure function of the step."""
+    train = config.train
+    rows = log.count_rows("train")
+    if rows == 0:
+        raise DataError("the train part holds no rows; look at data.split and data.where")
+    steps = -(-rows // train.batch_size) * train.epochs
+    return steps if train.max_steps is None else min(steps, train.max_steps)
+
+
+class TrainLoop:
+    """The loop over epochs and batches of one run, from where its state stands."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunDir,
+        log: Log,
+        fitted: FittedTransforms,
+        state: RunState,
+        *,
+        shown: bool = True,
+    ) -> None:
+        if config.train.threads is not None:
+            torch.set_num_threads(config.train.threads)
+        self.config = config
+        self.run = run
+        self.log = log
+        self.fitted = fitted
+        self.state = state
+        self.shown = shown
+        self.learner = Learner(config)
+        self._stop = StopRequest()
+
+    def run_to_end(self) -> dict[str, Any]:
+        """Trains what is left, evaluates, writes report.json and returns it."""
+        with self._stop, MetricsLog(self.run, self.state.step) as log:
+            while not self._done():
+                self._epoch(log)
+            if self.state.evaluated_step != self.state.step:
+                self._evaluate(log)
+            if not self.state.finished:
+                self.state.finished = True
+                self._save(("last",))
+            return self._report()
+
+    def _done(self) -> bool:
+        train, state = self.config.train, self.state
+        stopping = train.early_stopping
+        return (
+            state.finished
+            or state.epoch >= train.epochs
+            or (train.max_steps is not None and state.step >= train.max_steps)
+            or (stopping is not None and state.evaluations_without_gain >= stopping.patience)
+        )
+
+    def _epoch(self, log: MetricsLog) -> None:
+        """The rest of the present epoch; ends early where the run is done."""
+        train, state = self.config.train, self.state
+        position = None if state.position is None else Position.from_json(state.position)
+        reader = ParquetReader(
+            self.log,
+            "train",
+            batch_size=train.batch_size,
+            fitted=self.fitted,
+            seed=train.seed,
+            epoch=state.epoch,
+            position=position,
+            quarantine_dir=self.run.path / "quarantine",
+        )
+        title = f"epoch {state.epoch + 1} of {train.epochs}"
+        items = reader.__iter__()
+        with RowProgress(title, self._epoch_rows(), shown=self.shown) as progress, closing(items):
+            started = time.perf_counter()
+            for item in items:
+                loss = self._step(item)
+                log.add(loss, item.batch.num_rows)
+                state.train_seconds += time.perf_counter() - started
+                figures = log.flush(state.step, state.epoch) if state.step % train.log_every_steps == 0 else None
+                progress.advance(item.batch.num_rows, figures)
+                self._between_batches(log)
+                if self._done():
+                    return
+                started = time.perf_counter()
+        self._tell_quarantined(reader)
+        state.epoch += 1
+        state.position = None
+        if train.evaluate_every_steps is None:
+            self._evaluate(log)
+
+    def _epoch_rows(self) -> int | None:
+        total = self.state.total_steps
+        return None if total is None else total * self.config.train.batch_size // self.config.train.epochs
+
+    def _tell_quarantined(self, reader: ParquetReader) -> None:
+        """What was set aside is counted, written down and said: nothing is lost in silence."""
+        found = {**reader.quarantine.counts, **{f"file {path}": reason for path, reason in self.log.bad_files.items()}}
+        if not found:
+            return
+        self.run.append_metrics({"step": self.state.step, "epoch": self.state.epoch, "quarantined": found})
+        rows = sum(reader.quarantine.counts.values())
+        say(f"set aside in this epoch: {rows:,} bad rows, {len(self.log.bad_files)} bad files; see {self.run.path}")
+        self.state.quarantined_rows += rows
+
+    def _step(self, item: ReaderItem) -> torch.Tensor:
+        state = self.state
+        factor = learning_rate_factor(self.config.train.schedule, state.step, state.epoch, state.total_steps)
+        loss, _ = self.learner.train_step(item.batch, factor)
+        state.step += 1
+        state.rows += item.batch.num_rows
+        state.position = item.position.to_json()
+        return loss
+
+    def _between_batches(self, log: MetricsLog) -> None:
+        """What may happen at a batch boundary: a stop by signal, an evaluation, a checkpoint."""
+        train, state = self.config.train, self.state
+        if self._stop.name is not None:
+            self._save(("last",))
+            raise InterruptedRunError(
+                f"stopped by {self._stop.name} at step {state.step}, saved; "
+                f"go on with: embtables train --resume {self.run.path}"
+            )
+        if train.evaluate_every_steps is not None and state.step % train.evaluate_every_steps == 0:
+            self._evaluate(log)
+        elif train.checkpoint_every_steps is not None and state.step % train.checkpoint_every_steps == 0:
+            self._try_save(("last",))
+
+    def _evaluate(self, log: MetricsLog) -> None:
+        """Figures of the validation part; the best so far is kept."""
+        state = self.state
+        state.evaluated_step = state.step
+        if not has_part(self.config, "validation"):
+            self._try_save(("last",))
+            return
+        figures = evaluate(self.learner, self.config, self.log, self.fitted, "validation", shown=self.shown)
+        log.evaluated(state.step, state.epoch, "validation", figures)
+        stopping = self.config.train.early_stopping
+        metric = stopping.metric if stopping is not None else "auc"
+        value = figures[metric]
+        if value is None:
+            raise DataError(f"the validation part gives no {metric}: it holds only one class; look at data.split")
+        gain = value if metric == "auc" else -value
+        better = state.best is None or gain > state.best
+        if better:
+            state.best, state.best_step, state.evaluations_without_gain = gain, state.step, 0
+        else:
+            state.evaluations_without_gain += 1
+        if self.shown:
+            mark = " (best so far)" if better else ""
+            say(f"step {state.step}: validation auc {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}{mark}")
+        self._try_save(("last", "best") if better else ("last",))
+
+    def _try_save(self, which: tuple[checkpoint.Which, ...]) -> None:
+        """A checkpoint that may fail: training goes on, the former one stays, the next one tries again."""
+        try:
+            self._save(which)
+        except StateError as error:
+            say(f"warning: {error}; training goes on")
+
+    def _save(self, which: tuple[checkpoint.Which, ...]) -> None:
+        meta = {
+            "state": asdict(self.state),
+            "transforms": self.fitted.to_json(),
+            "schema": trained_content(self.config),
+        }
+        checkpoint.save(self.run.checkpoints, self.state.step, self.learner.state(), meta, which)
+
+    def _report(self) -> dict[str, Any]:
+        """The final figures: on the test part if there is one, else on the validation part."""
+        state = self.state
+        part: Part | None = next((p for p in ("test", "validation") if has_part(self.config, p)), None)
+        figures: dict[str, Any] = {"auc": None, "log_loss": None}
+        if state.best_step is not None and state.best_step != state.step:
+            self.learner.load_state(checkpoint.load(self.run.checkpoints, "best").tensors)
+        if part is not None:
+            figures = evaluate(self.learner, self.config, self.log, self.fitted, part, shown=self.shown)
+        figures["evaluated_rows"] = figures.pop("rows", 0)
+        report = {
+            **figures,
+            "part": part,
+            "rows": state.rows,
+            "rows_per_second": round(state.rows / state.train_seconds, 1) if state.train_seconds > 0 else None,
+            "train_seconds": round(state.train_seconds, 2),
+            "steps": state.step,
+            "epochs": state.epoch,
+            "best_step": state.best_step,
+            "quarantined_rows": state.quarantined_rows,
+            "quarantined_files": sorted(self.log.bad_files),
+            "seed": self.config.train.seed,
+            "model": self.config.model.kind,
+            "run_dir": str(self.run.path),
+        }
+        self.run.write_report(report)
+        return report
