@@ -46,9 +46,8 @@ void hash(In<std::uint8_t> data, In<Offset> offsets, Out out, const std::string&
     if (offsets.size() == 0 || out.size() != offsets.size() - 1)
         throw std::invalid_argument("n strings need n + 1 offsets and room for n hashes");
     nb::gil_scoped_release released;
-    if (!check_offsets(offsets.data(), out.size(), data.size()))
+    if (!run(data.data(), data.size(), offsets.data(), out.size(), out.data()))
         throw std::invalid_argument("string offsets fall, or point outside the data: the array is damaged");
-    run(data.data(), offsets.data(), out.size(), out.data());
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 """The schema: frozen, validated models of tables, features, labels and data; YAML in and out."""
 
 from embtables.schema.base import Model, Name, config_error
-from embtables.schema.data import ColumnSplit, Condition, Data, HashSplit, Join, Shuffle, Split, TimeSplit
+from embtables.schema.condition import Condition
+from embtables.schema.data import ColumnSplit, Data, HashSplit, Join, Shuffle, Split, TimeSplit
 from embtables.schema.features import (
     DenseColumn,
     Encoder,
