@@ -1,0 +1,287 @@
+"""Training: it learns, repeats itself, survives kills and full disks, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from embtables.errors import ConfigError, DataError, StateError
+from embtables.schema import to_yaml
+from pipelines import checkpoint
+from pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
+from pipelines.learner import learning_rate_factor
+from pipelines.loaded import evaluate_run, load_run
+from pipelines.predict import predict
+from pipelines.run_dir import RunDir
+from pipelines.signals import InterruptedRunError
+from pipelines.train import TrainLoop, resume, train
+
+Make = Callable[..., RunConfig]
+
+
+def tensors(report: dict[str, Any], which: checkpoint.Which = "last") -> dict[str, torch.Tensor]:
+    return checkpoint.load(Path(report["run_dir"]) / "checkpoints", which).tensors
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", ["lr", "fm", "deepfm", "dcnv2"])
+@pytest.mark.parametrize("row_store", ["fbgemm", "reference"])
+def test_every_model_learns_on_every_row_store(make_config: Make, kind: str, row_store: str) -> None:
+    model = {"kind": kind} if kind in ("lr", "fm") else {"kind": kind, "hidden_sizes": [16]}
+    config = make_config(**{"model": model, "train.row_store": row_store, "train.epochs": 6})
+    report = train(config, shown=False)
+    assert report["auc"] > 0.7
+    assert report["part"] == "test"
+    assert report["rows"] == 6 * (1800 - report["evaluated_rows"] - _rows(report, "validation"))
+
+
+def _rows(report: dict[str, Any], part: str) -> int:
+    lines = [json.loads(line) for line in (Path(report["run_dir"]) / "metrics.jsonl").read_text().splitlines()]
+    return next(int(line["rows"]) for line in lines if line["part"] == part)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(make_config: Make) -> None:
+    first, second = (train(make_config(), shown=False) for _ in range(2))
+    other = train(make_config(**{"train.seed": 1}), shown=False)
+    assert same(tensors(first), tensors(second))
+    assert first["auc"] == second["auc"]
+    assert not same(tensors(first), tensors(other))
+
+
+@pytest.mark.parametrize("stop_at", [3, 11, 14])
+@pytest.mark.parametrize("row_store", ["fbgemm", "reference"])
+def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, stop_at: int, row_store: str
+) -> None:
+    changes = {
+        "train.row_store": row_store,
+        "train.schedule": {"kind": "cosine", "warmup_steps": 4},
+        "train.clip_norm": 0.1,
+    }
+    whole = train(make_config(**changes), shown=False)
+    step = TrainLoop._step
+
+    def stopping(loop: TrainLoop, item: Any) -> torch.Tensor:
+        loss = step(loop, item)
+        if loop.state.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(TrainLoop, "_step", stopping)
+    with pytest.raises(InterruptedRunError, match=rf"SIGTERM at step {stop_at}, saved; .*--resume") as raised:
+        train(make_config(**changes), shown=False)
+    monkeypatch.undo()
+    run = RunDir.open(Path(str(raised.value).rsplit(" ", 1)[1]))
+    report = resume(run, shown=False)
+    assert same(tensors(whole), tensors(report))
+    assert {k: report[k] for k in ("auc", "log_loss", "steps", "rows")} == {
+        k: whole[k] for k in ("auc", "log_loss", "steps", "rows")
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_from_its_last_checkpoint(make_config: Make, tmp_path: Path) -> None:
+    changes = {"train.checkpoint_every_steps": 2, "train.epochs": 400}
+    (tmp_path / "config.yaml").write_text(to_yaml(make_config(**changes)))
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        run = _await_checkpoint(tmp_path / "runs", process)
+    finally:
+        process.kill()
+        process.wait()
+    step = checkpoint.load(run / "checkpoints", "last").meta["state"]["step"]
+    epochs = step // 11 + 2
+    report = resume(RunDir.open(run), (f"train.epochs={epochs}",), shown=False)
+    whole = train(make_config(**{**changes, "train.epochs": epochs}), shown=False)
+    assert step > 0
+    assert same(tensors(whole), tensors(report))
+
+
+def _await_checkpoint(runs: Path, process: subprocess.Popen[bytes]) -> Path:
+    """Waits, by the file system's own events, until a run has its first checkpoint."""
+    waiting = threading.Event()
+    while process.poll() is None:
+        found = list(runs.glob("*/checkpoints/last.json"))
+        if found:
+            return found[0].parents[1]
+        waiting.wait(0.05)
+    raise AssertionError("the process ended before its first checkpoint")
+
+
+def test_early_stopping_keeps_the_best_checkpoint(make_config: Make) -> None:
+    stopping = {"metric": "log_loss", "patience": 2}
+    wild = {"kind": "sgd", "learning_rate": 30.0}
+    changes = {"train.epochs": 40, "train.early_stopping": stopping, "tables.0.optimizer": wild}
+    report = train(make_config(**changes), shown=False)
+    lines = [json.loads(line) for line in (Path(report["run_dir"]) / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["log_loss"] for line in lines if line.get("part") == "validation"}
+    best = min(losses, key=lambda s: losses[s])
+    assert report["best_step"] == best
+    assert report["epochs"] < 40
+    assert len([s for s in losses if s > best]) == 2
+    checked = evaluate_run(Path(report["run_dir"]), "validation", None, ())
+    assert checked["log_loss"] == pytest.approx(losses[best], rel=1e-6)
+
+
+def test_evaluation_reports_slices_baselines_groups_and_parts(make_config: Make, log_dir: Path) -> None:
+    evaluation = {
+        "group_column": "item",
+        "slices": [{"name": "cheap", "where": ["price < 1"]}],
+        "baseline_columns": ["price"],
+        "batch_size": 100,
+    }
+    report = train(make_config(**{"evaluate": evaluation}), shown=False)
+    run = Path(report["run_dir"])
+    whole = evaluate_run(run, None, "last", ())
+    assert whole["rows"] == 1800
+    table = pq.read_table(log_dir)
+    assert whole["baselines"]["price"]["auc"] == pytest.approx(roc_auc_score(table["label"], table["price"]), abs=1e-9)
+    assert whole["slices"]["cheap"]["rows"] == int((table["price"].to_numpy() < 1).sum())
+    assert 0.0 < whole["gauc"] < 1.0
+    parts = [evaluate_run(run, part, "last", ())["rows"] for part in ("train", "validation", "test")]
+    assert sum(parts) == 1800
+
+
+def test_predictions_are_the_evaluated_scores_in_order(make_config: Make, log_dir: Path, tmp_path: Path) -> None:
+    report = train(make_config(**{"data.where": ["price < 5"]}), shown=False)
+    loaded = load_run(RunDir.open(Path(report["run_dir"])))
+    source = tmp_path / "new.parquet"
+    pq.write_table(pq.read_table(log_dir).drop_columns(["label"]), source)
+    output = tmp_path / "scores.parquet"
+    done = predict(loaded, str(source), output, shown=False)
+    scores = pq.read_table(output)
+    assert done["rows"] == scores.num_rows == 1800
+    assert scores.column("row").to_pylist() == list(range(1800))
+    assert scores.schema.names == ["row", "user", "item", "tags", "price", "time", "score"]
+    labels = pq.read_table(log_dir).column("label").to_numpy()
+    kept = scores.column("price").to_numpy() < 5
+    whole = evaluate_run(Path(report["run_dir"]), None, None, ())
+    assert roc_auc_score(labels[kept], scores.column("score").to_numpy()[kept]) == pytest.approx(whole["auc"], abs=1e-9)
+    few = predict(loaded, str(log_dir), output, columns=["row"], shown=False)
+    assert pq.read_table(output).schema.names == ["row", "score"]
+    assert few["rows"] == 1800
+    with pytest.raises(ConfigError, match="has a column 'score' already"):
+        predict(loaded, str(log_dir), output, columns=["score"], shown=False)
+    with pytest.raises(DataError, match="column nope: is missing"):
+        predict(loaded, str(log_dir), output, columns=["nope"], shown=False)
+
+
+def test_several_labels_and_sample_weights(make_config: Make, log_dir: Path) -> None:
+    labels = [{"column": "label"}, {"column": "price", "name": "dear", "positive_above": 1.0}]
+    report = train(make_config(**{"labels": labels, "sample_weight": "price", "dense": []}), shown=False)
+    assert set(report["labels"]) == {"label", "dear"}
+    assert report["labels"]["label"]["auc"] == report["auc"]
+    assert report["labels"]["dear"]["positives"] > 0
+
+
+def test_a_checkpoint_of_another_schema_names_what_differs(make_config: Make) -> None:
+    report = train(make_config(**{"train.epochs": 1}), shown=False)
+    run = RunDir.open(Path(report["run_dir"]))
+    with pytest.raises(StateError, match=r"tables\.0\.dim: 16 here, 8 there"):
+        resume(run, ("tables.user.dim=16",), shown=False)
+    with pytest.raises(StateError, match=r"features\.2\.max_length: 5 here, 3 there"):
+        load_run(run, overrides=("features.tags.max_length=5",))
+
+
+def test_more_epochs_go_on_from_a_finished_run(make_config: Make) -> None:
+    report = train(make_config(**{"train.epochs": 1}), shown=False)
+    longer = resume(RunDir.open(Path(report["run_dir"])), ("train.epochs=2",), shown=False)
+    whole = train(make_config(**{"train.epochs": 2}), shown=False)
+    assert longer["steps"] == whole["steps"] == 2 * report["steps"]
+    assert same(tensors(longer), tensors(whole))
+
+
+def test_damaged_checkpoints_are_refused(make_config: Make) -> None:
+    report = train(make_config(**{"train.epochs": 1}), shown=False)
+    folder = Path(report["run_dir"]) / "checkpoints"
+    (file,) = {
+        p for p in folder.glob("step-*/state.safetensors") if p.parent.name in (folder / "last.json").read_text()
+    }
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(StateError, match=r"state.safetensors: is damaged"):
+        checkpoint.load(folder, "last")
+    (folder / "last.json").write_text('{"checkpoint": "../../elsewhere"}')
+    with pytest.raises(StateError, match="not a folder beside it"):
+        checkpoint.load(folder, "last")
+    (folder / "last.json").unlink()
+    with pytest.raises(StateError, match=r"there is no last checkpoint"):
+        resume(RunDir.open(Path(report["run_dir"])), shown=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A 1 MB tmpfs."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(small_disk: Path) -> None:
+    folder = small_disk / "checkpoints"
+    small, large = {"w": torch.arange(1000)}, {"w": torch.zeros(2_000_000)}
+    checkpoint.save(folder, 1, small, {"note": "first"}, ("last",))
+    with pytest.raises(StateError, match=r"cannot write the checkpoint: .*earlier checkpoints are intact"):
+        checkpoint.save(folder, 2, large, {"note": "second"}, ("last",))
+    loaded = checkpoint.load(folder, "last")
+    assert torch.equal(loaded.tensors["w"], small["w"])
+    assert loaded.meta["note"] == "first"
+    assert [p.name for p in folder.iterdir() if p.is_dir()] == [p.name for p in folder.glob("step-000000001-*")]
+    checkpoint.save(folder, 3, {"w": torch.ones(5)}, {"note": "third"}, ("last",))
+    assert checkpoint.load(folder, "last").meta["note"] == "third"
+
+
+def test_old_checkpoints_are_removed_when_nothing_names_them(tmp_path: Path) -> None:
+    for step in range(5):
+        checkpoint.save(tmp_path, step, {"w": torch.tensor([step])}, {}, ("last", "best") if step == 2 else ("last",))
+    assert sorted(p.name[:14] for p in tmp_path.iterdir() if p.is_dir()) == ["step-000000002", "step-000000004"]
+    assert checkpoint.load(tmp_path, "best").tensors["w"].item() == 2
+    shutil.rmtree(tmp_path)
+
+
+def test_learning_rate_schedules() -> None:
+    cosine = CosineSchedule(warmup_steps=2, final_factor=0.1)
+    factors = [learning_rate_factor(cosine, step, 0, 12) for step in range(13)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[7] == pytest.approx(0.55)
+    assert factors[12] == pytest.approx(0.1)
+    assert all(np.diff(factors[2:]) < 0)
+    decay = EpochDecaySchedule(factor=0.5)
+    assert [learning_rate_factor(decay, 99, epoch, None) for epoch in range(3)] == [1.0, 0.5, 0.25]
+    assert learning_rate_factor(ConstantSchedule(), 5, 1, None) == 1.0
+    with pytest.raises(ConfigError, match="cosine"):
+        learning_rate_factor(cosine, 5, 0, None)
+
+
+def test_bf16_autocast_trains(make_config: Make) -> None:
+    report = train(make_config(**{"train.precision": "bf16", "train.epochs": 6}), shown=False)
+    assert report["auc"] > 0.7
+    assert all(v.dtype != torch.bfloat16 for v in tensors(report).values())
+
+
+def test_an_empty_training_part_is_told(make_config: Make) -> None:
+    with pytest.raises(DataError, match="the train part holds no rows"):
+        train(make_config(**{"data.where": ["price < -1"]}), shown=False)
