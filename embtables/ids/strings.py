@@ -13,49 +13,79 @@ from embtables.native import _core, isa
 
 
 def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """The hash of every string of an Arrow array, (n,) int64; the whole 64-bit range occurs. A null gives 0.
+    """The XXH3-64 of the bytes of every string of an Arrow array, reinterpreted as int64.
 
-    Takes string, large_string, binary, large_binary, string_view and dictionaries of them (each distinct value is
-    hashed once); slices and chunks as well. No copy of the strings is made.
+    Takes string, large_string, binary, large_binary, their views, and dictionaries of them (each distinct value is
+    hashed once); slices and chunks as well. Bytes are hashed as they lie: equal text in another Unicode normal form
+    is another id, and nothing checks that text is UTF-8. The strings are not copied, except those of views.
+
+    Args:
+        array: n strings.
+
+    Returns:
+        (n,) int64; every value of the 64 bits can occur. A null gives 0, which is no reserved value: use the array's
+        validity to tell nulls.
 
     Raises:
-        DataError: the array is of another type, or its offsets are damaged.
+        DataError: the array is of another type, or its offsets, indices or buffers are damaged.
     """
     if isinstance(array, pa.ChunkedArray):
         parts = [hash_strings(chunk) for chunk in array.chunks]
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
-    if pa.types.is_dictionary(array.type):
+    kind = array.type
+    if pa.types.is_dictionary(kind):
         return _hash_dictionary(array)
-    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
-        array = array.cast(pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary())
-    if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
-        width: type[np.int32 | np.int64] = np.int32
-    elif pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type):
-        width = np.int64
-    else:
-        raise DataError(f"only strings are hashed, received {array.type}")
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        return _hash_views(array)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _hash_buffers(array, np.dtype(np.int32))
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return _hash_buffers(array, np.dtype(np.int64))
+    raise DataError(f"only strings and dictionaries of strings are hashed, received {kind}; cast the column")
+
+
+def _hash_buffers(array: pa.Array, offset_type: np.dtype[Any]) -> npt.NDArray[np.int64]:
     out = np.empty(len(array), np.int64)
-    if len(array) == 0:
+    if not len(array):
         return out
-    _, offset_buffer, data_buffer = array.buffers()
-    offsets: Any = np.frombuffer(offset_buffer, width)[array.offset : array.offset + len(array) + 1]
-    data = np.empty(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
+    _check(array, full=False)  # constant time: sizes of the buffers; the core checks every offset
+    _, offsets, data = array.buffers()
+    starts = np.frombuffer(offsets, offset_type, len(array) + 1, array.offset * offset_type.itemsize)
+    content = np.frombuffer(data, np.uint8)
     try:
-        _core.hash_strings(data, offsets, out, isa())
+        _core.hash_strings(content, starts, out, isa())
     except ValueError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{error}; read it again from its source") from error
     if array.null_count:
         out[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return out
 
 
+def _hash_views(array: pa.Array) -> npt.NDArray[np.int64]:
+    # As bytes, because the full check of text would also decode it; without that check the cast trusts the views.
+    views = array.view(pa.binary_view())
+    _check(views, full=True)
+    return hash_strings(views.cast(pa.large_binary()))
+
+
 def _hash_dictionary(array: pa.DictionaryArray) -> npt.NDArray[np.int64]:
     hashes = hash_strings(array.dictionary)
     indices = array.indices
-    if not indices.null_count:
-        gathered: npt.NDArray[np.int64] = hashes[indices.to_numpy()]
-        return gathered
-    out = np.zeros(len(array), np.int64)
+    _check(indices, full=False)
     valid = indices.is_valid().to_numpy(zero_copy_only=False)
-    out[valid] = hashes[indices.drop_null().to_numpy()]
+    positions = indices.drop_null().to_numpy()
+    outside = (positions < 0) | (positions >= len(hashes))
+    if outside.any():
+        row = int(np.flatnonzero(valid)[outside.argmax()])
+        found = positions[outside.argmax()]
+        raise DataError(f"index {found} lies outside the dictionary's {len(hashes)} values: it is damaged", row=row)
+    out = np.zeros(len(array), np.int64)
+    out[valid] = hashes[positions]
     return out
+
+
+def _check(array: pa.Array, *, full: bool) -> None:
+    try:
+        array.validate(full=full)
+    except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
+        raise DataError(f"the array is damaged: {error}; read it again from its source") from error

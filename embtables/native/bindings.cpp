@@ -50,11 +50,18 @@ void hash(In<std::uint8_t> data, In<Offset> offsets, Out out, const std::string&
         throw std::invalid_argument("string offsets fall, or point outside the data: the array is damaged");
 }
 
+template <typename Offset>
+void define_hash_strings(nb::module_& module) {
+    // Without noconvert a wrong `out` would be copied, and the hashes lost with the copy.
+    module.def("hash_strings", &hash<Offset>, "data"_a.noconvert(), "offsets"_a.noconvert(), "out"_a.noconvert(),
+               "isa"_a);
+}
+
 }  // namespace
 
 NB_MODULE(_core, module) {
-    module.def("hash_strings", &hash<std::int32_t>, "data"_a, "offsets"_a, "out"_a, "isa"_a);
-    module.def("hash_strings", &hash<std::int64_t>, "data"_a, "offsets"_a, "out"_a, "isa"_a);
+    define_hash_strings<std::int32_t>(module);
+    define_hash_strings<std::int64_t>(module);
     module.def("available_isas", [] {
         std::vector<std::string> names;
         for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));

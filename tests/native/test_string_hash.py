@@ -1,115 +1,166 @@
-"""The string hash: pinned vectors, an independent oracle, every instruction set, every Arrow layout, damaged input."""
+"""The native string hash: pinned vectors, an independent oracle, every instruction set, memory bounds, damage."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 import pytest
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embtables.errors import DataError
-from embtables.ids.strings import hash_strings
 from embtables.native import _core
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "string_hash.json").read_text())
 PATTERN = bytes((131 * i + 7 * (i // 8)) % 256 for i in range(5000))
+ISAS = _core.available_isas()
+OFFSETS: list[type[np.int32 | np.int64]] = [np.int32, np.int64]
+# One range a path of the algorithm, then the borders of the paths for whole groups, then mixtures.
+PATHS = [(0, 3), (4, 8), (9, 16), (17, 128), (129, 240), (241, 2500)]
+LENGTHS = [*PATHS, (3, 4), (3, 8), (4, 9), (8, 9), (8, 16), (9, 17), (16, 17), (3, 10), (0, 16), (0, 40)]
 
 
-def oracle(values: list[bytes]) -> np.ndarray:
+def oracle(values: list[bytes]) -> npt.NDArray[np.int64]:
     return np.array([xxhash.xxh3_64_intdigest(v) for v in values], np.uint64).view(np.int64)
 
 
-def run(values: list[bytes], isa: str) -> np.ndarray:
-    array = pa.array(values, pa.binary())
-    _, offsets, data = array.buffers()
+def run(values: list[bytes], isa: str, offset_type: type[np.int32 | np.int64] = np.int32) -> npt.NDArray[np.int64]:
+    # The strings start past the beginning of the data, as a slice's do, and at an odd address.
+    offsets = np.cumsum([3, *map(len, values)], dtype=offset_type)
     out = np.empty(len(values), np.int64)
-    content = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-    _core.hash_strings(content, np.frombuffer(offsets, np.int32)[: len(values) + 1], out, isa)
+    _core.hash_strings(np.frombuffer(b"..." + b"".join(values), np.uint8), offsets, out, isa)
     return out
 
 
-@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_pinned_vectors_never_change(isa: str) -> None:
     values = [PATTERN[: int(n)] for n in GOLDEN["pattern"]] + [w.encode() for w in GOLDEN["strings"]]
     expected = [*GOLDEN["pattern"].values(), *GOLDEN["strings"].values()]
+    assert set(range(301)) <= {int(n) for n in GOLDEN["pattern"]}
     assert run(values, isa).view(np.uint64).tolist() == expected
 
 
-@pytest.mark.parametrize("isa", _core.available_isas())
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("offset_type", OFFSETS)
+@settings(deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(0, 20) | st.integers(4, 8) | st.integers(200, 1500), max_size=200),
     seed=st.integers(0, 99),
 )
-def test_every_instruction_set_agrees_with_the_oracle(isa: str, lengths: list[int], seed: int) -> None:
+def test_every_instruction_set_agrees_with_the_oracle(
+    isa: str, offset_type: type[np.int32 | np.int64], lengths: list[int], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     values = [rng.bytes(n) for n in lengths]
+    assert np.array_equal(run(values, isa, offset_type), oracle(values))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("offset_type", OFFSETS)
+@pytest.mark.parametrize(("low", "high"), LENGTHS)
+def test_long_runs_of_a_length_class_agree_with_the_oracle(
+    isa: str, offset_type: type[np.int32 | np.int64], low: int, high: int
+) -> None:
+    rng = np.random.default_rng(low)
+    values = [rng.bytes(n) for n in rng.integers(low, high + 1, 500)]
+    assert np.array_equal(run(values, isa, offset_type), oracle(values))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("length", [0, 1, 3, 4, 8, 9, 16, 17, 240, 241, 1025])
+@pytest.mark.parametrize("position", [0, 31, 63])
+def test_one_odd_string_in_a_group_of_short_ids(isa: str, length: int, position: int) -> None:
+    values = [str(i).encode() for i in range(1000, 1000 + 3 * 64)]
+    values[64 + position] = PATTERN[:length]
     assert np.array_equal(run(values, isa), oracle(values))
 
 
-@pytest.mark.parametrize("isa", _core.available_isas())
-def test_groups_of_short_ids_agree_with_the_oracle(isa: str) -> None:
-    # Long runs of 4 to 8 bytes take the grouped path; one odd string in the middle takes a group off it.
-    values = [str(i).encode() for i in range(1000, 9000)]
-    values[777] = b"x" * 30
-    values[3000] = b""
-    assert np.array_equal(run(values, isa), oracle(values))
+# A string beside an unmapped page: one byte read too far, before it or after it, ends the process.
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+from embtables.native import _core
+
+page, isa = mmap.PAGESIZE, sys.argv[1]
+area = mmap.mmap(-1, 34 * page)
+memory = np.frombuffer(area, np.uint8)
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+for guard in (0, 33):
+    start = memory.ctypes.data + guard * page
+    assert protect(ctypes.c_void_p(start), ctypes.c_size_t(page), 0) == 0
+data = memory[page : 33 * page]
+for n in (1, 64, 67):
+    for length in [*range(301), 1024, 1025]:
+        for first in (0, len(data) - n * length):
+            offsets = first + length * np.arange(n + 1, dtype=np.int64)
+            out = np.empty(n, np.int64)
+            _core.hash_strings(data, offsets, out, isa)
+            assert (out == out[0]).all()
+print("within bounds")
+"""
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_nothing_outside_the_strings_is_read(isa: str) -> None:
+    done = subprocess.run([sys.executable, "-c", GUARDED, isa], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "within bounds\n"), done.stderr
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("offset_type", OFFSETS)
 @pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+    "offsets", [[0, 5, 3], [0, 2, 7], [0, 2**31 - 1, 2**31 - 1], [-1, 2, 3], [0, 2, -3], [0, -3, 2]]
 )
-def test_arrow_layouts_nulls_slices_and_chunks(kind: pa.DataType) -> None:
-    words = ["", "a", None, "United Kingdom", "85123A", "é", None, "a"]
-    plain = oracle([(w or "").encode() for w in words])
-    expected = np.where([w is None for w in words], 0, plain)
-    array = pa.array(words, pa.string()).cast(kind) if pa.types.is_string_view(kind) else pa.array(words, kind)
-    assert np.array_equal(hash_strings(array), expected)
-    assert np.array_equal(hash_strings(array.slice(3, 4)), expected[3:7])
-    chunked = pa.chunked_array([array.slice(0, 3), array.slice(3)])
-    assert np.array_equal(hash_strings(chunked), expected)
-    assert len(hash_strings(array.slice(0, 0))) == 0
-    assert len(hash_strings(pa.chunked_array([], kind))) == 0
-
-
-def test_a_null_inside_a_dictionary_hashes_to_zero() -> None:
-    array = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 1]), pa.array(["a", None]))
-    assert hash_strings(array)[1:].tolist() == [0, 0, 0]
-    assert hash_strings(array)[0] == oracle([b"a"])[0]
-
-
-@pytest.mark.parametrize("offsets", [[0, 5, 3], [0, 2, 99], [-1, 2, 3], [0, 2, -3]])
-def test_damaged_offsets_are_refused_before_anything_is_read(offsets: list[int]) -> None:
+def test_damaged_offsets_are_refused_before_anything_is_read(
+    isa: str, offset_type: type[np.int32 | np.int64], offsets: list[int]
+) -> None:
+    out = np.full(2, 7, np.int64)
     with pytest.raises(ValueError, match="damaged"):
-        _core.hash_strings(
-            np.frombuffer(b"abcdef", np.uint8), np.array(offsets, np.int32), np.empty(2, np.int64), "scalar"
-        )
+        _core.hash_strings(np.frombuffer(b"abcdef", np.uint8), np.array(offsets, offset_type), out, isa)
+    assert out.tolist() == [7, 7]
 
 
-def test_a_damaged_array_is_a_data_error() -> None:
-    buffers = [None, pa.py_buffer(np.array([0, 5, 3, 6], np.int32)), pa.py_buffer(b"abcdef")]
-    with pytest.raises(DataError, match="damaged"):
-        hash_strings(pa.Array.from_buffers(pa.string(), 3, buffers))
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_fall_anywhere_among_many_offsets_is_refused(isa: str) -> None:
+    for position in range(1, 200):
+        offsets = 8 * np.arange(201, dtype=np.int32)
+        offsets[position] = offsets[position + 1] + 1
+        with pytest.raises(ValueError, match="damaged"):
+            _core.hash_strings(np.zeros(1600, np.uint8), offsets, np.empty(200, np.int64), isa)
 
 
-def test_other_types_are_refused() -> None:
-    with pytest.raises(DataError, match="received int64"):
-        hash_strings(pa.array([1, 2]))
+@pytest.mark.parametrize("offsets", [[], [0], [0, 1, 2, 3]])
+def test_sizes_that_do_not_fit_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"n \+ 1 offsets"):
+        _core.hash_strings(np.zeros(9, np.uint8), np.array(offsets, np.int32), np.empty(2, np.int64), "scalar")
 
 
-@pytest.mark.parametrize(("value", "ok"), [("scalar", True), ("sse9", False)])
-def test_the_environment_forces_an_instruction_set(value: str, ok: bool) -> None:
+@pytest.mark.parametrize("out", [np.empty(2, np.float64), np.empty(2, np.int32), np.empty(4, np.int64)[::2]])
+def test_an_output_that_would_need_a_copy_is_refused(out: npt.NDArray[np.int64]) -> None:
+    with pytest.raises(TypeError, match="incompatible"):
+        _core.hash_strings(np.zeros(9, np.uint8), np.array([0, 4, 8], np.int32), out, "scalar")
+
+
+def test_an_unknown_instruction_set_is_refused_with_the_available_ones() -> None:
+    with pytest.raises(ValueError, match=r"'sse9' is not available here; choose one of: scalar"):
+        _core.hash_strings(np.zeros(9, np.uint8), np.array([0, 4], np.int32), np.empty(1, np.int64), "sse9")
+
+
+@pytest.mark.parametrize("forced", [*ISAS, None, "sse9", ""])
+def test_the_environment_forces_an_instruction_set(forced: str | None) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "EMBTABLES_ISA"}
+    if forced is not None:
+        environment["EMBTABLES_ISA"] = forced
     code = "from embtables.native import isa; print(isa())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"EMBTABLES_ISA": value}, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode == 0) is ok
-    assert value in (done.stdout if ok else done.stderr)
-    assert ok or "this machine has: scalar" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    if forced is None or forced in ISAS:
+        assert done.stdout.strip() == (forced or ISAS[-1])
+    else:
+        assert done.returncode != 0
+        assert f"EMBTABLES_ISA: received {forced!r}; this machine has: {', '.join(ISAS)}" in done.stderr

@@ -1,0 +1,121 @@
+"""The command line as a user meets it: outputs, exit statuses, messages without tracebacks, help with examples."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from embtables.schema import to_yaml
+from pipelines.cli import app, main
+from pipelines.config import RunConfig
+
+Make = Callable[..., RunConfig]
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.fixture
+def config_file(make_config: Make, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(make_config(**{"train.epochs": 1})))
+    return path
+
+
+@pytest.mark.slow
+def test_train_evaluate_predict_resume(config_file: Path, log_dir: Path, tmp_path: Path) -> None:
+    trained = run("train", config_file, "--set", "train.epochs=2", "--json")
+    assert trained.returncode == 0, trained.stderr
+    report = json.loads(trained.stdout.splitlines()[-1])
+    assert {"auc", "log_loss", "rows", "rows_per_second", "run_dir"} <= set(report)
+    assert report["epochs"] == 2
+    evaluated = run("evaluate", report["run_dir"], "--json")
+    assert json.loads(evaluated.stdout)["auc"] == report["auc"]
+    output = tmp_path / "scores.parquet"
+    predicted = run("predict", report["run_dir"], log_dir, output, "--columns", "row,user", "--json")
+    assert json.loads(predicted.stdout)["rows"] == 1800
+    assert pq.read_schema(output).names == ["row", "user", "score"]
+    resumed = run("train", "--resume", report["run_dir"], "--set", "train.epochs=3", "--json")
+    assert json.loads(resumed.stdout.splitlines()[-1])["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("train",), 2, "give a configuration file, or --resume"),
+        (("train", "nowhere.yaml"), 2, "file nowhere.yaml: cannot be read: No such file or directory"),
+        (("train", "CONFIG", "--set", "train.epoch=2"), 2, "unknown key 'epoch'; did you mean 'epochs'?"),
+        (("train", "CONFIG", "--set", "train"), 2, "--set takes KEY=VALUE"),
+        (("train", "CONFIG", "--set", "tables.itme.dim=4"), 2, "no item 'itme'; there are: user, item"),
+        (("train", "CONFIG", "--set", "tables.user.dim=zero"), 2, "tables.0.dim"),
+        (("train", "CONFIG", "--set", "data.path=nowhere"), 1, "nowhere: does not exist"),
+        (("train", "CONFIG", "--set", "features.user.column=usr"), 1, "column usr: is missing"),
+        (
+            ("train", "CONFIG", "--set", "tables.item.optimizer.weight_decay=0.1"),
+            2,
+            "table item: fbgemm ignores weight_decay",
+        ),
+        (("train", "--resume", "nowhere"), 2, "is not the folder of a run"),
+        (("evaluate", "nowhere"), 2, "is not the folder of a run"),
+        (("evaluate", "nowhere", "--part", "tset"), 2, "received 'tset'"),
+        (("schema", "check", "CONFIG", "--set", "data.where.0=price >"), 2, "data.where"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_a_users_mistake_is_one_message(
+    config_file: Path,
+    arguments: tuple[str, ...],
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["embtables", *(str(config_file) if a == "CONFIG" else a for a in arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == status, err
+    assert message in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
+    checked = run("schema", "check", config_file, "--json")
+    assert checked.returncode == 0, checked.stderr
+    report = json.loads(checked.stdout)
+    assert report["tables"] == {"user": {"rows": 64, "dim": 8}, "item": {"rows": 64, "dim": 8}}
+    assert report["log_rows"] == 1800
+    exported = json.loads(run("schema", "export").stdout)
+    assert set(exported["properties"]) == set(RunConfig.model_fields)
+
+
+def test_every_command_has_an_example_in_its_help() -> None:
+    click_app = typer.main.get_command(app)
+    commands = {**click_app.commands, **click_app.commands["schema"].commands}  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        if name != "schema":
+            assert "Example: embtables " in command.help, name
+            documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+            assert f" {name}" in documented, f"{name} is not in docs/training.md"
+
+
+def test_paths_of_the_file_and_of_the_command_line(make_config: Make, log_dir: Path, tmp_path: Path) -> None:
+    from pipelines.config import load_config
+
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    text = to_yaml(make_config()).replace(str(log_dir), "../log")
+    (folder / "c.yaml").write_text(text)
+    assert Path(load_config(folder / "c.yaml").data.path).resolve() == log_dir
+    assert load_config(folder / "c.yaml", ["data.path=some/log"]).data.path == str(Path.cwd() / "some/log")
+    assert load_config(folder / "c.yaml", ["data.path=s3://bucket/log"]).data.path == "s3://bucket/log"
