@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.layers.dropout import Dropout
+
 
 class Mlp(nn.Module):
     """Linear, ReLU and dropout for each hidden size. `out_size` is the width of the result.
@@ -25,7 +27,7 @@ class Mlp(nn.Module):
             nn.init.zeros_(linear.bias)
             layers += [linear, nn.ReLU(inplace=True)]
             if dropout > 0.0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
             in_size = width
         self.net = nn.Sequential(*layers)
         self.out_size = in_size

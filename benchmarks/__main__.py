@@ -1,0 +1,22 @@
+"""`python -m benchmarks`: every benchmark, one after the other; each rewrites its own section of RESULTS.md."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("string_hash", "reader", "online_retail", "movielens", "ctr_peers")
+
+
+def main() -> None:
+    failed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode:
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What the CTR benchmarks share: training an example in a process of its own, and a table over seeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _harness
+
+
+def train_command(config: str, runs: Path, *overrides: str) -> list[str]:
+    """The command line that trains an example and prints its report as JSON."""
+    code = "from pipelines.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", code, "train", config, "--json", "--set", f"train.runs_dir={runs}"]
+    for override in overrides:
+        command += ["--set", override]
+    return command
+
+
+def seeds_table(reports: Mapping[str, Sequence[dict[str, Any]]], names: Sequence[str]) -> str:
+    """One row a contender: mean and range over seeds of each figure (dotted names reach into the report)."""
+    rows = []
+    for contender, runs in reports.items():
+        cells = [contender]
+        for name in names:
+            values = [_reach(run, name) for run in runs]
+            cells.append(f"{sum(values) / len(values):.4f} ({min(values):.4f}-{max(values):.4f})")
+        rates = _harness.Spread.of([run["rows_per_second"] for run in runs])
+        rows.append([*cells, f"{rates.median:,.0f} ({rates.low:,.0f}-{rates.high:,.0f})"])
+    return _harness.table(["model", *names, "training rows/s"], rows)
+
+
+def mean(runs: Sequence[dict[str, Any]], name: str) -> float:
+    """Mean of one figure over runs."""
+    return sum(_reach(run, name) for run in runs) / len(runs)
+
+
+def _reach(report: dict[str, Any], name: str) -> float:
+    value: Any = report
+    for part in name.split("."):
+        value = value[part]
+    return float(value)
