@@ -58,6 +58,8 @@ def bare(folder: Path) -> int:
             if pa.types.is_list(column.type):
                 column.flatten().to_numpy()
                 column.offsets.to_numpy()
+            elif pa.types.is_string(column.type):
+                column.buffers()  # decoded by Arrow; numpy would make Python objects
             else:
                 column.to_numpy(zero_copy_only=False)
         rows += batch.num_rows

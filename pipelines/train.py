@@ -40,6 +40,7 @@ class RunState:
     position: dict[str, Any] | None = None
     rows: int = 0
     train_seconds: float = 0.0
+    epoch_rows: int | None = None
     total_steps: int | None = None
     best: float | None = None
     best_step: int | None = None
@@ -53,7 +54,8 @@ def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
     """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ..."""
     prepared = with_prepared_data(config, shown=shown)
     log = Log(prepared)
-    state = RunState(total_steps=_total_steps(prepared, log))
+    state = RunState()
+    _count(prepared, log, state)
     fitted = log.fit_transforms(config.train.seed)
     loop = TrainLoop(prepared, RunDir.create(config), log, fitted, state, shown=shown)
     return loop.run_to_end()
@@ -71,7 +73,8 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
     log = Log(config)
     state = RunState(**saved.meta["state"])
     if overrides:
-        state.total_steps, state.finished = _total_steps(config, log), False
+        state.finished = False
+        _count(config, log, state)
     loop = TrainLoop(config, run, log, FittedTransforms.from_json(saved.meta["transforms"]), state, shown=shown)
     loop.learner.load_state(saved.tensors)
     run.truncate_metrics(state.step)
@@ -95,14 +98,15 @@ def trained_content(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=fields)
 
 
-def _total_steps(config: RunConfig, log: Log) -> int:
-    """Steps of the whole run, counted once so that schedules are a pure function of the step."""
+def _count(config: RunConfig, log: Log, state: RunState) -> None:
+    """Rows of an epoch and steps of the whole run, counted once so that schedules are a pure function of the step."""
     train = config.train
     rows = log.count_rows("train")
     if rows == 0:
         raise DataError("the train part holds no rows; look at data.split and data.where")
     steps = -(-rows // train.batch_size) * train.epochs
-    return steps if train.max_steps is None else min(steps, train.max_steps)
+    state.epoch_rows = rows
+    state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
 
 
 class TrainLoop:
@@ -167,7 +171,7 @@ class TrainLoop:
         )
         title = f"epoch {state.epoch + 1} of {train.epochs}"
         items = reader.__iter__()
-        with RowProgress(title, self._epoch_rows(), shown=self.shown) as progress, closing(items):
+        with RowProgress(title, state.epoch_rows, shown=self.shown) as progress, closing(items):
             started = time.perf_counter()
             for item in items:
                 loss = self._step(item)
@@ -184,10 +188,6 @@ class TrainLoop:
         state.position = None
         if train.evaluate_every_steps is None:
             self._evaluate(log)
-
-    def _epoch_rows(self) -> int | None:
-        total = self.state.total_steps
-        return None if total is None else total * self.config.train.batch_size // self.config.train.epochs
 
     def _tell_quarantined(self, reader: ParquetReader) -> None:
         """What was set aside is counted, written down and said: nothing is lost in silence."""

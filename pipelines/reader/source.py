@@ -18,6 +18,8 @@ from embtables.columns import is_list, is_text
 from embtables.errors import BadFileError, DataError
 
 _GLOB = re.compile(r"[*?\[]")
+# A row group is read whole. A megabyte of parquet can hold 200 million zeros: the footer is asked before memory is.
+MAX_ROW_GROUP_ROWS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,10 @@ def _footer(filesystem: Any, path: str, root: str) -> LogFile | str:
     try:
         with filesystem.open_input_file(path) as handle:
             parquet = pq.ParquetFile(handle)
+            largest = max((parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)), default=0)
+            if largest > MAX_ROW_GROUP_ROWS:
+                limit = f"at most {MAX_ROW_GROUP_ROWS:,}; write it again with row groups of about 100,000"
+                return f"has a row group of {largest:,} rows, which is read whole: {limit}"
             return LogFile(path, parquet.metadata, parquet.schema_arrow, _partition(path.removeprefix(root)))
     except (pa.ArrowException, OSError, ValueError) as error:
         return _reason(error)

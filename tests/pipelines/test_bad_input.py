@@ -171,6 +171,15 @@ def test_a_list_of_a_million_ids_is_refused_or_cut(make_config: Make, log_dir: P
     assert raised.value.path["row"] == 4
 
 
+def test_a_row_group_that_would_fill_the_memory_is_refused_by_its_footer(make_config: Make, log_dir: Path) -> None:
+    path = log_dir / "part-1.parquet"
+    zeros = pa.table({"label": pa.array(np.zeros(10_000_001, np.int8))})
+    pq.write_table(zeros, path, row_group_size=20_000_000, compression="zstd")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(BadFileError, match=r"part-1.parquet: has a row group of 10,000,001 rows"):
+        Log(make_config())
+
+
 def test_extreme_ids_pass_unchanged(make_config: Make, log_dir: Path) -> None:
     extremes = [-1, -(2**63), 2**63 - 1, 0]
     change(log_dir / "part-0.parquet", "user", pa.array(extremes * 150))
