@@ -1,0 +1,1 @@
+"""Contenders from other projects: each trains in an environment of its own and reads the same split files."""
