@@ -77,7 +77,9 @@ def peer_command(python: str, split: Path, folder: Path, epochs: int) -> list[st
 
 
 def main() -> None:
-    args = _harness.parser(__doc__).parse_args()
+    options = _harness.parser(__doc__)
+    options.add_argument("--seeds", type=int, default=3, help="how many seeds (split and training)")
+    args = options.parse_args()
     data = os.environ.get("EMBTABLES_DATA")
     if data is None:
         sys.exit("EMBTABLES_DATA is not set: it names a folder with ml1m/")
