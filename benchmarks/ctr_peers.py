@@ -1,9 +1,8 @@
-"""embtables against FuxiCTR 2.3.10: DCN-V2 on MovieLens-1M, same split files, sizes, batch, threads; own environments.
+"""DCN-V2 on MovieLens-1M against FuxiCTR 2.3.10: test AUC and training samples a second, reading included.
 
-Both train two epochs from the same parquet files; samples/s are those of training with reading, evaluations apart
-(FuxiCTR: the second epoch, so that its start-up does not count against it). AUC is that of runs with early stopping.
-FuxiCTR's loader reads npz, its faster format; its encoding pass before training is not counted. EMBTABLES_DATA names a
-folder with ml1m/.
+Both read the same split files (train, validation, test parquet of one seeded split) and train the same model with the
+same batch size and threads, each in a process and an environment of its own, interleaved. A seed decides split and
+training. FuxiCTR trains in fp32; it has no bf16. The data may not be shipped: EMBTABLES_DATA names a folder with ml1m/.
 """
 
 from __future__ import annotations
@@ -17,63 +16,113 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _ctr, _harness
+from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
 
-VENV = _harness.ROOT / "build" / "peers" / "fuxictr-venv"
 CONFIG = "examples/movielens/dcnv2.yaml"
 THREADS = 2
+AUC_MARGIN = 0.001
+SPEED_GOALS = {"fp32": 1.5, "bf16": 2.5}
+OURS, OURS_BF16, PEER = "embtables fp32", "embtables bf16", "FuxiCTR fp32"
+PEER_SETTINGS: dict[str, Any] = {
+    "threads": THREADS,
+    "batch_size": 4096,
+    "dim": 16,
+    "hidden_sizes": [256, 256, 256],
+    "num_cross_layers": 3,
+    "dropout": 0.2,
+    "learning_rate": 1e-3,
+    "embedding_l2": 1e-4,
+    "data_format": "npz",  # the faster of its two loaders
+    "num_workers": 1,
+}
+Reports = dict[str, list[dict[str, Any]]]
 
 
-def peer_python() -> str:
-    """The interpreter of the peer's environment, made from its lock if missing."""
-    python = VENV / "bin" / "python"
-    if not python.exists():
-        requirements = _harness.ROOT / "requirements"
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-        torch = ["bash", str(requirements / "install-torch.sh"), str(python)]
-        index = {"TORCH_INDEX": "https://download.pytorch.org/whl/cpu"}
-        subprocess.run(torch, check=True, env={**index, **os.environ})
-        lock = ["-m", "pip", "install", "-q", "--no-deps", "-r", str(requirements / "peers-fuxictr.txt")]
-        subprocess.run([str(python), *lock], check=True)
-    return str(python)
-
-
-def our_command(split: Path, runs: Path, epochs: int, *changes: str) -> list[str]:
-    """The movielens example on the split files."""
-    return _ctr.train_command(
-        CONFIG,
-        runs,
+def overrides(split: Path, seed: int) -> list[str]:
+    """What makes the example read the split files."""
+    return [
         f"data.path={split}",
         "data.files=**/*.parquet",
         "data.join=[]",
         "data.where=[]",
         "data.split={kind: column, column: part}",
-        "labels=[{column: label}]",
-        f"train.epochs={epochs}",
+        "labels=[{column: label, name: liked}]",
+        f"train.seed={seed}",
         f"train.threads={THREADS}",
-        *changes,
+    ]
+
+
+def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> dict[str, list[str]]:
+    """One command line a contender. bf16 trains one epoch: without bf16 instructions it takes a minute or more."""
+    changes = overrides(split, seed)
+    settings = {
+        **PEER_SETTINGS,
+        "data": str(split),
+        "folder": str(runs / f"fuxictr-{seed}"),
+        "seed": seed,
+        "epochs": epochs,
+    }
+    peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
+    return {
+        OURS: _ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
+        PEER: [*peer, json.dumps(settings)],
+        OURS_BF16: _ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1"),
+    }
+
+
+def profiled(split: Path) -> dict[str, Any]:
+    """The parts of a step of ours, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peers.step_profile", CONFIG, *overrides(split, 0)]
+    done = subprocess.run(command, cwd=_harness.ROOT, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def ratios(reports: Reports) -> dict[str, float]:
+    """Ours over the peer's: medians over the runs of samples a second; difference of mean AUC."""
+    rates = {name: _harness.Spread.of([r["rows_per_second"] for r in runs]).median for name, runs in reports.items()}
+    return {
+        "fp32": rates[OURS] / rates[PEER],
+        "bf16": rates[OURS_BF16] / rates[PEER],
+        "auc": _ctr.mean(reports[OURS], "auc") - _ctr.mean(reports[PEER], "auc"),
+    }
+
+
+def markdown(reports: Reports, profile: dict[str, Any], seeds: int) -> str:
+    found = ratios(reports)
+    rows = [
+        [f"training samples/s, {kind}", f"{found[kind]:.2f} x", f"{goal} x", _met(found[kind] >= goal)]
+        for kind, goal in SPEED_GOALS.items()
+    ]
+    rows.append(["mean test AUC", f"{found['auc']:+.4f}", f"-{AUC_MARGIN}", _met(found["auc"] >= -AUC_MARGIN)])
+    compared = _harness.table(["embtables against FuxiCTR in fp32", "measured", "goal", ""], rows)
+    trained = {name: reports[name] for name in (OURS, PEER)}
+    bf16 = _harness.Spread.of([run["rows_per_second"] for run in reports[OURS_BF16]])
+    return (
+        f"{compared}\n\n{_ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
+        f"Seeds (split and training): {seeds}, {THREADS} threads, batch 4096; FuxiCTR's rate leaves its first epoch out "
+        "and starts from files it has encoded before; its early stopping and learning-rate reduction are its own. "
+        f"embtables in bf16: {bf16.median:,.0f} rows/s ({bf16.low:,.0f}-{bf16.high:,.0f}) over one "
+        f"epoch, so without an AUC.\n\n{_profile_text(profile)}"
     )
 
 
-def peer_command(python: str, split: Path, folder: Path, epochs: int) -> list[str]:
-    """FuxiCTR's loop with the same model and sizes; its own L2 and Adam."""
-    settings: dict[str, Any] = {
-        "data": str(split),
-        "folder": str(folder),
-        "data_format": "npz",
-        "num_workers": 1,
-        "dim": 16,
-        "hidden_sizes": [256, 256, 256],
-        "num_cross_layers": 3,
-        "dropout": 0.2,
-        "embedding_l2": 1e-4,
-        "learning_rate": 1e-3,
-        "batch_size": 4096,
-        "epochs": epochs,
-        "seed": 0,
-        "threads": THREADS,
-    }
-    return [python, "-W", "ignore", "-m", "benchmarks.peers.fuxictr_dcnv2", json.dumps(settings)]
+def _met(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
+def _profile_text(profile: dict[str, Any]) -> str:
+    parts = dict(profile["milliseconds"])
+    step = parts.pop("step")
+    rows = [[part, f"{ms:.1f}", f"{ms / step:.0%}"] for part, ms in sorted(parts.items(), key=lambda p: -p[1])]
+    gflops = profile["matmul_gflops"]
+    return (
+        f"A step of embtables in fp32, batch ready in memory: {step:.1f} ms.\n\n"
+        f"{_harness.table(['part', 'ms', 'share'], rows)}\n\n"
+        f"A (4096, 256) x (256, 256) product reaches {gflops['float32']:,.0f} GFLOP/s in fp32 and "
+        f"{gflops['bfloat16']:,.0f} in bf16 on this processor."
+    )
 
 
 def main() -> None:
@@ -83,47 +132,21 @@ def main() -> None:
     data = os.environ.get("EMBTABLES_DATA")
     if data is None:
         sys.exit("EMBTABLES_DATA is not set: it names a folder with ml1m/")
-    python = peer_python()
-    split = _harness.ROOT / "build" / "peers" / "split-0"
-    write_split(Path(data) / "ml1m", split, 0)
-    repeats, full = (1, 2) if args.quick else (3, 20)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        speed = {
-            "fuxictr, fp32": peer_command(python, split, folder / "fuxi", 2),
-            "embtables, fp32": our_command(split, folder, 2),
-            "embtables, bf16": our_command(split, folder, 2, "train.precision=bf16"),
-        }
-        rates = _harness.interleave(speed, repeats)
-        best = {
-            "fuxictr, fp32": peer_command(python, split, folder / "fuxi-full", full),
-            "embtables, fp32": our_command(split, folder, full),
-        }
-        aucs = _harness.interleave(best, 1, timeout_seconds=3600)
-    _harness.finish("ctr_peers", "DCN-V2 against FuxiCTR", {"rates": rates, "auc": aucs}, _report(rates, aucs), args)
-
-
-def _report(rates: dict[str, list[dict[str, Any]]], aucs: dict[str, list[dict[str, Any]]]) -> str:
-    spreads = {name: _harness.Spread.of([r["rows_per_second"] for r in runs]) for name, runs in rates.items()}
-    peer = spreads["fuxictr, fp32"].median
-    rows = []
-    for name, spread in spreads.items():
-        auc = f"{aucs[name][0]['auc']:.4f}" if name in aucs else "-"
-        samples = f"{spread.median:,.0f} ({spread.low:,.0f}-{spread.high:,.0f})"
-        rows.append([name, f"{spread.median / peer:.2f}", samples, auc])
-    table = _harness.table(["contender", "of FuxiCTR", "training samples/s", "test AUC"], rows)
-    fp32, bf16 = (spreads[f"embtables, {kind}"].median / peer for kind in ("fp32", "bf16"))
-    ours, theirs = aucs["embtables, fp32"][0]["auc"], aucs["fuxictr, fp32"][0]["auc"]
-    return (
-        f"{table}\n\nMedian of {len(rates['fuxictr, fp32'])} interleaved runs of two epochs, {THREADS} threads. AUC "
-        f"with early stopping, one seed. Goals: 1.5 in fp32 (measured {fp32:.2f}), 2.5 in bf16 (measured {bf16:.2f}; "
-        f"this processor has bf16 instructions: {_has_bf16()}), "
-        f"AUC at least the peer's - 0.001 (measured {ours - theirs:+.4f})."
-    )
-
-
-def _has_bf16() -> str:
-    return "yes" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "no"
+    python = fuxictr_python()
+    seeds, epochs = (1, 2) if args.quick else (args.seeds, 20)
+    reports: Reports = {}
+    splits = [PEERS / f"ml1m-{seed}" for seed in range(seeds)]
+    with tempfile.TemporaryDirectory() as runs:
+        for seed, split in enumerate(splits):
+            write_split(Path(data).resolve() / "ml1m", split, seed)
+            lines = commands(split, seed, epochs, python, Path(runs))
+            names = list(lines)
+            turned = {name: lines[name] for name in names[seed % 3 :] + names[: seed % 3]}
+            for name, done in _harness.interleave(turned, 1, timeout_seconds=3600).items():
+                reports.setdefault(name, []).extend(done)
+        profile = profiled(splits[0])
+    result = {"ratios": ratios(reports), "reports": reports, "profile": profile}
+    _harness.finish("ctr_peers", "CTR peers", result, markdown(reports, profile, seeds), args)
 
 
 if __name__ == "__main__":
