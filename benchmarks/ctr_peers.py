@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -74,9 +73,7 @@ def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> d
 def profiled(split: Path) -> dict[str, Any]:
     """The parts of a step of ours, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.peers.step_profile", CONFIG, *overrides(split, 0)]
-    done = subprocess.run(command, cwd=_harness.ROOT, capture_output=True, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return _harness.interleave({"profile": command}, 1)["profile"][0]
 
 
 def ratios(reports: Reports) -> dict[str, float]:
@@ -101,8 +98,8 @@ def markdown(reports: Reports, profile: dict[str, Any], seeds: int) -> str:
     bf16 = _harness.Spread.of([run["rows_per_second"] for run in reports[OURS_BF16]])
     return (
         f"{compared}\n\n{_ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
-        f"Seeds (split and training): {seeds}, {THREADS} threads, batch 4096; FuxiCTR's rate leaves its first epoch out "
-        "and starts from files it has encoded before; its early stopping and learning-rate reduction are its own. "
+        f"Seeds (split and training): {seeds}; {THREADS} threads, batch 4096. FuxiCTR's rate leaves its first epoch "
+        "out and starts from files it has encoded before; its early stopping and learning-rate reduction are its own. "
         f"embtables in bf16: {bf16.median:,.0f} rows/s ({bf16.low:,.0f}-{bf16.high:,.0f}) over one "
         f"epoch, so without an AUC.\n\n{_profile_text(profile)}"
     )
