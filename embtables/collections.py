@@ -25,22 +25,26 @@ UpdateMode = Literal["step", "backward"]
 
 
 class _Pooled(torch.autograd.Function):
-    """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient."""
+    """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient.
+
+    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad tells: the anchor always asks.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request) -> Tensor:
-        keep = bool(ctx.needs_input_grad[0])
+    def forward(
+        ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request, keep: bool
+    ) -> Tensor:
         output, context = view.tables.rows.pooled(request.lookup, keep=keep)
         ctx.view, ctx.request, ctx.context = view, request, context
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         wanted = bool(ctx.needs_input_grad[1])
         of_keys = ctx.view.tables.rows.add_gradient(ctx.context, gradient, of_weights=wanted)
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
-        return None, of_ids, None, None
+        return None, of_ids, None, None, None
 
 
 class _Gathered(torch.autograd.Function):
@@ -156,7 +160,8 @@ class EmbeddingBagCollection(_View):
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
         request = pooled_request(self.slots, features, weighted=self.is_weighted)
-        values = _Pooled.apply(self._anchor, request.id_weights, self, request)  # type: ignore[no-untyped-call]
+        keep = torch.is_grad_enabled()
+        values = _Pooled.apply(self._anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=values)
 
 

@@ -2,7 +2,8 @@
 
 A positive of day d gets K other items, drawn from the items sold on the `pool_days` days before d (d itself excluded)
 with probability q proportional to count^exponent. Drawing from everything sold so far instead would leak the trend:
-what is out of season is easily told from what is in. Items of the positive's own group are not negatives.
+what is out of season is easily told from what is in. Items of the positive's own group are not negatives. A positive
+whose own item is outside the pool would be told from its negatives by that alone: `in_pool` marks those to keep.
 
 Down-sampling the negatives shifts a model's log odds. If each item of the pool counts as shown once a positive, item i
 is kept as a negative at the rate K * q_i: `rates` returns it, and `models.losses.log_odds_shift` undoes a constant
@@ -23,10 +24,11 @@ MAX_REDRAWS = 50
 @dataclass(frozen=True, slots=True)
 class Negatives:
     """For n positives: `items` (n, K) int64, -1 where the pool had none; `rates` (n, K) expected count a positive;
-    `pool_sizes` (n,) items to draw from."""
+    `in_pool` (n,) whether the positive's own item could have been drawn; `pool_sizes` (n,) items to draw from."""
 
     items: Int64s
     rates: npt.NDArray[np.float64]
+    in_pool: npt.NDArray[np.bool_]
     pool_sizes: Int64s
 
 
@@ -52,6 +54,7 @@ def sample_negatives(
     n, num_items = len(items), int(items.max(initial=-1)) + 1
     drawn = np.full((n, num_negatives), -1, np.int64)
     rates = np.zeros((n, num_negatives))
+    in_pool = np.zeros(n, np.bool_)
     sizes = np.zeros(n, np.int64)
     taken = _Pairs(groups, items)
     counts = np.zeros(num_items, np.int64)
@@ -70,9 +73,10 @@ def sample_negatives(
             q = weights / weights.sum()
             drawn[start:stop] = np.where(places < 0, -1, pool[places])
             rates[start:stop] = np.where(places < 0, 0.0, num_negatives * q[places])
+            in_pool[start:stop] = counts[items[start:stop]] > 0
             sizes[start:stop] = len(pool)
         counts += np.bincount(items[start:stop], minlength=num_items)
-    return Negatives(drawn, rates, sizes)
+    return Negatives(drawn, rates, in_pool, sizes)
 
 
 class _Pairs:

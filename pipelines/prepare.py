@@ -29,6 +29,7 @@ from embtables.columns import as_float64, as_microseconds, is_text, one_array, r
 from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
 from embtables.schema import EventTime, SampledNegatives
+from embtables.schema.prepare import SALES_WINDOWS_DAYS
 from pipelines.events import EventIndex
 from pipelines.negatives import Negatives, sample_negatives
 from pipelines.reader.source import open_source, unify
@@ -37,11 +38,10 @@ from pipelines.reader.where import condition_mask
 Int64s = npt.NDArray[np.int64]
 
 DAY_US = 86_400_000_000
-WINDOWS_DAYS = (1, 3, 7, 28)
 NEVER_DAYS = 999.0
 SLICE_POSITIVES = 25_000
 SUMMARY_FILE = "_summary.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def prepare(
@@ -142,13 +142,14 @@ class _Positives:
         return users * len(self.items.values) + items
 
     def examples(self, start: int, stop: int) -> pa.Table:
-        """Rows of the positives start..stop-1: each followed by its negatives; those without a pool left out."""
+        """Rows of the positives start..stop-1: each followed by its negatives; those outside the pool left out."""
         k = self.config.negatives_per_positive
         drawn = self.negatives.items[start:stop]
         rows = np.repeat(np.arange(start, stop), k + 1)
         items = np.concatenate([self.items.numbers[start:stop, None], drawn], axis=1).ravel()
         rates = np.concatenate([np.ones((stop - start, 1)), self.negatives.rates[start:stop]], axis=1).ravel()
-        keep = (items >= 0) & np.repeat((drawn >= 0).any(axis=1), k + 1)
+        usable = self.negatives.in_pool[start:stop] & (drawn >= 0).any(axis=1)
+        keep = (items >= 0) & np.repeat(usable, k + 1)
         label = np.tile(np.arange(k + 1) == 0, stop - start)[keep].astype(np.int8)
         rows, items, rates = rows[keep], items[keep], rates[keep]
         c = self.config
@@ -160,7 +161,7 @@ class _Positives:
             c.event_time: pa.array(self.times[rows]).cast(pa.timestamp("us")),
             "negative_rate": pa.array(rates.astype(np.float32)),
         }
-        for name in dict.fromkeys((c.group, *c.context)):
+        for name in (c.group, *c.context):
             columns[name] = self.table.column(name).take(pa.array(rows))
         columns.update(self._past(rows, items))
         columns["history"] = self._history(rows)
@@ -169,7 +170,7 @@ class _Positives:
     def _past(self, rows: Int64s, items: Int64s) -> dict[str, pa.Array]:
         """Counts and ages from strictly earlier groups."""
         times, users = self.times[rows], self.users.numbers[rows]
-        sales = {w: self.by_item.count(items, times, times - w * DAY_US) for w in WINDOWS_DAYS}
+        sales = {w: self.by_item.count(items, times, times - w * DAY_US) for w in SALES_WINDOWS_DAYS}
         first, last = self.by_item.before(items, times)
         pairs = self._pairs(users, items)
         pair_first, pair_last = self.by_pair.before(pairs, times)
@@ -245,12 +246,15 @@ def _write(positives: _Positives, folder: Path, on_progress: Callable[[int], Non
     finally:
         if writer is not None:
             writer.close()
+    if labels == 0:
+        raise DataError(f"leaves no examples: no item was sold again within {positives.config.pool_days} days")
     sizes = positives.negatives.pool_sizes
     mean_pool = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 0.0
     summary = {
         "rows": rows,
         "positives": labels,
         "positives_without_pool": int((sizes == 0).sum()),
+        "positives_outside_pool": int((~positives.negatives.in_pool & (sizes > 0)).sum()),
         "mean_pool_items": mean_pool,
         "negative_sampling_rate": positives.config.negatives_per_positive / mean_pool if mean_pool else None,
     }

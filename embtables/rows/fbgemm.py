@@ -114,7 +114,8 @@ class FbgemmRowStore:
             if all(p < 0 for p in positions):
                 continue
             call = _call(lookup, positions)
-            with torch.set_grad_enabled(keep):
+            # TBE's operator does not run in inference mode; without gradients it does.
+            with torch.inference_mode(False), torch.set_grad_enabled(keep):
                 output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
             if keep:
                 call = replace(call, output=output, learning_rate=group.learning_rate)

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from embtables.schema.base import Model
 from embtables.schema.condition import Condition
+
+SALES_WINDOWS_DAYS = (1, 3, 7, 28)
+DERIVED_COLUMNS = (
+    "label",
+    "row_id",
+    "negative_rate",
+    "history",
+    *(f"item_sales_{days}d" for days in SALES_WINDOWS_DAYS),
+    "item_sales",
+    "item_age_days",
+    "item_idle_days",
+    "user_item_count",
+    "user_item_idle_days",
+    "user_count",
+    "rule_score",
+    "last_price",
+)
 
 
 class SampledNegatives(Model):
@@ -29,3 +46,15 @@ class SampledNegatives(Model):
     popularity_exponent: Annotated[PositiveFloat, Field(le=1.0)] = 0.75
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     history_length: PositiveInt = Field(100, description="the user's last items that are kept, oldest first")
+
+    @model_validator(mode="after")
+    def _columns_apart(self) -> SampledNegatives:
+        # A copied column under a taken name would replace it: `label` would be the log's, and no row a negative.
+        taken = dict.fromkeys(DERIVED_COLUMNS, "a derived column")
+        roles = {"item": self.item, "user": self.user, "group": self.group, "event_time": self.event_time}
+        roles |= {f"context.{place}": name for place, name in enumerate(self.context)}
+        for role, name in roles.items():
+            if name in taken:
+                raise ValueError(f"'{role}' names the column '{name}', which is {taken[name]} of the examples already")
+            taken[name] = f"'{role}'"
+        return self

@@ -145,14 +145,35 @@ def test_gradients_of_several_backwards_and_views_make_one_update(store: Any) ->
         assert not torch.equal(split.weight(name), schema_tables(store).weight(name))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("store", STORES)
-def test_inference_leaves_everything_as_it_was(store: Any) -> None:
+def test_inference_leaves_everything_as_it_was(store: Any, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = schema_tables(store)
     before = tables.state()
-    with torch.no_grad():
-        EmbeddingBagCollection.over(tables)(kjt(["a", "m", "h", "q"], 4, 99))
+    pooled, sequence = EmbeddingBagCollection.over(tables), EmbeddingCollection.over(tables)
+    batch = kjt(["a", "m", "h", "q"], 4, 99)
+    trained = pooled(batch).values().detach()
+    kept: list[bool] = []
+    monkeypatch.setattr(tables.rows, "pooled", _noting(tables.rows.pooled, kept))
+    with mode():
+        inferred = pooled(batch).values()
+        rows = sequence(batch)
+    assert kept == [False]
+    assert torch.equal(inferred, trained)
+    assert not inferred.requires_grad
+    assert not any(jagged.values().requires_grad for jagged in rows.values())
     tables.step()
     assert all(torch.equal(before[name], value) for name, value in tables.state().items())
+
+
+def _noting(function: Any, kept: list[bool]) -> Any:
+    def wrapped(lookup: Any, *, keep: bool) -> Any:
+        kept.append(keep)
+        result = function(lookup, keep=keep)
+        assert (result[1] is None) is not keep
+        return result
+
+    return wrapped
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
 from embtables.schema import SampledNegatives
+from embtables.schema.prepare import DERIVED_COLUMNS
 from pipelines.events import EventIndex
 from pipelines.negatives import sample_negatives
 from pipelines.prepare import DAY_US, NEVER_DAYS, prepare
@@ -86,13 +89,10 @@ def test_every_column_is_what_strictly_earlier_groups_give(tmp_path: Path, seed:
         oldest = history[-len(example["history"])][0] if example["history"] else 0
         known = {int(hash_strings(pa.array([code]))[0]) for when, code in history if when >= oldest}
         assert set(example["history"]) <= known
-        if example["label"] == 1:
-            assert (example["invoice"], example["code"]) in baskets
-        else:
-            assert (example["invoice"], example["code"]) not in baskets
-            day = now // DAY_US
-            pool = {r["code"] for r in earlier if day - 5 <= began[r["invoice"]] // DAY_US < day}
-            assert example["code"] in pool
+        assert ((example["invoice"], example["code"]) in baskets) is (example["label"] == 1)
+        day = now // DAY_US
+        pool = {r["code"] for r in earlier if day - 5 <= began[r["invoice"]] // DAY_US < day}
+        assert example["code"] in pool
 
 
 def test_the_result_is_seeded_ordered_and_cached(tmp_path: Path) -> None:
@@ -186,3 +186,43 @@ def test_missing_columns_and_empty_results_are_told(tmp_path: Path) -> None:
         prepare(config(item="sku"), *arguments)
     with pytest.raises(DataError, match="leaves no positives"):
         prepare(config(where=["quantity > 99"]), *arguments)
+    once = pa.table({c: ["a", "b"] for c in ("invoice", "code")} | {"who": [1, 2], "quantity": [1, 1]})
+    once = once.append_column("at", pa.array([0, 40 * DAY_US], pa.timestamp("us")))
+    (tmp_path / "once").mkdir()
+    pq.write_table(once, tmp_path / "once" / "a.parquet")
+    with pytest.raises(DataError, match="leaves no examples: no item was sold again within 5 days"):
+        prepare(config(price=None, context=[]), str(tmp_path / "once"), "*.parquet", tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> None:
+    """An item that could not have been drawn as a negative would tell a positive by itself."""
+    positives = make_log(tmp_path / "log", 5)
+    folder = prepare(config(), str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
+    summary = json.loads((folder / "_summary.json").read_text())
+    assert summary["positives_outside_pool"] > 0
+    left_out = summary["positives_outside_pool"] + summary["positives_without_pool"]
+    assert summary["positives"] <= len(positives) - left_out
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"context": ["label"]}, "'context.0' names the column 'label', which is a derived column"),
+        ({"context": ["country", "history"]}, "'context.1' names the column 'history'"),
+        ({"context": ["code"]}, "'context.0' names the column 'code', which is 'item' of the examples already"),
+        ({"context": ["country", "country"]}, "'context.1' names the column 'country', which is 'context.0'"),
+        ({"item": "who"}, "'user' names the column 'who', which is 'item'"),
+        ({"item": "row_id"}, "'item' names the column 'row_id', which is a derived column"),
+    ],
+)
+def test_columns_that_would_replace_another_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        config(**changes)
+
+
+def test_the_derived_columns_are_those_that_the_schema_reserves(tmp_path: Path) -> None:
+    make_log(tmp_path / "log", 5)
+    folder = prepare(config(), str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
+    copied = {"code", "who", "at", "invoice", "country"}
+    assert set(pq.read_schema(folder / "examples.parquet").names) - copied == set(DERIVED_COLUMNS)
