@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Feature as Feature
+    from embtables.schema import FixedTable as FixedTable
     from embtables.schema import Schema as Schema
-    from embtables.schema import Table as Table
     from embtables.tables import Tables as Tables
 
 __version__ = "0.1.0"
@@ -26,22 +27,24 @@ _HOMES = {
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
     "EmbtablesError": "embtables.errors",
+    "CollisionlessTable": "embtables.schema",
     "Feature": "embtables.schema",
+    "FixedTable": "embtables.schema",
     "FeatureTransform": "embtables.features",
     "Schema": "embtables.schema",
-    "Table": "embtables.schema",
     "Tables": "embtables.tables",
 }
 
 __all__ = [
     "Batch",
+    "CollisionlessTable",
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",
     "Feature",
     "FeatureTransform",
+    "FixedTable",
     "Schema",
-    "Table",
     "Tables",
     "__version__",
 ]

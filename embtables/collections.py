@@ -18,7 +18,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 
 from embtables.errors import ConfigError
 from embtables.lookups import Request, pooled_request, sequence_keys
-from embtables.schema import Feature, Identity, Optimizer, RowwiseAdagrad, Table, Uniform
+from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
 from embtables.tables import RowStoreName, Slot, Tables
 
 UpdateMode = Literal["step", "backward"]
@@ -51,17 +51,17 @@ class _Gathered(torch.autograd.Function):
     """The autograd edge of the rows of one sequence feature."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, view: _View, slot: Slot, keys: Tensor) -> Tensor:
-        ctx.view, ctx.slot, ctx.keys = view, slot, keys
-        rows = view.tables.rows.gather(slot.number, keys)
+    def forward(ctx: Any, anchor: Tensor, view: _View, slot: Slot, keys: Tensor, keep: bool) -> Tensor:
+        ctx.view, ctx.slot = view, slot
+        rows, ctx.context = view.tables.rows.gather(slot.number, keys, keep=keep)
         return rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None, None]:
         each = gradient.repeat_interleave(ctx.slot.keys_per_id, dim=0)
-        ctx.view.tables.rows.add_row_gradient(ctx.slot.number, ctx.keys, each)
+        ctx.view.tables.rows.add_row_gradient(ctx.context, each)
         ctx.view.after_backward()
-        return None, None, None, None
+        return None, None, None, None, None
 
 
 class _View(nn.Module):
@@ -80,6 +80,10 @@ class _View(nn.Module):
             s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in slots
         ]
         self.embedding_dims = [s.table.dim for s in slots]
+
+    def learns(self) -> bool:
+        """Whether a lookup is part of training: it may count keys, make rows and receive gradients."""
+        return self.training and torch.is_grad_enabled()
 
     def after_backward(self) -> None:
         """Applies the update at once in `backward` mode."""
@@ -142,7 +146,7 @@ class EmbeddingBagCollection(_View):
         *,
         optimizer: Optimizer | None = None,
         seed: int = 0,
-        row_store: RowStoreName = "fbgemm",
+        row_store: RowStoreName = "host",
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
@@ -160,8 +164,9 @@ class EmbeddingBagCollection(_View):
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
         request = pooled_request(self.slots, features, weighted=self.is_weighted)
-        keep = torch.is_grad_enabled()
-        values = _Pooled.apply(self._anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        keep = self.learns()
+        anchor = self._anchor if keep else self._anchor.detach()
+        values = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=values)
 
 
@@ -180,7 +185,7 @@ class EmbeddingCollection(_View):
         *,
         optimizer: Optimizer | None = None,
         seed: int = 0,
-        row_store: RowStoreName = "fbgemm",
+        row_store: RowStoreName = "host",
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
@@ -198,7 +203,8 @@ class EmbeddingCollection(_View):
         result = {}
         for name, slot in zip(self.embedding_names, self.slots, strict=True):
             keys, jagged = sequence_keys(slot, features)
-            rows = _Gathered.apply(self._anchor, self, slot, keys)  # type: ignore[no-untyped-call]
+            anchor = self._anchor if self.learns() else self._anchor.detach()
+            rows = _Gathered.apply(anchor, self, slot, keys, self.learns())  # type: ignore[no-untyped-call]
             result[name] = JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())
         return result
 
@@ -225,7 +231,7 @@ def _tables_of(
         low = -bound if config.weight_init_min is None else config.weight_init_min
         high = bound if config.weight_init_max is None else config.weight_init_max
         tables.append(
-            Table(
+            FixedTable(
                 name=config.name,
                 dim=config.embedding_dim,
                 num_rows=config.num_embeddings,

@@ -62,7 +62,7 @@ def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weight
         f = positions[slot.feature.name]
         start, stop = int(bounds[f]), int(bounds[f + 1])
         ids = values[start:stop].astype(np.int64, copy=False)
-        keys.append(encode(slot.feature.encoder, ids, slot.table.num_rows, slot.feature.name))
+        keys.append(encode(slot.feature.encoder, ids, slot.table.key_range, slot.feature.name))
         t = slot.keys_per_id
         counts.append(lengths[f] * t)
         if any_mean:
@@ -93,7 +93,7 @@ def sequence_keys(slot: Slot, features: KeyedJaggedTensor) -> tuple[Tensor, Jagg
     _refuse_missing([slot], {name: i for i, name in enumerate(features.keys())})
     jagged = features[slot.feature.name]
     ids = jagged.values().detach().numpy().astype(np.int64, copy=False)
-    keys = encode(slot.feature.encoder, ids, slot.table.num_rows, slot.feature.name)
+    keys = encode(slot.feature.encoder, ids, slot.table.key_range, slot.feature.name)
     return torch.from_numpy(np.ascontiguousarray(keys)), jagged
 
 

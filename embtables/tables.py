@@ -1,7 +1,8 @@
 """`Tables`: the set of tables of one model, what features read them, and the step that updates them.
 
-A forward pass (through the views of collections.py) keeps what its backward needs; backward keeps row gradients; `step`
-sums duplicates and updates every touched row once. Nothing else changes a row.
+`advance` says when the batch to come happened. A forward pass (through the views of collections.py) admits new keys and
+keeps what its backward needs; backward keeps row gradients; `step` sums duplicates, updates every touched row once, and
+evicts. Nothing else changes a row.
 """
 
 from __future__ import annotations
@@ -13,14 +14,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from embtables.clock import EventClock
 from embtables.errors import ConfigError, StateError
 from embtables.ids import keys_per_id
-from embtables.rows import ROW_STORES, RowStore, StoredTable
+from embtables.rows import ROW_STORES, KeyState, RowStore, StoredTable
 from embtables.rows.initial import table_seed
-from embtables.schema import Feature, Table
+from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 
 _READ_ROWS = 1 << 20
-RowStoreName = Literal["fbgemm", "reference"]
+KEY_TENSORS = ("keys", "seen", "waiting", "waiting_counts", "waiting_seen")
+COUNTS = (
+    "waiting",
+    "admitted",
+    "expired",
+    "crowded_out",
+    "deleted",
+    "waiting_expired",
+    "waiting_crowded_out",
+    "cold_reads",
+    "surplus",
+    "refused_gradients",
+)
+RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +50,20 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class TableStats:
-    """Figures of one table."""
+    """Figures of one table.
+
+    Attributes:
+        rows: rows with a key: of a fixed table all.
+        bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
+        steps: updates so far.
+        counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
+    """
 
     rows: int
     dim: int
     bytes_by_part: dict[str, int]
     steps: int
+    counts: dict[str, int]
 
 
 class Tables:
@@ -50,14 +73,15 @@ class Tables:
         tables: their configurations, names unique.
         features: what reads them, each naming its table.
         seed: the run's seed; initial rows are a pure function of (seed, table name, key).
-        row_store: `fbgemm` (fast; SGD, Adagrad, rowwise Adagrad) or `reference` (plain torch; all options).
+        row_store: `host` (native; everything), `fbgemm` (fixed tables; SGD, Adagrad, rowwise Adagrad) or `reference`
+            (plain torch).
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
     """
 
     def __init__(
-        self, tables: Sequence[Table], features: Sequence[Feature], *, seed: int, row_store: RowStoreName = "fbgemm"
+        self, tables: Sequence[Table], features: Sequence[Feature], *, seed: int, row_store: RowStoreName = "host"
     ) -> None:
         self.configs = tuple(tables)
         numbers = {table.name: number for number, table in enumerate(tables)}
@@ -70,20 +94,48 @@ class Tables:
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         self.rows: RowStore = ROW_STORES[row_store](stored, [numbers[f.table] for f in features])
         self._numbers = numbers
+        self._clocks = {
+            number: EventClock(table.max_clock_step_seconds)
+            for number, table in enumerate(tables)
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None
+        }
+        self._advanced = False
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """From now on every table learns at its configured rate times `factor`."""
         self.rows.set_learning_rate_factor(factor)
 
-    def step(self, event_time_us: Tensor | None = None, *, gradient_scale: float = 1.0) -> None:
-        """Updates every row touched since the last step, once, and forgets its gradients.
+    def advance(self, event_time_us: Tensor) -> None:
+        """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
 
         Args:
-            event_time_us: (B,) int64 event times of the batch. Fixed tables have no clock and do not read them; tables
-                with admission and expiry will.
-            gradient_scale: factor on all row gradients (clipping by global norm).
+            event_time_us: (B,) int64 event times of the batch, in microseconds.
+
+        Raises:
+            StateError: row gradients are waiting for their step.
         """
+        for number, clock in self._clocks.items():
+            self.rows.advance(number, clock.observe(event_time_us))
+        self._advanced = True
+
+    def step(self, *, gradient_scale: float = 1.0) -> None:
+        """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
+
+        Args:
+            gradient_scale: factor on all row gradients (clipping by global norm).
+
+        Raises:
+            ConfigError: a table has a ttl, and no `advance` told when the batch happened.
+        """
+        if self._clocks and not self._advanced:
+            table = self.configs[next(iter(self._clocks))].name
+            raise ConfigError("has ttl_seconds: call advance(event_time_us) before the lookup", table=table)
         self.rows.update(gradient_scale)
+        self._advanced = False
+        for number, config in enumerate(self.configs):
+            # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
+            if isinstance(config, CollisionlessTable) and number not in self._clocks:
+                self.rows.advance(number, self.rows.figures(number)["steps"])
 
     def gradient_norm(self) -> float:
         """L2 norm over the row gradients that the next `step` will apply, duplicates summed."""
@@ -93,65 +145,107 @@ class Tables:
         """Forgets the row gradients kept since the last step."""
         self.rows.discard()
 
+    def keys(self, table: str) -> Tensor | None:
+        """Keys that have a row, ascending, (n,) int64; None of a fixed table, whose keys are 0..num_rows-1."""
+        found = self.rows.key_state(self._numbers[table])
+        return None if found is None else found.keys
+
     def weight(self, table: str) -> Tensor:
-        """All rows of a table, (V, D) float32; a copy."""
-        return self._read_all(self._numbers[table], "weight")
+        """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
+        return self._read_all(self._numbers[table], "weight", self.keys(table))
 
     def set_weight(self, table: str, values: Tensor) -> None:
         """Replaces all rows of a table. Raises StateError where the shape differs."""
-        self._write_all(self._numbers[table], "weight", values)
+        self._write_all(self._numbers[table], "weight", values, self.keys(table))
 
     def state(self) -> dict[str, Tensor]:
-        """Everything `step` changes, copied: `tables/<name>/weight`, `tables/<name>/<optimizer state>`, `.../steps`."""
+        """Everything that training changes, copied, under `tables/<name>/...`.
+
+        `<tensor>` (weight and optimizer state; rows in the order of the keys) and `steps`; of a collisionless table
+        also `keys`, `seen`, `waiting`, `waiting_counts`, `waiting_seen`, `clock` (time, steps), `cold_row/<tensor>`.
+        """
         state: dict[str, Tensor] = {}
         for number, config in enumerate(self.configs):
+            prefix = f"tables/{config.name}/"
+            found = self.rows.key_state(number)
             for name in self.rows.state_names(number):
-                state[f"tables/{config.name}/{name}"] = self._read_all(number, name)
-            state[f"tables/{config.name}/steps"] = torch.tensor(self.rows.num_steps(number))
+                state[prefix + name] = self._read_all(number, name, None if found is None else found.keys)
+            state[prefix + "steps"] = torch.tensor(self.rows.num_steps(number))
+            if found is not None:
+                state |= {prefix + name: getattr(found, name) for name in KEY_TENSORS}
+                state[prefix + "clock"] = torch.tensor([found.now, found.steps])
+                state |= {f"{prefix}cold_row/{name}": values for name, values in found.cold_row.items()}
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Puts a state back. Raises StateError, naming the tensor, where one is missing, unknown or misshapen."""
-        expected = {
-            f"tables/{config.name}/{name}"
-            for number, config in enumerate(self.configs)
-            for name in (*self.rows.state_names(number), "steps")
-        }
+        expected = {name for number in range(len(self.configs)) for name in self._names(number)}
         for name in sorted(expected ^ set(state)):
             what = "is missing from the checkpoint" if name in expected else "is not part of these tables"
             raise StateError(f"{what}: the tables or their optimizers differ", tensor=name)
         for number, config in enumerate(self.configs):
+            prefix = f"tables/{config.name}/"
+            keys = None
+            if isinstance(config, CollisionlessTable):
+                keys = state[prefix + "keys"]
+                self._load_keys(number, prefix, state)
             for name in self.rows.state_names(number):
-                self._write_all(number, name, state[f"tables/{config.name}/{name}"])
-            self.rows.set_num_steps(number, int(state[f"tables/{config.name}/steps"]))
+                self._write_all(number, name, state[prefix + name], keys)
+            self.rows.set_num_steps(number, int(state[prefix + "steps"]))
         self.discard()
 
+    def _names(self, number: int) -> list[str]:
+        """What `state` holds of a table."""
+        config = self.configs[number]
+        tensors = self.rows.state_names(number)
+        names = [*tensors, "steps"]
+        if isinstance(config, CollisionlessTable):
+            names += [*KEY_TENSORS, "clock", *(f"cold_row/{name}" for name in tensors)]
+        return [f"tables/{config.name}/{name}" for name in names]
+
+    def _load_keys(self, number: int, prefix: str, state: Mapping[str, Tensor]) -> None:
+        now, steps = (int(x) for x in state[prefix + "clock"])
+        cold = {name: state[f"{prefix}cold_row/{name}"] for name in self.rows.state_names(number)}
+        tensors = {name: state[prefix + name] for name in KEY_TENSORS}
+        self.rows.set_key_state(number, KeyState(**tensors, now=now, steps=steps, cold_row=cold))
+        if number in self._clocks:
+            self._clocks[number].now = now
+
     def stats(self) -> dict[str, TableStats]:
-        """Rows, dimension and bytes of every table."""
-        return {
-            config.name: TableStats(
-                config.num_rows, config.dim, self.rows.num_bytes(number), self.rows.num_steps(number)
-            )
-            for number, config in enumerate(self.configs)
-        }
+        """Rows, dimension, bytes and counts of every table."""
+        return {config.name: self._stats(number, config) for number, config in enumerate(self.configs)}
 
-    def _read_all(self, table: int, name: str) -> Tensor:
-        rows = self.configs[table].num_rows
-        return torch.cat(
-            [
-                self.rows.read(table, name, torch.arange(start, min(start + _READ_ROWS, rows)))
-                for start in range(0, rows, _READ_ROWS)
-            ]
-        )
+    def _stats(self, number: int, config: Table) -> TableStats:
+        figures = dict(self.rows.figures(number))
+        rows = config.num_rows if isinstance(config, FixedTable) else figures.pop("rows")
+        counts = {name: figures[name] for name in COUNTS if name in figures}
+        if number in self._clocks:
+            clock = self._clocks[number]
+            counts |= {"clock_held_back": clock.held_back, "late_batches": clock.late}
+        return TableStats(rows, config.dim, self.rows.num_bytes(number), self.rows.num_steps(number), counts)
 
-    def _write_all(self, table: int, name: str, values: Tensor) -> None:
-        rows = self.configs[table].num_rows
+    def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
+        return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])
+
+    def _parts(self, table: int, keys: Tensor | None) -> list[Tensor]:
+        """The table's keys, in parts of at most _READ_ROWS; at least one part."""
+        config = self.configs[table]
+        if keys is not None:
+            return list(torch.split(keys, _READ_ROWS))
+        assert isinstance(config, FixedTable)
+        starts = range(0, config.num_rows, _READ_ROWS)
+        return [torch.arange(start, min(start + _READ_ROWS, config.num_rows)) for start in starts]
+
+    def _write_all(self, table: int, name: str, values: Tensor, keys: Tensor | None) -> None:
+        parts = self._parts(table, keys)
+        rows = sum(map(len, parts))
         shape = self.rows.read(table, name, torch.zeros(1, dtype=torch.int64)).shape
         if tuple(values.shape) != (rows, *shape[1:]):
             raise StateError(
                 f"has shape {tuple(values.shape)}, the table needs {(rows, *shape[1:])}",
                 tensor=f"tables/{self.configs[table].name}/{name}",
             )
-        for start in range(0, rows, _READ_ROWS):
-            keys = torch.arange(start, min(start + _READ_ROWS, rows))
-            self.rows.write(table, name, keys, values[start : start + len(keys)])
+        start = 0
+        for part in parts:
+            self.rows.write(table, name, part, values[start : start + len(part)])
+            start += len(part)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embtables.features import FeatureTransform, FittedTransforms
+from embtables.schema import FixedTable
 from pipelines.config import load_config
 from pipelines.parquet import Log
 from pipelines.parts import with_absolute_joins
@@ -24,8 +25,8 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         "model": config.model.kind,
         "features": len(config.features),
         "dense": len(config.dense),
-        "tables": {t.name: {"rows": t.num_rows, "dim": t.dim} for t in config.tables},
-        "table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables),
+        "tables": {t.name: {"kind": t.kind, "rows": t.key_range, "dim": t.dim} for t in config.tables},
+        "fixed_table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables if isinstance(t, FixedTable)),
     }
     if config.data.prepare is None:
         log = Log(config)

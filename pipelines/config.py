@@ -69,7 +69,7 @@ class Train(Model):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: PositiveInt | None = Field(None, description="torch threads; by default all cores")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the dense net")
-    row_store: Literal["fbgemm", "reference"] = "fbgemm"
+    row_store: Literal["host", "fbgemm", "reference"] = "host"
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     schedule: Schedule = ConstantSchedule()
     clip_norm: PositiveFloat | None = Field(None, description="global L2 norm over dense and row gradients")

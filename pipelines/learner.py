@@ -1,7 +1,7 @@
 """`Learner`: tables, model and dense optimizer of one run, and one training step over them.
 
-forward (lookup, dense net) -> loss -> backward (row gradients are kept with the batch) -> clip -> dense step ->
-`tables.step(event_time)`. Learning rates are the configured ones times a factor that is a pure function of the step.
+`tables.advance(event_time)` -> forward (lookup, dense net) -> loss -> backward (row gradients are kept) -> clip -> dense
+step -> `tables.step()`. Learning rates are the configured ones times a factor that is a pure function of the step.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
         self.tables.set_learning_rate_factor(factor)
+        if batch.event_time_us is not None:
+            self.tables.advance(batch.event_time_us)
         logits = self._logits(batch)
         loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,7 +100,7 @@ class Learner:
                 if parameter.grad is not None:
                     parameter.grad.mul_(scale)
         self.optimizer.step()
-        self.tables.step(batch.event_time_us, gradient_scale=scale)
+        self.tables.step(gradient_scale=scale)
         return loss.detach(), torch.sigmoid(logits.detach())
 
     def _clip_scale(self) -> float:

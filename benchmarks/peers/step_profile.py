@@ -81,7 +81,7 @@ def _step(learner: Learner, batch: Batch, clock: Clock) -> None:
     learner.optimizer.zero_grad(set_to_none=True)
     clock.measure("backward", loss.backward)
     clock.measure("dense Adam", learner.optimizer.step)
-    clock.measure("row update", lambda: learner.tables.step(batch.event_time_us))
+    clock.measure("row update", learner.tables.step)
 
 
 def matmul_gflops(dtype: torch.dtype, size: int = 256, rows: int = 4096, repeats: int = 7) -> float:

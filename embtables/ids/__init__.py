@@ -14,16 +14,16 @@ from embtables.schema import Encoder, MultiHash
 
 __all__ = ["ENCODERS", "cross_ids", "encode", "keys_per_id"]
 
-ENCODERS: dict[str, Callable[[Any, Ids, int, str], Ids]] = {
+ENCODERS: dict[str, Callable[[Any, Ids, int | None, str], Ids]] = {
     "identity": identity_keys,
     "hash": hash_keys,
     "multi_hash": multi_hash_keys,
 }
 
 
-def encode(encoder: Encoder, ids: Ids, num_rows: int, feature: str) -> Ids:
-    """Keys of `ids` (n,) in a fixed table of `num_rows` rows: (n * keys_per_id,) int64 in 0..num_rows-1."""
-    return ENCODERS[encoder.kind](encoder, ids, num_rows, feature)
+def encode(encoder: Encoder, ids: Ids, key_range: int | None, feature: str) -> Ids:
+    """Keys of `ids` (n,): (n * keys_per_id,) int64 in 0..key_range-1, or any 64-bit integers where that is None."""
+    return ENCODERS[encoder.kind](encoder, ids, key_range, feature)
 
 
 def keys_per_id(encoder: Encoder) -> int:

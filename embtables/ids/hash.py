@@ -1,13 +1,11 @@
-"""hash: key = uint64(mix(seed, id)) mod num_rows."""
+"""hash: key = uint64(mix(seed, id)), modulo the key range where there is one."""
 
 from __future__ import annotations
 
-import numpy as np
-
-from embtables.ids.mix import Ids, seeded_mix
+from embtables.ids.mix import Ids, reduced, seeded_mix
 from embtables.schema import Hash
 
 
-def hash_keys(encoder: Hash, ids: Ids, num_rows: int, feature: str) -> Ids:
-    """Ids (n,) int64, any value -> keys (n,) in 0..num_rows-1."""
-    return (seeded_mix(ids, encoder.seed) % np.uint64(num_rows)).view(np.int64)
+def hash_keys(encoder: Hash, ids: Ids, key_range: int | None, feature: str) -> Ids:
+    """Ids (n,) int64, any value -> keys (n,) in 0..key_range-1, or 64-bit keys."""
+    return reduced(seeded_mix(ids, encoder.seed), key_range)

@@ -25,6 +25,11 @@ def mix(x: UInts) -> UInts:
     return x ^ (x >> _S31)
 
 
+def reduced(words: UInts, key_range: int | None) -> Ids:
+    """Keys of hashed words: modulo the key range where there is one."""
+    return (words if key_range is None else words % np.uint64(key_range)).view(np.int64)
+
+
 def seeded_mix(ids: Ids, seed: int) -> UInts:
     """mix(id + (seed + 1) * golden gamma): for each seed another bijection."""
     offset = np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64)

@@ -23,3 +23,108 @@ def hash_strings(
 
 def available_isas() -> list[str]:
     """The instruction sets that this build holds and this processor can run, slowest first."""
+
+class TableSpec:
+    """A table as the core sees it: numbers for optimizer (0 SGD, 1 Adagrad, 2 rowwise Adagrad, 3 Adam) and initial rows
+    (0 zeros, 1 constant a, 2 normal with factor a, 3 uniform from a over a width of b)."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_rows: int,
+        rule: int,
+        rate: float,
+        eps: float,
+        weight_decay: float,
+        beta1: float,
+        beta2: float,
+        initial: int,
+        initial_a: float,
+        initial_b: float,
+        seed: int,
+    ) -> None: ...
+    def set_policy(
+        self,
+        min_count: int,
+        probability: float,
+        max_waiting: int,
+        ttl_seconds: int,
+        max_rows: int,
+        cold_row_learns: bool,
+    ) -> None:
+        """Makes it collisionless; ttl_seconds 2^32 - 1: none; max_rows 0: no limit."""
+
+Kept = tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float32] | None,
+    int,
+    npt.NDArray[np.float32],
+]
+
+class Store:
+    """Tables in native memory. Lookups: F slots of B bags, (F * B + 1,) offsets into (N,) keys; rows are numbers that
+    `resolve` gives for keys. ValueError: sizes that do not fit. The GIL is released."""
+
+    def __init__(self, tables: list[TableSpec], slot_tables: list[int], isa: str, threads: int) -> None: ...
+    def resolve(
+        self,
+        slots: npt.NDArray[np.int32],
+        keys: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        bags: int,
+        train: bool,
+        threads: int,
+        rows: npt.NDArray[np.uint32],
+    ) -> None:
+        """Raises IndexError for a key outside a fixed table."""
+    def find(self, table: int, keys: npt.NDArray[np.int64], threads: int, rows: npt.NDArray[np.uint32]) -> None: ...
+    def pooled(
+        self,
+        slots: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        bags: int,
+        threads: int,
+        out: npt.NDArray[np.float32],
+    ) -> None: ...
+    def dots(
+        self,
+        slots: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.int64],
+        bags: int,
+        gradient: npt.NDArray[np.float32],
+        threads: int,
+        out: npt.NDArray[np.float32],
+    ) -> None: ...
+    def gather(self, slot: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]) -> None: ...
+    def gradient_norm(self, kept: list[Kept], threads: int) -> float: ...
+    def update(self, kept: list[Kept], factor: float, scale: float, threads: int) -> list[tuple[int, int]]:
+        """By table: rows updated, rows refused because their gradient was not finite."""
+    def read(self, table: int, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
+        """Part 0: weight; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
+    def write(self, table: int, part: int, rows: npt.NDArray[np.uint32], values: npt.NDArray[np.float32]) -> None: ...
+    def num_steps(self, table: int) -> int: ...
+    def set_num_steps(self, table: int, steps: int) -> None: ...
+    def advance(self, table: int, now: int) -> None: ...
+    def end_step(self, table: int) -> None: ...
+    def remove(self, table: int, key: int) -> bool: ...
+    def list(
+        self, table: int, waiting: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Keys alive, ascending, with their rows (or counts, of waiting keys) and when they were last seen."""
+    def restore(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        seen: npt.NDArray[np.uint32],
+        waiting: npt.NDArray[np.int64],
+        waiting_counts: npt.NDArray[np.uint32],
+        waiting_seen: npt.NDArray[np.uint32],
+        now: int,
+        steps: int,
+    ) -> None: ...
+    def stats(self, table: int) -> dict[str, int]: ...

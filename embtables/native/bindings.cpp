@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "isa.h"
+#include "store_bindings.h"
 #include "string_hash.h"
 
 namespace nb = nanobind;
@@ -62,6 +63,7 @@ void define_hash_strings(nb::module_& module) {
 NB_MODULE(_core, module) {
     define_hash_strings<std::int32_t>(module);
     define_hash_strings<std::int64_t>(module);
+    define_store(module);
     module.def("available_isas", [] {
         std::vector<std::string> names;
         for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from embtables.rows.fbgemm import FbgemmRowStore
-from embtables.rows.protocol import Ability, Lookup, RowStore, StoredTable
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import Ability, KeyState, Lookup, RowStore, StoredTable
 from embtables.rows.reference import ReferenceRowStore
 
-__all__ = ["ROW_STORES", "Ability", "FbgemmRowStore", "Lookup", "ReferenceRowStore", "RowStore", "StoredTable"]
+__all__ = [
+    "ROW_STORES",
+    "Ability",
+    "FbgemmRowStore",
+    "HostRowStore",
+    "KeyState",
+    "Lookup",
+    "ReferenceRowStore",
+    "RowStore",
+    "StoredTable",
+]
 
 ROW_STORES: dict[str, Callable[[Sequence[StoredTable], Sequence[int]], RowStore]] = {
+    "host": HostRowStore,
     "fbgemm": FbgemmRowStore,
     "reference": ReferenceRowStore,
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embtables.errors import ConfigError
+from embtables.errors import ConfigError, StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.protocol import Ability, Lookup, StoredTable
-from embtables.schema import Adagrad, Adam, RowwiseAdagrad, Table
+from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
 
 _LANES = 4  # TBE's dimensions are multiples of this
 _INIT_ROWS = 65_536
@@ -81,8 +81,7 @@ class FbgemmRowStore:
     abilities: frozenset[Ability] = frozenset()
 
     def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
-        for table in tables:
-            _refuse_unsupported(table.config)
+        self._fixed = [_refuse_unsupported(table.config) for table in tables]
         self._tables = tuple(tables)
         self._slot_tables = tuple(slot_tables)
         members: dict[str, list[int]] = {}
@@ -94,11 +93,11 @@ class FbgemmRowStore:
     def _make_group(self, numbers: list[int]) -> _Group:
         # TBE wants the features of one table side by side; elsewhere its update fails or goes to the wrong rows.
         slots = tuple(s for n in numbers for s, table in enumerate(self._slot_tables) if table == n)
-        configs = [self._tables[n].config for n in numbers]
+        configs = [self._fixed[n] for n in numbers]
         feature_tables = [numbers.index(self._slot_tables[s]) for s in slots]
         module = _make_tbe(configs, feature_tables)
         for number, weight in zip(numbers, module.split_embedding_weights(), strict=True):
-            _initialise(weight, self._tables[number])
+            _initialise(weight, self._fixed[number], self._tables[number].seed)
         dims = tuple(_laid_out(self._tables[self._slot_tables[s]].config.dim) for s in slots)
         return _Group(module, slots, dims, tuple(numbers), configs[0].optimizer.learning_rate)
 
@@ -156,15 +155,17 @@ class FbgemmRowStore:
         for position, slot in enumerate(lookup.slots):
             offsets = lookup.offsets[position * b : (position + 1) * b + 1]
             keys = lookup.keys[int(offsets[0]) : int(offsets[-1])]
-            found.append((self.gather(slot, keys) * by_slot[position][bag_numbers(offsets)]).sum(dim=1))
+            found.append((self.gather(slot, keys, keep=False)[0] * by_slot[position][bag_numbers(offsets)]).sum(dim=1))
         return torch.cat(found)
 
-    def gather(self, slot: int, keys: Tensor) -> Tensor:
+    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore."""
-        return self.read(self._slot_tables[slot], "weight", keys)
+        return self.read(self._slot_tables[slot], "weight", keys), (slot, keys) if keep else None
 
-    def add_row_gradient(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
+    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
         """See RowStore. Every key is a bag of its own."""
+        assert isinstance(context, tuple)
+        slot, keys = context
         group = self._groups[self._group_of[self._slot_tables[slot]]]
         n = len(keys)
         counts = torch.zeros(len(group.slots), n, dtype=torch.int64)
@@ -258,6 +259,21 @@ class FbgemmRowStore:
         """See RowStore."""
         self._groups[self._group_of[table]].steps = steps
 
+    def advance(self, table: int, now: int) -> None:
+        """See RowStore. Fixed tables have no clock."""
+
+    def key_state(self, table: int) -> KeyState | None:
+        """See RowStore."""
+        return None
+
+    def set_key_state(self, table: int, state: KeyState) -> None:
+        """See RowStore."""
+        raise StateError("is a fixed table; the saved one is collisionless", table=self._tables[table].config.name)
+
+    def figures(self, table: int) -> Mapping[str, int]:
+        """See RowStore."""
+        return {}
+
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
         lanes = _laid_out(self._tables[table].config.dim) / self._tables[table].config.dim
@@ -267,8 +283,10 @@ class FbgemmRowStore:
         }
 
 
-def _refuse_unsupported(table: Table) -> None:
-    instead = "set train.row_store: reference"
+def _refuse_unsupported(table: Table) -> FixedTable:
+    instead = "set train.row_store: host"
+    if not isinstance(table, FixedTable):
+        raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
     if isinstance(table.optimizer, Adam):
         raise ConfigError(f"fbgemm has no Adam on CPU; use adagrad or rowwise_adagrad, or {instead}", table=table.name)
     if table.optimizer.weight_decay > 0.0:
@@ -278,13 +296,14 @@ def _refuse_unsupported(table: Table) -> None:
             f"fbgemm needs dimensions that are multiples of {_LANES}, received {table.dim}; change dim, or {instead}",
             table=table.name,
         )
+    return table
 
 
 def _laid_out(dim: int) -> int:
     return _LANES if dim == 1 else dim
 
 
-def _make_tbe(configs: Sequence[Table], feature_tables: list[int]) -> Any:
+def _make_tbe(configs: Sequence[FixedTable], feature_tables: list[int]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -308,13 +327,13 @@ def _make_tbe(configs: Sequence[Table], feature_tables: list[int]) -> Any:
     )
 
 
-def _initialise(weight: Tensor, table: StoredTable) -> None:
+def _initialise(weight: Tensor, table: FixedTable, seed: int) -> None:
     weight = weight.detach()
     weight.zero_()
-    for start in range(0, table.config.num_rows, _INIT_ROWS):
-        keys = torch.arange(start, min(start + _INIT_ROWS, table.config.num_rows))
-        fresh = initial_rows(table.config.initializer, table.seed, keys.numpy(), table.config.dim)
-        weight[start : start + len(keys), : table.config.dim] = torch.from_numpy(fresh)
+    for start in range(0, table.num_rows, _INIT_ROWS):
+        keys = torch.arange(start, min(start + _INIT_ROWS, table.num_rows))
+        fresh = initial_rows(table.initializer, seed, keys.numpy(), table.dim)
+        weight[start : start + len(keys), : table.dim] = torch.from_numpy(fresh)
 
 
 def _offsets(counts: Tensor) -> Tensor:

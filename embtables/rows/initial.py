@@ -29,13 +29,18 @@ def table_seed(seed: int, table: str) -> int:
     return int.from_bytes(digest, "little")
 
 
+def normal_factor(std: float) -> float:
+    """What the centred sum of four 16-bit uniforms is multiplied by, to have the standard deviation `std`."""
+    return std / _STD
+
+
 def initial_rows(initializer: Initializer, seed: int, keys: npt.NDArray[np.int64], dim: int) -> Rows:
     """Fresh rows of `keys` (n,) int64: (n, dim) float32."""
     if isinstance(initializer, Normal):
         words = row_words(seed, keys, 2 * dim)
         halves = (words & _HALF) + (words >> np.uint32(16))  # (n, 2 * dim), sums of two uniforms
         total = (halves[:, 0::2] + halves[:, 1::2]).astype(np.int32) - np.int32(_MEAN)
-        return total.astype(np.float32) * np.float32(initializer.std / _STD)
+        return total.astype(np.float32) * np.float32(normal_factor(initializer.std))
     if isinstance(initializer, Uniform):
         u = (row_words(seed, keys, dim) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
         return np.float32(initializer.low) + np.float32(initializer.high - initializer.low) * u

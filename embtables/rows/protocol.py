@@ -7,7 +7,7 @@ gradients are kept until `update`, which sums duplicates over all lookups of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -23,6 +23,8 @@ class Ability(Enum):
     ADAM = "adam"
     WEIGHT_DECAY = "weight_decay"
     ANY_DIM = "any_dim"
+    COLLISIONLESS = "collisionless"
+    REFUSES_NON_FINITE = "refuses_non_finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Lookup:
 
     Attributes:
         slots: F slot numbers of the store.
-        keys: (N,) int64, slot after slot, row after row; each in 0..num_rows-1 of its table.
+        keys: (N,) int64, slot after slot, row after row; each in the key range of its table.
         offsets: (F * B + 1,) int64: the keys of slot f and row b are keys[offsets[f * B + b] : offsets[f * B + b + 1]].
         weights: (N,) float32 factors of the rows in the sum, or None for ones.
         num_rows: B.
@@ -52,8 +54,37 @@ class Lookup:
     num_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What a collisionless table knows of its keys: n with a row, m waiting. Unsigned figures lie in int32.
+
+    Attributes:
+        keys: (n,) int64, ascending; those alive at the clock.
+        seen: (n,) int32, the clock when each was last seen.
+        waiting: (m,) int64, ascending.
+        waiting_counts: (m,) int32 occurrences so far.
+        waiting_seen: (m,) int32.
+        now: the table's clock.
+        steps: steps the table has seen.
+        cold_row: the cold row's part of each tensor, (1, D) or (1,).
+    """
+
+    keys: Tensor
+    seen: Tensor
+    waiting: Tensor
+    waiting_counts: Tensor
+    waiting_seen: Tensor
+    now: int
+    steps: int
+    cold_row: dict[str, Tensor]
+
+
 class RowStore(Protocol):
-    """Rows of several tables. Constructed with the stored tables and, for each slot, its table's number."""
+    """Rows of several tables. Constructed with the stored tables and, for each slot, its table's number.
+
+    Lookups with `keep` are training: of a collisionless table they count keys, admit them and mark rows as seen, and
+    fresh rows are made. Lookups without change nothing; keys without a row read the cold row.
+    """
 
     abilities: frozenset[Ability]
 
@@ -63,10 +94,10 @@ class RowStore(Protocol):
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """Keeps the row gradients of a pooled lookup; gradient (B, sum D). Returns d/d weights (N,) if asked."""
 
-    def gather(self, slot: int, keys: Tensor) -> Tensor:
-        """Rows of keys (n,) -> (n, D), copied."""
+    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
+        """Rows of keys (n,) -> (n, D), copied, and a context for `add_row_gradient`."""
 
-    def add_row_gradient(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
+    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
         """Keeps the gradients (n, D) of gathered rows."""
 
     def gradient_norm(self) -> float:
@@ -76,7 +107,18 @@ class RowStore(Protocol):
         """Updates go at the configured learning rates times `factor`. Cheapest when set before the step's lookups."""
 
     def update(self, gradient_scale: float) -> None:
-        """Sums duplicates of the kept gradients times the scale, updates every touched row once, forgets them."""
+        """Sums duplicates of the kept gradients times the scale, updates every touched row once, forgets them.
+
+        A store that can leaves rows whose gradient is not finite as they are, and counts them. Then, and only here,
+        collisionless tables evict what is past its ttl or above their limits.
+        """
+
+    def advance(self, table: int, now: int) -> None:
+        """The clock of the lookups to come, of a collisionless table: 0..2^32-1, never back.
+
+        Raises:
+            StateError: gradients are waiting for `update`.
+        """
 
     def discard(self) -> None:
         """Forgets the kept gradients."""
@@ -85,16 +127,25 @@ class RowStore(Protocol):
         """Names of the table's tensors a row has a part of: `weight` and its optimizer states."""
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
-        """That tensor's part of keys (n,): (n, D), or (n,) for a state of one value a row. A copy."""
+        """That tensor's part of keys (n,): (n, D), or (n,) for a state of one value a row. A copy. Changes nothing."""
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
-        """Sets that tensor's part of keys (n,)."""
+        """Sets that tensor's part of keys (n,). Raises StateError for a key without a row."""
 
     def num_steps(self, table: int) -> int:
         """How many updates touched the table's store (Adam's t)."""
 
     def set_num_steps(self, table: int, steps: int) -> None:
         """Sets it, when a checkpoint is loaded."""
+
+    def key_state(self, table: int) -> KeyState | None:
+        """The keys of a collisionless table, copied; None for a fixed one."""
+
+    def set_key_state(self, table: int, state: KeyState) -> None:
+        """Makes the table hold these keys alone; the parts of their rows are then to be written."""
+
+    def figures(self, table: int) -> Mapping[str, int]:
+        """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """Bytes by tensor name."""

@@ -1,23 +1,28 @@
 """The reference row store: plain torch on the CPU, obviously right; the oracle of every other store.
 
-Tables of one dimension and one optimizer lie in one arena, one after the other, so that a step sorts and sums once an
-arena instead of once a table. The optimizers are those of embtables/schema/tables.py, over touched rows only.
+Fixed tables of one dimension and one optimizer lie in one arena, one after the other, so that a step sorts and sums
+once an arena instead of once a table. A collisionless table has an arena of its own, whose row 0 is the cold row; which
+key has which row is `KeyPolicy`'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from embtables.errors import StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.protocol import Ability, Lookup, StoredTable
-from embtables.schema import Adagrad, Adam, Optimizer, RowwiseAdagrad
+from embtables.rows.key_policy import KeyPolicy
+from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.rows.rules import apply_rule, fresh_state
+from embtables.schema import CollisionlessTable, Optimizer
 
 _INIT_ROWS = 65_536
 
@@ -29,8 +34,18 @@ class _Arena:
     optimizer: Optimizer
     weight: Tensor
     state: dict[str, Tensor]
+    first_row: int = 0  # rows below do not learn
     steps: int = 0
+    refused: int = 0  # rows whose gradient was not finite
     pending: list[SparseGradient] = field(default_factory=list)
+
+    def grow(self, rows: int) -> None:
+        """Room for `rows` rows, at least doubled; the new ones are not initialised."""
+        if rows > len(self.weight):
+            more = max(rows, 2 * len(self.weight)) - len(self.weight)
+            self.weight = torch.cat([self.weight, torch.zeros(more, self.weight.shape[1])])
+            for name, values in fresh_state(self.optimizer, more, self.weight.shape[1]).items():
+                self.state[name] = torch.cat([self.state[name], values])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,48 +58,61 @@ class _Context:
 class _Place:
     arena: int
     base: int  # first row in the arena
-    rows: int
+    rows: int  # of a fixed table
+    policy: KeyPolicy | None  # of a collisionless table, alone in its arena
 
 
 class ReferenceRowStore:
     """Row store in plain torch."""
 
-    abilities = frozenset({Ability.ADAM, Ability.WEIGHT_DECAY, Ability.ANY_DIM})
+    abilities = frozenset(Ability)
 
     def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+        self._tables = tuple(tables)
         self._slot_tables = tuple(slot_tables)
         self._factor = 1.0
         groups: dict[str, list[int]] = {}
         for number, table in enumerate(tables):
-            groups.setdefault(f"{table.config.dim}/{table.config.optimizer!r}", []).append(number)
+            own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
+            groups.setdefault(f"{table.config.dim}/{table.config.optimizer!r}{own}", []).append(number)
         self._places: dict[int, _Place] = {}
         self._arenas: list[_Arena] = []
         for members in groups.values():
-            rows = 0
-            for number in members:
-                size = tables[number].config.num_rows
-                self._places[number] = _Place(len(self._arenas), rows, size)
-                rows += size
-            first = tables[members[0]].config
-            arena = _Arena(
-                first.optimizer, torch.empty(rows, first.dim), _fresh_state(first.optimizer, rows, first.dim)
-            )
-            self._arenas.append(arena)
-            for number in members:
-                _initialise(arena.weight, self._places[number], tables[number])
+            self._make_arena(members)
+
+    def _make_arena(self, members: list[int]) -> None:
+        rows, first_row = 0, 0
+        for number in members:
+            config, seed = self._tables[number].config, self._tables[number].seed
+            if isinstance(config, CollisionlessTable):
+                place = _Place(len(self._arenas), 0, 1, KeyPolicy(config, seed))
+                first_row = 0 if config.cold_row == "trained" else 1
+            else:
+                place = _Place(len(self._arenas), rows, config.num_rows, None)
+            self._places[number] = place
+            rows += place.rows
+        optimizer, dim = self._tables[members[0]].config.optimizer, self._tables[members[0]].config.dim
+        arena = _Arena(optimizer, torch.zeros(rows, dim), fresh_state(optimizer, rows, dim), first_row)
+        self._arenas.append(arena)
+        for number in members:
+            if self._places[number].policy is None:
+                _initialise(arena.weight, self._places[number], self._tables[number])
 
     def _place(self, slot: int) -> _Place:
         return self._places[self._slot_tables[slot]]
 
     def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore. One embedding_bag for each run of neighbouring slots in one arena."""
+        if keep:
+            self._observe([(slot, lookup.keys[start:stop]) for slot, start, stop in _spans(lookup)])
         b = lookup.num_rows
         bags: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
         parts: list[Tensor] = []
         for arena, first, last in self._runs(lookup.slots):
             offsets = lookup.offsets[first * b : last * b + 1]
             start, stop = int(offsets[0]), int(offsets[-1])
-            keys = lookup.keys[start:stop] + self._bases(lookup, first, last)
+            spans = _spans(lookup)[first:last]
+            keys = torch.cat([self._rows(self._slot_tables[s], lookup.keys[i:j]) for s, i, j in spans])
             weights = None if lookup.weights is None else lookup.weights[start:stop]
             bag_offsets = offsets - start
             weight = self._arenas[arena].weight
@@ -109,13 +137,32 @@ class ReferenceRowStore:
                 runs.append((arena, position, position + 1))
         return runs
 
-    def _bases(self, lookup: Lookup, first: int, last: int) -> Tensor:
-        """What turns each key of the slots first..last-1 into a row of their arena."""
-        ends = lookup.offsets[first * lookup.num_rows : last * lookup.num_rows + 1 : max(lookup.num_rows, 1)]
-        bases = torch.tensor([self._place(slot).base for slot in lookup.slots[first:last]])
-        if lookup.num_rows == 0:
-            return torch.zeros(0, dtype=torch.int64)
-        return torch.repeat_interleave(bases, ends.diff())
+    def _rows(self, table: int, keys: Tensor) -> Tensor:
+        """The arena's row of each key."""
+        place = self._places[table]
+        if place.policy is None:
+            return keys + place.base
+        return torch.tensor([place.policy.row(key) for key in keys.tolist()], dtype=torch.int64)
+
+    def _observe(self, parts: Sequence[tuple[int, Tensor]]) -> None:
+        """Counts the keys of a lookup of training, (slot, keys) in order; makes fresh rows."""
+        keys_of: dict[int, list[int]] = {}
+        for slot, keys in parts:
+            if self._place(slot).policy is not None:
+                keys_of.setdefault(self._slot_tables[slot], []).extend(keys.tolist())
+        for table, listed in keys_of.items():
+            policy = self._places[table].policy
+            assert policy is not None
+            for row, key in policy.observe(listed):
+                self._reset(table, row, key)
+
+    def _reset(self, table: int, row: int, key: int) -> None:
+        arena, stored = self._arenas[self._places[table].arena], self._tables[table]
+        arena.grow(row + 1)
+        fresh = initial_rows(stored.config.initializer, stored.seed, np.array([key]), stored.config.dim)
+        arena.weight[row] = torch.from_numpy(fresh[0])
+        for values in arena.state.values():
+            values[row] = 0.0
 
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See RowStore."""
@@ -136,16 +183,19 @@ class ReferenceRowStore:
                 weight_gradients.append((rows * by_bag[bag_of_key]).sum(dim=1))
         return torch.cat(weight_gradients) if of_weights else None
 
-    def gather(self, slot: int, keys: Tensor) -> Tensor:
+    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore."""
-        place = self._place(slot)
-        return self._arenas[place.arena].weight[keys + place.base]
+        if keep:
+            self._observe([(slot, keys)])
+        rows = self._rows(self._slot_tables[slot], keys)
+        return self._arenas[self._place(slot).arena].weight[rows], (slot, rows) if keep else None
 
-    def add_row_gradient(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
+    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
         """See RowStore."""
-        place = self._place(slot)
-        sparse = SparseGradient(keys + place.base, torch.arange(len(keys)), gradient.float(), None)
-        self._arenas[place.arena].pending.append(sparse)
+        assert isinstance(context, tuple)
+        slot, rows = context
+        sparse = SparseGradient(rows, torch.arange(len(rows)), gradient.float(), None)
+        self._arenas[self._place(slot).arena].pending.append(sparse)
 
     def gradient_norm(self) -> float:
         """See RowStore."""
@@ -169,7 +219,18 @@ class ReferenceRowStore:
             arena.steps += 1
             if gradient_scale != 1.0:
                 gradient = gradient * gradient_scale
-            _apply(arena, rows, gradient, arena.optimizer.learning_rate * self._factor)
+            finite = gradient.isfinite().all(dim=1)
+            # A zero cold row does not learn: it is row 0 of its arena.
+            learns = finite if arena.first_row == 0 else finite & (rows >= arena.first_row)
+            rows, gradient = rows[learns], gradient[learns]
+            arena.refused += int((~finite).sum())
+            rate = arena.optimizer.learning_rate * self._factor
+            apply_rule(
+                arena.optimizer, arena.weight, arena.state, rows, gradient, learning_rate=rate, steps=arena.steps
+            )
+        for place in self._places.values():
+            if place.policy is not None:
+                place.policy.end_step()
 
     def discard(self) -> None:
         """See RowStore."""
@@ -186,11 +247,15 @@ class ReferenceRowStore:
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
-        return self._tensor(table, name)[keys + self._places[table].base]
+        return self._tensor(table, name)[self._rows(table, keys)]
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
         """See RowStore."""
-        self._tensor(table, name)[keys + self._places[table].base] = values
+        rows = self._rows(table, keys)
+        if self._places[table].policy is not None and (rows == 0).any():
+            missing = int(keys[int((rows == 0).int().argmax())])
+            raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
+        self._tensor(table, name)[rows] = values
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
@@ -200,11 +265,77 @@ class ReferenceRowStore:
         """See RowStore."""
         self._arenas[self._places[table].arena].steps = steps
 
+    def advance(self, table: int, now: int) -> None:
+        """See RowStore."""
+        if any(arena.pending for arena in self._arenas):
+            raise StateError("row gradients are waiting for their step: advance comes before the step's first lookup")
+        policy = self._places[table].policy
+        if policy is not None:
+            policy.now = max(policy.now, now)
+
+    def key_state(self, table: int) -> KeyState | None:
+        """See RowStore."""
+        policy = self._places[table].policy
+        if policy is None:
+            return None
+        alive = sorted(key for key in policy.entries if policy.alive(key) is not None)
+        rows = [key for key in alive if policy.entries[key].row is not None]
+        waiting = [key for key in alive if policy.entries[key].row is None]
+        return KeyState(
+            torch.tensor(rows, dtype=torch.int64),
+            _as_int32([policy.entries[key].seen for key in rows]),
+            torch.tensor(waiting, dtype=torch.int64),
+            _as_int32([policy.entries[key].count for key in waiting]),
+            _as_int32([policy.entries[key].seen for key in waiting]),
+            policy.now,
+            policy.steps,
+            {name: self._tensor(table, name)[:1].clone() for name in self.state_names(table)},
+        )
+
+    def set_key_state(self, table: int, state: KeyState) -> None:
+        """See RowStore."""
+        policy = self._places[table].policy
+        if policy is None:
+            raise StateError("is a fixed table; the saved one is collisionless", table=self._tables[table].config.name)
+        policy.restore(
+            state.keys.tolist(),
+            _as_uint32(state.seen),
+            state.waiting.tolist(),
+            _as_uint32(state.waiting_counts),
+            _as_uint32(state.waiting_seen),
+            state.now,
+            state.steps,
+        )
+        self._arenas[self._places[table].arena].grow(policy.rows_in_use)
+        for name, values in state.cold_row.items():
+            self._tensor(table, name)[:1] = values
+
+    def figures(self, table: int) -> Mapping[str, int]:
+        """See RowStore. Only what the contract compares."""
+        arena, policy = self._arenas[self._places[table].arena], self._places[table].policy
+        found = {"refused_gradients": arena.refused}
+        return found if policy is None else found | {"now": policy.now, "steps": policy.steps, "rows": policy.num_rows}
+
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
-        rows = self._places[table].rows
+        place = self._places[table]
+        rows = place.rows if place.policy is None else place.policy.rows_in_use
         tensors = {name: self._tensor(table, name) for name in self.state_names(table)}
         return {name: rows * t[:1].numel() * t.element_size() for name, t in tensors.items()}
+
+
+def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:
+    """(slot, first key, end) of every slot of a lookup."""
+    ends = [int(lookup.offsets[position * lookup.num_rows]) for position in range(len(lookup.slots) + 1)]
+    return [(slot, ends[i], ends[i + 1]) for i, slot in enumerate(lookup.slots)]
+
+
+def _as_int32(values: list[int]) -> Tensor:
+    return torch.from_numpy(np.array(values, np.uint32).view(np.int32))
+
+
+def _as_uint32(values: Tensor) -> list[int]:
+    return [int(v) for v in values.to(torch.int32).numpy().view(np.uint32)]
 
 
 def _initialise(weight: Tensor, place: _Place, table: StoredTable) -> None:
@@ -212,42 +343,3 @@ def _initialise(weight: Tensor, place: _Place, table: StoredTable) -> None:
         keys = torch.arange(start, min(start + _INIT_ROWS, place.rows))
         fresh = initial_rows(table.config.initializer, table.seed, keys.numpy(), table.config.dim)
         weight[place.base + start : place.base + start + len(keys)] = torch.from_numpy(fresh)
-
-
-def _fresh_state(optimizer: Optimizer, rows: int, dim: int) -> dict[str, Tensor]:
-    if isinstance(optimizer, Adagrad):
-        return {"sum": torch.zeros(rows, dim)}
-    if isinstance(optimizer, RowwiseAdagrad):
-        return {"sum": torch.zeros(rows)}
-    if isinstance(optimizer, Adam):
-        return {"exp_avg": torch.zeros(rows, dim), "exp_avg_sq": torch.zeros(rows, dim)}
-    return {}
-
-
-def _apply(arena: _Arena, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
-    """One optimizer step over distinct rows (U,) with their gradients (U, D)."""
-    optimizer, state = arena.optimizer, arena.state
-    weight = arena.weight[rows]
-    if optimizer.weight_decay > 0.0:
-        gradient = torch.add(gradient, weight, alpha=optimizer.weight_decay)
-    if isinstance(optimizer, Adagrad):
-        total = state["sum"][rows].addcmul_(gradient, gradient)
-        state["sum"][rows] = total
-        weight.addcdiv_(gradient, total.sqrt_().add_(optimizer.eps), value=-learning_rate)
-    elif isinstance(optimizer, RowwiseAdagrad):
-        total = state["sum"][rows] + gradient.square().mean(dim=1)
-        state["sum"][rows] = total
-        weight.addcdiv_(gradient, total.sqrt_().add_(optimizer.eps).unsqueeze(1), value=-learning_rate)
-    elif isinstance(optimizer, Adam):
-        first = state["exp_avg"][rows].lerp_(gradient, 1.0 - optimizer.beta1)
-        second = (
-            state["exp_avg_sq"][rows].mul_(optimizer.beta2).addcmul_(gradient, gradient, value=1.0 - optimizer.beta2)
-        )
-        state["exp_avg"][rows] = first
-        state["exp_avg_sq"][rows] = second
-        step_size = learning_rate / (1.0 - optimizer.beta1**arena.steps)
-        denominator = second.sqrt_().div_(math.sqrt(1.0 - optimizer.beta2**arena.steps)).add_(optimizer.eps)
-        weight.addcdiv_(first, denominator, value=-step_size)
-    else:
-        weight.add_(gradient, alpha=-learning_rate)
-    arena.weight[rows] = weight

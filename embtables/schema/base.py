@@ -45,12 +45,17 @@ def config_error(error: ValidationError, **path: object) -> ConfigError:
     """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path."""
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+        where = ".".join(str(part) for part in item["loc"] if not _is_tag(str(part)))
         message = item["msg"].removeprefix("Value error, ")
         shown = "" if item["type"] in ("unknown_key", "missing") else f" (received {_short(item['input'])})"
         lines.append(f"{where}: {message}{shown}" if where else f"{message}{shown}")
     text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
     return ConfigError(text, **path)
+
+
+def _is_tag(part: str) -> bool:
+    """Whether part of a path names a branch that pydantic took and not a key of the file."""
+    return part.startswith("function-") or part in ("fixed", "collisionless")
 
 
 def _short(value: object) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from embtables.schema.base import Model, Name
 
@@ -88,8 +88,8 @@ class Uniform(Model):
 Initializer = Annotated[Zeros | Constant | Normal | Uniform, Field(discriminator="kind")]
 
 
-class Table(Model):
-    """A fixed table: `num_rows` rows of `dim` values; a key is the row's index `uint64(h) % num_rows`."""
+class FixedTable(Model):
+    """`num_rows` rows of `dim` values; a key is the row's index `uint64(h) % num_rows`, so ids may share a row."""
 
     kind: Literal["fixed"] = "fixed"
     name: Name
@@ -97,3 +97,68 @@ class Table(Model):
     num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)]
     optimizer: Optimizer
     initializer: Initializer = Normal()
+
+    @property
+    def key_range(self) -> int | None:
+        """Keys are 0..key_range-1; None: any 64-bit integer."""
+        return self.num_rows
+
+
+class MinCount(Model):
+    """A key gets its row at its `count`-th occurrence, counted exactly, repetitions in a batch included."""
+
+    kind: Literal["min_count"] = "min_count"
+    count: Annotated[int, Field(ge=1, le=65_535)]
+    max_waiting: PositiveInt = Field(
+        1_000_000,
+        description="keys that are counted and have no row yet; above it the least recently seen are forgotten",
+    )
+
+
+class Probability(Model):
+    """A key gets its row with this probability, drawn from (seed, key, step) at every step that sees it."""
+
+    kind: Literal["probability"] = "probability"
+    probability: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+Admission = Annotated[MinCount | Probability, Field(discriminator="kind")]
+
+
+class CollisionlessTable(Model):
+    """Every admitted key has a row of its own; the table grows with the keys, and forgets what it no longer sees."""
+
+    kind: Literal["collisionless"] = "collisionless"
+    name: Name
+    dim: Annotated[int, Field(ge=1, le=4096)]
+    optimizer: Optimizer
+    initializer: Initializer = Normal()
+    admission: Admission | None = Field(None, description="by default every key gets its row at first sight")
+    ttl_seconds: Annotated[PositiveInt, Field(lt=2**32 - 1)] | None = Field(
+        None, description="a row not seen for longer, in event time, is evicted; needs one pass in order of time"
+    )
+    max_rows: Annotated[PositiveInt, Field(le=2**30)] | None = Field(
+        None, description="above it the least recently seen rows are evicted"
+    )
+    cold_row: Literal["zeros", "trained"] = Field("zeros", description="what a key without a row reads")
+    max_clock_step_seconds: PositiveInt = Field(
+        86_400, description="the clock moves at most this far with a batch; stray times beyond are counted"
+    )
+
+    @property
+    def key_range(self) -> int | None:
+        """Keys are 0..key_range-1; None: any 64-bit integer."""
+        return None
+
+
+def _kind(value: Any) -> str:
+    """`kind` may be left out: a table with num_rows is fixed."""
+    kind = value.get("kind") if isinstance(value, dict) else value.kind
+    if kind is None:
+        return "fixed" if "num_rows" in value else "collisionless"
+    return str(kind)
+
+
+Table = Annotated[
+    Annotated[FixedTable, Tag("fixed")] | Annotated[CollisionlessTable, Tag("collisionless")], Discriminator(_kind)
+]

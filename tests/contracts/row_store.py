@@ -16,7 +16,7 @@ import torch
 from embtables.errors import ConfigError
 from embtables.rows import Ability, Lookup, RowStore, StoredTable
 from embtables.rows.initial import initial_rows
-from embtables.schema import Adagrad, Adam, Normal, Optimizer, RowwiseAdagrad, Sgd, Table
+from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
 
 OPTIMIZERS: list[Optimizer] = [
     Sgd(learning_rate=0.1),
@@ -32,7 +32,9 @@ SLOTS = (0, 1, 0, 2)  # two features share the first table
 
 def tables(optimizer: Optimizer, dims: Sequence[int] = (8, 8, 4)) -> list[StoredTable]:
     return [
-        StoredTable(Table(name=f"t{i}", dim=d, num_rows=9 + i, optimizer=optimizer, initializer=Normal(std=0.5)), i)
+        StoredTable(
+            FixedTable(name=f"t{i}", dim=d, num_rows=9 + i, optimizer=optimizer, initializer=Normal(std=0.5)), i
+        )
         for i, d in enumerate(dims)
     ]
 
@@ -195,11 +197,12 @@ class RowStoreContract:
         batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
         batch[1] = [[(k, 1.0)] for k in keys]
         out, context = pooled.pooled(lookup(batch, weighted=False), keep=True)
-        assert torch.equal(gathered.gather(1, torch.tensor(keys)), out[:, 8:16])
+        gather, gathered_context = gathered.gather(1, torch.tensor(keys), keep=True)
+        assert torch.equal(gather, out[:, 8:16])
         wide = torch.zeros(len(keys), out.shape[1])
         wide[:, 8:16] = gradient
         pooled.add_gradient(context, wide, of_weights=False)
-        gathered.add_row_gradient(1, torch.tensor(keys), gradient)
+        gathered.add_row_gradient(gathered_context, gradient)
         pooled.update(1.0)
         gathered.update(1.0)
         rows = torch.arange(10)
@@ -272,7 +275,7 @@ class RowStoreContract:
             store.write(2, name, keys, values)
             assert torch.equal(store.read(2, name, keys), values)
             assert not torch.equal(store.read(2, name, torch.tensor([0, 2])), values)
-        assert torch.equal(store.gather(3, keys), torch.full((2, 4), 2.5))
+        assert torch.equal(store.gather(3, keys, keep=False)[0], torch.full((2, 4), 2.5))
 
     def test_dimension_one_and_others(self) -> None:
         dims = (1, 1, 1) if Ability.ANY_DIM not in self.abilities else (1, 3, 7)

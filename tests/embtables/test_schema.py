@@ -150,7 +150,7 @@ def test_json_schema_names_every_key_with_its_kind() -> None:
     exported = json.loads(json_schema(Schema))
     assert exported["additionalProperties"] is False
     assert set(exported["properties"]) == set(Schema.model_fields)
-    assert exported["$defs"]["Table"]["properties"]["optimizer"]["discriminator"]["propertyName"] == "kind"
+    assert exported["$defs"]["FixedTable"]["properties"]["optimizer"]["discriminator"]["propertyName"] == "kind"
 
 
 def test_linear_tables_mirror_the_tables_at_dimension_one() -> None:

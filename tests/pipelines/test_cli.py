@@ -60,7 +60,14 @@ def test_train_evaluate_predict_resume(config_file: Path, log_dir: Path, tmp_pat
         (("train", "CONFIG", "--set", "data.path=nowhere"), 1, "nowhere: does not exist"),
         (("train", "CONFIG", "--set", "features.user.column=usr"), 1, "column usr: is missing"),
         (
-            ("train", "CONFIG", "--set", "tables.item.optimizer.weight_decay=0.1"),
+            (
+                "train",
+                "CONFIG",
+                "--set",
+                "tables.item.optimizer.weight_decay=0.1",
+                "--set",
+                "train.row_store=fbgemm",
+            ),
             2,
             "table item: fbgemm ignores weight_decay",
         ),
@@ -93,7 +100,7 @@ def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
     checked = run("schema", "check", config_file, "--json")
     assert checked.returncode == 0, checked.stderr
     report = json.loads(checked.stdout)
-    assert report["tables"] == {"user": {"rows": 64, "dim": 8}, "item": {"rows": 64, "dim": 8}}
+    assert report["tables"] == {name: {"kind": "fixed", "rows": 64, "dim": 8} for name in ("user", "item")}
     assert report["log_rows"] == 1800
     exported = json.loads(run("schema", "export").stdout)
     assert set(exported["properties"]) == set(RunConfig.model_fields)

@@ -42,7 +42,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("kind", ["lr", "fm", "deepfm", "dcnv2"])
-@pytest.mark.parametrize("row_store", ["fbgemm", "reference"])
+@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference"])
 def test_every_model_learns_on_every_row_store(make_config: Make, kind: str, row_store: str) -> None:
     model = {"kind": kind} if kind in ("lr", "fm") else {"kind": kind, "hidden_sizes": [16]}
     config = make_config(**{"model": model, "train.row_store": row_store, "train.epochs": 6})
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(make_config: Mak
 
 
 @pytest.mark.parametrize("stop_at", [3, 11, 14])
-@pytest.mark.parametrize("row_store", ["fbgemm", "reference"])
+@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference"])
 def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, stop_at: int, row_store: str
 ) -> None:

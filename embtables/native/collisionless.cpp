@@ -1,0 +1,223 @@
+#include "collisionless.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace embtables {
+namespace {
+
+constexpr std::size_t kSweepBuckets = 4096;  // a step: half a megabyte of the map
+constexpr std::size_t kAhead = 16;
+constexpr std::uint64_t kMostRows = std::uint64_t{1} << 30;
+
+}  // namespace
+
+Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_(rows), map_(policy.seed) {
+    if (policy.max_rows > kMostRows) throw std::length_error("max_rows may be at most 2^30");
+    rows_.reserve(1);  // the cold row: zeros until it learns
+}
+
+FindPart Collisionless::find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const {
+    return {map_.view(), keys, n, now_, policy_.ttl_seconds, train ? kMissed : 0, train, rows};
+}
+
+// In the order of the batch. Every occurrence is counted before any is looked up.
+void Collisionless::admit(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, std::vector<FreshRow>& fresh) {
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
+        rows[i] = admit_one(keys[i], map_.mixed(keys[i]), fresh);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+        if (rows[i] != 0) continue;
+        const KeyMap::Entry entry = map_.find(map_.mixed(keys[i]));
+        if (entry.value != nullptr && *entry.value < kWaiting)
+            rows[i] = *entry.value;
+        else
+            ++counts_.cold_reads;
+    }
+    rows_.reserve(next_row_);
+}
+
+// Counts one occurrence of a key that the first search missed; its row, or 0.
+std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh) {
+    const KeyMap::Entry entry = map_.find(h);
+    std::uint32_t count = 1, row = 0;
+    if (entry.value != nullptr) {
+        const bool has_row = *entry.value < kWaiting;
+        if (dead(*entry.seen)) {
+            ++(has_row ? counts_.expired : counts_.waiting_expired);
+            if (has_row) row = *entry.value;  // unseen for the whole ttl, so no gradient can be on its way to it
+        } else if (has_row) {
+            return *entry.value;  // admitted by an earlier occurrence in this lookup
+        } else {
+            count = std::min<std::uint32_t>((*entry.value & ~kWaiting) + 1, 0xFFFF);
+        }
+    }
+    const bool wanted = wants_row(h, count), fits = policy_.max_rows == 0 || admitted_in_step_ < policy_.max_rows;
+    if (wanted && !fits) ++counts_.surplus;
+    if (wanted && fits) {
+        const bool was_waiting = entry.value != nullptr && row == 0;
+        num_rows_ += row == 0;
+        num_waiting_ -= was_waiting;
+        ++counts_.admitted;
+        ++admitted_in_step_;
+        if (row == 0) row = take_row();
+        fresh.push_back({row, key});
+        if (entry.value == nullptr) {
+            map_.insert(h, row, now_);
+        } else {
+            *entry.value = row;
+            *entry.seen = now_;
+        }
+        return row;
+    }
+    if (row != 0) {
+        --num_rows_;
+        free_rows_.push_back(row);
+    }
+    if (policy_.min_count <= 1) {
+        if (entry.value != nullptr) {
+            num_waiting_ -= row == 0;
+            map_.remove(h);
+        }
+        return 0;
+    }
+    num_waiting_ += entry.value == nullptr || row != 0;
+    if (entry.value == nullptr) {
+        map_.insert(h, kWaiting | count, now_);
+    } else {
+        *entry.value = kWaiting | count;
+        *entry.seen = now_;
+    }
+    return 0;
+}
+
+bool Collisionless::wants_row(std::uint64_t h, std::uint32_t count) const {
+    if (count < policy_.min_count) return false;
+    if (policy_.probability >= 1.0) return true;
+    // The top 53 bits as a fraction: one draw for each (seed, key, step).
+    const std::uint64_t drawn = mix(h ^ mix(policy_.seed + steps_ * kGoldenGamma));
+    return static_cast<double>(drawn >> 11) * 0x1p-53 < policy_.probability;
+}
+
+std::uint32_t Collisionless::take_row() {
+    if (!free_rows_.empty()) {
+        const std::uint32_t row = free_rows_.back();
+        free_rows_.pop_back();
+        return row;
+    }
+    if (next_row_ >= kWaiting - 1) throw std::length_error("a table holds at most 2^31 rows");
+    return next_row_++;
+}
+
+// Takes an entry out of the map; a row becomes free.
+void Collisionless::drop(std::uint64_t h, std::uint32_t value) {
+    map_.remove(h);
+    if (value < kWaiting) {
+        --num_rows_;
+        free_rows_.push_back(value);
+    } else {
+        --num_waiting_;
+    }
+}
+
+void Collisionless::end_step() {
+    ++steps_;
+    admitted_in_step_ = 0;
+    if (policy_.ttl_seconds != kForever) sweep();
+    if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) crowd_out(false, policy_.max_rows);
+    if (num_waiting_ > policy_.max_waiting) crowd_out(true, policy_.max_waiting);
+}
+
+void Collisionless::sweep() {
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> found;
+    map_.each(sweep_shard_, sweep_bucket_, sweep_bucket_ + kSweepBuckets,
+              [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+                  if (dead(seen)) found.emplace_back(h, value);
+              });
+    for (const auto& [h, value] : found) {
+        ++(value < kWaiting ? counts_.expired : counts_.waiting_expired);
+        drop(h, value);
+    }
+    sweep_bucket_ += kSweepBuckets;
+    if (sweep_bucket_ >= map_.num_buckets(sweep_shard_)) {
+        sweep_bucket_ = 0;
+        sweep_shard_ = (sweep_shard_ + 1) % KeyMap::kShards;
+    }
+}
+
+// Drops what is past its ttl; if more than `most` are left, the least recently seen (ties: smaller mix first), down to a
+// thirty-second below, so that the next steps need not.
+void Collisionless::crowd_out(bool waiting, std::uint64_t most) {
+    struct Candidate {
+        std::uint32_t seen;
+        std::uint64_t h;
+        std::uint32_t value;
+        bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
+    };
+    std::vector<Candidate> alive, expired;
+    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
+        map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+            if ((value >= kWaiting) == waiting) (dead(seen) ? expired : alive).push_back({seen, h, value});
+        });
+    for (const Candidate& c : expired) {
+        ++(waiting ? counts_.waiting_expired : counts_.expired);
+        drop(c.h, c.value);
+    }
+    if (alive.size() <= most) return;
+    const auto surplus = static_cast<std::ptrdiff_t>(alive.size() - (most - most / 32));
+    std::nth_element(alive.begin(), alive.begin() + (surplus - 1), alive.end());
+    for (std::ptrdiff_t i = 0; i < surplus; ++i) {
+        ++(waiting ? counts_.waiting_crowded_out : counts_.crowded_out);
+        drop(alive[i].h, alive[i].value);
+    }
+}
+
+bool Collisionless::remove(std::int64_t key) {
+    const std::uint64_t h = map_.mixed(key);
+    const KeyMap::Entry entry = map_.find(h);
+    if (entry.value == nullptr) return false;
+    counts_.deleted += *entry.value < kWaiting;
+    drop(h, *entry.value);
+    return true;
+}
+
+KeyList Collisionless::list(bool waiting) const {
+    std::vector<std::pair<std::int64_t, std::pair<std::uint32_t, std::uint32_t>>> found;
+    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
+        map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+            if ((value >= kWaiting) == waiting && !dead(seen)) found.push_back({map_.key_of(h), {value, seen}});
+        });
+    std::sort(found.begin(), found.end());
+    KeyList list;
+    for (const auto& [key, entry] : found) {
+        list.keys.push_back(key);
+        list.values.push_back(entry.first & ~kWaiting);
+        list.seen.push_back(entry.second);
+    }
+    return list;
+}
+
+void Collisionless::restore(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
+                            const std::int64_t* waiting, const std::uint32_t* waiting_counts,
+                            const std::uint32_t* waiting_seen, std::size_t num_waiting, std::uint32_t now,
+                            std::uint64_t steps) {
+    if (map_.size() != 0) throw std::invalid_argument("the table is not empty");
+    if (n >= kMostRows) throw std::length_error("a table holds at most 2^30 rows");
+    const auto add = [this](std::int64_t key, std::uint32_t value, std::uint32_t when) {
+        const std::uint64_t h = map_.mixed(key);
+        if (map_.find(h).value != nullptr) throw std::invalid_argument("a key comes twice");
+        map_.insert(h, value, when);
+    };
+    for (std::size_t i = 0; i < n; ++i) add(keys[i], static_cast<std::uint32_t>(i + 1), seen[i]);
+    for (std::size_t i = 0; i < num_waiting; ++i)
+        add(waiting[i], kWaiting | std::min<std::uint32_t>(waiting_counts[i], 0xFFFF), waiting_seen[i]);
+    num_rows_ = n;
+    num_waiting_ = num_waiting;
+    next_row_ = static_cast<std::uint32_t>(n + 1);
+    now_ = now;
+    steps_ = steps;
+    rows_.reserve(next_row_);
+}
+
+}  // namespace embtables

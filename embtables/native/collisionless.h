@@ -1,0 +1,106 @@
+// A collisionless table: which key has a row, which waits for one, and which has lost it (docs/tables.md).
+//
+//   lookup in training: count every missed occurrence -> admit -> look up -> fresh rows are initialised
+//   advance: the clock of the lookups to come          end_step: sweep a little, evict what is too much
+//
+// Row 0 is the cold row. All decisions depend on keys, counts and times alone, never on row numbers or on how far the
+// sweep has come, so a restored table goes on like the one that was saved.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "key_map.h"
+#include "table_rows.h"
+
+namespace embtables {
+
+inline constexpr std::uint32_t kForever = 0xFFFFFFFFu;
+
+struct Policy {
+    std::uint64_t seed;
+    std::uint32_t min_count;     // a key gets its row at this occurrence; 1: at once
+    double probability;          // or: with this probability, anew at every step that sees it; 1: always
+    std::uint64_t max_waiting;   // keys that are counted and have no row
+    std::uint32_t ttl_seconds;   // kForever: rows do not expire
+    std::uint64_t max_rows;      // 0: no limit
+};
+
+struct KeyCounts {
+    std::uint64_t admitted = 0;
+    std::uint64_t expired = 0, crowded_out = 0, deleted = 0;  // rows lost: past their ttl; above max_rows; by request
+    std::uint64_t waiting_expired = 0, waiting_crowded_out = 0;
+    std::uint64_t cold_reads = 0;   // occurrences in training that read the cold row
+    std::uint64_t surplus = 0;      // occurrences of keys that no row was left for within one step
+};
+
+// What a table holds of its keys: those with a row, or those waiting (values are counts).
+struct KeyList {
+    std::vector<std::int64_t> keys;
+    std::vector<std::uint32_t> values, seen;
+};
+
+struct FreshRow {
+    std::uint32_t row;
+    std::int64_t key;
+};
+
+class Collisionless {
+public:
+    // Throws std::length_error where max_rows is beyond 2^30.
+    Collisionless(const Policy& policy, TableRows& rows);
+
+    // What finds the rows of keys[0..n). Where `train` is false, keys without a row read row 0; else they are kMissed,
+    // and `admit` comes next.
+    FindPart find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const;
+
+    // Counts occurrences keys[0..n) that were missed, admits, and says their rows. The rows of `fresh` are to be reset.
+    void admit(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, std::vector<FreshRow>& fresh);
+
+    // The clock of the lookups that follow, in seconds; never back.
+    void advance(std::uint32_t now) { now_ = now > now_ ? now : now_; }
+
+    // After the update of a step: expiry (a bounded piece of the sweep) and the limits on rows and waiting keys.
+    void end_step();
+
+    bool remove(std::int64_t key);
+
+    std::uint32_t now() const { return now_; }
+    std::uint64_t num_rows() const { return num_rows_; }
+    std::uint64_t num_waiting() const { return num_waiting_; }
+    const KeyCounts& counts() const { return counts_; }
+    void set_counts(const KeyCounts& counts) { counts_ = counts; }
+    std::uint64_t steps() const { return steps_; }
+    std::size_t map_bytes() const { return map_.bytes(); }
+    std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
+
+    // Keys that are alive at the clock, sorted.
+    KeyList list(bool waiting) const;
+
+    // Puts the keys of a saved table into an empty one: key i gets row i + 1. Throws std::invalid_argument where a key
+    // comes twice or the table is not empty.
+    void restore(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, const std::int64_t* waiting,
+                 const std::uint32_t* waiting_counts, const std::uint32_t* waiting_seen, std::size_t num_waiting,
+                 std::uint32_t now, std::uint64_t steps);
+
+private:
+    bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
+    std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
+    bool wants_row(std::uint64_t h, std::uint32_t count) const;
+    std::uint32_t take_row();
+    void drop(std::uint64_t h, std::uint32_t value);
+    void sweep();
+    void crowd_out(bool waiting, std::uint64_t most);
+
+    Policy policy_;
+    TableRows& rows_;
+    KeyMap map_;
+    KeyCounts counts_;
+    std::uint32_t now_ = 0;
+    std::uint64_t steps_ = 0, num_rows_ = 0, num_waiting_ = 0, admitted_in_step_ = 0;
+    std::uint32_t next_row_ = 1;
+    std::vector<std::uint32_t> free_rows_;
+    std::size_t sweep_shard_ = 0, sweep_bucket_ = 0;
+};
+
+}  // namespace embtables

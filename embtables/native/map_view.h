@@ -1,0 +1,64 @@
+// A KeyMap as the kernels see it. Everything inline here is inlined by force: the linker may not pick one instruction
+// set's copy of a function for all.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "mix.h"
+
+namespace embtables {
+
+inline constexpr int kBucketEntries = 8;
+inline constexpr std::uint32_t kWaiting = 0x80000000u;  // in a value: not a row, but a count of a waiting key
+inline constexpr std::uint32_t kMissed = 0xFFFFFFFFu;
+
+struct alignas(64) Bucket {
+    std::uint64_t keys[kBucketEntries];  // mixed; 0: empty
+    std::uint32_t values[kBucketEntries];
+    std::uint32_t seen[kBucketEntries];
+};
+static_assert(sizeof(Bucket) == 128);
+
+struct ShardView {
+    Bucket* buckets;
+    std::uint64_t num_buckets;
+};
+
+// What a lookup needs, for the kernels.
+struct MapView {
+    static constexpr int kShardBits = 6;
+    const ShardView* shards;
+    Bucket* zero;  // its first entry belongs to the key whose mix is zero; values[1] != 0: it is there
+    std::uint64_t offset;
+
+    [[gnu::always_inline]] std::uint64_t mixed(std::int64_t key) const { return mix(static_cast<std::uint64_t>(key) + offset); }
+    [[gnu::always_inline]] static std::size_t shard_of(std::uint64_t h) { return (h >> 32) & ((1u << kShardBits) - 1); }
+    [[gnu::always_inline]] static std::uint64_t home(std::uint64_t h, std::uint64_t num_buckets) {
+        return ((h & 0xFFFFFFFFu) * num_buckets) >> 32;
+    }
+};
+
+// Looks up keys[0..n): rows[i] is the row of a key that has one and was seen at most `ttl` before `now`, else `missed`.
+// `touch`: rows found are marked as seen now. Returns how many were missed.
+struct FindPart {
+    MapView map;
+    const std::int64_t* keys;
+    std::size_t n;
+    std::uint32_t now, ttl, missed;
+    bool touch;
+    std::uint32_t* rows;
+};
+using FindRows = std::size_t (*)(const FindPart&);
+
+namespace scalar {
+std::size_t find_rows(const FindPart&);
+}
+namespace avx2 {
+std::size_t find_rows(const FindPart&);
+}
+namespace avx512 {
+std::size_t find_rows(const FindPart&);
+}
+
+}  // namespace embtables

@@ -1,0 +1,206 @@
+#include "store.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "parallel.h"
+
+namespace embtables {
+namespace {
+
+constexpr std::int64_t kChunkKeys = 4096, kChunkBags = 256;
+constexpr std::size_t kChunkRows = 512;
+
+// Cuts begin..end into pieces of at most `size`.
+template <typename F>
+void each_piece(std::int64_t begin, std::int64_t end, std::int64_t size, F&& f) {
+    for (std::int64_t at = begin; at < end; at += size) f(at, std::min(end, at + size));
+}
+
+}  // namespace
+
+Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const std::vector<int>& slot_tables,
+             int threads)
+    : kernels_(kernels), slot_tables_(slot_tables) {
+    for (const TableSpec& spec : specs) {
+        tables_.push_back({spec, std::make_unique<TableRows>(spec.config), nullptr});
+        Table& table = tables_.back();
+        if (spec.policy) {
+            table.keys = std::make_unique<Collisionless>(*spec.policy, *table.rows);
+            continue;
+        }
+        table.rows->reserve(spec.num_rows);
+        parallel_for((spec.num_rows + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
+            const std::uint64_t end = std::min<std::uint64_t>(spec.num_rows, (c + 1) * kChunkRows);
+            for (std::uint64_t row = c * kChunkRows; row < end; ++row)
+                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row));
+        });
+    }
+}
+
+std::uint64_t Store::num_rows(int table) const {
+    const Table& t = tables_.at(static_cast<std::size_t>(table));
+    return t.keys ? t.keys->rows_in_use() : t.spec.num_rows;
+}
+
+void Store::clear(int table) {
+    Table& t = tables_.at(static_cast<std::size_t>(table));
+    t.rows = std::make_unique<TableRows>(t.spec.config);
+    t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
+}
+
+void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
+                    std::uint32_t* rows) {
+    std::vector<Span> fixed, collisionless;
+    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
+        const auto table = static_cast<std::size_t>(table_of(lookup.slots[s]));
+        const std::int64_t begin = lookup.offsets[s * lookup.num_bags], end = lookup.offsets[(s + 1) * lookup.num_bags];
+        if (tables_[table].keys)
+            collisionless.push_back({table, begin, end});
+        else
+            each_piece(begin, end, kChunkKeys, [&](std::int64_t a, std::int64_t b) { fixed.push_back({table, a, b}); });
+    }
+    parallel_for(fixed.size(), threads, [&](std::size_t i) { resolve_fixed(fixed[i], keys, rows); });
+    if (!collisionless.empty()) resolve_collisionless(collisionless, keys, train, threads, rows);
+}
+
+void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads, std::uint32_t* rows) const {
+    const auto t = static_cast<std::size_t>(table);
+    std::vector<Span> pieces;
+    each_piece(0, static_cast<std::int64_t>(n), kChunkKeys,
+               [&](std::int64_t a, std::int64_t b) { pieces.push_back({t, a, b}); });
+    const Collisionless* const collisionless = tables_.at(t).keys.get();
+    parallel_for(pieces.size(), threads, [&](std::size_t p) {
+        const Span& piece = pieces[p];
+        if (collisionless == nullptr)
+            resolve_fixed(piece, keys, rows);
+        else
+            kernels_.find(collisionless->find_part(keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin),
+                                                   false, rows + piece.begin));
+    });
+}
+
+void Store::resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const {
+    const std::uint64_t limit = tables_[span.table].spec.num_rows;
+    bool outside = false;
+    for (std::int64_t i = span.begin; i < span.end; ++i) {
+        rows[i] = static_cast<std::uint32_t>(keys[i]);
+        outside |= static_cast<std::uint64_t>(keys[i]) >= limit;
+    }
+    if (!outside) return;
+    for (std::int64_t i = span.begin;; ++i)
+        if (static_cast<std::uint64_t>(keys[i]) >= limit)
+            throw std::out_of_range("key " + std::to_string(keys[i]) + " is outside 0.." + std::to_string(limit - 1));
+}
+
+void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, bool train, int threads,
+                                  std::uint32_t* rows) {
+    std::vector<Span> pieces;
+    for (const Span& span : spans)
+        each_piece(span.begin, span.end, kChunkKeys,
+                   [&](std::int64_t a, std::int64_t b) { pieces.push_back({span.table, a, b}); });
+    std::vector<std::size_t> missed(pieces.size());
+    parallel_for(pieces.size(), threads, [&](std::size_t p) {
+        const Span& piece = pieces[p];
+        missed[p] = kernels_.find(tables_[piece.table].keys->find_part(
+            keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin), train, rows + piece.begin));
+    });
+    if (!train) return;
+    // A key is counted over all features of the lookup before any of them reads it: a table's misses are admitted by one
+    // thread, in the order of the lookup.
+    std::vector<std::vector<FreshRow>> fresh(tables_.size());
+    parallel_for(tables_.size(), threads, [&](std::size_t t) {
+        std::vector<std::int64_t> table_keys;
+        std::vector<std::uint32_t> table_rows;
+        std::vector<std::int64_t> places;
+        for (std::size_t p = 0; p < pieces.size(); ++p)
+            for (std::int64_t i = pieces[p].begin; pieces[p].table == t && missed[p] != 0 && i < pieces[p].end; ++i)
+                if (rows[i] == kMissed) places.push_back(i);
+        if (places.empty()) return;
+        for (const std::int64_t i : places) table_keys.push_back(keys[i]);
+        table_rows.resize(places.size());
+        tables_[t].keys->admit(table_keys.data(), table_keys.size(), table_rows.data(), fresh[t]);
+        for (std::size_t i = 0; i < places.size(); ++i) rows[places[i]] = table_rows[i];
+    });
+    std::vector<Span> resets;
+    for (std::size_t t = 0; t < fresh.size(); ++t)
+        each_piece(0, static_cast<std::int64_t>(fresh[t].size()), kChunkRows,
+                   [&](std::int64_t a, std::int64_t b) { resets.push_back({t, a, b}); });
+    parallel_for(resets.size(), threads, [&](std::size_t r) {
+        const Span& span = resets[r];
+        for (std::int64_t i = span.begin; i < span.end; ++i)
+            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key);
+    });
+}
+
+std::vector<int> Store::columns(const LookupView& lookup) const {
+    std::vector<int> found{0};
+    for (std::size_t s = 0; s < lookup.num_slots; ++s)
+        found.push_back(found.back() + tables_[table_of(lookup.slots[s])].spec.config.dim);
+    return found;
+}
+
+std::size_t Store::width(const LookupView& lookup) const { return static_cast<std::size_t>(columns(lookup).back()); }
+
+void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int threads, float* out) const {
+    const std::vector<int> column = columns(lookup);
+    std::vector<PooledPart> parts;
+    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
+        const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
+        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
+        each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
+            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
+                             out + column[s], column.back()});
+        });
+    }
+    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->pooled(parts[p]); });
+}
+
+void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads,
+                 float* out) const {
+    const std::vector<int> column = columns(lookup);
+    std::vector<DotPart> parts;
+    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
+        const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
+        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
+        each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
+            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
+                             gradient + column[s], column.back(), out});
+        });
+    }
+    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->dots(parts[p]); });
+}
+
+void Store::gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const {
+    const TableRows& table = *tables_[table_of(slot)].rows;
+    std::vector<GatherPart> parts;
+    each_piece(0, static_cast<std::int64_t>(n), kChunkKeys, [&](std::int64_t a, std::int64_t b) {
+        parts.push_back({table.weight(), table.config().dim, table.stride(), rows, a, b, out});
+    });
+    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->gather(parts[p]); });
+}
+
+std::vector<KeptTable> Store::by_table(const std::vector<KeptLookup>& kept) const {
+    std::vector<KeptTable> found;
+    for (const Table& table : tables_)
+        found.push_back({table.rows.get(), table.keys && !table.spec.cold_row_learns ? 1u : 0u, {}});
+    for (const KeptLookup& k : kept) {
+        const std::vector<int> column = columns(k.lookup);
+        for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
+            found[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
+                                                                k.lookup.weights, k.lookup.num_bags,
+                                                                k.gradient + column[s], column.back()});
+    }
+    return found;
+}
+
+double Store::gradient_norm(const std::vector<KeptLookup>& kept, int threads) {
+    return Step(*kernels_.rows, threads, by_table(kept), space_).norm();
+}
+
+std::vector<UpdateCounts> Store::update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads) {
+    return Step(*kernels_.rows, threads, by_table(kept), space_).update(factor, scale, cut_);
+}
+
+}  // namespace embtables

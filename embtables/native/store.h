@@ -1,0 +1,94 @@
+// The tables of one model and their lookups: what bindings.cpp shows to Python.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "collisionless.h"
+#include "row_kernels.h"
+#include "step.h"
+#include "table_rows.h"
+
+namespace embtables {
+
+struct Kernels {
+    const RowKernels* rows;
+    FindRows find;
+};
+
+struct TableSpec {
+    TableConfig config;
+    std::uint64_t num_rows;        // of a fixed table
+    std::optional<Policy> policy;  // of a collisionless one
+    bool cold_row_learns;
+};
+
+// Keys of F slots for B bags each, as embtables/rows/protocol.py has them.
+struct LookupView {
+    const std::int32_t* slots;
+    std::size_t num_slots;
+    const std::int64_t* offsets;  // F * B + 1
+    const float* weights;         // or null
+    std::int64_t num_bags;
+};
+
+struct KeptLookup {
+    LookupView lookup;
+    const std::uint32_t* rows;
+    const float* gradient;  // (B, sum of the slots' dims)
+};
+
+class Store {
+public:
+    Store(const Kernels& kernels, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables, int threads);
+
+    // The row of every key. Throws std::out_of_range for a key outside a fixed table.
+    void resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads, std::uint32_t* rows);
+
+    // The same for keys of one table, changing nothing.
+    void find(int table, const std::int64_t* keys, std::size_t n, int threads, std::uint32_t* rows) const;
+
+    void pooled(const LookupView& lookup, const std::uint32_t* rows, int threads, float* out) const;
+    void dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads, float* out) const;
+    void gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const;
+
+    double gradient_norm(const std::vector<KeptLookup>& kept, int threads);
+    std::vector<UpdateCounts> update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads);
+
+    std::size_t width(const LookupView& lookup) const;  // floats of one bag's output
+    int table_of(int slot) const { return slot_tables_.at(static_cast<std::size_t>(slot)); }
+    std::size_t num_tables() const { return tables_.size(); }
+
+    TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
+    Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
+    std::uint64_t num_rows(int table) const;  // addressable: of a fixed table all, else the rows ever taken
+    // Empties a collisionless table, as it was made.
+    void clear(int table);
+
+private:
+    struct Table {
+        TableSpec spec;
+        std::unique_ptr<TableRows> rows;
+        std::unique_ptr<Collisionless> keys;
+    };
+    struct Span {  // keys begin..end-1 of a lookup, in one table
+        std::size_t table;
+        std::int64_t begin, end;
+    };
+
+    std::vector<KeptTable> by_table(const std::vector<KeptLookup>& kept) const;
+    std::vector<int> columns(const LookupView& lookup) const;
+    void resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const;
+    void resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, bool train, int threads,
+                               std::uint32_t* rows);
+
+    Kernels kernels_;
+    std::vector<Table> tables_;
+    std::vector<int> slot_tables_;
+    Workspace space_;
+    std::uint32_t cut_ = 1;
+};
+
+}  // namespace embtables

@@ -1,0 +1,288 @@
+// The nanobind edge of Store: checks sizes, drops the GIL, calls plain C++.
+#include "store_bindings.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <stdexcept>
+
+#include "isa.h"
+#include "store.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace embtables {
+namespace {
+
+template <typename T>
+using In = nb::ndarray<nb::numpy, const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Out = nb::ndarray<nb::numpy, T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<nb::numpy, const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+using Weights = std::optional<In<float>>;
+// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
+using Kept = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
+
+Kernels kernels_of(Isa isa) {
+    switch (isa) {
+#if defined(__x86_64__)
+        case Isa::avx2: return {&avx2::row_kernels, avx2::find_rows};
+        case Isa::avx512: return {&avx512::row_kernels, avx512::find_rows};
+#endif
+        default: return {&scalar::row_kernels, scalar::find_rows};
+    }
+}
+
+void need(bool right, const char* what) {
+    if (!right) throw std::invalid_argument(what);
+}
+
+LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
+                   const Weights& weights, std::int64_t bags, std::size_t keys) {
+    need(bags >= 0 && offsets.size() == slots.size() * static_cast<std::size_t>(bags) + 1,
+         "F slots of B bags need F * B + 1 offsets");
+    need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys),
+         "offsets must begin at 0 and end at the number of keys");
+    need(!weights || weights->size() == keys, "as many weights as keys are needed");
+    for (std::size_t i = 0; i < slots.size(); ++i) store.table_of(slots.data()[i]);
+    return {slots.data(), slots.size(), offsets.data(), weights ? weights->data() : nullptr, bags};
+}
+
+std::vector<KeptLookup> views_of(const Store& store, const std::vector<Kept>& kept) {
+    std::vector<KeptLookup> found;
+    for (const auto& [slots, rows, offsets, weights, bags, gradient] : kept) {
+        const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
+        need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view),
+             "the gradient must be (bags, sum of the slots' dims)");
+        found.push_back({view, rows.data(), gradient.data()});
+    }
+    return found;
+}
+
+void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags,
+             bool train, int threads, Out<std::uint32_t> rows) {
+    need(rows.size() == keys.size(), "as many rows as keys are needed");
+    const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, keys.size());
+    nb::gil_scoped_release released;
+    for (std::size_t i = 1; i < offsets.size(); ++i)
+        need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
+    store.resolve(view, keys.data(), train, threads, rows.data());
+}
+
+void pooled(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
+            Weights weights, std::int64_t bags, int threads, OutMatrix out) {
+    const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
+    need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
+         "out must be (bags, sum of the slots' dims)");
+    nb::gil_scoped_release released;
+    store.pooled(view, rows.data(), threads, out.data());
+}
+
+void dots(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
+          std::int64_t bags, Matrix gradient, int threads, Out<float> out) {
+    const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, rows.size());
+    need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view) &&
+             out.size() == rows.size(),
+         "the gradient must be (bags, sum of the slots' dims), out as long as rows");
+    nb::gil_scoped_release released;
+    store.dots(view, rows.data(), gradient.data(), threads, out.data());
+}
+
+void gather(Store& store, int slot, In<std::uint32_t> rows, int threads, OutMatrix out) {
+    const auto dim = static_cast<std::size_t>(store.rows(store.table_of(slot)).config().dim);
+    need(out.shape(0) == rows.size() && out.shape(1) == dim, "out must be (rows, dim)");
+    nb::gil_scoped_release released;
+    store.gather(slot, rows.data(), rows.size(), threads, out.data());
+}
+
+double gradient_norm(Store& store, const std::vector<Kept>& kept, int threads) {
+    const std::vector<KeptLookup> views = views_of(store, kept);
+    nb::gil_scoped_release released;
+    return store.gradient_norm(views, threads);
+}
+
+std::vector<std::tuple<std::uint64_t, std::uint64_t>> update(Store& store, const std::vector<Kept>& kept, double factor,
+                                                             float scale, int threads) {
+    const std::vector<KeptLookup> views = views_of(store, kept);
+    std::vector<UpdateCounts> counts;
+    {
+        nb::gil_scoped_release released;
+        counts = store.update(views, factor, scale, threads);
+    }
+    std::vector<std::tuple<std::uint64_t, std::uint64_t>> found;
+    for (const UpdateCounts& c : counts) found.emplace_back(c.rows, c.refused);
+    return found;
+}
+
+// The tensors a row has a part of: 0 weight, 1 and 2 optimizer state of D values, 3 the one value of rowwise Adagrad.
+enum Part { kWeight = 0, kState1 = 1, kState2 = 2, kRowSum = 3 };
+
+template <typename F>
+void each_row(Store& store, int table, int part, const In<std::uint32_t>& rows, std::size_t size, F&& f) {
+    TableRows& t = store.rows(table);
+    const auto dim = static_cast<std::size_t>(part == kRowSum ? 1 : t.config().dim);
+    need(part == kWeight || (part == kRowSum ? t.config().rule == Rule::rowwise_adagrad
+                                             : part > 0 && part <= t.num_states()),
+         "the table has no such part");
+    need(size == rows.size() * dim, "values must be (rows, values a row)");
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+    nb::gil_scoped_release released;
+    float* const base = part == kWeight ? t.weight() : part == kRowSum ? nullptr : t.state(part - 1);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const std::size_t row = rows.data()[i];
+        f(base == nullptr ? &t.meta()[row].sum : base + row * t.stride(), i * dim, dim * sizeof(float));
+    }
+}
+
+void read(Store& store, int table, int part, In<std::uint32_t> rows, Out<float> out) {
+    each_row(store, table, part, rows, out.size(),
+             [&](const float* row, std::size_t at, std::size_t bytes) { std::memcpy(out.data() + at, row, bytes); });
+}
+
+void write(Store& store, int table, int part, In<std::uint32_t> rows, In<float> values) {
+    each_row(store, table, part, rows, values.size(),
+             [&](float* row, std::size_t at, std::size_t bytes) { std::memcpy(row, values.data() + at, bytes); });
+}
+
+// Rows of keys for reading: those of a collisionless table that have none read row 0.
+void find(Store& store, int table, In<std::int64_t> keys, int threads, Out<std::uint32_t> rows) {
+    need(rows.size() == keys.size(), "as many rows as keys are needed");
+    nb::gil_scoped_release released;
+    store.find(table, keys.data(), keys.size(), threads, rows.data());
+}
+
+Collisionless& keys_of(Store& store, int table) {
+    Collisionless* const keys = store.keys(table);
+    if (keys == nullptr) throw std::invalid_argument("the table is not collisionless");
+    return *keys;
+}
+
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
+    auto* const kept = new std::vector<T>(std::move(values));
+    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return {kept->data(), {kept->size()}, owner};
+}
+
+nb::tuple list(Store& store, int table, bool waiting) {
+    KeyList found;
+    {
+        nb::gil_scoped_release released;
+        found = keys_of(store, table).list(waiting);
+    }
+    return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.values)), owned(std::move(found.seen)));
+}
+
+void restore(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, In<std::int64_t> waiting,
+             In<std::uint32_t> waiting_counts, In<std::uint32_t> waiting_seen, std::uint32_t now, std::uint64_t steps) {
+    need(keys.size() == seen.size() && waiting.size() == waiting_counts.size() && waiting.size() == waiting_seen.size(),
+         "keys, counts and times must be of one length");
+    store.clear(table);
+    nb::gil_scoped_release released;
+    keys_of(store, table).restore(keys.data(), seen.data(), keys.size(), waiting.data(), waiting_counts.data(),
+                                  waiting_seen.data(), waiting.size(), now, steps);
+}
+
+nb::dict stats(Store& store, int table) {
+    nb::dict found;
+    const TableRows& rows = store.rows(table);
+    found["row_bytes"] = rows.row_bytes();
+    found["stride"] = rows.stride();
+    const Collisionless* const keys = store.keys(table);
+    if (keys == nullptr) return found;
+    const KeyCounts& c = keys->counts();
+    found["rows"] = keys->num_rows();
+    found["waiting"] = keys->num_waiting();
+    found["rows_in_use"] = keys->rows_in_use();
+    found["map_bytes"] = keys->map_bytes();
+    found["now"] = keys->now();
+    found["steps"] = keys->steps();
+    found["admitted"] = c.admitted;
+    found["expired"] = c.expired;
+    found["crowded_out"] = c.crowded_out;
+    found["deleted"] = c.deleted;
+    found["waiting_expired"] = c.waiting_expired;
+    found["waiting_crowded_out"] = c.waiting_crowded_out;
+    found["cold_reads"] = c.cold_reads;
+    found["surplus"] = c.surplus;
+    return found;
+}
+
+void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, double rate, float eps, float weight_decay,
+               double beta1, double beta2, int initial, float initial_a, float initial_b, std::uint64_t seed) {
+    need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
+    need(num_rows < (std::uint64_t{1} << 32), "a fixed table holds at most 2^32 - 1 rows");
+    need(rule >= 0 && rule <= 3 && initial >= 0 && initial <= 3, "no such optimizer or initializer");
+    const InitialRow row{static_cast<Initial>(initial), seed, initial_a, initial_b};
+    new (self) TableSpec{{dim, row, static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay},
+                         num_rows,
+                         std::nullopt,
+                         false};
+}
+
+void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, std::uint64_t max_waiting,
+                std::uint32_t ttl_seconds, std::uint64_t max_rows, bool cold_row_learns) {
+    need(min_count >= 1 && min_count <= 0xFFFF, "min_count must be in 1..65535");
+    spec.policy = Policy{spec.config.initial.seed, min_count, probability, max_waiting, ttl_seconds, max_rows};
+    spec.cold_row_learns = cold_row_learns;
+}
+
+}  // namespace
+
+void define_store(nb::module_& module) {
+    nb::class_<TableSpec>(module, "TableSpec")
+        .def("__init__", &make_spec, "dim"_a, "num_rows"_a, "rule"_a, "rate"_a, "eps"_a, "weight_decay"_a, "beta1"_a,
+             "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
+        .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "ttl_seconds"_a, "max_rows"_a,
+             "cold_row_learns"_a);
+    nb::class_<Store>(module, "Store")
+        .def(
+            "__init__",
+            [](Store* self, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables,
+               const std::string& isa, int threads) {
+                for (int t : slot_tables)
+                    need(t >= 0 && static_cast<std::size_t>(t) < tables.size(), "a slot names no table");
+                new (self) Store(kernels_of(isa_from_name(isa)), tables, slot_tables, threads);
+            },
+            "tables"_a, "slot_tables"_a, "isa"_a, "threads"_a)
+        .def("resolve", &resolve, "slots"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
+             "train"_a, "threads"_a, "rows"_a.noconvert())
+        .def("find", &find, "table"_a, "keys"_a.noconvert(), "threads"_a, "rows"_a.noconvert())
+        .def("pooled", &pooled, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(),
+             "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert())
+        .def("dots", &dots, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
+             "gradient"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("gather", &gather, "slot"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("gradient_norm", &gradient_norm, "kept"_a, "threads"_a)
+        .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)
+        .def("read", &read, "table"_a, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
+        .def("write", &write, "table"_a, "part"_a, "rows"_a.noconvert(), "values"_a.noconvert())
+        .def("num_steps", [](Store& store, int table) { return store.rows(table).steps(); }, "table"_a)
+        .def("set_num_steps",
+             [](Store& store, int table, std::uint64_t steps) { store.rows(table).set_steps(steps); }, "table"_a,
+             "steps"_a)
+        .def("advance", [](Store& store, int table, std::uint32_t now) { keys_of(store, table).advance(now); },
+             "table"_a, "now"_a)
+        .def("end_step",
+             [](Store& store, int table) {
+                 nb::gil_scoped_release released;
+                 keys_of(store, table).end_step();
+             },
+             "table"_a)
+        .def("remove", [](Store& store, int table, std::int64_t key) { return keys_of(store, table).remove(key); },
+             "table"_a, "key"_a)
+        .def("list", &list, "table"_a, "waiting"_a)
+        .def("restore", &restore, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "waiting"_a.noconvert(),
+             "waiting_counts"_a.noconvert(), "waiting_seen"_a.noconvert(), "now"_a, "steps"_a)
+        .def("stats", &stats, "table"_a);
+}
+
+}  // namespace embtables

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace embtables {
+
+// Adds `TableSpec` and `Store` to the module.
+void define_store(nanobind::module_& module);
+
+}  // namespace embtables

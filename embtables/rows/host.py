@@ -1,0 +1,296 @@
+"""The native row store: all tables in C++ arenas, lookups and updates on torch's own threads.
+
+A lookup is resolved once (key -> row number) and keeps its row numbers for the backward; `update` hands everything kept
+since the last step to the core in one call. Fixed tables have a row a key; collisionless ones decide admission and
+expiry in the core (embtables/native/collisionless.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embtables.errors import ConfigError, DataError, StateError
+from embtables.native import _core, isa
+from embtables.rows.initial import normal_factor
+from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.schema import (
+    Adagrad,
+    Adam,
+    CollisionlessTable,
+    Constant,
+    FixedTable,
+    MinCount,
+    Normal,
+    Probability,
+    RowwiseAdagrad,
+    Uniform,
+)
+
+FOREVER = 2**32 - 1
+MAX_HOST_ROWS = 2**32 - 1
+_RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
+_INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
+_ROW_SUM = 3
+# Name -> number of the tensors a row has a part of, by optimizer (Part in store_bindings.cpp).
+_PARTS: dict[str, dict[str, int]] = {
+    "sgd": {"weight": 0},
+    "adagrad": {"weight": 0, "sum": 1},
+    "rowwise_adagrad": {"weight": 0, "sum": _ROW_SUM},
+    "adam": {"weight": 0, "exp_avg": 1, "exp_avg_sq": 2},
+}
+
+Rows = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """A lookup whose backward may come, and the evictions there had been before it."""
+
+    slots: npt.NDArray[np.int32]
+    rows: Rows
+    offsets: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32] | None
+    num_bags: int
+    epoch: int
+
+
+class HostRowStore:
+    """Row store in native code.
+
+    Raises:
+        ConfigError: a fixed table has more than 2^32 - 1 rows.
+    """
+
+    abilities = frozenset(Ability)
+
+    def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+        self._tables = tuple(tables)
+        self._slot_tables = tuple(slot_tables)
+        self._store = _core.Store([_spec(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
+        self._factor = 1.0
+        self._pending: list[tuple[Any, ...]] = []
+        self._epoch = 0
+        self._refused = [0] * len(tables)
+        self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
+
+    def _dim(self, slot: int) -> int:
+        return self._tables[self._slot_tables[slot]].config.dim
+
+    def _context(self, lookup: Lookup, *, keep: bool) -> _Context:
+        slots = np.array(lookup.slots, np.int32)
+        keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
+        rows = np.empty(len(keys), np.uint32)
+        try:
+            self._store.resolve(slots, keys, offsets, lookup.num_rows, keep, torch.get_num_threads(), rows)
+        except IndexError as error:
+            raise DataError(f"{error}: keys of a fixed table are row indices") from None
+        weights = None if lookup.weights is None else _numpy(lookup.weights.float())
+        return _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
+
+    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
+        """See RowStore."""
+        c = self._context(lookup, keep=keep)
+        out = torch.empty(lookup.num_rows, sum(map(self._dim, lookup.slots)))
+        self._store.pooled(c.slots, c.rows, c.offsets, c.weights, c.num_bags, torch.get_num_threads(), out.numpy())
+        return out, c if keep else None
+
+    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See RowStore."""
+        c = self._fresh(context)
+        values = _numpy(gradient.detach().float())
+        self._pending.append((c.slots, c.rows, c.offsets, c.weights, c.num_bags, values))
+        if not of_weights:
+            return None
+        out = torch.empty(len(c.rows))
+        self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
+        return out
+
+    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
+        """See RowStore."""
+        bags = torch.arange(len(keys) + 1)
+        c = self._context(Lookup((slot,), keys, bags, None, len(keys)), keep=keep)
+        out = torch.empty(len(keys), self._dim(slot))
+        self._store.gather(slot, c.rows, torch.get_num_threads(), out.numpy())
+        return out, c if keep else None
+
+    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
+        """See RowStore. Every key is a bag of its own."""
+        self.add_gradient(context, gradient, of_weights=False)
+
+    def _fresh(self, context: object) -> _Context:
+        assert isinstance(context, _Context)
+        if context.epoch != self._epoch:
+            raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
+        return context
+
+    def gradient_norm(self) -> float:
+        """See RowStore."""
+        return float(self._store.gradient_norm(self._pending, torch.get_num_threads()))
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """See RowStore."""
+        self._factor = factor
+
+    def update(self, gradient_scale: float) -> None:
+        """See RowStore."""
+        counts = self._store.update(self._pending, self._factor, gradient_scale, torch.get_num_threads())
+        self._pending.clear()
+        for table, (_, refused) in enumerate(counts):
+            self._refused[table] += refused
+        if self._collisionless:
+            self._epoch += 1
+        for table in self._collisionless:
+            self._store.end_step(table)
+
+    def advance(self, table: int, now: int) -> None:
+        """See RowStore."""
+        if self._pending:
+            raise StateError("row gradients are waiting for their step: advance comes before the step's first lookup")
+        self._store.advance(table, now)
+        self._epoch += 1
+
+    def discard(self) -> None:
+        """See RowStore."""
+        self._pending.clear()
+
+    def state_names(self, table: int) -> Sequence[str]:
+        """See RowStore."""
+        return tuple(_PARTS[self._tables[table].config.optimizer.kind])
+
+    def _find(self, table: int, keys: Tensor) -> Rows:
+        rows = np.empty(len(keys), np.uint32)
+        self._store.find(table, _numpy(keys), torch.get_num_threads(), rows)
+        return rows
+
+    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        return self._read(table, name, self._find(table, keys))
+
+    def _read(self, table: int, name: str, rows: Rows) -> Tensor:
+        config = self._tables[table].config
+        part = _PARTS[config.optimizer.kind][name]
+        out = torch.empty(len(rows)) if part == _ROW_SUM else torch.empty(len(rows), config.dim)
+        self._store.read(table, part, rows, out.view(-1).numpy())
+        return out
+
+    def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
+        """See RowStore."""
+        rows = self._find(table, keys)
+        if table in self._collisionless and (rows == 0).any():
+            missing = int(keys[int(np.argmax(rows == 0))])
+            raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
+        self._write(table, name, rows, values)
+
+    def _write(self, table: int, name: str, rows: Rows, values: Tensor) -> None:
+        part = _PARTS[self._tables[table].config.optimizer.kind][name]
+        self._store.write(table, part, rows, _numpy(values.float()).reshape(-1))
+
+    def num_steps(self, table: int) -> int:
+        """See RowStore."""
+        return int(self._store.num_steps(table))
+
+    def set_num_steps(self, table: int, steps: int) -> None:
+        """See RowStore."""
+        self._store.set_num_steps(table, steps)
+
+    def key_state(self, table: int) -> KeyState | None:
+        """See RowStore."""
+        if table not in self._collisionless:
+            return None
+        keys, _, seen = self._store.list(table, False)
+        waiting, counts, waiting_seen = self._store.list(table, True)
+        figures = self._store.stats(table)
+        cold = np.zeros(1, np.uint32)
+        return KeyState(
+            torch.from_numpy(keys),
+            torch.from_numpy(seen.view(np.int32)),
+            torch.from_numpy(waiting),
+            torch.from_numpy(counts.view(np.int32)),
+            torch.from_numpy(waiting_seen.view(np.int32)),
+            figures["now"],
+            figures["steps"],
+            {name: self._read(table, name, cold) for name in self.state_names(table)},
+        )
+
+    def set_key_state(self, table: int, state: KeyState) -> None:
+        """See RowStore."""
+        seen, counts, waiting_seen = (
+            _numpy(t.to(torch.int32)).view(np.uint32) for t in (state.seen, state.waiting_counts, state.waiting_seen)
+        )
+        self._store.restore(
+            table, _numpy(state.keys), seen, _numpy(state.waiting), counts, waiting_seen, state.now, state.steps
+        )
+        self._epoch += 1
+        for name, values in state.cold_row.items():
+            self._write(table, name, np.zeros(1, np.uint32), values)
+
+    def num_bytes(self, table: int) -> dict[str, int]:
+        """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows."""
+        config = self._tables[table].config
+        figures = self._store.stats(table)
+        rows = config.num_rows if isinstance(config, FixedTable) else figures["rows_in_use"]
+        found = {
+            name: rows * (4 if part == _ROW_SUM else 4 * figures["stride"])
+            for name, part in _PARTS[config.optimizer.kind].items()
+        }
+        found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
+        return found | ({"keys": figures["map_bytes"]} if "map_bytes" in figures else {})
+
+    def figures(self, table: int) -> Mapping[str, int]:
+        """See RowStore."""
+        found = dict(self._store.stats(table))
+        found["refused_gradients"] = self._refused[table]
+        return found
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    return tensor.detach().contiguous().numpy()
+
+
+def _spec(table: StoredTable) -> Any:
+    config, optimizer, initializer = table.config, table.config.optimizer, table.config.initializer
+    first = second = 0.0
+    if isinstance(initializer, Normal):
+        first = normal_factor(initializer.std)
+    elif isinstance(initializer, Uniform):
+        first, second = initializer.low, float(np.float32(initializer.high - initializer.low))
+    elif isinstance(initializer, Constant):
+        first = initializer.value
+    if isinstance(config, FixedTable) and config.num_rows > MAX_HOST_ROWS:
+        raise ConfigError(f"has {config.num_rows:,} rows; the host store holds at most 2^32 - 1", table=config.name)
+    spec = _core.TableSpec(
+        dim=config.dim,
+        num_rows=config.num_rows if isinstance(config, FixedTable) else 0,
+        rule=_RULES[optimizer.kind],
+        rate=optimizer.learning_rate,
+        eps=optimizer.eps if isinstance(optimizer, Adagrad | RowwiseAdagrad | Adam) else 0.0,
+        weight_decay=optimizer.weight_decay,
+        beta1=optimizer.beta1 if isinstance(optimizer, Adam) else 0.0,
+        beta2=optimizer.beta2 if isinstance(optimizer, Adam) else 0.0,
+        initial=_INITIALS[initializer.kind],
+        initial_a=first,
+        initial_b=second,
+        seed=table.seed,
+    )
+    if isinstance(config, CollisionlessTable):
+        _set_policy(spec, config)
+    return spec
+
+
+def _set_policy(spec: Any, config: CollisionlessTable) -> None:
+    admission = config.admission
+    spec.set_policy(
+        min_count=admission.count if isinstance(admission, MinCount) else 1,
+        probability=admission.probability if isinstance(admission, Probability) else 1.0,
+        max_waiting=admission.max_waiting if isinstance(admission, MinCount) else 0,
+        ttl_seconds=FOREVER if config.ttl_seconds is None else config.ttl_seconds,
+        max_rows=config.max_rows or 0,
+        cold_row_learns=config.cold_row == "trained",
+    )

@@ -1,0 +1,134 @@
+"""Admission and expiry of a collisionless table as a dict: slow and plain, the oracle of the native core.
+
+Within a lookup of training every occurrence is counted before any is looked up. A key that was not seen for longer than
+its ttl is as if it had never been seen, whether its entry was removed meanwhile or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embtables.ids.mix import GOLDEN_GAMMA
+from embtables.schema import CollisionlessTable, MinCount, Probability
+
+_MASK = 2**64 - 1
+MAX_COUNT = 65_535
+
+
+@dataclass
+class Entry:
+    """A key with its row, or waiting (row None) with its count."""
+
+    row: int | None
+    count: int
+    seen: int
+
+
+class KeyPolicy:
+    """Which key has which row. Row 0 is the cold row."""
+
+    def __init__(self, config: CollisionlessTable, seed: int) -> None:
+        admission = config.admission
+        self._config = config
+        self._seed = seed
+        self._min_count = admission.count if isinstance(admission, MinCount) else 1
+        self._max_waiting = admission.max_waiting if isinstance(admission, MinCount) else 0
+        self._probability = admission.probability if isinstance(admission, Probability) else 1.0
+        self._admitted_in_step = 0
+        self._free: list[int] = []
+        self.entries: dict[int, Entry] = {}
+        self.now = 0
+        self.steps = 0
+        self.rows_in_use = 1
+
+    def alive(self, key: int) -> Entry | None:
+        """The key's entry, if it was seen within the ttl."""
+        entry = self.entries.get(key)
+        ttl = self._config.ttl_seconds
+        return None if entry is None or (ttl is not None and self.now - entry.seen > ttl) else entry
+
+    def row(self, key: int) -> int:
+        """The key's row; 0 if it has none."""
+        entry = self.alive(key)
+        return 0 if entry is None or entry.row is None else entry.row
+
+    @property
+    def num_rows(self) -> int:
+        """How many keys have a row."""
+        return sum(1 for key in self.entries if self.row(key))
+
+    def observe(self, keys: list[int]) -> list[tuple[int, int]]:
+        """Counts the keys of one lookup of training, in order. Returns (row, key) of the rows that are to be fresh."""
+        known = {key for key in keys if self.row(key)}
+        for key in known:
+            self.entries[key].seen = self.now
+        return [fresh for key in keys if key not in known and (fresh := self._count(key)) is not None]
+
+    def _count(self, key: int) -> tuple[int, int] | None:
+        entry = self.alive(key)
+        if entry is None and (old := self.entries.pop(key, None)) is not None and old.row is not None:
+            self._free.append(old.row)
+        if entry is not None and entry.row is not None:
+            return None
+        count = 1 if entry is None else min(entry.count + 1, MAX_COUNT)
+        fits = self._config.max_rows is None or self._admitted_in_step < self._config.max_rows
+        if count >= self._min_count and self._drawn(key) and fits:
+            self._admitted_in_step += 1
+            row = self._free.pop() if self._free else self.rows_in_use
+            self.rows_in_use = max(self.rows_in_use, row + 1)
+            self.entries[key] = Entry(row, 0, self.now)
+            return row, key
+        if self._min_count > 1:
+            self.entries[key] = Entry(None, count, self.now)
+        return None
+
+    def _drawn(self, key: int) -> bool:
+        if self._probability >= 1.0:
+            return True
+        step = _mix((self._seed + self.steps * GOLDEN_GAMMA) & _MASK)
+        return (_mix(self._mixed(key) ^ step) >> 11) * 2.0**-53 < self._probability
+
+    def _mixed(self, key: int) -> int:
+        return _mix((key + (self._seed + 1) * GOLDEN_GAMMA) & _MASK)
+
+    def restore(
+        self,
+        keys: list[int],
+        seen: list[int],
+        waiting: list[int],
+        waiting_counts: list[int],
+        waiting_seen: list[int],
+        now: int,
+        steps: int,
+    ) -> None:
+        """Makes these keys the only ones: key i has row i + 1."""
+        rows = zip(keys, seen, strict=True)
+        self.entries = {key: Entry(row, 0, when) for row, (key, when) in enumerate(rows, start=1)}
+        counted = zip(waiting, waiting_counts, waiting_seen, strict=True)
+        self.entries |= {key: Entry(None, count, when) for key, count, when in counted}
+        self._free, self.rows_in_use, self.now, self.steps = [], len(keys) + 1, now, steps
+
+    def end_step(self) -> None:
+        """After the update of a step: the limits on rows and on waiting keys."""
+        self.steps += 1
+        self._admitted_in_step = 0
+        if self._config.max_rows is not None:
+            self._crowd_out(False, self._config.max_rows)
+        self._crowd_out(True, self._max_waiting)
+
+    def _crowd_out(self, waiting: bool, most: int) -> None:
+        """Least recently seen first, ties by the mix of the key, down to a thirty-second below the limit."""
+        keys = [k for k in self.entries if (e := self.alive(k)) is not None and (e.row is None) is waiting]
+        if len(keys) <= most:
+            return
+        keys.sort(key=lambda key: (self.entries[key].seen, self._mixed(key)))
+        for key in keys[: len(keys) - (most - most // 32)]:
+            row = self.entries.pop(key).row
+            if row is not None:
+                self._free.append(row)
+
+
+def _mix(x: int) -> int:
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
