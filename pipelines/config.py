@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from embtables.errors import ConfigError
-from embtables.schema import Condition, Model, Name, Schema, parse_value, read_yaml, validate
+from embtables.schema import CollisionlessTable, Condition, Model, Name, Schema, parse_value, read_yaml, validate
 from models.config import ModelConfig
 
 
@@ -110,10 +110,24 @@ class RunConfig(Schema):
     def _check_run(self) -> RunConfig:
         if self.train.early_stopping is not None and self.data.split is None:
             raise ValueError("train.early_stopping needs data.split with a validation part")
+        for table in self.tables:
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None:
+                self._check_order(table.name)
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
         return self
+
+    def _check_order(self, table: str) -> None:
+        """A ttl counts event time, so the log must pass once, in order of time."""
+        wrong = {
+            "needs event_time": self.event_time is None,
+            f"needs one pass over the log, but train.epochs is {self.train.epochs}": self.train.epochs > 1,
+            "needs the log in order of time, but data.shuffle is set": self.data.shuffle is not None,
+        }
+        for reason, is_so in wrong.items():
+            if is_so:
+                raise ValueError(f"table '{table}': ttl_seconds {reason}")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

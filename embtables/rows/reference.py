@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -34,7 +35,7 @@ class _Arena:
     optimizer: Optimizer
     weight: Tensor
     state: dict[str, Tensor]
-    first_row: int = 0  # rows below do not learn
+    first_row: int = 0  # rows below do not learn: a cold row of zeros is row 0
     steps: int = 0
     refused: int = 0  # rows whose gradient was not finite
     pending: list[SparseGradient] = field(default_factory=list)
@@ -153,16 +154,17 @@ class ReferenceRowStore:
         for table, listed in keys_of.items():
             policy = self._places[table].policy
             assert policy is not None
-            for row, key in policy.observe(listed):
-                self._reset(table, row, key)
+            fresh = policy.observe(listed)
+            if fresh:
+                self._reset(table, [row for row, _ in fresh], np.array([key for _, key in fresh], np.int64))
 
-    def _reset(self, table: int, row: int, key: int) -> None:
+    def _reset(self, table: int, rows: list[int], keys: npt.NDArray[np.int64]) -> None:
         arena, stored = self._arenas[self._places[table].arena], self._tables[table]
-        arena.grow(row + 1)
-        fresh = initial_rows(stored.config.initializer, stored.seed, np.array([key]), stored.config.dim)
-        arena.weight[row] = torch.from_numpy(fresh[0])
+        arena.grow(max(rows) + 1)
+        fresh = initial_rows(stored.config.initializer, stored.seed, keys, stored.config.dim)
+        arena.weight[rows] = torch.from_numpy(fresh)
         for values in arena.state.values():
-            values[row] = 0.0
+            values[rows] = 0.0
 
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See RowStore."""
@@ -202,7 +204,8 @@ class ReferenceRowStore:
         squares = 0.0
         for arena in self._arenas:
             if arena.pending:
-                squares += float(sum_duplicates(concatenate(arena.pending))[1].double().square().sum())
+                rows, gradient = sum_duplicates(concatenate(arena.pending))
+                squares += float(gradient[rows >= arena.first_row].double().square().sum())
         return math.sqrt(squares)
 
     def set_learning_rate_factor(self, factor: float) -> None:
@@ -220,10 +223,9 @@ class ReferenceRowStore:
             if gradient_scale != 1.0:
                 gradient = gradient * gradient_scale
             finite = gradient.isfinite().all(dim=1)
-            # A zero cold row does not learn: it is row 0 of its arena.
-            learns = finite if arena.first_row == 0 else finite & (rows >= arena.first_row)
-            rows, gradient = rows[learns], gradient[learns]
-            arena.refused += int((~finite).sum())
+            learns = rows >= arena.first_row
+            arena.refused += int((learns & ~finite).sum())
+            rows, gradient = rows[learns & finite], gradient[learns & finite]
             rate = arena.optimizer.learning_rate * self._factor
             apply_rule(
                 arena.optimizer, arena.weight, arena.state, rows, gradient, learning_rate=rate, steps=arena.steps

@@ -57,6 +57,19 @@ def _rows(report: dict[str, Any], part: str) -> int:
     return next(int(line["rows"]) for line in lines if line["part"] == part)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data.shuffle": None}, "table 'user': ttl_seconds needs one pass over the log, but train.epochs is 2"),
+        ({"train.epochs": 1}, "table 'user': ttl_seconds needs the log in order of time, but data.shuffle is set"),
+        ({"data.shuffle": None, "train.epochs": 1, "event_time": None}, "table 'user': ttl_seconds needs event_time"),
+    ],
+)
+def test_a_ttl_needs_one_pass_in_order_of_time(make_config: Make, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_config(tables=COLLISIONLESS, **changes)
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(make_config: Make) -> None:
     first, second = (train(make_config(), shown=False) for _ in range(2))
     other = train(make_config(**{"train.seed": 1}), shown=False)
@@ -65,16 +78,26 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(make_config: Mak
     assert not same(tensors(first), tensors(other))
 
 
+ROWS = {"dim": 8, "optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.1}}
+# Expiry, waiting keys and the limit on rows are all at work: 40 users, 30 items and 9 tags, an event a minute.
+COLLISIONLESS = [
+    {"name": "user", **ROWS, "ttl_seconds": 1200, "max_clock_step_seconds": 6000},
+    {"name": "item", **ROWS, "admission": {"kind": "min_count", "count": 2}, "max_rows": 25, "cold_row": "trained"},
+]
+
+
 @pytest.mark.parametrize("stop_at", [3, 11, 14])
-@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference"])
+@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference", "host collisionless"])
 def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, stop_at: int, row_store: str
 ) -> None:
-    changes = {
-        "train.row_store": row_store,
+    changes: dict[str, Any] = {
+        "train.row_store": row_store.split()[0],
         "train.schedule": {"kind": "cosine", "warmup_steps": 4},
         "train.clip_norm": 0.1,
     }
+    if row_store == "host collisionless":
+        changes |= {"tables": COLLISIONLESS, "data.shuffle": None, "train.epochs": 1, "train.batch_size": 50}
     whole = train(make_config(**changes), shown=False)
     step = TrainLoop._step
 

@@ -8,10 +8,11 @@ import pytest
 
 from embtables.native import _core
 from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
+from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract
 
 
-class TestReference(RowStoreContract):
+class TestReference(RowStoreContract, CollisionlessContract):
     def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
         return ReferenceRowStore(stored, slots)
 
@@ -22,7 +23,7 @@ class TestFbgemm(RowStoreContract):
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())
-class TestHost(RowStoreContract):
+class TestHost(RowStoreContract, CollisionlessContract):
     @pytest.fixture(autouse=True)
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)

@@ -1,0 +1,233 @@
+"""What every store of collisionless tables keeps: admission, expiry, limits, cold rows, refused gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embtables.errors import StateError
+from embtables.rows import Lookup, RowStore, StoredTable
+from embtables.rows.initial import initial_rows
+from embtables.schema import (
+    Adagrad,
+    Adam,
+    CollisionlessTable,
+    MinCount,
+    Normal,
+    Optimizer,
+    Probability,
+    RowwiseAdagrad,
+    Sgd,
+)
+
+SEED = 7
+DIM = 8
+OPTIMIZERS: list[Optimizer] = [
+    Sgd(learning_rate=0.1),
+    Adagrad(learning_rate=0.1),
+    RowwiseAdagrad(learning_rate=0.1),
+    Adam(learning_rate=0.1),
+]
+
+
+def table(**changes: Any) -> StoredTable:
+    config = {"name": "t", "dim": DIM, "optimizer": Adagrad(learning_rate=0.1), "initializer": Normal(std=0.1)}
+    return StoredTable(CollisionlessTable(**{**config, **changes}), SEED)
+
+
+def fresh(keys: list[int]) -> torch.Tensor:
+    return torch.from_numpy(initial_rows(Normal(std=0.1), SEED, np.array(keys, np.int64), DIM))
+
+
+class CollisionlessContract:
+    """Subclass and define `build`."""
+
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+        raise AssertionError("define build")
+
+    def one(self, **changes: Any) -> RowStore:
+        return self.build([table(**changes)], [0])
+
+    def see(self, store: RowStore, keys: list[int], *, learn: float = 0.0) -> torch.Tensor:
+        """One step of training that reads the keys, and gives each occurrence the gradient `learn`."""
+        rows, context = store.gather(0, torch.tensor(keys, dtype=torch.int64), keep=True)
+        store.add_row_gradient(context, torch.full_like(rows, learn))
+        store.update(1.0)
+        return rows
+
+    def rows_of(self, store: RowStore) -> list[int]:
+        state = store.key_state(0)
+        assert state is not None
+        return [int(key) for key in state.keys]
+
+    def test_every_key_has_a_row_of_its_own_from_its_first_sight(self) -> None:
+        store = self.one()
+        keys = [5, -(2**63), 2**63 - 1, -1, 0, 5]
+        assert torch.equal(self.see(store, keys, learn=1.0), fresh(keys))
+        assert self.rows_of(store) == sorted(set(keys))
+        learned = store.read(0, "weight", torch.tensor(sorted(set(keys))))
+        assert len({tuple(row.tolist()) for row in learned}) == 5
+        # A key never seen reads zeros and gets no row by being read.
+        unknown, context = store.gather(0, torch.tensor([77]), keep=False)
+        assert not unknown.any()
+        assert context is None
+        assert 77 not in self.rows_of(store)
+
+    @pytest.mark.parametrize("count", [1, 2, 5, 65_535])
+    def test_a_key_is_admitted_at_exactly_its_nth_occurrence(self, count: int) -> None:
+        store = self.one(admission=MinCount(count=count))
+        if count > 1:
+            rows = self.see(store, [9] * (count - 1))
+            assert not rows.any()
+            assert self.rows_of(store) == []
+        # The n-th occurrence and everything else in the same lookup read the new row.
+        rows = self.see(store, [3, 9, 9])
+        assert torch.equal(rows[1], fresh([9])[0])
+        assert torch.equal(rows[2], rows[1])
+        assert self.rows_of(store) == ([3, 9] if count == 1 else [9])
+
+    def test_occurrences_are_counted_over_all_features_of_a_lookup_first(self) -> None:
+        store = self.build([table(admission=MinCount(count=3))], [0, 0])
+        keys, offsets = torch.tensor([4, 4, 4]), torch.tensor([0, 1, 3])
+        out, _ = store.pooled(Lookup((0, 1), keys, offsets, None, 1), keep=True)
+        assert torch.allclose(out, torch.cat([fresh([4]), 2 * fresh([4])], dim=1))
+
+    def test_reading_for_inference_changes_nothing(self) -> None:
+        store = self.one(admission=MinCount(count=2), ttl_seconds=10)
+        store.advance(0, 100)
+        self.see(store, [1, 1, 2])
+        before = store.key_state(0)
+        store.advance(0, 105)
+        for _ in range(5):
+            store.gather(0, torch.tensor([1, 2, 3]), keep=False)
+        store.update(1.0)
+        after = store.key_state(0)
+        assert before is not None
+        assert after is not None
+        assert torch.equal(after.seen, before.seen)
+        assert torch.equal(after.waiting_counts, before.waiting_counts)
+        assert torch.equal(after.waiting, before.waiting)
+
+    def test_admission_by_probability(self) -> None:
+        store = self.one(admission=Probability(probability=0.3))
+        keys = list(range(20_000))
+        self.see(store, keys)
+        first = set(self.rows_of(store))
+        assert len(first) / len(keys) == pytest.approx(0.3, abs=0.02)
+        # Drawn anew at the next step, and by the key alone, not by its place in the batch.
+        self.see(store, keys[::-1])
+        second = set(self.rows_of(store))
+        assert first < second
+        assert len(second) / len(keys) == pytest.approx(1 - 0.7**2, abs=0.02)
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    @pytest.mark.parametrize("swept", [False, True])
+    def test_a_row_past_its_ttl_is_fresh_and_one_at_its_ttl_is_not(self, optimizer: Optimizer, swept: bool) -> None:
+        store = self.one(ttl_seconds=10, optimizer=optimizer)
+        store.advance(0, 100)
+        self.see(store, [1, 2], learn=1.0)
+        trained = store.read(0, "weight", torch.tensor([1]))
+        store.advance(0, 110)
+        assert torch.equal(self.see(store, [1]), trained)
+        store.advance(0, 111)
+        assert not store.gather(0, torch.tensor([2]), keep=False)[0].any()
+        assert self.rows_of(store) == [1]
+        for _ in range(200 if swept else 0):
+            store.update(1.0)
+        assert torch.equal(self.see(store, [2]), fresh([2]))
+        for name in store.state_names(0):
+            if name != "weight":
+                assert not store.read(0, name, torch.tensor([2])).any(), name
+
+    def test_an_expired_row_that_must_wait_again_gives_its_place_away_clean(self) -> None:
+        store = self.one(ttl_seconds=10, admission=MinCount(count=2))
+        store.advance(0, 100)
+        self.see(store, [1, 1], learn=3.0)
+        store.advance(0, 200)
+        assert not self.see(store, [1]).any()
+        assert self.rows_of(store) == []
+        assert torch.equal(self.see(store, [5, 5], learn=1.0)[0], fresh([5])[0])
+        assert torch.equal(self.see(store, [1]), fresh([1]))
+
+    def test_waiting_keys_expire_and_are_bounded(self) -> None:
+        store = self.one(admission=MinCount(count=2, max_waiting=64), ttl_seconds=10)
+        store.advance(0, 100)
+        self.see(store, [1])
+        store.advance(0, 111)
+        assert not self.see(store, [1]).any()  # the first occurrence is forgotten
+        for start in range(1000, 6000, 500):
+            self.see(store, list(range(start, start + 500)))
+            state = store.key_state(0)
+            assert state is not None
+            assert len(state.waiting) <= 64
+        assert self.rows_of(store) == []
+
+    def test_above_max_rows_the_least_recently_seen_go(self) -> None:
+        store = self.one(max_rows=64)
+        for now, start in enumerate(range(0, 192, 32), start=1):
+            store.advance(0, now)
+            self.see(store, list(range(start, start + 32)), learn=1.0)
+            assert len(self.rows_of(store)) <= 64
+        assert set(self.rows_of(store)) >= set(range(160, 192))
+        assert min(self.rows_of(store)) >= 96
+        # What was evicted comes back fresh.
+        assert torch.equal(self.see(store, [0]), fresh([0]))
+
+    def test_a_batch_larger_than_max_rows_reads_cold_rows_for_the_rest(self) -> None:
+        store = self.one(max_rows=10)
+        keys = list(range(100))
+        rows = self.see(store, keys, learn=1.0)
+        assert torch.equal(rows[:10], fresh(keys[:10]))
+        assert not rows[10:].any()
+        assert len(self.rows_of(store)) <= 10
+        assert torch.isfinite(store.read(0, "weight", torch.tensor(self.rows_of(store)))).all()
+
+    def test_a_trained_cold_row_is_shared_and_learns(self) -> None:
+        store = self.one(admission=MinCount(count=3), cold_row="trained", optimizer=Sgd(learning_rate=0.5))
+        self.see(store, [1, 2], learn=1.0)
+        expected = torch.full((1, DIM), -0.5 * 2)
+        assert torch.equal(store.gather(0, torch.tensor([1]), keep=False)[0], expected)
+        assert torch.equal(store.gather(0, torch.tensor([99]), keep=False)[0], expected)
+        # A row starts from its own initial values, not from the cold row.
+        assert torch.equal(self.see(store, [1, 1])[0], fresh([1])[0])
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    def test_a_gradient_that_is_not_finite_leaves_its_row_and_no_other(self, bad: float) -> None:
+        store = self.one()
+        rows, context = store.gather(0, torch.tensor([1, 2]), keep=True)
+        gradient = torch.ones_like(rows)
+        gradient[0, 3] = bad
+        store.add_row_gradient(context, gradient)
+        store.update(1.0)
+        assert torch.equal(store.read(0, "weight", torch.tensor([1])), fresh([1]))
+        assert not torch.equal(store.read(0, "weight", torch.tensor([2])), fresh([2]))
+        assert store.figures(0)["refused_gradients"] == 1
+
+    def test_writing_needs_a_row_and_the_clock_waits_for_the_step(self) -> None:
+        store = self.one()
+        self.see(store, [1])
+        store.write(0, "weight", torch.tensor([1]), torch.full((1, DIM), 2.0))
+        assert torch.equal(store.gather(0, torch.tensor([1]), keep=False)[0], torch.full((1, DIM), 2.0))
+        with pytest.raises(StateError, match="key 5 has no row"):
+            store.write(0, "weight", torch.tensor([1, 5]), torch.zeros(2, DIM))
+        rows, context = store.gather(0, torch.tensor([1]), keep=True)
+        store.add_row_gradient(context, torch.ones_like(rows))
+        with pytest.raises(StateError, match="advance comes before"):
+            store.advance(0, 5)
+
+    def test_growth_keeps_every_row(self) -> None:
+        store = self.one(dim=DIM)
+        seen: list[int] = []
+        for start in range(0, 20_000, 4_000):
+            keys = list(range(start, start + 4_000))
+            self.see(store, keys, learn=0.01 * (1 + start))
+            seen += keys
+        assert self.rows_of(store) == seen
+        rows = store.read(0, "weight", torch.tensor(seen))
+        moved = rows - fresh(seen)
+        # Adagrad's first step is the learning rate, whatever the gradient.
+        assert torch.allclose(moved, torch.full_like(moved, -0.1), atol=1e-5)

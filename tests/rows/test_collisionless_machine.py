@@ -1,0 +1,159 @@
+"""The native collisionless table against the dict of the reference store, through any sequence of what may happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from embtables.ids.mix import GOLDEN_GAMMA
+from embtables.native import _core
+from embtables.rows import HostRowStore, Lookup, ReferenceRowStore, StoredTable
+from embtables.schema import (
+    Adagrad,
+    Adam,
+    CollisionlessTable,
+    MinCount,
+    Normal,
+    Optimizer,
+    Probability,
+    RowwiseAdagrad,
+    Sgd,
+)
+
+SEED = 77
+# The key whose mix is zero, which the map keeps apart, and both ends of the range.
+MIXES_TO_ZERO = (-(SEED + 1) * GOLDEN_GAMMA) % 2**64
+EDGES = [MIXES_TO_ZERO - 2**64 if MIXES_TO_ZERO >= 2**63 else MIXES_TO_ZERO, -(2**63), 2**63 - 1, -1, 0]
+KEYS = st.one_of(st.integers(0, 12), st.sampled_from(EDGES), st.integers(-(2**63), 2**63 - 1))
+BAGS = st.lists(st.lists(KEYS, max_size=5), min_size=2, max_size=2)
+OPTIMIZERS: list[Optimizer] = [
+    Sgd(learning_rate=0.1, weight_decay=0.01),
+    Adagrad(learning_rate=0.1),
+    RowwiseAdagrad(learning_rate=0.1),
+    Adam(learning_rate=0.05),
+]
+
+
+class Machine(RuleBasedStateMachine):
+    isa = "scalar"
+
+    @initialize(
+        optimizer=st.sampled_from(OPTIMIZERS),
+        dim=st.sampled_from([1, 3, 8, 16]),
+        admission=st.sampled_from(
+            [None, MinCount(count=2), MinCount(count=3, max_waiting=4), Probability(probability=0.5)]
+        ),
+        ttl=st.sampled_from([None, 3]),
+        max_rows=st.sampled_from([None, 5, 40]),
+        cold=st.sampled_from(["zeros", "trained"]),
+    )
+    def make(self, optimizer: Optimizer, dim: int, admission: Any, ttl: Any, max_rows: Any, cold: Any) -> None:
+        table = CollisionlessTable(
+            name="t",
+            dim=dim,
+            optimizer=optimizer,
+            initializer=Normal(std=0.1),
+            admission=admission,
+            ttl_seconds=ttl,
+            max_rows=max_rows,
+            cold_row=cold,
+        )
+        self.stored = [StoredTable(table, SEED)]
+        self.reference = ReferenceRowStore(self.stored, [0, 0])
+        self.host = self.fresh_host()
+        self.rng = np.random.default_rng(5)
+        self.pending = False
+        self.now = 0
+
+    def fresh_host(self) -> HostRowStore:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("embtables.rows.host.isa", lambda: self.isa)
+            return HostRowStore(self.stored, [0, 0])
+
+    @rule(first=BAGS, second=BAGS, weighted=st.booleans())
+    def train(self, first: list[list[int]], second: list[list[int]], weighted: bool) -> None:
+        bags = [*first, *second]
+        keys = torch.tensor([key for bag in bags for key in bag], dtype=torch.int64)
+        offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in bags])])
+        weights = torch.from_numpy(self.rng.standard_normal(len(keys)).astype(np.float32)) if weighted else None
+        lookup = Lookup((0, 1), keys, offsets, weights, 2)
+        gradient = None
+        for store in (self.reference, self.host):
+            out, context = store.pooled(lookup, keep=True)
+            if gradient is None:
+                expected, gradient = out, torch.from_numpy(self.rng.standard_normal(out.shape).astype(np.float32))
+            assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
+            store.add_gradient(context, gradient, of_weights=False)
+        self.pending = True
+
+    @rule(keys=st.lists(KEYS, max_size=6))
+    def train_sequence(self, keys: list[int]) -> None:
+        asked = torch.tensor(keys, dtype=torch.int64)
+        expected, kept = self.reference.gather(0, asked, keep=True)
+        out, context = self.host.gather(0, asked, keep=True)
+        assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
+        self.reference.add_row_gradient(kept, torch.ones_like(out))
+        self.host.add_row_gradient(context, torch.ones_like(out))
+        self.pending = True
+
+    @rule(keys=st.lists(KEYS, max_size=6))
+    def infer(self, keys: list[int]) -> None:
+        asked = torch.tensor(keys, dtype=torch.int64)
+        expected, _ = self.reference.gather(0, asked, keep=False)
+        assert torch.allclose(self.host.gather(0, asked, keep=False)[0], expected, rtol=1e-4, atol=1e-5)
+
+    @rule(scale=st.sampled_from([1.0, 0.5]))
+    def step(self, scale: float) -> None:
+        assert self.host.gradient_norm() == pytest.approx(self.reference.gradient_norm(), rel=1e-4, abs=1e-6)
+        self.reference.update(scale)
+        self.host.update(scale)
+        self.pending = False
+
+    @precondition(lambda self: not self.pending)
+    @rule(seconds=st.integers(0, 5))
+    def advance(self, seconds: int) -> None:
+        self.now += seconds
+        self.reference.advance(0, self.now)
+        self.host.advance(0, self.now)
+
+    @precondition(lambda self: not self.pending)
+    @rule()
+    def save_and_restore(self) -> None:
+        state = self.host.key_state(0)
+        assert state is not None
+        rows = {name: self.host.read(0, name, state.keys) for name in self.host.state_names(0)}
+        restored = self.fresh_host()
+        restored.set_key_state(0, state)
+        for name, values in rows.items():
+            restored.write(0, name, state.keys, values)
+        restored.set_num_steps(0, self.host.num_steps(0))
+        self.host = restored
+
+    @invariant()
+    def the_same_keys_with_the_same_rows(self) -> None:
+        expected, found = self.reference.key_state(0), self.host.key_state(0)
+        assert expected is not None
+        assert found is not None
+        for name in ("keys", "seen", "waiting", "waiting_counts", "waiting_seen"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+        assert (found.now, found.steps) == (expected.now, expected.steps)
+        for name in self.host.state_names(0):
+            ours = self.host.read(0, name, found.keys)
+            assert torch.allclose(ours, self.reference.read(0, name, found.keys), rtol=1e-3, atol=1e-5), name
+            assert torch.allclose(found.cold_row[name], expected.cold_row[name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_native_and_dict_agree(isa: str) -> None:
+    machine = type("Machine", (Machine,), {"isa": isa})
+    run = machine.TestCase
+    run.settings = settings(
+        deadline=None, max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+    )
+    run("runTest").runTest()
