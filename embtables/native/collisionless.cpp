@@ -29,9 +29,9 @@ void Collisionless::admit(const std::int64_t* keys, std::size_t n, std::uint32_t
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (rows[i] != 0) continue;
-        const KeyMap::Entry entry = map_.find(map_.mixed(keys[i]));
-        if (entry.value != nullptr && *entry.value < kWaiting)
-            rows[i] = *entry.value;
+        const KeyMap::Place place = map_.find(map_.mixed(keys[i]));
+        if (place.found && place.value() < kWaiting)
+            rows[i] = place.value();
         else
             ++counts_.cold_reads;
     }
@@ -40,56 +40,52 @@ void Collisionless::admit(const std::int64_t* keys, std::size_t n, std::uint32_t
 
 // Counts one occurrence of a key that the first search missed; its row, or 0.
 std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh) {
-    const KeyMap::Entry entry = map_.find(h);
+    const KeyMap::Place place = map_.find(h);
     std::uint32_t count = 1, row = 0;
-    if (entry.value != nullptr) {
-        const bool has_row = *entry.value < kWaiting;
-        if (dead(*entry.seen)) {
+    bool was_waiting = false;
+    if (place.found) {
+        const bool has_row = place.value() < kWaiting;
+        if (dead(place.seen())) {
             ++(has_row ? counts_.expired : counts_.waiting_expired);
-            if (has_row) row = *entry.value;  // unseen for the whole ttl, so no gradient can be on its way to it
+            if (has_row) row = place.value();  // unseen for the whole ttl, so no gradient can be on its way to it
         } else if (has_row) {
-            return *entry.value;  // admitted by an earlier occurrence in this lookup
+            return place.value();  // admitted by an earlier occurrence in this lookup
         } else {
-            count = std::min<std::uint32_t>((*entry.value & ~kWaiting) + 1, 0xFFFF);
+            count = std::min<std::uint32_t>((place.value() & ~kWaiting) + 1, 0xFFFF);
         }
+        was_waiting = !has_row;
     }
     const bool wanted = wants_row(h, count), fits = policy_.max_rows == 0 || admitted_in_step_ < policy_.max_rows;
     if (wanted && !fits) ++counts_.surplus;
     if (wanted && fits) {
-        const bool was_waiting = entry.value != nullptr && row == 0;
-        num_rows_ += row == 0;
         num_waiting_ -= was_waiting;
+        num_rows_ += row == 0;
         ++counts_.admitted;
         ++admitted_in_step_;
         if (row == 0) row = take_row();
         fresh.push_back({row, key});
-        if (entry.value == nullptr) {
-            map_.insert(h, row, now_);
-        } else {
-            *entry.value = row;
-            *entry.seen = now_;
-        }
+        set(place, h, row);
         return row;
     }
     if (row != 0) {
         --num_rows_;
         free_rows_.push_back(row);
     }
-    if (policy_.min_count <= 1) {
-        if (entry.value != nullptr) {
-            num_waiting_ -= row == 0;
-            map_.remove(h);
-        }
-        return 0;
-    }
-    num_waiting_ += entry.value == nullptr || row != 0;
-    if (entry.value == nullptr) {
-        map_.insert(h, kWaiting | count, now_);
-    } else {
-        *entry.value = kWaiting | count;
-        *entry.seen = now_;
+    if (policy_.min_count > 1) {
+        num_waiting_ += !was_waiting;
+        set(place, h, kWaiting | count);
+    } else if (place.found) {
+        num_waiting_ -= was_waiting;
+        map_.remove(h);
     }
     return 0;
+}
+
+// Sets a key's value, seen now.
+void Collisionless::set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value) {
+    if (!place.found) return map_.insert(place, h, value, now_);
+    place.value() = value;
+    place.seen() = now_;
 }
 
 bool Collisionless::wants_row(std::uint64_t h, std::uint32_t count) const {
@@ -175,10 +171,10 @@ void Collisionless::crowd_out(bool waiting, std::uint64_t most) {
 
 bool Collisionless::remove(std::int64_t key) {
     const std::uint64_t h = map_.mixed(key);
-    const KeyMap::Entry entry = map_.find(h);
-    if (entry.value == nullptr) return false;
-    counts_.deleted += *entry.value < kWaiting;
-    drop(h, *entry.value);
+    const KeyMap::Place place = map_.find(h);
+    if (!place.found) return false;
+    counts_.deleted += place.value() < kWaiting;
+    drop(h, place.value());
     return true;
 }
 
@@ -206,8 +202,9 @@ void Collisionless::restore(const std::int64_t* keys, const std::uint32_t* seen,
     if (n >= kMostRows) throw std::length_error("a table holds at most 2^30 rows");
     const auto add = [this](std::int64_t key, std::uint32_t value, std::uint32_t when) {
         const std::uint64_t h = map_.mixed(key);
-        if (map_.find(h).value != nullptr) throw std::invalid_argument("a key comes twice");
-        map_.insert(h, value, when);
+        const KeyMap::Place place = map_.find(h);
+        if (place.found) throw std::invalid_argument("a key comes twice");
+        map_.insert(place, h, value, when);
     };
     for (std::size_t i = 0; i < n; ++i) add(keys[i], static_cast<std::uint32_t>(i + 1), seen[i]);
     for (std::size_t i = 0; i < num_waiting; ++i)

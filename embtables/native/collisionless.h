@@ -86,6 +86,7 @@ public:
 private:
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
+    void set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value);
     bool wants_row(std::uint64_t h, std::uint32_t count) const;
     std::uint32_t take_row();
     void drop(std::uint64_t h, std::uint32_t value);

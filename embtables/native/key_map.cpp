@@ -1,5 +1,6 @@
 #include "key_map.h"
 
+#include <cstring>
 #include <utility>
 
 namespace embtables {
@@ -7,16 +8,19 @@ namespace {
 
 constexpr std::uint64_t kFirstBuckets = 2;
 
-int free_place(const Bucket& bucket) {
-    for (int i = 0; i < kBucketEntries; ++i)
-        if (bucket.keys[i] == 0) return i;
-    return -1;
+// Bit i: keys[i] == h. Without branches: which place matches cannot be foreseen.
+std::uint32_t match(const Bucket& bucket, std::uint64_t h) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < kBucketEntries; ++i) bits |= static_cast<std::uint32_t>(bucket.keys[i] == h) << i;
+    return bits;
 }
 
-// How many of a shard's places may be taken: .72 of them in the first shard, .82 in the last.
+bool is_full(const Bucket& bucket) { return match(bucket, 0) == 0; }
+
+// How many of a shard's places may be taken: .76 of them in the first shard, .86 in the last.
 std::size_t limit(std::size_t shard, std::uint64_t num_buckets) {
     const std::uint64_t places = num_buckets * kBucketEntries;
-    return static_cast<std::size_t>(places * (720 + 100 * shard / KeyMap::kShards) / 1000);
+    return static_cast<std::size_t>(places * (760 + 100 * shard / KeyMap::kShards) / 1000);
 }
 
 }  // namespace
@@ -29,32 +33,14 @@ KeyMap::KeyMap(std::uint64_t seed)
     }
 }
 
-bool KeyMap::locate(std::uint64_t h, Bucket*& bucket, int& place) const {
-    if (h == 0) {
-        bucket = &zero_;
-        place = 0;
-        return zero_.values[1] != 0;
-    }
+KeyMap::Place KeyMap::find(std::uint64_t h) const {
+    if (h == 0) return {&zero_, 0, zero_.values[1] != 0};
     const ShardView& shard = views_[MapView::shard_of(h)];
     for (std::uint64_t b = MapView::home(h, shard.num_buckets);; b = b + 1 == shard.num_buckets ? 0 : b + 1) {
-        bucket = shard.buckets + b;
-        bool full = true;
-        for (int i = 0; i < kBucketEntries; ++i) {
-            if (bucket->keys[i] == h) {
-                place = i;
-                return true;
-            }
-            full = full && bucket->keys[i] != 0;
-        }
-        if (!full) return false;
+        Bucket* const bucket = shard.buckets + b;
+        if (const std::uint32_t found = match(*bucket, h)) return {bucket, __builtin_ctz(found), true};
+        if (const std::uint32_t free = match(*bucket, 0)) return {bucket, __builtin_ctz(free), false};
     }
-}
-
-KeyMap::Entry KeyMap::find(std::uint64_t h) const {
-    Bucket* bucket;
-    int place;
-    if (!locate(h, bucket, place)) return {nullptr, nullptr};
-    return {&bucket->values[place], &bucket->seen[place]};
 }
 
 void KeyMap::prefetch(std::uint64_t h) const {
@@ -64,26 +50,31 @@ void KeyMap::prefetch(std::uint64_t h) const {
     __builtin_prefetch(bucket->values);
 }
 
-void KeyMap::insert(std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+void KeyMap::insert(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
     ++size_;
     if (h == 0) {
-        zero_.values[0] = value;
-        zero_.seen[0] = seen;
         zero_.values[1] = 1;
-        return;
+    } else {
+        const std::size_t shard = MapView::shard_of(h);
+        if (counts_[shard] + 1 > limit(shard, views_[shard].num_buckets)) {
+            grow(shard);
+            ++counts_[shard];
+            return put(shard, h, value, seen);
+        }
+        ++counts_[shard];
+        place.bucket->keys[place.entry] = h;
     }
-    const std::size_t shard = MapView::shard_of(h);
-    if (counts_[shard] + 1 > limit(shard, views_[shard].num_buckets)) grow(shard);
-    ++counts_[shard];
-    place(shard, h, value, seen);
+    place.value() = value;
+    place.seen() = seen;
 }
 
-void KeyMap::place(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+void KeyMap::put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
     const ShardView& view = views_[shard];
     for (std::uint64_t b = MapView::home(h, view.num_buckets);; b = b + 1 == view.num_buckets ? 0 : b + 1) {
         Bucket& bucket = view.buckets[b];
-        const int i = free_place(bucket);
-        if (i < 0) continue;
+        const std::uint32_t free = match(bucket, 0);
+        if (free == 0) continue;
+        const int i = __builtin_ctz(free);
         bucket.keys[i] = h;
         bucket.values[i] = value;
         bucket.seen[i] = seen;
@@ -91,24 +82,34 @@ void KeyMap::place(std::size_t shard, std::uint64_t h, std::uint32_t value, std:
     }
 }
 
+// In place where there is room, so that only the new part of a shard is fresh memory. Homes grow with the low bits of the mix whatever the
+// number of buckets, so the entries go back in the order in which they were taken out.
 void KeyMap::grow(std::size_t shard) {
-    // Homes grow with the low bits of the mix whatever the number of buckets, so both arrays are walked in order.
-    const ShardView old = views_[shard];
-    Region region;
-    const std::uint64_t num_buckets = old.num_buckets + old.num_buckets / 4 + 1;
-    region.reserve(num_buckets * sizeof(Bucket));
-    views_[shard] = {region.as<Bucket>(), num_buckets};
-    for (std::uint64_t b = 0; b < old.num_buckets; ++b)
-        each_in(old.buckets[b], [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            place(shard, h, value, seen);
+    ShardView& view = views_[shard];
+    const std::uint64_t num_buckets = view.num_buckets + 2 * view.num_buckets / 5 + 1;
+    saved_.reserve(counts_[shard] * sizeof(Saved));
+    Saved* const saved = saved_.as<Saved>();
+    std::size_t n = 0;
+    for (std::uint64_t b = 0; b < view.num_buckets; ++b)
+        each_in(view.buckets[b], [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+            saved[n++] = {h, value, seen};
         });
-    regions_[shard] = std::move(region);
+    const std::size_t bytes = num_buckets * sizeof(Bucket);
+    if (bytes <= regions_[shard].capacity()) {
+        std::memset(static_cast<void*>(view.buckets), 0, view.num_buckets * sizeof(Bucket));
+    } else {
+        // Fresh and not moved: small pages would stay small.
+        Region larger;
+        larger.reserve(2 * bytes);
+        regions_[shard] = std::move(larger);
+    }
+    view = {regions_[shard].as<Bucket>(), num_buckets};
+    for (std::size_t i = 0; i < n; ++i) put(shard, saved[i].h, saved[i].value, saved[i].seen);
 }
 
 bool KeyMap::remove(std::uint64_t h) {
-    Bucket* bucket;
-    int i;
-    if (!locate(h, bucket, i)) return false;
+    const Place place = find(h);
+    if (!place.found) return false;
     --size_;
     if (h == 0) {
         zero_.values[1] = 0;
@@ -116,7 +117,7 @@ bool KeyMap::remove(std::uint64_t h) {
     }
     const std::size_t shard = MapView::shard_of(h);
     --counts_[shard];
-    close_hole(shard, static_cast<std::uint64_t>(bucket - views_[shard].buckets), i);
+    close_hole(shard, static_cast<std::uint64_t>(place.bucket - views_[shard].buckets), place.entry);
     return true;
 }
 
@@ -125,12 +126,12 @@ bool KeyMap::remove(std::uint64_t h) {
 void KeyMap::close_hole(std::size_t shard, std::uint64_t bucket, int hole) {
     const ShardView& view = views_[shard];
     const std::uint64_t n = view.num_buckets;
-    const bool was_full = free_place(view.buckets[bucket]) < 0;
+    const bool was_full = is_full(view.buckets[bucket]);
     view.buckets[bucket].keys[hole] = 0;
     if (!was_full) return;
     for (std::uint64_t b = bucket + 1 == n ? 0 : bucket + 1; b != bucket; b = b + 1 == n ? 0 : b + 1) {
         Bucket& next = view.buckets[b];
-        const bool full = free_place(next) < 0;
+        const bool full = is_full(next);
         const std::uint64_t distance = (b + n - bucket) % n;
         for (int i = 0; i < kBucketEntries; ++i) {
             if (next.keys[i] == 0) continue;

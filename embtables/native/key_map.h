@@ -1,8 +1,8 @@
 // key -> row number and when it was last seen: buckets of eight entries in two cache lines, shards that grow alone.
 //
 // A key is stored as its mix (a bijection), zero marking an empty place; the one key whose mix is zero lies out of line.
-// Bits 32..37 of the mix choose the shard, the low 32 bits the bucket; the top ten are left to ownership among ranks. A
-// full bucket overflows into the next, cyclically in its shard. A shard grows by a quarter, at a load of .72 to .82 that
+// Bits 32..36 of the mix choose the shard, the low 32 bits the bucket; the top ten are left to ownership among ranks. A
+// full bucket overflows into the next, cyclically in its shard. A shard grows by two fifths, at a load of .76 to .86 that
 // differs between shards, so that they do not all grow in the same batch.
 #pragma once
 
@@ -19,9 +19,14 @@ class KeyMap {
 public:
     static constexpr std::size_t kShards = std::size_t{1} << MapView::kShardBits;
 
-    struct Entry {
-        std::uint32_t* value;
-        std::uint32_t* seen;
+    // Where a key lies, or would be put.
+    struct Place {
+        Bucket* bucket;
+        int entry;
+        bool found;
+
+        std::uint32_t& value() const { return bucket->values[entry]; }
+        std::uint32_t& seen() const { return bucket->seen[entry]; }
     };
 
     explicit KeyMap(std::uint64_t seed);
@@ -30,11 +35,11 @@ public:
     std::uint64_t mixed(std::int64_t key) const { return view().mixed(key); }
     std::int64_t key_of(std::uint64_t h) const { return static_cast<std::int64_t>(unmix(h) - offset_); }
 
-    // Void after the next insert or remove. Null pointers where the key is not there.
-    Entry find(std::uint64_t h) const;
+    // Void after the next insert or remove.
+    Place find(std::uint64_t h) const;
 
-    // Adds a key that is not there.
-    void insert(std::uint64_t h, std::uint32_t value, std::uint32_t seen);
+    // Adds a key that was not found, at the place where it was looked for.
+    void insert(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
 
     // Removes a key; false where it is not there.
     bool remove(std::uint64_t h);
@@ -68,14 +73,19 @@ private:
             if (bucket.keys[i] != 0) f(bucket.keys[i], bucket.values[i], bucket.seen[i]);
     }
 
-    bool locate(std::uint64_t h, Bucket*& bucket, int& place) const;
-    void place(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
+    void put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
     void grow(std::size_t shard);
     void close_hole(std::size_t shard, std::uint64_t bucket, int place);
 
     std::uint64_t offset_;
     std::size_t size_ = 0;
+    struct Saved {
+        std::uint64_t h;
+        std::uint32_t value, seen;
+    };
+
     std::vector<Region> regions_;
+    Region saved_;  // the entries of a shard while it grows
     std::vector<ShardView> views_;
     std::vector<std::size_t> counts_;
     mutable Bucket zero_{};

@@ -27,7 +27,7 @@ struct ShardView {
 
 // What a lookup needs, for the kernels.
 struct MapView {
-    static constexpr int kShardBits = 6;
+    static constexpr int kShardBits = 5;
     const ShardView* shards;
     Bucket* zero;  // its first entry belongs to the key whose mix is zero; values[1] != 0: it is there
     std::uint64_t offset;
