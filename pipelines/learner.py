@@ -1,7 +1,7 @@
 """`Learner`: tables, model and dense optimizer of one run, and one training step over them.
 
 `tables.advance(event_time)` -> forward (lookup, dense net) -> loss -> backward (row gradients are kept) -> clip ->
-dense step -> `tables.step()`. Learning rates are the configured ones times a factor that is a pure function of the step.
+dense step -> `tables.step()`. Learning rates are the configured ones times a factor: a pure function of the step.
 """
 
 from __future__ import annotations

@@ -80,6 +80,8 @@ class Store:
     ) -> None:
         """Raises IndexError for a key outside a fixed table."""
     def find(self, table: int, keys: npt.NDArray[np.int64], threads: int, rows: npt.NDArray[np.uint32]) -> None: ...
+    def output(self, rows: int, width: int) -> npt.NDArray[np.float32]:
+        """Uninitialised (rows, width); its memory is used again once nothing refers to it."""
     def pooled(
         self,
         slots: npt.NDArray[np.int32],

@@ -45,13 +45,13 @@ void Region::reserve(std::size_t bytes) {
     const std::size_t wanted = bytes < 2 * capacity_ ? 2 * capacity_ : bytes;
     const std::size_t capacity = round_up(wanted, wanted >= kHuge ? kHuge : kPage);
     void* base = map_aligned(capacity, kHuge);
-    if (capacity >= 2 * kHuge) madvise(base, capacity, MADV_HUGEPAGE);
+    if (capacity >= kHuge) madvise(base, capacity, MADV_HUGEPAGE);
     if (base_ != nullptr &&
         mremap(base_, capacity_, capacity_, MREMAP_MAYMOVE | MREMAP_FIXED, base) == MAP_FAILED) {
         munmap(base, capacity);
         throw std::bad_alloc();
     }
-    if (capacity >= 2 * kHuge) madvise(base, capacity, MADV_HUGEPAGE);  // the moved pages had their own advice
+    if (capacity >= kHuge) madvise(base, capacity, MADV_HUGEPAGE);  // the moved pages had their own advice
     base_ = base;
     capacity_ = capacity;
 }

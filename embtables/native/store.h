@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "collisionless.h"
+#include "output_pool.h"
 #include "row_kernels.h"
 #include "step.h"
 #include "table_rows.h"
@@ -54,6 +55,9 @@ public:
     void dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads, float* out) const;
     void gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const;
 
+    // Outlives the store while Python holds an output.
+    const std::shared_ptr<OutputPool>& outputs() const { return outputs_; }
+
     double gradient_norm(const std::vector<KeptLookup>& kept, int threads);
     std::vector<UpdateCounts> update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads);
 
@@ -88,6 +92,7 @@ private:
     std::vector<Table> tables_;
     std::vector<int> slot_tables_;
     Workspace space_;
+    std::shared_ptr<OutputPool> outputs_ = std::make_shared<OutputPool>();
     std::uint32_t cut_ = 1;
 };
 

@@ -85,6 +85,22 @@ void pooled(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, 
     store.pooled(view, rows.data(), threads, out.data());
 }
 
+// An uninitialised (rows, width) array whose memory goes back to the store's pool.
+nb::ndarray<nb::numpy, float, nb::ndim<2>> output(const Store& store, std::size_t rows, std::size_t width) {
+    struct Held {
+        std::shared_ptr<OutputPool> pool;
+        Region region;
+    };
+    need(width == 0 || rows <= (std::size_t{1} << 46) / sizeof(float) / width, "the output is too large");
+    auto held = std::make_unique<Held>(Held{store.outputs(), store.outputs()->take(rows * width * sizeof(float) + 1)});
+    auto* const data = held->region.as<float>();
+    nb::capsule owner(held.release(), [](void* p) noexcept {
+        const std::unique_ptr<Held> done(static_cast<Held*>(p));
+        done->pool->give(std::move(done->region));
+    });
+    return {data, {rows, width}, owner};
+}
+
 void dots(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
           std::int64_t bags, Matrix gradient, int threads, Out<float> out) {
     const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, rows.size());
@@ -256,6 +272,7 @@ void define_store(nb::module_& module) {
         .def("resolve", &resolve, "slots"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
              "train"_a, "threads"_a, "rows"_a.noconvert())
         .def("find", &find, "table"_a, "keys"_a.noconvert(), "threads"_a, "rows"_a.noconvert())
+        .def("output", &output, "rows"_a, "width"_a)
         .def("pooled", &pooled, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(),
              "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert())
         .def("dots", &dots, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,

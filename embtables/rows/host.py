@@ -35,6 +35,7 @@ from embtables.schema import (
 
 FOREVER = 2**32 - 1
 MAX_HOST_ROWS = 2**32 - 1
+_POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
 _RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
 _INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
 _ROW_SUM = 3
@@ -97,9 +98,14 @@ class HostRowStore:
     def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore."""
         c = self._context(lookup, keep=keep)
-        out = torch.empty(lookup.num_rows, sum(map(self._dim, lookup.slots)))
+        out = self._output(lookup.num_rows, sum(map(self._dim, lookup.slots)))
         self._store.pooled(c.slots, c.rows, c.offsets, c.weights, c.num_bags, torch.get_num_threads(), out.numpy())
         return out, c if keep else None
+
+    def _output(self, rows: int, width: int) -> Tensor:
+        if rows * width < _POOLED_FLOATS:
+            return torch.empty(rows, width)
+        return torch.from_numpy(self._store.output(rows, width))
 
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See RowStore."""
@@ -116,7 +122,7 @@ class HostRowStore:
         """See RowStore."""
         bags = torch.arange(len(keys) + 1)
         c = self._context(Lookup((slot,), keys, bags, None, len(keys)), keep=keep)
-        out = torch.empty(len(keys), self._dim(slot))
+        out = self._output(len(keys), self._dim(slot))
         self._store.gather(slot, c.rows, torch.get_num_threads(), out.numpy())
         return out, c if keep else None
 

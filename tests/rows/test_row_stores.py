@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 from embtables.native import _core
 from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
+from embtables.schema import FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract
 
@@ -30,3 +33,21 @@ class TestHost(RowStoreContract, CollisionlessContract):
 
     def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
         return HostRowStore(stored, slots)
+
+    def test_large_outputs_are_used_again_only_when_nothing_holds_them(self) -> None:
+        table = FixedTable(name="t", dim=64, num_rows=9, optimizer=Sgd(learning_rate=0.1), initializer=Normal(std=1.0))
+        store = self.build([StoredTable(table, 1)], [0])
+        keys = torch.arange(4096) % 9
+        first, _ = store.gather(0, keys, keep=False)
+        kept, view = first.clone(), first[5:7]
+        place = first.data_ptr()
+        del first
+        second, _ = store.gather(0, keys.flip(0), keep=False)
+        assert second.data_ptr() != place  # the view still holds the memory
+        assert torch.equal(view, kept[5:7])
+        assert torch.equal(second, kept.flip(0))
+        del view
+        gc.collect()
+        third, _ = store.gather(0, keys, keep=False)
+        assert third.data_ptr() == place
+        assert torch.equal(third, kept)

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.tables`: key maps, pooled lookups and whole steps against what is in use."""
