@@ -13,7 +13,7 @@ STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples
 
-.PHONY: help setup test check lint unit demo bench clean
+.PHONY: help setup test check lint demo bench mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ demo: $(STAMP)  ## train on real data and print what was learned
 
 bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+mutants: $(STAMP)  ## break each invariant on purpose; every time a test must notice (about 10 minutes)
+	$(BIN)/python -m tests.mutants
 
 clean:
 	rm -rf $(VENV) build dist embtables/native/*.so

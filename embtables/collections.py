@@ -151,19 +151,29 @@ class EmbeddingBagCollection(_View):
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
         super().__init__(made, made.slots, update)
-        self.is_weighted = is_weighted
+        self._weighted = is_weighted
+        self._configs = list(tables)
 
     @classmethod
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingBagCollection:
         """The view over the pooled features of `tables`, or of the tables named; KJT weights count where given."""
         view = cls.__new__(cls)
         _View.__init__(view, tables, _chosen(tables, names, pooled=True), "step")
-        view.is_weighted = any(slot.feature.weights_column is not None for slot in view.slots)
+        view._weighted = any(slot.feature.weights_column is not None for slot in view.slots)
+        view._configs = _bag_configs(view.slots)
         return view
+
+    def is_weighted(self) -> bool:
+        """Whether KJT weights are per-id weights."""
+        return self._weighted
+
+    def embedding_bag_configs(self) -> list[EmbeddingBagConfig]:
+        """The tables as TorchRec's models ask for them. A collisionless table has no number of rows: it says 1."""
+        return self._configs
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
-        request = pooled_request(self.slots, features, weighted=self.is_weighted)
+        request = pooled_request(self.slots, features, weighted=self._weighted)
         keep = self.learns()
         anchor = self._anchor if keep else self._anchor.detach()
         values = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
@@ -207,6 +217,22 @@ class EmbeddingCollection(_View):
             rows = _Gathered.apply(anchor, self, slot, keys, self.learns())  # type: ignore[no-untyped-call]
             result[name] = JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())
         return result
+
+
+def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:
+    readers: dict[str, list[Slot]] = {}
+    for slot in slots:
+        readers.setdefault(slot.table.name, []).append(slot)
+    return [
+        EmbeddingBagConfig(
+            name=name,
+            embedding_dim=of[0].table.dim,
+            num_embeddings=of[0].table.key_range or 1,
+            feature_names=[slot.feature.name for slot in of],
+            pooling=PoolingType.MEAN if of[0].feature.pooling == "mean" else PoolingType.SUM,
+        )
+        for name, of in readers.items()
+    ]
 
 
 def _chosen(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[Slot]:

@@ -172,7 +172,10 @@ class HostRowStore:
 
     def _find(self, table: int, keys: Tensor) -> Rows:
         rows = np.empty(len(keys), np.uint32)
-        self._store.find(table, _numpy(keys), torch.get_num_threads(), rows)
+        try:
+            self._store.find(table, _numpy(keys), torch.get_num_threads(), rows)
+        except IndexError as error:
+            raise DataError(str(error), table=self._tables[table].config.name) from None
         return rows
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:

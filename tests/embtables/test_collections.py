@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torchrec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchrec import EmbeddingBagConfig, EmbeddingConfig, KeyedJaggedTensor, PoolingType
+from torchrec.models.dlrm import DLRM
 
 from embtables import EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError, StateError
@@ -252,3 +255,80 @@ def test_stats_count_rows_and_bytes() -> None:
         assert (stats.rows, stats.dim) == (50, 4)
         assert {k: v for k, v in stats.bytes_by_part.items() if k != "bookkeeping"} == {"weight": 800, "sum": 200}
         assert torch.equal(tables.weight("t"), torch.full((50, 4), 2.0))
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_torchrec_model_trains_on_our_collection_unchanged(store: Any) -> None:
+    configs = [
+        EmbeddingBagConfig(name=f"t{i}", embedding_dim=8, num_embeddings=40, feature_names=[f"f{i}"]) for i in range(3)
+    ]
+    torch.manual_seed(0)
+    ours = EmbeddingBagCollection(tables=configs, optimizer=Adagrad(learning_rate=0.1), row_store=store)
+    model = DLRM(ours, dense_in_features=4, dense_arch_layer_sizes=[16, 8], over_arch_layer_sizes=[16, 1])
+    dense_optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    batch, dense = kjt(["f0", "f1", "f2"], 64, 40), torch.randn(64, 4)
+    labels = (batch["f0"].lengths() % 2).float()
+    losses = []
+    for _ in range(40):
+        dense_optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(dense, batch).squeeze(1), labels)
+        loss.backward()
+        dense_optimizer.step()
+        ours.tables.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+SHAPES = st.lists(st.tuples(st.sampled_from([1, 4, 8, 12, 64]), st.integers(1, 30), st.integers(1, 3)), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shapes=SHAPES,
+    rows=st.integers(0, 9),
+    weighted=st.booleans(),
+    mean=st.booleans(),
+    int32=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_random_schemas_agree_with_torchrec(
+    shapes: list[tuple[int, int, int]], rows: int, weighted: bool, mean: bool, int32: bool, seed: int
+) -> None:
+    """Tables of any dimension, features shared between tables, empty lists, lengths of both types, no rows at all."""
+    pooling = PoolingType.MEAN if mean and not weighted else PoolingType.SUM
+    names = [f"f{i}" for i in range(4)]
+    configs = [
+        EmbeddingBagConfig(
+            name=f"t{i}", embedding_dim=dim, num_embeddings=size, feature_names=names[:readers], pooling=pooling
+        )
+        for i, (dim, size, readers) in enumerate(shapes)
+    ]
+    theirs = torchrec.EmbeddingBagCollection(tables=configs, is_weighted=weighted)
+    ours = EmbeddingBagCollection(tables=configs, is_weighted=weighted, optimizer=Sgd(learning_rate=0.5))
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    vocabulary = min(size for _, size, _ in shapes)
+    batch = kjt(names, rows, vocabulary, weighted=weighted, seed=seed)
+    if int32:
+        batch = KeyedJaggedTensor(
+            names, batch.values(), lengths=batch.lengths().int(), weights=batch.weights_or_none(), stride=rows
+        )
+    out, expected = ours(batch), theirs(batch)
+    assert out.keys() == expected.keys()
+    assert torch.allclose(out.values(), expected.values(), atol=1e-5)
+    assert out.values().shape == expected.values().shape
+    gradient = torch.randn(out.values().shape, generator=torch.Generator().manual_seed(seed))
+    expected.values().backward(gradient)
+    their_weights = batch.weights().grad.clone() if weighted else None
+    if weighted:
+        batch.weights().grad.zero_()
+    out.values().backward(gradient)
+    ours.tables.step()
+    if their_weights is not None:
+        assert torch.allclose(batch.weights().grad, their_weights, atol=1e-4)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.5 * parameter.grad)
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, atol=1e-4), name

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from embtables.errors import DataError
 from embtables.native import _core
 from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
 from embtables.schema import FixedTable, Normal, Sgd
@@ -33,6 +34,16 @@ class TestHost(RowStoreContract, CollisionlessContract):
 
     def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
         return HostRowStore(stored, slots)
+
+    @pytest.mark.parametrize("key", [9, -1, 2**32, 2**63 - 1, -(2**63)])
+    def test_a_key_outside_a_fixed_table_is_refused(self, key: int) -> None:
+        table = FixedTable(name="t", dim=4, num_rows=9, optimizer=Sgd(learning_rate=0.1))
+        store = self.build([StoredTable(table, 1)], [0])
+        for keep in (True, False):
+            with pytest.raises(DataError, match=rf"key {key} is outside 0..8"):
+                store.gather(0, torch.tensor([0, key, 8]), keep=keep)
+        with pytest.raises(DataError, match=rf"key {key} is outside"):
+            store.read(0, "weight", torch.tensor([key]))
 
     def test_large_outputs_are_used_again_only_when_nothing_holds_them(self) -> None:
         table = FixedTable(name="t", dim=64, num_rows=9, optimizer=Sgd(learning_rate=0.1), initializer=Normal(std=1.0))

@@ -1,0 +1,1 @@
+"""Patches that break one invariant each, and the tests that must notice: `make mutants`."""
