@@ -10,10 +10,14 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import _harness
+
+# OpenMP's threads spin for some milliseconds after their work is done, on the cores that the next contender needs.
+PAUSE_SECONDS = 0.03
 
 
 class Contender:
@@ -71,6 +75,7 @@ def take_turns(
     for turn in range(repeats + 1):
         for place in range(len(group)):
             contender = group[(turn + place) % len(group)]
+            time.sleep(PAUSE_SECONDS)
             answer = contender.ask(question)
             if turn:
                 answers[contender.name].append(answer)

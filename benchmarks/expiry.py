@@ -107,7 +107,8 @@ def main() -> None:
     header = ["table", "most rows", "rows at the end", "KiB at the end", "admitted", "expired", "waiting", "cold reads"]
     if not args.quick:
         Path(PICTURE).write_text(picture(found), encoding="utf-8")
-    text = f"{_harness.table(header, rows)}\n\nCustomers and items of {len(keys) // 2:,} invoice lines, dim 16, rowwise Adagrad."
+    about = f"Customers and items of {len(keys) // 2:,} invoice lines, dim 16, rowwise Adagrad."
+    text = f"{_harness.table(header, rows)}\n\n{about}"
     _harness.finish("expiry", "Rows and bytes over time", {"days": found}, text, args)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import _harness
 from benchmarks._turns import contenders, take_turns
 
@@ -140,6 +142,23 @@ def _line(rows: int, dim: int, count: int, of: str, forward: Answers, trained: A
     return cells
 
 
+def dcnv2(repeats: int) -> tuple[dict[str, Any], str]:
+    """A whole training step of a model."""
+    precision = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    kinds = ("fixed", "collisionless", "fbgemm")
+    commands = {kind: worker("dcnv2", kind, precision, THREADS) for kind in kinds}
+    with contenders(commands, {kind: {**os.environ, **ISOLATED} for kind in kinds}) as group:
+        found = take_turns(group, {}, 2 * repeats)
+    ms = {name: spread(answers, "seconds", 1e3) for name, answers in found.items()}
+    rows = [[n, f"{ms['fbgemm'].median / s.median:.2f}", shown(s)] for n, s in ms.items()]
+    missing = "" if precision == "bf16" else " This processor has no bf16 instructions: measured in fp32."
+    text = (
+        f"### DCN-V2 training step, batch 4096, 26 features, {precision}\n\n"
+        f"{_harness.table(['tables', 'fbgemm / it', 'step ms'], rows)}\n\nGoal: not slower than fbgemm.{missing}"
+    )
+    return {name: vars(s) for name, s in ms.items()}, text
+
+
 HEADER = [
     "tables",
     "batch",
@@ -176,7 +195,9 @@ def main() -> None:
         "collisionless at most 1.35 of fixed, forward at least 0.80 of the random row gather for uniform ids at 10M "
         f"rows.\n\n{_harness.table(HEADER, lines)}"
     )
-    _harness.finish("tables", "Table engine", {**result, "steps": lines}, text, args)
+    trained, section = dcnv2(repeats)
+    text += f"\n\n{section}"
+    _harness.finish("tables", "Table engine", {**result, "steps": lines, "dcnv2": trained}, text, args)
 
 
 if __name__ == "__main__":

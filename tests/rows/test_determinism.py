@@ -98,7 +98,7 @@ def test_the_order_of_a_rows_gradients_is_that_of_the_batch_whatever_lies_betwee
         own = order < len(values)
         gradient = torch.zeros(len(keys), 16)
         gradient[own] = torch.from_numpy(values)
-        rows, context = store.gather(0, keys[order], keep=True)
+        _, context = store.gather(0, keys[order], keep=True)
         store.add_row_gradient(context, gradient)
         store.update(1.0)
         return store.read(0, "weight", torch.tensor([5]))

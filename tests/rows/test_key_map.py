@@ -98,7 +98,9 @@ def test_a_flood_of_keys_that_come_once_stays_within_its_bound() -> None:
 def test_the_norm_is_the_same_whatever_rows_the_keys_lie_in() -> None:
     rng = np.random.default_rng(3)
     keys = torch.from_numpy(rng.integers(-(2**63), 2**63, 3000))
-    gradient = torch.from_numpy((rng.standard_normal((3000, 1)) * 10.0 ** rng.uniform(-6, 3, (3000, 1))).astype(np.float32))
+    gradient = torch.from_numpy(
+        (rng.standard_normal((3000, 1)) * 10.0 ** rng.uniform(-6, 3, (3000, 1))).astype(np.float32)
+    )
     first, second = store(), store()
     first.gather(0, keys, keep=True)
     first.update(1.0)
