@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from embtables.clock import EventClock
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import keys_per_id
 from embtables.rows import ROW_STORES, KeyState, RowStore, StoredTable
 from embtables.rows.initial import table_seed
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 
 _READ_ROWS = 1 << 20
+MAP_BYTES_A_PLACE = 16
 KEY_TENSORS = ("keys", "seen", "waiting", "waiting_counts", "waiting_seen")
 COUNTS = (
     "waiting",
@@ -57,6 +58,8 @@ class TableStats:
         bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
         steps: updates so far.
         counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
+        load_factor: share of the key map's places that are taken; None of a fixed table.
+        quantiles: `age` and `count` of the rows of a collisionless table: least, p50, p90, p99, greatest.
     """
 
     rows: int
@@ -64,6 +67,8 @@ class TableStats:
     bytes_by_part: dict[str, int]
     steps: int
     counts: dict[str, int]
+    load_factor: float | None
+    quantiles: dict[str, list[int]]
 
 
 class Tables:
@@ -100,6 +105,7 @@ class Tables:
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None
         }
         self._advanced = False
+        self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """From now on every table learns at its configured rate times `factor`."""
@@ -126,6 +132,7 @@ class Tables:
 
         Raises:
             ConfigError: a table has a ttl, and no `advance` told when the batch happened.
+            DataError: rows of a table with `non_finite_gradients: raise` had such; those rows are as they were.
         """
         if self._clocks and not self._advanced:
             table = self.configs[next(iter(self._clocks))].name
@@ -136,6 +143,18 @@ class Tables:
             # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
             if isinstance(config, CollisionlessTable) and number not in self._clocks:
                 self.rows.advance(number, self.rows.figures(number)["steps"])
+        self._raise_refused()
+
+    def _raise_refused(self) -> None:
+        for number, before in self._refused.items():
+            now = self.rows.figures(number)["refused_gradients"]
+            self._refused[number] = now
+            if now > before:
+                raise DataError(
+                    f"gradients of {now - before} rows were not finite; look at learning rates and dense columns, "
+                    "or set non_finite_gradients: skip",
+                    table=self.configs[number].name,
+                )
 
     def gradient_norm(self) -> float:
         """L2 norm over the row gradients that the next `step` will apply, duplicates summed."""
@@ -222,7 +241,16 @@ class Tables:
         if number in self._clocks:
             clock = self._clocks[number]
             counts |= {"clock_held_back": clock.held_back, "late_batches": clock.late}
-        return TableStats(rows, config.dim, self.rows.num_bytes(number), self.rows.num_steps(number), counts)
+        places = figures.get("map_bytes", 0) // MAP_BYTES_A_PLACE
+        return TableStats(
+            rows,
+            config.dim,
+            self.rows.num_bytes(number),
+            self.rows.num_steps(number),
+            counts,
+            figures["map_entries"] / places if places else None,
+            self.rows.row_quantiles(number),
+        )
 
     def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
         return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])

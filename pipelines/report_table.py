@@ -9,10 +9,13 @@ from rich.table import Table
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the report's figures; slices and baselines as rows of their own."""
+    """Prints the report's figures; slices, baselines and tables as rows of their own."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _flat(report, ""):
+    for name, value in _flat({key: value for key, value in report.items() if key != "tables"}, ""):
         table.add_row(name.replace("_", " "), _text(value))
+    for name, counts in report.get("tables", {}).items():
+        shown = {key: value for key, value in counts.items() if value or key == "rows"}
+        table.add_row(f"table {name}", ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in shown.items()))
     Console(stderr=True, highlight=False).print(table)
 
 

@@ -283,6 +283,10 @@ class TrainLoop:
             "best_step": state.best_step,
             "quarantined_rows": state.quarantined_rows,
             "quarantined_files": sorted(self.log.bad_files),
+            "tables": {
+                name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+                for name, stats in self.learner.tables.stats().items()
+            },
             "seed": self.config.train.seed,
             "model": self.config.model.kind,
             "run_dir": str(self.run.path),

@@ -194,6 +194,15 @@ KeyList Collisionless::list(bool waiting) const {
     return list;
 }
 
+void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const {
+    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
+        map_.each(s, [&](std::uint64_t, std::uint32_t value, std::uint32_t seen) {
+            if (value >= kWaiting || dead(seen)) return;
+            ages.push_back(now_ - seen);
+            counts.push_back(rows_.meta()[value].count);
+        });
+}
+
 void Collisionless::restore(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
                             const std::int64_t* waiting, const std::uint32_t* waiting_counts,
                             const std::uint32_t* waiting_seen, std::size_t num_waiting, std::uint32_t now,

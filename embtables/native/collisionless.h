@@ -72,10 +72,14 @@ public:
     void set_counts(const KeyCounts& counts) { counts_ = counts; }
     std::uint64_t steps() const { return steps_; }
     std::size_t map_bytes() const { return map_.bytes(); }
+    std::size_t map_entries() const { return map_.size(); }
     std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
 
     // Keys that are alive at the clock, sorted.
     KeyList list(bool waiting) const;
+
+    // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
+    void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
 
     // Puts the keys of a saved table into an empty one: key i gets row i + 1. Throws std::invalid_argument where a key
     // comes twice or the table is not empty.

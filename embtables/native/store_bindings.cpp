@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -188,7 +189,7 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
     return {kept->data(), {kept->size()}, owner};
 }
 
-nb::tuple list(Store& store, int table, bool waiting) {
+nb::tuple list_keys(Store& store, int table, bool waiting) {
     KeyList found;
     {
         nb::gil_scoped_release released;
@@ -219,6 +220,7 @@ nb::dict stats(Store& store, int table) {
     found["waiting"] = keys->num_waiting();
     found["rows_in_use"] = keys->rows_in_use();
     found["map_bytes"] = keys->map_bytes();
+    found["map_entries"] = keys->map_entries();
     found["now"] = keys->now();
     found["steps"] = keys->steps();
     found["admitted"] = c.admitted;
@@ -230,6 +232,27 @@ nb::dict stats(Store& store, int table) {
     found["cold_reads"] = c.cold_reads;
     found["surplus"] = c.surplus;
     return found;
+}
+
+// Minimum, median, 90th and 99th percentile and maximum.
+std::vector<std::uint32_t> quantiles(std::vector<std::uint32_t>& values) {
+    std::vector<std::uint32_t> found;
+    if (values.empty()) return found;
+    std::sort(values.begin(), values.end());
+    for (const double q : {0.0, 0.5, 0.9, 0.99, 1.0})
+        found.push_back(values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))]);
+    return found;
+}
+
+nb::tuple row_quantiles(Store& store, int table) {
+    std::vector<std::uint32_t> ages, counts;
+    {
+        nb::gil_scoped_release released;
+        keys_of(store, table).ages_and_counts(ages, counts);
+        ages = quantiles(ages);
+        counts = quantiles(counts);
+    }
+    return nb::make_tuple(ages, counts);
 }
 
 void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, double rate, float eps, float weight_decay,
@@ -296,10 +319,11 @@ void define_store(nb::module_& module) {
              "table"_a)
         .def("remove", [](Store& store, int table, std::int64_t key) { return keys_of(store, table).remove(key); },
              "table"_a, "key"_a)
-        .def("list", &list, "table"_a, "waiting"_a)
+        .def("list_keys", &list_keys, "table"_a, "waiting"_a)
         .def("restore", &restore, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "waiting"_a.noconvert(),
              "waiting_counts"_a.noconvert(), "waiting_seen"_a.noconvert(), "now"_a, "steps"_a)
-        .def("stats", &stats, "table"_a);
+        .def("stats", &stats, "table"_a)
+        .def("row_quantiles", &row_quantiles, "table"_a);
 }
 
 }  // namespace embtables

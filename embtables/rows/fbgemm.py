@@ -274,6 +274,10 @@ class FbgemmRowStore:
         """See RowStore."""
         return {}
 
+    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+        """See RowStore. Not kept."""
+        return {}
+
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
         lanes = _laid_out(self._tables[table].config.dim) / self._tables[table].config.dim
@@ -289,6 +293,8 @@ def _refuse_unsupported(table: Table) -> FixedTable:
         raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
     if isinstance(table.optimizer, Adam):
         raise ConfigError(f"fbgemm has no Adam on CPU; use adagrad or rowwise_adagrad, or {instead}", table=table.name)
+    if table.non_finite_gradients == "raise":
+        raise ConfigError(f"fbgemm does not look for non-finite gradients; {instead}", table=table.name)
     if table.optimizer.weight_decay > 0.0:
         raise ConfigError(f"fbgemm ignores weight_decay on CPU; remove it, or {instead}", table=table.name)
     if table.dim != 1 and table.dim % _LANES:

@@ -213,8 +213,8 @@ class HostRowStore:
         """See RowStore."""
         if table not in self._collisionless:
             return None
-        keys, _, seen = self._store.list(table, False)
-        waiting, counts, waiting_seen = self._store.list(table, True)
+        keys, _, seen = self._store.list_keys(table, False)
+        waiting, counts, waiting_seen = self._store.list_keys(table, True)
         figures = self._store.stats(table)
         cold = np.zeros(1, np.uint32)
         return KeyState(
@@ -251,6 +251,13 @@ class HostRowStore:
         }
         found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
         return found | ({"keys": figures["map_bytes"]} if "map_bytes" in figures else {})
+
+    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+        """See RowStore."""
+        if table not in self._collisionless:
+            return {}
+        ages, counts = self._store.row_quantiles(table)
+        return {"age": ages, "count": counts} if ages else {}
 
     def figures(self, table: int) -> Mapping[str, int]:
         """See RowStore."""

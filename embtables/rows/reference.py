@@ -318,6 +318,10 @@ class ReferenceRowStore:
         found = {"refused_gradients": arena.refused}
         return found if policy is None else found | {"now": policy.now, "steps": policy.steps, "rows": policy.num_rows}
 
+    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+        """See RowStore. Not kept."""
+        return {}
+
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
         place = self._places[table]

@@ -97,6 +97,10 @@ class FixedTable(Model):
     num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)]
     optimizer: Optimizer
     initializer: Initializer = Normal()
+    non_finite_gradients: Literal["skip", "raise"] = Field(
+        "skip",
+        description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",
+    )
 
     @property
     def key_range(self) -> int | None:
@@ -143,6 +147,10 @@ class CollisionlessTable(Model):
     cold_row: Literal["zeros", "trained"] = Field("zeros", description="what a key without a row reads")
     max_clock_step_seconds: PositiveInt = Field(
         86_400, description="the clock moves at most this far with a batch; stray times beyond are counted"
+    )
+    non_finite_gradients: Literal["skip", "raise"] = Field(
+        "skip",
+        description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",
     )
 
     @property

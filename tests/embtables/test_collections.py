@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torchrec import EmbeddingBagConfig, EmbeddingConfig, KeyedJaggedTensor, PoolingType
 from torchrec.models.dlrm import DLRM
 
-from embtables import EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
+from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import encode
-from embtables.schema import Adagrad, Adam, Constant, Hash, MultiHash, RowwiseAdagrad, Sgd
+from embtables.schema import Adagrad, Adam, Constant, Hash, Identity, MultiHash, RowwiseAdagrad, Sgd
 
 STORES = ["host", "fbgemm", "reference"]
 
@@ -334,3 +334,19 @@ def test_random_schemas_agree_with_torchrec(
                 parameter.sub_(0.5 * parameter.grad)
     for name, value in theirs.state_dict().items():
         assert torch.allclose(ours.state_dict()[name], value, atol=1e-4), name
+
+
+@pytest.mark.parametrize("store", ["host", "reference"])
+@pytest.mark.parametrize("kind", ["fixed", "collisionless"])
+def test_non_finite_gradients_end_training_where_asked(store: Any, kind: str) -> None:
+    common: dict[str, Any] = {"name": "t", "dim": 4, "optimizer": Sgd(learning_rate=1), "non_finite_gradients": "raise"}
+    table = FixedTable(num_rows=9, **common) if kind == "fixed" else CollisionlessTable(**common)
+    tables = Tables([table], [Feature(name="a", table="t", encoder=Identity())], seed=0, row_store=store)
+    view = EmbeddingBagCollection.over(tables)
+    batch = KeyedJaggedTensor(["a"], torch.tensor([3, 5]), lengths=torch.tensor([1, 1]))
+    out = view(batch).values()
+    (out * torch.tensor([[float("nan")], [1.0]])).sum().backward()
+    with pytest.raises(DataError, match="table t: gradients of 1 rows were not finite"):
+        tables.step()
+    view(batch).values().sum().backward()
+    tables.step()

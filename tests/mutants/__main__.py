@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import _harness
+
 ROOT = Path(__file__).parents[2]
 PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
 COPIED = ("embtables", "models", "pipelines", "serving", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
@@ -92,6 +94,16 @@ def main() -> None:
     if survivors:
         sys.exit(f"{len(survivors)} of {len(wanted)} mutants were not noticed: {', '.join(survivors)}")
     print(f"all {len(wanted)} mutants were noticed")
+    if len(wanted) == len(PATCHES):
+        _record(wanted)
+
+
+def _record(patches: list[Path]) -> None:
+    where = _harness.machine()
+    rows = [[patch.stem.replace("_", " "), header(patch, "invariant")] for patch in patches]
+    about = f"`make mutants` on {where['cpu']}, commit {where['commit']}, {where['date']}: each made a test fail."
+    table = _harness.table(["broken on purpose", "invariant"], rows)
+    _harness.write_section("mutants", f"## Mutants\n\n{about}\n\n{table}\n")
 
 
 if __name__ == "__main__":
