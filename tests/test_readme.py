@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and its last line fails with the error it shows."""
+"""The README's Python runs as it stands, and its last line prints what it says."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from embtables.errors import DataError
-
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_first_snippet_runs() -> None:
+def test_the_first_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     lines = snippet.strip().splitlines()
     assert len([line for line in lines if line]) <= 15
-    with pytest.raises(DataError, match=r"feature seen: id 1000 is outside 0\.\.999") as raised:
-        exec(compile(snippet, "README.md", "exec"), {})
-    assert lines[-1].removeprefix("# embtables.errors.DataError: ").removesuffix("...").strip() in str(raised.value)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == lines[-1].split("# ")[1].split(":")[0]
 
 
 def test_every_linked_file_exists() -> None:

@@ -1,14 +1,25 @@
 #include "collisionless.h"
 
 #include <algorithm>
+#include <bit>
+#include <numeric>
 #include <stdexcept>
+
+#include "parallel.h"
 
 namespace embtables {
 namespace {
 
 constexpr std::size_t kSweepBuckets = 4096;  // a step: half a megabyte of the map
 constexpr std::size_t kAhead = 16;
+constexpr std::size_t kAgeBins = 64 * 27;
 constexpr std::uint64_t kMostRows = std::uint64_t{1} << 30;
+
+// Bins of ages: exact below 128, then 64 to each doubling; never falling with the age.
+std::size_t age_bin(std::uint32_t age) {
+    const int bits = std::bit_width(age);
+    return bits <= 7 ? age : static_cast<std::size_t>(bits - 6) * 64 + (age >> (bits - 7)) - 64;
+}
 
 }  // namespace
 
@@ -117,24 +128,22 @@ void Collisionless::drop(std::uint64_t h, std::uint32_t value) {
     }
 }
 
-void Collisionless::end_step() {
+void Collisionless::end_step(int threads) {
     ++steps_;
     admitted_in_step_ = 0;
     if (policy_.ttl_seconds != kForever) sweep();
-    if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) crowd_out(false, policy_.max_rows);
-    if (num_waiting_ > policy_.max_waiting) crowd_out(true, policy_.max_waiting);
+    if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) crowd_out(false, policy_.max_rows, threads);
+    if (num_waiting_ > policy_.max_waiting) crowd_out(true, policy_.max_waiting, threads);
 }
 
 void Collisionless::sweep() {
-    std::vector<std::pair<std::uint64_t, std::uint32_t>> found;
+    std::vector<Candidate> rows, waiting;
     map_.each(sweep_shard_, sweep_bucket_, sweep_bucket_ + kSweepBuckets,
               [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-                  if (dead(seen)) found.emplace_back(h, value);
+                  if (dead(seen)) (value < kWaiting ? rows : waiting).push_back({seen, h, value});
               });
-    for (const auto& [h, value] : found) {
-        ++(value < kWaiting ? counts_.expired : counts_.waiting_expired);
-        drop(h, value);
-    }
+    drop_all(rows, counts_.expired);
+    drop_all(waiting, counts_.waiting_expired);
     sweep_bucket_ += kSweepBuckets;
     if (sweep_bucket_ >= map_.num_buckets(sweep_shard_)) {
         sweep_bucket_ = 0;
@@ -143,29 +152,53 @@ void Collisionless::sweep() {
 }
 
 // Drops what is past its ttl; if more than `most` are left, the least recently seen (ties: smaller mix first), down to a
-// thirty-second below, so that the next steps need not.
-void Collisionless::crowd_out(bool waiting, std::uint64_t most) {
-    struct Candidate {
-        std::uint32_t seen;
-        std::uint64_t h;
-        std::uint32_t value;
-        bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
-    };
-    std::vector<Candidate> alive, expired;
-    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
+// thirty-second below, so that the next steps need not. Ages are counted in bins first, so that only the entries that
+// go, and those of one bin, are looked at one by one.
+void Collisionless::crowd_out(bool waiting, std::uint64_t most, int threads) {
+    std::vector<std::vector<std::uint64_t>> bins(KeyMap::kShards, std::vector<std::uint64_t>(kAgeBins, 0));
+    std::vector<std::vector<Candidate>> expired(KeyMap::kShards), oldest(KeyMap::kShards), tied(KeyMap::kShards);
+    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            if ((value >= kWaiting) == waiting) (dead(seen) ? expired : alive).push_back({seen, h, value});
+            if ((value >= kWaiting) != waiting) return;
+            if (dead(seen))
+                expired[s].push_back({seen, h, value});
+            else
+                ++bins[s][age_bin(now_ - seen)];
         });
-    for (const Candidate& c : expired) {
-        ++(waiting ? counts_.waiting_expired : counts_.expired);
-        drop(c.h, c.value);
+    });
+    std::uint64_t alive = 0, older = 0;
+    for (const auto& shard : bins) alive = std::accumulate(shard.begin(), shard.end(), alive);
+    if (alive > most) {
+        const std::uint64_t surplus = alive - (most - most / 32);
+        std::size_t bin = kAgeBins;
+        for (std::uint64_t next = 0; older + next < surplus;) {
+            older += next;
+            --bin;
+            next = 0;
+            for (const auto& shard : bins) next += shard[bin];
+        }
+        parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
+            map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+                if ((value >= kWaiting) != waiting || dead(seen)) return;
+                const std::size_t own = age_bin(now_ - seen);
+                if (own >= bin) (own > bin ? oldest : tied)[s].push_back({seen, h, value});
+            });
+        });
+        std::vector<Candidate> all;
+        for (const auto& shard : tied) all.insert(all.end(), shard.begin(), shard.end());
+        const auto wanted = static_cast<std::ptrdiff_t>(surplus - older);
+        std::nth_element(all.begin(), all.begin() + (wanted - 1), all.end());
+        oldest.emplace_back(all.begin(), all.begin() + wanted);
     }
-    if (alive.size() <= most) return;
-    const auto surplus = static_cast<std::ptrdiff_t>(alive.size() - (most - most / 32));
-    std::nth_element(alive.begin(), alive.begin() + (surplus - 1), alive.end());
-    for (std::ptrdiff_t i = 0; i < surplus; ++i) {
-        ++(waiting ? counts_.waiting_crowded_out : counts_.crowded_out);
-        drop(alive[i].h, alive[i].value);
+    for (const auto& shard : expired) drop_all(shard, waiting ? counts_.waiting_expired : counts_.expired);
+    for (const auto& shard : oldest) drop_all(shard, waiting ? counts_.waiting_crowded_out : counts_.crowded_out);
+}
+
+void Collisionless::drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter) {
+    counter += gone.size();
+    for (std::size_t i = 0; i < gone.size(); ++i) {
+        if (i + kAhead < gone.size()) map_.prefetch(gone[i + kAhead].h);
+        drop(gone[i].h, gone[i].value);
     }
 }
 

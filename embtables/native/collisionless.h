@@ -61,7 +61,7 @@ public:
     void advance(std::uint32_t now) { now_ = now > now_ ? now : now_; }
 
     // After the update of a step: expiry (a bounded piece of the sweep) and the limits on rows and waiting keys.
-    void end_step();
+    void end_step(int threads);
 
     bool remove(std::int64_t key);
 
@@ -88,6 +88,13 @@ public:
                  std::uint32_t now, std::uint64_t steps);
 
 private:
+    struct Candidate {  // for eviction, in its order
+        std::uint32_t seen;
+        std::uint64_t h;
+        std::uint32_t value;
+        bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
+    };
+
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
     void set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value);
@@ -95,7 +102,8 @@ private:
     std::uint32_t take_row();
     void drop(std::uint64_t h, std::uint32_t value);
     void sweep();
-    void crowd_out(bool waiting, std::uint64_t most);
+    void crowd_out(bool waiting, std::uint64_t most, int threads);
+    void drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter);
 
     Policy policy_;
     TableRows& rows_;

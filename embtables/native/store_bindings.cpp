@@ -312,11 +312,11 @@ void define_store(nb::module_& module) {
         .def("advance", [](Store& store, int table, std::uint32_t now) { keys_of(store, table).advance(now); },
              "table"_a, "now"_a)
         .def("end_step",
-             [](Store& store, int table) {
+             [](Store& store, int table, int threads) {
                  nb::gil_scoped_release released;
-                 keys_of(store, table).end_step();
+                 keys_of(store, table).end_step(threads);
              },
-             "table"_a)
+             "table"_a, "threads"_a)
         .def("remove", [](Store& store, int table, std::int64_t key) { return keys_of(store, table).remove(key); },
              "table"_a, "key"_a)
         .def("list_keys", &list_keys, "table"_a, "waiting"_a)

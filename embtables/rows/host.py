@@ -153,7 +153,7 @@ class HostRowStore:
         if self._collisionless:
             self._epoch += 1
         for table in self._collisionless:
-            self._store.end_step(table)
+            self._store.end_step(table, torch.get_num_threads())
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""

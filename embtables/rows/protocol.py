@@ -148,7 +148,7 @@ class RowStore(Protocol):
         """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""
 
     def row_quantiles(self, table: int) -> dict[str, list[int]]:
-        """`age` (of the clock) and `count` (updates) of a collisionless table's rows: min, p50, p90, p99, max; or {}."""
+        """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; {} of others."""
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """Bytes by tensor name."""
