@@ -10,7 +10,7 @@
 namespace embtables {
 namespace {
 
-constexpr std::size_t kSweepBuckets = 4096;  // a step: half a megabyte of the map
+constexpr std::size_t kSweepBuckets = 8192;  // a step: half a megabyte of the map
 constexpr std::size_t kAhead = 16;
 constexpr std::size_t kAgeBins = 64 * 27;
 constexpr std::uint64_t kMostRows = std::uint64_t{1} << 30;

@@ -17,10 +17,10 @@ std::uint32_t match(const Bucket& bucket, std::uint64_t h) {
 
 bool is_full(const Bucket& bucket) { return match(bucket, 0) == 0; }
 
-// How many of a shard's places may be taken: .76 of them in the first shard, .86 in the last.
+// How many of a shard's places may be taken: .72 of them in the first shard, .80 in the last.
 std::size_t limit(std::size_t shard, std::uint64_t num_buckets) {
     const std::uint64_t places = num_buckets * kBucketEntries;
-    return static_cast<std::size_t>(places * (760 + 100 * shard / KeyMap::kShards) / 1000);
+    return static_cast<std::size_t>(places * (720 + 80 * shard / KeyMap::kShards) / 1000);
 }
 
 }  // namespace
@@ -47,7 +47,6 @@ void KeyMap::prefetch(std::uint64_t h) const {
     const ShardView& shard = views_[MapView::shard_of(h)];
     const Bucket* const bucket = shard.buckets + MapView::home(h, shard.num_buckets);
     __builtin_prefetch(bucket->keys);
-    __builtin_prefetch(bucket->values);
 }
 
 void KeyMap::insert(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {

@@ -1,8 +1,8 @@
-// key -> row number and when it was last seen: buckets of eight entries in two cache lines, shards that grow alone.
+// key -> row number and when it was last seen: buckets of four entries, each a cache line, shards that grow alone.
 //
 // A key is stored as its mix (a bijection), zero marking an empty place; the one key whose mix is zero lies out of line.
 // Bits 32..36 of the mix choose the shard, the low 32 bits the bucket; the top ten are left to ownership among ranks. A
-// full bucket overflows into the next, cyclically in its shard. A shard grows by two fifths, at a load of .76 to .86 that
+// full bucket overflows into the next, cyclically in its shard. A shard grows by two fifths, at a load of .72 to .80 that
 // differs between shards, so that they do not all grow in the same batch.
 #pragma once
 

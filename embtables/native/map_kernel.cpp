@@ -12,15 +12,10 @@ constexpr std::size_t kBlock = 32;  // keys whose buckets are asked for before t
 
 // Bit i: keys[i] == h.
 inline std::uint32_t match(const Bucket& bucket, std::uint64_t h) {
-#if defined(__AVX512F__)
-    return _mm512_cmpeq_epi64_mask(_mm512_load_si512(bucket.keys), _mm512_set1_epi64(static_cast<long long>(h)));
-#elif defined(__AVX2__)
-    const __m256i wanted = _mm256_set1_epi64x(static_cast<long long>(h));
-    const auto* const keys = reinterpret_cast<const __m256i*>(bucket.keys);
-    const __m256i low = _mm256_cmpeq_epi64(_mm256_load_si256(keys), wanted);
-    const __m256i high = _mm256_cmpeq_epi64(_mm256_load_si256(keys + 1), wanted);
-    return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(low)) |
-                                      _mm256_movemask_pd(_mm256_castsi256_pd(high)) << 4);
+#if defined(__AVX2__)
+    const __m256i keys = _mm256_load_si256(reinterpret_cast<const __m256i*>(bucket.keys));
+    const __m256i same = _mm256_cmpeq_epi64(keys, _mm256_set1_epi64x(static_cast<long long>(h)));
+    return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(same)));
 #else
     std::uint32_t bits = 0;
     for (int i = 0; i < kBucketEntries; ++i) bits |= static_cast<std::uint32_t>(bucket.keys[i] == h) << i;
@@ -53,7 +48,6 @@ void prepare(const FindPart& p, std::size_t begin, std::size_t end, std::uint64_
         const ShardView& shard = p.map.shards[MapView::shard_of(h)];
         const Bucket* const bucket = shard.buckets + MapView::home(h, shard.num_buckets);
         __builtin_prefetch(bucket->keys);
-        __builtin_prefetch(bucket->values);
     }
 }
 

@@ -9,7 +9,7 @@
 
 namespace embtables {
 
-inline constexpr int kBucketEntries = 8;
+inline constexpr int kBucketEntries = 4;
 inline constexpr std::uint32_t kWaiting = 0x80000000u;  // in a value: not a row, but a count of a waiting key
 inline constexpr std::uint32_t kMissed = 0xFFFFFFFFu;
 
@@ -18,7 +18,7 @@ struct alignas(64) Bucket {
     std::uint32_t values[kBucketEntries];
     std::uint32_t seen[kBucketEntries];
 };
-static_assert(sizeof(Bucket) == 128);
+static_assert(sizeof(Bucket) == 64);
 
 struct ShardView {
     Bucket* buckets;

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from embtables.errors import StateError
+from embtables.ids.mix import seeded_mix
 from embtables.rows import Lookup, RowStore, StoredTable
 from embtables.rows.initial import initial_rows
 from embtables.schema import (
@@ -176,6 +177,18 @@ class CollisionlessContract:
         assert min(self.rows_of(store)) >= 96
         # What was evicted comes back fresh.
         assert torch.equal(self.see(store, [0]), fresh([0]))
+
+    def test_ties_are_broken_by_the_hash_of_the_key_not_by_where_rows_lie(self) -> None:
+        keys = list(range(100, 140))
+        left = []
+        for order in (keys, keys[::-1]):
+            store = self.one(max_rows=32)
+            store.advance(0, 5)
+            for start in range(0, 40, 10):
+                self.see(store, order[start : start + 10])
+            left.append(self.rows_of(store))
+        mixed = seeded_mix(np.array(keys), SEED)
+        assert left[0] == left[1] == sorted(np.array(keys)[np.argsort(mixed)[40 - 31 :]].tolist())
 
     def test_a_batch_larger_than_max_rows_reads_cold_rows_for_the_rest(self) -> None:
         store = self.one(max_rows=10)
