@@ -24,9 +24,10 @@ inline std::uint32_t match(const Bucket& bucket, std::uint64_t h) {
 }
 
 std::uint32_t use(const FindPart& p, Bucket& bucket, int i) {
-    if (bucket.values[i] >= kWaiting || p.now - bucket.seen[i] > p.ttl) return p.missed;
     // Several threads may touch one entry; all write the same.
-    if (p.touch && bucket.seen[i] != p.now) __atomic_store_n(&bucket.seen[i], p.now, __ATOMIC_RELAXED);
+    const std::uint32_t seen = __atomic_load_n(&bucket.seen[i], __ATOMIC_RELAXED);
+    if (bucket.values[i] >= kWaiting || p.now - seen > p.ttl) return p.missed;
+    if (p.touch && seen != p.now) __atomic_store_n(&bucket.seen[i], p.now, __ATOMIC_RELAXED);
     return bucket.values[i];
 }
 

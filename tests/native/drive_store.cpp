@@ -1,0 +1,114 @@
+// Drives the core without Python, for the sanitizers (`make sanitize`): random lookups, updates, expiry, limits, removals,
+// saves and restores, over several threads. Ends with status 1 where two keys share a row or a lookup is not what it was.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "isa.h"
+#include "store.h"
+
+using namespace embtables;
+
+namespace {
+
+constexpr int kThreads = 4, kBags = 300, kSlots = 4;
+
+void need(bool right, const char* what) {
+    if (right) return;
+    std::fprintf(stderr, "wrong: %s\n", what);
+    std::exit(1);
+}
+
+TableSpec spec(int dim, Rule rule, std::uint64_t num_rows, std::uint64_t seed) {
+    return {{dim, {Initial::normal, seed, 1e-6f, 0.0f}, rule, 0.1, 0.9, 0.999, 1e-8f, 1e-4f}, num_rows, std::nullopt, false};
+}
+
+std::vector<TableSpec> tables() {
+    std::vector<TableSpec> found{spec(12, Rule::adagrad, 500, 1), spec(8, Rule::adam, 0, 2), spec(1, Rule::sgd, 0, 3)};
+    found[1].policy = Policy{2, 2, 1.0, 400, 30, 600};
+    found[2].policy = Policy{3, 1, 0.5, 0, kForever, 0};
+    found[2].cold_row_learns = true;
+    return found;
+}
+
+struct Batch {
+    std::vector<std::int32_t> slots{0, 1, 2, 1};
+    std::vector<std::int64_t> keys, offsets{0};
+    std::vector<float> weights, gradient;
+    std::vector<std::uint32_t> rows;
+
+    Batch(std::mt19937_64& random, bool weighted, std::size_t width) {
+        for (int slot = 0; slot < kSlots; ++slot)
+            for (int bag = 0; bag < kBags; ++bag) {
+                for (std::uint64_t i = random() % 5; i > 0; --i) {
+                    const bool far = slot != 0 && random() % 16 == 0;
+                    keys.push_back(far ? static_cast<std::int64_t>(random()) : static_cast<std::int64_t>(random() % 500));
+                }
+                offsets.push_back(static_cast<std::int64_t>(keys.size()));
+            }
+        rows.resize(keys.size());
+        if (weighted) weights.assign(keys.size(), 0.5f);
+        gradient.resize(kBags * width);
+        for (float& g : gradient) g = static_cast<float>(static_cast<int>(random() % 200) - 100) / 100.0f;
+        if (random() % 4 == 0) gradient[random() % gradient.size()] = 1.0f / 0.0f;
+    }
+
+    LookupView view() const {
+        return {slots.data(), slots.size(), offsets.data(), weights.empty() ? nullptr : weights.data(), kBags};
+    }
+};
+
+void restore(Store& store, int table) {
+    Collisionless& keys = *store.keys(table);
+    const KeyList rows = keys.list(false), waiting = keys.list(true);
+    const std::uint32_t now = keys.now();
+    const std::uint64_t steps = keys.steps();
+    need(std::set<std::uint32_t>(rows.values.begin(), rows.values.end()).size() == rows.keys.size(), "a row for each key");
+    store.clear(table);
+    store.keys(table)->restore(rows.keys.data(), rows.seen.data(), rows.keys.size(), waiting.keys.data(),
+                               waiting.values.data(), waiting.seen.data(), waiting.keys.size(), now, steps);
+    const KeyList again = store.keys(table)->list(false);
+    need(again.keys == rows.keys && again.seen == rows.seen, "the same keys after a restore");
+}
+
+void drive(const Kernels& kernels, int steps) {
+    std::mt19937_64 random(7);
+    Store store(kernels, tables(), {0, 1, 2, 1}, kThreads);
+    constexpr std::size_t width = 12 + 8 + 1 + 8;
+    for (int step = 0; step < steps; ++step) {
+        for (int table : {1, 2}) store.keys(table)->advance(static_cast<std::uint32_t>(step));
+        std::vector<Batch> batches;
+        std::vector<KeptLookup> kept;
+        for (int i = 0; i < 2; ++i) batches.emplace_back(random, i == 1, width);
+        for (Batch& batch : batches) {
+            std::vector<float> out(kBags * width), again(out), dots(batch.keys.size());
+            store.resolve(batch.view(), batch.keys.data(), true, kThreads, batch.rows.data());
+            store.pooled(batch.view(), batch.rows.data(), kThreads, out.data());
+            store.pooled(batch.view(), batch.rows.data(), 1, again.data());
+            need(out == again, "the same output on one thread");
+            store.dots(batch.view(), batch.rows.data(), batch.gradient.data(), kThreads, dots.data());
+            kept.push_back({batch.view(), batch.rows.data(), batch.gradient.data()});
+        }
+        store.gradient_norm(kept, kThreads);
+        store.update(kept, 1.0, 0.5f, kThreads);
+        for (int table : {1, 2}) store.keys(table)->end_step(kThreads);
+        for (int i = 0; i < 20; ++i) store.keys(1)->remove(static_cast<std::int64_t>(random() % 500));
+        if (step % 16 == 15) restore(store, 1 + step / 16 % 2);
+        need(store.keys(1)->num_rows() <= 600, "max_rows");
+    }
+}
+
+}  // namespace
+
+int main() {
+    for (const Isa isa : available_isas()) {
+        Kernels kernels{&scalar::row_kernels, scalar::find_rows};
+        if (isa == Isa::avx2) kernels = {&avx2::row_kernels, avx2::find_rows};
+        if (isa == Isa::avx512) kernels = {&avx512::row_kernels, avx512::find_rows};
+        drive(kernels, 200);
+        std::printf("%s: done\n", isa_name(isa));
+    }
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the native core with the address and undefined-behaviour sanitizers, then with the thread sanitizer, on
+# std::thread instead of OpenMP, and drives it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+native=embtables/native
+out=build/sanitize
+kernels=(row_kernels update_kernel map_kernel)
+core=(isa memory parallel key_map table_rows collisionless step store)
+declare -A flags=([scalar]="" [avx2]="-mavx2 -mbmi2" [avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mbmi2")
+for sanitizer in address,undefined thread; do
+    folder=$out/${sanitizer/,/-}
+    mkdir -p "$folder"
+    common=(-std=c++20 -O1 -g -ffp-contract=off -Wno-psabi "-fsanitize=$sanitizer" -fno-sanitize-recover=all
+        -DEMBTABLES_STD_THREADS -I"$native")
+    {
+        for isa in "${!flags[@]}"; do
+            for kernel in "${kernels[@]}"; do
+                echo "g++ ${common[*]} ${flags[$isa]} -DEMBTABLES_KERNEL=$isa -c $native/$kernel.cpp -o $folder/$kernel-$isa.o"
+            done
+        done
+        for file in "${core[@]}"; do echo "g++ ${common[*]} -c $native/$file.cpp -o $folder/$file.o"; done
+        echo "g++ ${common[*]} -c tests/native/drive_store.cpp -o $folder/drive_store.o"
+    } | xargs -P "$(nproc)" -I{} bash -c "{}"
+    g++ "-fsanitize=$sanitizer" "$folder"/*.o -ldl -lpthread -o "$folder/drive_store"
+    echo "== $sanitizer"
+    "$folder/drive_store"
+done
