@@ -13,7 +13,7 @@ STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples
 
-.PHONY: help setup test check lint demo bench mutants sanitize clean
+.PHONY: help setup test check lint demo bench mutants soak sanitize clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
 
 mutants: $(STAMP)  ## break each invariant on purpose; every time a test must notice (about 10 minutes)
 	$(BIN)/python -m tests.mutants
+
+soak: $(STAMP)  ## long runs: floods of ids, growth, random histories (about 15 minutes)
+	$(BIN)/python -m tests.soak
 
 sanitize:  ## drive the native core under the address, undefined-behaviour and thread sanitizers
 	tests/native/sanitize.sh

@@ -94,15 +94,15 @@ void KeyMap::grow(std::size_t shard) {
             saved[n++] = {h, value, seen};
         });
     const std::size_t bytes = num_buckets * sizeof(Bucket);
-    if (bytes <= regions_[shard].capacity()) {
-        std::memset(static_cast<void*>(view.buckets), 0, view.num_buckets * sizeof(Bucket));
+    Region& region = regions_[shard];
+    if (bytes > region.capacity() && region.capacity() < Region::kHugePage) {
+        region = Region();  // fresh and not moved: small pages would stay small
+        region.reserve(2 * bytes);
     } else {
-        // Fresh and not moved: small pages would stay small.
-        Region larger;
-        larger.reserve(2 * bytes);
-        regions_[shard] = std::move(larger);
+        region.reserve(bytes);
+        std::memset(region.as<char>(), 0, view.num_buckets * sizeof(Bucket));
     }
-    view = {regions_[shard].as<Bucket>(), num_buckets};
+    view = {region.as<Bucket>(), num_buckets};
     for (std::size_t i = 0; i < n; ++i) put(shard, saved[i].h, saved[i].value, saved[i].seen);
 }
 

@@ -9,7 +9,7 @@
 namespace embtables {
 namespace {
 
-constexpr std::size_t kHuge = std::size_t{2} << 20, kPage = 4096;
+constexpr std::size_t kHuge = Region::kHugePage, kPage = 4096;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
 

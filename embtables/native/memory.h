@@ -9,6 +9,8 @@ namespace embtables {
 // times faster on them. What was never touched takes no memory.
 class Region {
 public:
+    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
     Region() = default;
     ~Region();
     Region(Region&& other) noexcept;

@@ -90,7 +90,7 @@ def test_a_flood_of_keys_that_come_once_stays_within_its_bound() -> None:
         figures = made.figures(0)
         assert figures["waiting"] <= 100_000
         if step > 3:
-            assert figures["map_bytes"] < 32 * (150_000 + 1000) * 2
+            assert figures["map_bytes"] < 10 * 2**20
     assert figures["rows"] == 1000
     assert figures["waiting_crowded_out"] > 3_000_000
 
