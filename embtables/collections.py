@@ -48,18 +48,27 @@ class _Pooled(torch.autograd.Function):
 
 
 class _Gathered(torch.autograd.Function):
-    """The autograd edge of the rows of one sequence feature."""
+    """The one autograd edge of a sequence lookup: an output for each slot."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, view: _View, slot: Slot, keys: Tensor, keep: bool) -> Tensor:
-        ctx.view, ctx.slot = view, slot
-        rows, ctx.context = view.tables.rows.gather(slot.number, keys, keep=keep)
-        return rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
+    def forward(
+        ctx: Any, anchor: Tensor, view: _View, slots: Sequence[Slot], keys: Sequence[Tensor], keep: bool
+    ) -> tuple[Tensor, ...]:
+        ctx.view, ctx.slots = view, slots
+        ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
+        found, ctx.context = view.tables.rows.gather([slot.number for slot in slots], keys, keep=keep)
+        return tuple(
+            rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
+            for slot, rows in zip(slots, found, strict=True)
+        )
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None, None]:
-        each = gradient.repeat_interleave(ctx.slot.keys_per_id, dim=0)
-        ctx.view.tables.rows.add_row_gradient(ctx.context, each)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
+        each = [
+            None if gradient is None else gradient.repeat_interleave(slot.keys_per_id, dim=0)
+            for slot, gradient in zip(ctx.slots, gradients, strict=True)
+        ]
+        ctx.view.tables.rows.add_row_gradients(ctx.context, each)
         ctx.view.after_backward()
         return None, None, None, None, None
 
@@ -210,13 +219,14 @@ class EmbeddingCollection(_View):
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """Looks the ids up. Raises as EmbeddingBagCollection does."""
-        result = {}
-        for name, slot in zip(self.embedding_names, self.slots, strict=True):
-            keys, jagged = sequence_keys(slot, features)
-            anchor = self._anchor if self.learns() else self._anchor.detach()
-            rows = _Gathered.apply(anchor, self, slot, keys, self.learns())  # type: ignore[no-untyped-call]
-            result[name] = JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())
-        return result
+        parts = [sequence_keys(slot, features) for slot in self.slots]
+        keep = self.learns()
+        anchor = self._anchor if keep else self._anchor.detach()
+        found = _Gathered.apply(anchor, self, self.slots, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
+        return {
+            name: JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())
+            for name, rows, (_, jagged) in zip(self.embedding_names, found, parts, strict=True)
+        }
 
 
 def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:

@@ -38,7 +38,7 @@ class Store:
         if kind == "collisionless":
             for slot, size in enumerate(sizes):
                 for start in range(0, size, 1 << 16):
-                    self._store.gather(slot, torch.arange(start, min(size, start + (1 << 16))), keep=True)
+                    self._store.gather([slot], [torch.arange(start, min(size, start + (1 << 16)))], keep=True)
             self._store.update(1.0)
 
     def forward(self, batch: Lookup) -> None:

@@ -155,17 +155,24 @@ class FbgemmRowStore:
         for position, slot in enumerate(lookup.slots):
             offsets = lookup.offsets[position * b : (position + 1) * b + 1]
             keys = lookup.keys[int(offsets[0]) : int(offsets[-1])]
-            found.append((self.gather(slot, keys, keep=False)[0] * by_slot[position][bag_numbers(offsets)]).sum(dim=1))
+            found.append(
+                (self.gather([slot], [keys], keep=False)[0][0] * by_slot[position][bag_numbers(offsets)]).sum(dim=1)
+            )
         return torch.cat(found)
 
-    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore."""
-        return self.read(self._slot_tables[slot], "weight", keys), (slot, keys) if keep else None
+        found = [self.read(self._slot_tables[slot], "weight", k) for slot, k in zip(slots, keys, strict=True)]
+        return found, (slots, keys) if keep else None
 
-    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
+    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore. Every key is a bag of its own."""
         assert isinstance(context, tuple)
-        slot, keys = context
+        for slot, keys, gradient in zip(*context, gradients, strict=True):
+            if gradient is not None:
+                self._add_rows(slot, keys, gradient)
+
+    def _add_rows(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
         group = self._groups[self._group_of[self._slot_tables[slot]]]
         n = len(keys)
         counts = torch.zeros(len(group.slots), n, dtype=torch.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class HostRowStore:
         return self._tables[self._slot_tables[slot]].config.dim
 
     def _context(self, lookup: Lookup, *, keep: bool) -> _Context:
+        """The lookup with its keys resolved to row numbers."""
         slots = np.array(lookup.slots, np.int32)
         keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
         rows = np.empty(len(keys), np.uint32)
@@ -118,17 +120,25 @@ class HostRowStore:
         self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
         return out
 
-    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore."""
-        bags = torch.arange(len(keys) + 1)
-        c = self._context(Lookup((slot,), keys, bags, None, len(keys)), keep=keep)
-        out = self._output(len(keys), self._dim(slot))
-        self._store.gather(slot, c.rows, torch.get_num_threads(), out.numpy())
-        return out, c if keep else None
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+        """See RowStore. Each slot's keys are one bag of a lookup."""
+        bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
+        c = self._context(Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1), keep=keep)
+        found = []
+        for slot, (start, stop) in zip(slots, pairwise(c.offsets), strict=True):
+            out = self._output(int(stop - start), self._dim(slot))
+            self._store.gather(slot, c.rows[start:stop], torch.get_num_threads(), out.numpy())
+            found.append(out)
+        return found, c if keep else None
 
-    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
+    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore. Every key is a bag of its own."""
-        self.add_gradient(context, gradient, of_weights=False)
+        c = self._fresh(context)
+        for slot, gradient, (start, stop) in zip(c.slots, gradients, pairwise(c.offsets), strict=True):
+            if gradient is not None:
+                n = int(stop - start)
+                values = _numpy(gradient.detach().float())
+                self._pending.append((np.array([slot]), c.rows[start:stop], np.arange(n + 1), None, n, values))
 
     def _fresh(self, context: object) -> _Context:
         assert isinstance(context, _Context)

@@ -82,8 +82,8 @@ class KeyState:
 class RowStore(Protocol):
     """Rows of several tables. Constructed with the stored tables and, for each slot, its table's number.
 
-    Lookups with `keep` are training: of a collisionless table they count keys, admit them and mark rows as seen, and
-    fresh rows are made. Lookups without change nothing; keys without a row read the cold row.
+    Lookups with `keep` are training: of a collisionless table they count all keys of the lookup, admit, mark rows as
+    seen and make fresh rows, and read only then. Lookups without change nothing; keys without a row read the cold row.
     """
 
     abilities: frozenset[Ability]
@@ -94,11 +94,11 @@ class RowStore(Protocol):
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """Keeps the row gradients of a pooled lookup; gradient (B, sum D). Returns d/d weights (N,) if asked."""
 
-    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
-        """Rows of keys (n,) -> (n, D), copied, and a context for `add_row_gradient`."""
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`."""
 
-    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
-        """Keeps the gradients (n, D) of gathered rows."""
+    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
+        """Keeps the gradients (n, D) of each slot's gathered rows; None: the slot's rows were not used."""
 
     def gradient_norm(self) -> float:
         """L2 norm over the kept row gradients, duplicates summed."""

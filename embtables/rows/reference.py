@@ -185,19 +185,21 @@ class ReferenceRowStore:
                 weight_gradients.append((rows * by_bag[bag_of_key]).sum(dim=1))
         return torch.cat(weight_gradients) if of_weights else None
 
-    def gather(self, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore."""
         if keep:
-            self._observe([(slot, keys)])
-        rows = self._rows(self._slot_tables[slot], keys)
-        return self._arenas[self._place(slot).arena].weight[rows], (slot, rows) if keep else None
+            self._observe(list(zip(slots, keys, strict=True)))
+        rows = [self._rows(self._slot_tables[slot], k) for slot, k in zip(slots, keys, strict=True)]
+        found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
+        return found, (slots, rows) if keep else None
 
-    def add_row_gradient(self, context: object, gradient: Tensor) -> None:
+    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore."""
         assert isinstance(context, tuple)
-        slot, rows = context
-        sparse = SparseGradient(rows, torch.arange(len(rows)), gradient.float(), None)
-        self._arenas[self._place(slot).arena].pending.append(sparse)
+        for slot, rows, gradient in zip(*context, gradients, strict=True):
+            if gradient is not None:
+                sparse = SparseGradient(rows, torch.arange(len(rows)), gradient.float(), None)
+                self._arenas[self._place(slot).arena].pending.append(sparse)
 
     def gradient_norm(self) -> float:
         """See RowStore."""

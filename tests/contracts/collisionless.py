@@ -24,6 +24,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Sgd,
 )
+from tests.contracts.single import add_row_gradient, gather
 
 SEED = 7
 DIM = 8
@@ -55,8 +56,8 @@ class CollisionlessContract:
 
     def see(self, store: RowStore, keys: list[int], *, learn: float = 0.0) -> torch.Tensor:
         """One step of training that reads the keys, and gives each occurrence the gradient `learn`."""
-        rows, context = store.gather(0, torch.tensor(keys, dtype=torch.int64), keep=True)
-        store.add_row_gradient(context, torch.full_like(rows, learn))
+        rows, context = gather(store, 0, torch.tensor(keys, dtype=torch.int64), keep=True)
+        add_row_gradient(store, context, torch.full_like(rows, learn))
         store.update(1.0)
         return rows
 
@@ -73,7 +74,7 @@ class CollisionlessContract:
         learned = store.read(0, "weight", torch.tensor(sorted(set(keys))))
         assert len({tuple(row.tolist()) for row in learned}) == 5
         # A key never seen reads zeros and gets no row by being read.
-        unknown, context = store.gather(0, torch.tensor([77]), keep=False)
+        unknown, context = gather(store, 0, torch.tensor([77]), keep=False)
         assert not unknown.any()
         assert context is None
         assert 77 not in self.rows_of(store)
@@ -104,7 +105,7 @@ class CollisionlessContract:
         before = store.key_state(0)
         store.advance(0, 105)
         for _ in range(5):
-            store.gather(0, torch.tensor([1, 2, 3]), keep=False)
+            gather(store, 0, torch.tensor([1, 2, 3]), keep=False)
         store.update(1.0)
         after = store.key_state(0)
         assert before is not None
@@ -135,7 +136,7 @@ class CollisionlessContract:
         store.advance(0, 110)
         assert torch.equal(self.see(store, [1]), trained)
         store.advance(0, 111)
-        assert not store.gather(0, torch.tensor([2]), keep=False)[0].any()
+        assert not gather(store, 0, torch.tensor([2]), keep=False)[0].any()
         assert self.rows_of(store) == [1]
         for _ in range(200 if swept else 0):
             store.update(1.0)
@@ -203,18 +204,18 @@ class CollisionlessContract:
         store = self.one(admission=MinCount(count=3), cold_row="trained", optimizer=Sgd(learning_rate=0.5))
         self.see(store, [1, 2], learn=1.0)
         expected = torch.full((1, DIM), -0.5 * 2)
-        assert torch.equal(store.gather(0, torch.tensor([1]), keep=False)[0], expected)
-        assert torch.equal(store.gather(0, torch.tensor([99]), keep=False)[0], expected)
+        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], expected)
+        assert torch.equal(gather(store, 0, torch.tensor([99]), keep=False)[0], expected)
         # A row starts from its own initial values, not from the cold row.
         assert torch.equal(self.see(store, [1, 1])[0], fresh([1])[0])
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
     def test_a_gradient_that_is_not_finite_leaves_its_row_and_no_other(self, bad: float) -> None:
         store = self.one()
-        rows, context = store.gather(0, torch.tensor([1, 2]), keep=True)
+        rows, context = gather(store, 0, torch.tensor([1, 2]), keep=True)
         gradient = torch.ones_like(rows)
         gradient[0, 3] = bad
-        store.add_row_gradient(context, gradient)
+        add_row_gradient(store, context, gradient)
         store.update(1.0)
         assert torch.equal(store.read(0, "weight", torch.tensor([1])), fresh([1]))
         assert not torch.equal(store.read(0, "weight", torch.tensor([2])), fresh([2]))
@@ -224,11 +225,11 @@ class CollisionlessContract:
         store = self.one()
         self.see(store, [1])
         store.write(0, "weight", torch.tensor([1]), torch.full((1, DIM), 2.0))
-        assert torch.equal(store.gather(0, torch.tensor([1]), keep=False)[0], torch.full((1, DIM), 2.0))
+        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], torch.full((1, DIM), 2.0))
         with pytest.raises(StateError, match="key 5 has no row"):
             store.write(0, "weight", torch.tensor([1, 5]), torch.zeros(2, DIM))
-        rows, context = store.gather(0, torch.tensor([1]), keep=True)
-        store.add_row_gradient(context, torch.ones_like(rows))
+        rows, context = gather(store, 0, torch.tensor([1]), keep=True)
+        add_row_gradient(store, context, torch.ones_like(rows))
         with pytest.raises(StateError, match="advance comes before"):
             store.advance(0, 5)
 

@@ -17,6 +17,7 @@ from embtables.errors import ConfigError
 from embtables.rows import Ability, Lookup, RowStore, StoredTable
 from embtables.rows.initial import initial_rows
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
+from tests.contracts.single import add_row_gradient, gather
 
 OPTIMIZERS: list[Optimizer] = [
     Sgd(learning_rate=0.1),
@@ -197,12 +198,12 @@ class RowStoreContract:
         batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
         batch[1] = [[(k, 1.0)] for k in keys]
         out, context = pooled.pooled(lookup(batch, weighted=False), keep=True)
-        gather, gathered_context = gathered.gather(1, torch.tensor(keys), keep=True)
-        assert torch.equal(gather, out[:, 8:16])
+        rows, gathered_context = gather(gathered, 1, torch.tensor(keys), keep=True)
+        assert torch.equal(rows, out[:, 8:16])
         wide = torch.zeros(len(keys), out.shape[1])
         wide[:, 8:16] = gradient
         pooled.add_gradient(context, wide, of_weights=False)
-        gathered.add_row_gradient(gathered_context, gradient)
+        add_row_gradient(gathered, gathered_context, gradient)
         pooled.update(1.0)
         gathered.update(1.0)
         rows = torch.arange(10)
@@ -275,7 +276,7 @@ class RowStoreContract:
             store.write(2, name, keys, values)
             assert torch.equal(store.read(2, name, keys), values)
             assert not torch.equal(store.read(2, name, torch.tensor([0, 2])), values)
-        assert torch.equal(store.gather(3, keys, keep=False)[0], torch.full((2, 4), 2.5))
+        assert torch.equal(gather(store, 3, keys, keep=False)[0], torch.full((2, 4), 2.5))
 
     def test_dimension_one_and_others(self) -> None:
         dims = (1, 1, 1) if Ability.ANY_DIM not in self.abilities else (1, 3, 7)

@@ -15,7 +15,7 @@ from torchrec.models.dlrm import DLRM
 from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import encode
-from embtables.schema import Adagrad, Adam, Constant, Hash, Identity, MultiHash, RowwiseAdagrad, Sgd
+from embtables.schema import Adagrad, Adam, Constant, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
 
 STORES = ["host", "fbgemm", "reference"]
 
@@ -350,3 +350,34 @@ def test_non_finite_gradients_end_training_where_asked(store: Any, kind: str) ->
         tables.step()
     view(batch).values().sum().backward()
     tables.step()
+
+
+@pytest.mark.parametrize("store", ["host", "reference"])
+def test_a_sequence_lookup_counts_all_its_features_before_it_reads(store: Any) -> None:
+    table = CollisionlessTable(
+        name="t", dim=4, optimizer=Sgd(learning_rate=1.0), admission=MinCount(count=2), initializer=Constant(value=3.0)
+    )
+    features = [Feature(name=name, table="t", pooling="none", encoder=Identity()) for name in ("a", "b")]
+    tables = Tables([table], features, seed=0, row_store=store)
+    view = EmbeddingCollection.over(tables)
+    batch = KeyedJaggedTensor(["a", "b"], torch.tensor([5, 7, 5]), lengths=torch.tensor([2, 0, 1, 0]))
+    out = view(batch)
+    assert out["a"].values()[:, 0].tolist() == [3.0, 0.0]
+    assert out["b"].values()[:, 0].tolist() == [3.0]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_rows_of_a_sequence_that_nothing_used_are_not_touched(store: Any) -> None:
+    decays = 0.0 if store == "fbgemm" else 0.5
+    tables = Tables(
+        [FixedTable(name=n, dim=4, num_rows=9, optimizer=Sgd(learning_rate=1.0, weight_decay=decays)) for n in "st"],
+        [Feature(name=n, table=n, pooling="none", encoder=Identity()) for n in "st"],
+        seed=0,
+        row_store=store,
+    )
+    before = {n: tables.weight(n) for n in "st"}
+    out = EmbeddingCollection.over(tables)(kjt(["s", "t"], 5, 9))
+    out["s"].values().sum().backward()
+    tables.step()
+    assert not torch.equal(tables.weight("s"), before["s"])
+    assert torch.equal(tables.weight("t"), before["t"])

@@ -25,6 +25,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Sgd,
 )
+from tests.contracts.single import add_row_gradient, gather
 
 SEED = 77
 # The key whose mix is zero, which the map keeps apart, and both ends of the range.
@@ -95,18 +96,18 @@ class Machine(RuleBasedStateMachine):
     @rule(keys=st.lists(KEYS, max_size=6))
     def train_sequence(self, keys: list[int]) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
-        expected, kept = self.reference.gather(0, asked, keep=True)
-        out, context = self.host.gather(0, asked, keep=True)
+        expected, kept = gather(self.reference, 0, asked, keep=True)
+        out, context = gather(self.host, 0, asked, keep=True)
         assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
-        self.reference.add_row_gradient(kept, torch.ones_like(out))
-        self.host.add_row_gradient(context, torch.ones_like(out))
+        add_row_gradient(self.reference, kept, torch.ones_like(out))
+        add_row_gradient(self.host, context, torch.ones_like(out))
         self.pending = True
 
     @rule(keys=st.lists(KEYS, max_size=6))
     def infer(self, keys: list[int]) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
-        expected, _ = self.reference.gather(0, asked, keep=False)
-        assert torch.allclose(self.host.gather(0, asked, keep=False)[0], expected, rtol=1e-4, atol=1e-5)
+        expected, _ = gather(self.reference, 0, asked, keep=False)
+        assert torch.allclose(gather(self.host, 0, asked, keep=False)[0], expected, rtol=1e-4, atol=1e-5)
 
     @rule(scale=st.sampled_from([1.0, 0.5]))
     def step(self, scale: float) -> None:

@@ -23,6 +23,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Sgd,
 )
+from tests.contracts.single import add_row_gradient, gather
 
 THREADS = [1, 2, 3, 8]
 OPTIMIZERS: list[Optimizer] = [
@@ -98,8 +99,8 @@ def test_the_order_of_a_rows_gradients_is_that_of_the_batch_whatever_lies_betwee
         own = order < len(values)
         gradient = torch.zeros(len(keys), 16)
         gradient[own] = torch.from_numpy(values)
-        _, context = store.gather(0, keys[order], keep=True)
-        store.add_row_gradient(context, gradient)
+        _, context = gather(store, 0, keys[order], keep=True)
+        add_row_gradient(store, context, gradient)
         store.update(1.0)
         return store.read(0, "weight", torch.tensor([5]))
 
@@ -115,7 +116,7 @@ from embtables.rows import HostRowStore, StoredTable
 from embtables.schema import FixedTable, Sgd
 torch.set_num_threads(2)
 store = HostRowStore([StoredTable(FixedTable(name="t", dim=16, num_rows=99, optimizer=Sgd(learning_rate=1)), 1)], [0])
-store.gather(0, torch.arange(1_000_000) % 99, keep=False)
+store.gather([0], [torch.arange(1_000_000) % 99], keep=False)
 maps = {line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line or "libomp" in line}
 threads = sum(1 for line in open("/proc/self/status") if line.startswith("Threads:") and int(line.split()[1]) > 1)
 print(len(maps), threads)

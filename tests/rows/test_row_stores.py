@@ -14,6 +14,7 @@ from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowS
 from embtables.schema import FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract
+from tests.contracts.single import gather
 
 
 class TestReference(RowStoreContract, CollisionlessContract):
@@ -41,7 +42,7 @@ class TestHost(RowStoreContract, CollisionlessContract):
         store = self.build([StoredTable(table, 1)], [0])
         for keep in (True, False):
             with pytest.raises(DataError, match=rf"key {key} is outside 0..8"):
-                store.gather(0, torch.tensor([0, key, 8]), keep=keep)
+                gather(store, 0, torch.tensor([0, key, 8]), keep=keep)
         with pytest.raises(DataError, match=rf"key {key} is outside"):
             store.read(0, "weight", torch.tensor([key]))
 
@@ -49,16 +50,16 @@ class TestHost(RowStoreContract, CollisionlessContract):
         table = FixedTable(name="t", dim=64, num_rows=9, optimizer=Sgd(learning_rate=0.1), initializer=Normal(std=1.0))
         store = self.build([StoredTable(table, 1)], [0])
         keys = torch.arange(4096) % 9
-        first, _ = store.gather(0, keys, keep=False)
+        first, _ = gather(store, 0, keys, keep=False)
         kept, view = first.clone(), first[5:7]
         place = first.data_ptr()
         del first
-        second, _ = store.gather(0, keys.flip(0), keep=False)
+        second, _ = gather(store, 0, keys.flip(0), keep=False)
         assert second.data_ptr() != place  # the view still holds the memory
         assert torch.equal(view, kept[5:7])
         assert torch.equal(second, kept.flip(0))
         del view
         gc.collect()
-        third, _ = store.gather(0, keys, keep=False)
+        third, _ = gather(store, 0, keys, keep=False)
         assert third.data_ptr() == place
         assert torch.equal(third, kept)

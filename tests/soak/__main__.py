@@ -19,6 +19,7 @@ from embtables.native import isa
 from embtables.rows import HostRowStore, StoredTable
 from embtables.rows.initial import initial_rows
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
+from tests.contracts.single import add_row_gradient, gather
 from tests.rows.test_collisionless_machine import Machine
 
 BATCH = 100_000
@@ -34,8 +35,8 @@ def flood(ids: int) -> str:
     regular = np.arange(1000)
     for start in range(0, ids, BATCH):
         unique = np.arange(start, start + BATCH) * 7919 + 10**12
-        _, context = store.gather(0, torch.from_numpy(np.concatenate([regular, unique])), keep=True)
-        store.add_row_gradient(context, torch.zeros(BATCH + 1000, 16))
+        _, context = gather(store, 0, torch.from_numpy(np.concatenate([regular, unique])), keep=True)
+        add_row_gradient(store, context, torch.zeros(BATCH + 1000, 16))
         store.update(1.0)
         figures = store.figures(0)
         assert figures["waiting"] <= 1_000_000, figures
@@ -51,9 +52,9 @@ def growth(keys: int) -> str:
     rng = np.random.default_rng(0)
     order = rng.permutation(keys) * 1_000_003 - 2**40
     for start in range(0, keys, BATCH):
-        store.gather(0, torch.from_numpy(order[start : start + BATCH]), keep=True)
+        gather(store, 0, torch.from_numpy(order[start : start + BATCH]), keep=True)
     asked = order[rng.integers(0, keys, 200_000)]
-    rows, _ = store.gather(0, torch.from_numpy(asked), keep=False)
+    rows, _ = gather(store, 0, torch.from_numpy(asked), keep=False)
     assert torch.equal(rows, torch.from_numpy(initial_rows(Normal(std=1.0), 1, asked, 4)))
     assert store.figures(0)["rows"] == keys
     return f"{keys:,} keys, each with its row: {sum(store.num_bytes(0).values()) / keys:.0f} bytes a key"
