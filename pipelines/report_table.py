@@ -15,7 +15,8 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(name.replace("_", " "), _text(value))
     for name, counts in report.get("tables", {}).items():
         shown = {key: value for key, value in counts.items() if value or key == "rows"}
-        table.add_row(f"table {name}", ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in shown.items()))
+        figures = (f"{key.replace('_', ' ')} {_text(value)}" for key, value in shown.items())
+        table.add_row(f"table {name}", ", ".join(figures))
     Console(stderr=True, highlight=False).print(table)
 
 

@@ -168,5 +168,8 @@ def _kind(value: Any) -> str:
 
 
 Table = Annotated[
-    Annotated[FixedTable, Tag("fixed")] | Annotated[CollisionlessTable, Tag("collisionless")], Discriminator(_kind)
+    Annotated[FixedTable, Tag("fixed")] | Annotated[CollisionlessTable, Tag("collisionless")],
+    Discriminator(
+        _kind, custom_error_type="unknown_kind", custom_error_message="'kind' must be 'fixed' or 'collisionless'"
+    ),
 ]

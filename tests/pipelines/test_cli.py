@@ -57,6 +57,11 @@ def test_train_evaluate_predict_resume(config_file: Path, log_dir: Path, tmp_pat
         (("train", "CONFIG", "--set", "train"), 2, "--set takes KEY=VALUE"),
         (("train", "CONFIG", "--set", "tables.itme.dim=4"), 2, "no item 'itme'; there are: user, item"),
         (("train", "CONFIG", "--set", "tables.user.dim=zero"), 2, "tables.0.dim"),
+        (
+            ("train", "CONFIG", "--set", "tables.user.kind=hashed"),
+            2,
+            "tables.0: 'kind' must be 'fixed' or 'collisionless'",
+        ),
         (("train", "CONFIG", "--set", "data.path=nowhere"), 1, "nowhere: does not exist"),
         (("train", "CONFIG", "--set", "features.user.column=usr"), 1, "column usr: is missing"),
         (
@@ -102,6 +107,9 @@ def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
     report = json.loads(checked.stdout)
     assert report["tables"] == {name: {"kind": "fixed", "rows": 64, "dim": 8} for name in ("user", "item")}
     assert report["log_rows"] == 1800
+    for_people = run("schema", "check", config_file)
+    assert for_people.returncode == 0, for_people.stderr
+    assert "table user" in for_people.stderr
     exported = json.loads(run("schema", "export").stdout)
     assert set(exported["properties"]) == set(RunConfig.model_fields)
 
