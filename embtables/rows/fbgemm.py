@@ -3,8 +3,8 @@
 TBE updates rows inside its backward, so the backward is what `update` runs: until then a lookup's output and its
 gradient are kept. Two lookups of one step would update a row twice; they are joined along the batch and run as one.
 
-What TBE on CPU lacks is refused: Adam, weight decay (which TBE ignores), dimensions that are no multiple of 4. Dimension
-1 is laid out as 4 with columns that stay zero: exact for SGD and Adagrad, and rowwise Adagrad of one value is Adagrad.
+What TBE on CPU lacks is refused: Adam, weight decay (ignored by TBE), dimensions that are no multiple of 4. Dimension 1
+is laid out as 4 with columns that stay zero: exact for SGD and Adagrad, and rowwise Adagrad of one value is Adagrad.
 """
 
 from __future__ import annotations
