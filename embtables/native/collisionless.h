@@ -69,7 +69,6 @@ public:
     std::uint64_t num_rows() const { return num_rows_; }
     std::uint64_t num_waiting() const { return num_waiting_; }
     const KeyCounts& counts() const { return counts_; }
-    void set_counts(const KeyCounts& counts) { counts_ = counts; }
     std::uint64_t steps() const { return steps_; }
     std::size_t map_bytes() const { return map_.bytes(); }
     std::size_t map_entries() const { return map_.size(); }

@@ -63,7 +63,6 @@ public:
 
     std::size_t width(const LookupView& lookup) const;  // floats of one bag's output
     int table_of(int slot) const { return slot_tables_.at(static_cast<std::size_t>(slot)); }
-    std::size_t num_tables() const { return tables_.size(); }
 
     TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
     Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
