@@ -50,6 +50,21 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class TableChanges:
+    """A table's rows that changed since a cut, and the keys that lost theirs.
+
+    Attributes:
+        keys: (n,) int64, ascending. Of a collisionless table all that training has looked up since: it saw them.
+        weight: (n, D) float32, their rows.
+        tombstones: (m,) int64, ascending: keys that had a row and have none.
+    """
+
+    keys: Tensor
+    weight: Tensor
+    tombstones: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class TableStats:
     """Figures of one table.
 
@@ -176,6 +191,33 @@ class Tables:
     def set_weight(self, table: str, values: Tensor) -> None:
         """Replaces all rows of a table. Raises StateError where the shape differs."""
         self._write_all(self._numbers[table], "weight", values, self.keys(table))
+
+    def draw_cut(self) -> int:
+        """Ends a cut: `changes` can tell from now on what happened after it. Between a step and the next lookup.
+
+        Returns:
+            Its number; the first is 1.
+
+        Raises:
+            StateError: row gradients are waiting for their step.
+            ConfigError: the row store knows no cuts (fbgemm).
+        """
+        return self.rows.draw_cut()
+
+    def changes(self, table: str, after: int) -> TableChanges:
+        """What happened to a table since the cut `after`. A row past its ttl becomes a
+        tombstone when the sweep reaches it.
+
+        Raises:
+            StateError: no such cut was drawn, or so much happened since that only the whole table tells it.
+        """
+        number = self._numbers[table]
+        found = self.rows.changes(number, after)
+        return TableChanges(found.keys, self._read_all(number, "weight", found.keys), found.tombstones)
+
+    def forget_changes(self, through: int) -> None:
+        """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
+        self.rows.forget_changes(through)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that training changes, copied, under `tables/<name>/...`.

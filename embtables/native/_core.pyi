@@ -114,10 +114,22 @@ class Store:
     def advance(self, table: int, now: int) -> None: ...
     def end_step(self, table: int, threads: int) -> None: ...
     def remove(self, table: int, key: int) -> bool: ...
-    def list_keys(
-        self, table: int, waiting: bool
+    def list_rows(
+        self, table: int, after: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Keys alive, ascending, with their rows (or counts, of waiting keys) and when they were last seen."""
+        """Keys alive whose rows changed after the cut (0: all), ascending; rows; when they were last seen."""
+    def list_waiting(self, table: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Waiting keys, ascending, their counts, and when they were last seen."""
+    def draw_cut(self) -> int:
+        """The number of the cut that ends here; what changes from now on belongs to the next."""
+    def mark(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
+        """These rows changed in the present cut."""
+    def changed_rows(self, table: int, after: int) -> npt.NDArray[np.uint32]:
+        """Rows of a fixed table that changed after the cut."""
+    def tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:
+        """Keys that lost a row after the cut, ascending; some may have one again. ValueError: not known any more."""
+    def forget_tombstones(self, table: int, cut: int) -> None:
+        """Nobody will ask for tombstones of cuts up to this one."""
     def restore(
         self,
         table: int,

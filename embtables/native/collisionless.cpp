@@ -66,22 +66,19 @@ std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::v
         }
         was_waiting = !has_row;
     }
-    const bool wanted = wants_row(h, count), fits = policy_.max_rows == 0 || admitted_in_step_ < policy_.max_rows;
+    const bool wanted = wants_row(h, count), fits = !wanted || row_fits();
     if (wanted && !fits) ++counts_.surplus;
     if (wanted && fits) {
         num_waiting_ -= was_waiting;
         num_rows_ += row == 0;
         ++counts_.admitted;
-        ++admitted_in_step_;
         if (row == 0) row = take_row();
+        if (is_bounded()) note(&row, 1);
         fresh.push_back({row, key});
         set(place, h, row);
         return row;
     }
-    if (row != 0) {
-        --num_rows_;
-        free_rows_.push_back(row);
-    }
+    if (row != 0) free_row(h, row);
     if (policy_.min_count > 1) {
         num_waiting_ += !was_waiting;
         set(place, h, kWaiting | count);
@@ -90,6 +87,29 @@ std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::v
         map_.remove(h);
     }
     return 0;
+}
+
+// Whether one more key may have a row in this step.
+bool Collisionless::row_fits() {
+    if (step_rows_.size() < policy_.max_rows || !is_bounded()) return true;
+    if (in_step_.empty()) {
+        const std::vector<std::uint32_t> so_far = std::move(step_rows_);
+        in_step_.resize(1);
+        step_rows_.clear();
+        note(so_far.data(), so_far.size());
+    }
+    return num_in_step_ < policy_.max_rows;
+}
+
+void Collisionless::note(const std::uint32_t* rows, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) {
+        if (rows[i] == kMissed) continue;
+        step_rows_.push_back(rows[i]);
+        if (in_step_.empty()) continue;
+        if (rows[i] >= in_step_.size()) in_step_.resize(std::max<std::size_t>(2 * in_step_.size(), rows[i] + 1));
+        num_in_step_ += !in_step_[rows[i]];
+        in_step_[rows[i]] = true;
+    }
 }
 
 // Sets a key's value, seen now.
@@ -117,20 +137,26 @@ std::uint32_t Collisionless::take_row() {
     return next_row_++;
 }
 
+void Collisionless::free_row(std::uint64_t h, std::uint32_t row) {
+    --num_rows_;
+    free_rows_.push_back(row);
+    tombstones_.add(map_.key_of(h));
+}
+
 // Takes an entry out of the map; a row becomes free.
 void Collisionless::drop(std::uint64_t h, std::uint32_t value) {
     map_.remove(h);
-    if (value < kWaiting) {
-        --num_rows_;
-        free_rows_.push_back(value);
-    } else {
+    if (value < kWaiting)
+        free_row(h, value);
+    else
         --num_waiting_;
-    }
 }
 
 void Collisionless::end_step(int threads) {
     ++steps_;
-    admitted_in_step_ = 0;
+    step_rows_.clear();
+    in_step_.clear();
+    num_in_step_ = 0;
     if (policy_.ttl_seconds != kForever) sweep();
     if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) crowd_out(false, policy_.max_rows, threads);
     if (num_waiting_ > policy_.max_waiting) crowd_out(true, policy_.max_waiting, threads);
@@ -211,11 +237,21 @@ bool Collisionless::remove(std::int64_t key) {
     return true;
 }
 
-KeyList Collisionless::list(bool waiting) const {
+KeyList Collisionless::list_waiting() const {
+    return list([](std::uint32_t value) { return value >= kWaiting; });
+}
+
+KeyList Collisionless::list_rows(std::uint32_t after) const {
+    const RowMeta* const meta = rows_.meta();
+    return list([=](std::uint32_t value) { return value < kWaiting && (after == 0 || meta[value].cut > after); });
+}
+
+template <typename F>
+KeyList Collisionless::list(F&& wanted) const {
     std::vector<std::pair<std::int64_t, std::pair<std::uint32_t, std::uint32_t>>> found;
     for (std::size_t s = 0; s < KeyMap::kShards; ++s)
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            if ((value >= kWaiting) == waiting && !dead(seen)) found.push_back({map_.key_of(h), {value, seen}});
+            if (wanted(value) && !dead(seen)) found.push_back({map_.key_of(h), {value, seen}});
         });
     std::sort(found.begin(), found.end());
     KeyList list;

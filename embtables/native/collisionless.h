@@ -12,6 +12,7 @@
 
 #include "key_map.h"
 #include "table_rows.h"
+#include "tombstones.h"
 
 namespace embtables {
 
@@ -54,6 +55,11 @@ public:
     // and `admit` comes next.
     FindPart find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const;
 
+    // Rows that a lookup of training found, kMissed among them. A step with more distinct keys than max_rows gives rows
+    // to no more than that, those that had one counted first.
+    void note(const std::uint32_t* rows, std::size_t n);
+    bool is_bounded() const { return policy_.max_rows != 0; }
+
     // Counts occurrences keys[0..n) that were missed, admits, and says their rows. The rows of `fresh` are to be reset.
     void admit(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, std::vector<FreshRow>& fresh);
 
@@ -65,6 +71,10 @@ public:
 
     bool remove(std::int64_t key);
 
+    // Which keys have lost their row since a cut.
+    Tombstones& tombstones() { return tombstones_; }
+    const Tombstones& tombstones() const { return tombstones_; }
+
     std::uint32_t now() const { return now_; }
     std::uint64_t num_rows() const { return num_rows_; }
     std::uint64_t num_waiting() const { return num_waiting_; }
@@ -74,8 +84,9 @@ public:
     std::size_t map_entries() const { return map_.size(); }
     std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
 
-    // Keys that are alive at the clock, sorted.
-    KeyList list(bool waiting) const;
+    // Keys that are alive at the clock, sorted: those that wait, or those whose row changed after a cut (0: all).
+    KeyList list_waiting() const;
+    KeyList list_rows(std::uint32_t after) const;
 
     // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
     void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
@@ -94,11 +105,15 @@ private:
         bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
     };
 
+    template <typename F>
+    KeyList list(F&& wanted) const;
+    bool row_fits();
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
     void set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value);
     bool wants_row(std::uint64_t h, std::uint32_t count) const;
     std::uint32_t take_row();
+    void free_row(std::uint64_t h, std::uint32_t row);
     void drop(std::uint64_t h, std::uint32_t value);
     void sweep();
     void crowd_out(bool waiting, std::uint64_t most, int threads);
@@ -109,9 +124,13 @@ private:
     KeyMap map_;
     KeyCounts counts_;
     std::uint32_t now_ = 0;
-    std::uint64_t steps_ = 0, num_rows_ = 0, num_waiting_ = 0, admitted_in_step_ = 0;
+    std::uint64_t steps_ = 0, num_rows_ = 0, num_waiting_ = 0;
     std::uint32_t next_row_ = 1;
     std::vector<std::uint32_t> free_rows_;
+    std::vector<std::uint32_t> step_rows_;  // rows read in this step, where max_rows bounds them
+    std::vector<bool> in_step_;             // by row; made once the step has more occurrences than max_rows
+    std::uint64_t num_in_step_ = 0;
+    Tombstones tombstones_;
     std::size_t sweep_shard_ = 0, sweep_bucket_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "store.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -34,7 +35,7 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
         parallel_for((spec.num_rows + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
             const std::uint64_t end = std::min<std::uint64_t>(spec.num_rows, (c + 1) * kChunkRows);
             for (std::uint64_t row = c * kChunkRows; row < end; ++row)
-                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row));
+                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row), 0);
         });
     }
 }
@@ -48,6 +49,29 @@ void Store::clear(int table) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
     t.rows = std::make_unique<TableRows>(t.spec.config);
     t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
+    if (cut_ > 1) t.keys->tombstones().begin_anew(cut_);
+}
+
+std::uint32_t Store::draw_cut() {
+    if (cut_ == std::numeric_limits<std::uint32_t>::max()) throw std::length_error("cut numbers end at 2^32");
+    const std::uint32_t drawn = cut_++;
+    for (const Table& table : tables_)
+        if (table.keys) table.keys->tombstones().begin(cut_);
+    return drawn;
+}
+
+void Store::mark(int table, const std::uint32_t* rows, std::size_t n) {
+    RowMeta* const meta = this->rows(table).meta();
+    for (std::size_t i = 0; i < n; ++i) meta[rows[i]].cut = cut_;
+}
+
+std::vector<std::uint32_t> Store::changed_rows(int table, std::uint32_t after) const {
+    const Table& t = tables_.at(static_cast<std::size_t>(table));
+    const RowMeta* const meta = t.rows->meta();
+    std::vector<std::uint32_t> found;
+    for (std::uint64_t row = 0; row < t.spec.num_rows; ++row)
+        if (meta[row].cut > after) found.push_back(static_cast<std::uint32_t>(row));
+    return found;
 }
 
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
@@ -114,6 +138,10 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
         std::vector<std::int64_t> table_keys;
         std::vector<std::uint32_t> table_rows;
         std::vector<std::int64_t> places;
+        const bool bounded = tables_[t].keys && tables_[t].keys->is_bounded();
+        for (std::size_t p = 0; bounded && p < pieces.size(); ++p)
+            if (pieces[p].table == t)
+                tables_[t].keys->note(rows + pieces[p].begin, static_cast<std::size_t>(pieces[p].end - pieces[p].begin));
         for (std::size_t p = 0; p < pieces.size(); ++p)
             for (std::int64_t i = pieces[p].begin; pieces[p].table == t && missed[p] != 0 && i < pieces[p].end; ++i)
                 if (rows[i] == kMissed) places.push_back(i);
@@ -130,7 +158,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
     parallel_for(resets.size(), threads, [&](std::size_t r) {
         const Span& span = resets[r];
         for (std::int64_t i = span.begin; i < span.end; ++i)
-            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key);
+            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key, cut_);
     });
 }
 

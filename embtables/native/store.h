@@ -70,6 +70,15 @@ public:
     // Empties a collisionless table, as it was made.
     void clear(int table);
 
+    // Changes from now on belong to the next cut; returns the one that ends here, 1 being the first.
+    std::uint32_t draw_cut();
+
+    // Rows changed though no update came to them: they were seen, or written.
+    void mark(int table, const std::uint32_t* rows, std::size_t n);
+
+    // Rows of a fixed table that changed after a cut.
+    std::vector<std::uint32_t> changed_rows(int table, std::uint32_t after) const;
+
 private:
     struct Table {
         TableSpec spec;

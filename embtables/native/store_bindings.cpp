@@ -189,13 +189,27 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
     return {kept->data(), {kept->size()}, owner};
 }
 
-nb::tuple list_keys(Store& store, int table, bool waiting) {
+nb::tuple list_of(const Collisionless& keys, KeyList (*list)(const Collisionless&, std::uint32_t), std::uint32_t after) {
     KeyList found;
     {
         nb::gil_scoped_release released;
-        found = keys_of(store, table).list(waiting);
+        found = list(keys, after);
     }
     return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.values)), owned(std::move(found.seen)));
+}
+
+nb::tuple list_rows(Store& store, int table, std::uint32_t after) {
+    return list_of(keys_of(store, table), [](const Collisionless& k, std::uint32_t a) { return k.list_rows(a); }, after);
+}
+
+nb::tuple list_waiting(Store& store, int table) {
+    return list_of(keys_of(store, table), [](const Collisionless& k, std::uint32_t) { return k.list_waiting(); }, 0);
+}
+
+void mark(Store& store, int table, In<std::uint32_t> rows) {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+    store.mark(table, rows.data(), rows.size());
 }
 
 void restore(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, In<std::int64_t> waiting,
@@ -319,7 +333,21 @@ void define_store(nb::module_& module) {
              "table"_a, "threads"_a)
         .def("remove", [](Store& store, int table, std::int64_t key) { return keys_of(store, table).remove(key); },
              "table"_a, "key"_a)
-        .def("list_keys", &list_keys, "table"_a, "waiting"_a)
+        .def("list_rows", &list_rows, "table"_a, "after"_a)
+        .def("list_waiting", &list_waiting, "table"_a)
+        .def("draw_cut", &Store::draw_cut)
+        .def("mark", &mark, "table"_a, "rows"_a.noconvert())
+        .def("changed_rows",
+             [](Store& store, int table, std::uint32_t after) { return owned(store.changed_rows(table, after)); },
+             "table"_a, "after"_a)
+        .def("tombstones",
+             [](Store& store, int table, std::uint32_t after) {
+                 return owned(keys_of(store, table).tombstones().since(after));
+             },
+             "table"_a, "after"_a)
+        .def("forget_tombstones",
+             [](Store& store, int table, std::uint32_t cut) { keys_of(store, table).tombstones().forget(cut); },
+             "table"_a, "cut"_a)
         .def("restore", &restore, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "waiting"_a.noconvert(),
              "waiting_counts"_a.noconvert(), "waiting_seen"_a.noconvert(), "now"_a, "steps"_a)
         .def("stats", &stats, "table"_a)

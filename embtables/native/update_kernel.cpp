@@ -101,12 +101,12 @@ void update_rows(const UpdateGroup& g, UpdateCounts& counts) {
         if (row < g.first_row) continue;
         Row<D> gradient(g.dim);
         sum_run<D, kWeighted>(g, first, last, gradient);
+        g.meta[row].cut = g.cut;
         if (!gradient.finite()) {
             ++counts.refused;
             continue;
         }
         apply<D>(g, row, gradient);
-        g.meta[row].cut = g.cut;
         g.meta[row].count += static_cast<std::uint32_t>(last - first);
         ++counts.rows;
     }

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 from embtables.rows.fbgemm import FbgemmRowStore
 from embtables.rows.host import HostRowStore
-from embtables.rows.protocol import Ability, KeyState, Lookup, RowStore, StoredTable
+from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, RowStore, StoredTable
 from embtables.rows.reference import ReferenceRowStore
 
 __all__ = [
     "ROW_STORES",
     "Ability",
+    "Changes",
     "FbgemmRowStore",
     "HostRowStore",
     "KeyState",

@@ -22,7 +22,7 @@ from torch.nn import functional
 from embtables.errors import ConfigError, StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
 
 _LANES = 4  # TBE's dimensions are multiples of this
@@ -275,6 +275,17 @@ class FbgemmRowStore:
     def set_key_state(self, table: int, state: KeyState) -> None:
         """See RowStore."""
         raise StateError("is a fixed table; the saved one is collisionless", table=self._tables[table].config.name)
+
+    def draw_cut(self) -> int:
+        """See RowStore. There is no place beside TBE's rows to note when they changed."""
+        raise ConfigError("fbgemm does not know which rows changed; set train.row_store: host")
+
+    def changes(self, table: int, after: int) -> Changes:
+        """See RowStore."""
+        raise ConfigError("fbgemm does not know which rows changed; set train.row_store: host")
+
+    def forget_changes(self, through: int) -> None:
+        """See RowStore."""
 
     def figures(self, table: int) -> Mapping[str, int]:
         """See RowStore."""

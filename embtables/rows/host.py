@@ -20,7 +20,7 @@ from torch import Tensor
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.initial import normal_factor
-from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.schema import (
     Adagrad,
     Adam,
@@ -36,6 +36,7 @@ from embtables.schema import (
 
 FOREVER = 2**32 - 1
 MAX_HOST_ROWS = 2**32 - 1
+_MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
 _RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
 _INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
@@ -78,6 +79,8 @@ class HostRowStore:
         self._store = _core.Store([_spec(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
         self._pending: list[tuple[Any, ...]] = []
+        self._open: list[_Context] = []
+        self._cut = 0  # the last one drawn
         self._epoch = 0
         self._refused = [0] * len(tables)
         self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
@@ -95,7 +98,20 @@ class HostRowStore:
         except IndexError as error:
             raise DataError(f"{error}: keys of a fixed table are row indices") from None
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
-        return _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
+        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
+        if keep and self._collisionless:
+            self._open.append(context)
+            if len(self._open) > _MOST_OPEN:
+                self._mark(self._open.pop(0))
+        return context
+
+    def _mark(self, context: _Context) -> None:
+        """Rows of collisionless tables that were seen count as changed, also where no gradient came to them."""
+        for position, slot in enumerate(context.slots):
+            table = self._slot_tables[slot]
+            if table in self._collisionless:
+                ends = context.offsets[[position * context.num_bags, (position + 1) * context.num_bags]]
+                self._store.mark(table, context.rows[slice(*ends)])
 
     def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore."""
@@ -114,6 +130,7 @@ class HostRowStore:
         c = self._fresh(context)
         values = _numpy(gradient.detach().float())
         self._pending.append((c.slots, c.rows, c.offsets, c.weights, c.num_bags, values))
+        self._open = [o for o in self._open if o is not c]
         if not of_weights:
             return None
         out = torch.empty(len(c.rows))
@@ -139,6 +156,8 @@ class HostRowStore:
                 n = int(stop - start)
                 values = _numpy(gradient.detach().float())
                 self._pending.append((np.array([slot]), c.rows[start:stop], np.arange(n + 1), None, n, values))
+        if all(g is not None for g in gradients):
+            self._open = [o for o in self._open if o is not c]
 
     def _fresh(self, context: object) -> _Context:
         assert isinstance(context, _Context)
@@ -156,6 +175,7 @@ class HostRowStore:
 
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
+        self._mark_open()
         counts = self._store.update(self._pending, self._factor, gradient_scale, torch.get_num_threads())
         self._pending.clear()
         for table, (_, refused) in enumerate(counts):
@@ -174,7 +194,45 @@ class HostRowStore:
 
     def discard(self) -> None:
         """See RowStore."""
+        for slots, rows, offsets, weights, bags, _ in self._pending:
+            self._mark(_Context(slots, rows, offsets, weights, bags, self._epoch))
+        self._mark_open()
         self._pending.clear()
+
+    def _mark_open(self) -> None:
+        for context in self._open:
+            self._mark(context)
+        self._open.clear()
+
+    def draw_cut(self) -> int:
+        """See RowStore."""
+        if self._pending:
+            raise StateError("row gradients are waiting for their step: a cut lies between two steps")
+        self._mark_open()
+        self._cut = int(self._store.draw_cut())
+        return self._cut
+
+    def changes(self, table: int, after: int) -> Changes:
+        """See RowStore."""
+        name = self._tables[table].config.name
+        if not 1 <= after <= self._cut:
+            raise StateError(f"cut {after} was not drawn", table=name)
+        self._mark_open()
+        if table not in self._collisionless:
+            rows = self._store.changed_rows(table, after)
+            return Changes(torch.from_numpy(rows.astype(np.int64)), torch.empty(0, dtype=torch.int64))
+        keys, _, _ = self._store.list_rows(table, after)
+        try:
+            lost = self._store.tombstones(table, after)
+        except ValueError as error:
+            raise StateError(f"{error} any more; a snapshot of the table is needed", table=name) from None
+        lost = lost[self._find(table, torch.from_numpy(lost)) == 0]
+        return Changes(torch.from_numpy(keys), torch.from_numpy(lost))
+
+    def forget_changes(self, through: int) -> None:
+        """See RowStore."""
+        for table in self._collisionless:
+            self._store.forget_tombstones(table, through)
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
@@ -210,6 +268,7 @@ class HostRowStore:
     def _write(self, table: int, name: str, rows: Rows, values: Tensor) -> None:
         part = _PARTS[self._tables[table].config.optimizer.kind][name]
         self._store.write(table, part, rows, _numpy(values.float()).reshape(-1))
+        self._store.mark(table, rows)
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
@@ -223,8 +282,8 @@ class HostRowStore:
         """See RowStore."""
         if table not in self._collisionless:
             return None
-        keys, _, seen = self._store.list_keys(table, False)
-        waiting, counts, waiting_seen = self._store.list_keys(table, True)
+        keys, _, seen = self._store.list_rows(table, 0)
+        waiting, counts, waiting_seen = self._store.list_waiting(table)
         figures = self._store.stats(table)
         cold = np.zeros(1, np.uint32)
         return KeyState(

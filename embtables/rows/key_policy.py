@@ -34,8 +34,11 @@ class KeyPolicy:
         self._min_count = admission.count if isinstance(admission, MinCount) else 1
         self._max_waiting = admission.max_waiting if isinstance(admission, MinCount) else 0
         self._probability = admission.probability if isinstance(admission, Probability) else 1.0
-        self._admitted_in_step = 0
+        self._rows_in_step: set[int] = set()
         self._free: list[int] = []
+        self._lost: list[tuple[int, int]] = []  # (cut, key)
+        self.cut = 1
+        self.changed: dict[int, int] = {}  # key -> the cut in which its row last changed
         self.entries: dict[int, Entry] = {}
         self.now = 0
         self.steps = 0
@@ -62,21 +65,24 @@ class KeyPolicy:
         known = {key for key in keys if self.row(key)}
         for key in known:
             self.entries[key].seen = self.now
+            self.changed[key] = self.cut
+            self._rows_in_step.add(self.row(key))
         return [fresh for key in keys if key not in known and (fresh := self._count(key)) is not None]
 
     def _count(self, key: int) -> tuple[int, int] | None:
         entry = self.alive(key)
         if entry is None and (old := self.entries.pop(key, None)) is not None and old.row is not None:
-            self._free.append(old.row)
+            self._lose(key, old.row)
         if entry is not None and entry.row is not None:
             return None
         count = 1 if entry is None else min(entry.count + 1, MAX_COUNT)
-        fits = self._config.max_rows is None or self._admitted_in_step < self._config.max_rows
+        fits = self._config.max_rows is None or len(self._rows_in_step) < self._config.max_rows
         if count >= self._min_count and self._drawn(key) and fits:
-            self._admitted_in_step += 1
             row = self._free.pop() if self._free else self.rows_in_use
             self.rows_in_use = max(self.rows_in_use, row + 1)
+            self._rows_in_step.add(row)
             self.entries[key] = Entry(row, 0, self.now)
+            self.changed[key] = self.cut
             return row, key
         if self._min_count > 1:
             self.entries[key] = Entry(None, count, self.now)
@@ -90,6 +96,15 @@ class KeyPolicy:
 
     def _mixed(self, key: int) -> int:
         return _mix((key + (self._seed + 1) * GOLDEN_GAMMA) & _MASK)
+
+    def _lose(self, key: int, row: int) -> None:
+        self._free.append(row)
+        self._lost.append((self.cut, key))
+
+    def changes(self, after: int) -> tuple[list[int], list[int]]:
+        """Keys whose rows changed after that cut, and keys that lost theirs since and have none; ascending."""
+        changed = sorted(key for key in self.entries if self.row(key) and self.changed[key] > after)
+        return changed, sorted({key for cut, key in self._lost if cut > after and not self.row(key)})
 
     def restore(
         self,
@@ -106,12 +121,13 @@ class KeyPolicy:
         self.entries = {key: Entry(row, 0, when) for row, (key, when) in enumerate(rows, start=1)}
         counted = zip(waiting, waiting_counts, waiting_seen, strict=True)
         self.entries |= {key: Entry(None, count, when) for key, count, when in counted}
+        self.changed = dict.fromkeys(keys, self.cut)
         self._free, self.rows_in_use, self.now, self.steps = [], len(keys) + 1, now, steps
 
     def end_step(self) -> None:
         """After the update of a step: the limits on rows and on waiting keys."""
         self.steps += 1
-        self._admitted_in_step = 0
+        self._rows_in_step.clear()
         if self._config.max_rows is not None:
             self._crowd_out(False, self._config.max_rows)
         self._crowd_out(True, self._max_waiting)
@@ -125,7 +141,7 @@ class KeyPolicy:
         for key in keys[: len(keys) - (most - most // 32)]:
             row = self.entries.pop(key).row
             if row is not None:
-                self._free.append(row)
+                self._lose(key, row)
 
 
 def _mix(x: int) -> int:

@@ -25,6 +25,7 @@ class Ability(Enum):
     ANY_DIM = "any_dim"
     COLLISIONLESS = "collisionless"
     REFUSES_NON_FINITE = "refuses_non_finite"
+    CUTS = "cuts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,20 @@ class Lookup:
     offsets: Tensor
     weights: Tensor | None
     num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened to a table's keys since a cut.
+
+    Attributes:
+        keys: (n,) int64, ascending: those whose rows changed. A row of a collisionless table changes when training
+            looks it up, for then it was seen; of a fixed table when it gets a gradient; any when it is written.
+        tombstones: (m,) int64, ascending: those that lost their row and have none.
+    """
+
+    keys: Tensor
+    tombstones: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +158,24 @@ class RowStore(Protocol):
 
     def set_key_state(self, table: int, state: KeyState) -> None:
         """Makes the table hold these keys alone; the parts of their rows are then to be written."""
+
+    def draw_cut(self) -> int:
+        """Ends a cut between two steps and returns its number, 1 being the first; later changes belong to the next.
+
+        Raises:
+            StateError: gradients are waiting for `update`.
+            ConfigError: the store knows no cuts.
+        """
+
+    def changes(self, table: int, after: int) -> Changes:
+        """What changed since the cut `after`, which was drawn. The cold row is not told: it may always have changed.
+
+        Raises:
+            StateError: tombstones as old as that are not kept any more; or no such cut was drawn.
+        """
+
+    def forget_changes(self, through: int) -> None:
+        """Nobody will ask for changes since a cut before `through`: frees the tombstones kept for them."""
 
     def figures(self, table: int) -> Mapping[str, int]:
         """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""

@@ -21,7 +21,7 @@ from embtables.errors import StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import Ability, KeyState, Lookup, StoredTable
+from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.rows.rules import apply_rule, fresh_state
 from embtables.schema import CollisionlessTable, Optimizer
 
@@ -72,6 +72,8 @@ class ReferenceRowStore:
         self._tables = tuple(tables)
         self._slot_tables = tuple(slot_tables)
         self._factor = 1.0
+        self._cut = 1
+        self._changed: dict[int, dict[int, int]] = {}  # of fixed tables: key -> the cut in which its row last changed
         groups: dict[str, list[int]] = {}
         for number, table in enumerate(tables):
             own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
@@ -227,6 +229,7 @@ class ReferenceRowStore:
             finite = gradient.isfinite().all(dim=1)
             learns = rows >= arena.first_row
             arena.refused += int((learns & ~finite).sum())
+            self._mark(arena, rows)
             rows, gradient = rows[learns & finite], gradient[learns & finite]
             rate = arena.optimizer.learning_rate * self._factor
             apply_rule(
@@ -240,6 +243,37 @@ class ReferenceRowStore:
         """See RowStore."""
         for arena in self._arenas:
             arena.pending.clear()
+
+    def _mark(self, arena: _Arena, rows: Tensor) -> None:
+        for table, place in self._places.items():
+            if self._arenas[place.arena] is arena and place.policy is None:
+                own = rows[(rows >= place.base) & (rows < place.base + place.rows)] - place.base
+                self._changed.setdefault(table, {}).update(dict.fromkeys(own.tolist(), self._cut))
+
+    def draw_cut(self) -> int:
+        """See RowStore."""
+        if any(arena.pending for arena in self._arenas):
+            raise StateError("row gradients are waiting for their step: a cut lies between two steps")
+        self._cut += 1
+        for place in self._places.values():
+            if place.policy is not None:
+                place.policy.cut = self._cut
+        return self._cut - 1
+
+    def changes(self, table: int, after: int) -> Changes:
+        """See RowStore. Tombstones are kept for ever."""
+        if not 1 <= after < self._cut:
+            raise StateError(f"cut {after} was not drawn", table=self._tables[table].config.name)
+        policy = self._places[table].policy
+        lost: list[int] = []
+        if policy is None:
+            keys = sorted(key for key, cut in self._changed.get(table, {}).items() if cut > after)
+        else:
+            keys, lost = policy.changes(after)
+        return Changes(torch.tensor(keys, dtype=torch.int64), torch.tensor(lost, dtype=torch.int64))
+
+    def forget_changes(self, through: int) -> None:
+        """See RowStore."""
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
@@ -260,6 +294,9 @@ class ReferenceRowStore:
             missing = int(keys[int((rows == 0).int().argmax())])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
         self._tensor(table, name)[rows] = values
+        policy = self._places[table].policy
+        changed = self._changed.setdefault(table, {}) if policy is None else policy.changed
+        changed.update(dict.fromkeys(keys.tolist(), self._cut))
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""

@@ -200,6 +200,64 @@ class CollisionlessContract:
         assert len(self.rows_of(store)) <= 10
         assert torch.isfinite(store.read(0, "weight", torch.tensor(self.rows_of(store)))).all()
 
+    def test_rows_that_a_batch_reads_count_before_new_ones(self) -> None:
+        store = self.one(max_rows=8)
+        self.see(store, [0, 1, 2, 3, 4, 5])
+        # Six of eight rows are read; of the three new keys two fit. The twelve occurrences are nine keys.
+        rows = self.see(store, [10, 0, 1, 1, 1, 2, 11, 3, 4, 5, 12, 12])
+        assert torch.equal(rows[[0, 6]], fresh([10, 11]))
+        assert not rows[10:].any()
+        assert 12 not in self.rows_of(store)
+        # Rows that nothing read give way to keys that do not exceed the limit by themselves.
+        rows = self.see(store, [20, 21, 22, 23, 24, 25, 26, 27])
+        assert torch.equal(rows, fresh(list(range(20, 28))))
+
+    def test_changes_since_a_cut_and_tombstones(self) -> None:
+        store = self.one(max_rows=64)
+        self.see(store, list(range(40)), learn=1.0)
+        first = store.draw_cut()
+        assert first == 1
+        assert self.told(store, first) == ([], [])
+        self.see(store, [3, 50], learn=1.0)
+        # Seen without a gradient, or written: changed all the same.
+        gather(store, 0, torch.tensor([7]), keep=True)
+        store.update(1.0)
+        store.write(0, "weight", torch.tensor([9]), torch.zeros(1, DIM))
+        gather(store, 0, torch.tensor([11]), keep=False)
+        assert self.told(store, first) == ([3, 7, 9, 50], [])
+        second = store.draw_cut()
+        assert self.told(store, second) == ([], [])
+        store.advance(0, 10)
+        self.see(store, list(range(100, 160)), learn=1.0)
+        changed, lost = self.told(store, second)
+        assert changed == list(range(100, 160))
+        assert set(lost) == {*range(40), 50} - set(self.rows_of(store))
+        assert len(lost) > 30
+        assert self.told(store, first)[1] == lost
+        # A key that comes back is a row again, and no tombstone.
+        self.see(store, [lost[0]])
+        changed, still = self.told(store, second)
+        assert lost[0] in changed
+        assert lost[0] not in still
+
+    def told(self, store: RowStore, after: int) -> tuple[list[int], list[int]]:
+        changes = store.changes(0, after)
+        return changes.keys.tolist(), changes.tombstones.tolist()
+
+    def test_a_cut_lies_between_steps_and_must_have_been_drawn(self) -> None:
+        store = self.one()
+        rows, context = gather(store, 0, torch.tensor([1]), keep=True)
+        add_row_gradient(store, context, torch.ones_like(rows))
+        with pytest.raises(StateError, match="between two steps"):
+            store.draw_cut()
+        store.discard()
+        for after in (0, 1, -1):
+            with pytest.raises(StateError, match=f"cut {after} was not drawn"):
+                store.changes(0, after)
+        assert store.draw_cut() == 1
+        with pytest.raises(StateError, match="cut 2 was not drawn"):
+            store.changes(0, 2)
+
     def test_a_trained_cold_row_is_shared_and_learns(self) -> None:
         store = self.one(admission=MinCount(count=3), cold_row="trained", optimizer=Sgd(learning_rate=0.5))
         self.see(store, [1, 2], learn=1.0)

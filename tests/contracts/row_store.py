@@ -278,6 +278,23 @@ class RowStoreContract:
             assert not torch.equal(store.read(2, name, torch.tensor([0, 2])), values)
         assert torch.equal(gather(store, 3, keys, keep=False)[0], torch.full((2, 4), 2.5))
 
+    def test_rows_that_changed_since_a_cut(self) -> None:
+        store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
+        if Ability.CUTS not in self.abilities:
+            with pytest.raises(ConfigError, match="does not know which rows changed"):
+                store.draw_cut()
+            return
+        cut = store.draw_cut()
+        for keep in (True, False):
+            rows, context = gather(store, 1, torch.tensor([2, 5, 5]), keep=keep)
+            if keep:
+                add_row_gradient(store, context, torch.ones_like(rows))
+        store.update(1.0)
+        store.write(1, "weight", torch.tensor([8]), torch.ones(1, 8))
+        assert [store.changes(t, cut).keys.tolist() for t in range(3)] == [[], [2, 5, 8], []]
+        assert not len(store.changes(1, cut).tombstones)
+        assert not len(store.changes(1, store.draw_cut()).keys)
+
     def test_dimension_one_and_others(self) -> None:
         dims = (1, 1, 1) if Ability.ANY_DIM not in self.abilities else (1, 3, 7)
         for optimizer in (Sgd(learning_rate=0.1), Adagrad(learning_rate=0.1), RowwiseAdagrad(learning_rate=0.1)):

@@ -381,3 +381,80 @@ def test_rows_of_a_sequence_that_nothing_used_are_not_touched(store: Any) -> Non
     tables.step()
     assert not torch.equal(tables.weight("s"), before["s"])
     assert torch.equal(tables.weight("t"), before["t"])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    dim=st.sampled_from([1, 4, 12, 16, 64]),
+    shapes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3)), min_size=1, max_size=4),
+    rows=st.integers(1, 9),
+    int32=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_random_schemas_of_sequences_agree_with_torchrec(
+    dim: int, shapes: list[tuple[int, int]], rows: int, int32: bool, seed: int
+) -> None:
+    names = [f"f{i}" for i in range(4)]
+    configs = [
+        EmbeddingConfig(name=f"t{i}", embedding_dim=dim, num_embeddings=size, feature_names=names[:readers])
+        for i, (size, readers) in enumerate(shapes)
+    ]
+    theirs = torchrec.EmbeddingCollection(tables=configs)
+    ours = EmbeddingCollection(tables=configs, optimizer=Sgd(learning_rate=0.5))
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    batch = kjt(names, rows, min(size for size, _ in shapes), seed=seed)
+    if int32:
+        batch = KeyedJaggedTensor(names, batch.values(), lengths=batch.lengths().int(), stride=rows)
+    out, expected = ours(batch), theirs(batch)
+    assert list(out) == list(expected)
+    losses = [torch.zeros(()), torch.zeros(())]
+    for number, (name, jagged) in enumerate(expected.items()):
+        assert torch.equal(out[name].values(), jagged.values())
+        assert torch.equal(out[name].lengths(), jagged.lengths())
+        weights = torch.randn(jagged.values().shape, generator=torch.Generator().manual_seed(seed + number))
+        for which, view in enumerate((out, expected)):
+            losses[which] = losses[which] + (view[name].values() * weights).sum()
+    for loss in losses:
+        loss.backward()
+    ours.tables.step()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.sub_(0.5 * parameter.grad)
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+
+
+@pytest.mark.parametrize("store", ["host", "reference"])
+def test_a_copy_follows_by_changes_alone(store: Any) -> None:
+    """An index over the rows elsewhere, kept up to date without ever reading a table whole again."""
+    tables = Tables(
+        [CollisionlessTable(name="t", dim=4, optimizer=Sgd(learning_rate=0.1), max_rows=16)],
+        [Feature(name="a", table="t")],
+        seed=3,
+        row_store=store,
+    )
+    view = EmbeddingBagCollection.over(tables)
+    copy: dict[int, torch.Tensor] = {}
+    cut = tables.draw_cut()
+    for seed in range(12):
+        view(kjt(["a"], 4, 40, seed=seed)).values().sum().backward()
+        tables.step()
+        if seed % 3 == 2:
+            changes, cut = tables.changes("t", cut), tables.draw_cut()
+            for key in changes.tombstones.tolist():
+                copy.pop(key, None)
+            copy |= dict(zip(changes.keys.tolist(), changes.weight, strict=True))
+            tables.forget_changes(cut)
+    keys = tables.keys("t")
+    assert keys is not None
+    assert sorted(copy) == keys.tolist()
+    assert torch.equal(torch.stack([copy[key] for key in sorted(copy)]), tables.weight("t"))
+
+
+def test_fbgemm_says_that_it_knows_no_cuts() -> None:
+    tables = schema_tables("fbgemm")
+    with pytest.raises(ConfigError, match=r"set train\.row_store: host"):
+        tables.draw_cut()
+    with pytest.raises(ConfigError, match=r"set train\.row_store: host"):
+        tables.changes("t", 1)

@@ -65,12 +65,15 @@ class Machine(RuleBasedStateMachine):
             max_rows=max_rows,
             cold_row=cold,
         )
+        self.ttl = ttl
         self.stored = [StoredTable(table, SEED)]
         self.reference = ReferenceRowStore(self.stored, [0, 0])
         self.host = self.fresh_host()
         self.rng = np.random.default_rng(5)
         self.pending = False
         self.now = 0
+        self.replica: dict[int, torch.Tensor] | None = None  # what follows the host by its changes alone
+        self.cuts = (0, 0)  # the last ones of reference and host
 
     def fresh_host(self) -> HostRowStore:
         with pytest.MonkeyPatch.context() as patch:
@@ -93,15 +96,16 @@ class Machine(RuleBasedStateMachine):
             store.add_gradient(context, gradient, of_weights=False)
         self.pending = True
 
-    @rule(keys=st.lists(KEYS, max_size=6))
-    def train_sequence(self, keys: list[int]) -> None:
+    @rule(keys=st.lists(KEYS, max_size=6), learns=st.booleans())
+    def train_sequence(self, keys: list[int], learns: bool) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
         expected, kept = gather(self.reference, 0, asked, keep=True)
         out, context = gather(self.host, 0, asked, keep=True)
         assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
-        add_row_gradient(self.reference, kept, torch.ones_like(out))
-        add_row_gradient(self.host, context, torch.ones_like(out))
-        self.pending = True
+        if learns:
+            add_row_gradient(self.reference, kept, torch.ones_like(out))
+            add_row_gradient(self.host, context, torch.ones_like(out))
+            self.pending = True
 
     @rule(keys=st.lists(KEYS, max_size=6))
     def infer(self, keys: list[int]) -> None:
@@ -135,6 +139,30 @@ class Machine(RuleBasedStateMachine):
             restored.write(0, name, state.keys, values)
         restored.set_num_steps(0, self.host.num_steps(0))
         self.host = restored
+        self.replica = None
+
+    @precondition(lambda self: not self.pending)
+    @rule()
+    def cut(self) -> None:
+        before = self.cuts
+        self.cuts = (self.reference.draw_cut(), self.host.draw_cut())
+        state = self.host.key_state(0)
+        assert state is not None
+        rows = dict(zip(state.keys.tolist(), self.host.read(0, "weight", state.keys), strict=True))
+        if self.replica is not None:
+            found, expected = self.host.changes(0, before[1]), self.reference.changes(0, before[0])
+            assert torch.equal(found.keys, expected.keys)
+            for key in found.tombstones.tolist():
+                self.replica.pop(key, None)
+            changed = self.host.read(0, "weight", found.keys)
+            self.replica |= dict(zip(found.keys.tolist(), changed, strict=True))
+            assert not set(found.tombstones.tolist()) & set(rows)
+            assert set(rows) <= set(self.replica)
+            assert all(torch.equal(self.replica[key], row) for key, row in rows.items())
+            if self.ttl is None:  # else rows past it are left to the sweep
+                assert torch.equal(found.tombstones, expected.tombstones)
+                assert set(rows) == set(self.replica)
+        self.replica = rows
 
     @invariant()
     def the_same_keys_with_the_same_rows(self) -> None:

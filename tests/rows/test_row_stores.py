@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from embtables.errors import DataError
+from embtables.errors import DataError, StateError
 from embtables.native import _core
 from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
-from embtables.schema import FixedTable, Normal, Sgd
+from embtables.schema import CollisionlessTable, FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract
 from tests.contracts.single import gather
@@ -45,6 +45,27 @@ class TestHost(RowStoreContract, CollisionlessContract):
                 gather(store, 0, torch.tensor([0, key, 8]), keep=keep)
         with pytest.raises(DataError, match=rf"key {key} is outside"):
             store.read(0, "weight", torch.tensor([key]))
+
+    def test_forgotten_tombstones_are_not_missed_in_silence(self) -> None:
+        table = CollisionlessTable(name="t", dim=4, optimizer=Sgd(learning_rate=0.1), max_rows=4)
+        store = self.build([StoredTable(table, 1)], [0])
+        cuts = []
+        for start in range(0, 20, 4):
+            gather(store, 0, torch.arange(start, start + 4), keep=True)
+            store.update(1.0)
+            cuts.append(store.draw_cut())
+        assert len(store.changes(0, cuts[1]).tombstones) == 12
+        store.forget_changes(cuts[2])
+        assert len(store.changes(0, cuts[2]).tombstones) == 8
+        with pytest.raises(StateError, match=r"table t: changes since cut 2 are not known any more; a snapshot"):
+            store.changes(0, cuts[1])
+        # The same where a saved table took the place of this one.
+        state = store.key_state(0)
+        assert state is not None
+        store.set_key_state(0, state)
+        with pytest.raises(StateError, match="a snapshot of the table is needed"):
+            store.changes(0, cuts[-1])
+        assert len(store.changes(0, store.draw_cut()).keys) == 0
 
     def test_large_outputs_are_used_again_only_when_nothing_holds_them(self) -> None:
         table = FixedTable(name="t", dim=64, num_rows=9, optimizer=Sgd(learning_rate=0.1), initializer=Normal(std=1.0))
