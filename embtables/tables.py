@@ -23,7 +23,7 @@ from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 
 _READ_ROWS = 1 << 20
 MAP_BYTES_A_PLACE = 16
-KEY_TENSORS = ("keys", "seen", "waiting", "waiting_counts", "waiting_seen")
+KEY_TENSORS = ("keys", "seen", "waiting", "waiting_counts", "waiting_seen", "sketch")
 COUNTS = (
     "waiting",
     "admitted",
@@ -223,7 +223,8 @@ class Tables:
         """Everything that training changes, copied, under `tables/<name>/...`.
 
         `<tensor>` (weight and optimizer state; rows in the order of the keys) and `steps`; of a collisionless table
-        also `keys`, `seen`, `waiting`, `waiting_counts`, `waiting_seen`, `clock` (time, steps), `cold_row/<tensor>`.
+        also `keys`, `seen`, `waiting`, `waiting_counts`, `waiting_seen`, `sketch`, `clock` (time, steps),
+        `cold_row/<tensor>`.
         """
         state: dict[str, Tensor] = {}
         for number, config in enumerate(self.configs):

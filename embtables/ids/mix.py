@@ -25,6 +25,13 @@ def mix(x: UInts) -> UInts:
     return x ^ (x >> _S31)
 
 
+def mix_one(x: int) -> int:
+    """The same of one word, a Python integer in 0..2^64-1."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
 def reduced(words: UInts, key_range: int | None) -> Ids:
     """Keys of hashed words: modulo the key range where there is one."""
     return (words if key_range is None else words % np.uint64(key_range)).view(np.int64)

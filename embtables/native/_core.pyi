@@ -48,6 +48,7 @@ class TableSpec:
         min_count: int,
         probability: float,
         max_waiting: int,
+        sketch: bool,
         ttl_seconds: int,
         max_rows: int,
         cold_row_learns: bool,
@@ -141,6 +142,9 @@ class Store:
         now: int,
         steps: int,
     ) -> None: ...
+    def sketch(self, table: int) -> npt.NDArray[np.uint8]:
+        """The counts of waiting keys, where they are in a sketch; else empty."""
+    def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
     def stats(self, table: int) -> dict[str, int]: ...
     def row_quantiles(self, table: int) -> tuple[list[int], list[int]]:
         """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""

@@ -25,6 +25,8 @@ std::size_t age_bin(std::uint32_t age) {
 
 Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_(rows), map_(policy.seed) {
     if (policy.max_rows > kMostRows) throw std::length_error("max_rows may be at most 2^30");
+    if (policy.sketch)
+        sketch_ = std::make_unique<CountSketch>(policy.max_waiting, policy.min_count, policy.ttl_seconds);
     rows_.reserve(1);  // the cold row: zeros until it learns
 }
 
@@ -66,6 +68,7 @@ std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::v
         }
         was_waiting = !has_row;
     }
+    if (sketch_) count = sketch_->add(h, now_);
     const bool wanted = wants_row(h, count), fits = !wanted || row_fits();
     if (wanted && !fits) ++counts_.surplus;
     if (wanted && fits) {
@@ -79,7 +82,7 @@ std::uint32_t Collisionless::admit_one(std::int64_t key, std::uint64_t h, std::v
         return row;
     }
     if (row != 0) free_row(h, row);
-    if (policy_.min_count > 1) {
+    if (policy_.min_count > 1 && !sketch_) {
         num_waiting_ += !was_waiting;
         set(place, h, kWaiting | count);
     } else if (place.found) {

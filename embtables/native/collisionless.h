@@ -8,8 +8,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "count_sketch.h"
 #include "key_map.h"
 #include "table_rows.h"
 #include "tombstones.h"
@@ -23,6 +25,7 @@ struct Policy {
     std::uint32_t min_count;     // a key gets its row at this occurrence; 1: at once
     double probability;          // or: with this probability, anew at every step that sees it; 1: always
     std::uint64_t max_waiting;   // keys that are counted and have no row
+    bool sketch;                 // they are counted in a sketch, and only rows are in the map
     std::uint32_t ttl_seconds;   // kForever: rows do not expire
     std::uint64_t max_rows;      // 0: no limit
 };
@@ -70,6 +73,10 @@ public:
     void end_step(int threads);
 
     bool remove(std::int64_t key);
+
+    // Counts of waiting keys, where they are in a sketch.
+    CountSketch* sketch() { return sketch_.get(); }
+    const CountSketch* sketch() const { return sketch_.get(); }
 
     // Which keys have lost their row since a cut.
     Tombstones& tombstones() { return tombstones_; }
@@ -122,6 +129,7 @@ private:
     Policy policy_;
     TableRows& rows_;
     KeyMap map_;
+    std::unique_ptr<CountSketch> sketch_;
     KeyCounts counts_;
     std::uint32_t now_ = 0;
     std::uint64_t steps_ = 0, num_rows_ = 0, num_waiting_ = 0;

@@ -35,7 +35,7 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
         parallel_for((spec.num_rows + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
             const std::uint64_t end = std::min<std::uint64_t>(spec.num_rows, (c + 1) * kChunkRows);
             for (std::uint64_t row = c * kChunkRows; row < end; ++row)
-                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row), 0);
+                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row));
         });
     }
 }
@@ -158,7 +158,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
     parallel_for(resets.size(), threads, [&](std::size_t r) {
         const Span& span = resets[r];
         for (std::int64_t i = span.begin; i < span.end; ++i)
-            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key, cut_);
+            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key);
     });
 }
 

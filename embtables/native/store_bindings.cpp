@@ -222,6 +222,20 @@ void restore(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> s
                                   waiting_seen.data(), waiting.size(), now, steps);
 }
 
+nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> sketch(Store& store, int table) {
+    const CountSketch* const counts = keys_of(store, table).sketch();
+    std::vector<std::uint8_t> saved(counts == nullptr ? 0 : counts->bytes());
+    if (counts != nullptr) counts->save(saved.data());
+    return owned(std::move(saved));
+}
+
+void set_sketch(Store& store, int table, In<std::uint8_t> saved) {
+    CountSketch* const counts = keys_of(store, table).sketch();
+    need(saved.size() == (counts == nullptr ? 0 : counts->bytes()),
+         "the saved table counted its waiting keys otherwise: admission has changed");
+    if (counts != nullptr) counts->restore(saved.data());
+}
+
 nb::dict stats(Store& store, int table) {
     nb::dict found;
     const TableRows& rows = store.rows(table);
@@ -235,6 +249,7 @@ nb::dict stats(Store& store, int table) {
     found["rows_in_use"] = keys->rows_in_use();
     found["map_bytes"] = keys->map_bytes();
     found["map_entries"] = keys->map_entries();
+    found["sketch_bytes"] = keys->sketch() == nullptr ? 0 : keys->sketch()->bytes();
     found["now"] = keys->now();
     found["steps"] = keys->steps();
     found["admitted"] = c.admitted;
@@ -282,9 +297,9 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
 }
 
 void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, std::uint64_t max_waiting,
-                std::uint32_t ttl_seconds, std::uint64_t max_rows, bool cold_row_learns) {
+                bool sketch, std::uint32_t ttl_seconds, std::uint64_t max_rows, bool cold_row_learns) {
     need(min_count >= 1 && min_count <= 0xFFFF, "min_count must be in 1..65535");
-    spec.policy = Policy{spec.config.initial.seed, min_count, probability, max_waiting, ttl_seconds, max_rows};
+    spec.policy = Policy{spec.config.initial.seed, min_count, probability, max_waiting, sketch, ttl_seconds, max_rows};
     spec.cold_row_learns = cold_row_learns;
 }
 
@@ -294,7 +309,7 @@ void define_store(nb::module_& module) {
     nb::class_<TableSpec>(module, "TableSpec")
         .def("__init__", &make_spec, "dim"_a, "num_rows"_a, "rule"_a, "rate"_a, "eps"_a, "weight_decay"_a, "beta1"_a,
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
-        .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "ttl_seconds"_a, "max_rows"_a,
+        .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "sketch"_a, "ttl_seconds"_a, "max_rows"_a,
              "cold_row_learns"_a);
     nb::class_<Store>(module, "Store")
         .def(
@@ -350,6 +365,8 @@ void define_store(nb::module_& module) {
              "table"_a, "cut"_a)
         .def("restore", &restore, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "waiting"_a.noconvert(),
              "waiting_counts"_a.noconvert(), "waiting_seen"_a.noconvert(), "now"_a, "steps"_a)
+        .def("sketch", &sketch, "table"_a)
+        .def("set_sketch", &set_sketch, "table"_a, "saved"_a.noconvert())
         .def("stats", &stats, "table"_a)
         .def("row_quantiles", &row_quantiles, "table"_a);
 }

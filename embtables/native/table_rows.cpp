@@ -34,12 +34,12 @@ void TableRows::reserve(std::uint64_t rows) {
     meta_.reserve(rows * sizeof(RowMeta));
 }
 
-void TableRows::reset(std::uint32_t row, std::int64_t key, std::uint32_t cut) {
+void TableRows::reset(std::uint32_t row, std::int64_t key) {
     const std::size_t at = std::size_t{row} * stride_;
     fill_initial_row(config_.initial, key, config_.dim, weight() + at);
     for (int i = 0; i < num_states(); ++i) std::memset(state(i) + at, 0, sizeof(float) * config_.dim);
     RowMeta& m = meta()[row];
-    m = {0.0f, cut, 0, m.generation + 1};
+    m = {0.0f, 0, 0, m.generation + 1};
 }
 
 StepRule TableRows::next_step(double factor) {

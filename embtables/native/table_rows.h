@@ -25,8 +25,8 @@ public:
     // Makes room for `rows` rows; new rows are not initialised. Pointers from before are void.
     void reserve(std::uint64_t rows);
 
-    // Gives the row the key's initial values and fresh state, under a new generation, changed in `cut`.
-    void reset(std::uint32_t row, std::int64_t key, std::uint32_t cut);
+    // Gives the row the key's initial values and fresh state, under a new generation.
+    void reset(std::uint32_t row, std::int64_t key);
 
     const TableConfig& config() const { return config_; }
     int stride() const { return stride_; }

@@ -295,6 +295,7 @@ class HostRowStore:
             figures["now"],
             figures["steps"],
             {name: self._read(table, name, cold) for name in self.state_names(table)},
+            torch.from_numpy(self._store.sketch(table)),
         )
 
     def set_key_state(self, table: int, state: KeyState) -> None:
@@ -306,11 +307,16 @@ class HostRowStore:
             table, _numpy(state.keys), seen, _numpy(state.waiting), counts, waiting_seen, state.now, state.steps
         )
         self._epoch += 1
+        try:
+            self._store.set_sketch(table, _numpy(state.sketch))
+        except ValueError as error:
+            raise StateError(str(error), table=self._tables[table].config.name) from None
         for name, values in state.cold_row.items():
             self._write(table, name, np.zeros(1, np.uint32), values)
 
     def num_bytes(self, table: int) -> dict[str, int]:
-        """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows."""
+        """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows,
+        waiting keys in it; `counts`: the sketch of waiting keys."""
         config = self._tables[table].config
         figures = self._store.stats(table)
         rows = config.num_rows if isinstance(config, FixedTable) else figures["rows_in_use"]
@@ -319,7 +325,9 @@ class HostRowStore:
             for name, part in _PARTS[config.optimizer.kind].items()
         }
         found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
-        return found | ({"keys": figures["map_bytes"]} if "map_bytes" in figures else {})
+        for part, name in (("keys", "map_bytes"), ("counts", "sketch_bytes")):
+            found |= {part: figures[name]} if figures.get(name) else {}
+        return found
 
     def row_quantiles(self, table: int) -> dict[str, list[int]]:
         """See RowStore."""
@@ -375,6 +383,7 @@ def _set_policy(spec: Any, config: CollisionlessTable) -> None:
         min_count=admission.count if isinstance(admission, MinCount) else 1,
         probability=admission.probability if isinstance(admission, Probability) else 1.0,
         max_waiting=admission.max_waiting if isinstance(admission, MinCount) else 0,
+        sketch=isinstance(admission, MinCount) and admission.counting == "sketch",
         ttl_seconds=FOREVER if config.ttl_seconds is None else config.ttl_seconds,
         max_rows=config.max_rows or 0,
         cold_row_learns=config.cold_row == "trained",

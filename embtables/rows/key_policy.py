@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embtables.ids.mix import GOLDEN_GAMMA
+from embtables.ids.mix import GOLDEN_GAMMA, mix_one
+from embtables.rows.count_sketch import CountSketch
 from embtables.schema import CollisionlessTable, MinCount, Probability
 
 _MASK = 2**64 - 1
@@ -33,6 +34,9 @@ class KeyPolicy:
         self._seed = seed
         self._min_count = admission.count if isinstance(admission, MinCount) else 1
         self._max_waiting = admission.max_waiting if isinstance(admission, MinCount) else 0
+        self.sketch: CountSketch | None = None
+        if isinstance(admission, MinCount) and admission.counting == "sketch":
+            self.sketch = CountSketch(admission.max_waiting, admission.count, config.ttl_seconds)
         self._probability = admission.probability if isinstance(admission, Probability) else 1.0
         self._rows_in_step: set[int] = set()
         self._free: list[int] = []
@@ -76,6 +80,8 @@ class KeyPolicy:
         if entry is not None and entry.row is not None:
             return None
         count = 1 if entry is None else min(entry.count + 1, MAX_COUNT)
+        if self.sketch is not None:
+            count = self.sketch.add(self._mixed(key), self.now)
         fits = self._config.max_rows is None or len(self._rows_in_step) < self._config.max_rows
         if count >= self._min_count and self._drawn(key) and fits:
             row = self._free.pop() if self._free else self.rows_in_use
@@ -84,18 +90,18 @@ class KeyPolicy:
             self.entries[key] = Entry(row, 0, self.now)
             self.changed[key] = self.cut
             return row, key
-        if self._min_count > 1:
+        if self._min_count > 1 and self.sketch is None:
             self.entries[key] = Entry(None, count, self.now)
         return None
 
     def _drawn(self, key: int) -> bool:
         if self._probability >= 1.0:
             return True
-        step = _mix((self._seed + self.steps * GOLDEN_GAMMA) & _MASK)
-        return (_mix(self._mixed(key) ^ step) >> 11) * 2.0**-53 < self._probability
+        step = mix_one((self._seed + self.steps * GOLDEN_GAMMA) & _MASK)
+        return (mix_one(self._mixed(key) ^ step) >> 11) * 2.0**-53 < self._probability
 
     def _mixed(self, key: int) -> int:
-        return _mix((key + (self._seed + 1) * GOLDEN_GAMMA) & _MASK)
+        return mix_one((key + (self._seed + 1) * GOLDEN_GAMMA) & _MASK)
 
     def _lose(self, key: int, row: int) -> None:
         self._free.append(row)
@@ -142,9 +148,3 @@ class KeyPolicy:
             row = self.entries.pop(key).row
             if row is not None:
                 self._lose(key, row)
-
-
-def _mix(x: int) -> int:
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
-    return x ^ (x >> 31)

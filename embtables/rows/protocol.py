@@ -82,6 +82,7 @@ class KeyState:
         now: the table's clock.
         steps: steps the table has seen.
         cold_row: the cold row's part of each tensor, (1, D) or (1,).
+        sketch: (b,) uint8, the count sketch of waiting keys; empty where they are counted exactly.
     """
 
     keys: Tensor
@@ -92,6 +93,7 @@ class KeyState:
     now: int
     steps: int
     cold_row: dict[str, Tensor]
+    sketch: Tensor
 
 
 class RowStore(Protocol):

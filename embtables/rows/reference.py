@@ -331,6 +331,7 @@ class ReferenceRowStore:
             policy.now,
             policy.steps,
             {name: self._tensor(table, name)[:1].clone() for name in self.state_names(table)},
+            torch.empty(0, dtype=torch.uint8) if policy.sketch is None else torch.from_numpy(policy.sketch.save()),
         )
 
     def set_key_state(self, table: int, state: KeyState) -> None:
@@ -348,6 +349,8 @@ class ReferenceRowStore:
             state.steps,
         )
         self._arenas[self._places[table].arena].grow(policy.rows_in_use)
+        if policy.sketch is not None:
+            policy.sketch.restore(state.sketch.numpy())
         for name, values in state.cold_row.items():
             self._tensor(table, name)[:1] = values
 

@@ -168,6 +168,46 @@ class CollisionlessContract:
             assert len(state.waiting) <= 64
         assert self.rows_of(store) == []
 
+    @pytest.mark.parametrize("count", [2, 15, 16, 255, 256])
+    def test_a_sketch_admits_no_key_late_and_few_early(self, count: int) -> None:
+        room = 30_000
+        store = self.one(admission=MinCount(count=count, max_waiting=room, counting="sketch"), dim=1)
+        # As many keys as a half is sure to remember, seen once less than it takes.
+        waiting = list(range(room // 3))
+        self.see(store, waiting * (count - 1) if count < 20 else [0] * (count - 1))
+        early = self.rows_of(store)
+        assert len(early) < 0.03 * len(waiting)
+        again = waiting if count < 20 else [0]
+        self.see(store, again)
+        assert self.rows_of(store) == again
+
+    def test_a_sketch_forgets_after_its_ttl(self) -> None:
+        store = self.one(admission=MinCount(count=3, counting="sketch"), ttl_seconds=10)
+        for now, key in ((100, 1), (105, 1), (112, 2), (130, 1), (131, 2)):
+            store.advance(0, now)
+            self.see(store, [key])
+        assert self.rows_of(store) == []
+        self.see(store, [1])
+        assert self.rows_of(store) == []
+        self.see(store, [1])
+        assert self.rows_of(store) == [1]
+
+    def test_a_saved_sketch_goes_on_counting(self) -> None:
+        admission = MinCount(count=3, max_waiting=20_000, counting="sketch")
+        first, second = self.one(admission=admission), self.one(admission=admission)
+        keys = list(range(5_000))
+        for store in (first, second):
+            self.see(store, keys[:3000])
+            self.see(store, keys[1000:])
+        state = first.key_state(0)
+        assert state is not None
+        restored = self.one(admission=admission)
+        restored.set_key_state(0, state)
+        for store in (restored, second):
+            self.see(store, keys[2000:4000])
+        assert self.rows_of(restored) == self.rows_of(second)
+        assert len(self.rows_of(second)) > 900
+
     def test_above_max_rows_the_least_recently_seen_go(self) -> None:
         store = self.one(max_rows=64)
         for now, start in enumerate(range(0, 192, 32), start=1):

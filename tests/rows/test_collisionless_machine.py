@@ -48,7 +48,14 @@ class Machine(RuleBasedStateMachine):
         optimizer=st.sampled_from(OPTIMIZERS),
         dim=st.sampled_from([1, 3, 8, 16]),
         admission=st.sampled_from(
-            [None, MinCount(count=2), MinCount(count=3, max_waiting=4), Probability(probability=0.5)]
+            [
+                None,
+                MinCount(count=2),
+                MinCount(count=3, max_waiting=4),
+                MinCount(count=2, counting="sketch"),
+                MinCount(count=16, max_waiting=4, counting="sketch"),
+                Probability(probability=0.5),
+            ]
         ),
         ttl=st.sampled_from([None, 3]),
         max_rows=st.sampled_from([None, 5, 40]),
