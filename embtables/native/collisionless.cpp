@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kSweepBuckets = 8192;  // a step: half a megabyte of the map
 constexpr std::size_t kAhead = 16;
 constexpr std::size_t kAgeBins = 64 * 27;
-constexpr std::uint64_t kMostRows = std::uint64_t{1} << 30;
+constexpr std::uint64_t kMostRows = kOverflow - 2;  // besides the cold row
 
 // Bins of ages: exact below 128, then 64 to each doubling; never falling with the age.
 std::size_t age_bin(std::uint32_t age) {
@@ -24,7 +24,7 @@ std::size_t age_bin(std::uint32_t age) {
 }  // namespace
 
 Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_(rows), map_(policy.seed) {
-    if (policy.max_rows > kMostRows) throw std::length_error("max_rows may be at most 2^30");
+    if (policy.max_rows > kMostRows / 2 + 1) throw std::length_error("max_rows may be at most 2^29");
     if (policy.sketch)
         sketch_ = std::make_unique<CountSketch>(policy.max_waiting, policy.min_count, policy.ttl_seconds);
     rows_.reserve(1);  // the cold row: zeros until it learns
@@ -118,7 +118,7 @@ void Collisionless::note(const std::uint32_t* rows, std::size_t n) {
 // Sets a key's value, seen now.
 void Collisionless::set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value) {
     if (!place.found) return map_.insert(place, h, value, now_);
-    place.value() = value;
+    place.set_value(value);
     place.seen() = now_;
 }
 
@@ -136,7 +136,7 @@ std::uint32_t Collisionless::take_row() {
         free_rows_.pop_back();
         return row;
     }
-    if (next_row_ >= kWaiting - 1) throw std::length_error("a table holds at most 2^31 rows");
+    if (next_row_ > kMostRows) throw std::length_error("a table holds at most 2^30 - 2 rows");
     return next_row_++;
 }
 
@@ -280,7 +280,7 @@ void Collisionless::restore(const std::int64_t* keys, const std::uint32_t* seen,
                             const std::uint32_t* waiting_seen, std::size_t num_waiting, std::uint32_t now,
                             std::uint64_t steps) {
     if (map_.size() != 0) throw std::invalid_argument("the table is not empty");
-    if (n >= kMostRows) throw std::length_error("a table holds at most 2^30 rows");
+    if (n > kMostRows) throw std::length_error("a table holds at most 2^30 - 2 rows");
     const auto add = [this](std::int64_t key, std::uint32_t value, std::uint32_t when) {
         const std::uint64_t h = map_.mixed(key);
         const KeyMap::Place place = map_.find(h);

@@ -51,7 +51,7 @@ struct FreshRow {
 
 class Collisionless {
 public:
-    // Throws std::length_error where max_rows is beyond 2^30.
+    // Throws std::length_error where max_rows is beyond 2^29.
     Collisionless(const Policy& policy, TableRows& rows);
 
     // What finds the rows of keys[0..n). Where `train` is false, keys without a row read row 0; else they are kMissed,

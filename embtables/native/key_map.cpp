@@ -61,9 +61,13 @@ void KeyMap::insert(const Place& place, std::uint64_t h, std::uint32_t value, st
             return put(shard, h, value, seen);
         }
         ++counts_[shard];
+        const ShardView& view = views_[shard];
+        for (std::uint64_t b = MapView::home(h, view.num_buckets); view.buckets + b != place.bucket;
+             b = b + 1 == view.num_buckets ? 0 : b + 1)
+            view.buckets[b].note_beyond(h);
         place.bucket->keys[place.entry] = h;
     }
-    place.value() = value;
+    place.set_value(value);
     place.seen() = seen;
 }
 
@@ -72,10 +76,13 @@ void KeyMap::put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::u
     for (std::uint64_t b = MapView::home(h, view.num_buckets);; b = b + 1 == view.num_buckets ? 0 : b + 1) {
         Bucket& bucket = view.buckets[b];
         const std::uint32_t free = match(bucket, 0);
-        if (free == 0) continue;
+        if (free == 0) {
+            bucket.note_beyond(h);
+            continue;
+        }
         const int i = __builtin_ctz(free);
         bucket.keys[i] = h;
-        bucket.values[i] = value;
+        bucket.set_value(i, value);
         bucket.seen[i] = seen;
         return;
     }
@@ -120,17 +127,17 @@ bool KeyMap::remove(std::uint64_t h) {
     return true;
 }
 
-// Empties a place. A search stops at the first bucket that is not full, so keys that overflowed past a bucket that was
-// full move back into it.
+// Empties a place. Nothing may lie beyond a bucket that is not full, so keys that do move back into it.
 void KeyMap::close_hole(std::size_t shard, std::uint64_t bucket, int hole) {
     const ShardView& view = views_[shard];
     const std::uint64_t n = view.num_buckets;
     const bool was_full = is_full(view.buckets[bucket]);
     view.buckets[bucket].keys[hole] = 0;
     if (!was_full) return;
-    for (std::uint64_t b = bucket + 1 == n ? 0 : bucket + 1; b != bucket; b = b + 1 == n ? 0 : b + 1) {
+    bool full = true;
+    for (std::uint64_t b = bucket + 1 == n ? 0 : bucket + 1; full && b != bucket; b = b + 1 == n ? 0 : b + 1) {
         Bucket& next = view.buckets[b];
-        const bool full = is_full(next);
+        full = is_full(next);
         const std::uint64_t distance = (b + n - bucket) % n;
         for (int i = 0; i < kBucketEntries; ++i) {
             if (next.keys[i] == 0) continue;
@@ -138,15 +145,15 @@ void KeyMap::close_hole(std::size_t shard, std::uint64_t bucket, int hole) {
             if (overflowed < distance) continue;
             Bucket& to = view.buckets[bucket];
             to.keys[hole] = next.keys[i];
-            to.values[hole] = next.values[i];
+            to.set_value(hole, next.value(i));
             to.seen[hole] = next.seen[i];
             next.keys[i] = 0;
             bucket = b;
             hole = i;
             break;
         }
-        if (!full) return;
     }
+    view.buckets[bucket].note_nothing_beyond();
 }
 
 std::size_t KeyMap::bytes() const {

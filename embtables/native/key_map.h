@@ -25,7 +25,8 @@ public:
         int entry;
         bool found;
 
-        std::uint32_t& value() const { return bucket->values[entry]; }
+        std::uint32_t value() const { return bucket->value(entry); }
+        void set_value(std::uint32_t value) const { bucket->set_value(entry, value); }
         std::uint32_t& seen() const { return bucket->seen[entry]; }
     };
 
@@ -50,12 +51,12 @@ public:
     std::size_t bytes() const;
     std::size_t num_buckets(std::size_t shard) const { return views_[shard].num_buckets; }
 
-    // Calls f(h, value, seen) for every entry of a shard, in no order of meaning. f may change value and seen.
+    // Calls f(h, value, seen) for every entry of a shard, in no order of meaning.
     template <typename F>
     void each(std::size_t shard, F&& f) const {
         const ShardView& view = views_[shard];
         for (std::uint64_t b = 0; b < view.num_buckets; ++b) each_in(view.buckets[b], f);
-        if (shard == 0 && zero_.values[1] != 0) f(std::uint64_t{0}, zero_.values[0], zero_.seen[0]);
+        if (shard == 0 && zero_.values[1] != 0) f(std::uint64_t{0}, zero_.value(0), zero_.seen[0]);
     }
 
     // The same for buckets begin..end-1 of a shard; the entry out of line counts to the first bucket of shard 0.
@@ -63,14 +64,14 @@ public:
     void each(std::size_t shard, std::size_t begin, std::size_t end, F&& f) const {
         const ShardView& view = views_[shard];
         for (std::uint64_t b = begin; b < end && b < view.num_buckets; ++b) each_in(view.buckets[b], f);
-        if (shard == 0 && begin == 0 && zero_.values[1] != 0) f(std::uint64_t{0}, zero_.values[0], zero_.seen[0]);
+        if (shard == 0 && begin == 0 && zero_.values[1] != 0) f(std::uint64_t{0}, zero_.value(0), zero_.seen[0]);
     }
 
 private:
     template <typename F>
-    static void each_in(Bucket& bucket, F&& f) {
+    static void each_in(const Bucket& bucket, F&& f) {
         for (int i = 0; i < kBucketEntries; ++i)
-            if (bucket.keys[i] != 0) f(bucket.keys[i], bucket.values[i], bucket.seen[i]);
+            if (bucket.keys[i] != 0) f(bucket.keys[i], bucket.value(i), bucket.seen[i]);
     }
 
     void put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen);

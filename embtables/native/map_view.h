@@ -13,10 +13,24 @@ inline constexpr int kBucketEntries = 4;
 inline constexpr std::uint32_t kWaiting = 0x80000000u;  // in a value: not a row, but a count of a waiting key
 inline constexpr std::uint32_t kMissed = 0xFFFFFFFFu;
 
+inline constexpr std::uint32_t kOverflow = 0x40000000u;  // not part of a value
+
+// Of the keys whose home is this bucket or one before it, some lie beyond it because it was full. Two bits of a key's
+// mix are its class; kOverflow in values[c] says that a key of class c may be among them, so that most searches for
+// keys that are not there end at home. A bucket that is not full has nothing beyond it.
 struct alignas(64) Bucket {
     std::uint64_t keys[kBucketEntries];  // mixed; 0: empty
     std::uint32_t values[kBucketEntries];
     std::uint32_t seen[kBucketEntries];
+
+    [[gnu::always_inline]] static int class_of(std::uint64_t h) { return (h >> 37) % kBucketEntries; }
+    [[gnu::always_inline]] std::uint32_t value(int i) const { return values[i] & ~kOverflow; }
+    [[gnu::always_inline]] void set_value(int i, std::uint32_t value) { values[i] = (values[i] & kOverflow) | value; }
+    [[gnu::always_inline]] bool has_beyond(std::uint64_t h) const { return (values[class_of(h)] & kOverflow) != 0; }
+    [[gnu::always_inline]] void note_beyond(std::uint64_t h) { values[class_of(h)] |= kOverflow; }
+    [[gnu::always_inline]] void note_nothing_beyond() {
+        for (std::uint32_t& value : values) value &= ~kOverflow;
+    }
 };
 static_assert(sizeof(Bucket) == 64);
 

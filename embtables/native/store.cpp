@@ -25,7 +25,7 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
              int threads)
     : kernels_(kernels), slot_tables_(slot_tables) {
     for (const TableSpec& spec : specs) {
-        tables_.push_back({spec, std::make_unique<TableRows>(spec.config), nullptr});
+        tables_.push_back({spec, std::make_unique<TableRows>(spec.config), nullptr, {}});
         Table& table = tables_.back();
         if (spec.policy) {
             table.keys = std::make_unique<Collisionless>(*spec.policy, *table.rows);
@@ -131,35 +131,44 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
             keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin), train, rows + piece.begin));
     });
     if (!train) return;
-    // A key is counted over all features of the lookup before any of them reads it: a table's misses are admitted by one
-    // thread, in the order of the lookup.
-    std::vector<std::vector<FreshRow>> fresh(tables_.size());
     parallel_for(tables_.size(), threads, [&](std::size_t t) {
-        std::vector<std::int64_t> table_keys;
-        std::vector<std::uint32_t> table_rows;
-        std::vector<std::int64_t> places;
-        const bool bounded = tables_[t].keys && tables_[t].keys->is_bounded();
-        for (std::size_t p = 0; bounded && p < pieces.size(); ++p)
-            if (pieces[p].table == t)
-                tables_[t].keys->note(rows + pieces[p].begin, static_cast<std::size_t>(pieces[p].end - pieces[p].begin));
+        if (!tables_[t].keys) return;
+        std::vector<Span> with_missed;
         for (std::size_t p = 0; p < pieces.size(); ++p)
-            for (std::int64_t i = pieces[p].begin; pieces[p].table == t && missed[p] != 0 && i < pieces[p].end; ++i)
-                if (rows[i] == kMissed) places.push_back(i);
-        if (places.empty()) return;
-        for (const std::int64_t i : places) table_keys.push_back(keys[i]);
-        table_rows.resize(places.size());
-        tables_[t].keys->admit(table_keys.data(), table_keys.size(), table_rows.data(), fresh[t]);
-        for (std::size_t i = 0; i < places.size(); ++i) rows[places[i]] = table_rows[i];
+            if (pieces[p].table == t && (missed[p] != 0 || tables_[t].keys->is_bounded())) with_missed.push_back(pieces[p]);
+        admit_missed(tables_[t], with_missed, keys, rows);
     });
     std::vector<Span> resets;
-    for (std::size_t t = 0; t < fresh.size(); ++t)
-        each_piece(0, static_cast<std::int64_t>(fresh[t].size()), kChunkRows,
+    for (std::size_t t = 0; t < tables_.size(); ++t)
+        each_piece(0, static_cast<std::int64_t>(tables_[t].missed.fresh.size()), kChunkRows,
                    [&](std::int64_t a, std::int64_t b) { resets.push_back({t, a, b}); });
     parallel_for(resets.size(), threads, [&](std::size_t r) {
         const Span& span = resets[r];
+        const Table& table = tables_[span.table];
         for (std::int64_t i = span.begin; i < span.end; ++i)
-            tables_[span.table].rows->reset(fresh[span.table][i].row, fresh[span.table][i].key);
+            table.rows->reset(table.missed.fresh[i].row, table.missed.fresh[i].key);
     });
+}
+
+// A key is counted over all features of the lookup before any of them reads it: a table's misses are admitted by one
+// thread, in the order of the lookup.
+void Store::admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys, std::uint32_t* rows) {
+    Missed& missed = table.missed;
+    missed.places.clear();
+    missed.keys.clear();
+    missed.fresh.clear();
+    for (const Span& piece : pieces) {
+        if (table.keys->is_bounded()) table.keys->note(rows + piece.begin, static_cast<std::size_t>(piece.end - piece.begin));
+        for (std::int64_t i = piece.begin; i < piece.end; ++i)
+            if (rows[i] == kMissed) {
+                missed.places.push_back(i);
+                missed.keys.push_back(keys[i]);
+            }
+    }
+    missed.rows.resize(missed.keys.size());
+    if (missed.keys.empty()) return;
+    table.keys->admit(missed.keys.data(), missed.keys.size(), missed.rows.data(), missed.fresh);
+    for (std::size_t i = 0; i < missed.places.size(); ++i) rows[missed.places[i]] = missed.rows[i];
 }
 
 std::vector<int> Store::columns(const LookupView& lookup) const {

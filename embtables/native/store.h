@@ -80,10 +80,16 @@ public:
     std::vector<std::uint32_t> changed_rows(int table, std::uint32_t after) const;
 
 private:
+    struct Missed {  // keys that a lookup found no row for, and where in it; kept for their memory
+        std::vector<std::int64_t> places, keys;
+        std::vector<std::uint32_t> rows;
+        std::vector<FreshRow> fresh;
+    };
     struct Table {
         TableSpec spec;
         std::unique_ptr<TableRows> rows;
         std::unique_ptr<Collisionless> keys;
+        Missed missed;
     };
     struct Span {  // keys begin..end-1 of a lookup, in one table
         std::size_t table;
@@ -93,6 +99,7 @@ private:
     std::vector<KeptTable> by_table(const std::vector<KeptLookup>& kept) const;
     std::vector<int> columns(const LookupView& lookup) const;
     void resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const;
+    void admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys, std::uint32_t* rows);
     void resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, bool train, int threads,
                                std::uint32_t* rows);
 

@@ -146,7 +146,7 @@ class CollisionlessTable(Model):
     ttl_seconds: Annotated[PositiveInt, Field(lt=2**32 - 1)] | None = Field(
         None, description="a row not seen for longer, in event time, is evicted; needs one pass in order of time"
     )
-    max_rows: Annotated[PositiveInt, Field(le=2**30)] | None = Field(
+    max_rows: Annotated[PositiveInt, Field(le=2**29)] | None = Field(
         None, description="above it the least recently seen rows are evicted"
     )
     cold_row: Literal["zeros", "trained"] = Field("zeros", description="what a key without a row reads")
