@@ -7,7 +7,7 @@ evicts. Nothing else changes a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,13 +17,14 @@ from torch import Tensor
 from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import keys_per_id
-from embtables.rows import ROW_STORES, KeyState, RowStore, StoredTable
+from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
+from embtables.state.content import TableContent
+from embtables.state.versions import StoredAs
 
 _READ_ROWS = 1 << 20
 MAP_BYTES_A_PLACE = 16
-KEY_TENSORS = ("keys", "seen", "waiting", "waiting_counts", "waiting_seen", "sketch")
 COUNTS = (
     "waiting",
     "admitted",
@@ -104,6 +105,7 @@ class Tables:
         self, tables: Sequence[Table], features: Sequence[Feature], *, seed: int, row_store: RowStoreName = "host"
     ) -> None:
         self.configs = tuple(tables)
+        self.seed = seed
         numbers = {table.name: number for number, table in enumerate(tables)}
         for feature in features:
             if feature.table not in numbers:
@@ -219,59 +221,29 @@ class Tables:
         """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
         self.rows.forget_changes(through)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that training changes, copied, under `tables/<name>/...`.
+    @property
+    def stored(self) -> tuple[StoredAs, ...]:
+        """How the tables lie in files of state."""
+        return tuple(StoredAs(config, table_seed(self.seed, config.name)) for config in self.configs)
 
-        `<tensor>` (weight and optimizer state; rows in the order of the keys) and `steps`; of a collisionless table
-        also `keys`, `seen`, `waiting`, `waiting_counts`, `waiting_seen`, `sketch`, `clock` (time, steps),
-        `cold_row/<tensor>`.
+    def content(self, after: int | None = None) -> dict[str, TableContent]:
+        """Everything that training changes, copied, by table; with `after`, what changed since that cut.
+
+        Raises:
+            StateError: row gradients are waiting for their step; or, with `after`, as `changes`.
         """
-        state: dict[str, Tensor] = {}
-        for number, config in enumerate(self.configs):
-            prefix = f"tables/{config.name}/"
-            found = self.rows.key_state(number)
-            for name in self.rows.state_names(number):
-                state[prefix + name] = self._read_all(number, name, None if found is None else found.keys)
-            state[prefix + "steps"] = torch.tensor(self.rows.num_steps(number))
-            if found is not None:
-                state |= {prefix + name: getattr(found, name) for name in KEY_TENSORS}
-                state[prefix + "clock"] = torch.tensor([found.now, found.steps])
-                state |= {f"{prefix}cold_row/{name}": values for name, values in found.cold_row.items()}
-        return state
+        return {config.name: self.rows.content(number, after) for number, config in enumerate(self.configs)}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Puts a state back. Raises StateError, naming the tensor, where one is missing, unknown or misshapen."""
-        expected = {name for number in range(len(self.configs)) for name in self._names(number)}
-        for name in sorted(expected ^ set(state)):
-            what = "is missing from the checkpoint" if name in expected else "is not part of these tables"
-            raise StateError(f"{what}: the tables or their optimizers differ", tensor=name)
-        for number, config in enumerate(self.configs):
-            prefix = f"tables/{config.name}/"
-            keys = None
-            if isinstance(config, CollisionlessTable):
-                keys = state[prefix + "keys"]
-                self._load_keys(number, prefix, state)
-            for name in self.rows.state_names(number):
-                self._write_all(number, name, state[prefix + name], keys)
-            self.rows.set_num_steps(number, int(state[prefix + "steps"]))
+    def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
+        """Makes the tables hold what a snapshot and the deltas after it say, in their order."""
+        for number in range(len(self.configs)):
+            self.rows.clear(number)
+        for contents in chain:
+            for number, config in enumerate(self.configs):
+                self.rows.apply(number, contents[config.name])
+                if number in self._clocks:
+                    self._clocks[number].now = contents[config.name].now
         self.discard()
-
-    def _names(self, number: int) -> list[str]:
-        """What `state` holds of a table."""
-        config = self.configs[number]
-        tensors = self.rows.state_names(number)
-        names = [*tensors, "steps"]
-        if isinstance(config, CollisionlessTable):
-            names += [*KEY_TENSORS, "clock", *(f"cold_row/{name}" for name in tensors)]
-        return [f"tables/{config.name}/{name}" for name in names]
-
-    def _load_keys(self, number: int, prefix: str, state: Mapping[str, Tensor]) -> None:
-        now, steps = (int(x) for x in state[prefix + "clock"])
-        cold = {name: state[f"{prefix}cold_row/{name}"] for name in self.rows.state_names(number)}
-        tensors = {name: state[prefix + name] for name in KEY_TENSORS}
-        self.rows.set_key_state(number, KeyState(**tensors, now=now, steps=steps, cold_row=cold))
-        if number in self._clocks:
-            self._clocks[number].now = now
 
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table."""

@@ -123,10 +123,9 @@ class Learner:
         rate = self.config.evaluate.negative_sampling_rate
         return torch.sigmoid(logits if rate is None else log_odds_shift(logits, rate))
 
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor that training changes, by name; live views where possible."""
+    def dense(self) -> dict[str, Tensor]:
+        """Every tensor that training changes besides the tables, by name; live views where possible."""
         state = {f"dense/{name}": value for name, value in self._dense_state()}
-        state.update(self.tables.state())
         for index, values in self.optimizer.state_dict()["state"].items():
             state.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()})
         state["random/torch"] = torch.get_rng_state()
@@ -136,8 +135,8 @@ class Learner:
         yield from self.model.named_parameters()
         yield from self.model.named_buffers()
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Puts a saved state back. Raises StateError naming what does not fit."""
+    def load_dense(self, state: dict[str, Tensor]) -> None:
+        """Puts saved dense tensors back. Raises StateError naming what does not fit."""
         dense = dict(self._dense_state())
         saved = {name.removeprefix("dense/"): value for name, value in state.items() if name.startswith("dense/")}
         for name in sorted(set(dense) ^ set(saved)):
@@ -148,7 +147,6 @@ class Learner:
                     shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
                     raise StateError(f"dense tensor '{name}' has shape {shapes}")
                 dense[name].copy_(value)
-        self.tables.load_state({name: value for name, value in state.items() if name.startswith("tables/")})
         self._load_optimizer({name: value for name, value in state.items() if name.startswith("optimizer/")})
         if "random/torch" in state:
             torch.set_rng_state(state["random/torch"])

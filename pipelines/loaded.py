@@ -34,12 +34,12 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         StateError: there is no checkpoint, it is damaged, or the overrides make it another schema's.
     """
     config = with_absolute_joins(run.config(overrides))
-    chosen: checkpoint.Which = which or ("best" if (run.checkpoints / "best.json").exists() else "last")
-    saved = checkpoint.load(run.checkpoints, chosen)
-    refuse_other_schema(config, saved)
+    chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
+    chain = checkpoint.find(run.checkpoints, chosen)
+    refuse_other_schema(config, chain[-1])
     learner = Learner(config)
-    learner.load_state(saved.tensors)
-    return LoadedRun(config, FittedTransforms.from_json(saved.meta["transforms"]), learner, saved.meta["step"])
+    content = checkpoint.load(run.checkpoints, chain, learner)
+    return LoadedRun(config, FittedTransforms.from_json(content["transforms"]), learner, content["state"]["step"])
 
 
 def evaluate_run(

@@ -11,7 +11,8 @@ trained on, so a killed run that is resumed ends with the same bits as one that 
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ import torch
 
 from embtables.errors import DataError, StateError
 from embtables.features import FittedTransforms
+from embtables.state.chain import Chain
+from embtables.state.manifest import Manifest
+from embtables.state.store import StateFolder, Writer
 from pipelines import checkpoint
 from pipelines.config import RunConfig, differences
 from pipelines.evaluate import evaluate
@@ -68,22 +72,24 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
         StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
     """
     config = with_prepared_data(run.config(overrides), shown=shown)
-    saved = checkpoint.load(run.checkpoints, "last")
-    refuse_other_schema(config, saved)
+    chain = checkpoint.find(run.checkpoints, "last")
+    refuse_other_schema(config, chain[-1])
     log = Log(config)
-    state = RunState(**saved.meta["state"])
+    content = chain[-1].content
+    state = RunState(**content["state"])
     if overrides:
         state.finished = False
         _count(config, log, state)
-    loop = TrainLoop(config, run, log, FittedTransforms.from_json(saved.meta["transforms"]), state, shown=shown)
-    loop.learner.load_state(saved.tensors)
+    loop = TrainLoop(config, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
+    checkpoint.load(run.checkpoints, chain, loop.learner)
+    loop.resumed_from = chain
     run.truncate_metrics(state.step)
     return loop.run_to_end()
 
 
-def refuse_other_schema(config: RunConfig, saved: checkpoint.Checkpoint) -> None:
+def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
     """Raises StateError, with the fields that differ, unless the checkpoint is of this schema and model."""
-    here, there = trained_content(config), saved.meta["schema"]
+    here, there = trained_content(config), saved.content["schema"]
     found = differences(here, there)
     if found:
         raise StateError(
@@ -131,19 +137,34 @@ class TrainLoop:
         self.state = state
         self.shown = shown
         self.learner = Learner(config)
+        self.resumed_from: list[Manifest] | None = None
         self._stop = StopRequest()
 
     def run_to_end(self) -> dict[str, Any]:
         """Trains what is left, evaluates, writes report.json and returns it."""
-        with self._stop, MetricsLog(self.run, self.state.step) as log:
+        with self._stop, self._checkpoints() as self._chain, MetricsLog(self.run, self.state.step) as log:
             while not self._done():
                 self._epoch(log)
             if self.state.evaluated_step != self.state.step:
                 self._evaluate(log)
             if not self.state.finished:
                 self.state.finished = True
-                self._save(("last",))
+                self._save()
+            self._chain.wait()
             return self._report()
+
+    @contextmanager
+    def _checkpoints(self) -> Iterator[Chain]:
+        """The run's chain of versions, this process alone writing to it."""
+        with Writer(StateFolder(self.run.checkpoints)) as writer:
+            chain = Chain(writer, "resume", self.learner.tables)
+            if self.resumed_from is not None:
+                chain.go_on_from(self.resumed_from[-1], len(self.resumed_from) - 1)
+            try:
+                yield chain
+            finally:
+                chain.close()
+                self._tell_failures(chain)
 
     def _done(self) -> bool:
         train, state = self.config.train, self.state
@@ -212,7 +233,8 @@ class TrainLoop:
         """What may happen at a batch boundary: a stop by signal, an evaluation, a checkpoint."""
         train, state = self.config.train, self.state
         if self._stop.name is not None:
-            self._save(("last",))
+            self._save()
+            self._chain.wait()
             raise InterruptedRunError(
                 f"stopped by {self._stop.name} at step {state.step}, saved; "
                 f"go on with: embtables train --resume {self.run.path}"
@@ -220,14 +242,14 @@ class TrainLoop:
         if train.evaluate_every_steps is not None and state.step % train.evaluate_every_steps == 0:
             self._evaluate(log)
         elif train.checkpoint_every_steps is not None and state.step % train.checkpoint_every_steps == 0:
-            self._try_save(("last",))
+            self._save()
 
     def _evaluate(self, log: MetricsLog) -> None:
         """Figures of the validation part; the best so far is kept."""
         state = self.state
         state.evaluated_step = state.step
         if not has_part(self.config, "validation"):
-            self._try_save(("last",))
+            self._save()
             return
         figures = evaluate(self.learner, self.config, self.log, self.fitted, "validation", shown=self.shown)
         log.evaluated(state.step, state.epoch, "validation", figures)
@@ -245,22 +267,22 @@ class TrainLoop:
         if self.shown:
             mark = " (best so far)" if better else ""
             say(f"step {state.step}: validation auc {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}{mark}")
-        self._try_save(("last", "best") if better else ("last",))
+        self._save(checkpoint.BEST if better else None)
 
-    def _try_save(self, which: tuple[checkpoint.Which, ...]) -> None:
-        """A checkpoint that may fail: training goes on, the former one stays, the next one tries again."""
-        try:
-            self._save(which)
-        except StateError as error:
-            say(f"warning: {error}; training goes on")
-
-    def _save(self, which: tuple[checkpoint.Which, ...]) -> None:
-        meta = {
+    def _save(self, pin: str | None = None) -> None:
+        """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
+        content = {
             "state": asdict(self.state),
             "transforms": self.fitted.to_json(),
             "schema": trained_content(self.config),
         }
-        checkpoint.save(self.run.checkpoints, self.state.step, self.learner.state(), meta, which)
+        self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
+        self._tell_failures(self._chain)
+
+    def _tell_failures(self, chain: Chain) -> None:
+        for error in chain.failures:
+            say(f"warning: {error}; training goes on")
+        chain.failures.clear()
 
     def _report(self) -> dict[str, Any]:
         """The final figures: on the test part if there is one, else on the validation part."""
@@ -268,7 +290,7 @@ class TrainLoop:
         part: Part | None = next((p for p in ("test", "validation") if has_part(self.config, p)), None)
         figures: dict[str, Any] = {"auc": None, "log_loss": None}
         if state.best_step is not None and state.best_step != state.step:
-            self.learner.load_state(checkpoint.load(self.run.checkpoints, "best").tensors)
+            checkpoint.load(self.run.checkpoints, checkpoint.find(self.run.checkpoints, "best"), self.learner)
         if part is not None:
             figures = evaluate(self.learner, self.config, self.log, self.fitted, part, shown=self.shown)
         figures["evaluated_rows"] = figures.pop("rows", 0)

@@ -114,13 +114,34 @@ class Store:
     def set_num_steps(self, table: int, steps: int) -> None: ...
     def advance(self, table: int, now: int) -> None: ...
     def end_step(self, table: int, threads: int) -> None: ...
-    def remove(self, table: int, key: int) -> bool: ...
+    def remove(self, table: int, keys: npt.NDArray[np.int64]) -> None:
+        """Those that are there lose their row, or wait no longer."""
+    def clear(self, table: int) -> None:
+        """Empties a collisionless table."""
+    def place(
+        self, table: int, keys: npt.NDArray[np.int64], seen: npt.NDArray[np.uint32], rows: npt.NDArray[np.uint32]
+    ) -> None:
+        """Rows for keys of a saved table; what is in them is then to be written."""
+    def set_waiting(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.uint32],
+        seen: npt.NDArray[np.uint32],
+    ) -> None:
+        """Makes these the keys that wait. ValueError: one has a row."""
+    def set_clock(self, table: int, now: int, steps: int) -> None: ...
+    def read_counts(self, table: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None:
+        """How many gradients each row has had."""
+    def write_counts(self, table: int, rows: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint32]) -> None: ...
     def list_rows(
-        self, table: int, after: int
+        self, table: int, after: int, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Keys alive whose rows changed after the cut (0: all), ascending; rows; when they were last seen."""
-    def list_waiting(self, table: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Waiting keys, ascending, their counts, and when they were last seen."""
+        """Keys alive whose rows changed after the cut (0: all), in no order; rows; when they were last seen."""
+    def list_waiting(
+        self, table: int, threads: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Waiting keys, in no order, their counts, and when they were last seen."""
     def draw_cut(self) -> int:
         """The number of the cut that ends here; what changes from now on belongs to the next."""
     def mark(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
@@ -131,20 +152,12 @@ class Store:
         """Keys that lost a row after the cut, ascending; some may have one again. ValueError: not known any more."""
     def forget_tombstones(self, table: int, cut: int) -> None:
         """Nobody will ask for tombstones of cuts up to this one."""
-    def restore(
-        self,
-        table: int,
-        keys: npt.NDArray[np.int64],
-        seen: npt.NDArray[np.uint32],
-        waiting: npt.NDArray[np.int64],
-        waiting_counts: npt.NDArray[np.uint32],
-        waiting_seen: npt.NDArray[np.uint32],
-        now: int,
-        steps: int,
-    ) -> None: ...
     def sketch(self, table: int) -> npt.NDArray[np.uint8]:
         """The counts of waiting keys, where they are in a sketch; else empty."""
     def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
     def stats(self, table: int) -> dict[str, int]: ...
     def row_quantiles(self, table: int) -> tuple[list[int], list[int]]:
         """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""
+
+def bucket_order(keys: npt.NDArray[np.int64], seed: int, threads: int) -> npt.NDArray[np.uint32]:
+    """Where the keys lie by bucket, the top ten bits of the mix of (seed, key), and then by value."""

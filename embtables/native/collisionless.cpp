@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 #include "parallel.h"
 
@@ -240,28 +241,31 @@ bool Collisionless::remove(std::int64_t key) {
     return true;
 }
 
-KeyList Collisionless::list_waiting() const {
-    return list([](std::uint32_t value) { return value >= kWaiting; });
+KeyList Collisionless::list_waiting(int threads) const {
+    return list(threads, [](std::uint32_t value) { return value >= kWaiting; });
 }
 
-KeyList Collisionless::list_rows(std::uint32_t after) const {
+KeyList Collisionless::list_rows(std::uint32_t after, int threads) const {
     const RowMeta* const meta = rows_.meta();
-    return list([=](std::uint32_t value) { return value < kWaiting && (after == 0 || meta[value].cut > after); });
+    return list(threads, [=](std::uint32_t value) { return value < kWaiting && (after == 0 || meta[value].cut > after); });
 }
 
 template <typename F>
-KeyList Collisionless::list(F&& wanted) const {
-    std::vector<std::pair<std::int64_t, std::pair<std::uint32_t, std::uint32_t>>> found;
-    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
+KeyList Collisionless::list(int threads, F&& wanted) const {
+    std::vector<KeyList> parts(KeyMap::kShards);
+    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            if (wanted(value) && !dead(seen)) found.push_back({map_.key_of(h), {value, seen}});
+            if (!wanted(value) || dead(seen)) return;
+            parts[s].keys.push_back(map_.key_of(h));
+            parts[s].values.push_back(value & ~kWaiting);
+            parts[s].seen.push_back(seen);
         });
-    std::sort(found.begin(), found.end());
+    });
     KeyList list;
-    for (const auto& [key, entry] : found) {
-        list.keys.push_back(key);
-        list.values.push_back(entry.first & ~kWaiting);
-        list.seen.push_back(entry.second);
+    for (const KeyList& part : parts) {
+        list.keys.insert(list.keys.end(), part.keys.begin(), part.keys.end());
+        list.values.insert(list.values.end(), part.values.begin(), part.values.end());
+        list.seen.insert(list.seen.end(), part.seen.begin(), part.seen.end());
     }
     return list;
 }
@@ -275,27 +279,44 @@ void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vecto
         });
 }
 
-void Collisionless::restore(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
-                            const std::int64_t* waiting, const std::uint32_t* waiting_counts,
-                            const std::uint32_t* waiting_seen, std::size_t num_waiting, std::uint32_t now,
-                            std::uint64_t steps) {
-    if (map_.size() != 0) throw std::invalid_argument("the table is not empty");
-    if (n > kMostRows) throw std::length_error("a table holds at most 2^30 - 2 rows");
-    const auto add = [this](std::int64_t key, std::uint32_t value, std::uint32_t when) {
-        const std::uint64_t h = map_.mixed(key);
+void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t* rows) {
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
+        const std::uint64_t h = map_.mixed(keys[i]);
         const KeyMap::Place place = map_.find(h);
-        if (place.found) throw std::invalid_argument("a key comes twice");
-        map_.insert(place, h, value, when);
-    };
-    for (std::size_t i = 0; i < n; ++i) add(keys[i], static_cast<std::uint32_t>(i + 1), seen[i]);
-    for (std::size_t i = 0; i < num_waiting; ++i)
-        add(waiting[i], kWaiting | std::min<std::uint32_t>(waiting_counts[i], 0xFFFF), waiting_seen[i]);
-    num_rows_ = n;
-    num_waiting_ = num_waiting;
-    next_row_ = static_cast<std::uint32_t>(n + 1);
-    now_ = now;
-    steps_ = steps;
+        if (place.found && place.value() < kWaiting) {
+            place.seen() = seen[i];
+            rows[i] = place.value();
+            continue;
+        }
+        num_waiting_ -= place.found;
+        ++num_rows_;
+        rows[i] = take_row();
+        if (place.found) {
+            place.set_value(rows[i]);
+            place.seen() = seen[i];
+        } else {
+            map_.insert(place, h, rows[i], seen[i]);
+        }
+    }
     rows_.reserve(next_row_);
+}
+
+void Collisionless::set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen,
+                                std::size_t n) {
+    std::vector<std::uint64_t> before;
+    for (std::size_t s = 0; s < KeyMap::kShards && num_waiting_ != 0; ++s)
+        map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t) {
+            if (value >= kWaiting) before.push_back(h);
+        });
+    for (const std::uint64_t h : before) drop(h, kWaiting);
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::uint64_t h = map_.mixed(keys[i]);
+        const KeyMap::Place place = map_.find(h);
+        if (place.found) throw std::invalid_argument("key " + std::to_string(keys[i]) + " waits and has a row");
+        map_.insert(place, h, kWaiting | std::min<std::uint32_t>(counts[i], 0xFFFF), seen[i]);
+        ++num_waiting_;
+    }
 }
 
 }  // namespace embtables

@@ -91,18 +91,23 @@ public:
     std::size_t map_entries() const { return map_.size(); }
     std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
 
-    // Keys that are alive at the clock, sorted: those that wait, or those whose row changed after a cut (0: all).
-    KeyList list_waiting() const;
-    KeyList list_rows(std::uint32_t after) const;
+    // Keys that are alive at the clock, in no order: those that wait, or those whose row changed after a cut (0: all).
+    KeyList list_waiting(int threads) const;
+    KeyList list_rows(std::uint32_t after, int threads) const;
 
     // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
     void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
 
-    // Puts the keys of a saved table into an empty one: key i gets row i + 1. Throws std::invalid_argument where a key
-    // comes twice or the table is not empty.
-    void restore(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, const std::int64_t* waiting,
-                 const std::uint32_t* waiting_counts, const std::uint32_t* waiting_seen, std::size_t num_waiting,
-                 std::uint32_t now, std::uint64_t steps);
+    // Rows for keys of a saved table, those they have or others; what is in a row is then to be written.
+    void place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t* rows);
+
+    // Makes these keys the ones that wait. Throws std::invalid_argument where one has a row.
+    void set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen, std::size_t n);
+
+    void set_clock(std::uint32_t now, std::uint64_t steps) {
+        now_ = now;
+        steps_ = steps;
+    }
 
 private:
     struct Candidate {  // for eviction, in its order
@@ -113,7 +118,7 @@ private:
     };
 
     template <typename F>
-    KeyList list(F&& wanted) const;
+    KeyList list(int threads, F&& wanted) const;
     bool row_fits();
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "bucket_order.h"
 #include "isa.h"
 #include "store.h"
 
@@ -189,21 +190,26 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
     return {kept->data(), {kept->size()}, owner};
 }
 
-nb::tuple list_of(const Collisionless& keys, KeyList (*list)(const Collisionless&, std::uint32_t), std::uint32_t after) {
-    KeyList found;
-    {
-        nb::gil_scoped_release released;
-        found = list(keys, after);
-    }
+nb::tuple tuple_of(KeyList&& found) {
     return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.values)), owned(std::move(found.seen)));
 }
 
-nb::tuple list_rows(Store& store, int table, std::uint32_t after) {
-    return list_of(keys_of(store, table), [](const Collisionless& k, std::uint32_t a) { return k.list_rows(a); }, after);
+nb::tuple list_rows(Store& store, int table, std::uint32_t after, int threads) {
+    KeyList found;
+    {
+        nb::gil_scoped_release released;
+        found = keys_of(store, table).list_rows(after, threads);
+    }
+    return tuple_of(std::move(found));
 }
 
-nb::tuple list_waiting(Store& store, int table) {
-    return list_of(keys_of(store, table), [](const Collisionless& k, std::uint32_t) { return k.list_waiting(); }, 0);
+nb::tuple list_waiting(Store& store, int table, int threads) {
+    KeyList found;
+    {
+        nb::gil_scoped_release released;
+        found = keys_of(store, table).list_waiting(threads);
+    }
+    return tuple_of(std::move(found));
 }
 
 void mark(Store& store, int table, In<std::uint32_t> rows) {
@@ -212,14 +218,50 @@ void mark(Store& store, int table, In<std::uint32_t> rows) {
     store.mark(table, rows.data(), rows.size());
 }
 
-void restore(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, In<std::int64_t> waiting,
-             In<std::uint32_t> waiting_counts, In<std::uint32_t> waiting_seen, std::uint32_t now, std::uint64_t steps) {
-    need(keys.size() == seen.size() && waiting.size() == waiting_counts.size() && waiting.size() == waiting_seen.size(),
-         "keys, counts and times must be of one length");
-    store.clear(table);
+void place(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, Out<std::uint32_t> rows) {
+    need(keys.size() == seen.size() && keys.size() == rows.size(), "keys, times and rows must be of one length");
     nb::gil_scoped_release released;
-    keys_of(store, table).restore(keys.data(), seen.data(), keys.size(), waiting.data(), waiting_counts.data(),
-                                  waiting_seen.data(), waiting.size(), now, steps);
+    keys_of(store, table).place(keys.data(), seen.data(), keys.size(), rows.data());
+}
+
+void set_waiting(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> counts, In<std::uint32_t> seen) {
+    need(keys.size() == seen.size() && keys.size() == counts.size(), "keys, counts and times must be of one length");
+    nb::gil_scoped_release released;
+    keys_of(store, table).set_waiting(keys.data(), counts.data(), seen.data(), keys.size());
+}
+
+void remove(Store& store, int table, In<std::int64_t> keys) {
+    nb::gil_scoped_release released;
+    Collisionless& of = keys_of(store, table);
+    for (std::size_t i = 0; i < keys.size(); ++i) of.remove(keys.data()[i]);
+}
+
+template <typename A, typename F>
+void each_count(Store& store, int table, const In<std::uint32_t>& rows, const A& counts, F&& f) {
+    need(counts.size() == rows.size(), "as many counts as rows are needed");
+    RowMeta* const meta = store.rows(table).meta();
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+        f(meta[rows.data()[i]].count, i);
+    }
+}
+
+void read_counts(Store& store, int table, In<std::uint32_t> rows, Out<std::uint32_t> out) {
+    each_count(store, table, rows, out, [&](std::uint32_t count, std::size_t i) { out.data()[i] = count; });
+}
+
+void write_counts(Store& store, int table, In<std::uint32_t> rows, In<std::uint32_t> counts) {
+    each_count(store, table, rows, counts, [&](std::uint32_t& count, std::size_t i) { count = counts.data()[i]; });
+}
+
+nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>> order_of(In<std::int64_t> keys, std::uint64_t seed, int threads) {
+    need(keys.size() < (std::size_t{1} << 32), "at most 2^32 keys");
+    std::vector<std::uint32_t> order(keys.size());
+    {
+        nb::gil_scoped_release released;
+        bucket_order(keys.data(), keys.size(), seed, threads, order.data());
+    }
+    return owned(std::move(order));
 }
 
 nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> sketch(Store& store, int table) {
@@ -306,6 +348,7 @@ void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, st
 }  // namespace
 
 void define_store(nb::module_& module) {
+    module.def("bucket_order", &order_of, "keys"_a.noconvert(), "seed"_a, "threads"_a);
     nb::class_<TableSpec>(module, "TableSpec")
         .def("__init__", &make_spec, "dim"_a, "num_rows"_a, "rule"_a, "rate"_a, "eps"_a, "weight_decay"_a, "beta1"_a,
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
@@ -346,10 +389,20 @@ void define_store(nb::module_& module) {
                  keys_of(store, table).end_step(threads);
              },
              "table"_a, "threads"_a)
-        .def("remove", [](Store& store, int table, std::int64_t key) { return keys_of(store, table).remove(key); },
-             "table"_a, "key"_a)
-        .def("list_rows", &list_rows, "table"_a, "after"_a)
-        .def("list_waiting", &list_waiting, "table"_a)
+        .def("remove", &remove, "table"_a, "keys"_a.noconvert())
+        .def("clear", &Store::clear, "table"_a)
+        .def("place", &place, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "rows"_a.noconvert())
+        .def("set_waiting", &set_waiting, "table"_a, "keys"_a.noconvert(), "counts"_a.noconvert(),
+             "seen"_a.noconvert())
+        .def("set_clock",
+             [](Store& store, int table, std::uint32_t now, std::uint64_t steps) {
+                 keys_of(store, table).set_clock(now, steps);
+             },
+             "table"_a, "now"_a, "steps"_a)
+        .def("read_counts", &read_counts, "table"_a, "rows"_a.noconvert(), "out"_a.noconvert())
+        .def("write_counts", &write_counts, "table"_a, "rows"_a.noconvert(), "counts"_a.noconvert())
+        .def("list_rows", &list_rows, "table"_a, "after"_a, "threads"_a)
+        .def("list_waiting", &list_waiting, "table"_a, "threads"_a)
         .def("draw_cut", &Store::draw_cut)
         .def("mark", &mark, "table"_a, "rows"_a.noconvert())
         .def("changed_rows",
@@ -363,8 +416,6 @@ void define_store(nb::module_& module) {
         .def("forget_tombstones",
              [](Store& store, int table, std::uint32_t cut) { keys_of(store, table).tombstones().forget(cut); },
              "table"_a, "cut"_a)
-        .def("restore", &restore, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "waiting"_a.noconvert(),
-             "waiting_counts"_a.noconvert(), "waiting_seen"_a.noconvert(), "now"_a, "steps"_a)
         .def("sketch", &sketch, "table"_a)
         .def("set_sketch", &set_sketch, "table"_a, "saved"_a.noconvert())
         .def("stats", &stats, "table"_a)

@@ -15,15 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
+from embtables.state.content import TableContent, bucket_order
 
 _LANES = 4  # TBE's dimensions are multiples of this
 _INIT_ROWS = 65_536
@@ -261,10 +263,6 @@ class FbgemmRowStore:
         """See RowStore."""
         return self._groups[self._group_of[table]].steps
 
-    def set_num_steps(self, table: int, steps: int) -> None:
-        """See RowStore."""
-        self._groups[self._group_of[table]].steps = steps
-
     def advance(self, table: int, now: int) -> None:
         """See RowStore. Fixed tables have no clock."""
 
@@ -272,9 +270,24 @@ class FbgemmRowStore:
         """See RowStore."""
         return None
 
-    def set_key_state(self, table: int, state: KeyState) -> None:
+    def content(self, table: int, after: int | None) -> TableContent:
+        """See RowStore. All rows alone; how many gradients each had is not known."""
+        if after is not None:
+            self.changes(table, after)
+        keys = np.arange(self._fixed[table].num_rows)
+        keys = keys[bucket_order(keys, self._tables[table].seed)]
+        parts = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
+        nothing = np.zeros(len(keys), np.uint32)
+        return TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table))
+
+    def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        raise StateError("is a fixed table; the saved one is collisionless", table=self._tables[table].config.name)
+        for name, values in content.parts.items():
+            self.write(table, name, torch.from_numpy(content.keys.copy()), torch.from_numpy(values.copy()))
+        self._groups[self._group_of[table]].steps = content.updates
+
+    def clear(self, table: int) -> None:
+        """See RowStore. A fixed table holds all its rows."""
 
     def draw_cut(self) -> int:
         """See RowStore. There is no place beside TBE's rows to note when they changed."""

@@ -33,6 +33,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Uniform,
 )
+from embtables.state.content import TableContent
 
 FOREVER = 2**32 - 1
 MAX_HOST_ROWS = 2**32 - 1
@@ -50,6 +51,7 @@ _PARTS: dict[str, dict[str, int]] = {
 }
 
 Rows = npt.NDArray[np.uint32]
+_COLD = np.zeros(1, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,20 +216,29 @@ class HostRowStore:
 
     def changes(self, table: int, after: int) -> Changes:
         """See RowStore."""
-        name = self._tables[table].config.name
-        if not 1 <= after <= self._cut:
-            raise StateError(f"cut {after} was not drawn", table=name)
+        self._check_cut(table, after)
         self._mark_open()
         if table not in self._collisionless:
-            rows = self._store.changed_rows(table, after)
+            rows = self._changed_rows(table, after)
             return Changes(torch.from_numpy(rows.astype(np.int64)), torch.empty(0, dtype=torch.int64))
-        keys, _, _ = self._store.list_rows(table, after)
+        keys, _, _ = self._store.list_rows(table, after, torch.get_num_threads())
+        return Changes(torch.from_numpy(np.sort(keys)), torch.from_numpy(self._tombstones(table, after)))
+
+    def _check_cut(self, table: int, after: int) -> None:
+        if not 1 <= after <= self._cut:
+            raise StateError(f"cut {after} was not drawn", table=self._tables[table].config.name)
+
+    def _changed_rows(self, table: int, after: int) -> Rows:
+        return self._store.changed_rows(table, after)
+
+    def _tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:
         try:
             lost = self._store.tombstones(table, after)
         except ValueError as error:
+            name = self._tables[table].config.name
             raise StateError(f"{error} any more; a snapshot of the table is needed", table=name) from None
-        lost = lost[self._find(table, torch.from_numpy(lost)) == 0]
-        return Changes(torch.from_numpy(keys), torch.from_numpy(lost))
+        without_row: npt.NDArray[np.int64] = lost[self._find(table, torch.from_numpy(lost)) == 0]
+        return without_row
 
     def forget_changes(self, through: int) -> None:
         """See RowStore."""
@@ -263,29 +274,25 @@ class HostRowStore:
         if table in self._collisionless and (rows == 0).any():
             missing = int(keys[int(np.argmax(rows == 0))])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        self._write(table, name, rows, values)
+        self._write(table, name, rows, _numpy(values.float()))
 
-    def _write(self, table: int, name: str, rows: Rows, values: Tensor) -> None:
+    def _write(self, table: int, name: str, rows: Rows, values: npt.NDArray[np.float32]) -> None:
         part = _PARTS[self._tables[table].config.optimizer.kind][name]
-        self._store.write(table, part, rows, _numpy(values.float()).reshape(-1))
+        self._store.write(table, part, rows, np.ascontiguousarray(values).reshape(-1))
         self._store.mark(table, rows)
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
         return int(self._store.num_steps(table))
 
-    def set_num_steps(self, table: int, steps: int) -> None:
-        """See RowStore."""
-        self._store.set_num_steps(table, steps)
-
     def key_state(self, table: int) -> KeyState | None:
         """See RowStore."""
         if table not in self._collisionless:
             return None
-        keys, _, seen = self._store.list_rows(table, 0)
-        waiting, counts, waiting_seen = self._store.list_waiting(table)
+        threads = torch.get_num_threads()
+        keys, _, seen = _sorted(*self._store.list_rows(table, 0, threads))
+        waiting, counts, waiting_seen = _sorted(*self._store.list_waiting(table, threads))
         figures = self._store.stats(table)
-        cold = np.zeros(1, np.uint32)
         return KeyState(
             torch.from_numpy(keys),
             torch.from_numpy(seen.view(np.int32)),
@@ -294,25 +301,62 @@ class HostRowStore:
             torch.from_numpy(waiting_seen.view(np.int32)),
             figures["now"],
             figures["steps"],
-            {name: self._read(table, name, cold) for name in self.state_names(table)},
-            torch.from_numpy(self._store.sketch(table)),
         )
 
-    def set_key_state(self, table: int, state: KeyState) -> None:
+    def content(self, table: int, after: int | None) -> TableContent:
         """See RowStore."""
-        seen, counts, waiting_seen = (
-            _numpy(t.to(torch.int32)).view(np.uint32) for t in (state.seen, state.waiting_counts, state.waiting_seen)
-        )
-        self._store.restore(
-            table, _numpy(state.keys), seen, _numpy(state.waiting), counts, waiting_seen, state.now, state.steps
-        )
+        self._mark_open()
+        config, seed, threads = self._tables[table].config, self._tables[table].seed, torch.get_num_threads()
+        if after is not None:
+            self._check_cut(table, after)
+        if isinstance(config, FixedTable):
+            rows = np.arange(config.num_rows, dtype=np.uint32) if after is None else self._changed_rows(table, after)
+            keys, seen = rows.astype(np.int64), np.zeros(len(rows), np.uint32)
+        else:
+            keys, rows, seen = self._store.list_rows(table, after or 0, threads)
+        order = _core.bucket_order(keys, seed, threads)
+        keys, rows, seen = keys[order], rows[order], seen[order]
+        counts = np.empty(len(rows), np.uint32)
+        self._store.read_counts(table, rows, counts)
+        parts = {name: self._read(table, name, rows).numpy() for name in self.state_names(table)}
+        found = TableContent(keys, parts, seen, counts, updates=self.num_steps(table))
+        if table in self._collisionless:
+            found.tombstones = found.tombstones if after is None else self._tombstones(table, after)
+            self._add_policy(table, found)
+        return found
+
+    def _add_policy(self, table: int, found: TableContent) -> None:
+        threads, figures = torch.get_num_threads(), self._store.stats(table)
+        waiting, counts, seen = self._store.list_waiting(table, threads)
+        order = _core.bucket_order(waiting, self._tables[table].seed, threads)
+        found.waiting, found.waiting_counts, found.waiting_seen = waiting[order], counts[order], seen[order]
+        found.sketch = self._store.sketch(table)
+        found.cold = {name: self._read(table, name, _COLD).numpy() for name in self.state_names(table)}
+        found.now, found.steps = figures["now"], figures["steps"]
+
+    def apply(self, table: int, content: TableContent) -> None:
+        """See RowStore."""
+        keys = np.ascontiguousarray(content.keys)
+        rows = keys.astype(np.uint32)
+        if table in self._collisionless:
+            self._store.remove(table, content.tombstones)
+            self._store.place(table, keys, content.seen, rows)
+            self._store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
+            self._store.set_sketch(table, content.sketch)
+            self._store.set_clock(table, content.now, content.steps)
+            for name, values in content.cold.items():
+                self._write(table, name, _COLD, values)
+        for name, values in content.parts.items():
+            self._write(table, name, rows, values)
+        self._store.write_counts(table, rows, content.counts)
+        self._store.set_num_steps(table, content.updates)
         self._epoch += 1
-        try:
-            self._store.set_sketch(table, _numpy(state.sketch))
-        except ValueError as error:
-            raise StateError(str(error), table=self._tables[table].config.name) from None
-        for name, values in state.cold_row.items():
-            self._write(table, name, np.zeros(1, np.uint32), values)
+
+    def clear(self, table: int) -> None:
+        """See RowStore."""
+        if table in self._collisionless:
+            self._store.clear(table)
+            self._epoch += 1
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows,
@@ -341,6 +385,11 @@ class HostRowStore:
         found = dict(self._store.stats(table))
         found["refused_gradients"] = self._refused[table]
         return found
+
+
+def _sorted(keys: npt.NDArray[np.int64], values: Rows, seen: Rows) -> tuple[npt.NDArray[np.int64], Rows, Rows]:
+    order = np.argsort(keys)
+    return keys[order], values[order], seen[order]
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:

@@ -112,23 +112,35 @@ class KeyPolicy:
         changed = sorted(key for key in self.entries if self.row(key) and self.changed[key] > after)
         return changed, sorted({key for cut, key in self._lost if cut > after and not self.row(key)})
 
-    def restore(
-        self,
-        keys: list[int],
-        seen: list[int],
-        waiting: list[int],
-        waiting_counts: list[int],
-        waiting_seen: list[int],
-        now: int,
-        steps: int,
-    ) -> None:
-        """Makes these keys the only ones: key i has row i + 1."""
-        rows = zip(keys, seen, strict=True)
-        self.entries = {key: Entry(row, 0, when) for row, (key, when) in enumerate(rows, start=1)}
-        counted = zip(waiting, waiting_counts, waiting_seen, strict=True)
+    def place(self, keys: list[int], seen: list[int]) -> list[int]:
+        """Rows for keys of a saved table: those they have, or others."""
+        for key, when in zip(keys, seen, strict=True):
+            entry = self.entries.get(key)
+            row = entry.row if entry is not None else None
+            if row is None:
+                row = self._free.pop() if self._free else self.rows_in_use
+                self.rows_in_use = max(self.rows_in_use, row + 1)
+            self.entries[key] = Entry(row, 0, when)
+            self.changed[key] = self.cut
+        return [self.row_of(key) for key in keys]
+
+    def row_of(self, key: int) -> int:
+        """The row of a key that has one, alive or not."""
+        row = self.entries[key].row
+        assert row is not None
+        return row
+
+    def remove(self, key: int) -> None:
+        """The key loses its row, or waits no longer."""
+        entry = self.entries.pop(key, None)
+        if entry is not None and entry.row is not None:
+            self._lose(key, entry.row)
+
+    def set_waiting(self, keys: list[int], counts: list[int], seen: list[int]) -> None:
+        """Makes these the keys that wait."""
+        self.entries = {key: entry for key, entry in self.entries.items() if entry.row is not None}
+        counted = zip(keys, counts, seen, strict=True)
         self.entries |= {key: Entry(None, count, when) for key, count, when in counted}
-        self.changed = dict.fromkeys(keys, self.cut)
-        self._free, self.rows_in_use, self.now, self.steps = [], len(keys) + 1, now, steps
 
     def end_step(self) -> None:
         """After the update of a step: the limits on rows and on waiting keys."""

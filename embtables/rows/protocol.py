@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from embtables.schema import Table
+from embtables.state.content import TableContent
 
 
 class Ability(Enum):
@@ -81,8 +82,6 @@ class KeyState:
         waiting_seen: (m,) int32.
         now: the table's clock.
         steps: steps the table has seen.
-        cold_row: the cold row's part of each tensor, (1, D) or (1,).
-        sketch: (b,) uint8, the count sketch of waiting keys; empty where they are counted exactly.
     """
 
     keys: Tensor
@@ -92,8 +91,6 @@ class KeyState:
     waiting_seen: Tensor
     now: int
     steps: int
-    cold_row: dict[str, Tensor]
-    sketch: Tensor
 
 
 class RowStore(Protocol):
@@ -152,14 +149,23 @@ class RowStore(Protocol):
     def num_steps(self, table: int) -> int:
         """How many updates touched the table's store (Adam's t)."""
 
-    def set_num_steps(self, table: int, steps: int) -> None:
-        """Sets it, when a checkpoint is loaded."""
-
     def key_state(self, table: int) -> KeyState | None:
         """The keys of a collisionless table, copied; None for a fixed one."""
 
-    def set_key_state(self, table: int, state: KeyState) -> None:
-        """Makes the table hold these keys alone; the parts of their rows are then to be written."""
+    def content(self, table: int, after: int | None) -> TableContent:
+        """What a table holds, copied: all rows, or those changed since the cut `after`, and what `changes` tells.
+
+        Raises:
+            StateError: as `changes`.
+        """
+
+    def apply(self, table: int, content: TableContent) -> None:
+        """Takes over what another table of this configuration held: rows (over those of their keys), tombstones,
+        waiting keys, cold row, clock and steps. Not to be undone: who gives part of it has checked it.
+        """
+
+    def clear(self, table: int) -> None:
+        """Empties a collisionless table, before a snapshot is applied."""
 
     def draw_cut(self) -> int:
         """Ends a cut between two steps and returns its number, 1 being the first; later changes belong to the next.

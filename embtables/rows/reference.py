@@ -23,7 +23,8 @@ from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.rows.rules import apply_rule, fresh_state
-from embtables.schema import CollisionlessTable, Optimizer
+from embtables.schema import CollisionlessTable, FixedTable, Optimizer
+from embtables.state.content import TableContent, bucket_order
 
 _INIT_ROWS = 65_536
 
@@ -302,10 +303,6 @@ class ReferenceRowStore:
         """See RowStore."""
         return self._arenas[self._places[table].arena].steps
 
-    def set_num_steps(self, table: int, steps: int) -> None:
-        """See RowStore."""
-        self._arenas[self._places[table].arena].steps = steps
-
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
         if any(arena.pending for arena in self._arenas):
@@ -330,29 +327,68 @@ class ReferenceRowStore:
             _as_int32([policy.entries[key].seen for key in waiting]),
             policy.now,
             policy.steps,
-            {name: self._tensor(table, name)[:1].clone() for name in self.state_names(table)},
-            torch.empty(0, dtype=torch.uint8) if policy.sketch is None else torch.from_numpy(policy.sketch.save()),
         )
 
-    def set_key_state(self, table: int, state: KeyState) -> None:
-        """See RowStore."""
-        policy = self._places[table].policy
-        if policy is None:
-            raise StateError("is a fixed table; the saved one is collisionless", table=self._tables[table].config.name)
-        policy.restore(
-            state.keys.tolist(),
-            _as_uint32(state.seen),
-            state.waiting.tolist(),
-            _as_uint32(state.waiting_counts),
-            _as_uint32(state.waiting_seen),
-            state.now,
-            state.steps,
-        )
-        self._arenas[self._places[table].arena].grow(policy.rows_in_use)
+    def content(self, table: int, after: int | None) -> TableContent:
+        """See RowStore. Counts of gradients are not kept."""
+        config, policy = self._tables[table].config, self._places[table].policy
+        changes = None if after is None else self.changes(table, after)
+        if changes is not None:
+            keys = changes.keys.numpy()
+        elif isinstance(config, FixedTable):
+            keys = np.arange(config.num_rows)
+        else:
+            assert policy is not None
+            keys = np.array([key for key in policy.entries if policy.row(key)], np.int64)
+        keys = keys[bucket_order(keys, self._tables[table].seed)]
+        parts = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
+        nothing = np.zeros(len(keys), np.uint32)
+        found = TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table))
+        if changes is not None:
+            found.tombstones = changes.tombstones.numpy()
+        if policy is not None:
+            self._add_policy(table, policy, found)
+        return found
+
+    def _add_policy(self, table: int, policy: KeyPolicy, found: TableContent) -> None:
+        found.seen = np.array([policy.entries[int(key)].seen for key in found.keys], np.uint32)
+        waiting = np.array([k for k in policy.entries if policy.alive(k) and policy.entries[k].row is None], np.int64)
+        found.waiting = waiting[bucket_order(waiting, self._tables[table].seed)]
+        found.waiting_counts = np.array([policy.entries[int(key)].count for key in found.waiting], np.uint32)
+        found.waiting_seen = np.array([policy.entries[int(key)].seen for key in found.waiting], np.uint32)
+        found.cold = {name: self._tensor(table, name)[:1].clone().numpy() for name in self.state_names(table)}
+        found.now, found.steps = policy.now, policy.steps
         if policy.sketch is not None:
-            policy.sketch.restore(state.sketch.numpy())
-        for name, values in state.cold_row.items():
-            self._tensor(table, name)[:1] = values
+            found.sketch = policy.sketch.save()
+
+    def apply(self, table: int, content: TableContent) -> None:
+        """See RowStore."""
+        place = self._places[table]
+        arena, policy = self._arenas[place.arena], place.policy
+        if policy is None:
+            rows = torch.from_numpy(content.keys + place.base)
+        else:
+            for key in content.tombstones.tolist():
+                policy.remove(key)
+            rows = torch.tensor(policy.place(content.keys.tolist(), content.seen.tolist()), dtype=torch.int64)
+            waiting = content.waiting.tolist(), content.waiting_counts.tolist(), content.waiting_seen.tolist()
+            policy.set_waiting(*waiting)
+            policy.now, policy.steps = content.now, content.steps
+            if policy.sketch is not None:
+                policy.sketch.restore(content.sketch)
+            arena.grow(policy.rows_in_use)
+            for name, values in content.cold.items():
+                self._tensor(table, name)[:1] = torch.from_numpy(values.copy())
+        for name, values in content.parts.items():
+            self._tensor(table, name)[rows] = torch.from_numpy(values.copy())
+        arena.steps = content.updates
+
+    def clear(self, table: int) -> None:
+        """See RowStore."""
+        place = self._places[table]
+        if place.policy is not None:
+            for key in list(place.policy.entries):
+                place.policy.remove(key)
 
     def figures(self, table: int) -> Mapping[str, int]:
         """See RowStore. Only what the contract compares."""
@@ -380,10 +416,6 @@ def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:
 
 def _as_int32(values: list[int]) -> Tensor:
     return torch.from_numpy(np.array(values, np.uint32).view(np.int32))
-
-
-def _as_uint32(values: Tensor) -> list[int]:
-    return [int(v) for v in values.to(torch.int32).numpy().view(np.uint32)]
 
 
 def _initialise(weight: Tensor, place: _Place, table: StoredTable) -> None:

@@ -13,9 +13,10 @@ from torchrec import EmbeddingBagConfig, EmbeddingConfig, KeyedJaggedTensor, Poo
 from torchrec.models.dlrm import DLRM
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
-from embtables.errors import ConfigError, DataError, StateError
+from embtables.errors import ConfigError, DataError
 from embtables.ids import encode
 from embtables.schema import Adagrad, Adam, Constant, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
+from tests.contents import flat, same
 
 STORES = ["host", "fbgemm", "reference"]
 
@@ -155,7 +156,7 @@ def test_gradients_of_several_backwards_and_views_make_one_update(store: Any) ->
 @pytest.mark.parametrize("store", STORES)
 def test_inference_leaves_everything_as_it_was(store: Any, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = schema_tables(store)
-    before = tables.state()
+    before = flat(tables)
     pooled, sequence = EmbeddingBagCollection.over(tables), EmbeddingCollection.over(tables)
     batch = kjt(["a", "m", "h", "q"], 4, 99)
     trained = pooled(batch).values().detach()
@@ -169,7 +170,7 @@ def test_inference_leaves_everything_as_it_was(store: Any, mode: Any, monkeypatc
     assert not inferred.requires_grad
     assert not any(jagged.values().requires_grad for jagged in rows.values())
     tables.step()
-    assert all(torch.equal(before[name], value) for name, value in tables.state().items())
+    assert same(before, flat(tables))
 
 
 def _noting(function: Any, kept: list[bool]) -> Any:
@@ -207,21 +208,10 @@ def test_state_goes_out_and_in_and_training_goes_on_the_same(store: Any) -> None
             tables.step()
 
     train(first, range(5))
-    second.load_state(first.state())
+    second.load([first.content()])
     train(first, range(5, 8))
     train(second, range(5, 8))
-    assert all(torch.equal(second.state()[name], value) for name, value in first.state().items())
-
-
-def test_a_state_of_other_tables_is_refused_by_name() -> None:
-    tables = schema_tables("reference")
-    state = tables.state()
-    with pytest.raises(StateError, match="tables/t/sum: is missing"):
-        tables.load_state({k: v for k, v in state.items() if k != "tables/t/sum"})
-    with pytest.raises(StateError, match="tables/x/weight: is not part"):
-        tables.load_state({**state, "tables/x/weight": torch.zeros(1)})
-    with pytest.raises(StateError, match=r"tables/t/weight: has shape \(50, 8\), the table needs \(50, 4\)"):
-        tables.load_state({**state, "tables/t/weight": torch.zeros(50, 8)})
+    assert same(flat(second), flat(first))
 
 
 def test_what_cannot_work_is_refused() -> None:

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "bucket_order.h"
 #include "store.h"
 
 using namespace embtables;
@@ -63,15 +64,26 @@ struct Batch {
 
 void restore(Store& store, int table) {
     Collisionless& keys = *store.keys(table);
-    const KeyList rows = keys.list(false), waiting = keys.list(true);
+    const KeyList rows = keys.list_rows(0, kThreads), waiting = keys.list_waiting(kThreads);
     const std::uint32_t now = keys.now();
     const std::uint64_t steps = keys.steps();
     need(std::set<std::uint32_t>(rows.values.begin(), rows.values.end()).size() == rows.keys.size(), "a row for each key");
     store.clear(table);
-    store.keys(table)->restore(rows.keys.data(), rows.seen.data(), rows.keys.size(), waiting.keys.data(),
-                               waiting.values.data(), waiting.seen.data(), waiting.keys.size(), now, steps);
-    const KeyList again = store.keys(table)->list(false);
-    need(again.keys == rows.keys && again.seen == rows.seen, "the same keys after a restore");
+    std::vector<std::uint32_t> placed(rows.keys.size());
+    Collisionless& fresh = *store.keys(table);
+    fresh.place(rows.keys.data(), rows.seen.data(), rows.keys.size(), placed.data());
+    fresh.set_waiting(waiting.keys.data(), waiting.values.data(), waiting.seen.data(), waiting.keys.size());
+    fresh.set_clock(now, steps);
+    const auto sorted = [](const KeyList& list) {
+        std::set<std::pair<std::int64_t, std::uint32_t>> found;
+        for (std::size_t i = 0; i < list.keys.size(); ++i) found.insert({list.keys[i], list.seen[i]});
+        return found;
+    };
+    need(sorted(fresh.list_rows(0, kThreads)) == sorted(rows), "the same keys after a restore");
+    need(sorted(fresh.list_waiting(kThreads)) == sorted(waiting), "the same waiting keys after a restore");
+    std::vector<std::uint32_t> order(rows.keys.size());
+    bucket_order(rows.keys.data(), rows.keys.size(), 7, kThreads, order.data());
+    need(std::set<std::uint32_t>(order.begin(), order.end()).size() == order.size(), "every key has its place in files");
 }
 
 void drive(const Kernels& kernels, int steps) {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,26 @@ from sklearn.metrics import roc_auc_score
 
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.schema import to_yaml
+from embtables.state.store import StateFolder, Writer
 from pipelines import checkpoint
 from pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
-from pipelines.learner import learning_rate_factor
+from pipelines.learner import Learner, learning_rate_factor
 from pipelines.loaded import evaluate_run, load_run
 from pipelines.predict import predict
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError
 from pipelines.train import TrainLoop, resume, train
+from tests.contents import Arrays, flat, same
 
 Make = Callable[..., RunConfig]
 
 
-def tensors(report: dict[str, Any], which: checkpoint.Which = "last") -> dict[str, torch.Tensor]:
-    return checkpoint.load(Path(report["run_dir"]) / "checkpoints", which).tensors
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def tensors(report: dict[str, Any], which: checkpoint.Which = "last") -> Arrays:
+    """Everything that a run's checkpoint holds."""
+    run = RunDir.open(Path(report["run_dir"]))
+    learner = Learner(run.config())
+    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, which), learner)
+    return {**flat(learner.tables), **checkpoint.dense_arrays(learner)}
 
 
 @pytest.mark.parametrize("kind", ["lr", "fm", "deepfm", "dcnv2"])
@@ -130,7 +133,7 @@ def test_a_killed_process_resumes_from_its_last_checkpoint(make_config: Make, tm
     finally:
         process.kill()
         process.wait()
-    step = checkpoint.load(run / "checkpoints", "last").meta["state"]["step"]
+    step = checkpoint.find(run / "checkpoints", "last")[-1].content["state"]["step"]
     epochs = step // 11 + 2
     report = resume(RunDir.open(run), (f"train.epochs={epochs}",), shown=False)
     whole = train(make_config(**{**changes, "train.epochs": epochs}), shown=False)
@@ -142,9 +145,9 @@ def _await_checkpoint(runs: Path, process: subprocess.Popen[bytes]) -> Path:
     """Waits, by the file system's own events, until a run has its first checkpoint."""
     waiting = threading.Event()
     while process.poll() is None:
-        found = list(runs.glob("*/checkpoints/last.json"))
+        found = list(runs.glob("*/checkpoints/manifests/resume-*.json"))
         if found:
-            return found[0].parents[1]
+            return found[0].parents[2]
         waiting.wait(0.05)
     raise AssertionError("the process ended before its first checkpoint")
 
@@ -234,21 +237,24 @@ def test_more_epochs_go_on_from_a_finished_run(make_config: Make) -> None:
 
 def test_damaged_checkpoints_are_refused(make_config: Make) -> None:
     report = train(make_config(**{"train.epochs": 1}), shown=False)
-    folder = Path(report["run_dir"]) / "checkpoints"
-    (file,) = {
-        p for p in folder.glob("step-*/state.safetensors") if p.parent.name in (folder / "last.json").read_text()
-    }
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(bytes(data))
-    with pytest.raises(StateError, match=r"state.safetensors: is damaged"):
-        checkpoint.load(folder, "last")
-    (folder / "last.json").write_text('{"checkpoint": "../../elsewhere"}')
-    with pytest.raises(StateError, match="not a folder beside it"):
-        checkpoint.load(folder, "last")
-    (folder / "last.json").unlink()
+    run = RunDir.open(Path(report["run_dir"]))
+    newest = checkpoint.find(run.checkpoints, "last")[-1]
+    for name in newest.files:
+        file = run.checkpoints / "versions" / newest.folder / name
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(bytes(damaged))
+        with pytest.raises(StateError, match=rf"{name}: is damaged"):
+            resume(run, shown=False)
+        file.write_bytes(whole)
+    manifest = run.checkpoints / "manifests" / f"resume-{newest.sequence:010d}.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"rows":', b'"rowz":', 1))
+    with pytest.raises(StateError, match="is damaged: its checksum"):
+        resume(run, shown=False)
+    shutil.rmtree(run.checkpoints)
     with pytest.raises(StateError, match=r"there is no last checkpoint"):
-        resume(RunDir.open(Path(report["run_dir"])), shown=False)
+        resume(run, shown=False)
 
 
 @pytest.fixture
@@ -263,26 +269,61 @@ def small_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_leaves_the_former_checkpoint(small_disk: Path) -> None:
-    folder = small_disk / "checkpoints"
-    small, large = {"w": torch.arange(1000)}, {"w": torch.zeros(2_000_000)}
-    checkpoint.save(folder, 1, small, {"note": "first"}, ("last",))
-    with pytest.raises(StateError, match=r"cannot write the checkpoint: .*earlier checkpoints are intact"):
-        checkpoint.save(folder, 2, large, {"note": "second"}, ("last",))
-    loaded = checkpoint.load(folder, "last")
-    assert torch.equal(loaded.tensors["w"], small["w"])
-    assert loaded.meta["note"] == "first"
-    assert [p.name for p in folder.iterdir() if p.is_dir()] == [p.name for p in folder.glob("step-000000001-*")]
-    checkpoint.save(folder, 3, {"w": torch.ones(5)}, {"note": "third"}, ("last",))
-    assert checkpoint.load(folder, "last").meta["note"] == "third"
+def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
+    make_config: Make, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ballast = small_disk / "ballast"
+    save = TrainLoop._save
+
+    def filling(loop: TrainLoop, pin: str | None = None) -> None:
+        loop._chain.wait()
+        room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        if 4 <= loop.state.step <= 8:
+            ballast.write_bytes(bytes(max(0, room - 4096)))
+        save(loop, pin)
+        loop._chain.close()
+        loop._tell_failures(loop._chain)
+        loop._chain._thread = ThreadPoolExecutor(1)
+        ballast.unlink(missing_ok=True)
+
+    monkeypatch.setattr(TrainLoop, "_save", filling)
+    changes = {"train.checkpoint_every_steps": 2, "train.runs_dir": str(small_disk), "train.epochs": 1}
+    report = train(make_config(**changes), shown=False)
+    said = capsys.readouterr().err
+    assert "cannot write version resume-2: No space left on device; earlier versions are intact" in said
+    assert "training goes on" in said
+    monkeypatch.undo()
+    whole = train(make_config(**{**changes, "train.runs_dir": str(small_disk.parent)}), shown=False)
+    assert same(tensors(report), tensors(whole))
 
 
-def test_old_checkpoints_are_removed_when_nothing_names_them(tmp_path: Path) -> None:
-    for step in range(5):
-        checkpoint.save(tmp_path, step, {"w": torch.tensor([step])}, {}, ("last", "best") if step == 2 else ("last",))
-    assert sorted(p.name[:14] for p in tmp_path.iterdir() if p.is_dir()) == ["step-000000002", "step-000000004"]
-    assert checkpoint.load(tmp_path, "best").tensors["w"].item() == 2
-    shutil.rmtree(tmp_path)
+def test_two_processes_do_not_write_one_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = TrainLoop._step
+
+    def meddling(loop: TrainLoop, item: Any) -> torch.Tensor:
+        if loop.state.step == 3:
+            with (
+                pytest.raises(StateError, match=rf"is being written by process {os.getpid()}"),
+                Writer(StateFolder(loop.run.checkpoints)),
+            ):
+                pass
+        return step(loop, item)
+
+    monkeypatch.setattr(TrainLoop, "_step", meddling)
+    train(make_config(**{"train.epochs": 1}), shown=False)
+
+
+def test_only_the_newest_and_the_best_checkpoint_stay(make_config: Make) -> None:
+    report = train(make_config(**{"train.epochs": 9, "train.checkpoint_every_steps": 1}), shown=False)
+    folder = Path(report["run_dir"]) / "checkpoints"
+    state = StateFolder(folder)
+    numbers, best = state.sequences("resume"), state.pinned("best")
+    assert best is not None
+    wanted = {m.sequence for n in (*numbers[-2:], best[1]) for m in state.chain("resume", n)}
+    assert set(numbers) == wanted
+    assert numbers[-1] > 80
+    assert len(list((folder / "versions").iterdir())) == len(numbers)
+    assert len(checkpoint.find(folder, "last")) > 1  # deltas to a snapshot
 
 
 def test_learning_rate_schedules() -> None:

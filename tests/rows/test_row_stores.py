@@ -60,9 +60,9 @@ class TestHost(RowStoreContract, CollisionlessContract):
         with pytest.raises(StateError, match=r"table t: changes since cut 2 are not known any more; a snapshot"):
             store.changes(0, cuts[1])
         # The same where a saved table took the place of this one.
-        state = store.key_state(0)
-        assert state is not None
-        store.set_key_state(0, state)
+        content = store.content(0, None)
+        store.clear(0)
+        store.apply(0, content)
         with pytest.raises(StateError, match="a snapshot of the table is needed"):
             store.changes(0, cuts[-1])
         assert len(store.changes(0, store.draw_cut()).keys) == 0

@@ -1,0 +1,142 @@
+"""`Chain`: the versions that one trainer writes of its tables, in the background, each a delta to the one before.
+
+    between two steps: cut drawn -> what changed since the last committed version is copied -> training goes on
+    one thread: files written and synced -> manifest -> pins -> what is no longer needed removed
+
+A write that fails loses nothing: the next version holds what changed since the last one that was committed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from embtables.errors import StateError
+from embtables.rows import Ability
+from embtables.state.content import TableContent
+from embtables.state.manifest import Manifest, Purpose
+from embtables.state.store import StateFolder, Writer
+from embtables.state.versions import Tensors, Version, new_version, read_version
+from embtables.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The last committed version, and the cut of the tables that it holds."""
+
+    manifest: Manifest
+    cut: int | None
+    deltas: int  # since its snapshot
+
+
+class Chain:
+    """One purpose's versions of one set of tables; the writer's lease is held by whoever made it.
+
+    Args:
+        keep: newest versions that stay, besides pinned ones.
+        longest: deltas in a row before the next snapshot.
+    """
+
+    def __init__(self, writer: Writer, purpose: Purpose, tables: Tables, *, keep: int = 2, longest: int = 16) -> None:
+        self._writer = writer
+        self._purpose: Purpose = purpose
+        self._tables = tables
+        self._keep = keep
+        self._longest = longest
+        self._cuts = Ability.CUTS in tables.rows.abilities
+        self._parent: _Parent | None = None
+        self._pending: tuple[Future[Manifest], int | None, int] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self.failures: list[StateError] = []
+
+    def go_on_from(self, manifest: Manifest, deltas: int) -> None:
+        """The tables hold this version: the next one is a delta to it."""
+        self._parent = _Parent(manifest, self._tables.draw_cut() if self._cuts else None, deltas)
+
+    def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
+        """Takes a version between two steps and has it written. Waits where the one before is still being written.
+
+        What fails on the way to the disk is found in `failures`, or raised by `wait`.
+
+        Args:
+            tensors: everything dense; copied.
+            content: what is to be read again with the version; JSON-able, copied.
+            pins: names that shall keep this version.
+        """
+        self._harvest()
+        parent = self._parent
+        number = self._tables.draw_cut() if self._cuts else None
+        changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
+        deltas = 0 if changed is None or parent is None else parent.deltas + 1
+        tables = self._tables.content() if changed is None else changed
+        version = Version(tables, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
+        base = parent.manifest.sequence if changed is not None and parent is not None else None
+        self._pending = self._thread.submit(self._write, version, base, tuple(pins)), number, deltas
+
+    def _changes(self, parent: _Parent) -> dict[str, TableContent] | None:
+        """What changed since the parent; None where only the whole tells it."""
+        if parent.cut is None:
+            return None
+        try:
+            return self._tables.content(parent.cut)
+        except StateError:
+            return None
+
+    def _write(self, version: Version, parent: int | None, pins: tuple[str, ...]) -> Manifest:
+        manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
+        for pin in pins:
+            self._writer.pin(pin, manifest)
+        try:
+            self._writer.collect({self._purpose: self._keep})
+        except OSError as error:
+            reason = f"what is no longer needed cannot be removed: {error.strerror}"
+            self.failures.append(StateError(reason, folder=self._writer.state.folder.root))
+        return manifest
+
+    def _harvest(self) -> None:
+        """What became of the version being written."""
+        if self._pending is None:
+            return
+        written, number, deltas = self._pending
+        self._pending = None
+        try:
+            self._parent = _Parent(written.result(), number, deltas)
+        except StateError as error:
+            self.failures.append(error)
+            return
+        if number is not None:
+            self._tables.forget_changes(number)
+
+    def wait(self) -> None:
+        """Until the last version is on the disk. Raises StateError where it could not be written."""
+        failed = len(self.failures)
+        self._harvest()
+        if len(self.failures) > failed:
+            raise self.failures.pop()
+
+    def close(self) -> None:
+        """Waits for what is being written; what fails is found in `failures`."""
+        self._harvest()
+        self._thread.shutdown()
+
+
+def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables) -> Version:
+    """Makes the tables hold the last version of a chain; returns that one.
+
+    Raises:
+        StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
+    """
+    stored = tables.stored
+    last = Version({})
+
+    def versions() -> Any:
+        nonlocal last
+        for manifest in chain:
+            last = read_version(state, manifest, stored)
+            yield last.tables
+
+    tables.load(versions())
+    return last

@@ -1,0 +1,154 @@
+"""A folder on a local disk, written so that a crash or a loss of power leaves each file whole or absent.
+
+The few operations are those that an object store has too: write a new object, create one only if it does not exist,
+list, read, remove. Names are relative, with `/` between their parts; every part is checked before the disk is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from embtables.errors import StateError
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
+_CHUNK = 1 << 22
+TEMPORARY = "tmp-"
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file as it was written: its length and the hexadecimal XXH3-128 of its bytes."""
+
+    bytes: int
+    xxh3: str
+
+
+class Folder:
+    """Operations below `root`, which is made at the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where a name lies. Raises StateError for a name that could lie elsewhere."""
+        parts = name.split("/")
+        if any(_PART.fullmatch(part) is None for part in parts):
+            raise StateError(f"{name!r} is not the name of a file below this folder", folder=self.root)
+        return self.root.joinpath(*parts)
+
+    def make(self, name: str) -> None:
+        """Makes a folder, and those above it, durably."""
+        path = self.path(name)
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            sync(folder.parent)
+
+    def write(self, name: str, chunks: Iterable[Buffer]) -> Written:
+        """Writes a new file and makes its bytes durable; its name is so after `sync` of its folder."""
+        digest, size = xxhash.xxh3_128(), 0
+        with self.path(name).open("xb", buffering=0) as file:
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B")
+                digest.update(view)
+                size += len(view)
+                _write_all(file.fileno(), view)
+            os.fsync(file.fileno())
+        return Written(size, digest.hexdigest())
+
+    def create(self, name: str, content: bytes) -> None:
+        """Makes a file appear whole, durably. Raises FileExistsError where there is one of that name."""
+        temporary = self._write_temporary(name, content)
+        try:
+            os.link(temporary, self.path(name))
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(temporary.parent)
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Makes a file appear whole, durably, in the place of one of that name."""
+        temporary = self._write_temporary(name, content)
+        try:
+            temporary.rename(self.path(name))
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(temporary.parent)
+
+    def _write_temporary(self, name: str, content: bytes) -> Path:
+        beside, _, last = name.rpartition("/")
+        temporary = f"{TEMPORARY}{secrets.token_hex(6)}-{last}"
+        path = self.path(f"{beside}/{temporary}" if beside else temporary)
+        try:
+            self.write(f"{beside}/{temporary}" if beside else temporary, [content])
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def sync(self, name: str) -> None:
+        """Makes the names in a folder durable."""
+        sync(self.path(name))
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A whole file of at most `limit` bytes. Raises StateError where it is longer, OSError where there is none."""
+        path = self.path(name)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise StateError(f"has {size:,} bytes, more than the {limit:,} it may have", file=path)
+            return file.read(limit + 1)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file. Raises OSError where there is none."""
+        return self.path(name).stat().st_size
+
+    def checksum(self, name: str) -> str:
+        """Hexadecimal XXH3-128 of a file's bytes, read in pieces."""
+        digest = xxhash.xxh3_128()
+        with self.path(name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def names(self, name: str) -> list[str]:
+        """Names within a folder, sorted; none where there is no such folder."""
+        try:
+            return sorted(entry.name for entry in self.path(name).iterdir())
+        except FileNotFoundError:
+            return []
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        self.path(name).unlink(missing_ok=True)
+
+    def remove_tree(self, name: str) -> None:
+        """Removes a folder of files, if it is there."""
+        path = self.path(name)
+        for entry in self.names(name):
+            (path / entry).unlink(missing_ok=True)
+        if path.exists():
+            path.rmdir()
+
+
+def sync(path: Path) -> None:
+    """fsync of a folder: what was created, linked, renamed or removed in it stays so."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, view: memoryview) -> None:
+    while len(view):
+        view = view[os.write(handle, view[: 1 << 30]) :]
