@@ -66,7 +66,7 @@ class Chain:
             content: what is to be read again with the version; JSON-able, copied.
             pins: names that shall keep this version.
         """
-        self._harvest()
+        self._note(self._harvest())
         parent = self._parent
         number = self._tables.draw_cut() if self._cuts else None
         changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
@@ -87,39 +87,45 @@ class Chain:
 
     def _write(self, version: Version, parent: int | None, pins: tuple[str, ...]) -> Manifest:
         manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
-        for pin in pins:
-            self._writer.pin(pin, manifest)
+        # The version is there: what fails from here on is told and takes nothing of it back.
         try:
+            for pin in pins:
+                self._writer.pin(pin, manifest)
             self._writer.collect({self._purpose: self._keep})
         except OSError as error:
             reason = f"what is no longer needed cannot be removed: {error.strerror}"
             self.failures.append(StateError(reason, folder=self._writer.state.folder.root))
+        except StateError as error:
+            self.failures.append(error)
         return manifest
 
-    def _harvest(self) -> None:
-        """What became of the version being written."""
+    def _harvest(self) -> StateError | None:
+        """What became of the version being written: None where it is there, or there was none."""
         if self._pending is None:
-            return
+            return None
         written, number, deltas = self._pending
         self._pending = None
         try:
             self._parent = _Parent(written.result(), number, deltas)
         except StateError as error:
-            self.failures.append(error)
-            return
+            return error
         if number is not None:
             self._tables.forget_changes(number)
+        return None
+
+    def _note(self, error: StateError | None) -> None:
+        if error is not None:
+            self.failures.append(error)
 
     def wait(self) -> None:
         """Until the last version is on the disk. Raises StateError where it could not be written."""
-        failed = len(self.failures)
-        self._harvest()
-        if len(self.failures) > failed:
-            raise self.failures.pop()
+        error = self._harvest()
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """Waits for what is being written; what fails is found in `failures`."""
-        self._harvest()
+        self._note(self._harvest())
         self._thread.shutdown()
 
 

@@ -121,6 +121,6 @@ def decode(raw: bytes, file: object) -> Manifest:
     if fields.get("format") != FORMAT:
         raise StateError(f"has format {fields.get('format')!r}, this build reads {FORMAT}", file=file)
     try:
-        return Manifest(**fields, checksum=checksum)
+        return Manifest.model_validate_json(raw, strict=True)
     except ValidationError as error:
         raise StateError(f"is no manifest: {config_error(error)}", file=file) from None

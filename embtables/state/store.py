@@ -58,8 +58,12 @@ class StateFolder:
         self.folder = Folder(root)
 
     def sequences(self, purpose: Purpose) -> list[int]:
-        """Numbers of the versions there are, ascending."""
-        found = (_NAME.fullmatch(name) for name in self.folder.names(MANIFESTS))
+        """Numbers of the versions there are, ascending. Raises StateError where the folder cannot be read."""
+        try:
+            names = self.folder.names(MANIFESTS)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", folder=self.folder.root) from error
+        found = (_NAME.fullmatch(name) for name in names)
         return sorted(int(m[2]) for m in found if m is not None and m[1] == purpose)
 
     def manifest(self, purpose: Purpose, sequence: int) -> Manifest:
@@ -185,6 +189,8 @@ class Writer:
             return found if isinstance(found, dict) else {}
         except (FileNotFoundError, ValueError):
             return {}
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=self._folder.path(LEASE)) from error
 
     def _check_lease(self) -> None:
         if self._lock is None or self._lease().get("epoch") != self.epoch:

@@ -1,0 +1,207 @@
+"""State made to harm: refused, in bounded time and memory, with the reason."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xxhash
+
+from embtables.errors import StateError
+from embtables.state import chain as chains
+from embtables.state import manifest as manifests
+from embtables.state.store import NewVersion, StateFolder, Writer
+from embtables.state.table_files import rows_schema
+from embtables.state.versions import read_version
+from tests.state.versions_for_tests import tables, write
+
+LIMIT = 256 << 20  # bytes of memory that a refusal may take at most
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, 3)
+    return tmp_path
+
+
+def rewrite(folder: Path, sequence: int, change: dict[str, Any] | Any) -> None:
+    """Gives a manifest other fields and the right checksum: only its content can give it away."""
+    path = folder / "manifests" / f"resume-{sequence:010d}.json"
+    fields = json.loads(path.read_bytes())
+    del fields["checksum"]
+    if callable(change):
+        change(fields)
+    else:
+        fields.update(change)
+    path.write_bytes(manifests.encode(fields))
+
+
+def refusal(folder: Path) -> str:
+    state = StateFolder(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StateError) as raised:
+        chains.load(state, state.chain("resume", 3), tables())
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < LIMIT
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "a/b", "..", ".", "", "a\0b"])
+def test_names_that_lead_elsewhere(folder: Path, name: str) -> None:
+    rewrite(folder, 3, {"folder": name})
+    assert "folder: String should match pattern" in refusal(folder)
+    rewrite(folder, 3, {"folder": "x", "files": {name: {"bytes": 1, "xxh3": "0" * 32}}})
+    assert "String should match pattern" in refusal(folder)
+
+
+def test_a_size_of_2_to_the_60(folder: Path) -> None:
+    def grow(fields: dict[str, Any]) -> None:
+        fields["files"]["grows.rows.0.arrow"] |= {"bytes": 2**60, "rows": 2**50}
+
+    rewrite(folder, 3, grow)
+    assert "not the 1,152,921,504,606,846,976 recorded" in refusal(folder)
+
+
+def test_rows_beyond_the_file(folder: Path) -> None:
+    rewrite(folder, 3, lambda fields: fields["files"]["grows.rows.0.arrow"].update(rows=2**50))
+    assert "grows.rows.0.arrow: has" in refusal(folder)
+
+
+@pytest.mark.parametrize("parent", [3, 4, 1, 2**40, -1, 0, True, "2", 1.5])
+def test_parents_make_no_cycle(folder: Path, parent: Any) -> None:
+    rewrite(folder, 3, {"parent": parent})
+    assert "resume-0000000003.json: is no manifest" in refusal(folder)
+
+
+def test_a_file_in_place_of_a_manifest(folder: Path) -> None:
+    path = folder / "manifests" / "resume-0000000003.json"
+    deep = b"[" * 200_000
+    for raw in (b"", b"\0" * 4096, b"{}", b"[]", b"null", b"\xff\xfe", deep, pickle.dumps({"a": 1})):
+        path.write_bytes(raw)
+        assert "is damaged" in refusal(folder)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert "more than the" in refusal(folder)
+
+
+def test_another_format(folder: Path) -> None:
+    rewrite(folder, 3, {"format": 1})
+    assert "has format 1, this build reads 0" in refusal(folder)
+
+
+def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
+    """Another file in its place, with the right length and checksum in the manifest."""
+    version = StateFolder(folder).manifest("resume", 3)
+    (folder / "versions" / version.folder / name).write_bytes(raw)
+
+    def change(fields: dict[str, Any]) -> None:
+        fields["files"][name] |= {"bytes": len(raw), "xxh3": xxhash.xxh3_128_hexdigest(raw), "rows": rows}
+
+    rewrite(folder, 3, change)
+
+
+PARTS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
+
+
+def arrow(n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None) -> bytes:
+    """A rows file of zeros for the table `grows`."""
+    schema = rows_schema(dim, PARTS)
+    columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
+    flat = pa.array(np.zeros(n * dim, np.float32))
+    columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
+    columns += [pa.array(np.zeros(n, np.uint32))] * 2
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, schema, options=options) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return sink.getvalue()
+
+
+def test_a_compression_bomb(folder: Path) -> None:
+    # A million times as large as its file.
+    rows = 8_000_000
+    raw = arrow(rows, 3, pa.ipc.IpcWriteOptions(compression="zstd"))
+    assert len(raw) < 64 << 20
+    replace_file(folder, "grows.rows.0.arrow", raw, rows)
+    assert "is compressed, which this build never writes" in refusal(folder)
+
+
+def test_arrow_files_of_another_shape(folder: Path) -> None:
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 4), 2)
+    assert "column weight is fixed_size_list" in refusal(folder)
+    replace_file(folder, "grows.rows.0.arrow", arrow(0, 3), 5)
+    assert "has 0 rows, the manifest says 5" in refusal(folder)
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 3, keys=[7, 7]), 2)
+    assert "key 7 comes twice or out of order" in refusal(folder)
+    for raw in (b"ARROW1\0\0", b"", b"ARROW1\0\0" + bytes(500) + b"ARROW1", pickle.dumps([1])):
+        replace_file(folder, "grows.rows.0.arrow", raw, 2)
+        assert "grows.rows.0.arrow: is damaged" in refusal(folder)
+
+
+def test_a_pickle_in_disguise(folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (folder / "owned",))
+
+    replace_file(folder, "dense.safetensors", pickle.dumps(Evil()), None)
+    assert "dense.safetensors: is damaged" in refusal(folder)
+    assert not (folder / "owned").exists()
+
+
+def test_a_version_of_other_tables(folder: Path) -> None:
+    state = StateFolder(folder)
+    other = tables(seed=4)
+    with pytest.raises(StateError, match="comes twice or out of order: another seed wrote it"):
+        chains.load(state, state.chain("resume", 3), other)
+    version = state.manifest("resume", 1)
+    with pytest.raises(StateError, match="table counts: is not part of these tables"):
+        read_version(state, version, tables().stored[:1])
+
+
+def test_a_writer_that_lost_its_lease_cannot_commit(folder: Path) -> None:
+    state = StateFolder(folder)
+    empty = NewVersion({}, {}, {}, parent=3)
+    with Writer(state) as zombie:
+        # Another machine, where this one's lock is not seen, took the lease over.
+        zombie._folder.replace("lease.json", json.dumps({"epoch": zombie.epoch + 1, "holder": "another"}).encode())
+        with pytest.raises(StateError, match="has lost the lease"):
+            zombie.commit("resume", empty)
+        with pytest.raises(StateError, match="has lost the lease"):
+            zombie.collect({"resume": 1})
+    assert state.sequences("resume") == [1, 2, 3]
+    # Should it come through all the same, readers see that its epoch is older than its parent's.
+    rewrite(folder, 2, {"writer": 99})
+    assert "resume-3 was written under a lost lease" in refusal(folder)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from embtables.state.store import StateFolder, Writer
+with Writer(StateFolder(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_writers_at_once_and_the_lease_of_a_dead_one(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(StateError, match=rf"is being written by process {other.pid} on"):
+            Writer(StateFolder(tmp_path)).__enter__()
+    finally:
+        other.kill()
+        other.communicate()
+    with Writer(StateFolder(tmp_path)) as writer:
+        assert writer.epoch == 2
+    shutil.rmtree(tmp_path)

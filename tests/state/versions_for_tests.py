@@ -1,0 +1,63 @@
+"""Small versions for the tests of state: real tables, trained a little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchrec import KeyedJaggedTensor
+
+from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
+from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad
+from embtables.state.chain import Chain
+from embtables.state.manifest import Manifest
+from embtables.state.store import StateFolder, Writer
+
+
+def tables(seed: int = 3, **changes: Any) -> Tables:
+    """A fixed and two collisionless tables: waiting keys, a sketch, evictions, every kind of optimizer state."""
+    configs = [
+        FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1)),
+        CollisionlessTable(
+            name="grows",
+            dim=3,
+            optimizer=Adam(learning_rate=0.1),
+            admission=MinCount(count=2),
+            max_rows=40,
+            cold_row="trained",
+        ),
+        CollisionlessTable(
+            name="counts",
+            dim=8,
+            optimizer=Adagrad(learning_rate=0.1),
+            admission=MinCount(count=2, max_waiting=2000, counting="sketch"),
+        ),
+    ]
+    features = [Feature(name=f"f{n}", table=config.name) for n, config in enumerate(configs)]
+    return Tables(configs, features, seed=seed, **changes)
+
+
+def train(made: Tables, steps: range) -> None:
+    """Steps on random ids, the same for the same numbers."""
+    view = EmbeddingBagCollection.over(made)
+    for step in steps:
+        rng = np.random.default_rng(step)
+        ids = torch.from_numpy(rng.integers(0, 150, 60))
+        out = view(KeyedJaggedTensor(["f0", "f1", "f2"], ids, lengths=torch.full((60,), 1))).values()
+        out.backward(torch.from_numpy(rng.standard_normal(out.shape).astype(np.float32)))
+        made.step()
+
+
+def write(folder: Path, cuts: int, **options: Any) -> tuple[Tables, list[Manifest]]:
+    """A chain of versions, five steps between them; the tables as the last one has them."""
+    made, state = tables(), StateFolder(folder)
+    with Writer(state) as writer:
+        chain = Chain(writer, "resume", made, keep=100, **options)
+        for cut in range(cuts):
+            train(made, range(5 * cut, 5 * cut + 5))
+            chain.cut({"dense": np.arange(cut, cut + 4.0)}, {"schema": {"a": 1}, "step": cut})
+        chain.wait()
+        chain.close()
+    return made, [state.manifest("resume", number) for number in state.sequences("resume")]
