@@ -9,7 +9,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import xxhash
-from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from embtables.errors import StateError
 from embtables.schema.base import Model, Name, config_error
@@ -22,7 +22,9 @@ PURPOSES: tuple[Purpose, ...] = ("resume", "serving")
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}$")]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Sequence = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Bucket = Annotated[int, Field(strict=True, ge=0, le=1024)]
 
 
 class File(Model):
@@ -34,15 +36,13 @@ class File(Model):
     bytes: Count
     xxh3: Digest
     rows: Count | None = None
-    buckets: tuple[Annotated[int, Field(ge=0, le=NUM_BUCKETS)], Annotated[int, Field(ge=0, le=NUM_BUCKETS)]] | None = (
-        None
-    )
+    buckets: tuple[Bucket, Bucket] | None = None
 
 
 class TableEntry(Model):
     """What a version says of a table besides its files."""
 
-    now: Annotated[int, Field(ge=0, lt=2**32)]
+    now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
     steps: Count
     updates: Count
     files: list[FileName]
@@ -53,12 +53,12 @@ class Manifest(Model):
 
     format: Literal[0]
     purpose: Purpose
-    sequence: Annotated[PositiveInt, Field(le=10**9)]
-    parent: PositiveInt | None
-    writer: NonNegativeInt
+    sequence: Sequence
+    parent: Sequence | None
+    writer: Count
     written: str
     folder: FileName
-    buckets: PositiveInt
+    buckets: Count
     files: dict[FileName, File]
     tables: dict[Name, TableEntry]
     schema_hash: Digest
@@ -121,6 +121,6 @@ def decode(raw: bytes, file: object) -> Manifest:
     if fields.get("format") != FORMAT:
         raise StateError(f"has format {fields.get('format')!r}, this build reads {FORMAT}", file=file)
     try:
-        return Manifest.model_validate_json(raw, strict=True)
+        return Manifest(**fields, checksum=checksum)
     except ValidationError as error:
         raise StateError(f"is no manifest: {config_error(error)}", file=file) from None
