@@ -13,7 +13,7 @@ STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples
 
-.PHONY: help setup test check lint demo bench mutants soak sanitize clean
+.PHONY: help setup test check lint demo bench mutants soak sanitize crash clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ mutants: $(STAMP)  ## break each invariant on purpose; every time a test must no
 
 soak: $(STAMP)  ## long runs: floods of ids, growth, random histories (about 15 minutes)
 	$(BIN)/python -m tests.soak
+
+crash: $(STAMP)  ## kill trainers at every system call of their checkpoints (about 15 minutes; needs strace)
+	$(BIN)/python -m tests.faults
 
 sanitize:  ## drive the native core under the address, undefined-behaviour and thread sanitizers
 	tests/native/sanitize.sh

@@ -141,7 +141,8 @@ class StateFolder:
 
     def pins(self) -> list[str]:
         """Names of the pins."""
-        return [name.removesuffix(".json") for name in self.folder.names(PINS) if name.endswith(".json")]
+        names = (name for name in self.folder.names(PINS) if not name.startswith(TEMPORARY))
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
 class Writer:

@@ -1,0 +1,134 @@
+"""`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`.
+
+Each killed run is taken up again and must end with the same tables, bit for bit, as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import _harness
+from tests.faults import kills
+from tests.faults.kills import Kill
+from tests.faults.test_crash import STEPS, survive_all
+
+# Of the trainer's calls those that its state thread alone makes, once for each file or name of a cut.
+TRAINER_CALLS = {"fsync": 26, "link": 8, "linkat": 8, "rename": 4, "unlink": 8, "mkdir": 4}
+CONFIG = """
+name: crash
+data: {files: [log.parquet], time: ts, split: {kind: random, train: 0.8, validation: 0.1, test: 0.1}}
+labels: [click]
+tables:
+  - {name: user, dim: 4, optimizer: {kind: adagrad, learning_rate: 0.1}, admission: {kind: min_count, count: 2}}
+  - {name: item, dim: 4, optimizer: {kind: adagrad, learning_rate: 0.1}, max_rows: 60}
+features: [{name: user, table: user}, {name: item, table: item}]
+model: {kind: dcnv2, hidden_sizes: [8]}
+train: {epochs: 2, batch_size: 100, checkpoint_every_steps: 2, threads: 1, runs_dir: runs}
+"""
+
+
+def make_log(folder: Path) -> None:
+    """Two thousand impressions."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    columns = {"user": rng.integers(0, 300, n), "item": rng.integers(0, 90, n), "click": rng.integers(0, 2, n)}
+    pq.write_table(pa.table({**columns, "ts": np.arange(n) * 1_000_000}), folder / "log.parquet")
+    (folder / "crash.yaml").write_text(CONFIG)
+
+
+def train(*arguments: str) -> list[str]:
+    """The command line."""
+    return [sys.executable, "-c", "from pipelines.cli import main; main()", "train", *arguments]
+
+
+def tables_of(run: Path) -> dict[str, bytes]:
+    """The files of a finished run's newest version, whose chain is folded into one: tables and dense tensors."""
+    from pipelines import checkpoint
+    from pipelines.learner import Learner
+    from pipelines.run_dir import RunDir
+    from tests.contents import flat
+
+    opened = RunDir.open(run)
+    learner = Learner(opened.config())
+    checkpoint.load(opened.checkpoints, checkpoint.find(opened.checkpoints, "last"), learner)
+    arrays = {**flat(learner.tables), **checkpoint.dense_arrays(learner)}
+    return {name: values.tobytes() for name, values in arrays.items()}
+
+
+def trainer_survives(folder: Path, kill: Kill, whole: dict[str, bytes]) -> bool:
+    """Kills a run of `embtables train` and resumes it. False where the kill did not fire."""
+    make_log(folder)
+    if not kills.killed(train("crash.yaml"), kill, cwd=folder):
+        return False
+    (run,) = (folder / "runs").iterdir()
+    if not list(run.glob("checkpoints/manifests/resume-*")):
+        again = train("crash.yaml")  # killed before the first version: the user starts anew
+        shutil.rmtree(run)
+    else:
+        again = train("--resume", str(run))
+    done = subprocess.run(again, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{kill}: {done.stderr}"
+    (run,) = (folder / "runs").iterdir()
+    assert tables_of(run) == whole, f"{kill}: the tables differ"
+    shutil.rmtree(folder)
+    return True
+
+
+def trainer_kills(folder: Path, wanted: int) -> Counter[str]:
+    """Kills spread over the calls of a run's cuts, by kind of call."""
+    reference = folder / "whole"
+    reference.mkdir()
+    make_log(reference)
+    subprocess.run(train("crash.yaml"), cwd=reference, check=True, capture_output=True)
+    whole = tables_of(next((reference / "runs").iterdir()))
+    chosen = [Kill(call, n) for call, most in TRAINER_CALLS.items() for n in range(1, most + 1)]
+    fired: Counter[str] = Counter()
+
+    def one(number: int, kill: Kill) -> None:
+        own = folder / str(number)
+        own.mkdir()
+        fired[kill.call] += trainer_survives(own, kill, whole)
+
+    with ThreadPoolExecutor(2) as pool:
+        for result in [pool.submit(one, n, kill) for n, kill in enumerate(chosen)]:
+            result.result()
+    assert sum(fired.values()) >= wanted, f"only {fired} kills of the trainer fired"
+    return fired
+
+
+def main() -> None:
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        points = kills.points(folder / "points", STEPS)
+        # The last call is the word "done", after the cuts.
+        driver = survive_all(folder, points[:-1])
+        print(f"{driver} kills of the trainer without torch survived", flush=True)
+        trainer = trainer_kills(folder, 50)
+    calls = Counter(kill.call for kill in points[:-1])
+    where = _harness.machine()
+    rows = [[call, str(calls[call]), str(trainer[call])] for call in sorted({*calls, *trainer})]
+    table = _harness.table(["killed at", "trainer without torch", "`embtables train`"], rows)
+    total = driver + sum(trainer.values())
+    minutes = (time.monotonic() - start) / 60
+    about = (
+        f"`make crash` on {where['cpu']}, commit {where['commit']}, {where['date']}: {total} SIGKILLs in "
+        f"{minutes:.0f} minutes; every run went on to the same bits."
+    )
+    _harness.write_section("crash", f"## Kills\n\n{about}\n\n{table}\n")
+    print(f"{total} kills survived")
+
+
+if __name__ == "__main__":
+    main()
