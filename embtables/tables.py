@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.ids import keys_per_id
+from embtables.ids import encode, keys_per_id
 from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
@@ -220,6 +220,63 @@ class Tables:
     def forget_changes(self, through: int) -> None:
         """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
         self.rows.forget_changes(through)
+
+    def _keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
+        """The table's number and the key of every id, as the feature's encoder makes it."""
+        if table not in self._numbers:
+            raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
+        readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
+        if not readers:
+            raise ConfigError(f"feature '{feature}' does not read it", table=table)
+        if any(s.feature.encoder != readers[0].feature.encoder for s in readers):
+            names = ", ".join(s.feature.name for s in readers)
+            raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
+        slot = readers[0]
+        if slot.keys_per_id != 1:
+            raise ConfigError(f"feature '{slot.feature.name}' has {slot.keys_per_id} rows an id", table=table)
+        keys = encode(slot.feature.encoder, ids.numpy(), slot.table.key_range, slot.feature.name)
+        return self._numbers[table], torch.from_numpy(keys)
+
+    def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
+        """Rows of raw ids (n,) int64, as inference reads them: (n, D); the cold row for an id without one.
+
+        Args:
+            feature: whose encoder turns ids into keys, where the table's features differ in that.
+
+        Raises:
+            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
+        """
+        number, keys = self._keys_of(table, ids, feature)
+        return self.rows.read(number, "weight", keys)
+
+    def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
+        """Sets the rows (n, D) of raw ids (n,). Ids without a row get one, seen now; optimizer state is not touched.
+
+        Raises:
+            ConfigError: as `get`.
+            DataError: the shape is wrong, or a value is not finite.
+            StateError: row gradients are waiting for their step.
+        """
+        number, keys = self._keys_of(table, ids, feature)
+        dim = self.configs[number].dim
+        if tuple(rows.shape) != (len(ids), dim) or not bool(rows.isfinite().all()):
+            raise DataError(
+                f"rows must be finite and of shape {(len(ids), dim)}, received {tuple(rows.shape)}", table=table
+            )
+        self.rows.make(number, keys)
+        self.rows.write(number, "weight", keys, rows)
+
+    def delete(self, table: str, ids: Tensor, *, feature: str | None = None) -> None:
+        """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
+
+        Of a fixed table, whose rows several ids may share, the rows are fresh afterwards.
+
+        Raises:
+            ConfigError: as `get`.
+            StateError: row gradients are waiting for their step.
+        """
+        number, keys = self._keys_of(table, ids, feature)
+        self.rows.delete(number, keys)
 
     @property
     def stored(self) -> tuple[StoredAs, ...]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from embtables.errors import EmbtablesError
+from pipelines.state_cli import app as state_app
 
 app = typer.Typer(
     name="embtables",
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+app.add_typer(state_app, name="state")
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
@@ -161,11 +163,11 @@ def main() -> None:
     except EmbtablesError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_status) from None
-    except OSError as error:
-        sys.stderr.write(f"error: {error.filename or ''}: {error.strerror or error}\n")
-        raise SystemExit(1) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or ''}: {error.strerror or error}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")

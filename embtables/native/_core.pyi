@@ -118,6 +118,10 @@ class Store:
         """Those that are there lose their row, or wait no longer."""
     def clear(self, table: int) -> None:
         """Empties a collisionless table."""
+    def make(self, table: int, keys: npt.NDArray[np.int64]) -> None:
+        """Keys of a collisionless table that have no row get a fresh one, seen now."""
+    def make_fresh(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
+        """These rows of a fixed table become as they were made."""
     def place(
         self, table: int, keys: npt.NDArray[np.int64], seen: npt.NDArray[np.uint32], rows: npt.NDArray[np.uint32]
     ) -> None:

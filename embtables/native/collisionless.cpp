@@ -302,6 +302,23 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
     rows_.reserve(next_row_);
 }
 
+bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
+    const std::uint64_t h = map_.mixed(key);
+    const KeyMap::Place place = map_.find(h);
+    const bool has_row = place.found && place.value() < kWaiting;
+    if (has_row && !dead(place.seen())) {
+        row = place.value();
+        return false;
+    }
+    num_waiting_ -= place.found && !has_row;
+    num_rows_ += !has_row;
+    counts_.expired += has_row;
+    row = has_row ? place.value() : take_row();
+    set(place, h, row);
+    rows_.reserve(next_row_);
+    return true;
+}
+
 void Collisionless::set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen,
                                 std::size_t n) {
     std::vector<std::uint64_t> before;

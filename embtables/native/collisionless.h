@@ -104,6 +104,9 @@ public:
     // Makes these keys the ones that wait. Throws std::invalid_argument where one has a row.
     void set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen, std::size_t n);
 
+    // The row of a key, made now where it has none; true where it is then to be reset.
+    bool make_row(std::int64_t key, std::uint32_t& row);
+
     void set_clock(std::uint32_t now, std::uint64_t steps) {
         now_ = now;
         steps_ = steps;

@@ -60,6 +60,20 @@ std::uint32_t Store::draw_cut() {
     return drawn;
 }
 
+void Store::make(int table, const std::int64_t* keys, std::size_t n) {
+    Table& t = tables_.at(static_cast<std::size_t>(table));
+    for (std::size_t i = 0; i < n && t.keys; ++i) {
+        std::uint32_t row = 0;
+        if (t.keys->make_row(keys[i], row)) t.rows->reset(row, keys[i]);
+        mark(table, &row, 1);
+    }
+}
+
+void Store::make_fresh(int table, const std::uint32_t* rows, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) this->rows(table).reset(rows[i], static_cast<std::int64_t>(rows[i]));
+    mark(table, rows, n);
+}
+
 void Store::mark(int table, const std::uint32_t* rows, std::size_t n) {
     RowMeta* const meta = this->rows(table).meta();
     for (std::size_t i = 0; i < n; ++i) meta[rows[i]].cut = cut_;

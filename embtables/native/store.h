@@ -73,6 +73,10 @@ public:
     // Changes from now on belong to the next cut; returns the one that ends here, 1 being the first.
     std::uint32_t draw_cut();
 
+    // Gives keys of a collisionless table that have no row a fresh one; of a fixed table makes their rows fresh.
+    void make(int table, const std::int64_t* keys, std::size_t n);
+    void make_fresh(int table, const std::uint32_t* rows, std::size_t n);
+
     // Rows changed though no update came to them: they were seen, or written.
     void mark(int table, const std::uint32_t* rows, std::size_t n);
 

@@ -236,6 +236,17 @@ void remove(Store& store, int table, In<std::int64_t> keys) {
     for (std::size_t i = 0; i < keys.size(); ++i) of.remove(keys.data()[i]);
 }
 
+void make(Store& store, int table, In<std::int64_t> keys) {
+    nb::gil_scoped_release released;
+    store.make(table, keys.data(), keys.size());
+}
+
+void make_fresh(Store& store, int table, In<std::uint32_t> rows) {
+    for (std::size_t i = 0; i < rows.size(); ++i)
+        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+    store.make_fresh(table, rows.data(), rows.size());
+}
+
 template <typename A, typename F>
 void each_count(Store& store, int table, const In<std::uint32_t>& rows, const A& counts, F&& f) {
     need(counts.size() == rows.size(), "as many counts as rows are needed");
@@ -391,6 +402,8 @@ void define_store(nb::module_& module) {
              "table"_a, "threads"_a)
         .def("remove", &remove, "table"_a, "keys"_a.noconvert())
         .def("clear", &Store::clear, "table"_a)
+        .def("make", &make, "table"_a, "keys"_a.noconvert())
+        .def("make_fresh", &make_fresh, "table"_a, "rows"_a.noconvert())
         .def("place", &place, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "rows"_a.noconvert())
         .def("set_waiting", &set_waiting, "table"_a, "keys"_a.noconvert(), "counts"_a.noconvert(),
              "seen"_a.noconvert())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embtables.errors import ConfigError
+from embtables.errors import ConfigError, StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
@@ -285,6 +285,18 @@ class FbgemmRowStore:
         for name, values in content.parts.items():
             self.write(table, name, torch.from_numpy(content.keys.copy()), torch.from_numpy(values.copy()))
         self._groups[self._group_of[table]].steps = content.updates
+
+    def make(self, table: int, keys: Tensor) -> None:
+        """See RowStore. A fixed table has all its rows."""
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        if any(group.pending for group in self._groups):
+            raise StateError("row gradients are waiting for their step: rows are deleted between two steps")
+        config = self._fixed[table]
+        fresh = initial_rows(config.initializer, self._tables[table].seed, keys.numpy(), config.dim)
+        for name, values in self._views(table).items():
+            values.detach()[keys] = torch.from_numpy(fresh) if name == "weight" else 0.0
 
     def clear(self, table: int) -> None:
         """See RowStore. A fixed table holds all its rows."""

@@ -17,30 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.errors import ConfigError, DataError, StateError
+from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
-from embtables.rows.initial import normal_factor
+from embtables.rows.host_spec import spec_of
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
-from embtables.schema import (
-    Adagrad,
-    Adam,
-    CollisionlessTable,
-    Constant,
-    FixedTable,
-    MinCount,
-    Normal,
-    Probability,
-    RowwiseAdagrad,
-    Uniform,
-)
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.content import TableContent
 
-FOREVER = 2**32 - 1
-MAX_HOST_ROWS = 2**32 - 1
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
-_RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
-_INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
 _ROW_SUM = 3
 # Name -> number of the tensors a row has a part of, by optimizer (Part in store_bindings.cpp).
 _PARTS: dict[str, dict[str, int]] = {
@@ -78,7 +63,7 @@ class HostRowStore:
     def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
         self._tables = tuple(tables)
         self._slot_tables = tuple(slot_tables)
-        self._store = _core.Store([_spec(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
+        self._store = _core.Store([spec_of(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
         self._pending: list[tuple[Any, ...]] = []
         self._open: list[_Context] = []
@@ -352,6 +337,26 @@ class HostRowStore:
         self._store.set_num_steps(table, content.updates)
         self._epoch += 1
 
+    def make(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_pending("rows are made")
+        if table in self._collisionless:
+            self._store.make(table, _numpy(keys))
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_pending("rows are deleted")
+        self._mark_open()
+        if table in self._collisionless:
+            self._store.remove(table, _numpy(keys))
+            self._epoch += 1
+        else:
+            self._store.make_fresh(table, self._find(table, keys))
+
+    def _refuse_pending(self, what: str) -> None:
+        if self._pending:
+            raise StateError(f"row gradients are waiting for their step: {what} between two steps")
+
     def clear(self, table: int) -> None:
         """See RowStore."""
         if table in self._collisionless:
@@ -394,46 +399,3 @@ def _sorted(keys: npt.NDArray[np.int64], values: Rows, seen: Rows) -> tuple[npt.
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return tensor.detach().contiguous().numpy()
-
-
-def _spec(table: StoredTable) -> Any:
-    config, optimizer, initializer = table.config, table.config.optimizer, table.config.initializer
-    first = second = 0.0
-    if isinstance(initializer, Normal):
-        first = normal_factor(initializer.std)
-    elif isinstance(initializer, Uniform):
-        first, second = initializer.low, float(np.float32(initializer.high - initializer.low))
-    elif isinstance(initializer, Constant):
-        first = initializer.value
-    if isinstance(config, FixedTable) and config.num_rows > MAX_HOST_ROWS:
-        raise ConfigError(f"has {config.num_rows:,} rows; the host store holds at most 2^32 - 1", table=config.name)
-    spec = _core.TableSpec(
-        dim=config.dim,
-        num_rows=config.num_rows if isinstance(config, FixedTable) else 0,
-        rule=_RULES[optimizer.kind],
-        rate=optimizer.learning_rate,
-        eps=optimizer.eps if isinstance(optimizer, Adagrad | RowwiseAdagrad | Adam) else 0.0,
-        weight_decay=optimizer.weight_decay,
-        beta1=optimizer.beta1 if isinstance(optimizer, Adam) else 0.0,
-        beta2=optimizer.beta2 if isinstance(optimizer, Adam) else 0.0,
-        initial=_INITIALS[initializer.kind],
-        initial_a=first,
-        initial_b=second,
-        seed=table.seed,
-    )
-    if isinstance(config, CollisionlessTable):
-        _set_policy(spec, config)
-    return spec
-
-
-def _set_policy(spec: Any, config: CollisionlessTable) -> None:
-    admission = config.admission
-    spec.set_policy(
-        min_count=admission.count if isinstance(admission, MinCount) else 1,
-        probability=admission.probability if isinstance(admission, Probability) else 1.0,
-        max_waiting=admission.max_waiting if isinstance(admission, MinCount) else 0,
-        sketch=isinstance(admission, MinCount) and admission.counting == "sketch",
-        ttl_seconds=FOREVER if config.ttl_seconds is None else config.ttl_seconds,
-        max_rows=config.max_rows or 0,
-        cold_row_learns=config.cold_row == "trained",
-    )

@@ -167,6 +167,16 @@ class RowStore(Protocol):
     def clear(self, table: int) -> None:
         """Empties a collisionless table, before a snapshot is applied."""
 
+    def make(self, table: int, keys: Tensor) -> None:
+        """Keys (n,) of a collisionless table that have no row get a fresh one, seen now, whatever admission says.
+
+        Raises:
+            StateError: gradients are waiting for `update`.
+        """
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """Keys (n,) lose their rows and wait no longer; rows of a fixed table become fresh. Raises as `make`."""
+
     def draw_cut(self) -> int:
         """Ends a cut between two steps and returns its number, 1 being the first; later changes belong to the next.
 

@@ -383,6 +383,35 @@ class ReferenceRowStore:
             self._tensor(table, name)[rows] = torch.from_numpy(values.copy())
         arena.steps = content.updates
 
+    def make(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_pending("rows are made")
+        policy = self._places[table].policy
+        if policy is None:
+            return
+        missing = [key for key in dict.fromkeys(keys.tolist()) if not policy.row(key)]
+        for key in missing:
+            policy.remove(key)  # a row past its ttl
+        if missing:
+            self._reset(table, policy.place(missing, [policy.now] * len(missing)), np.array(missing, np.int64))
+        policy.changed.update(dict.fromkeys(keys.tolist(), self._cut))
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_pending("rows are deleted")
+        policy, distinct = self._places[table].policy, list(dict.fromkeys(keys.tolist()))
+        if policy is not None:
+            for key in distinct:
+                policy.remove(key)
+        else:
+            base = self._places[table].base
+            self._reset(table, [key + base for key in distinct], np.array(distinct, np.int64))
+            self._changed.setdefault(table, {}).update(dict.fromkeys(distinct, self._cut))
+
+    def _refuse_pending(self, what: str) -> None:
+        if any(arena.pending for arena in self._arenas):
+            raise StateError(f"row gradients are waiting for their step: {what} between two steps")
+
     def clear(self, table: int) -> None:
         """See RowStore."""
         place = self._places[table]

@@ -19,16 +19,20 @@ from embtables.state.content import NUM_BUCKETS, Floats, Keys, TableContent, Wor
 OFFSETS = b"embtables.bucket_offsets"
 _SCALARS = ("seen", "count")
 ALL_BUCKETS = (0, NUM_BUCKETS)
+MAX_DIM = 4096
+
+
+_PARTS = {
+    "sgd": {"weight": True},
+    "adagrad": {"weight": True, "sum": True},
+    "rowwise_adagrad": {"weight": True, "sum": False},
+    "adam": {"weight": True, "exp_avg": True, "exp_avg_sq": True},
+}
 
 
 def parts_of(optimizer: str) -> dict[str, bool]:
     """The tensors that a row has a part of, by optimizer; True: D values a row, False: one."""
-    return {
-        "sgd": {"weight": True},
-        "adagrad": {"weight": True, "sum": True},
-        "rowwise_adagrad": {"weight": True, "sum": False},
-        "adam": {"weight": True, "exp_avg": True, "exp_avg_sq": True},
-    }[optimizer]
+    return _PARTS[optimizer]
 
 
 def rows_schema(dim: int, parts: dict[str, bool]) -> pa.Schema:
@@ -127,6 +131,23 @@ def read_batch(raw: bytes, schema: pa.Schema, rows: int, file: object) -> pa.Rec
     if batch.num_rows != rows or any(column.null_count for column in batch.columns):
         raise StateError(f"has {batch.num_rows} rows, the manifest says {rows}", file=file)
     return batch
+
+
+def layout_of(raw: bytes, file: object) -> tuple[int, dict[str, bool]]:
+    """The dimension and the parts of a rows file. Raises StateError where no table would have written it."""
+    try:
+        schema = pa.ipc.open_file(pa.BufferReader(raw)).schema
+    except pa.ArrowException as error:
+        raise StateError(f"is damaged: {error}", file=file) from error
+    dim = _list_size(schema.field("weight").type) if "weight" in schema.names else 0
+    for parts in _PARTS.values() if 1 <= dim <= MAX_DIM else ():
+        if rows_schema(dim, parts).equals(schema):
+            return dim, parts
+    raise StateError(f"holds columns that no table has: {', '.join(schema.names)}", file=file)
+
+
+def _list_size(type_: pa.DataType) -> int:
+    return int(type_.list_size) if pa.types.is_fixed_size_list(type_) else 0
 
 
 def _difference(found: pa.Schema, wanted: pa.Schema) -> str:

@@ -116,12 +116,15 @@ def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
 
 def test_every_command_has_an_example_in_its_help() -> None:
     click_app = typer.main.get_command(app)
-    commands = {**click_app.commands, **click_app.commands["schema"].commands}  # type: ignore[attr-defined]
+    groups = ("schema", "state")
+    commands = {name: command for name, command in click_app.commands.items() if name not in groups}  # type: ignore[attr-defined]
+    for group in groups:
+        of = click_app.commands[group].commands  # type: ignore[attr-defined]
+        commands |= {f"{group} {name}": command for name, command in of.items()}
     for name, command in commands.items():
-        if name != "schema":
-            assert "Example: embtables " in command.help, name
-            documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-            assert f" {name}" in documented, f"{name} is not in docs/training.md"
+        assert f"Example: embtables {name}" in command.help, name
+        documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+        assert f" {name}" in documented, f"{name} is not in docs/training.md"
 
 
 def test_paths_of_the_file_and_of_the_command_line(make_config: Make, log_dir: Path, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""`embtables state`: the versions of a run, or of any state folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="List, verify, clean and export the versions of a run or state folder.", no_args_is_help=True)
+
+FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, or a state folder.", show_default=False)]
+Version = Annotated[
+    str | None, typer.Option("--version", help="resume-<n>, serving-<n> or a pin; by default the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
+
+
+@app.command("ls")
+def list_versions(folder: FolderPath, as_json: Json = False) -> None:
+    """List the versions there are.
+
+    Example: embtables state ls runs/online_retail-...
+    """
+    from rich.console import Console
+
+    from pipelines.state_commands import listing, shown, state_folder
+
+    versions = listing(state_folder(folder))
+    if as_json:
+        _json({"versions": versions})
+    else:
+        Console(stderr=True).print(shown(versions))
+
+
+@app.command("verify")
+def verify_versions(folder: FolderPath, version: Version = None, as_json: Json = False) -> None:
+    """Read every byte of a version and what it stands on (by default of all) and compare checksums.
+
+    Example: embtables state verify runs/online_retail-...
+    """
+    from pipelines.state_commands import state_folder, verify
+
+    _told(verify(state_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole")
+
+
+@app.command("gc")
+def collect_garbage(
+    folder: FolderPath,
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each purpose to keep.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Remove old versions that nothing pinned or newer needs, and what failed writes left.
+
+    Example: embtables state gc runs/online_retail-... --keep 1
+    """
+    from pipelines.state_commands import collect, state_folder
+
+    _told(collect(state_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
+
+
+@app.command("export")
+def export_table(
+    folder: FolderPath,
+    table: Annotated[str, typer.Argument(help="Name of the table.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    version: Version = None,
+    as_json: Json = False,
+) -> None:
+    """Write a table's rows to parquet: key, weight, optimizer state, seen, count.
+
+    Example: embtables state export runs/online_retail-... stock_code items.parquet --version best
+    """
+    from pipelines.state_commands import export, state_folder
+
+    _told(export(state_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}")
+
+
+def _told(report: dict[str, Any], as_json: bool, text: str) -> None:
+    if as_json:
+        _json(report)
+    else:
+        sys.stderr.write(text.format(**report) + "\n")
+
+
+def _json(report: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")

@@ -1,0 +1,129 @@
+"""What `embtables state` shows and does: versions of a run or of any state folder."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.table import Table as Shown
+
+from embtables.errors import ConfigError, StateError
+from embtables.state.fold import rows_of_chain
+from embtables.state.manifest import PURPOSES, Manifest, Purpose
+from embtables.state.store import MANIFESTS, StateFolder, Writer
+
+
+def state_folder(path: Path) -> StateFolder:
+    """The state of a run's folder, or a state folder itself. Raises ConfigError where it is neither."""
+    for candidate in (path / "checkpoints", path):
+        if (candidate / MANIFESTS).is_dir():
+            return StateFolder(candidate)
+    raise ConfigError(f"has no versions: there is no {MANIFESTS}/ in it or in its checkpoints/", folder=path)
+
+
+def parse(state: StateFolder, name: str | None) -> Manifest:
+    """A version by name: `resume-12`; a pin; by default the newest of `resume`.
+
+    Raises:
+        ConfigError: it is no version's name.
+        StateError: there is no such version.
+    """
+    if name is None:
+        newest = state.latest("resume") or state.latest("serving")
+        if newest is None:
+            raise StateError("there is no version", folder=state.folder.root)
+        return newest
+    if name in state.pins():
+        pinned = state.pinned(name)
+        assert pinned is not None
+        return state.manifest(*pinned)
+    purpose, _, number = name.rpartition("-")
+    if purpose not in PURPOSES or not number.isdecimal():
+        known = ", ".join(["resume-<n>", "serving-<n>", *state.pins()])
+        raise ConfigError(f"'{name}' is no version: give {known}")
+    return state.manifest("resume" if purpose == "resume" else "serving", int(number))
+
+
+def listing(state: StateFolder) -> list[dict[str, Any]]:
+    """Every version: what it is, what it holds, how large it is."""
+    pins = {pin: state.pinned(pin) for pin in state.pins()}
+    found = []
+    for purpose in PURPOSES:
+        for number in state.sequences(purpose):
+            version = state.manifest(purpose, number)
+            found.append(
+                {
+                    "version": version.name,
+                    "kind": "snapshot" if version.parent is None else "delta",
+                    "parent": version.parent,
+                    "written": version.written,
+                    "step": version.content.get("state", {}).get("step"),
+                    "rows": sum(f.rows or 0 for name, f in version.files.items() if ".rows." in name),
+                    "tombstones": sum(f.rows or 0 for name, f in version.files.items() if ".tombstones." in name),
+                    "bytes": sum(f.bytes for f in version.files.values()),
+                    "pins": [pin for pin, pinned in pins.items() if pinned == (purpose, number)],
+                }
+            )
+    return found
+
+
+def shown(versions: list[dict[str, Any]]) -> Shown:
+    """The listing as a table for people."""
+    columns = ("version", "kind", "written", "step", "rows", "tombstones", "bytes", "pins")
+    table = Shown()
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("step", "rows", "tombstones", "bytes") else "left")
+    for version in versions:
+        cells = [version[column] for column in columns]
+        table.add_row(*[_cell(cell) for cell in cells])
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
+    """Reads every file that a version stands on; without a name every version there is.
+
+    Raises:
+        StateError: naming the first file that is not as it was written.
+    """
+    if name is None:
+        wanted = [state.manifest(purpose, n) for purpose in PURPOSES for n in state.sequences(purpose)]
+    else:
+        wanted = [parse(state, name)]
+    chained = {m.name: m for version in wanted for m in state.chain(version.purpose, version.sequence)}
+    for version in chained.values():
+        state.verify(version)
+    files = [f for m in chained.values() for f in m.files.values()]
+    return {"versions": len(chained), "files": len(files), "bytes": sum(f.bytes for f in files)}
+
+
+def collect(state: StateFolder, keep: int) -> dict[str, Any]:
+    """Removes versions beyond the last `keep` of each purpose that nothing needs, and garbage."""
+    kept: dict[Purpose, int] = dict.fromkeys(PURPOSES, keep)
+    with Writer(state) as writer:
+        freed = writer.collect(kept)
+    return {"freed_bytes": freed, "versions": sum(len(state.sequences(purpose)) for purpose in PURPOSES)}
+
+
+def export(state: StateFolder, table: str, output: Path, name: str | None) -> dict[str, Any]:
+    """A table's rows as a version has them, to a parquet file that appears whole or not at all.
+
+    Raises:
+        StateError: there is no such table or version, or one of its files is damaged.
+    """
+    version = parse(state, name)
+    rows = rows_of_chain(state, state.chain(version.purpose, version.sequence), table)
+    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
+    try:
+        pq.write_table(rows, temporary)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"rows": rows.num_rows, "version": version.name, "table": table, "output": str(output)}

@@ -1,0 +1,66 @@
+"""Whatever part of the un-synced writes and names a loss of power takes: the parent or the child is there, whole."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+from embtables.state.store import StateFolder
+from tests.faults import driver
+from tests.faults.driver import load, run
+from tests.faults.power import Recorder, after_power_loss
+from tests.faults.test_crash import assert_same, undisturbed
+
+STEPS = 5
+TRIES = 6  # disks for each point of the record
+
+
+def test_after_a_loss_of_power_a_version_is_whole(tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    root.mkdir()
+    recorder, done = Recorder(root), [0] * (STEPS + 1)
+    with recorder.recording():
+        for step in range(1, STEPS + 1):
+            run(root, step)
+            done[step] = len(recorder.ops)
+    ops, expected, rng = recorder.ops, undisturbed(), random.Random(0)
+    kinds = {op.kind for op in ops}
+    assert kinds == {"write", "sync", "mkdir", "create", "link", "rename", "unlink", "rmdir"}
+    found = set()
+    for point in range(0, len(ops) + 1):
+        finished = max(step for step in range(STEPS + 1) if done[step] <= point)
+        for _ in range(TRIES):
+            disk = tmp_path / "disk"
+            after_power_loss(ops[:point], rng).materialise(disk)
+            rows = load(disk)
+            assert finished <= rows.step <= finished + 1, f"after operation {point}"
+            assert_same(rows, expected[rows.step])
+            found.add((finished, rows.step))
+            everything_named_is_whole(StateFolder(disk))
+            if point % 7 == 0:
+                assert_same(run(disk, STEPS), expected[STEPS])
+            shutil.rmtree(disk)
+    # Both outcomes were seen of every cut.
+    assert found >= {(step, step + more) for step in range(STEPS) for more in (0, 1)}
+
+
+def everything_named_is_whole(state: StateFolder) -> None:
+    """Every manifest has its chain and its files, every pin its version, and no epoch is ahead of the lease."""
+    numbers = state.sequences("resume")
+    for number in numbers:
+        for version in state.chain("resume", number):
+            state.verify(version)
+    pinned = state.pinned("best")
+    if pinned is not None:
+        state.chain(*pinned)
+    elif numbers:
+        assert max(load_step(state, n) for n in numbers) <= driver.SNAPSHOT_EVERY
+    lease = state.folder.root / "lease.json"
+    epochs = [state.manifest("resume", n).writer for n in numbers]
+    if epochs:
+        assert f'"epoch": {max(epochs)}' in lease.read_text() or f'"epoch": {max(epochs) + 1}' in lease.read_text()
+
+
+def load_step(state: StateFolder, number: int) -> int:
+    return int(state.manifest("resume", number).content["steps"][0])
