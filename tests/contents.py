@@ -18,6 +18,8 @@ def flat_content(content: TableContent) -> Arrays:
     """A table's content, a name for each array and number."""
     found: Arrays = {}
     for field in fields(content):
+        if field.name == "begins":  # follows from the keys
+            continue
         value = getattr(content, field.name)
         if isinstance(value, dict):
             found |= {f"{field.name}/{name}": values for name, values in value.items()}

@@ -107,9 +107,13 @@ class Store:
     def gradient_norm(self, kept: list[Kept], threads: int) -> float: ...
     def update(self, kept: list[Kept], factor: float, scale: float, threads: int) -> list[tuple[int, int]]:
         """By table: rows updated, rows refused because their gradient was not finite."""
-    def read(self, table: int, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
+    def read(
+        self, table: int, part: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]
+    ) -> None:
         """Part 0: weight; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
-    def write(self, table: int, part: int, rows: npt.NDArray[np.uint32], values: npt.NDArray[np.float32]) -> None: ...
+    def write(
+        self, table: int, part: int, rows: npt.NDArray[np.uint32], threads: int, values: npt.NDArray[np.float32]
+    ) -> None: ...
     def num_steps(self, table: int) -> int: ...
     def set_num_steps(self, table: int, steps: int) -> None: ...
     def advance(self, table: int, now: int) -> None: ...
@@ -123,9 +127,14 @@ class Store:
     def make_fresh(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
         """These rows of a fixed table become as they were made."""
     def place(
-        self, table: int, keys: npt.NDArray[np.int64], seen: npt.NDArray[np.uint32], rows: npt.NDArray[np.uint32]
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        seen: npt.NDArray[np.uint32],
+        threads: int,
+        rows: npt.NDArray[np.uint32],
     ) -> None:
-        """Rows for keys of a saved table; what is in them is then to be written."""
+        """Rows for keys of a saved table; what is in them is then to be written. ValueError: a key comes twice."""
     def set_waiting(
         self,
         table: int,
@@ -140,16 +149,19 @@ class Store:
     def write_counts(self, table: int, rows: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint32]) -> None: ...
     def list_rows(
         self, table: int, after: int, threads: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Keys alive whose rows changed after the cut (0: all), in no order; rows; when they were last seen."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """Keys alive whose rows changed after the cut (0: all), by bucket and value; rows; when they were last seen;
+        where each bucket begins, (1,025,)."""
     def list_waiting(
         self, table: int, threads: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Waiting keys, in no order, their counts, and when they were last seen."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """Waiting keys, by bucket and value, their counts, when they were last seen, where each bucket begins."""
     def draw_cut(self) -> int:
         """The number of the cut that ends here; what changes from now on belongs to the next."""
     def mark(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
-        """These rows changed in the present cut."""
+        """These rows changed in the present cut: training saw them."""
+    def mark_written(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
+        """These rows changed in the present cut, though nothing saw them."""
     def changed_rows(self, table: int, after: int) -> npt.NDArray[np.uint32]:
         """Rows of a fixed table that changed after the cut."""
     def tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:

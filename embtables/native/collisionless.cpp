@@ -5,7 +5,9 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
+#include "bucket_order.h"
 #include "parallel.h"
 
 namespace embtables {
@@ -144,7 +146,7 @@ std::uint32_t Collisionless::take_row() {
 void Collisionless::free_row(std::uint64_t h, std::uint32_t row) {
     --num_rows_;
     free_rows_.push_back(row);
-    tombstones_.add(map_.key_of(h));
+    cut_log_.add(map_.key_of(h));
 }
 
 // Takes an entry out of the map; a row becomes free.
@@ -242,31 +244,63 @@ bool Collisionless::remove(std::int64_t key) {
 }
 
 KeyList Collisionless::list_waiting(int threads) const {
-    return list(threads, [](std::uint32_t value) { return value >= kWaiting; });
+    return in_order(collect(threads, [](std::uint32_t value, std::uint32_t) { return value >= kWaiting; }), threads);
 }
 
+// Most rows of a delta's table were not seen since the cut, and are passed over without a look at their bookkeeping.
 KeyList Collisionless::list_rows(std::uint32_t after, int threads) const {
     const RowMeta* const meta = rows_.meta();
-    return list(threads, [=](std::uint32_t value) { return value < kWaiting && (after == 0 || meta[value].cut > after); });
+    const std::uint32_t since = after == 0 ? 0 : cut_log_.seen_since(after);
+    return in_order(collect(threads, [=](std::uint32_t value, std::uint32_t seen) {
+        return value < kWaiting && seen >= since && (after == 0 || meta[value].cut > after);
+    }), threads);
 }
 
 template <typename F>
-KeyList Collisionless::list(int threads, F&& wanted) const {
-    std::vector<KeyList> parts(KeyMap::kShards);
+std::vector<std::vector<Collisionless::Listed>> Collisionless::collect(int threads, F&& wanted) const {
+    std::vector<std::vector<Listed>> shards(KeyMap::kShards);
     parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            if (!wanted(value) || dead(seen)) return;
-            parts[s].keys.push_back(map_.key_of(h));
-            parts[s].values.push_back(value & ~kWaiting);
-            parts[s].seen.push_back(seen);
+            if (wanted(value, seen) && !dead(seen)) shards[s].push_back({h, value & ~kWaiting, seen});
         });
     });
+    return shards;
+}
+
+// Each shard counts its entries by bucket, then puts them where its share of the bucket begins; buckets are sorted.
+KeyList Collisionless::in_order(std::vector<std::vector<Listed>>&& shards, int threads) const {
+    struct Entry {
+        std::int64_t key;
+        std::uint32_t value, seen;
+    };
+    std::vector<std::uint32_t> starts(KeyMap::kShards * kNumBuckets, 0);
+    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
+        for (const Listed& e : shards[s]) ++starts[s * kNumBuckets + (e.h >> 54)];
+    });
     KeyList list;
-    for (const KeyList& part : parts) {
-        list.keys.insert(list.keys.end(), part.keys.begin(), part.keys.end());
-        list.values.insert(list.values.end(), part.values.begin(), part.values.end());
-        list.seen.insert(list.seen.end(), part.seen.begin(), part.seen.end());
+    std::uint32_t sum = 0;
+    for (std::size_t b = 0; b < kNumBuckets; ++b) {
+        list.begins.push_back(sum);
+        for (std::size_t s = 0; s < KeyMap::kShards; ++s) sum += std::exchange(starts[s * kNumBuckets + b], sum);
     }
+    list.begins.push_back(sum);
+    const auto entries = std::make_unique_for_overwrite<Entry[]>(sum);
+    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
+        for (const Listed& e : shards[s])
+            entries[starts[s * kNumBuckets + (e.h >> 54)]++] = {map_.key_of(e.h), e.value, e.seen};
+    });
+    list.keys.resize(sum);
+    list.values.resize(sum);
+    list.seen.resize(sum);
+    parallel_for(kNumBuckets, threads, [&](std::size_t b) {
+        std::sort(entries.get() + list.begins[b], entries.get() + list.begins[b + 1],
+                  [](const Entry& x, const Entry& y) { return x.key < y.key; });
+        for (std::uint64_t i = list.begins[b]; i < list.begins[b + 1]; ++i) {
+            list.keys[i] = entries[i].key;
+            list.values[i] = entries[i].value;
+            list.seen[i] = entries[i].seen;
+        }
+    });
     return list;
 }
 
@@ -279,7 +313,15 @@ void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vecto
         });
 }
 
-void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t* rows) {
+void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
+                          std::uint32_t* rows) {
+    if (map_.size() == 0 && next_row_ == 1 && n <= kMostRows) {
+        map_.fill(keys, seen, n, next_row_, threads);
+        std::iota(rows, rows + n, next_row_);
+        num_rows_ = n;
+        next_row_ += static_cast<std::uint32_t>(n);
+        return rows_.reserve(next_row_);
+    }
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
         const std::uint64_t h = map_.mixed(keys[i]);
@@ -308,6 +350,7 @@ bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
     const bool has_row = place.found && place.value() < kWaiting;
     if (has_row && !dead(place.seen())) {
         row = place.value();
+        place.seen() = now_;
         return false;
     }
     num_waiting_ -= place.found && !has_row;

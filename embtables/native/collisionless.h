@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "count_sketch.h"
+#include "cut_log.h"
 #include "key_map.h"
 #include "table_rows.h"
-#include "tombstones.h"
 
 namespace embtables {
 
@@ -38,10 +38,11 @@ struct KeyCounts {
     std::uint64_t surplus = 0;      // occurrences of keys that no row was left for within one step
 };
 
-// What a table holds of its keys: those with a row, or those waiting (values are counts).
+// What a table holds of its keys, by bucket and then by value: those with a row, or those waiting (values are counts).
 struct KeyList {
     std::vector<std::int64_t> keys;
     std::vector<std::uint32_t> values, seen;
+    std::vector<std::uint64_t> begins;  // of the buckets among them; the last one is their number
 };
 
 struct FreshRow {
@@ -79,8 +80,8 @@ public:
     const CountSketch* sketch() const { return sketch_.get(); }
 
     // Which keys have lost their row since a cut.
-    Tombstones& tombstones() { return tombstones_; }
-    const Tombstones& tombstones() const { return tombstones_; }
+    CutLog& cut_log() { return cut_log_; }
+    const CutLog& cut_log() const { return cut_log_; }
 
     std::uint32_t now() const { return now_; }
     std::uint64_t num_rows() const { return num_rows_; }
@@ -91,15 +92,16 @@ public:
     std::size_t map_entries() const { return map_.size(); }
     std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
 
-    // Keys that are alive at the clock, in no order: those that wait, or those whose row changed after a cut (0: all).
+    // Keys that are alive at the clock, in the order of files: those that wait, or those whose row changed after a cut (0: all).
     KeyList list_waiting(int threads) const;
     KeyList list_rows(std::uint32_t after, int threads) const;
 
     // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
     void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
 
-    // Rows for keys of a saved table, those they have or others; what is in a row is then to be written.
-    void place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t* rows);
+    // Rows for keys of a saved table, those they have or others; what is in a row is then to be written. An empty table
+    // gives key i row i + 1. Throws std::invalid_argument where an empty table is given a key twice.
+    void place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads, std::uint32_t* rows);
 
     // Makes these keys the ones that wait. Throws std::invalid_argument where one has a row.
     void set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen, std::size_t n);
@@ -120,8 +122,13 @@ private:
         bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
     };
 
+    struct Listed {
+        std::uint64_t h;
+        std::uint32_t value, seen;
+    };
     template <typename F>
-    KeyList list(int threads, F&& wanted) const;
+    std::vector<std::vector<Listed>> collect(int threads, F&& wanted) const;
+    KeyList in_order(std::vector<std::vector<Listed>>&& shards, int threads) const;
     bool row_fits();
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
@@ -146,7 +153,7 @@ private:
     std::vector<std::uint32_t> step_rows_;  // rows read in this step, where max_rows bounds them
     std::vector<bool> in_step_;             // by row; made once the step has more occurrences than max_rows
     std::uint64_t num_in_step_ = 0;
-    Tombstones tombstones_;
+    CutLog cut_log_;
     std::size_t sweep_shard_ = 0, sweep_bucket_ = 0;
 };
 

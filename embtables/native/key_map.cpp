@@ -1,7 +1,13 @@
 #include "key_map.h"
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
 #include <utility>
+
+#include "parallel.h"
 
 namespace embtables {
 namespace {
@@ -51,6 +57,10 @@ void KeyMap::prefetch(std::uint64_t h) const {
 
 void KeyMap::insert(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
     ++size_;
+    insert_in_shard(place, h, value, seen);
+}
+
+void KeyMap::insert_in_shard(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
     if (h == 0) {
         zero_.values[1] = 1;
     } else {
@@ -111,6 +121,49 @@ void KeyMap::grow(std::size_t shard) {
     }
     view = {region.as<Bucket>(), num_buckets};
     for (std::size_t i = 0; i < n; ++i) put(shard, saved[i].h, saved[i].value, saved[i].seen);
+}
+
+// Keys are sorted out by shard, chunk by chunk; then the shards are filled, each at the size it needs.
+void KeyMap::fill(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t first, int threads) {
+    constexpr std::size_t kChunk = 1 << 16;
+    const std::size_t chunks = (n + kChunk - 1) / kChunk;
+    std::vector<std::uint32_t> starts(chunks * kShards, 0);
+    const auto each = [&](std::size_t c, auto&& f) {
+        for (std::size_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i)
+            f(starts[c * kShards + MapView::shard_of(mixed(keys[i]))], static_cast<std::uint32_t>(i));
+    };
+    parallel_for(chunks, threads, [&](std::size_t c) { each(c, [](std::uint32_t& count, std::uint32_t) { ++count; }); });
+    std::vector<std::uint32_t> begins;
+    std::uint32_t sum = 0;
+    for (std::size_t s = 0; s < kShards; ++s) {
+        begins.push_back(sum);
+        for (std::size_t c = 0; c < chunks; ++c) sum += std::exchange(starts[c * kShards + s], sum);
+    }
+    begins.push_back(sum);
+    const auto which = std::make_unique_for_overwrite<std::uint32_t[]>(n);
+    parallel_for(chunks, threads, [&](std::size_t c) {
+        each(c, [&](std::uint32_t& at, std::uint32_t i) { which[at++] = i; });
+    });
+    parallel_for(kShards, threads, [&](std::size_t s) {
+        fill_shard(s, keys, seen, which.get() + begins[s], begins[s + 1] - begins[s], first);
+    });
+    size_ = n;
+}
+
+void KeyMap::fill_shard(std::size_t shard, const std::int64_t* keys, const std::uint32_t* seen,
+                        const std::uint32_t* which, std::size_t n, std::uint32_t first) {
+    std::uint64_t num_buckets = kFirstBuckets;
+    while (limit(shard, num_buckets) < n) num_buckets += num_buckets / 16 + 1;
+    regions_[shard].reserve(num_buckets * sizeof(Bucket));
+    views_[shard] = {regions_[shard].as<Bucket>(), num_buckets};
+    constexpr std::size_t kAhead = 16;
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + kAhead < n) prefetch(mixed(keys[which[i + kAhead]]));
+        const std::uint64_t h = mixed(keys[which[i]]);
+        const Place place = find(h);
+        if (place.found) throw std::invalid_argument("key " + std::to_string(keys[which[i]]) + " comes twice");
+        insert_in_shard(place, h, first + which[i], seen[which[i]]);
+    }
 }
 
 bool KeyMap::remove(std::uint64_t h) {

@@ -42,6 +42,9 @@ public:
     // Adds a key that was not found, at the place where it was looked for.
     void insert(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
 
+    // Makes an empty map hold key i with value `first` + i. Throws std::invalid_argument where a key comes twice.
+    void fill(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, std::uint32_t first, int threads);
+
     // Removes a key; false where it is not there.
     bool remove(std::uint64_t h);
 
@@ -74,6 +77,9 @@ private:
             if (bucket.keys[i] != 0) f(bucket.keys[i], bucket.value(i), bucket.seen[i]);
     }
 
+    void insert_in_shard(const Place& place, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
+    void fill_shard(std::size_t shard, const std::int64_t* keys, const std::uint32_t* seen, const std::uint32_t* which,
+                    std::size_t n, std::uint32_t first);
     void put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::uint32_t seen);
     void grow(std::size_t shard);
     void close_hole(std::size_t shard, std::uint64_t bucket, int place);

@@ -49,14 +49,14 @@ void Store::clear(int table) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
     t.rows = std::make_unique<TableRows>(t.spec.config);
     t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
-    if (cut_ > 1) t.keys->tombstones().begin_anew(cut_);
+    if (cut_ > 1) t.keys->cut_log().begin_anew(cut_, 0);
 }
 
 std::uint32_t Store::draw_cut() {
     if (cut_ == std::numeric_limits<std::uint32_t>::max()) throw std::length_error("cut numbers end at 2^32");
     const std::uint32_t drawn = cut_++;
     for (const Table& table : tables_)
-        if (table.keys) table.keys->tombstones().begin(cut_);
+        if (table.keys) table.keys->cut_log().begin(cut_, table.keys->now());
     return drawn;
 }
 

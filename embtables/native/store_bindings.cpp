@@ -13,6 +13,7 @@
 
 #include "bucket_order.h"
 #include "isa.h"
+#include "parallel.h"
 #include "store.h"
 
 namespace nb = nanobind;
@@ -143,30 +144,37 @@ std::vector<std::tuple<std::uint64_t, std::uint64_t>> update(Store& store, const
 enum Part { kWeight = 0, kState1 = 1, kState2 = 2, kRowSum = 3 };
 
 template <typename F>
-void each_row(Store& store, int table, int part, const In<std::uint32_t>& rows, std::size_t size, F&& f) {
+void each_row(Store& store, int table, int part, const In<std::uint32_t>& rows, std::size_t size, int threads, F&& f) {
+    constexpr std::size_t kChunk = 8192, kAhead = 16;
     TableRows& t = store.rows(table);
     const auto dim = static_cast<std::size_t>(part == kRowSum ? 1 : t.config().dim);
     need(part == kWeight || (part == kRowSum ? t.config().rule == Rule::rowwise_adagrad
                                              : part > 0 && part <= t.num_states()),
          "the table has no such part");
     need(size == rows.size() * dim, "values must be (rows, values a row)");
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+    const std::uint32_t* const numbers = rows.data();
+    const std::size_t n = rows.size();
     nb::gil_scoped_release released;
+    const std::uint64_t most = store.num_rows(table);
+    for (std::size_t i = 0; i < n; ++i) need(numbers[i] < most, "a row is outside the table");
     float* const base = part == kWeight ? t.weight() : part == kRowSum ? nullptr : t.state(part - 1);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        const std::size_t row = rows.data()[i];
-        f(base == nullptr ? &t.meta()[row].sum : base + row * t.stride(), i * dim, dim * sizeof(float));
-    }
+    const auto at = [&](std::size_t row) { return base == nullptr ? &t.meta()[row].sum : base + row * t.stride(); };
+    parallel_for((n + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
+        const std::size_t end = std::min(n, (c + 1) * kChunk);
+        for (std::size_t i = c * kChunk; i < end; ++i) {
+            if (i + kAhead < end) __builtin_prefetch(at(numbers[i + kAhead]));
+            f(at(numbers[i]), i * dim, dim * sizeof(float));
+        }
+    });
 }
 
-void read(Store& store, int table, int part, In<std::uint32_t> rows, Out<float> out) {
-    each_row(store, table, part, rows, out.size(),
+void read(Store& store, int table, int part, In<std::uint32_t> rows, int threads, Out<float> out) {
+    each_row(store, table, part, rows, out.size(), threads,
              [&](const float* row, std::size_t at, std::size_t bytes) { std::memcpy(out.data() + at, row, bytes); });
 }
 
-void write(Store& store, int table, int part, In<std::uint32_t> rows, In<float> values) {
-    each_row(store, table, part, rows, values.size(),
+void write(Store& store, int table, int part, In<std::uint32_t> rows, int threads, In<float> values) {
+    each_row(store, table, part, rows, values.size(), threads,
              [&](float* row, std::size_t at, std::size_t bytes) { std::memcpy(row, values.data() + at, bytes); });
 }
 
@@ -191,7 +199,8 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
 }
 
 nb::tuple tuple_of(KeyList&& found) {
-    return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.values)), owned(std::move(found.seen)));
+    return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.values)), owned(std::move(found.seen)),
+                          owned(std::move(found.begins)));
 }
 
 nb::tuple list_rows(Store& store, int table, std::uint32_t after, int threads) {
@@ -218,10 +227,17 @@ void mark(Store& store, int table, In<std::uint32_t> rows) {
     store.mark(table, rows.data(), rows.size());
 }
 
-void place(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, Out<std::uint32_t> rows) {
+// Marks rows that were written though nothing saw them.
+void mark_written(Store& store, int table, In<std::uint32_t> rows) {
+    mark(store, table, rows);
+    if (Collisionless* const keys = store.keys(table)) keys->cut_log().note_written();
+}
+
+void place(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, int threads,
+           Out<std::uint32_t> rows) {
     need(keys.size() == seen.size() && keys.size() == rows.size(), "keys, times and rows must be of one length");
     nb::gil_scoped_release released;
-    keys_of(store, table).place(keys.data(), seen.data(), keys.size(), rows.data());
+    keys_of(store, table).place(keys.data(), seen.data(), keys.size(), threads, rows.data());
 }
 
 void set_waiting(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> counts, In<std::uint32_t> seen) {
@@ -386,8 +402,8 @@ void define_store(nb::module_& module) {
         .def("gather", &gather, "slot"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
         .def("gradient_norm", &gradient_norm, "kept"_a, "threads"_a)
         .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)
-        .def("read", &read, "table"_a, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
-        .def("write", &write, "table"_a, "part"_a, "rows"_a.noconvert(), "values"_a.noconvert())
+        .def("read", &read, "table"_a, "part"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("write", &write, "table"_a, "part"_a, "rows"_a.noconvert(), "threads"_a, "values"_a.noconvert())
         .def("num_steps", [](Store& store, int table) { return store.rows(table).steps(); }, "table"_a)
         .def("set_num_steps",
              [](Store& store, int table, std::uint64_t steps) { store.rows(table).set_steps(steps); }, "table"_a,
@@ -404,7 +420,8 @@ void define_store(nb::module_& module) {
         .def("clear", &Store::clear, "table"_a)
         .def("make", &make, "table"_a, "keys"_a.noconvert())
         .def("make_fresh", &make_fresh, "table"_a, "rows"_a.noconvert())
-        .def("place", &place, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "rows"_a.noconvert())
+        .def("place", &place, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "threads"_a,
+             "rows"_a.noconvert())
         .def("set_waiting", &set_waiting, "table"_a, "keys"_a.noconvert(), "counts"_a.noconvert(),
              "seen"_a.noconvert())
         .def("set_clock",
@@ -418,16 +435,17 @@ void define_store(nb::module_& module) {
         .def("list_waiting", &list_waiting, "table"_a, "threads"_a)
         .def("draw_cut", &Store::draw_cut)
         .def("mark", &mark, "table"_a, "rows"_a.noconvert())
+        .def("mark_written", &mark_written, "table"_a, "rows"_a.noconvert())
         .def("changed_rows",
              [](Store& store, int table, std::uint32_t after) { return owned(store.changed_rows(table, after)); },
              "table"_a, "after"_a)
         .def("tombstones",
              [](Store& store, int table, std::uint32_t after) {
-                 return owned(keys_of(store, table).tombstones().since(after));
+                 return owned(keys_of(store, table).cut_log().since(after));
              },
              "table"_a, "after"_a)
         .def("forget_tombstones",
-             [](Store& store, int table, std::uint32_t cut) { keys_of(store, table).tombstones().forget(cut); },
+             [](Store& store, int table, std::uint32_t cut) { keys_of(store, table).cut_log().forget(cut); },
              "table"_a, "cut"_a)
         .def("sketch", &sketch, "table"_a)
         .def("set_sketch", &set_sketch, "table"_a, "saved"_a.noconvert())

@@ -206,7 +206,7 @@ class HostRowStore:
         if table not in self._collisionless:
             rows = self._changed_rows(table, after)
             return Changes(torch.from_numpy(rows.astype(np.int64)), torch.empty(0, dtype=torch.int64))
-        keys, _, _ = self._store.list_rows(table, after, torch.get_num_threads())
+        keys = self._store.list_rows(table, after, torch.get_num_threads())[0]
         return Changes(torch.from_numpy(np.sort(keys)), torch.from_numpy(self._tombstones(table, after)))
 
     def _check_cut(self, table: int, after: int) -> None:
@@ -249,8 +249,8 @@ class HostRowStore:
     def _read(self, table: int, name: str, rows: Rows) -> Tensor:
         config = self._tables[table].config
         part = _PARTS[config.optimizer.kind][name]
-        out = torch.empty(len(rows)) if part == _ROW_SUM else torch.empty(len(rows), config.dim)
-        self._store.read(table, part, rows, out.view(-1).numpy())
+        out = torch.empty(len(rows)) if part == _ROW_SUM else self._output(len(rows), config.dim)
+        self._store.read(table, part, rows, torch.get_num_threads(), out.view(-1).numpy())
         return out
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
@@ -263,8 +263,8 @@ class HostRowStore:
 
     def _write(self, table: int, name: str, rows: Rows, values: npt.NDArray[np.float32]) -> None:
         part = _PARTS[self._tables[table].config.optimizer.kind][name]
-        self._store.write(table, part, rows, np.ascontiguousarray(values).reshape(-1))
-        self._store.mark(table, rows)
+        self._store.write(table, part, rows, torch.get_num_threads(), np.ascontiguousarray(values).reshape(-1))
+        self._store.mark_written(table, rows)
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
@@ -275,8 +275,8 @@ class HostRowStore:
         if table not in self._collisionless:
             return None
         threads = torch.get_num_threads()
-        keys, _, seen = _sorted(*self._store.list_rows(table, 0, threads))
-        waiting, counts, waiting_seen = _sorted(*self._store.list_waiting(table, threads))
+        keys, _, seen = _sorted(*self._store.list_rows(table, 0, threads)[:3])
+        waiting, counts, waiting_seen = _sorted(*self._store.list_waiting(table, threads)[:3])
         figures = self._store.stats(table)
         return KeyState(
             torch.from_numpy(keys),
@@ -296,15 +296,14 @@ class HostRowStore:
             self._check_cut(table, after)
         if isinstance(config, FixedTable):
             rows = np.arange(config.num_rows, dtype=np.uint32) if after is None else self._changed_rows(table, after)
-            keys, seen = rows.astype(np.int64), np.zeros(len(rows), np.uint32)
+            rows = rows[_core.bucket_order(rows.astype(np.int64), seed, threads)]
+            keys, seen, begins = rows.astype(np.int64), np.zeros(len(rows), np.uint32), None
         else:
-            keys, rows, seen = self._store.list_rows(table, after or 0, threads)
-        order = _core.bucket_order(keys, seed, threads)
-        keys, rows, seen = keys[order], rows[order], seen[order]
+            keys, rows, seen, begins = self._store.list_rows(table, after or 0, threads)
         counts = np.empty(len(rows), np.uint32)
         self._store.read_counts(table, rows, counts)
         parts = {name: self._read(table, name, rows).numpy() for name in self.state_names(table)}
-        found = TableContent(keys, parts, seen, counts, updates=self.num_steps(table))
+        found = TableContent(keys, parts, seen, counts, updates=self.num_steps(table), begins=begins)
         if table in self._collisionless:
             found.tombstones = found.tombstones if after is None else self._tombstones(table, after)
             self._add_policy(table, found)
@@ -312,9 +311,7 @@ class HostRowStore:
 
     def _add_policy(self, table: int, found: TableContent) -> None:
         threads, figures = torch.get_num_threads(), self._store.stats(table)
-        waiting, counts, seen = self._store.list_waiting(table, threads)
-        order = _core.bucket_order(waiting, self._tables[table].seed, threads)
-        found.waiting, found.waiting_counts, found.waiting_seen = waiting[order], counts[order], seen[order]
+        found.waiting, found.waiting_counts, found.waiting_seen, _ = self._store.list_waiting(table, threads)
         found.sketch = self._store.sketch(table)
         found.cold = {name: self._read(table, name, _COLD).numpy() for name in self.state_names(table)}
         found.now, found.steps = figures["now"], figures["steps"]
@@ -325,7 +322,7 @@ class HostRowStore:
         rows = keys.astype(np.uint32)
         if table in self._collisionless:
             self._store.remove(table, content.tombstones)
-            self._store.place(table, keys, content.seen, rows)
+            self._store.place(table, keys, content.seen, torch.get_num_threads(), rows)
             self._store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
             self._store.set_sketch(table, content.sketch)
             self._store.set_clock(table, content.now, content.steps)

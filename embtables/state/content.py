@@ -44,6 +44,7 @@ class TableContent:
         cold: the cold row's parts, (1, D) or (1,); empty of a fixed table.
         now, steps: the table's clock and its steps.
         updates: Adam's t.
+        begins: (1,025,) where each bucket begins among keys, where that is known already.
     """
 
     keys: Keys
@@ -59,6 +60,7 @@ class TableContent:
     now: int = 0
     steps: int = 0
     updates: int = 0
+    begins: npt.NDArray[np.uint64] | None = None
 
 
 def bucket_order(keys: Keys, seed: int) -> npt.NDArray[Any]:

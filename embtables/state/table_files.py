@@ -61,7 +61,8 @@ def rows_file(content: TableContent, dim: int, parts: dict[str, bool], seed: int
         values = pa.array(np.ascontiguousarray(content.parts[name], np.float32).reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(values, type=_wide(dim)) if is_wide else values)
     columns += [pa.array(content.seen), pa.array(content.counts)]
-    return _file(columns, rows_schema(dim, parts), bucket_offsets(content.keys, seed))
+    begins = bucket_offsets(content.keys, seed) if content.begins is None else content.begins
+    return _file(columns, rows_schema(dim, parts), begins)
 
 
 def waiting_file(content: TableContent, seed: int) -> Iterator[memoryview]:

@@ -1,5 +1,7 @@
 """`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`.
 
+Of the calls of openat, most of which read, every fifth is taken.
+
 Each killed run is taken up again and must end with the same tables, bit for bit, as one that was never killed.
 """
 
@@ -113,10 +115,11 @@ def main() -> None:
         folder = Path(name)
         points = kills.points(folder / "points", STEPS)
         # The last call is the word "done", after the cuts.
-        driver = survive_all(folder, points[:-1])
+        points = [kill for n, kill in enumerate(points[:-1]) if kill.call != "openat" or n % 5 == 0]
+        driver = survive_all(folder, points)
         print(f"{driver} kills of the trainer without torch survived", flush=True)
         trainer = trainer_kills(folder, 50)
-    calls = Counter(kill.call for kill in points[:-1])
+    calls = Counter(kill.call for kill in points)
     where = _harness.machine()
     rows = [[call, str(calls[call]), str(trainer[call])] for call in sorted({*calls, *trainer})]
     table = _harness.table(["killed at", "trainer without torch", "`embtables train`"], rows)

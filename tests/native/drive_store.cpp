@@ -71,7 +71,7 @@ void restore(Store& store, int table) {
     store.clear(table);
     std::vector<std::uint32_t> placed(rows.keys.size());
     Collisionless& fresh = *store.keys(table);
-    fresh.place(rows.keys.data(), rows.seen.data(), rows.keys.size(), placed.data());
+    fresh.place(rows.keys.data(), rows.seen.data(), rows.keys.size(), kThreads, placed.data());
     fresh.set_waiting(waiting.keys.data(), waiting.values.data(), waiting.seen.data(), waiting.keys.size());
     fresh.set_clock(now, steps);
     const auto sorted = [](const KeyList& list) {

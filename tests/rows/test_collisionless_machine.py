@@ -54,7 +54,7 @@ class Machine(RuleBasedStateMachine):
                 None,
                 MinCount(count=2),
                 MinCount(count=3, max_waiting=4),
-                MinCount(count=2, counting="sketch"),
+                MinCount(count=2, max_waiting=2000, counting="sketch"),
                 MinCount(count=16, max_waiting=4, counting="sketch"),
                 Probability(probability=0.5),
             ]

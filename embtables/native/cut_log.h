@@ -1,4 +1,5 @@
-// Keys that have lost their row, by the cut in which they lost it: what a delta has to say besides the rows that changed.
+// What a collisionless table remembers by cut: the keys that have lost their row, which a delta has to tell, and when the
+// cut began, which tells where not to look for rows that changed.
 #pragma once
 
 #include <algorithm>
@@ -10,28 +11,43 @@
 
 namespace embtables {
 
-class Tombstones {
+class CutLog {
 public:
     // Nobody can ask for what was lost before the first cut, so nothing is kept until then.
     void add(std::int64_t key) {
         if (starts_.empty()) return;
         if (keys_.size() >= kMost) {  // whoever wants the changes since an older cut needs a snapshot
-            begin_anew(starts_.back().cut);
+            begin_anew(starts_.back().cut, starts_.back().now);
             return;
         }
         keys_.push_back(key);
     }
 
-    // What is lost from now on is lost in `cut`.
-    void begin(std::uint32_t cut) {
+    // Rows are changed that nothing has seen: the clock does not tell them.
+    void note_written() {
+        if (!starts_.empty()) starts_.back().written = true;
+    }
+
+    // Rows that changed after `cut` were seen at this clock or later.
+    std::uint32_t seen_since(std::uint32_t cut) const {
+        std::uint32_t now = 0;
+        for (const Start& start : starts_) {
+            if (start.cut == cut + 1) now = start.now;
+            if (start.cut > cut && start.written) return 0;
+        }
+        return now;
+    }
+
+    // What is lost from now on is lost in `cut`, which begins when the clock is `now`.
+    void begin(std::uint32_t cut, std::uint32_t now) {
         if (starts_.empty()) whole_since_ = cut - 1;
-        starts_.push_back({cut, keys_.size()});
+        starts_.push_back({cut, keys_.size(), now, false});
     }
 
     // The same where the table was emptied in `cut`: what it held before is not known.
-    void begin_anew(std::uint32_t cut) {
+    void begin_anew(std::uint32_t cut, std::uint32_t now) {
         keys_.clear();
-        starts_.assign(1, {cut, 0});
+        starts_.assign(1, {cut, 0, now, true});
         whole_since_ = cut;
     }
 
@@ -67,6 +83,8 @@ private:
     struct Start {
         std::uint32_t cut;
         std::size_t begin;
+        std::uint32_t now;
+        bool written;
     };
     static constexpr std::size_t kMost = std::size_t{1} << 24;  // 128 MB
 

@@ -1,0 +1,1 @@
+"""How long state takes: `python -m benchmarks.state`."""
