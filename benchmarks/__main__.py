@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("string_hash", "reader", "tables", "online_retail", "movielens", "ctr_peers")
+NAMES = ("string_hash", "reader", "tables", "state", "online_retail", "movielens", "ctr_peers")
 
 
 def main() -> None:

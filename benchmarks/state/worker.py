@@ -1,7 +1,8 @@
 """A worker that writes and reads the state of one table: `python -m benchmarks.state.worker KIND ROWS FOLDER`.
 
-KIND `embtables`: a collisionless table of dimension 16 with rowwise Adagrad, its versions in FOLDER. KIND `torch`: the same
-tensors (keys, weights, sums, last seen, counts) through torch.save and torch.load. Answers {"what": ...} with seconds.
+KIND `embtables`: a collisionless table of dimension 16 with rowwise Adagrad, its versions in FOLDER. KIND `torch`: the
+same tensors (keys, weights, sums, last seen, counts) through torch.save and torch.load. Answers {"what": ...} with
+seconds.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ list, read, remove. Names are relative, with `/` between their parts; every part
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import secrets
@@ -107,6 +108,20 @@ class Folder:
             if size > limit:
                 raise StateError(f"has {size:,} bytes, more than the {limit:,} it may have", file=path)
             return file.read(limit + 1)
+
+    def read_buffer(self, name: str, size: int) -> memoryview:
+        """The first `size` bytes of a file, in memory of their own; fewer where it is shorter. Raises OSError."""
+        if size < _CHUNK:
+            with self.path(name).open("rb") as file:
+                return memoryview(file.read(size))
+        # Huge pages: for a large file, half of the time of reading would go to faults on small ones.
+        memory = mmap.mmap(-1, size)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        view, done = memoryview(memory), 0
+        with self.path(name).open("rb", buffering=0) as file:
+            while done < size and (got := file.readinto(view[done:])):
+                done += got
+        return view[:done]
 
     def size(self, name: str) -> int:
         """Bytes of a file. Raises OSError where there is none."""

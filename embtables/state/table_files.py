@@ -118,7 +118,7 @@ class _Pieces:
         return taken
 
 
-def read_batch(raw: bytes, schema: pa.Schema, rows: int, file: object) -> pa.RecordBatch:
+def read_batch(raw: memoryview, schema: pa.Schema, rows: int, file: object) -> pa.RecordBatch:
     """The one batch of a file. Raises StateError where it is not what this table would have written."""
     try:
         reader = pa.ipc.open_file(pa.BufferReader(raw))
@@ -134,7 +134,7 @@ def read_batch(raw: bytes, schema: pa.Schema, rows: int, file: object) -> pa.Rec
     return batch
 
 
-def layout_of(raw: bytes, file: object) -> tuple[int, dict[str, bool]]:
+def layout_of(raw: memoryview, file: object) -> tuple[int, dict[str, bool]]:
     """The dimension and the parts of a rows file. Raises StateError where no table would have written it."""
     try:
         schema = pa.ipc.open_file(pa.BufferReader(raw)).schema
@@ -159,10 +159,10 @@ def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
     return "their order or number differs"
 
 
-def _refuse_compressed(raw: bytes, file: object) -> None:
+def _refuse_compressed(raw: memoryview, file: object) -> None:
     """Arrow would decompress without asking how much memory that takes."""
     # The footer's length lies before the closing magic; its record batch blocks say where each message begins.
-    stream = pa.ipc.MessageReader.open_stream(pa.BufferReader(memoryview(raw)[8:]))
+    stream = pa.ipc.MessageReader.open_stream(pa.BufferReader(raw[8:]))
     for message in iter(lambda: _next(stream), None):
         if message.type == "record batch" and _table_field(bytes(message.metadata), 3):
             raise StateError("is compressed, which this build never writes", file=file)

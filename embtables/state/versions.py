@@ -170,12 +170,12 @@ def _read(state: StateFolder, manifest: Manifest, table: StoredAs, what: str, sc
 
 def _tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
     try:
-        return dict(safetensors.numpy.load(read_file(state, manifest, name)))
+        return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
     except (SafetensorError, ValueError, KeyError) as error:
         raise StateError(f"is damaged: {error}", file=state.folder.path(state.file(manifest, name))) from error
 
 
-def read_file(state: StateFolder, manifest: Manifest, name: str) -> bytes:
+def read_file(state: StateFolder, manifest: Manifest, name: str) -> memoryview:
     """A file's bytes, which are those that were written.
 
     Raises:
@@ -185,7 +185,7 @@ def read_file(state: StateFolder, manifest: Manifest, name: str) -> bytes:
         raise StateError(f"has no file {name}", folder=state.folder.root, version=manifest.name)
     state.check_size(manifest, name)
     path = state.file(manifest, name)
-    raw = state.folder.read(path, manifest.files[name].bytes)
+    raw = state.folder.read_buffer(path, manifest.files[name].bytes)
     if xxhash.xxh3_128_hexdigest(raw) != manifest.files[name].xxh3:
         raise StateError("is damaged: its checksum is not the one recorded", file=state.folder.path(path))
     return raw

@@ -1,0 +1,83 @@
+"""How long state takes: `python -m benchmarks.state [--quick] [--json]`.
+
+One collisionless table of 10 M rows, dimension 16, rowwise Adagrad, in a process of its own beside one that saves and
+loads the same tensors with torch; they take turns.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _harness, _turns
+from benchmarks._harness import Spread
+from benchmarks.state.worker import ROW_BYTES, TOUCHED
+
+REPEATS = 7
+
+
+def measure(rows: int, repeats: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every answer, by contender and question."""
+    commands = {
+        kind: [sys.executable, "-m", "benchmarks.state.worker", kind, str(rows), str(folder / kind)]
+        for kind in ("embtables", "torch")
+    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    with _turns.contenders(commands, {}) as (ours, torch):
+        for turn in range(repeats):
+            for what in ("snapshot", "load"):
+                pair = (ours, torch) if turn % 2 == 0 else (torch, ours)
+                for contender in pair:
+                    found.setdefault(f"{contender.name} {what}", []).append(contender.ask({"what": what}))
+        for what, times in (("step", 50), ("delta", repeats), ("step", 0)):
+            for _ in range(times):
+                found.setdefault(f"embtables {what}", []).append(ours.ask({"what": what}))
+    return found
+
+
+def spread(found: dict[str, list[dict[str, Any]]], name: str, figure: str) -> Spread:
+    """Median and range of one figure."""
+    return Spread.of([answer[figure] for answer in found[name]])
+
+
+def section(found: dict[str, list[dict[str, Any]]], rows: int) -> str:
+    """The section of RESULTS.md."""
+    save, save_torch = spread(found, "embtables snapshot", "seconds"), spread(found, "torch snapshot", "seconds")
+    load, load_torch = spread(found, "embtables load", "seconds"), spread(found, "torch load", "seconds")
+    pause, delta = spread(found, "embtables snapshot", "paused"), spread(found, "embtables delta", "paused")
+    size = found["embtables delta"][-1]
+    lines = [
+        ["snapshot, against torch.save and fsync", f"{save_torch.median / save.median:.2f} x", "2 x"],
+        ["restore, against torch.load and building the map", f"{load_torch.median / load.median:.2f} x", "2 x"],
+        ["training stands for a snapshot, ms", f"{pause.median * 1e3:.0f}", "100"],
+        [f"training stands for a delta of {TOUCHED:,} rows, ms", f"{delta.median * 1e3:.0f}", "20"],
+        ["bytes of that delta over those of its rows", f"{size['bytes'] / (size['rows'] * ROW_BYTES):.3f}", "1.10"],
+    ]
+    seconds = [
+        [name, *(_text(spread(found, f"{name} {what}", "seconds")) for what in ("snapshot", "load"))]
+        for name in ("embtables", "torch")
+    ]
+    repeats, megabytes = len(found["embtables snapshot"]), rows * ROW_BYTES / 1e6
+    return (
+        f"{rows:,} rows of dimension 16 with rowwise Adagrad, {megabytes:,.0f} MB; medians of {repeats} repeats that "
+        f"take turns on two threads.\n\n{_harness.table(['', 'measured', 'goal'], lines)}\n\n"
+        f"{_harness.table(['seconds', 'snapshot, until durable', 'restore'], seconds)}\n"
+    )
+
+
+def _text(value: Spread) -> str:
+    return f"{value.median:.2f} ({value.low:.2f}-{value.high:.2f})"
+
+
+def main() -> None:
+    args = _harness.parser(__doc__).parse_args()
+    rows, repeats = (200_000, 2) if args.quick else (10_000_000, REPEATS)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(rows, repeats, Path(folder))
+    _harness.finish("state", "State", {"rows": rows, "answers": found}, section(found, rows), args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The format of files already written: what an earlier build wrote is read, and what this one writes has its bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from embtables.errors import StateError
+from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, RowwiseAdagrad, Sgd
+from embtables.state.store import StateFolder
+from embtables.state.versions import StoredAs, read_version
+from tests.faults.driver import Rows, load, run
+from tests.faults.test_crash import assert_same
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "state"
+
+
+def test_what_was_written_once_is_read_for_ever() -> None:
+    expected = Rows()
+    for _ in range(2):
+        expected.train()
+    assert_same(load(GOLDEN), expected)
+    assert StateFolder(GOLDEN).pinned("best") == ("resume", 2)
+
+
+def test_the_same_content_has_the_same_bytes(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    old, new = StateFolder(GOLDEN), StateFolder(tmp_path)
+    for sequence in (1, 2):
+        before, after = (state.manifest("resume", sequence) for state in (old, new))
+        assert before.files == after.files
+        raw = [json.loads((f / "manifests" / f"resume-{sequence:010d}.json").read_bytes()) for f in (GOLDEN, tmp_path)]
+        for fields in raw:
+            for of_the_moment in ("written", "folder", "checksum"):
+                del fields[of_the_moment]
+        assert raw[0] == raw[1]
+
+
+def test_any_arrow_reader_reads_a_tables_file() -> None:
+    version = StateFolder(GOLDEN).manifest("resume", 1)
+    table = pa.ipc.open_file(GOLDEN / "versions" / version.folder / "t.rows.0.arrow").read_all()
+    assert table.column_names == ["key", "weight", "sum", "seen", "count"]
+    assert table.num_rows == version.files["t.rows.0.arrow"].rows
+    begins = table.schema.metadata[b"embtables.bucket_offsets"]
+    assert len(begins) == 1025 * 8
+    assert int.from_bytes(begins[-8:], "little") == table.num_rows
+
+
+CHANGED = {
+    "dimension": (CollisionlessTable(name="t", dim=4, optimizer=RowwiseAdagrad(learning_rate=0.1)), "column weight is"),
+    "optimizer": (CollisionlessTable(name="t", dim=3, optimizer=Adam(learning_rate=0.1)), "column sum is float"),
+    "optimizer with state alike": (
+        CollisionlessTable(name="t", dim=3, optimizer=Adagrad(learning_rate=0.1)),
+        "column sum",
+    ),
+    "no optimizer state": (
+        CollisionlessTable(name="t", dim=3, optimizer=Sgd(learning_rate=0.1)),
+        "column sum is float",
+    ),
+    "name": (
+        CollisionlessTable(name="u", dim=3, optimizer=RowwiseAdagrad(learning_rate=0.1)),
+        "table t: is not part of",
+    ),
+    "kind": (FixedTable(name="t", dim=3, num_rows=9, optimizer=RowwiseAdagrad(learning_rate=0.1)), "keys outside 0..8"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_table_that_changed_is_refused_with_the_difference(change: str, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "state")
+    table, text = CHANGED[change]
+    state = StateFolder(tmp_path / "state")
+    with pytest.raises(StateError, match=text):
+        read_version(state, state.manifest("resume", 1), [StoredAs(table, 5)])
