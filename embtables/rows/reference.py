@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,50 +18,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from embtables.errors import StateError
+from embtables.rows.arena import Arena, Place, initialise
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
 from embtables.rows.rules import apply_rule, fresh_state
-from embtables.schema import CollisionlessTable, FixedTable, Optimizer
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.content import TableContent, bucket_order
-
-_INIT_ROWS = 65_536
-
-
-@dataclass
-class _Arena:
-    """Tables of one (dim, optimizer), concatenated by rows."""
-
-    optimizer: Optimizer
-    weight: Tensor
-    state: dict[str, Tensor]
-    first_row: int = 0  # rows below do not learn: a cold row of zeros is row 0
-    steps: int = 0
-    refused: int = 0  # rows whose gradient was not finite
-    pending: list[SparseGradient] = field(default_factory=list)
-
-    def grow(self, rows: int) -> None:
-        """Room for `rows` rows, at least doubled; the new ones are not initialised."""
-        if rows > len(self.weight):
-            more = max(rows, 2 * len(self.weight)) - len(self.weight)
-            self.weight = torch.cat([self.weight, torch.zeros(more, self.weight.shape[1])])
-            for name, values in fresh_state(self.optimizer, more, self.weight.shape[1]).items():
-                self.state[name] = torch.cat([self.state[name], values])
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
     lookup: Lookup
     bags: list[tuple[int, Tensor, Tensor, Tensor | None]]  # arena, arena keys (n,), offsets, weights
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    arena: int
-    base: int  # first row in the arena
-    rows: int  # of a fixed table
-    policy: KeyPolicy | None  # of a collisionless table, alone in its arena
 
 
 class ReferenceRowStore:
@@ -79,8 +49,8 @@ class ReferenceRowStore:
         for number, table in enumerate(tables):
             own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
             groups.setdefault(f"{table.config.dim}/{table.config.optimizer!r}{own}", []).append(number)
-        self._places: dict[int, _Place] = {}
-        self._arenas: list[_Arena] = []
+        self._places: dict[int, Place] = {}
+        self._arenas: list[Arena] = []
         for members in groups.values():
             self._make_arena(members)
 
@@ -89,20 +59,20 @@ class ReferenceRowStore:
         for number in members:
             config, seed = self._tables[number].config, self._tables[number].seed
             if isinstance(config, CollisionlessTable):
-                place = _Place(len(self._arenas), 0, 1, KeyPolicy(config, seed))
+                place = Place(len(self._arenas), 0, 1, KeyPolicy(config, seed))
                 first_row = 0 if config.cold_row == "trained" else 1
             else:
-                place = _Place(len(self._arenas), rows, config.num_rows, None)
+                place = Place(len(self._arenas), rows, config.num_rows, None)
             self._places[number] = place
             rows += place.rows
         optimizer, dim = self._tables[members[0]].config.optimizer, self._tables[members[0]].config.dim
-        arena = _Arena(optimizer, torch.zeros(rows, dim), fresh_state(optimizer, rows, dim), first_row)
+        arena = Arena(optimizer, torch.zeros(rows, dim), fresh_state(optimizer, rows, dim), first_row)
         self._arenas.append(arena)
         for number in members:
             if self._places[number].policy is None:
-                _initialise(arena.weight, self._places[number], self._tables[number])
+                initialise(arena.weight, self._places[number], self._tables[number])
 
-    def _place(self, slot: int) -> _Place:
+    def _place(self, slot: int) -> Place:
         return self._places[self._slot_tables[slot]]
 
     def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
@@ -245,7 +215,7 @@ class ReferenceRowStore:
         for arena in self._arenas:
             arena.pending.clear()
 
-    def _mark(self, arena: _Arena, rows: Tensor) -> None:
+    def _mark(self, arena: Arena, rows: Tensor) -> None:
         for table, place in self._places.items():
             if self._arenas[place.arena] is arena and place.policy is None:
                 own = rows[(rows >= place.base) & (rows < place.base + place.rows)] - place.base
@@ -445,10 +415,3 @@ def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:
 
 def _as_int32(values: list[int]) -> Tensor:
     return torch.from_numpy(np.array(values, np.uint32).view(np.int32))
-
-
-def _initialise(weight: Tensor, place: _Place, table: StoredTable) -> None:
-    for start in range(0, place.rows, _INIT_ROWS):
-        keys = torch.arange(start, min(start + _INIT_ROWS, place.rows))
-        fresh = initial_rows(table.config.initializer, table.seed, keys.numpy(), table.config.dim)
-        weight[place.base + start : place.base + start + len(keys)] = torch.from_numpy(fresh)
