@@ -284,13 +284,22 @@ class TrainLoop:
             say(f"warning: {error}; training goes on")
         chain.failures.clear()
 
+    def _load_best(self) -> None:
+        """The best state, unless the disk did not take it when it came."""
+        chain = checkpoint.find(self.run.checkpoints, "best") if checkpoint.has_best(self.run.checkpoints) else None
+        if chain is None or chain[-1].content["state"]["step"] != self.state.best_step:
+            say(f"warning: the best checkpoint, of step {self.state.best_step}, was not written; the last is evaluated")
+            self.state.best_step = self.state.step
+        else:
+            checkpoint.load(self.run.checkpoints, chain, self.learner)
+
     def _report(self) -> dict[str, Any]:
         """The final figures: on the test part if there is one, else on the validation part."""
         state = self.state
         part: Part | None = next((p for p in ("test", "validation") if has_part(self.config, p)), None)
         figures: dict[str, Any] = {"auc": None, "log_loss": None}
         if state.best_step is not None and state.best_step != state.step:
-            checkpoint.load(self.run.checkpoints, checkpoint.find(self.run.checkpoints, "best"), self.learner)
+            self._load_best()
         if part is not None:
             figures = evaluate(self.learner, self.config, self.log, self.fitted, part, shown=self.shown)
         figures["evaluated_rows"] = figures.pop("rows", 0)

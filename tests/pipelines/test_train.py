@@ -297,6 +297,22 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
     assert same(tensors(report), tensors(whole))
 
 
+def test_a_best_checkpoint_that_could_not_be_written_is_told_and_not_mistaken(
+    make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(writer: Writer, pin: str, version: Any) -> None:
+        raise StateError(f"cannot pin {version.name}: No space left on device")
+
+    monkeypatch.setattr(Writer, "pin", failing)
+    # The rate grows too large for the later epochs to be the best.
+    changes = {"train.epochs": 6, "tables.0.optimizer": {"kind": "sgd", "learning_rate": 30.0}}
+    report = train(make_config(**changes), shown=False)
+    said = capsys.readouterr().err
+    assert "cannot pin resume-1: No space left on device; training goes on" in said
+    assert "was not written; the last is evaluated" in said
+    assert report["best_step"] == report["steps"]
+
+
 def test_two_processes_do_not_write_one_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     step = TrainLoop._step
 
