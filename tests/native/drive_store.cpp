@@ -29,8 +29,8 @@ TableSpec spec(int dim, Rule rule, std::uint64_t num_rows, std::uint64_t seed) {
 
 std::vector<TableSpec> tables() {
     std::vector<TableSpec> found{spec(12, Rule::adagrad, 500, 1), spec(8, Rule::adam, 0, 2), spec(1, Rule::sgd, 0, 3)};
-    found[1].policy = Policy{2, 2, 1.0, 400, 30, 600};
-    found[2].policy = Policy{3, 1, 0.5, 0, kForever, 0};
+    found[1].policy = Policy{2, 2, 1.0, 400, false, 30, 600};
+    found[2].policy = Policy{3, 3, 1.0, 400, true, kForever, 0};
     found[2].cold_row_learns = true;
     return found;
 }
