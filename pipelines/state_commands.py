@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
+from rich import box
 from rich.table import Table as Shown
 
 from embtables.errors import ConfigError, StateError
@@ -70,21 +71,26 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
 
 
 def shown(versions: list[dict[str, Any]]) -> Shown:
-    """The listing as a table for people."""
-    columns = ("version", "kind", "written", "step", "rows", "tombstones", "bytes", "pins")
-    table = Shown()
+    """The listing as a table for people, narrow enough for 80 columns."""
+    columns = ("version", "kind", "written", "step", "rows", "gone", "size", "pins")
+    table = Shown(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in ("step", "rows", "tombstones", "bytes") else "left")
+        justify: Literal["left", "right"] = "right" if column in ("step", "rows", "gone", "size") else "left"
+        table.add_column(column, justify=justify, no_wrap=True)
     for version in versions:
-        cells = [version[column] for column in columns]
-        table.add_row(*[_cell(cell) for cell in cells])
+        written = str(version["written"]).replace("T", " ")[:16]
+        counts = [_short(version[name]) for name in ("step", "rows", "tombstones", "bytes")]
+        table.add_row(version["version"], version["kind"], written, *counts, ", ".join(version["pins"]))
     return table
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(value)
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+def _short(count: int | None) -> str:
+    if count is None:
+        return ""
+    for unit, name in ((1_000_000_000, "G"), (1_000_000, "M")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:,}"
 
 
 def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
