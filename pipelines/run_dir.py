@@ -11,6 +11,7 @@ from typing import Any
 
 from embtables.errors import ConfigError, StateError
 from embtables.schema import to_yaml
+from embtables.state.folder import sync
 from pipelines.config import RunConfig, load_config
 
 CONFIG_FILE = "config.yaml"
@@ -93,13 +94,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Makes renames within a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)
