@@ -250,7 +250,7 @@ class Tables:
         return self.rows.read(number, "weight", keys)
 
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
-        """Sets the rows (n, D) of raw ids (n,). Ids without a row get one, seen now; optimizer state is not touched.
+        """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
 
         Raises:
             ConfigError: as `get`.
@@ -287,7 +287,7 @@ class Tables:
         """Everything that training changes, copied, by table; with `after`, what changed since that cut.
 
         Raises:
-            StateError: row gradients are waiting for their step; or, with `after`, as `changes`.
+            StateError: with `after`, as `changes`.
         """
         return {config.name: self.rows.content(number, after) for number, config in enumerate(self.configs)}
 

@@ -77,8 +77,6 @@ public:
         return found;
     }
 
-    std::size_t bytes() const { return keys_.size() * sizeof(std::int64_t); }
-
 private:
     struct Start {
         std::uint32_t cut;

@@ -174,8 +174,7 @@ class HostRowStore:
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
-        if self._pending:
-            raise StateError("row gradients are waiting for their step: advance comes before the step's first lookup")
+        self._refuse_pending("advance comes before the step's first lookup")
         self._store.advance(table, now)
         self._epoch += 1
 
@@ -193,8 +192,7 @@ class HostRowStore:
 
     def draw_cut(self) -> int:
         """See RowStore."""
-        if self._pending:
-            raise StateError("row gradients are waiting for their step: a cut lies between two steps")
+        self._refuse_pending("a cut lies between two steps")
         self._mark_open()
         self._cut = int(self._store.draw_cut())
         return self._cut
@@ -204,7 +202,7 @@ class HostRowStore:
         self._check_cut(table, after)
         self._mark_open()
         if table not in self._collisionless:
-            rows = self._changed_rows(table, after)
+            rows = self._store.changed_rows(table, after)
             return Changes(torch.from_numpy(rows.astype(np.int64)), torch.empty(0, dtype=torch.int64))
         keys = self._store.list_rows(table, after, torch.get_num_threads())[0]
         return Changes(torch.from_numpy(np.sort(keys)), torch.from_numpy(self._tombstones(table, after)))
@@ -212,9 +210,6 @@ class HostRowStore:
     def _check_cut(self, table: int, after: int) -> None:
         if not 1 <= after <= self._cut:
             raise StateError(f"cut {after} was not drawn", table=self._tables[table].config.name)
-
-    def _changed_rows(self, table: int, after: int) -> Rows:
-        return self._store.changed_rows(table, after)
 
     def _tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:
         try:
@@ -295,7 +290,9 @@ class HostRowStore:
         if after is not None:
             self._check_cut(table, after)
         if isinstance(config, FixedTable):
-            rows = np.arange(config.num_rows, dtype=np.uint32) if after is None else self._changed_rows(table, after)
+            rows = (
+                np.arange(config.num_rows, dtype=np.uint32) if after is None else self._store.changed_rows(table, after)
+            )
             rows = rows[_core.bucket_order(rows.astype(np.int64), seed, threads)]
             keys, seen, begins = rows.astype(np.int64), np.zeros(len(rows), np.uint32), None
         else:
@@ -322,9 +319,12 @@ class HostRowStore:
         rows = keys.astype(np.uint32)
         if table in self._collisionless:
             self._store.remove(table, content.tombstones)
-            self._store.place(table, keys, content.seen, torch.get_num_threads(), rows)
-            self._store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
-            self._store.set_sketch(table, content.sketch)
+            try:
+                self._store.place(table, keys, content.seen, torch.get_num_threads(), rows)
+                self._store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
+                self._store.set_sketch(table, content.sketch)
+            except ValueError as error:
+                raise StateError(str(error), table=self._tables[table].config.name) from None
             self._store.set_clock(table, content.now, content.steps)
             for name, values in content.cold.items():
                 self._write(table, name, _COLD, values)
@@ -336,13 +336,13 @@ class HostRowStore:
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are made")
+        self._refuse_pending("rows are made between two steps")
         if table in self._collisionless:
             self._store.make(table, _numpy(keys))
 
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are deleted")
+        self._refuse_pending("rows are deleted between two steps")
         self._mark_open()
         if table in self._collisionless:
             self._store.remove(table, _numpy(keys))
@@ -352,7 +352,7 @@ class HostRowStore:
 
     def _refuse_pending(self, what: str) -> None:
         if self._pending:
-            raise StateError(f"row gradients are waiting for their step: {what} between two steps")
+            raise StateError(f"row gradients are waiting for their step: {what}")
 
     def clear(self, table: int) -> None:
         """See RowStore."""

@@ -168,7 +168,7 @@ class RowStore(Protocol):
         """Empties a collisionless table, before a snapshot is applied."""
 
     def make(self, table: int, keys: Tensor) -> None:
-        """Keys (n,) of a collisionless table that have no row get a fresh one, seen now, whatever admission says.
+        """Keys (n,) of a collisionless table are seen now, and get a fresh row where they have none, admitted or not.
 
         Raises:
             StateError: gradients are waiting for `update`.

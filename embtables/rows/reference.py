@@ -223,8 +223,7 @@ class ReferenceRowStore:
 
     def draw_cut(self) -> int:
         """See RowStore."""
-        if any(arena.pending for arena in self._arenas):
-            raise StateError("row gradients are waiting for their step: a cut lies between two steps")
+        self._refuse_pending("a cut lies between two steps")
         self._cut += 1
         for place in self._places.values():
             if place.policy is not None:
@@ -275,8 +274,7 @@ class ReferenceRowStore:
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
-        if any(arena.pending for arena in self._arenas):
-            raise StateError("row gradients are waiting for their step: advance comes before the step's first lookup")
+        self._refuse_pending("advance comes before the step's first lookup")
         policy = self._places[table].policy
         if policy is not None:
             policy.now = max(policy.now, now)
@@ -355,7 +353,7 @@ class ReferenceRowStore:
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are made")
+        self._refuse_pending("rows are made between two steps")
         policy = self._places[table].policy
         if policy is None:
             return
@@ -364,11 +362,13 @@ class ReferenceRowStore:
             policy.remove(key)  # a row past its ttl
         if missing:
             self._reset(table, policy.place(missing, [policy.now] * len(missing)), np.array(missing, np.int64))
-        policy.changed.update(dict.fromkeys(keys.tolist(), self._cut))
+        for key in keys.tolist():
+            policy.entries[key].seen = policy.now
+            policy.changed[key] = self._cut
 
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are deleted")
+        self._refuse_pending("rows are deleted between two steps")
         policy, distinct = self._places[table].policy, list(dict.fromkeys(keys.tolist()))
         if policy is not None:
             for key in distinct:
@@ -380,7 +380,7 @@ class ReferenceRowStore:
 
     def _refuse_pending(self, what: str) -> None:
         if any(arena.pending for arena in self._arenas):
-            raise StateError(f"row gradients are waiting for their step: {what} between two steps")
+            raise StateError(f"row gradients are waiting for their step: {what}")
 
     def clear(self, table: int) -> None:
         """See RowStore."""

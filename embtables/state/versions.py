@@ -131,6 +131,7 @@ def _read_table(state: StateFolder, manifest: Manifest, table: StoredAs, beside:
     _check_keys(table, keys, path)
     if (waiting := _read(state, manifest, table, "waiting", WAITING_SCHEMA)) is not None:
         found.waiting, found.waiting_counts, found.waiting_seen = (c.to_numpy() for c in waiting.columns)
+        _check_keys(table, found.waiting, state.folder.path(state.file(manifest, table.file("waiting"))))
     if (gone := _read(state, manifest, table, "tombstones", TOMBSTONES_SCHEMA)) is not None:
         found.tombstones = gone.column("key").to_numpy()
     if not isinstance(table.config, FixedTable):

@@ -38,6 +38,16 @@ def bag_configs(pooling: PoolingType = PoolingType.SUM) -> list[EmbeddingBagConf
     ]
 
 
+def assert_same_step(ours: Any, theirs: torch.nn.Module, atol: float = 1e-5) -> None:
+    """Takes plain SGD's step at rate 0.5 on TorchRec's side; both then hold the same rows."""
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.5 * parameter.grad)
+    for name, value in theirs.state_dict().items():
+        assert torch.allclose(ours.state_dict()[name], value, atol=atol), name
+
+
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize(
     ("weighted", "pooling"), [(False, PoolingType.SUM), (True, PoolingType.SUM), (False, PoolingType.MEAN)]
@@ -63,11 +73,7 @@ def test_pooled_results_and_gradients_are_torchrecs(store: Any, weighted: bool, 
     if weighted:
         assert torch.allclose(batch_a.weights().grad, batch_b.weights().grad, atol=1e-5)
     ours.tables.step()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.sub_(0.5 * parameter.grad)
-    for name, value in theirs.state_dict().items():
-        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+    assert_same_step(ours, theirs)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -88,11 +94,7 @@ def test_sequences_and_gradients_are_torchrecs(store: Any) -> None:
     sum((j.values().square().sum() for j in out_a.values()), torch.zeros(())).backward()
     sum((j.values().square().sum() for j in out_b.values()), torch.zeros(())).backward()
     ours.tables.step()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.sub_(0.5 * parameter.grad)
-    for name, value in theirs.state_dict().items():
-        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+    assert_same_step(ours, theirs)
 
 
 def schema_tables(store: Any, optimizer: Any = None) -> Tables:
@@ -318,12 +320,7 @@ def test_random_schemas_agree_with_torchrec(
     ours.tables.step()
     if their_weights is not None:
         assert torch.allclose(batch.weights().grad, their_weights, atol=1e-4)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(0.5 * parameter.grad)
-    for name, value in theirs.state_dict().items():
-        assert torch.allclose(ours.state_dict()[name], value, atol=1e-4), name
+    assert_same_step(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("store", ["host", "reference"])
@@ -408,11 +405,7 @@ def test_random_schemas_of_sequences_agree_with_torchrec(
     for loss in losses:
         loss.backward()
     ours.tables.step()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.sub_(0.5 * parameter.grad)
-    for name, value in theirs.state_dict().items():
-        assert torch.allclose(ours.state_dict()[name], value, atol=1e-5), name
+    assert_same_step(ours, theirs)
 
 
 @pytest.mark.parametrize("store", ["host", "reference"])

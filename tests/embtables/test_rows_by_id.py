@@ -74,6 +74,11 @@ def test_an_id_that_waits_or_was_never_seen_gets_a_row_by_being_set(store: Any) 
     keys = tables.keys("t")
     assert keys is not None
     assert len(keys) == 2
+    # A row that is set is seen: it lives on where one that is not would be past its ttl.
+    learn_at(tables, 10, [1])
+    tables.set("t", torch.tensor([2]), torch.ones(1, 4))
+    tables.advance(torch.tensor([14_000_000]))
+    assert torch.equal(tables.get("t", torch.tensor([2])), torch.ones(1, 4))
     # A row past its ttl is fresh when it is set.
     tables.advance(torch.tensor([100_000_000]))
     cold = tables.get("t", torch.tensor([1]))

@@ -75,15 +75,20 @@ class Recorder:
             yield
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
-        opened, mkdir, unlink, rename, rmdir = Path.open, Path.mkdir, Path.unlink, Path.rename, Path.rmdir
-        write, fsync, link = os.write, os.fsync, os.link
+        self._patch_bytes(patch)
+        self._patch_names(patch)
+        for kind in ("unlink", "rmdir"):
+            patch.setattr(Path, kind, self._removing(kind, getattr(Path, kind)))
 
-        def inside(path: Path) -> bool:
-            return path == self._root or self._root in path.parents
+    def _inside(self, path: Path) -> bool:
+        return path == self._root or self._root in path.parents
+
+    def _patch_bytes(self, patch: pytest.MonkeyPatch) -> None:
+        opened, write, fsync = Path.open, os.write, os.fsync
 
         def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
             file = opened(path, mode, *arguments, **options)
-            if "x" in mode and inside(path):
+            if "x" in mode and self._inside(path):
                 folder, name = self._place(path)
                 self.ops.append(Op("create", self._new(path), folder, name))
             return file
@@ -91,20 +96,27 @@ class Recorder:
         def write_(handle: int, data: Any) -> int:
             done = write(handle, data)
             path = Path(f"/proc/self/fd/{handle}").readlink()
-            if inside(path):
+            if self._inside(path):
                 self.ops.append(Op("write", self._inode(path), data=bytes(data[:done])))
             return done
 
         def fsync_(handle: int) -> None:
             path = Path(f"/proc/self/fd/{handle}").readlink()
             fsync(handle)
-            if inside(path):
+            if self._inside(path):
                 self.ops.append(Op("sync", self._inode(path)))
+
+        patch.setattr(Path, "open", open_)
+        patch.setattr("embtables.state.folder.os.write", write_)
+        patch.setattr("embtables.state.folder.os.fsync", fsync_)
+
+    def _patch_names(self, patch: pytest.MonkeyPatch) -> None:
+        mkdir, rename, link = Path.mkdir, Path.rename, os.link
 
         def mkdir_(path: Path, *arguments: Any, **options: Any) -> None:
             made = not path.exists()
             mkdir(path, *arguments, **options)
-            if made and inside(path) and path != self._root:
+            if made and self._inside(path) and path != self._root:
                 folder, name = self._place(path)
                 self.ops.append(Op("mkdir", self._new(path), folder, name))
 
@@ -121,24 +133,19 @@ class Recorder:
             self.ops.append(Op("rename", self._inode(old), to, name, at, before))
             return moved
 
-        def removed(kind: str, function: Callable[..., None]) -> Callable[..., None]:
-            def call(path: Path, *arguments: Any, **options: Any) -> None:
-                there = path.exists()
-                function(path, *arguments, **options)
-                if there and inside(path):
-                    folder, name = self._place(path)
-                    self.ops.append(Op(kind, self._inode(path), folder, name))
-
-            return call
-
-        patch.setattr(Path, "open", open_)
         patch.setattr(Path, "mkdir", mkdir_)
         patch.setattr(Path, "rename", rename_)
-        patch.setattr(Path, "unlink", removed("unlink", unlink))
-        patch.setattr(Path, "rmdir", removed("rmdir", rmdir))
-        patch.setattr("embtables.state.folder.os.write", write_)
-        patch.setattr("embtables.state.folder.os.fsync", fsync_)
         patch.setattr("embtables.state.folder.os.link", link_)
+
+    def _removing(self, kind: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(path: Path, *arguments: Any, **options: Any) -> None:
+            there = path.exists()
+            function(path, *arguments, **options)
+            if there and self._inside(path):
+                folder, name = self._place(path)
+                self.ops.append(Op(kind, self._inode(path), folder, name))
+
+        return call
 
 
 def after_power_loss(ops: list[Op], rng: random.Random) -> Disk:

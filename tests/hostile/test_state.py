@@ -21,7 +21,7 @@ from embtables.errors import StateError
 from embtables.state import chain as chains
 from embtables.state import manifest as manifests
 from embtables.state.store import NewVersion, StateFolder, Writer
-from embtables.state.table_files import rows_schema
+from embtables.state.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.versions import read_version
 from tests.state.versions_for_tests import tables, write
 
@@ -144,6 +144,20 @@ def test_arrow_files_of_another_shape(folder: Path) -> None:
     for raw in (b"ARROW1\0\0", b"", b"ARROW1\0\0" + bytes(500) + b"ARROW1", pickle.dumps([1])):
         replace_file(folder, "grows.rows.0.arrow", raw, 2)
         assert "grows.rows.0.arrow: is damaged" in refusal(folder)
+
+
+def test_waiting_keys_that_contradict_the_rows(folder: Path) -> None:
+    state, made = StateFolder(folder), tables()
+    chains.load(state, state.chain("resume", 3), made)
+    keys = made.keys("grows")
+    assert keys is not None
+    for waiting, text in (([7, 7], "key 7 comes twice or out of order"), ([int(keys[0])], "waits and has a row")):
+        columns = [pa.array(waiting, pa.int64()), *[pa.array(np.ones(len(waiting), np.uint32))] * 2]
+        sink = io.BytesIO()
+        with pa.ipc.new_file(sink, WAITING_SCHEMA) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=WAITING_SCHEMA))
+        replace_file(folder, "grows.waiting.0.arrow", sink.getvalue(), len(waiting))
+        assert text in refusal(folder)
 
 
 def test_a_pickle_in_disguise(folder: Path) -> None:
