@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any, Literal
@@ -122,7 +123,7 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     """A table's rows as a version has them, to a parquet file that appears whole or not at all.
 
     Raises:
-        StateError: there is no such table or version, or one of its files is damaged.
+        StateError: there is no such table or version, one of its files is damaged, or the output cannot be written.
     """
     version = parse(state, name)
     rows = rows_of_chain(state, state.chain(version.purpose, version.sequence), table)
@@ -130,6 +131,9 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     try:
         pq.write_table(rows, temporary)
         temporary.replace(output)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StateError(f"cannot be written: {reason}", file=output) from error
     finally:
         temporary.unlink(missing_ok=True)
     return {"rows": rows.num_rows, "version": version.name, "table": table, "output": str(output)}

@@ -95,7 +95,11 @@ def test_an_exported_table_is_what_the_model_has(
         (["verify", "--version", "resume-77"], 1, "there is no version resume-77"),
         (["verify", "--version", "serving-1"], 1, "there is no version serving-1"),
         (["export", "nope", "out.parquet"], 1, "has no table 'nope'; it has: "),
-        (["export", "user", "no/such/folder/out.parquet"], 1, "error"),
+        (
+            ["export", "user", "no/such/folder/out.parquet"],
+            1,
+            "out.parquet: cannot be written: No such file or directory",
+        ),
         (["gc", "--keep", "0"], 2, "Invalid value"),
     ],
 )
