@@ -19,6 +19,7 @@ from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import encode, keys_per_id
 from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
+from embtables.rows.protocol import Capture
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.state.content import TableContent
 from embtables.state.versions import StoredAs
@@ -283,13 +284,20 @@ class Tables:
         """How the tables lie in files of state."""
         return tuple(StoredAs(config, table_seed(self.seed, config.name)) for config in self.configs)
 
-    def content(self, after: int | None = None) -> dict[str, TableContent]:
-        """Everything that training changes, copied, by table; with `after`, what changed since that cut.
+    def capture(self, after: int | None = None) -> dict[str, Capture]:
+        """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
+
+        Right after `draw_cut`, all of it is captured in a moment: rows are copied when the content is asked for, on any
+        thread, while training goes on.
 
         Raises:
             StateError: with `after`, as `changes`.
         """
-        return {config.name: self.rows.content(number, after) for number, config in enumerate(self.configs)}
+        return {config.name: self.rows.capture(number, after) for number, config in enumerate(self.configs)}
+
+    def content(self, after: int | None = None) -> dict[str, TableContent]:
+        """The same, copied. Raises as `capture`."""
+        return {name: captured.content() for name, captured in self.capture(after).items()}
 
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
         """Makes the tables hold what a snapshot and the deltas after it say, in their order."""

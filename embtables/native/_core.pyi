@@ -158,16 +158,12 @@ class Store:
         """Waiting keys, by bucket and value, their counts, when they were last seen, where each bucket begins."""
     def draw_cut(self) -> int:
         """The number of the cut that ends here; what changes from now on belongs to the next."""
-    def mark(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
-        """These rows changed in the present cut: training saw them."""
-    def mark_written(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
-        """These rows changed in the present cut, though nothing saw them."""
-    def changed_rows(self, table: int, after: int) -> npt.NDArray[np.uint32]:
-        """Rows of a fixed table that changed after the cut."""
+    def see(self, table: int, rows: npt.NDArray[np.uint32]) -> None:
+        """Training saw these rows, which is a change in the present cut."""
     def tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:
         """Keys that lost a row after the cut, ascending; some may have one again. ValueError: not known any more."""
-    def forget_tombstones(self, table: int, cut: int) -> None:
-        """Nobody will ask for tombstones of cuts up to this one."""
+    def forget(self, cut: int) -> None:
+        """Nobody will ask for changes in cuts up to this one."""
     def sketch(self, table: int) -> npt.NDArray[np.uint8]:
         """The counts of waiting keys, where they are in a sketch; else empty."""
     def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
@@ -175,5 +171,15 @@ class Store:
     def row_quantiles(self, table: int) -> tuple[list[int], list[int]]:
         """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""
 
-def bucket_order(keys: npt.NDArray[np.int64], seed: int, threads: int) -> npt.NDArray[np.uint32]:
-    """Where the keys lie by bucket, the top ten bits of the mix of (seed, key), and then by value."""
+class Capture:
+    """A table's rows at this moment. After `copy`, which any thread may call while the store's goes on; it takes little
+    of the store's time where a cut was just drawn, else the rows are copied at once."""
+
+    def __init__(self, store: Store, table: int) -> None: ...
+    def copy(self) -> None: ...
+    def list_rows(
+        self, threads: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+        """As Store.list_rows of all that were alive."""
+    def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None: ...
+    def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...

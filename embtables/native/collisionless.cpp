@@ -146,7 +146,9 @@ std::uint32_t Collisionless::take_row() {
 void Collisionless::free_row(std::uint64_t h, std::uint32_t row) {
     --num_rows_;
     free_rows_.push_back(row);
-    cut_log_.add(map_.key_of(h));
+    rows_.release(row);
+    const std::int64_t key = map_.key_of(h);
+    lost_.add(&key, 1);
 }
 
 // Takes an entry out of the map; a row becomes free.
@@ -244,73 +246,22 @@ bool Collisionless::remove(std::int64_t key) {
 }
 
 KeyList Collisionless::list_waiting(int threads) const {
-    return in_order(collect(threads, [](std::uint32_t value, std::uint32_t) { return value >= kWaiting; }), threads);
-}
-
-// Most rows of a delta's table were not seen since the cut, and are passed over without a look at their bookkeeping.
-KeyList Collisionless::list_rows(std::uint32_t after, int threads) const {
-    const RowMeta* const meta = rows_.meta();
-    const std::uint32_t since = after == 0 ? 0 : cut_log_.seen_since(after);
-    return in_order(collect(threads, [=](std::uint32_t value, std::uint32_t seen) {
-        return value < kWaiting && seen >= since && (after == 0 || meta[value].cut > after);
-    }), threads);
-}
-
-template <typename F>
-std::vector<std::vector<Collisionless::Listed>> Collisionless::collect(int threads, F&& wanted) const {
-    std::vector<std::vector<Listed>> shards(KeyMap::kShards);
-    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
+    std::vector<std::vector<Listed>> shards(num_waiting_ == 0 ? 0 : KeyMap::kShards);
+    parallel_for(shards.size(), threads, [&](std::size_t s) {
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-            if (wanted(value, seen) && !dead(seen)) shards[s].push_back({h, value & ~kWaiting, seen});
+            if (value >= kWaiting && !dead(seen)) shards[s].push_back({map_.key_of(h), value & ~kWaiting, seen});
         });
     });
-    return shards;
-}
-
-// Each shard counts its entries by bucket, then puts them where its share of the bucket begins; buckets are sorted.
-KeyList Collisionless::in_order(std::vector<std::vector<Listed>>&& shards, int threads) const {
-    struct Entry {
-        std::int64_t key;
-        std::uint32_t value, seen;
-    };
-    std::vector<std::uint32_t> starts(KeyMap::kShards * kNumBuckets, 0);
-    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
-        for (const Listed& e : shards[s]) ++starts[s * kNumBuckets + (e.h >> 54)];
-    });
-    KeyList list;
-    std::uint32_t sum = 0;
-    for (std::size_t b = 0; b < kNumBuckets; ++b) {
-        list.begins.push_back(sum);
-        for (std::size_t s = 0; s < KeyMap::kShards; ++s) sum += std::exchange(starts[s * kNumBuckets + b], sum);
-    }
-    list.begins.push_back(sum);
-    const auto entries = std::make_unique_for_overwrite<Entry[]>(sum);
-    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
-        for (const Listed& e : shards[s])
-            entries[starts[s * kNumBuckets + (e.h >> 54)]++] = {map_.key_of(e.h), e.value, e.seen};
-    });
-    list.keys.resize(sum);
-    list.values.resize(sum);
-    list.seen.resize(sum);
-    parallel_for(kNumBuckets, threads, [&](std::size_t b) {
-        std::sort(entries.get() + list.begins[b], entries.get() + list.begins[b + 1],
-                  [](const Entry& x, const Entry& y) { return x.key < y.key; });
-        for (std::uint64_t i = list.begins[b]; i < list.begins[b + 1]; ++i) {
-            list.keys[i] = entries[i].key;
-            list.values[i] = entries[i].value;
-            list.seen[i] = entries[i].seen;
-        }
-    });
-    return list;
+    return in_bucket_order(shards, policy_.seed, threads);
 }
 
 void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const {
-    for (std::size_t s = 0; s < KeyMap::kShards; ++s)
-        map_.each(s, [&](std::uint64_t, std::uint32_t value, std::uint32_t seen) {
-            if (value >= kWaiting || dead(seen)) return;
-            ages.push_back(now_ - seen);
-            counts.push_back(rows_.meta()[value].count);
-        });
+    const RowMeta* const meta = rows_.meta();
+    for (std::uint32_t row = 1; row < next_row_; ++row) {
+        if (meta[row].cut == 0 || dead(meta[row].seen)) continue;
+        ages.push_back(now_ - meta[row].seen);
+        counts.push_back(meta[row].count);
+    }
 }
 
 void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
@@ -320,7 +271,9 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         std::iota(rows, rows + n, next_row_);
         num_rows_ = n;
         next_row_ += static_cast<std::uint32_t>(n);
-        return rows_.reserve(next_row_);
+        rows_.reserve(next_row_);
+        for (std::size_t i = 0; i < n; ++i) rows_.place(rows[i], keys[i], seen[i]);
+        return;
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
@@ -342,6 +295,7 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         }
     }
     rows_.reserve(next_row_);
+    for (std::size_t i = 0; i < n; ++i) rows_.place(rows[i], keys[i], seen[i]);
 }
 
 bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "bucket_order.h"
 #include "count_sketch.h"
 #include "cut_log.h"
 #include "key_map.h"
@@ -36,13 +37,6 @@ struct KeyCounts {
     std::uint64_t waiting_expired = 0, waiting_crowded_out = 0;
     std::uint64_t cold_reads = 0;   // occurrences in training that read the cold row
     std::uint64_t surplus = 0;      // occurrences of keys that no row was left for within one step
-};
-
-// What a table holds of its keys, by bucket and then by value: those with a row, or those waiting (values are counts).
-struct KeyList {
-    std::vector<std::int64_t> keys;
-    std::vector<std::uint32_t> values, seen;
-    std::vector<std::uint64_t> begins;  // of the buckets among them; the last one is their number
 };
 
 struct FreshRow {
@@ -79,9 +73,9 @@ public:
     CountSketch* sketch() { return sketch_.get(); }
     const CountSketch* sketch() const { return sketch_.get(); }
 
-    // Which keys have lost their row since a cut.
-    CutLog& cut_log() { return cut_log_; }
-    const CutLog& cut_log() const { return cut_log_; }
+    // Keys that have lost their row, by cut; some may have one again.
+    CutLog<std::int64_t>& lost() { return lost_; }
+    const CutLog<std::int64_t>& lost() const { return lost_; }
 
     std::uint32_t now() const { return now_; }
     std::uint64_t num_rows() const { return num_rows_; }
@@ -92,9 +86,8 @@ public:
     std::size_t map_entries() const { return map_.size(); }
     std::uint64_t rows_in_use() const { return next_row_; }  // ever taken, the cold row included
 
-    // Keys that are alive at the clock, in the order of files: those that wait, or those whose row changed after a cut (0: all).
+    // Keys that wait and are alive at the clock, with their counts.
     KeyList list_waiting(int threads) const;
-    KeyList list_rows(std::uint32_t after, int threads) const;
 
     // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
     void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
@@ -122,13 +115,6 @@ private:
         bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
     };
 
-    struct Listed {
-        std::uint64_t h;
-        std::uint32_t value, seen;
-    };
-    template <typename F>
-    std::vector<std::vector<Listed>> collect(int threads, F&& wanted) const;
-    KeyList in_order(std::vector<std::vector<Listed>>&& shards, int threads) const;
     bool row_fits();
     bool dead(std::uint32_t seen) const { return now_ - seen > policy_.ttl_seconds; }
     std::uint32_t admit_one(std::int64_t key, std::uint64_t h, std::vector<FreshRow>& fresh);
@@ -153,7 +139,7 @@ private:
     std::vector<std::uint32_t> step_rows_;  // rows read in this step, where max_rows bounds them
     std::vector<bool> in_step_;             // by row; made once the step has more occurrences than max_rows
     std::uint64_t num_in_step_ = 0;
-    CutLog cut_log_;
+    CutLog<std::int64_t> lost_;
     std::size_t sweep_shard_ = 0, sweep_bucket_ = 0;
 };
 

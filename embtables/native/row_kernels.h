@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "row_arrays.h"
+
 namespace embtables {
 
 inline constexpr std::size_t kPiece = 512;
@@ -54,13 +56,6 @@ struct StepRule {
     float first_factor, second_factor;  // Adam: rate / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)
 };
 
-// Beside each row: the state of rowwise Adagrad, when it last changed, how often it was seen in training, and how many
-// keys have had the row before.
-struct RowMeta {
-    float sum;
-    std::uint32_t cut, count, generation;
-};
-
 // A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride.
 struct GradientSource {
     const float* gradient;
@@ -70,11 +65,8 @@ struct GradientSource {
 // The gradients of some rows of one table: item = row << 32 | source << bag_bits | bag, or, with weights,
 // row << 32 | i with the source and bag in packed[i] and the factor in weights[i]. Items of a row lie together.
 struct UpdateGroup {
-    float* weight;
-    float* state1;
-    float* state2;
-    RowMeta* meta;
-    int dim, stride;
+    RowArrays rows;
+    int dim;
     const std::uint64_t* items;
     std::size_t size;
     const GradientSource* sources;
@@ -82,13 +74,17 @@ struct UpdateGroup {
     const std::uint32_t* packed;  // null without weights
     const float* weights;
     std::uint32_t first_row;  // rows below it are left as they are
-    std::uint32_t cut;
-    float scale;  // of every gradient
+    float scale;              // of every gradient
+    // Of an update:
+    std::uint32_t cut, now;  // the present ones
+    ImageView image;
+    std::uint32_t* touched;  // receives the rows that had not changed in this cut; room for `size`
     StepRule rule;
 };
 
 struct UpdateCounts {
     std::uint64_t rows = 0, refused = 0;  // rows updated; rows left alone because their gradient was not finite
+    std::uint64_t touched = 0;
 };
 
 struct RowKernels {

@@ -1,8 +1,15 @@
 // The nanobind edge of what is saved and restored: keys in the order of files, rows for them, cuts, tombstones.
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+
 #include "binding_types.h"
 #include "bucket_order.h"
+#include "row_image.h"
+#include "row_parts.h"
 
 using namespace nanobind::literals;
 
@@ -14,11 +21,11 @@ nb::tuple tuple_of(KeyList&& found) {
                           owned(std::move(found.begins)));
 }
 
-nb::tuple list_rows(Store& store, int table, std::uint32_t after, int threads) {
+nb::tuple listed_rows(Store& store, int table, std::uint32_t after, int threads) {
     KeyList found;
     {
         nb::gil_scoped_release released;
-        found = keys_of(store, table).list_rows(after, threads);
+        found = store.list_rows(table, after, threads);
     }
     return tuple_of(std::move(found));
 }
@@ -32,22 +39,22 @@ nb::tuple list_waiting(Store& store, int table, int threads) {
     return tuple_of(std::move(found));
 }
 
-void mark(Store& store, int table, In<std::uint32_t> rows) {
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
-    store.mark(table, rows.data(), rows.size());
+void need_rows(Store& store, int table, const In<std::uint32_t>& rows) {
+    const std::uint64_t most = store.num_rows(table);
+    for (std::size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] < most, "a row is outside the table");
 }
 
-// Marks rows that were written though nothing saw them.
-void mark_written(Store& store, int table, In<std::uint32_t> rows) {
-    mark(store, table, rows);
-    if (Collisionless* const keys = store.keys(table)) keys->cut_log().note_written();
+void see(Store& store, int table, In<std::uint32_t> rows) {
+    need_rows(store, table, rows);
+    const Turns::Turn turn(store.turns());
+    store.see(table, rows.data(), rows.size());
 }
 
 void place(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> seen, int threads,
            Out<std::uint32_t> rows) {
     need(keys.size() == seen.size() && keys.size() == rows.size(), "keys, times and rows must be of one length");
     nb::gil_scoped_release released;
+    const Turns::Turn turn(store.turns());
     keys_of(store, table).place(keys.data(), seen.data(), keys.size(), threads, rows.data());
 }
 
@@ -59,47 +66,110 @@ void set_waiting(Store& store, int table, In<std::int64_t> keys, In<std::uint32_
 
 void remove(Store& store, int table, In<std::int64_t> keys) {
     nb::gil_scoped_release released;
+    const Turns::Turn turn(store.turns());
     Collisionless& of = keys_of(store, table);
     for (std::size_t i = 0; i < keys.size(); ++i) of.remove(keys.data()[i]);
 }
 
 void make(Store& store, int table, In<std::int64_t> keys) {
     nb::gil_scoped_release released;
+    const Turns::Turn turn(store.turns());
     store.make(table, keys.data(), keys.size());
 }
 
 void make_fresh(Store& store, int table, In<std::uint32_t> rows) {
-    for (std::size_t i = 0; i < rows.size(); ++i)
-        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
+    need_rows(store, table, rows);
+    const Turns::Turn turn(store.turns());
     store.make_fresh(table, rows.data(), rows.size());
 }
 
-template <typename A, typename F>
-void each_count(Store& store, int table, const In<std::uint32_t>& rows, const A& counts, F&& f) {
-    need(counts.size() == rows.size(), "as many counts as rows are needed");
-    RowMeta* const meta = store.rows(table).meta();
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        need(rows.data()[i] < store.num_rows(table), "a row is outside the table");
-        f(meta[rows.data()[i]].count, i);
-    }
+void clear(Store& store, int table) {
+    const Turns::Turn turn(store.turns());
+    store.clear(table);
 }
 
 void read_counts(Store& store, int table, In<std::uint32_t> rows, Out<std::uint32_t> out) {
-    each_count(store, table, rows, out, [&](std::uint32_t count, std::size_t i) { out.data()[i] = count; });
+    need(out.size() == rows.size(), "as many counts as rows are needed");
+    need_rows(store, table, rows);
+    const RowMeta* const meta = store.rows(table).meta();
+    for (std::size_t i = 0; i < rows.size(); ++i) out.data()[i] = meta[rows.data()[i]].count;
 }
 
 void write_counts(Store& store, int table, In<std::uint32_t> rows, In<std::uint32_t> counts) {
-    each_count(store, table, rows, counts, [&](std::uint32_t& count, std::size_t i) { count = counts.data()[i]; });
+    need(counts.size() == rows.size(), "as many counts as rows are needed");
+    need_rows(store, table, rows);
+    const Turns::Turn turn(store.turns());
+    TableRows& t = store.rows(table);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        t.touch(rows.data()[i]);
+        t.meta()[rows.data()[i]].count = counts.data()[i];
+    }
 }
 
-nb::ndarray<nb::numpy, std::uint32_t, nb::ndim<1>> order_of(In<std::int64_t> keys, std::uint64_t seed, int threads) {
-    need(keys.size() < (std::size_t{1} << 32), "at most 2^32 keys");
-    std::vector<std::uint32_t> order(keys.size());
-    {
-        nb::gil_scoped_release released;
-        bucket_order(keys.data(), keys.size(), seed, threads, order.data());
+// The rows of a table at a cut, while it goes on. Its methods may be called on another thread than the store's.
+class Capture {
+public:
+    Capture(Store& store, int table)
+        : store_(store), table_(table), now_(store.keys(table) == nullptr ? 0 : store.keys(table)->now()) {
+        const Turns::Turn turn(store.turns());
+        image_ = store.rows(table).capture(store.num_rows(table));
     }
-    return owned(std::move(order));
+    ~Capture() {
+        const Turns::Turn turn(store_.turns());
+        image_->abandon();
+    }
+    Capture(const Capture&) = delete;
+    Capture& operator=(const Capture&) = delete;
+
+    void copy() {
+        nb::gil_scoped_release released;
+        store_.turns().in_slices([this] { return image_->copy_some(); });
+    }
+
+    nb::tuple list_rows(int threads) const {
+        KeyList found;
+        {
+            nb::gil_scoped_release released;
+            found = store_.list_rows(table_, *image_, now_, threads);
+        }
+        return tuple_of(std::move(found));
+    }
+
+    void read(int part, In<std::uint32_t> rows, Out<float> out) const {
+        const std::size_t width = width_of(store_.rows(table_), part);
+        need(out.size() == rows.size() * width, "values must be (rows, values a row)");
+        need_own(rows);
+        nb::gil_scoped_release released;
+        each_part(image_->arrays(), part, rows.data(), rows.size(), 1, [&](const float* from, std::size_t i) {
+            std::memcpy(out.data() + i * width, from, width * sizeof(float));
+        });
+    }
+
+    void read_counts(In<std::uint32_t> rows, Out<std::uint32_t> out) const {
+        need(out.size() == rows.size(), "as many counts as rows are needed");
+        need_own(rows);
+        for (std::size_t i = 0; i < rows.size(); ++i) out.data()[i] = image_->arrays().meta[rows.data()[i]].count;
+    }
+
+private:
+    void need_own(const In<std::uint32_t>& rows) const {
+        for (std::size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] < image_->end(), "a row is outside the table");
+    }
+
+    Store& store_;
+    int table_;
+    std::uint32_t now_;
+    std::shared_ptr<RowImage> image_;
+};
+
+nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>> lost(Store& store, int table, std::uint32_t after) {
+    const CutLog<std::int64_t>& log = keys_of(store, table).lost();
+    if (!log.knows(after))
+        throw std::invalid_argument("changes since cut " + std::to_string(after) + " are not known");
+    std::vector<std::int64_t> keys = log.since(after);
+    std::sort(keys.begin(), keys.end());
+    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+    return owned(std::move(keys));
 }
 
 nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> sketch(Store& store, int table) {
@@ -119,10 +189,15 @@ void set_sketch(Store& store, int table, In<std::uint8_t> saved) {
 }  // namespace
 
 void define_state(nb::module_& module, nb::class_<Store>& store) {
-    module.def("bucket_order", &order_of, "keys"_a.noconvert(), "seed"_a, "threads"_a);
+    nb::class_<Capture>(module, "Capture")
+        .def(nb::init<Store&, int>(), "store"_a, "table"_a, nb::keep_alive<1, 2>())
+        .def("copy", &Capture::copy)
+        .def("list_rows", &Capture::list_rows, "threads"_a)
+        .def("read", &Capture::read, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
+        .def("read_counts", &Capture::read_counts, "rows"_a.noconvert(), "out"_a.noconvert());
     store
         .def("remove", &remove, "table"_a, "keys"_a.noconvert())
-        .def("clear", &Store::clear, "table"_a)
+        .def("clear", &clear, "table"_a)
         .def("make", &make, "table"_a, "keys"_a.noconvert())
         .def("make_fresh", &make_fresh, "table"_a, "rows"_a.noconvert())
         .def("place", &place, "table"_a, "keys"_a.noconvert(), "seen"_a.noconvert(), "threads"_a,
@@ -136,22 +211,12 @@ void define_state(nb::module_& module, nb::class_<Store>& store) {
              "table"_a, "now"_a, "steps"_a)
         .def("read_counts", &read_counts, "table"_a, "rows"_a.noconvert(), "out"_a.noconvert())
         .def("write_counts", &write_counts, "table"_a, "rows"_a.noconvert(), "counts"_a.noconvert())
-        .def("list_rows", &list_rows, "table"_a, "after"_a, "threads"_a)
+        .def("list_rows", &listed_rows, "table"_a, "after"_a, "threads"_a)
         .def("list_waiting", &list_waiting, "table"_a, "threads"_a)
         .def("draw_cut", &Store::draw_cut)
-        .def("mark", &mark, "table"_a, "rows"_a.noconvert())
-        .def("mark_written", &mark_written, "table"_a, "rows"_a.noconvert())
-        .def("changed_rows",
-             [](Store& store, int table, std::uint32_t after) { return owned(store.changed_rows(table, after)); },
-             "table"_a, "after"_a)
-        .def("tombstones",
-             [](Store& store, int table, std::uint32_t after) {
-                 return owned(keys_of(store, table).cut_log().since(after));
-             },
-             "table"_a, "after"_a)
-        .def("forget_tombstones",
-             [](Store& store, int table, std::uint32_t cut) { keys_of(store, table).cut_log().forget(cut); },
-             "table"_a, "cut"_a)
+        .def("see", &see, "table"_a, "rows"_a.noconvert())
+        .def("tombstones", &lost, "table"_a, "after"_a)
+        .def("forget", &Store::forget, "cut"_a)
         .def("sketch", &sketch, "table"_a)
         .def("set_sketch", &set_sketch, "table"_a, "saved"_a.noconvert());
 }

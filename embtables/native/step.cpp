@@ -139,12 +139,8 @@ UpdateGroup Step::kernel_group(const Group& group, float scale) const {
     const Plan& plan = plans_[group.table];
     const KeptTable& table = tables_[group.table];
     const TableRows& rows = *table.rows;
-    return {rows.weight(),
-            rows.state(0),
-            rows.state(1),
-            rows.meta(),
+    return {rows.arrays(),
             rows.config().dim,
-            rows.stride(),
             space_.items.as<std::uint64_t>() + group.begin,
             group.end - group.begin,
             plan.sources.data(),
@@ -152,8 +148,11 @@ UpdateGroup Step::kernel_group(const Group& group, float scale) const {
             plan.weighted ? space_.packed.as<std::uint32_t>() + plan.first_packed : nullptr,
             plan.weighted ? space_.weights.as<float>() + plan.first_packed : nullptr,
             table.first_row,
-            0,
             scale,
+            rows.cut(),
+            table.now,
+            rows.image(),
+            space_.scratch.as<std::uint32_t>() + 2 * group.begin,
             StepRule{}};
 }
 
@@ -170,7 +169,7 @@ double Step::norm() const {
     return std::sqrt(static_cast<double>(total)) * 0x1p-30;
 }
 
-std::vector<UpdateCounts> Step::update(double factor, float scale, std::uint32_t cut) {
+std::vector<UpdateCounts> Step::update(double factor, float scale) {
     std::vector<StepRule> rules;
     for (std::size_t t = 0; t < tables_.size(); ++t)
         rules.push_back(tables_[t].slots.empty() ? StepRule{} : tables_[t].rows->next_step(factor));
@@ -178,12 +177,13 @@ std::vector<UpdateCounts> Step::update(double factor, float scale, std::uint32_t
     parallel_for(groups_.size(), threads_, [&](std::size_t g) {
         UpdateGroup group = kernel_group(groups_[g], scale);
         group.rule = rules[groups_[g].table];
-        group.cut = cut;
         kernels_.update(group, by_group[g]);
     });
     for (std::size_t g = 0; g < groups_.size(); ++g) {
         by_table[groups_[g].table].rows += by_group[g].rows;
         by_table[groups_[g].table].refused += by_group[g].refused;
+        const UpdateGroup group = kernel_group(groups_[g], scale);
+        tables_[groups_[g].table].rows->note_touched(group.touched, by_group[g].touched);
     }
     return by_table;
 }

@@ -28,6 +28,7 @@ struct KeptSlot {
 struct KeptTable {
     TableRows* rows;
     std::uint32_t first_row;  // rows below it do not learn
+    std::uint32_t now;        // the table's clock
     std::vector<KeptSlot> slots;
 };
 
@@ -45,7 +46,7 @@ public:
     double norm() const;
 
     // Updates the rows at `factor` times their rates, gradients times `scale`. Returns counts by table.
-    std::vector<UpdateCounts> update(double factor, float scale, std::uint32_t cut);
+    std::vector<UpdateCounts> update(double factor, float scale);
 
 private:
     struct Plan {  // of one table

@@ -25,7 +25,8 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
              int threads)
     : kernels_(kernels), slot_tables_(slot_tables) {
     for (const TableSpec& spec : specs) {
-        tables_.push_back({spec, std::make_unique<TableRows>(spec.config), nullptr, {}});
+        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.policy.has_value(), cut_),
+                           nullptr, {}});
         Table& table = tables_.back();
         if (spec.policy) {
             table.keys = std::make_unique<Collisionless>(*spec.policy, *table.rows);
@@ -34,8 +35,10 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
         table.rows->reserve(spec.num_rows);
         parallel_for((spec.num_rows + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
             const std::uint64_t end = std::min<std::uint64_t>(spec.num_rows, (c + 1) * kChunkRows);
-            for (std::uint64_t row = c * kChunkRows; row < end; ++row)
+            for (std::uint64_t row = c * kChunkRows; row < end; ++row) {
                 table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row));
+                table.rows->meta()[row].cut = cut_;
+            }
         });
     }
 }
@@ -47,17 +50,26 @@ std::uint64_t Store::num_rows(int table) const {
 
 void Store::clear(int table) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
-    t.rows = std::make_unique<TableRows>(t.spec.config);
+    t.rows = std::make_unique<TableRows>(t.spec.config, true, cut_);
     t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
-    if (cut_ > 1) t.keys->cut_log().begin_anew(cut_, 0);
+    if (cut_ > 1) t.keys->lost().begin_anew(cut_);
 }
 
 std::uint32_t Store::draw_cut() {
     if (cut_ == std::numeric_limits<std::uint32_t>::max()) throw std::length_error("cut numbers end at 2^32");
     const std::uint32_t drawn = cut_++;
-    for (const Table& table : tables_)
-        if (table.keys) table.keys->cut_log().begin(cut_, table.keys->now());
+    for (const Table& table : tables_) {
+        table.rows->begin_cut(cut_);
+        if (table.keys) table.keys->lost().begin(cut_);
+    }
     return drawn;
+}
+
+void Store::forget(std::uint32_t cut) {
+    for (const Table& table : tables_) {
+        table.rows->forget(cut);
+        if (table.keys) table.keys->lost().forget(cut);
+    }
 }
 
 void Store::make(int table, const std::int64_t* keys, std::size_t n) {
@@ -65,27 +77,37 @@ void Store::make(int table, const std::int64_t* keys, std::size_t n) {
     for (std::size_t i = 0; i < n && t.keys; ++i) {
         std::uint32_t row = 0;
         if (t.keys->make_row(keys[i], row)) t.rows->reset(row, keys[i]);
-        mark(table, &row, 1);
+        see(table, &row, 1);
     }
 }
 
 void Store::make_fresh(int table, const std::uint32_t* rows, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) this->rows(table).reset(rows[i], static_cast<std::int64_t>(rows[i]));
-    mark(table, rows, n);
+    see(table, rows, n);
 }
 
-void Store::mark(int table, const std::uint32_t* rows, std::size_t n) {
-    RowMeta* const meta = this->rows(table).meta();
-    for (std::size_t i = 0; i < n; ++i) meta[rows[i]].cut = cut_;
+void Store::see(int table, const std::uint32_t* rows, std::size_t n) {
+    Table& t = tables_.at(static_cast<std::size_t>(table));
+    const std::uint32_t now = t.keys ? t.keys->now() : 0;
+    for (std::size_t i = 0; i < n; ++i) t.rows->see(rows[i], now);
 }
 
-std::vector<std::uint32_t> Store::changed_rows(int table, std::uint32_t after) const {
+RowFilter Store::filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const {
+    return {after, now, table.spec.policy ? table.spec.policy->ttl_seconds : kForever};
+}
+
+KeyList Store::list_rows(int table, std::uint32_t after, int threads) const {
     const Table& t = tables_.at(static_cast<std::size_t>(table));
-    const RowMeta* const meta = t.rows->meta();
-    std::vector<std::uint32_t> found;
-    for (std::uint64_t row = 0; row < t.spec.num_rows; ++row)
-        if (meta[row].cut > after) found.push_back(static_cast<std::uint32_t>(row));
-    return found;
+    const bool is_logged = after != 0 && t.rows->touched().knows(after);
+    const std::vector<std::uint32_t> touched = is_logged ? t.rows->touched().since(after) : std::vector<std::uint32_t>{};
+    return embtables::list_rows(t.rows->arrays(), t.keys ? 1 : 0, num_rows(table), is_logged ? &touched : nullptr,
+                                filter_of(t, after, t.keys ? t.keys->now() : 0), t.spec.config.initial.seed, threads);
+}
+
+KeyList Store::list_rows(int table, const RowImage& image, std::uint32_t now, int threads) const {
+    const Table& t = tables_.at(static_cast<std::size_t>(table));
+    return embtables::list_rows(image.arrays(), t.keys ? 1 : 0, image.end(), nullptr, filter_of(t, 0, now),
+                                t.spec.config.initial.seed, threads);
 }
 
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
@@ -235,7 +257,8 @@ void Store::gather(int slot, const std::uint32_t* rows, std::size_t n, int threa
 std::vector<KeptTable> Store::by_table(const std::vector<KeptLookup>& kept) const {
     std::vector<KeptTable> found;
     for (const Table& table : tables_)
-        found.push_back({table.rows.get(), table.keys && !table.spec.cold_row_learns ? 1u : 0u, {}});
+        found.push_back({table.rows.get(), table.keys && !table.spec.cold_row_learns ? 1u : 0u,
+                         table.keys ? table.keys->now() : 0, {}});
     for (const KeptLookup& k : kept) {
         const std::vector<int> column = columns(k.lookup);
         for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
@@ -251,7 +274,7 @@ double Store::gradient_norm(const std::vector<KeptLookup>& kept, int threads) {
 }
 
 std::vector<UpdateCounts> Store::update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads) {
-    return Step(*kernels_.rows, threads, by_table(kept), space_).update(factor, scale, cut_);
+    return Step(*kernels_.rows, threads, by_table(kept), space_).update(factor, scale);
 }
 
 }  // namespace embtables

@@ -8,9 +8,11 @@
 
 #include "collisionless.h"
 #include "output_pool.h"
+#include "row_image.h"
 #include "row_kernels.h"
 #include "step.h"
 #include "table_rows.h"
+#include "turns.h"
 
 namespace embtables {
 
@@ -72,16 +74,22 @@ public:
 
     // Changes from now on belong to the next cut; returns the one that ends here, 1 being the first.
     std::uint32_t draw_cut();
+    // Nobody will ask for what changed in cuts up to this one.
+    void forget(std::uint32_t cut);
 
     // Gives keys of a collisionless table that have no row a fresh one; of a fixed table makes their rows fresh.
     void make(int table, const std::int64_t* keys, std::size_t n);
     void make_fresh(int table, const std::uint32_t* rows, std::size_t n);
 
-    // Rows changed though no update came to them: they were seen, or written.
-    void mark(int table, const std::uint32_t* rows, std::size_t n);
+    // Training has seen these rows.
+    void see(int table, const std::uint32_t* rows, std::size_t n);
 
-    // Rows of a fixed table that changed after a cut.
-    std::vector<std::uint32_t> changed_rows(int table, std::uint32_t after) const;
+    // Keys alive whose rows changed after a cut (0: all), with their rows.
+    KeyList list_rows(int table, std::uint32_t after, int threads) const;
+    KeyList list_rows(int table, const RowImage& image, std::uint32_t now, int threads) const;
+
+    // Whoever changes rows takes a turn; what copies them in the background yields to it.
+    Turns& turns() { return turns_; }
 
 private:
     struct Missed {  // keys that a lookup found no row for, and where in it; kept for their memory
@@ -100,6 +108,7 @@ private:
         std::int64_t begin, end;
     };
 
+    RowFilter filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const;
     std::vector<KeptTable> by_table(const std::vector<KeptLookup>& kept) const;
     std::vector<int> columns(const LookupView& lookup) const;
     void resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const;
@@ -113,6 +122,7 @@ private:
     Workspace space_;
     std::shared_ptr<OutputPool> outputs_ = std::make_shared<OutputPool>();
     std::uint32_t cut_ = 1;
+    Turns turns_;
 };
 
 }  // namespace embtables

@@ -12,7 +12,7 @@
 
 #include "binding_types.h"
 #include "isa.h"
-#include "parallel.h"
+#include "row_parts.h"
 #include "store.h"
 
 using namespace nanobind::literals;
@@ -63,6 +63,7 @@ void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std
     nb::gil_scoped_release released;
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
+    const Turns::Turn turn(store.turns());
     store.resolve(view, keys.data(), train, threads, rows.data());
 }
 
@@ -120,6 +121,7 @@ std::vector<std::tuple<std::uint64_t, std::uint64_t>> update(Store& store, const
     std::vector<UpdateCounts> counts;
     {
         nb::gil_scoped_release released;
+        const Turns::Turn turn(store.turns());
         counts = store.update(views, factor, scale, threads);
     }
     std::vector<std::tuple<std::uint64_t, std::uint64_t>> found;
@@ -127,42 +129,33 @@ std::vector<std::tuple<std::uint64_t, std::uint64_t>> update(Store& store, const
     return found;
 }
 
-// The tensors a row has a part of: 0 weight, 1 and 2 optimizer state of D values, 3 the one value of rowwise Adagrad.
-enum Part { kWeight = 0, kState1 = 1, kState2 = 2, kRowSum = 3 };
-
-template <typename F>
-void each_row(Store& store, int table, int part, const In<std::uint32_t>& rows, std::size_t size, int threads, F&& f) {
-    constexpr std::size_t kChunk = 8192, kAhead = 16;
-    TableRows& t = store.rows(table);
-    const auto dim = static_cast<std::size_t>(part == kRowSum ? 1 : t.config().dim);
-    need(part == kWeight || (part == kRowSum ? t.config().rule == Rule::rowwise_adagrad
-                                             : part > 0 && part <= t.num_states()),
-         "the table has no such part");
-    need(size == rows.size() * dim, "values must be (rows, values a row)");
-    const std::uint32_t* const numbers = rows.data();
-    const std::size_t n = rows.size();
-    nb::gil_scoped_release released;
+void need_rows(const Store& store, int table, const In<std::uint32_t>& rows) {
     const std::uint64_t most = store.num_rows(table);
-    for (std::size_t i = 0; i < n; ++i) need(numbers[i] < most, "a row is outside the table");
-    float* const base = part == kWeight ? t.weight() : part == kRowSum ? nullptr : t.state(part - 1);
-    const auto at = [&](std::size_t row) { return base == nullptr ? &t.meta()[row].sum : base + row * t.stride(); };
-    parallel_for((n + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
-        const std::size_t end = std::min(n, (c + 1) * kChunk);
-        for (std::size_t i = c * kChunk; i < end; ++i) {
-            if (i + kAhead < end) __builtin_prefetch(at(numbers[i + kAhead]));
-            f(at(numbers[i]), i * dim, dim * sizeof(float));
-        }
-    });
+    for (std::size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] < most, "a row is outside the table");
 }
 
 void read(Store& store, int table, int part, In<std::uint32_t> rows, int threads, Out<float> out) {
-    each_row(store, table, part, rows, out.size(), threads,
-             [&](const float* row, std::size_t at, std::size_t bytes) { std::memcpy(out.data() + at, row, bytes); });
+    const TableRows& t = store.rows(table);
+    const std::size_t width = width_of(t, part);
+    need(out.size() == rows.size() * width, "values must be (rows, values a row)");
+    nb::gil_scoped_release released;
+    need_rows(store, table, rows);
+    each_part(t.arrays(), part, rows.data(), rows.size(), threads, [&](const float* from, std::size_t i) {
+        std::memcpy(out.data() + i * width, from, width * sizeof(float));
+    });
 }
 
 void write(Store& store, int table, int part, In<std::uint32_t> rows, int threads, In<float> values) {
-    each_row(store, table, part, rows, values.size(), threads,
-             [&](float* row, std::size_t at, std::size_t bytes) { std::memcpy(row, values.data() + at, bytes); });
+    TableRows& t = store.rows(table);
+    const std::size_t width = width_of(t, part);
+    need(values.size() == rows.size() * width, "values must be (rows, values a row)");
+    nb::gil_scoped_release released;
+    need_rows(store, table, rows);
+    const Turns::Turn turn(store.turns());
+    for (std::size_t i = 0; i < rows.size(); ++i) t.touch(rows.data()[i]);
+    each_part(t.arrays(), part, rows.data(), rows.size(), threads, [&](float* to, std::size_t i) {
+        std::memcpy(to, values.data() + i * width, width * sizeof(float));
+    });
 }
 
 // Rows of keys for reading: those of a collisionless table that have none read row 0.
@@ -280,6 +273,7 @@ void define_store(nb::module_& module) {
         .def("end_step",
              [](Store& store, int table, int threads) {
                  nb::gil_scoped_release released;
+                 const Turns::Turn turn(store.turns());
                  keys_of(store, table).end_step(threads);
              },
              "table"_a, "threads"_a)

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "row_image.h"
+
 namespace embtables {
 namespace {
 
@@ -23,23 +25,90 @@ double power(double base, std::uint64_t exponent) {
 
 }  // namespace
 
-TableRows::TableRows(const TableConfig& config) : config_(config), stride_(stride_of(config.dim)) {}
+TableRows::TableRows(const TableConfig& config, bool keyed, std::uint32_t cut)
+    : config_(config), keyed_(keyed), stride_(stride_of(config.dim)), cut_(cut) {}
+
+TableRows::~TableRows() { finish_image(); }
 
 int TableRows::num_states() const { return config_.rule == Rule::adagrad ? 1 : config_.rule == Rule::adam ? 2 : 0; }
+
+RowArrays TableRows::arrays() const {
+    return {weight(), state(0), state(1), meta(), keyed_ ? keys_.as<std::int64_t>() : nullptr, stride_};
+}
 
 void TableRows::reserve(std::uint64_t rows) {
     const std::uint64_t row_size = sizeof(float) * static_cast<std::uint64_t>(stride_);
     weight_.reserve(rows * row_size);
     for (int i = 0; i < num_states(); ++i) states_[i].reserve(rows * row_size);
     meta_.reserve(rows * sizeof(RowMeta));
+    if (keyed_) keys_.reserve(rows * sizeof(std::int64_t));
 }
 
 void TableRows::reset(std::uint32_t row, std::int64_t key) {
+    save(row);
     const std::size_t at = std::size_t{row} * stride_;
     fill_initial_row(config_.initial, key, config_.dim, weight() + at);
     for (int i = 0; i < num_states(); ++i) std::memset(state(i) + at, 0, sizeof(float) * config_.dim);
+    meta()[row] = {0.0f, 0, 0, 0};
+    if (keyed_) keys_.as<std::int64_t>()[row] = key;
+}
+
+void TableRows::release(std::uint32_t row) {
+    save(row);
+    meta()[row].cut = 0;
+}
+
+void TableRows::touch(std::uint32_t row) {
     RowMeta& m = meta()[row];
-    m = {0.0f, 0, 0, m.generation + 1};
+    if (m.cut == cut_) return;
+    save(row);
+    m.cut = cut_;
+    note_touched(&row, 1);
+}
+
+void TableRows::note_touched(const std::uint32_t* rows, std::size_t n) {
+    is_cut_new_ &= n == 0;
+    touched_.add(rows, n);
+}
+
+void TableRows::see(std::uint32_t row, std::uint32_t now) {
+    touch(row);
+    meta()[row].seen = now;
+}
+
+void TableRows::place(std::uint32_t row, std::int64_t key, std::uint32_t seen) {
+    see(row, seen);
+    keys_.as<std::int64_t>()[row] = key;
+}
+
+void TableRows::begin_cut(std::uint32_t cut) {
+    cut_ = cut;
+    touched_.begin(cut);
+    is_cut_new_ = true;
+}
+
+void TableRows::save(std::uint32_t row) {
+    if (image_view_.wants(meta()[row])) copy_row(arrays(), image_view_.rows, row);
+}
+
+std::shared_ptr<RowImage> TableRows::capture(std::uint64_t end) {
+    finish_image();
+    std::shared_ptr<RowImage> image = std::make_shared<RowImage>(*this, end, is_cut_new_ ? cut_ - 1 : cut_);
+    image_ = image;
+    image_view_ = {image->arrays(), image->cut()};
+    if (!is_cut_new_) finish_image();
+    return image;
+}
+
+void TableRows::finish_image() {
+    const std::shared_ptr<RowImage> image = image_;
+    while (image && image->copy_some()) {
+    }
+}
+
+void TableRows::end_image() {
+    image_view_ = {};
+    image_.reset();
 }
 
 StepRule TableRows::next_step(double factor) {
@@ -57,7 +126,8 @@ StepRule TableRows::next_step(double factor) {
 }
 
 std::uint64_t TableRows::row_bytes() const {
-    return sizeof(float) * static_cast<std::uint64_t>(stride_) * (1 + num_states()) + sizeof(RowMeta);
+    return sizeof(float) * static_cast<std::uint64_t>(stride_) * (1 + num_states()) + sizeof(RowMeta) +
+           (keyed_ ? sizeof(std::int64_t) : 0);
 }
 
 }  // namespace embtables

@@ -1,13 +1,22 @@
 // The rows of one table: weights, optimizer state and bookkeeping in arenas that grow, addressed by row number.
+//
+// A row that is about to change is `touch`ed: it then belongs to the present cut, is listed in its log, and goes to the
+// image that is being made of the table, if there is one (row_image.h).
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
+#include "cut_log.h"
 #include "initial_rows.h"
 #include "memory.h"
+#include "row_arrays.h"
 #include "row_kernels.h"
 
 namespace embtables {
+
+class RowImage;
 
 // What never changes about a table's rows.
 struct TableConfig {
@@ -20,17 +29,45 @@ struct TableConfig {
 
 class TableRows {
 public:
-    explicit TableRows(const TableConfig& config);
+    // `keyed`: rows belong to keys that are not their numbers.
+    TableRows(const TableConfig& config, bool keyed, std::uint32_t cut);
+    ~TableRows();
 
     // Makes room for `rows` rows; new rows are not initialised. Pointers from before are void.
     void reserve(std::uint64_t rows);
 
-    // Gives the row the key's initial values and fresh state, under a new generation.
+    // Gives the row the key's initial values and fresh state. Nothing is told of it until it is touched. Rows may be
+    // reset on several threads.
     void reset(std::uint32_t row, std::int64_t key);
 
+    // Nobody has the row any more.
+    void release(std::uint32_t row);
+
+    void touch(std::uint32_t row);
+    void see(std::uint32_t row, std::uint32_t now);
+
+    // Gives a row to a key of a saved table.
+    void place(std::uint32_t row, std::int64_t key, std::uint32_t seen);
+
+    // Rows that an update has touched, which does all but list them.
+    void note_touched(const std::uint32_t* rows, std::size_t n);
+
+    // Changes from now on belong to `cut`.
+    void begin_cut(std::uint32_t cut);
+    void forget(std::uint32_t cut) { touched_.forget(cut); }
+    std::uint32_t cut() const { return cut_; }
+    const CutLog<std::uint32_t>& touched() const { return touched_; }
+
+    // All rows below `end` as they are now. An image that was not finished is, first; and this one at once, unless a cut
+    // has just begun.
+    std::shared_ptr<RowImage> capture(std::uint64_t end);
+    const ImageView& image() const { return image_view_; }
+
     const TableConfig& config() const { return config_; }
+    bool is_keyed() const { return keyed_; }
     int stride() const { return stride_; }
     int num_states() const;  // arenas of optimizer state with a value an element: 0, 1 or 2
+    RowArrays arrays() const;
     float* weight() const { return weight_.as<float>(); }
     float* state(int which) const { return which < num_states() ? states_[which].as<float>() : nullptr; }
     RowMeta* meta() const { return meta_.as<RowMeta>(); }
@@ -45,10 +82,21 @@ public:
     std::uint64_t row_bytes() const;
 
 private:
+    friend class RowImage;
+    void save(std::uint32_t row);
+    void finish_image();
+    void end_image();
+
     TableConfig config_;
+    bool keyed_;
     int stride_;
-    Region weight_, states_[2], meta_;
+    Region weight_, states_[2], meta_, keys_;
     std::uint64_t steps_ = 0;
+    std::uint32_t cut_;
+    CutLog<std::uint32_t> touched_;
+    bool is_cut_new_ = false;  // nothing was touched in it
+    std::shared_ptr<RowImage> image_;
+    ImageView image_view_{};
 };
 
 }  // namespace embtables

@@ -20,10 +20,10 @@ const float* gradient_of(const UpdateGroup& g, std::uint32_t place) {
 template <int D, bool kWeighted>
 void prefetch(const UpdateGroup& g, std::uint64_t item) {
     const std::size_t row = row_of(item), width = D == 0 ? g.dim : D;
-    prefetch_row(g.weight + row * g.stride, static_cast<int>(width));
-    __builtin_prefetch(g.meta + row);
-    if (g.state1 != nullptr) prefetch_row(g.state1 + row * g.stride, static_cast<int>(width));
-    if (g.state2 != nullptr) prefetch_row(g.state2 + row * g.stride, static_cast<int>(width));
+    prefetch_row(g.rows.weight + row * g.rows.stride, static_cast<int>(width));
+    __builtin_prefetch(g.rows.meta + row);
+    if (g.rows.state1 != nullptr) prefetch_row(g.rows.state1 + row * g.rows.stride, static_cast<int>(width));
+    if (g.rows.state2 != nullptr) prefetch_row(g.rows.state2 + row * g.rows.stride, static_cast<int>(width));
     const auto place = static_cast<std::uint32_t>(item);
     prefetch_row(gradient_of(g, kWeighted ? g.packed[place] : place), static_cast<int>(width));
 }
@@ -49,18 +49,18 @@ void sum_run(const UpdateGroup& g, std::size_t first, std::size_t last, Row<D>& 
 
 template <int D>
 void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
-    float* const at = g.weight + row * g.stride;
+    float* const at = g.rows.weight + row * g.rows.stride;
     Row<D> weight(at, g.dim);
     const StepRule& r = g.rule;
     if (r.weight_decay > 0.0f) gradient.add_scaled(weight, r.weight_decay);
     if (r.rule == Rule::sgd) {
         weight.add_scaled(gradient, -r.rate);
     } else if (r.rule == Rule::rowwise_adagrad) {
-        const float sum = g.meta[row].sum + gradient.dot(gradient) / static_cast<float>(g.dim);
-        g.meta[row].sum = sum;
+        const float sum = g.rows.meta[row].sum + gradient.dot(gradient) / static_cast<float>(g.dim);
+        g.rows.meta[row].sum = sum;
         weight.add_scaled(gradient, -r.rate / (__builtin_sqrtf(sum) + r.eps));
     } else if (r.rule == Rule::adagrad) {
-        float* const sums_at = g.state1 + row * g.stride;
+        float* const sums_at = g.rows.state1 + row * g.rows.stride;
         Row<D> sums(sums_at, g.dim);
         const Block rate = spread(r.rate), eps = spread(r.eps);
         for (int v = 0; v < sums.count(); ++v) {
@@ -69,7 +69,7 @@ void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
         }
         sums.to(sums_at);
     } else {
-        float *const first_at = g.state1 + row * g.stride, *const second_at = g.state2 + row * g.stride;
+        float *const first_at = g.rows.state1 + row * g.rows.stride, *const second_at = g.rows.state2 + row * g.rows.stride;
         Row<D> first(first_at, g.dim), second(second_at, g.dim);
         const Block eps = spread(r.eps), beta2 = spread(r.beta2);
         const Block rest1 = spread(r.rest1), rest2 = spread(r.rest2);
@@ -84,6 +84,17 @@ void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
         second.to(second_at);
     }
     weight.to(at);
+}
+
+// The row is about to change, and training has seen it.
+void touch(const UpdateGroup& g, std::uint32_t row, UpdateCounts& counts) {
+    RowMeta& meta = g.rows.meta[row];
+    if (meta.cut != g.cut) {
+        if (g.image.wants(meta)) copy_row(g.rows, g.image.rows, row);
+        meta.cut = g.cut;
+        g.touched[counts.touched++] = row;
+    }
+    meta.seen = g.now;
 }
 
 std::size_t end_of_run(const UpdateGroup& g, std::size_t first) {
@@ -101,13 +112,13 @@ void update_rows(const UpdateGroup& g, UpdateCounts& counts) {
         if (row < g.first_row) continue;
         Row<D> gradient(g.dim);
         sum_run<D, kWeighted>(g, first, last, gradient);
-        g.meta[row].cut = g.cut;
+        touch(g, row, counts);
         if (!gradient.finite()) {
             ++counts.refused;
             continue;
         }
         apply<D>(g, row, gradient);
-        g.meta[row].count += static_cast<std::uint32_t>(last - first);
+        g.rows.meta[row].count += static_cast<std::uint32_t>(last - first);
         ++counts.rows;
     }
 }

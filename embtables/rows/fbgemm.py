@@ -23,7 +23,7 @@ from torch.nn import functional
 from embtables.errors import ConfigError, StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
 from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
 from embtables.state.content import TableContent, bucket_order
 
@@ -270,7 +270,7 @@ class FbgemmRowStore:
         """See RowStore."""
         return None
 
-    def content(self, table: int, after: int | None) -> TableContent:
+    def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore. All rows alone; how many gradients each had is not known."""
         if after is not None:
             self.changes(table, after)
@@ -278,7 +278,7 @@ class FbgemmRowStore:
         keys = keys[bucket_order(keys, self._tables[table].seed)]
         parts = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
         nothing = np.zeros(len(keys), np.uint32)
-        return TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table))
+        return Taken(TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""

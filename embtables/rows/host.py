@@ -19,24 +19,15 @@ from torch import Tensor
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
-from embtables.rows.host_spec import spec_of
-from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
+from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
+from embtables.rows.host_state import HostCapture, apply, delta
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
 from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.content import TableContent
 
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
-_ROW_SUM = 3
-# Name -> number of the tensors a row has a part of, by optimizer (Part in store_bindings.cpp).
-_PARTS: dict[str, dict[str, int]] = {
-    "sgd": {"weight": 0},
-    "adagrad": {"weight": 0, "sum": 1},
-    "rowwise_adagrad": {"weight": 0, "sum": _ROW_SUM},
-    "adam": {"weight": 0, "exp_avg": 1, "exp_avg_sq": 2},
-}
-
 Rows = npt.NDArray[np.uint32]
-_COLD = np.zeros(1, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +80,16 @@ class HostRowStore:
         if keep and self._collisionless:
             self._open.append(context)
             if len(self._open) > _MOST_OPEN:
-                self._mark(self._open.pop(0))
+                self._see(self._open.pop(0))
         return context
 
-    def _mark(self, context: _Context) -> None:
+    def _see(self, context: _Context) -> None:
         """Rows of collisionless tables that were seen count as changed, also where no gradient came to them."""
         for position, slot in enumerate(context.slots):
             table = self._slot_tables[slot]
             if table in self._collisionless:
                 ends = context.offsets[[position * context.num_bags, (position + 1) * context.num_bags]]
-                self._store.mark(table, context.rows[slice(*ends)])
+                self._store.see(table, context.rows[slice(*ends)])
 
     def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
         """See RowStore."""
@@ -162,7 +153,7 @@ class HostRowStore:
 
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
-        self._mark_open()
+        self._see_open()
         counts = self._store.update(self._pending, self._factor, gradient_scale, torch.get_num_threads())
         self._pending.clear()
         for table, (_, refused) in enumerate(counts):
@@ -175,35 +166,36 @@ class HostRowStore:
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
         self._refuse_pending("advance comes before the step's first lookup")
+        self._see_open()
         self._store.advance(table, now)
         self._epoch += 1
 
     def discard(self) -> None:
         """See RowStore."""
-        for slots, rows, offsets, weights, bags, _ in self._pending:
-            self._mark(_Context(slots, rows, offsets, weights, bags, self._epoch))
-        self._mark_open()
+        self._see_pending()
         self._pending.clear()
 
-    def _mark_open(self) -> None:
+    def _see_open(self) -> None:
         for context in self._open:
-            self._mark(context)
+            self._see(context)
         self._open.clear()
+
+    def _see_pending(self) -> None:
+        for slots, rows, offsets, weights, bags, _ in self._pending:
+            self._see(_Context(slots, rows, offsets, weights, bags, self._epoch))
+        self._see_open()
 
     def draw_cut(self) -> int:
         """See RowStore."""
         self._refuse_pending("a cut lies between two steps")
-        self._mark_open()
+        self._see_open()
         self._cut = int(self._store.draw_cut())
         return self._cut
 
     def changes(self, table: int, after: int) -> Changes:
         """See RowStore."""
         self._check_cut(table, after)
-        self._mark_open()
-        if table not in self._collisionless:
-            rows = self._store.changed_rows(table, after)
-            return Changes(torch.from_numpy(rows.astype(np.int64)), torch.empty(0, dtype=torch.int64))
+        self._see_pending()
         keys = self._store.list_rows(table, after, torch.get_num_threads())[0]
         return Changes(torch.from_numpy(np.sort(keys)), torch.from_numpy(self._tombstones(table, after)))
 
@@ -212,6 +204,8 @@ class HostRowStore:
             raise StateError(f"cut {after} was not drawn", table=self._tables[table].config.name)
 
     def _tombstones(self, table: int, after: int) -> npt.NDArray[np.int64]:
+        if table not in self._collisionless:
+            return np.empty(0, np.int64)
         try:
             lost = self._store.tombstones(table, after)
         except ValueError as error:
@@ -222,12 +216,11 @@ class HostRowStore:
 
     def forget_changes(self, through: int) -> None:
         """See RowStore."""
-        for table in self._collisionless:
-            self._store.forget_tombstones(table, through)
+        self._store.forget(through)
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
-        return tuple(_PARTS[self._tables[table].config.optimizer.kind])
+        return tuple(PARTS[self._tables[table].config.optimizer.kind])
 
     def _find(self, table: int, keys: Tensor) -> Rows:
         rows = np.empty(len(keys), np.uint32)
@@ -242,9 +235,9 @@ class HostRowStore:
         return self._read(table, name, self._find(table, keys))
 
     def _read(self, table: int, name: str, rows: Rows) -> Tensor:
-        config = self._tables[table].config
-        part = _PARTS[config.optimizer.kind][name]
-        out = torch.empty(len(rows)) if part == _ROW_SUM else self._output(len(rows), config.dim)
+        stored = self._tables[table]
+        part = PARTS[stored.config.optimizer.kind][name]
+        out = torch.empty(len(rows)) if part == ROW_SUM else self._output(len(rows), stored.config.dim)
         self._store.read(table, part, rows, torch.get_num_threads(), out.view(-1).numpy())
         return out
 
@@ -254,12 +247,8 @@ class HostRowStore:
         if table in self._collisionless and (rows == 0).any():
             missing = int(keys[int(np.argmax(rows == 0))])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        self._write(table, name, rows, _numpy(values.float()))
-
-    def _write(self, table: int, name: str, rows: Rows, values: npt.NDArray[np.float32]) -> None:
-        part = _PARTS[self._tables[table].config.optimizer.kind][name]
-        self._store.write(table, part, rows, torch.get_num_threads(), np.ascontiguousarray(values).reshape(-1))
-        self._store.mark_written(table, rows)
+        part = PARTS[self._tables[table].config.optimizer.kind][name]
+        self._store.write(table, part, rows, torch.get_num_threads(), _numpy(values.float()).reshape(-1))
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
@@ -269,6 +258,7 @@ class HostRowStore:
         """See RowStore."""
         if table not in self._collisionless:
             return None
+        self._see_pending()
         threads = torch.get_num_threads()
         keys, _, seen = _sorted(*self._store.list_rows(table, 0, threads)[:3])
         waiting, counts, waiting_seen = _sorted(*self._store.list_waiting(table, threads)[:3])
@@ -283,55 +273,17 @@ class HostRowStore:
             figures["steps"],
         )
 
-    def content(self, table: int, after: int | None) -> TableContent:
+    def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore."""
-        self._mark_open()
-        config, seed, threads = self._tables[table].config, self._tables[table].seed, torch.get_num_threads()
-        if after is not None:
-            self._check_cut(table, after)
-        if isinstance(config, FixedTable):
-            rows = (
-                np.arange(config.num_rows, dtype=np.uint32) if after is None else self._store.changed_rows(table, after)
-            )
-            rows = rows[_core.bucket_order(rows.astype(np.int64), seed, threads)]
-            keys, seen, begins = rows.astype(np.int64), np.zeros(len(rows), np.uint32), None
-        else:
-            keys, rows, seen, begins = self._store.list_rows(table, after or 0, threads)
-        counts = np.empty(len(rows), np.uint32)
-        self._store.read_counts(table, rows, counts)
-        parts = {name: self._read(table, name, rows).numpy() for name in self.state_names(table)}
-        found = TableContent(keys, parts, seen, counts, updates=self.num_steps(table), begins=begins)
-        if table in self._collisionless:
-            found.tombstones = found.tombstones if after is None else self._tombstones(table, after)
-            self._add_policy(table, found)
-        return found
-
-    def _add_policy(self, table: int, found: TableContent) -> None:
-        threads, figures = torch.get_num_threads(), self._store.stats(table)
-        found.waiting, found.waiting_counts, found.waiting_seen, _ = self._store.list_waiting(table, threads)
-        found.sketch = self._store.sketch(table)
-        found.cold = {name: self._read(table, name, _COLD).numpy() for name in self.state_names(table)}
-        found.now, found.steps = figures["now"], figures["steps"]
+        self._see_pending()
+        if after is None:
+            return HostCapture(self._store, table, self._tables[table])
+        self._check_cut(table, after)
+        return Taken(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        keys = np.ascontiguousarray(content.keys)
-        rows = keys.astype(np.uint32)
-        if table in self._collisionless:
-            self._store.remove(table, content.tombstones)
-            try:
-                self._store.place(table, keys, content.seen, torch.get_num_threads(), rows)
-                self._store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
-                self._store.set_sketch(table, content.sketch)
-            except ValueError as error:
-                raise StateError(str(error), table=self._tables[table].config.name) from None
-            self._store.set_clock(table, content.now, content.steps)
-            for name, values in content.cold.items():
-                self._write(table, name, _COLD, values)
-        for name, values in content.parts.items():
-            self._write(table, name, rows, values)
-        self._store.write_counts(table, rows, content.counts)
-        self._store.set_num_steps(table, content.updates)
+        apply(self._store, table, self._tables[table], content)
         self._epoch += 1
 
     def make(self, table: int, keys: Tensor) -> None:
@@ -343,7 +295,7 @@ class HostRowStore:
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
         self._refuse_pending("rows are deleted between two steps")
-        self._mark_open()
+        self._see_open()
         if table in self._collisionless:
             self._store.remove(table, _numpy(keys))
             self._epoch += 1
@@ -367,8 +319,8 @@ class HostRowStore:
         figures = self._store.stats(table)
         rows = config.num_rows if isinstance(config, FixedTable) else figures["rows_in_use"]
         found = {
-            name: rows * (4 if part == _ROW_SUM else 4 * figures["stride"])
-            for name, part in _PARTS[config.optimizer.kind].items()
+            name: rows * (4 if part == ROW_SUM else 4 * figures["stride"])
+            for name, part in PARTS[config.optimizer.kind].items()
         }
         found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
         for part, name in (("keys", "map_bytes"), ("counts", "sketch_bytes")):

@@ -27,6 +27,16 @@ _RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
 _INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
 
 
+ROW_SUM = 3
+# Name -> number of the tensors a row has a part of, by optimizer (Part in row_parts.h).
+PARTS: dict[str, dict[str, int]] = {
+    "sgd": {"weight": 0},
+    "adagrad": {"weight": 0, "sum": 1},
+    "rowwise_adagrad": {"weight": 0, "sum": ROW_SUM},
+    "adam": {"weight": 0, "exp_avg": 1, "exp_avg_sq": 2},
+}
+
+
 def spec_of(table: StoredTable) -> _core.TableSpec:
     """The native description of a table. Raises ConfigError where a fixed one is too large."""
     config, optimizer, initializer = table.config, table.config.optimizer, table.config.initializer

@@ -93,6 +93,24 @@ class KeyState:
     steps: int
 
 
+class Capture(Protocol):
+    """A table's content at one moment."""
+
+    def content(self) -> TableContent:
+        """The content; once, on any thread, whatever the table has done since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A content that was copied at once."""
+
+    taken: TableContent
+
+    def content(self) -> TableContent:
+        """See Capture."""
+        return self.taken
+
+
 class RowStore(Protocol):
     """Rows of several tables. Constructed with the stored tables and, for each slot, its table's number.
 
@@ -152,8 +170,11 @@ class RowStore(Protocol):
     def key_state(self, table: int) -> KeyState | None:
         """The keys of a collisionless table, copied; None for a fixed one."""
 
-    def content(self, table: int, after: int | None) -> TableContent:
-        """What a table holds, copied: all rows, or those changed since the cut `after`, and what `changes` tells.
+    def capture(self, table: int, after: int | None) -> Capture:
+        """What a table holds now: all rows, or those changed since the cut `after`, and what `changes` tells.
+
+        Of all rows a store may copy what it still needs when the content is asked for: cheaply where a cut was just
+        drawn.
 
         Raises:
             StateError: as `changes`.

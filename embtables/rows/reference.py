@@ -22,7 +22,7 @@ from embtables.rows.arena import Arena, Place, initialise
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, StoredTable
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
 from embtables.rows.rules import apply_rule, fresh_state
 from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.content import TableContent, bucket_order
@@ -297,7 +297,7 @@ class ReferenceRowStore:
             policy.steps,
         )
 
-    def content(self, table: int, after: int | None) -> TableContent:
+    def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore. Counts of gradients are not kept."""
         config, policy = self._tables[table].config, self._places[table].policy
         changes = None if after is None else self.changes(table, after)
@@ -316,7 +316,7 @@ class ReferenceRowStore:
             found.tombstones = changes.tombstones.numpy()
         if policy is not None:
             self._add_policy(table, policy, found)
-        return found
+        return Taken(found)
 
     def _add_policy(self, table: int, policy: KeyPolicy, found: TableContent) -> None:
         found.seen = np.array([policy.entries[int(key)].seen for key in found.keys], np.uint32)

@@ -1,7 +1,7 @@
 """`Chain`: the versions that one trainer writes of its tables, in the background, each a delta to the one before.
 
-    between two steps: cut drawn -> what changed since the last committed version is copied -> training goes on
-    one thread: files written and synced -> manifest -> pins -> what is no longer needed removed
+    between two steps: cut drawn -> a delta copied, or a snapshot captured -> training goes on
+    one thread: a snapshot's rows copied -> files written and synced -> manifest -> pins -> garbage removed
 
 A write that fails loses nothing: the next version holds what changed since the last one that was committed.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from embtables.errors import StateError
 from embtables.rows import Ability
-from embtables.state.content import TableContent
+from embtables.rows.protocol import Capture
 from embtables.state.manifest import Manifest, Purpose
 from embtables.state.store import StateFolder, Writer
 from embtables.state.versions import Tensors, Version, new_version, read_version
@@ -71,21 +71,24 @@ class Chain:
         number = self._tables.draw_cut() if self._cuts else None
         changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
         deltas = 0 if changed is None or parent is None else parent.deltas + 1
-        tables = self._tables.content() if changed is None else changed
-        version = Version(tables, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
+        captured = self._tables.capture() if changed is None else changed
+        version = Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
         base = parent.manifest.sequence if changed is not None and parent is not None else None
-        self._pending = self._thread.submit(self._write, version, base, tuple(pins)), number, deltas
+        self._pending = self._thread.submit(self._write, captured, version, base, tuple(pins)), number, deltas
 
-    def _changes(self, parent: _Parent) -> dict[str, TableContent] | None:
+    def _changes(self, parent: _Parent) -> dict[str, Capture] | None:
         """What changed since the parent; None where only the whole tells it."""
         if parent.cut is None:
             return None
         try:
-            return self._tables.content(parent.cut)
+            return self._tables.capture(parent.cut)
         except StateError:
             return None
 
-    def _write(self, version: Version, parent: int | None, pins: tuple[str, ...]) -> Manifest:
+    def _write(
+        self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
+    ) -> Manifest:
+        version.tables.update((name, capture.content()) for name, capture in captured.items())
         manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
         # The version is there: what fails from here on is told and takes nothing of it back.
         try:

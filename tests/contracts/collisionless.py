@@ -200,7 +200,7 @@ class CollisionlessContract:
             self.see(store, keys[:3000])
             self.see(store, keys[1000:])
         restored = self.one(admission=admission)
-        restored.apply(0, first.content(0, None))
+        restored.apply(0, first.capture(0, None).content())
         for store in (restored, second):
             self.see(store, keys[2000:4000])
         assert self.rows_of(restored) == self.rows_of(second)

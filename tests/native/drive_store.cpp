@@ -1,14 +1,17 @@
 // Drives the core without Python, for the sanitizers (`make sanitize`): random lookups, updates, expiry, limits, removals,
-// saves and restores, over several threads. Ends with status 1 where two keys share a row or a lookup is not what it was.
+// saves, restores and images, over several threads. Ends with status 1 where two keys share a row or a lookup is not what it was.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <optional>
 #include <random>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "isa.h"
-#include "bucket_order.h"
+#include "row_image.h"
 #include "store.h"
 
 using namespace embtables;
@@ -64,7 +67,7 @@ struct Batch {
 
 void restore(Store& store, int table) {
     Collisionless& keys = *store.keys(table);
-    const KeyList rows = keys.list_rows(0, kThreads), waiting = keys.list_waiting(kThreads);
+    const KeyList rows = store.list_rows(table, 0, kThreads), waiting = keys.list_waiting(kThreads);
     const std::uint32_t now = keys.now();
     const std::uint64_t steps = keys.steps();
     need(std::set<std::uint32_t>(rows.values.begin(), rows.values.end()).size() == rows.keys.size(), "a row for each key");
@@ -79,18 +82,63 @@ void restore(Store& store, int table) {
         for (std::size_t i = 0; i < list.keys.size(); ++i) found.insert({list.keys[i], list.seen[i]});
         return found;
     };
-    need(sorted(fresh.list_rows(0, kThreads)) == sorted(rows), "the same keys after a restore");
+    need(sorted(store.list_rows(table, 0, kThreads)) == sorted(rows), "the same keys after a restore");
     need(sorted(fresh.list_waiting(kThreads)) == sorted(waiting), "the same waiting keys after a restore");
-    std::vector<std::uint32_t> order(rows.keys.size());
-    bucket_order(rows.keys.data(), rows.keys.size(), 7, kThreads, order.data());
-    need(std::set<std::uint32_t>(order.begin(), order.end()).size() == order.size(), "every key has its place in files");
 }
+
+// What an image holds, as one sum that does not depend on where rows lie.
+double sum_of(Store& store, int table, const RowImage& image, std::uint32_t now) {
+    const KeyList list = store.list_rows(table, image, now, 1);
+    const RowArrays rows = image.arrays();
+    double sum = 0.0;
+    for (std::size_t i = 0; i < list.keys.size(); ++i)
+        for (int j = 0; j < store.rows(table).config().dim; ++j)
+            sum += rows.weight[std::size_t{list.values[i]} * rows.stride + j] * static_cast<double>(1 + i % 7);
+    return sum;
+}
+
+// An image of each table that another thread copies while training goes on.
+class Images {
+public:
+    explicit Images(Store& store) : store_(store) {
+        const Turns::Turn turn(store.turns());
+        store.draw_cut();
+        store.forget(1);
+        for (int table = 0; table < 3; ++table) {
+            now_.push_back(store.keys(table) == nullptr ? 0 : store.keys(table)->now());
+            const auto whole = store.rows(table).capture(store.num_rows(table));
+            while (whole->copy_some()) {
+            }
+            expected_.push_back(sum_of(store, table, *whole, now_.back()));
+            images_.push_back(store.rows(table).capture(store.num_rows(table)));
+        }
+        copier_ = std::thread([this] {
+            for (const auto& image : images_) store_.turns().in_slices([&] { return image->copy_some(); });
+        });
+    }
+
+    void check() {
+        copier_.join();
+        for (int table = 0; table < 3; ++table)
+            need(sum_of(store_, table, *images_[table], now_[table]) == expected_[table], "an image is of its moment");
+    }
+
+private:
+    Store& store_;
+    std::vector<std::uint32_t> now_;
+    std::vector<double> expected_;
+    std::vector<std::shared_ptr<RowImage>> images_;
+    std::thread copier_;
+};
 
 void drive(const Kernels& kernels, int steps) {
     std::mt19937_64 random(7);
     Store store(kernels, tables(), {0, 1, 2, 1}, kThreads);
     constexpr std::size_t width = 12 + 8 + 1 + 8;
     for (int step = 0; step < steps; ++step) {
+        std::unique_ptr<Images> images;
+        if (step % 4 == 0) images = std::make_unique<Images>(store);
+        std::optional<Turns::Turn> turn(store.turns());
         for (int table : {1, 2}) store.keys(table)->advance(static_cast<std::uint32_t>(step));
         std::vector<Batch> batches;
         std::vector<KeptLookup> kept;
@@ -110,6 +158,8 @@ void drive(const Kernels& kernels, int steps) {
         for (int i = 0; i < 20; ++i) store.keys(1)->remove(static_cast<std::int64_t>(random() % 500));
         if (step % 16 == 15) restore(store, 1 + step / 16 % 2);
         need(store.keys(1)->num_rows() <= 600, "max_rows");
+        turn.reset();
+        if (images) images->check();
     }
 }
 

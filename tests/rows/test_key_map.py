@@ -56,7 +56,7 @@ def test_insertions_and_removals_leave_exactly_what_is_left(
         held |= {int(key) for key in added}
         gone = [int(key) for key in rng.permutation(sorted(held))[: len(held) // (2 + round_ % 3)]]
         for _ in range(2):
-            made._store.remove(0, np.array(gone))
+            made.delete(0, torch.tensor(gone))
         held -= set(gone)
         rows = rows_of(made, keys)
         assert {int(key) for key in keys[rows > 0]} == held
@@ -72,7 +72,7 @@ def test_rows_of_removed_keys_are_used_again() -> None:
     for start in range(0, 50_000, 1000):
         keys = torch.arange(start, start + 1000)
         gather(made, 0, keys, keep=True)
-        made._store.remove(0, keys.numpy())
+        made.delete(0, keys)
     assert made.figures(0)["rows_in_use"] <= 1001
 
 
@@ -103,7 +103,7 @@ def test_the_norm_is_the_same_whatever_rows_the_keys_lie_in() -> None:
     first, second = store(), store()
     gather(first, 0, keys, keep=True)
     first.update(1.0)
-    second.apply(0, first.content(0, None))
+    second.apply(0, first.capture(0, None).content())
     norms = []
     for made in (first, second):
         _, context = gather(made, 0, keys, keep=True)

@@ -60,7 +60,7 @@ class TestHost(RowStoreContract, CollisionlessContract):
         with pytest.raises(StateError, match=r"table t: changes since cut 2 are not known any more; a snapshot"):
             store.changes(0, cuts[1])
         # The same where a saved table took the place of this one.
-        content = store.content(0, None)
+        content = store.capture(0, None).content()
         store.clear(0)
         store.apply(0, content)
         with pytest.raises(StateError, match="a snapshot of the table is needed"):

@@ -13,10 +13,10 @@ import pytest
 
 from embtables import Feature, FixedTable, Tables
 from embtables.errors import StateError
+from embtables.rows.protocol import Capture
 from embtables.schema import RowwiseAdagrad
 from embtables.state import chain as chains
 from embtables.state.chain import Chain
-from embtables.state.content import TableContent
 from embtables.state.folder import Folder
 from embtables.state.store import StateFolder, Writer
 from tests.contents import Arrays, flat, same
@@ -152,14 +152,14 @@ def test_when_too_much_was_forgotten_the_next_version_is_a_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, made = StateFolder(tmp_path), tables()
-    content = made.rows.content
+    capture = made.rows.capture
 
-    def forgetful(table: int, after: int | None) -> TableContent:
+    def forgetful(table: int, after: int | None) -> Capture:
         if after is not None:
             raise StateError("changes since cut 1 are not known any more")
-        return content(table, after)
+        return capture(table, after)
 
-    monkeypatch.setattr(made.rows, "content", forgetful)
+    monkeypatch.setattr(made.rows, "capture", forgetful)
     with Writer(state) as writer:
         chain = Chain(writer, "resume", made)
         for step in range(2):

@@ -1,0 +1,106 @@
+"""What the native store gives away of a table and takes back: contents of snapshots and deltas.
+
+A delta is copied at once. A snapshot is captured: rows are copied by whoever asks for its content, on any thread, while
+training goes on; those that change before they were copied are saved first (embtables/native/row_image.h).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embtables.errors import StateError
+from embtables.native import _core
+from embtables.rows.host_spec import PARTS, ROW_SUM
+from embtables.rows.protocol import StoredTable
+from embtables.schema import CollisionlessTable
+from embtables.state.content import TableContent
+
+_COLD = np.zeros(1, np.uint32)
+Rows = npt.NDArray[np.uint32]
+Values = npt.NDArray[np.float32]
+
+
+def shape_of(stored: StoredTable, name: str, rows: int) -> tuple[int, ...]:
+    """Of that tensor's part of so many rows."""
+    config = stored.config
+    return (rows,) if PARTS[config.optimizer.kind][name] == ROW_SUM else (rows, config.dim)
+
+
+class HostCapture:
+    """All rows of a table as they were when this was made."""
+
+    def __init__(self, store: _core.Store, table: int, stored: StoredTable) -> None:
+        self._beside = _beside(store, table, stored)
+        self._stored = stored
+        self._capture = _core.Capture(store, table)
+
+    def content(self) -> TableContent:
+        """See Capture."""
+        self._capture.copy()
+        keys, rows, seen, begins = self._capture.list_rows(1)
+        counts = np.empty(len(rows), np.uint32)
+        self._capture.read_counts(rows, counts)
+        parts = {}
+        for name, part in PARTS[self._stored.config.optimizer.kind].items():
+            parts[name] = np.empty(shape_of(self._stored, name, len(rows)), np.float32)
+            self._capture.read(part, rows, parts[name].reshape(-1))
+        found = self._beside
+        found.keys, found.parts, found.seen, found.counts, found.begins = keys, parts, seen, counts, begins
+        return found
+
+
+def delta(
+    store: _core.Store, table: int, stored: StoredTable, after: int, tombstones: npt.NDArray[np.int64]
+) -> TableContent:
+    """Rows that changed after a cut, copied."""
+    threads = torch.get_num_threads()
+    found = _beside(store, table, stored)
+    found.keys, rows, found.seen, found.begins = store.list_rows(table, after, threads)
+    found.counts = np.empty(len(rows), np.uint32)
+    store.read_counts(table, rows, found.counts)
+    found.parts = {name: _read(store, table, stored, name, rows) for name in PARTS[stored.config.optimizer.kind]}
+    found.tombstones = tombstones
+    return found
+
+
+def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: Rows) -> Values:
+    out = np.empty(shape_of(stored, name, len(rows)), np.float32)
+    store.read(table, PARTS[stored.config.optimizer.kind][name], rows, torch.get_num_threads(), out.reshape(-1))
+    return out
+
+
+def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent:
+    """What a content holds besides rows."""
+    none = np.empty(0, np.uint32)
+    found = TableContent(np.empty(0, np.int64), {}, none, none, updates=int(store.num_steps(table)))
+    if isinstance(stored.config, CollisionlessTable):
+        threads, figures = torch.get_num_threads(), store.stats(table)
+        found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
+        found.sketch = store.sketch(table)
+        found.cold = {name: _read(store, table, stored, name, _COLD) for name in PARTS[stored.config.optimizer.kind]}
+        found.now, found.steps = figures["now"], figures["steps"]
+    return found
+
+
+def apply(store: _core.Store, table: int, stored: StoredTable, content: TableContent) -> None:
+    """Takes over a content. Raises StateError where its keys contradict each other."""
+    threads, parts = torch.get_num_threads(), PARTS[stored.config.optimizer.kind]
+    keys = np.ascontiguousarray(content.keys)
+    rows = keys.astype(np.uint32)
+    if isinstance(stored.config, CollisionlessTable):
+        store.remove(table, np.ascontiguousarray(content.tombstones))
+        try:
+            store.place(table, keys, content.seen, threads, rows)
+            store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
+            store.set_sketch(table, content.sketch)
+        except ValueError as error:
+            raise StateError(str(error), table=stored.config.name) from None
+        store.set_clock(table, content.now, content.steps)
+        for name, values in content.cold.items():
+            store.write(table, parts[name], _COLD, threads, np.ascontiguousarray(values).reshape(-1))
+    for name, values in content.parts.items():
+        store.write(table, parts[name], rows, threads, np.ascontiguousarray(values).reshape(-1))
+    store.write_counts(table, rows, content.counts)
+    store.set_num_steps(table, content.updates)
