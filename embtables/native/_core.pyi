@@ -172,14 +172,14 @@ class Store:
         """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""
 
 class Capture:
-    """A table's rows at this moment. After `copy`, which any thread may call while the store's goes on; it takes little
-    of the store's time where a cut was just drawn, else the rows are copied at once."""
+    """A table's rows at this moment, which any thread may read while the store's goes on: rows that change are saved
+    before they do. Where no cut was just drawn, all are copied at once. Once its last row was read it may be let go."""
 
     def __init__(self, store: Store, table: int) -> None: ...
-    def copy(self) -> None: ...
     def list_rows(
         self, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-        """As Store.list_rows of all that were alive."""
-    def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None: ...
+        """As Store.list_rows of all that were alive. Once."""
+    def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
+        """As Store.read, on this thread alone."""
     def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...

@@ -31,11 +31,14 @@ Region::~Region() {
 }
 
 Region::Region(Region&& other) noexcept
-    : base_(std::exchange(other.base_, nullptr)), capacity_(std::exchange(other.capacity_, 0)) {}
+    : base_(std::exchange(other.base_, nullptr)),
+      capacity_(std::exchange(other.capacity_, 0)),
+      sparse_(other.sparse_) {}
 
 Region& Region::operator=(Region&& other) noexcept {
     std::swap(base_, other.base_);
     std::swap(capacity_, other.capacity_);
+    std::swap(sparse_, other.sparse_);
     return *this;
 }
 
@@ -45,13 +48,14 @@ void Region::reserve(std::size_t bytes) {
     const std::size_t wanted = bytes < 2 * capacity_ ? 2 * capacity_ : bytes;
     const std::size_t capacity = round_up(wanted, wanted >= kHuge ? kHuge : kPage);
     void* base = map_aligned(capacity, kHuge);
-    if (capacity >= kHuge) madvise(base, capacity, MADV_HUGEPAGE);
+    const int advice = sparse_ ? MADV_NOHUGEPAGE : MADV_HUGEPAGE;
+    if (capacity >= kHuge) madvise(base, capacity, advice);
     if (base_ != nullptr &&
         mremap(base_, capacity_, capacity_, MREMAP_MAYMOVE | MREMAP_FIXED, base) == MAP_FAILED) {
         munmap(base, capacity);
         throw std::bad_alloc();
     }
-    if (capacity >= kHuge) madvise(base, capacity, MADV_HUGEPAGE);  // the moved pages had their own advice
+    if (capacity >= kHuge) madvise(base, capacity, advice);  // the moved pages had their own advice
     base_ = base;
     capacity_ = capacity;
 }

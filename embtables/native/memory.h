@@ -12,6 +12,8 @@ public:
     static constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
     Region() = default;
+    // `sparse`: on small pages, for memory that is touched here and there.
+    explicit Region(bool sparse) : sparse_(sparse) {}
     ~Region();
     Region(Region&& other) noexcept;
     Region& operator=(Region&& other) noexcept;
@@ -32,6 +34,7 @@ public:
 private:
     void* base_ = nullptr;
     std::size_t capacity_ = 0;
+    bool sparse_ = false;
 };
 
 }  // namespace embtables

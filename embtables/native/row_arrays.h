@@ -32,13 +32,18 @@ struct RowArrays {
     to.meta[row] = from.meta[row];
 }
 
-// Where rows go before they change while an image of the table is being made: those that last changed in a cut up to
-// `cut`. Without an image `cut` is 0.
+// Where rows go before they change while a table is captured: those that last changed in a cut up to `cut`. 0: nowhere.
 struct ImageView {
     RowArrays rows;
+    std::uint8_t* saved;  // by row
     std::uint32_t cut;
 
     [[gnu::always_inline]] bool wants(const RowMeta& meta) const { return meta.cut - 1 < cut; }
+    [[gnu::always_inline]] void save(const RowArrays& from, std::size_t row) const {
+        if (!wants(from.meta[row])) return;
+        copy_row(from, rows, row);
+        saved[row] = 1;
+    }
 };
 
 }  // namespace embtables

@@ -1,15 +1,18 @@
-// A table's rows as they were at a cut, copied while training goes on.
+// A table's rows as they were at a cut, read while training goes on.
 //
-//   capture: an empty image                     -> a row's first change since then saves it there, before it changes
-//   copy_some, again and again, between changes -> the rows that have not changed
+//   capture: an empty image          -> a row's first change since then saves it there, before it changes
+//   list, read, slice by slice       -> what was saved, and of the other rows what the table holds
 //
-// Memory that nothing wrote to is not there, so an image begins at no cost and ends as large as the table.
+// Memory that nothing wrote to is not there, so an image begins at no cost and takes what the changed rows take.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "bucket_order.h"
 #include "memory.h"
 #include "row_arrays.h"
+#include "row_parts.h"
 
 namespace embtables {
 
@@ -20,24 +23,33 @@ public:
     // Of rows [0, end), those that last changed in a cut up to `cut`.
     RowImage(TableRows& source, std::uint64_t end, std::uint32_t cut);
 
-    // Copies some rows more; false once it is whole. Not while rows change.
-    bool copy_some();
+    // Adds the next slice of the rows from `begin` on that were alive; false when there are none left. Not while rows
+    // change.
+    bool list_some(std::uint64_t begin, const RowFilter& filter, std::vector<std::vector<Listed>>& pieces);
 
-    // It is not wanted any more, whole or not.
+    // The part of rows[0..n), `width` floats each. Not while rows change.
+    void read(Part part, std::size_t width, const std::uint32_t* rows, std::size_t n, float* out) const;
+    void read_counts(const std::uint32_t* rows, std::size_t n, std::uint32_t* out) const;
+
+    // Takes over all rows, so that the table may go. Not while rows change.
+    void finish();
+
+    // It is not wanted any more.
     void abandon();
 
-    // Rows that were free have cut 0.
-    RowArrays arrays() const;
+    const ImageView& view() const { return own_; }
     std::uint64_t end() const { return end_; }
-    std::uint32_t cut() const { return cut_; }
 
 private:
-    Region weight_, states_[2], meta_, keys_;
-    TableRows* source_;  // null once it is whole or abandoned
-    std::uint64_t end_, copied_ = 0;
-    std::uint32_t cut_;
-    int stride_, num_states_;
-    bool keyed_;
+    const RowArrays& at(const RowArrays& live, std::size_t row) const {
+        return source_ == nullptr || own_.saved[row] != 0 ? own_.rows : live;
+    }
+    RowArrays live() const;
+
+    Region weight_{true}, states_[2]{Region{true}, Region{true}}, meta_{true}, keys_{true}, saved_{true};
+    ImageView own_{};
+    TableRows* source_;  // null once it is finished or abandoned
+    std::uint64_t end_, listed_ = 0;
 };
 
 }  // namespace embtables

@@ -106,7 +106,7 @@ void write_counts(Store& store, int table, In<std::uint32_t> rows, In<std::uint3
     }
 }
 
-// The rows of a table at a cut, while it goes on. Its methods may be called on another thread than the store's.
+// The rows of a table as they were, while it goes on. Its methods may be called on another thread than the store's.
 class Capture {
 public:
     Capture(Store& store, int table)
@@ -121,12 +121,7 @@ public:
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
 
-    void copy() {
-        nb::gil_scoped_release released;
-        store_.turns().in_slices([this] { return image_->copy_some(); });
-    }
-
-    nb::tuple list_rows(int threads) const {
+    nb::tuple list_rows(int threads) {
         KeyList found;
         {
             nb::gil_scoped_release released;
@@ -136,24 +131,32 @@ public:
     }
 
     void read(int part, In<std::uint32_t> rows, Out<float> out) const {
-        const std::size_t width = width_of(store_.rows(table_), part);
+        const std::size_t width = store_.rows(table_).width_of(static_cast<Part>(part));
         need(out.size() == rows.size() * width, "values must be (rows, values a row)");
-        need_own(rows);
-        nb::gil_scoped_release released;
-        each_part(image_->arrays(), part, rows.data(), rows.size(), 1, [&](const float* from, std::size_t i) {
-            std::memcpy(out.data() + i * width, from, width * sizeof(float));
+        each_slice(rows, [&](std::size_t at, std::size_t n) {
+            image_->read(static_cast<Part>(part), width, rows.data() + at, n, out.data() + at * width);
         });
     }
 
     void read_counts(In<std::uint32_t> rows, Out<std::uint32_t> out) const {
         need(out.size() == rows.size(), "as many counts as rows are needed");
-        need_own(rows);
-        for (std::size_t i = 0; i < rows.size(); ++i) out.data()[i] = image_->arrays().meta[rows.data()[i]].count;
+        each_slice(rows, [&](std::size_t at, std::size_t n) { image_->read_counts(rows.data() + at, n, out.data() + at); });
     }
 
 private:
-    void need_own(const In<std::uint32_t>& rows) const {
-        for (std::size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] < image_->end(), "a row is outside the table");
+    template <typename F>
+    void each_slice(const In<std::uint32_t>& rows, F&& f) const {
+        constexpr std::size_t kSlice = 8192;
+        const std::size_t n = rows.size();
+        nb::gil_scoped_release released;
+        for (std::size_t i = 0; i < n; ++i) need(rows.data()[i] < image_->end(), "a row is outside the table");
+        std::size_t at = 0;
+        store_.turns().in_slices([&] {
+            const std::size_t begin = at;
+            at = std::min(n, at + kSlice);
+            f(begin, at - begin);
+            return at < n;
+        });
     }
 
     Store& store_;
@@ -191,7 +194,6 @@ void set_sketch(Store& store, int table, In<std::uint8_t> saved) {
 void define_state(nb::module_& module, nb::class_<Store>& store) {
     nb::class_<Capture>(module, "Capture")
         .def(nb::init<Store&, int>(), "store"_a, "table"_a, nb::keep_alive<1, 2>())
-        .def("copy", &Capture::copy)
         .def("list_rows", &Capture::list_rows, "threads"_a)
         .def("read", &Capture::read, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
         .def("read_counts", &Capture::read_counts, "rows"_a.noconvert(), "out"_a.noconvert());

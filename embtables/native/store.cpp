@@ -104,10 +104,12 @@ KeyList Store::list_rows(int table, std::uint32_t after, int threads) const {
                                 filter_of(t, after, t.keys ? t.keys->now() : 0), t.spec.config.initial.seed, threads);
 }
 
-KeyList Store::list_rows(int table, const RowImage& image, std::uint32_t now, int threads) const {
+KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int threads) {
     const Table& t = tables_.at(static_cast<std::size_t>(table));
-    return embtables::list_rows(image.arrays(), t.keys ? 1 : 0, image.end(), nullptr, filter_of(t, 0, now),
-                                t.spec.config.initial.seed, threads);
+    const RowFilter filter = filter_of(t, 0, now);
+    std::vector<std::vector<Listed>> pieces;
+    turns_.in_slices([&] { return image.list_some(t.spec.policy ? 1 : 0, filter, pieces); });
+    return in_bucket_order(pieces, t.spec.config.initial.seed, threads);
 }
 
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,

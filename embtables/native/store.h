@@ -86,7 +86,8 @@ public:
 
     // Keys alive whose rows changed after a cut (0: all), with their rows.
     KeyList list_rows(int table, std::uint32_t after, int threads) const;
-    KeyList list_rows(int table, const RowImage& image, std::uint32_t now, int threads) const;
+    // The same of all rows of an image, in slices between changes; `now`: the clock when it was taken.
+    KeyList list_rows(int table, RowImage& image, std::uint32_t now, int threads);
 
     // Whoever changes rows takes a turn; what copies them in the background yields to it.
     Turns& turns() { return turns_; }

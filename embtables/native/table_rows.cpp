@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 #include "row_image.h"
 
@@ -88,27 +89,33 @@ void TableRows::begin_cut(std::uint32_t cut) {
 }
 
 void TableRows::save(std::uint32_t row) {
-    if (image_view_.wants(meta()[row])) copy_row(arrays(), image_view_.rows, row);
+    image_view_.save(arrays(), row);
 }
 
 std::shared_ptr<RowImage> TableRows::capture(std::uint64_t end) {
     finish_image();
     std::shared_ptr<RowImage> image = std::make_shared<RowImage>(*this, end, is_cut_new_ ? cut_ - 1 : cut_);
     image_ = image;
-    image_view_ = {image->arrays(), image->cut()};
+    image_view_ = image->view();
     if (!is_cut_new_) finish_image();
     return image;
 }
 
 void TableRows::finish_image() {
-    const std::shared_ptr<RowImage> image = image_;
-    while (image && image->copy_some()) {
-    }
+    if (const std::shared_ptr<RowImage> image = image_) image->finish();
 }
 
 void TableRows::end_image() {
     image_view_ = {};
     image_.reset();
+}
+
+std::size_t TableRows::width_of(Part part) const {
+    const int p = static_cast<int>(part);
+    const bool has = part == Part::weight || (part == Part::row_sum ? config_.rule == Rule::rowwise_adagrad
+                                                                    : p > 0 && p <= num_states());
+    if (!has) throw std::invalid_argument("the table has no such part");
+    return part == Part::row_sum ? 1 : static_cast<std::size_t>(config_.dim);
 }
 
 StepRule TableRows::next_step(double factor) {

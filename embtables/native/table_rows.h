@@ -13,6 +13,7 @@
 #include "memory.h"
 #include "row_arrays.h"
 #include "row_kernels.h"
+#include "row_parts.h"
 
 namespace embtables {
 
@@ -62,6 +63,9 @@ public:
     // has just begun.
     std::shared_ptr<RowImage> capture(std::uint64_t end);
     const ImageView& image() const { return image_view_; }
+
+    // Floats of a part in a row. Throws std::invalid_argument where the table has no such part.
+    std::size_t width_of(Part part) const;
 
     const TableConfig& config() const { return config_; }
     bool is_keyed() const { return keyed_; }

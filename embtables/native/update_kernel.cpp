@@ -90,7 +90,7 @@ void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
 void touch(const UpdateGroup& g, std::uint32_t row, UpdateCounts& counts) {
     RowMeta& meta = g.rows.meta[row];
     if (meta.cut != g.cut) {
-        if (g.image.wants(meta)) copy_row(g.rows, g.image.rows, row);
+        g.image.save(g.rows, row);
         meta.cut = g.cut;
         g.touched[counts.touched++] = row;
     }

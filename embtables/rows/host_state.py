@@ -38,8 +38,7 @@ class HostCapture:
 
     def content(self) -> TableContent:
         """See Capture."""
-        self._capture.copy()
-        keys, rows, seen, begins = self._capture.list_rows(1)
+        keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
         counts = np.empty(len(rows), np.uint32)
         self._capture.read_counts(rows, counts)
         parts = {}
