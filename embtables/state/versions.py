@@ -122,9 +122,9 @@ def read_version(state: StateFolder, manifest: Manifest, stored: Sequence[Stored
     for name in sorted(there ^ here):
         where = "these tables" if name in there else f"version {manifest.name}"
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
-    beside = _tensors(state, manifest, TABLES_FILE)
+    beside = read_tensors(state, manifest, TABLES_FILE)
     tables = {table.config.name: _read_table(state, manifest, table, beside) for table in stored}
-    return Version(tables, _tensors(state, manifest, DENSE_FILE), manifest.content)
+    return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
 
 
 def _read_table(state: StateFolder, manifest: Manifest, table: StoredAs, beside: Tensors) -> TableContent:
@@ -176,7 +176,8 @@ def _read(state: StateFolder, manifest: Manifest, table: StoredAs, what: str, sc
     return read_batch(raw, schema, -1 if rows is None else rows, state.folder.path(state.file(manifest, name)))
 
 
-def _tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+    """The tensors of one of a version's safetensors files. Raises StateError where it is missing or damaged."""
     try:
         return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
     except (SafetensorError, ValueError, KeyError) as error:
