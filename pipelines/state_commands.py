@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich import box
 from rich.table import Table as Shown
 
 from embtables.errors import ConfigError, StateError
-from embtables.state.fold import rows_of_chain
+from embtables.state.compact import compact as compact_chain
+from embtables.state.fold import parts_of_chain
 from embtables.state.manifest import PURPOSES, Manifest, Purpose
 from embtables.state.store import MANIFESTS, StateFolder, Writer
 
@@ -120,20 +124,72 @@ def collect(state: StateFolder, keep: int) -> dict[str, Any]:
 
 
 def export(state: StateFolder, table: str, output: Path, name: str | None) -> dict[str, Any]:
-    """A table's rows as a version has them, to a parquet file that appears whole or not at all.
+    """A table's rows as a version has them, to a parquet file that appears whole or not at all; in bounded memory.
 
     Raises:
         StateError: there is no such table or version, one of its files is damaged, or the output cannot be written.
     """
     version = parse(state, name)
-    rows = rows_of_chain(state, state.chain(version.purpose, version.sequence), table)
+    parts = parts_of_chain(state, state.chain(version.purpose, version.sequence), table)
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
-        pq.write_table(rows, temporary)
+        rows = _write_parquet(parts, temporary)
         temporary.replace(output)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StateError(f"cannot be written: {reason}", file=output) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return {"rows": rows.num_rows, "version": version.name, "table": table, "output": str(output)}
+    return {"rows": rows, "version": version.name, "table": table, "output": str(output)}
+
+
+def _write_parquet(parts: Iterator[pa.Table], path: Path) -> int:
+    """Writes each part as a row group; returns how many rows there are."""
+    first = next(parts)
+    rows = int(first.num_rows)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for part in parts:
+            writer.write_table(part)
+            rows += part.num_rows
+    return rows
+
+
+def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any]:
+    """Folds the newest version of a purpose (by default `resume`, if there is one) and its chain into a snapshot.
+
+    Raises:
+        ConfigError: there is no such purpose.
+        StateError: as `embtables.state.compact.compact`; or another process writes here.
+    """
+    if purpose is not None and purpose not in PURPOSES:
+        raise ConfigError(f"'{purpose}' is no purpose: give {' or '.join(PURPOSES)}")
+    chosen: Purpose = parse(state, None).purpose if purpose is None else "resume" if purpose == "resume" else "serving"
+    with Writer(state) as writer:
+        done = compact_chain(writer, chosen, keep=keep)
+    rows = {name: f.rows or 0 for name, f in done.version.files.items() if ".rows." in name}
+    return {
+        "version": done.version.name,
+        "from": done.chain[-1].name,
+        "folded_versions": len(done.chain),
+        "rows": {name.partition(".rows.")[0]: count for name, count in rows.items()},
+        "bytes": sum(f.bytes for f in done.version.files.values()),
+        "freed_bytes": done.freed_bytes,
+        "pins_of_older_versions": done.pins,
+    }
+
+
+def pin(state: StateFolder, name: str, version: str) -> dict[str, Any]:
+    """Makes a pin keep a version.
+
+    Raises:
+        ConfigError: the pin would be taken for a version or is no file's name, or there is no version of that name.
+        StateError: there is no such version, it is damaged, or another process writes here.
+    """
+    if re.fullmatch(r"(?!(resume|serving)-\d+$)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:
+        raise ConfigError(f"'{name}' cannot be a pin: give letters, digits, _ - and ., and not a version's name")
+    with Writer(state) as writer:
+        pinned = parse(state, version)
+        state.chain(pinned.purpose, pinned.sequence)
+        writer.pin(name, pinned)
+    return {"pin": name, "version": pinned.name}

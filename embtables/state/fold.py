@@ -1,64 +1,51 @@
-"""A chain of versions folded into the rows it stands for, of one table, without the tables themselves: for export.
-
-What a rows file holds is read off its own schema, which must be one that some table would write.
-"""
+"""The rows of one table as a chain of versions has them, as Arrow tables: for export and for looking into."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.errors import StateError
-from embtables.state.content import Keys
 from embtables.state.manifest import Manifest
+from embtables.state.merge import MergedTable, verify_table
 from embtables.state.store import StateFolder
-from embtables.state.table_files import TOMBSTONES_SCHEMA, layout_of, read_batch, rows_schema
-from embtables.state.versions import read_file
+from embtables.state.table_files import rows_schema
 
 
-def rows_of_chain(state: StateFolder, chain: Sequence[Manifest], table: str) -> pa.Table:
-    """The rows of a table as the last version of a chain has them, in no order.
+def rows_of_chain(
+    state: StateFolder, chain: Sequence[Manifest], table: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of a table as the last version of a chain has them, sorted by bucket and then by key.
+
+    Args:
+        columns: which ones, of key, weight, the optimizer's state, seen and count; by default all.
+
+    Raises:
+        StateError: as `parts_of_chain`.
+    """
+    return pa.concat_tables(parts_of_chain(state, chain, table, columns))
+
+
+def parts_of_chain(
+    state: StateFolder, chain: Sequence[Manifest], table: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The same in parts of a few megabytes, at least one.
 
     Raises:
         StateError: the versions have no such table, or a file is missing or damaged.
     """
-    if table not in chain[-1].tables:
-        known = ", ".join(sorted(chain[-1].tables))
-        raise StateError(f"has no table '{table}'; it has: {known}", version=chain[-1].name)
-    batches = [_batch(state, manifest, table, "rows") for manifest in chain]
-    gone = [_batch(state, manifest, table, "tombstones") for manifest in chain]
-    parts = []
-    for age, batch in enumerate(batches):
-        if batch is None or batch.num_rows == 0:
-            continue
-        keys = batch.column("key").to_numpy()
-        stays = np.ones(len(keys), np.bool_)
-        for later in range(age + 1, len(chain)):
-            for newer in (batches[later], gone[later]):
-                if newer is not None:
-                    stays &= ~np.isin(keys, _keys(newer))
-        parts.append(batch.filter(pa.array(stays)))
-    if not parts:
-        raise StateError("has no rows", version=chain[-1].name, table=table)
-    return pa.Table.from_batches([part.replace_schema_metadata(None) for part in parts])
+    verify_table(state, chain, table)
+    with MergedTable(state, chain, table) as merged:
+        names = merged.columns if columns is None else tuple(columns)
+        fields = rows_schema(merged.dim, merged.parts)
+        schema = pa.schema([fields.field(name) for name in names])
+        step = merged.rows_at_a_time(*names)
+        for start in range(0, max(1, merged.rows), step):
+            arrays = [_array(merged, name, start, start + step, schema.field(name).type) for name in names]
+            yield pa.table(arrays, schema=schema)
 
 
-def _keys(batch: pa.RecordBatch) -> Keys:
-    keys: npt.NDArray[np.int64] = batch.column("key").to_numpy()
-    return keys
-
-
-def _batch(state: StateFolder, manifest: Manifest, table: str, what: str) -> pa.RecordBatch | None:
-    """One file of a table; None where the version has none."""
-    names = [name for name in manifest.tables[table].files if name.startswith(f"{table}.{what}.")]
-    if not names:
-        return None
-    raw, path = read_file(state, manifest, names[0]), state.folder.path(state.file(manifest, names[0]))
-    rows = manifest.files[names[0]].rows
-    if what == "rows":
-        dim, parts = layout_of(raw, path)
-        return read_batch(raw, rows_schema(dim, parts), -1 if rows is None else rows, path)
-    return read_batch(raw, TOMBSTONES_SCHEMA, -1 if rows is None else rows, path)
+def _array(merged: MergedTable, name: str, start: int, stop: int, type_: pa.DataType) -> pa.Array:
+    values = merged.read(name, start, min(stop, merged.rows))
+    flat = pa.array(values.reshape(-1))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, type=type_)

@@ -101,10 +101,18 @@ class StateFolder:
     def verify(self, version: Manifest) -> None:
         """Reads every file of a version. Raises StateError naming the first that is not as it was written."""
         for name in version.files:
-            self.check_size(version, name)
-            path = self.file(version, name)
-            if self.folder.checksum(path) != version.files[name].xxh3:
-                raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
+            self.verify_file(version, name)
+
+    def verify_file(self, version: Manifest, name: str) -> None:
+        """Reads a file of a version. Raises StateError where it is missing or not as it was written."""
+        self.check_size(version, name)
+        path = self.file(version, name)
+        try:
+            checksum = self.folder.checksum(path)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=self.folder.path(path)) from error
+        if checksum != version.files[name].xxh3:
+            raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
 
     def check_size(self, version: Manifest, name: str) -> None:
         """Raises StateError where a file is missing or not as long as its manifest says."""

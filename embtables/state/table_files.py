@@ -8,15 +8,16 @@ that a file cannot ask for more memory than its own length.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import StateError
+from embtables.state.arrow_writer import Column, file_pieces
 from embtables.state.content import NUM_BUCKETS, Floats, Keys, TableContent, Words, bucket_offsets
 
-OFFSETS = b"embtables.bucket_offsets"
 _SCALARS = ("seen", "count")
 ALL_BUCKETS = (0, NUM_BUCKETS)
 MAX_DIM = 4096
@@ -54,68 +55,36 @@ WAITING_SCHEMA = pa.schema(
 TOMBSTONES_SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False)])
 
 
-def rows_file(content: TableContent, dim: int, parts: dict[str, bool], seed: int) -> Iterator[memoryview]:
-    """The bytes of a table's rows file, in pieces."""
-    columns: list[pa.Array] = [pa.array(content.keys)]
-    for name, is_wide in parts.items():
-        values = pa.array(np.ascontiguousarray(content.parts[name], np.float32).reshape(-1))
-        columns.append(pa.FixedSizeListArray.from_arrays(values, type=_wide(dim)) if is_wide else values)
-    columns += [pa.array(content.seen), pa.array(content.counts)]
-    begins = bucket_offsets(content.keys, seed) if content.begins is None else content.begins
-    return _file(columns, rows_schema(dim, parts), begins)
+def rows_file(
+    columns: Mapping[str, Column], dim: int, parts: dict[str, bool], begins: npt.NDArray[np.uint64]
+) -> Iterator[memoryview]:
+    """The bytes of a table's rows file, in pieces.
+
+    Args:
+        columns: key, seen and count (n,), and each part, (n, D) or (n,); whole or streamed.
+        begins: (1,025,) where each bucket begins.
+
+    Raises:
+        StateError: a streamed column is not what it promised to be.
+    """
+    return file_pieces(columns, rows_schema(dim, parts), begins)
+
+
+def row_columns(content: TableContent) -> dict[str, Column]:
+    """The columns of a table's rows file, from memory."""
+    found: dict[str, Column] = {"key": content.keys, "seen": content.seen, "count": content.counts}
+    return found | {name: np.ascontiguousarray(values, np.float32) for name, values in content.parts.items()}
 
 
 def waiting_file(content: TableContent, seed: int) -> Iterator[memoryview]:
     """The bytes of a table's file of waiting keys, in pieces."""
-    columns = [pa.array(content.waiting), pa.array(content.waiting_counts), pa.array(content.waiting_seen)]
-    return _file(columns, WAITING_SCHEMA, bucket_offsets(content.waiting, seed))
+    columns: dict[str, Column] = {"key": content.waiting, "count": content.waiting_counts, "seen": content.waiting_seen}
+    return file_pieces(columns, WAITING_SCHEMA, bucket_offsets(content.waiting, seed))
 
 
 def tombstones_file(keys: Keys, seed: int) -> Iterator[memoryview]:
     """The bytes of a table's file of tombstones, in pieces."""
-    return _file([pa.array(keys)], TOMBSTONES_SCHEMA, bucket_offsets(keys, seed))
-
-
-def _wide(dim: int) -> pa.DataType:
-    return pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
-
-
-def _file(columns: list[pa.Array], schema: pa.Schema, offsets: np.ndarray) -> Iterator[memoryview]:
-    schema = schema.with_metadata({OFFSETS: offsets.astype("<u8").tobytes()})
-    sink = _Pieces()
-    batch = pa.record_batch(columns, schema=schema)
-    with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
-        writer.write_batch(batch)
-        yield from sink.taken()
-    yield from sink.taken()
-
-
-class _Pieces:
-    """What Arrow writes to, kept in pieces until they are taken: no second copy of the columns."""
-
-    def __init__(self) -> None:
-        self._pieces: list[memoryview] = []
-        self._size = 0
-        self.closed = False
-
-    def write(self, data: object) -> int:
-        view = memoryview(data)  # type: ignore[arg-type]
-        self._pieces.append(view)
-        self._size += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self._size
-
-    def flush(self) -> None:
-        return
-
-    def close(self) -> None:
-        self.closed = True
-
-    def taken(self) -> list[memoryview]:
-        taken, self._pieces = self._pieces, []
-        return taken
+    return file_pieces({"key": keys}, TOMBSTONES_SCHEMA, bucket_offsets(keys, seed))
 
 
 def read_batch(raw: memoryview, schema: pa.Schema, rows: int, file: object) -> pa.RecordBatch:

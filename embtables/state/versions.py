@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from embtables.errors import StateError
 from embtables.schema.tables import FixedTable, Table
-from embtables.state.content import TableContent, buckets_of
+from embtables.state.content import TableContent, bucket_offsets, buckets_of
 from embtables.state.manifest import Manifest
 from embtables.state.store import NewFile, NewVersion, StateFolder
 from embtables.state.table_files import (
@@ -23,6 +23,7 @@ from embtables.state.table_files import (
     WAITING_SCHEMA,
     parts_of,
     read_batch,
+    row_columns,
     rows_file,
     rows_of,
     rows_schema,
@@ -33,6 +34,11 @@ from embtables.state.table_files import (
 Tensors = dict[str, npt.NDArray[Any]]
 TABLES_FILE, DENSE_FILE = "tables.safetensors", "dense.safetensors"
 _RANK = 0
+
+
+def file_name(table: str, what: str) -> str:
+    """The name of a table's file of rows, waiting keys or tombstones."""
+    return f"{table}.{what}.{_RANK}.arrow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class StoredAs:
 
     def file(self, what: str) -> str:
         """The name of its file of rows, waiting keys or tombstones."""
-        return f"{self.config.name}.{what}.{_RANK}.arrow"
+        return file_name(self.config.name, what)
 
 
 @dataclass
@@ -96,7 +102,8 @@ def new_version(stored: Sequence[StoredAs], version: Version, parent: int | None
 
 
 def _rows(table: StoredAs, content: TableContent) -> NewFile:
-    chunks = rows_file(content, table.config.dim, table.parts, table.seed)
+    begins = bucket_offsets(content.keys, table.seed) if content.begins is None else content.begins
+    chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins)
     return NewFile(chunks, len(content.keys), ALL_BUCKETS)
 
 
@@ -115,9 +122,9 @@ def read_version(state: StateFolder, manifest: Manifest, stored: Sequence[Stored
     for name in sorted(there ^ here):
         where = "these tables" if name in there else f"version {manifest.name}"
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
-    beside = _tensors(state, manifest, TABLES_FILE)
+    beside = read_tensors(state, manifest, TABLES_FILE)
     tables = {table.config.name: _read_table(state, manifest, table, beside) for table in stored}
-    return Version(tables, _tensors(state, manifest, DENSE_FILE), manifest.content)
+    return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
 
 
 def _read_table(state: StateFolder, manifest: Manifest, table: StoredAs, beside: Tensors) -> TableContent:
@@ -169,7 +176,8 @@ def _read(state: StateFolder, manifest: Manifest, table: StoredAs, what: str, sc
     return read_batch(raw, schema, -1 if rows is None else rows, state.folder.path(state.file(manifest, name)))
 
 
-def _tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+    """The tensors of one of a version's safetensors files. Raises StateError where it is missing or damaged."""
     try:
         return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
     except (SafetensorError, ValueError, KeyError) as error:

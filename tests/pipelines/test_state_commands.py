@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipelines.config import RunConfig
 from pipelines.loaded import load_run
 from pipelines.run_dir import RunDir
 from pipelines.train import train
+from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
 
@@ -88,6 +90,74 @@ def test_an_exported_table_is_what_the_model_has(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_compacted_run_goes_on_to_the_same_bits(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = []
+    for name in ("plain", "compacted"):
+        changes = {"train.epochs": 1, "train.checkpoint_every_steps": 3, "train.runs_dir": str(tmp_path / name)}
+        run = Path(train(make_config(**changes), shown=False)["run_dir"])
+        if name == "compacted":
+            newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]
+            assert newest["kind"] == "delta"
+            status, report = command(monkeypatch, capsys, "state", "compact", run, "--json")
+            assert (status, report["from"]) == (0, newest["version"])
+            assert report["folded_versions"] > 1
+            left = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"]
+            assert (left[-1]["version"], left[-1]["kind"]) == (report["version"], "snapshot")
+            assert left[-1]["step"] == newest["step"]
+        assert command(monkeypatch, capsys, "train", "--resume", run, "--set", "train.epochs=2", "--json")[0] == 0
+        learner = load_run(RunDir.open(run), "last").learner
+        ends.append({**flat(learner.tables), **{n: v.detach().numpy() for n, v in learner.dense().items()}})
+    assert same(*ends)
+
+
+def test_pins_of_older_versions_are_told_and_move(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, capsys, "state", "pin", run, "best", "resume-1")[0] == 0
+    status, text = command(monkeypatch, capsys, "state", "compact", run)
+    assert status == 0
+    newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]["version"]
+    advice = f"embtables state pin {run} best {newest}"
+    assert f"resume-1 and what it holds stays, pinned as 'best'; to let it go: {advice}" in text
+    assert command(monkeypatch, capsys, *advice.split()[1:])[0] == 0
+    assert command(monkeypatch, capsys, "state", "compact", run)[0] == 0
+    left = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"]
+    assert [(v["version"], v["pins"]) for v in left] == [(newest, ["best"])]
+    assert command(monkeypatch, capsys, "evaluate", run, "--json")[0] == 0
+
+
+def test_two_versions_are_held_against_each_other(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = run / "checkpoints"
+    newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]["version"]
+    status, report = command(monkeypatch, capsys, "state", "diff", run, "resume-1", newest, "--json")
+    assert status == 0
+    table = report["tables"]["user"]
+    assert (table["only_a"], table["only_b"]) == (0, 0)
+    assert table["rows"] == [64, 64]
+    assert table["changed"] + table["same"] == 64
+    assert 0 < table["differs"]["weight"] <= table["changed"]
+    assert len(table["largest"]) == 10
+    assert 0 < min(report["tensors"][name] for name in report["tensors"] if name.endswith(".weight"))
+    assert any(path.startswith("state.step: ") for path in report["content"])
+    monkeypatch.setenv("COLUMNS", "80")
+    status, text = command(monkeypatch, capsys, "state", "diff", run, "resume-1", newest)
+    assert status == 0
+    assert "largest changes of weights" in text
+    heads = [line for line in text.splitlines() if "only A" in line]
+    assert len(heads) == 1
+    assert all(word in heads[0] for word in ("table", "rows A", "rows B", "only B", "same", "changed"))
+    copy = tmp_path / "copy"
+    shutil.copytree(state, copy)
+    arguments = ("state", "diff", run, newest, newest, "--against", copy, "--json")
+    status, report = command(monkeypatch, capsys, *arguments)
+    assert (status, report["tensors"], report["content_differences"]) == (0, {}, 0)
+    assert all(t["changed"] == t["only_a"] == t["only_b"] == 0 for t in report["tables"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
@@ -101,6 +171,15 @@ def test_an_exported_table_is_what_the_model_has(
             "out.parquet: cannot be written: No such file or directory",
         ),
         (["gc", "--keep", "0"], 2, "Invalid value"),
+        (["compact", "--purpose", "nope"], 2, "'nope' is no purpose: give resume or serving"),
+        (["compact", "--purpose", "serving"], 1, "there is no serving version"),
+        (["compact", "--keep", "0"], 2, "Invalid value"),
+        (["diff", "best", "nope"], 2, "'nope' is no version: give resume-<n>, serving-<n>, best"),
+        (["diff", "best", "resume-99"], 1, "there is no version resume-99"),
+        (["diff", "best", "best", "--against", "nowhere"], 2, "folder nowhere: has no versions"),
+        (["pin", "../best", "resume-1"], 2, "'../best' cannot be a pin"),
+        (["pin", "resume-3", "resume-1"], 2, "'resume-3' cannot be a pin"),
+        (["pin", "best", "resume-99"], 1, "there is no version resume-99"),
     ],
 )
 def test_mistakes_are_told(

@@ -1,0 +1,275 @@
+"""Compaction: the snapshot holds what the chain did, bit for bit, and nothing of what the chain had lost."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchrec import KeyedJaggedTensor
+
+from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
+from embtables.errors import StateError
+from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad
+from embtables.state import chain as chains
+from embtables.state import merge
+from embtables.state.chain import Chain
+from embtables.state.compact import Compacted, compact
+from embtables.state.store import StateFolder, Writer
+from tests.contents import Arrays, flat, same
+from tests.state.versions_for_tests import tables, train, write
+
+
+def loaded(state: StateFolder, made: Tables, sequence: int) -> Arrays:
+    chains.load(state, state.chain("resume", sequence), made)
+    return flat(made)
+
+
+def compacted(state: StateFolder, keep: int = 1) -> Compacted:
+    with Writer(state) as writer:
+        return compact(writer, "resume", keep=keep)
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 7, 1 << 20])
+def test_the_snapshot_is_the_one_that_the_tables_would_have_written(
+    tmp_path: Path, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File by file, byte for byte; whatever fits in memory at once."""
+    monkeypatch.setattr(merge, "KEYS_AT_A_TIME", rows_at_a_time)
+    made, versions = write(tmp_path, 5)
+    assert [v.parent for v in versions] == [None, 1, 2, 3, 4]
+    assert any(".tombstones." in name for v in versions for name in v.files)
+    state = StateFolder(tmp_path)
+    with Writer(state) as writer:
+        chain = Chain(writer, "resume", made, keep=100)
+        chain.cut({"dense": np.arange(4, 8.0)}, {"schema": {"a": 1}, "step": 4})
+        chain.wait()
+        chain.close()
+    direct = state.manifest("resume", 6)
+    (state.folder.root / "manifests" / "resume-0000000006.json").unlink()
+    assert direct.parent is None
+    done = compacted(state)
+    assert done.version.sequence == 6
+    assert done.version.files == direct.files
+    assert done.version.tables == direct.tables
+    assert done.version.content == versions[-1].content
+    assert state.sequences("resume") == [6]
+    assert same(loaded(state, tables(), 6), flat(made))
+    assert [p.name for p in sorted((tmp_path / "versions").iterdir())] == [done.version.folder]
+
+
+def test_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    state = StateFolder(tmp_path)
+    compacted(state)
+    made = tables()
+    chain_now = state.chain("resume", 4)
+    assert len(chain_now) == 1
+    version = chains.load(state, chain_now, made)
+    assert version.content["step"] == 2
+    assert version.tensors["dense"].tolist() == [2, 3, 4, 5]
+    with Writer(state) as writer:
+        chain = Chain(writer, "resume", made)
+        chain.go_on_from(chain_now[-1], 0)
+        train(made, range(15, 20))
+        chain.cut({}, {})
+        chain.wait()
+        chain.close()
+    assert [state.manifest("resume", n).parent for n in state.sequences("resume")] == [None, 4]
+    whole, _ = write(tmp_path / "whole", 4)
+    assert same(loaded(state, tables(), 5), flat(whole))
+    compacted(state)
+    assert same(loaded(state, tables(), 6), flat(whole))
+
+
+def test_a_snapshot_is_not_written_again(tmp_path: Path) -> None:
+    write(tmp_path, 3, longest=1)
+    state = StateFolder(tmp_path)
+    assert state.manifest("resume", 3).parent is None
+    done = compacted(state)
+    assert done.version.sequence == 3
+    assert done.freed_bytes > 0
+    assert state.sequences("resume") == [3]
+
+
+def test_older_versions_are_kept_as_asked(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    compacted(StateFolder(tmp_path), keep=2)
+    assert StateFolder(tmp_path).sequences("resume") == [1, 2, 3, 4]
+    compacted(StateFolder(tmp_path), keep=1)
+    assert StateFolder(tmp_path).sequences("resume") == [4]
+
+
+def test_a_pin_of_what_was_compacted_moves_and_others_are_told(tmp_path: Path) -> None:
+    _, versions = write(tmp_path, 3)
+    state = StateFolder(tmp_path)
+    with Writer(state) as writer:
+        writer.pin("best", versions[1])
+        writer.pin("last", versions[2])
+    done = compacted(state)
+    assert done.pins == {"best": "resume-2"}
+    assert state.pinned("best") == ("resume", 2)
+    assert state.pinned("last") == ("resume", 4)
+    assert state.sequences("resume") == [1, 2, 4]
+
+
+def erased_traces(folder: Path, key: int, weight: np.ndarray) -> list[str]:
+    """Files that hold the key or any two neighbouring values of its row."""
+    wanted = [np.int64(key).tobytes(), weight[:2].tobytes(), weight[2:4].tobytes()]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return [str(file.relative_to(folder)) for file in files if any(w in file.read_bytes() for w in wanted)]
+
+
+def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
+    key = 0x5EED_0123_4567_89AB
+    config = CollisionlessTable(
+        name="t", dim=4, optimizer=Adam(learning_rate=0.1), admission=MinCount(count=1), cold_row="trained"
+    )
+    made = Tables([config], [Feature(name="f", table="t", encoder=Identity())], seed=1)
+    state, row = StateFolder(tmp_path), torch.tensor([[0.123456, -7.654321, 3.1415926, 2.7182818]])
+    others = torch.arange(50)
+    with Writer(state) as writer:
+        chain = Chain(writer, "resume", made, keep=100)
+        made.set("t", others, torch.rand(50, 4))
+        made.set("t", torch.tensor([key]), row)
+        chain.cut({}, {})
+        chain.wait()
+        writer.pin("best", state.manifest("resume", 1))
+        made.set("t", others[:9], torch.rand(9, 4))
+        chain.cut({}, {})
+        made.delete("t", torch.tensor([key]))
+        chain.cut({}, {})
+        chain.wait()
+        chain.close()
+    assert len(erased_traces(tmp_path, key, row.numpy()[0])) >= 2  # its row, and its tombstone
+    done = compacted(state)
+    assert done.pins == {"best": "resume-1"}
+    left = erased_traces(tmp_path, key, row.numpy()[0])
+    assert left
+    assert all(name.startswith("versions/resume-0000000001-") for name in left)
+    with Writer(state) as writer:
+        writer.pin("best", done.version)
+    assert compacted(state).pins == {}
+    assert erased_traces(tmp_path, key, row.numpy()[0]) == []
+    again = Tables([config], [made.slots[0].feature], seed=1)
+    assert same(loaded(state, again, 4), flat(made))
+
+
+def test_while_another_process_trains_it_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    state = StateFolder(tmp_path)
+    with Writer(StateFolder(tmp_path)), pytest.raises(StateError, match="is being written by process"):
+        compacted(state)
+    assert state.sequences("resume") == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["fixed.rows.0.arrow", "grows.tombstones.0.arrow", "dense.safetensors"])
+def test_a_damaged_version_is_not_folded(tmp_path: Path, name: str) -> None:
+    _, versions = write(tmp_path, 3)
+    state = StateFolder(tmp_path)
+    version = [v for v in versions if name in v.files][-1]
+    path = tmp_path / "versions" / version.folder / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    before = sorted(p.name for p in (tmp_path / "versions").iterdir())
+    with pytest.raises(StateError, match=name):
+        compacted(state)
+    assert state.sequences("resume") == [1, 2, 3]
+    assert sorted(p.name for p in (tmp_path / "versions").iterdir()) == before
+
+
+def test_without_versions(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="there is no resume version"):
+        compacted(StateFolder(tmp_path))
+
+
+CONFIGS = [
+    FixedTable(name="fixed", dim=2, num_rows=12, optimizer=RowwiseAdagrad(learning_rate=0.1)),
+    CollisionlessTable(
+        name="grows",
+        dim=3,
+        optimizer=Adam(learning_rate=0.1),
+        admission=MinCount(count=2),
+        max_rows=9,
+        ttl_seconds=40,
+        cold_row="trained",
+    ),
+]
+
+
+def small_tables() -> Tables:
+    features = [Feature(name=f"f{n}", table=c.name, encoder=Identity()) for n, c in enumerate(CONFIGS)]
+    return Tables(CONFIGS, features, seed=4)
+
+
+class History:
+    """A trainer that does as it is told, and whose versions are compacted now and then."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.made, self.writer, self.seconds = small_tables(), writer, 0
+        self.view = EmbeddingBagCollection.over(self.made)
+        self.state, self.chain = writer.state, Chain(writer, "resume", self.made, keep=100, longest=100)
+
+    def step(self, ids: list[int]) -> None:
+        self.seconds += 7 * len(ids)
+        self.made.advance(torch.full((len(ids),), self.seconds * 1_000_000))
+        keys = torch.tensor([i % 12 for i in ids] + ids)
+        one_each = torch.ones(len(keys), dtype=torch.int64)
+        out = self.view(KeyedJaggedTensor(["f0", "f1"], keys, lengths=one_each)).values()
+        out.backward(torch.linspace(-1, 1, out.numel()).reshape(out.shape))
+        self.made.step()
+
+    def set(self, ids: list[int]) -> None:
+        rows = torch.linspace(0, 1, 3 * len(set(ids))).reshape(-1, 3)
+        self.made.set("grows", torch.tensor(sorted(set(ids))), rows)
+
+    def delete(self, ids: list[int]) -> None:
+        self.made.delete("grows", torch.tensor(ids))
+        self.made.delete("fixed", torch.tensor([i % 12 for i in ids[:1]]))
+
+    def cut(self, ids: list[int]) -> None:
+        self.chain.cut({"x": np.array([self.seconds])}, {"seconds": self.seconds})
+        self.chain.wait()
+
+    def compact(self, ids: list[int]) -> None:
+        """The same is read before and after, by new tables."""
+        self.cut(ids)
+        number = self.state.sequences("resume")[-1]
+        expected = loaded(self.state, small_tables(), number)
+        done = compact(self.writer, "resume", keep=1)
+        assert self.state.sequences("resume") == [done.version.sequence]
+        assert same(loaded(self.state, small_tables(), done.version.sequence), expected)
+        assert same(flat(self.made), expected)
+        self.chain.go_on_from(done.version, 0)
+
+
+ids_of_a_step = st.lists(st.integers(0, 20), min_size=1, max_size=6)
+acts = st.sampled_from(["step", "step", "step", "set", "delete", "cut", "cut", "compact"])
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tables this small gain nothing by threads that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@given(st.lists(st.tuples(acts, ids_of_a_step), min_size=8, max_size=30))
+@settings(max_examples=20, deadline=None)
+def test_any_history_is_the_same_after_compaction(history: list[tuple[str, list[int]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embtables.state.folder.os.fsync", lambda handle: None)  # no power is lost here
+        with Writer(StateFolder(Path(folder))) as writer:
+            made = History(writer)
+            for act, ids in [*history, ("compact", [])]:
+                getattr(made, act)(ids)
+            made.chain.close()

@@ -1,0 +1,176 @@
+"""Two versions held against each other: what is told is what two dicts of rows tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embtables import CollisionlessTable
+from embtables.schema import Adagrad, RowwiseAdagrad
+from embtables.state import chain as chains
+from embtables.state import merge
+from embtables.state.compact import compact
+from embtables.state.compare import TableDifference, compare_content, compare_rows, compare_tensors
+from embtables.state.content import TableContent, bucket_offsets, bucket_order
+from embtables.state.merge import MergedTable
+from embtables.state.store import StateFolder, Writer
+from embtables.state.versions import StoredAs, Version, new_version
+from tests.state.versions_for_tests import tables, write
+
+
+def compared(folder: Path, a: int, b: int, table: str) -> TableDifference:
+    state = StateFolder(folder)
+    with (
+        MergedTable(state, state.chain("resume", a), table) as first,
+        MergedTable(state, state.chain("resume", b), table) as second,
+    ):
+        found = compare_rows(first, second)
+    assert found is not None
+    return found
+
+
+def rows_by_key(folder: Path, number: int, table: str) -> dict[int, dict[str, np.ndarray]]:
+    state, made = StateFolder(folder), tables()
+    chains.load(state, state.chain("resume", number), made)
+    content = made.content()[table]
+    columns = {**content.parts, "seen": content.seen, "count": content.counts}
+    return {int(key): {n: v[row] for n, v in columns.items()} for row, key in enumerate(content.keys)}
+
+
+@pytest.mark.parametrize("rows_at_a_time", [3, 1 << 20])
+@pytest.mark.parametrize("table", ["fixed", "grows", "counts"])
+def test_rows_are_counted_as_two_dicts_say(
+    tmp_path: Path, table: str, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 4)
+    monkeypatch.setattr(merge, "KEYS_AT_A_TIME", rows_at_a_time)
+    for a, b in ((1, 4), (4, 2), (3, 3)):
+        found = compared(tmp_path, a, b, table)
+        first, second = rows_by_key(tmp_path, a, table), rows_by_key(tmp_path, b, table)
+        both = first.keys() & second.keys()
+        assert found.rows == (len(first), len(second))
+        assert found.only == (len(first.keys() - both), len(second.keys() - both))
+        names = list(next(iter(first.values())))
+        other = {n: {k for k in both if first[k][n].tobytes() != second[k][n].tobytes()} for n in names}
+        assert found.differs == {n: len(keys) for n, keys in other.items()}
+        changed = set().union(*(keys for n, keys in other.items() if n not in ("seen", "count")))
+        assert (found.changed, found.same) == (len(changed), len(both) - len(changed))
+        norms = {k: np.linalg.norm(second[k]["weight"].astype(float) - first[k]["weight"]) for k in other["weight"]}
+        expected = sorted(norms.items(), key=lambda n: (-n[1], n[0]))[:10]
+        assert [key for key, _ in found.largest] == [key for key, _ in expected]
+        assert np.allclose([n for _, n in found.largest], [n for _, n in expected])
+        assert not found.layout
+    assert compared(tmp_path, 1, 4, table).changed > 0
+
+
+def test_a_compacted_version_is_the_same(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    with Writer(StateFolder(tmp_path)) as writer:
+        compact(writer, "resume", keep=9)
+    for table in ("fixed", "grows", "counts"):
+        found = compared(tmp_path, 3, 4, table)
+        assert (found.only, found.changed, found.rows[0]) == ((0, 0), 0, found.same)
+        assert set(found.differs.values()) == {0}
+
+
+def one_table(folder: Path, seed: int, keys: list[int], weight: float, **config: Any) -> MergedTable:
+    """A version with a row of equal weights for each key."""
+    table = CollisionlessTable(name="t", **{"dim": 2, "optimizer": RowwiseAdagrad(learning_rate=0.1), **config})
+    stored = StoredAs(table, seed)
+    found = np.array(keys, np.int64)
+    found = found[bucket_order(found, seed)]
+    n, ones = len(keys), np.ones(len(keys), np.uint32)
+    parts = {name: np.full((n, table.dim) if wide else n, 0.5, np.float32) for name, wide in stored.parts.items()}
+    parts["weight"] = np.full((n, table.dim), weight, np.float32)
+    begins = bucket_offsets(found, seed)
+    cold = {name: values[:0] for name, values in parts.items()}
+    state = StateFolder(folder)
+    with Writer(state) as writer:
+        content = TableContent(found, parts, ones, ones, cold=cold, begins=begins)
+        version = writer.commit("resume", new_version([stored], Version({"t": content}), None))
+    return MergedTable(state, [version], "t")
+
+
+def test_other_dimensions_and_optimizers_are_told_and_the_rest_compared(tmp_path: Path) -> None:
+    a = one_table(tmp_path / "a", 1, [1, 2, 3], 0.0)
+    b = one_table(tmp_path / "b", 1, [2, 3, 4], 0.0, dim=4, optimizer=Adagrad(learning_rate=0.1))
+    c = one_table(tmp_path / "c", 1, [2, 3], 3.0, dim=4, optimizer=RowwiseAdagrad(learning_rate=0.1))
+    with a, b, c:
+        found = compare_rows(a, b)
+        assert found is not None
+        assert found.layout == ["dim 2 in A, 4 in B", "optimizer state: sum by row in A, sum by weight in B"]
+        assert found.only == (1, 1)
+        assert found.differs == {"seen": 0, "count": 0}
+        found = compare_rows(a, c)
+        assert found is not None
+        assert found.differs == {"sum": 0, "seen": 0, "count": 0}
+        found = compare_rows(b, c)
+        assert found is not None
+        assert found.differs == {"weight": 2, "seen": 0, "count": 0}
+        assert found.largest == [(2, 6.0), (3, 6.0)]
+
+
+def test_weights_that_are_no_numbers_come_first(tmp_path: Path) -> None:
+    a = one_table(tmp_path / "a", 1, [1, 2], float("nan"))
+    b = one_table(tmp_path / "b", 1, [1, 2], float("nan"))
+    c = one_table(tmp_path / "c", 1, [1, 2], 1.0)
+    with a, b, c:
+        found, other = compare_rows(a, b), compare_rows(b, c)
+    assert found is not None
+    assert found.same == 2
+    assert other is not None
+    assert [key for key, norm in other.largest if np.isnan(norm)] == [1, 2]
+
+
+def test_tables_of_different_seeds_are_not_compared(tmp_path: Path) -> None:
+    with (
+        one_table(tmp_path / "a", 1, [1, 2, 3, 4, 5], 0.0) as a,
+        one_table(tmp_path / "b", 2, [1, 2, 3, 4, 5], 0.0) as b,
+    ):
+        assert compare_rows(a, b) is None
+
+
+def test_tensors() -> None:
+    ones = np.ones(3, np.float32)
+    a = {
+        "same": ones,
+        "moved": ones,
+        "gone": ones,
+        "shape": ones,
+        "type": ones,
+        "nan": ones,
+        "bytes": np.arange(3, dtype=np.uint8),
+    }
+    b = {
+        "same": ones,
+        "moved": np.array([1, 1, -1.5], np.float32),
+        "new": ones,
+        "shape": np.ones((3, 1), np.float32),
+        "type": np.ones(3),
+        "nan": np.array([np.nan, 1, 1], np.float32),
+        "bytes": np.array([0, 1, 255], np.uint8),
+    }
+    assert compare_tensors(a, b) == {
+        "bytes": 253.0,
+        "gone": "only in A",
+        "moved": 2.5,
+        "nan": None,
+        "new": "only in B",
+        "shape": "float32 [3] in A, float32 [3, 1] in B",
+        "type": "float32 [3] in A, float64 [3] in B",
+    }
+
+
+def test_content() -> None:
+    a = {"schema": {"tables": [{"dim": 4}, {"dim": 8}], "x": 1}, "state": [1, 2], "long": "y" * 99}
+    b = {"schema": {"tables": [{"dim": 4}, {"dim": 16}]}, "state": [1], "long": "z"}
+    assert list(compare_content(a, b)) == [
+        f"long: '{'y' * 56}... in A, 'z' in B",
+        "schema.tables.1.dim: 8 in A, 16 in B",
+        "schema.x: 1 in A, None in B",
+        "state: [1, 2] in A, [1] in B",
+    ]
+    assert not list(compare_content(a, a))
