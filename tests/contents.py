@@ -18,7 +18,7 @@ def flat_content(content: TableContent) -> Arrays:
     """A table's content, a name for each array and number."""
     found: Arrays = {}
     for field in fields(content):
-        if field.name == "begins":  # follows from the keys
+        if field.name in ("begins", "streamed"):  # follows from the keys; nothing
             continue
         value = getattr(content, field.name)
         if isinstance(value, dict):

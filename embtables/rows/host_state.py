@@ -1,10 +1,14 @@
 """What the native store gives away of a table and takes back: contents of snapshots and deltas.
 
-A delta is copied at once. A snapshot is captured: rows are copied by whoever asks for its content, on any thread, while
-training goes on; those that change before they were copied are saved first (embtables/native/row_image.h).
+A delta is copied at once. A snapshot is captured: its rows are read while its files are written, on any thread, while
+training goes on; those that change meanwhile are saved first (embtables/native/row_image.h).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +17,12 @@ import torch
 from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.host_spec import PARTS, ROW_SUM
-from embtables.rows.protocol import StoredTable
+from embtables.rows.protocol import Capture, StoredTable
 from embtables.schema import CollisionlessTable
+from embtables.state.arrow_writer import Streamed
 from embtables.state.content import TableContent
 
+_PIECE = 1 << 15  # rows
 _COLD = np.zeros(1, np.uint32)
 Rows = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float32]
@@ -28,26 +34,39 @@ def shape_of(stored: StoredTable, name: str, rows: int) -> tuple[int, ...]:
     return (rows,) if PARTS[config.optimizer.kind][name] == ROW_SUM else (rows, config.dim)
 
 
-class HostCapture:
-    """All rows of a table as they were when this was made."""
+class HostCapture(Capture):
+    """All rows of a table as they were when this was made. While it lives, rows that change are saved first."""
 
     def __init__(self, store: _core.Store, table: int, stored: StoredTable) -> None:
         self._beside = _beside(store, table, stored)
         self._stored = stored
         self._capture = _core.Capture(store, table)
 
-    def content(self) -> TableContent:
+    def streamed(self) -> TableContent:
         """See Capture."""
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
-        counts = np.empty(len(rows), np.uint32)
-        self._capture.read_counts(rows, counts)
-        parts = {}
-        for name, part in PARTS[self._stored.config.optimizer.kind].items():
-            parts[name] = np.empty(shape_of(self._stored, name, len(rows)), np.float32)
-            self._capture.read(part, rows, parts[name].reshape(-1))
-        found = self._beside
-        found.keys, found.parts, found.seen, found.counts, found.begins = keys, parts, seen, counts, begins
-        return found
+        columns = {
+            name: self._part(name, part, rows) for name, part in PARTS[self._stored.config.optimizer.kind].items()
+        }
+        columns["count"] = Streamed((len(rows),), np.uint32, partial(self._counts, rows))
+        return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
+
+    def _part(self, name: str, part: int, rows: Rows) -> Streamed:
+        def pieces() -> Iterator[Values]:
+            for start in range(0, max(1, len(rows)), _PIECE):
+                some = rows[start : start + _PIECE]
+                out = np.empty(shape_of(self._stored, name, len(some)), np.float32)
+                self._capture.read(part, some, out.reshape(-1))
+                yield out
+
+        return Streamed(shape_of(self._stored, name, len(rows)), np.float32, pieces)
+
+    def _counts(self, rows: Rows) -> Iterator[Rows]:
+        for start in range(0, max(1, len(rows)), _PIECE):
+            some = rows[start : start + _PIECE]
+            out = np.empty(len(some), np.uint32)
+            self._capture.read_counts(some, out)
+            yield out
 
 
 def delta(

@@ -7,6 +7,7 @@ gradients are kept until `update`, which sums duplicates over all lookups of the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -93,22 +94,27 @@ class KeyState:
     steps: int
 
 
-class Capture(Protocol):
-    """A table's content at one moment."""
+class Capture(ABC):
+    """A table's content at one moment, whatever the table has done since. To be asked for once, on any thread."""
+
+    @abstractmethod
+    def streamed(self) -> TableContent:
+        """The content, for writing: large columns may be made only while they are written."""
 
     def content(self) -> TableContent:
-        """The content; once, on any thread, whatever the table has done since."""
+        """The content, copied whole."""
+        return self.streamed().gathered()
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Capture):
     """A content that was copied at once."""
 
-    taken: TableContent
+    def __init__(self, taken: TableContent) -> None:
+        self._taken = taken
 
-    def content(self) -> TableContent:
+    def streamed(self) -> TableContent:
         """See Capture."""
-        return self.taken
+        return self._taken
 
 
 class RowStore(Protocol):

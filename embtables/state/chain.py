@@ -1,7 +1,7 @@
 """`Chain`: the versions that one trainer writes of its tables, in the background, each a delta to the one before.
 
     between two steps: cut drawn -> a delta copied, or a snapshot captured -> training goes on
-    one thread: a snapshot's rows copied -> files written and synced -> manifest -> pins -> garbage removed
+    one thread: files written, a snapshot's rows read meanwhile, and synced -> manifest -> pins -> garbage removed
 
 A write that fails loses nothing: the next version holds what changed since the last one that was committed.
 """
@@ -88,7 +88,7 @@ class Chain:
     def _write(
         self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
     ) -> Manifest:
-        version.tables.update((name, capture.content()) for name, capture in captured.items())
+        version.tables.update((name, capture.streamed()) for name, capture in captured.items())
         manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
         # The version is there: what fails from here on is told and takes nothing of it back.
         try:

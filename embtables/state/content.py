@@ -5,13 +5,14 @@ Shape letters: n rows, m waiting keys, t tombstones, D dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embtables.ids.mix import seeded_mix
+from embtables.state.arrow_writer import Streamed
 
 NUM_BUCKETS = 1024
 _BUCKET_SHIFT = np.uint64(54)
@@ -45,6 +46,7 @@ class TableContent:
         now, steps: the table's clock and its steps.
         updates: Adam's t.
         begins: (1,025,) where each bucket begins among keys, where that is known already.
+        streamed: parts and `count` that are made while they are written, and are not in `parts` and `counts`.
     """
 
     keys: Keys
@@ -61,6 +63,13 @@ class TableContent:
     steps: int = 0
     updates: int = 0
     begins: npt.NDArray[np.uint64] | None = None
+    streamed: dict[str, Streamed] = field(default_factory=dict)
+
+    def gathered(self) -> TableContent:
+        """The same with nothing streamed; takes the memory of all columns."""
+        whole = {name: np.concatenate([np.copy(p) for p in column.pieces()]) for name, column in self.streamed.items()}
+        counts = whole.pop("count", self.counts)
+        return replace(self, parts=self.parts | whole, counts=counts, streamed={})
 
 
 def bucket_order(keys: Keys, seed: int) -> npt.NDArray[Any]:

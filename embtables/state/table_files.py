@@ -71,9 +71,10 @@ def rows_file(
 
 
 def row_columns(content: TableContent) -> dict[str, Column]:
-    """The columns of a table's rows file, from memory."""
+    """The columns of a table's rows file."""
     found: dict[str, Column] = {"key": content.keys, "seen": content.seen, "count": content.counts}
-    return found | {name: np.ascontiguousarray(values, np.float32) for name, values in content.parts.items()}
+    found |= {name: np.ascontiguousarray(values, np.float32) for name, values in content.parts.items()}
+    return found | content.streamed
 
 
 def waiting_file(content: TableContent, seed: int) -> Iterator[memoryview]:
