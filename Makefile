@@ -13,7 +13,7 @@ STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples
 
-.PHONY: help setup test check lint demo bench mutants soak sanitize crash clean
+.PHONY: help setup test check lint demo bench mutants soak sanitize crash faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ soak: $(STAMP)  ## long runs: floods of ids, growth, random histories (about 15 
 
 crash: $(STAMP)  ## kill trainers at every system call of their checkpoints (about 15 minutes; needs strace)
 	$(BIN)/python -m tests.faults
+
+faults: $(STAMP)  ## let system calls of checkpoints fail (about 5 minutes; needs strace)
+	$(BIN)/python -m tests.faults.errors
 
 sanitize:  ## drive the native core under the address, undefined-behaviour and thread sanitizers
 	tests/native/sanitize.sh

@@ -29,14 +29,17 @@ from tests.faults.test_crash import STEPS, survive_all
 TRAINER_CALLS = {"fsync": 26, "link": 8, "linkat": 8, "rename": 4, "unlink": 8, "mkdir": 4}
 CONFIG = """
 name: crash
-data: {files: [log.parquet], time: ts, split: {kind: random, train: 0.8, validation: 0.1, test: 0.1}}
-labels: [click]
 tables:
   - {name: user, dim: 4, optimizer: {kind: adagrad, learning_rate: 0.1}, admission: {kind: min_count, count: 2}}
-  - {name: item, dim: 4, optimizer: {kind: adagrad, learning_rate: 0.1}, max_rows: 60}
+  - {name: item, dim: 4, optimizer: {kind: rowwise_adagrad, learning_rate: 0.1}, max_rows: 60}
 features: [{name: user, table: user}, {name: item, table: item}]
-model: {kind: dcnv2, hidden_sizes: [8]}
-train: {epochs: 2, batch_size: 100, checkpoint_every_steps: 2, threads: 1, runs_dir: runs}
+labels: [{column: click}]
+data:
+  path: log.parquet
+  split: {kind: hash, columns: [row], validation: 0.1, test: 0.1}
+  shuffle: {buffer_rows: 500}
+model: {kind: dcnv2, num_cross_layers: 1, hidden_sizes: [8], dropout: 0.1}
+train: {epochs: 2, batch_size: 200, checkpoint_every_steps: 2, threads: 1, runs_dir: runs}
 """
 
 
@@ -45,7 +48,7 @@ def make_log(folder: Path) -> None:
     rng = np.random.default_rng(0)
     n = 2000
     columns = {"user": rng.integers(0, 300, n), "item": rng.integers(0, 90, n), "click": rng.integers(0, 2, n)}
-    pq.write_table(pa.table({**columns, "ts": np.arange(n) * 1_000_000}), folder / "log.parquet")
+    pq.write_table(pa.table({**columns, "row": np.arange(n)}), folder / "log.parquet")
     (folder / "crash.yaml").write_text(CONFIG)
 
 
