@@ -8,7 +8,7 @@ that a file cannot ask for more memory than its own length.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,11 @@ _PARTS = {
 def parts_of(optimizer: str) -> dict[str, bool]:
     """The tensors that a row has a part of, by optimizer; True: D values a row, False: one."""
     return _PARTS[optimizer]
+
+
+def optimizer_of(parts: Mapping[str, bool]) -> str:
+    """The optimizer whose rows have these parts."""
+    return next(optimizer for optimizer, known in _PARTS.items() if known == parts)
 
 
 def rows_schema(dim: int, parts: dict[str, bool]) -> pa.Schema:

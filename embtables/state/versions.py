@@ -115,9 +115,9 @@ def read_version(state: StateFolder, manifest: Manifest, stored: Sequence[Stored
     for name in sorted(there ^ here):
         where = "these tables" if name in there else f"version {manifest.name}"
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
-    beside = _tensors(state, manifest, TABLES_FILE)
+    beside = tensors_of(state, manifest, TABLES_FILE)
     tables = {table.config.name: _read_table(state, manifest, table, beside) for table in stored}
-    return Version(tables, _tensors(state, manifest, DENSE_FILE), manifest.content)
+    return Version(tables, tensors_of(state, manifest, DENSE_FILE), manifest.content)
 
 
 def _read_table(state: StateFolder, manifest: Manifest, table: StoredAs, beside: Tensors) -> TableContent:
@@ -169,7 +169,8 @@ def _read(state: StateFolder, manifest: Manifest, table: StoredAs, what: str, sc
     return read_batch(raw, schema, -1 if rows is None else rows, state.folder.path(state.file(manifest, name)))
 
 
-def _tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+def tensors_of(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
+    """A version's safetensors file, verified. Raises StateError where it is missing or damaged."""
     try:
         return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
     except (SafetensorError, ValueError, KeyError) as error:
