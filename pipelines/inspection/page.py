@@ -131,7 +131,8 @@ def _overview(inspection: Inspection) -> str:
             words.amount(values.quantiles["p50"], values.unit) if values is not None and values.quantiles else "-"
             for values in (table.age, table.count, table.norm)
         ]
-        age = halves[0] if table.age is None or table.age.unit == "seconds" else f"{halves[0]} {table.age.unit}"
+        unit = "" if table.age is None or table.age.unit == "seconds" else f" {table.age.unit}"
+        age = halves[0] + (unit.removesuffix("s") if halves[0] == "1" else unit)
         shown = [f'<td class="name"><a href="#table{number}">{escape(table.table)}</a></td>']
         shown += [
             f"<td>{escape(text)}</td>"
