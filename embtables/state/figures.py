@@ -110,7 +110,8 @@ def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[s
     """
     recorded, beside = recorded_tables(chain[-1]), tensors_of(state, chain[-1], TABLES_FILE)
     return [
-        _figures(state, chain, name, recorded.get(name), beside, top) for name in tables or sorted(chain[-1].tables)
+        _figures(state, chain, name, recorded.get(name), beside, top)
+        for name in dict.fromkeys(tables or sorted(chain[-1].tables))
     ]
 
 
