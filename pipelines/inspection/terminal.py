@@ -33,7 +33,8 @@ def show(inspection: Inspection) -> None:
 def _shown(table: TableFigures) -> RenderableType:
     title = Text.assemble("\n", (table.table, "bold"), f"  {table.rows:,} rows; {words.heading(table)}")
     parts: list[RenderableType] = [title, Padding(_facts(table), (0, 0, 0, 2))]
-    parts.append(Padding(_distributions(words.distributions(table)), (1, 0, 0, 2)))
+    if found := words.distributions(table):
+        parts.append(Padding(_distributions(found), (1, 0, 0, 2)))
     if table.top:
         parts.append(Padding(_top(table), (1, 0, 0, 2)))
     if words.top_name(table) == "id":

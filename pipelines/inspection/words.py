@@ -92,11 +92,13 @@ def facts(table: TableFigures) -> list[tuple[str, str]]:
 
 
 def _admission_facts(admission: Admission, rows: int) -> list[tuple[str, str]]:
-    lost = "-" if admission.lost is None else f"{admission.lost:,} since the version before"
+    lost = "not known: a snapshot has no tombstones"
+    if admission.lost is not None:
+        lost = f"{admission.lost:,} since the version before; {admission.lost_in_chain:,} since the snapshot"
     found = [("admission", _policy(admission.policy))]
     if admission.waiting:
         found.append(("waiting", f"{admission.waiting:,} keys, counted one by one, have no row yet"))
-    found.append(("lost rows", f"{lost}; {admission.lost_in_chain:,} since the snapshot"))
+    found.append(("lost rows", lost))
     policy = admission.policy or {}
     if admission.past_ttl is not None:
         ttl = amount(int(str(policy["ttl_seconds"])), "seconds")

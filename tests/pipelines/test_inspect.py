@@ -113,6 +113,8 @@ def test_a_terminal_of_80_columns_takes_it(run: Path, command: Callable[..., Tol
     for text in ("user  ", "item  ", "of ids share a row", "top ids by count", "top rows by count", "age (steps)", "█"):
         assert text in err
     assert "\nb  " not in err
+    assert "since the version before" in err
+    assert "since the version before" not in command(run, "--version", "resume-1")[2]
 
 
 @pytest.mark.parametrize(
