@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from embtables.errors import EmbtablesError
+from pipelines.inspect_cli import inspect
 from pipelines.state_cli import app as state_app
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
+app.command()(inspect)
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]

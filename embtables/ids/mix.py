@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_INVERSE_M1 = np.uint64(pow(int(_M1), -1, 2**64))
+_INVERSE_M2 = np.uint64(pow(int(_M2), -1, 2**64))
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 Ids = npt.NDArray[np.int64]
@@ -23,6 +25,19 @@ def mix(x: UInts) -> UInts:
     x = (x ^ (x >> _S30)) * _M1
     x = (x ^ (x >> _S27)) * _M2
     return x ^ (x >> _S31)
+
+
+def unmix(x: UInts) -> UInts:
+    """The inverse of `mix`, (n,) uint64 -> (n,) uint64."""
+    x = _unshifted(x, _S31) * _INVERSE_M2
+    x = _unshifted(x, _S27) * _INVERSE_M1
+    return _unshifted(x, _S30)
+
+
+def _unshifted(y: UInts, shift: np.uint64) -> UInts:
+    """x from y = x ^ (x >> shift), where three shifts leave nothing of 64 bits: x = y ^ (y >> s) ^ (y >> 2s)."""
+    y = y ^ (y >> shift)
+    return y ^ (y >> (shift + shift))
 
 
 def mix_one(x: int) -> int:
@@ -41,3 +56,8 @@ def seeded_mix(ids: Ids, seed: int) -> UInts:
     """mix(id + (seed + 1) * golden gamma): for each seed another bijection."""
     offset = np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64)
     return mix(ids.view(np.uint64) + offset)
+
+
+def seeded_unmix(words: UInts, seed: int) -> Ids:
+    """The ids (n,) int64 that `seeded_mix` turned into these words."""
+    return (unmix(words) - np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64)).view(np.int64)

@@ -197,7 +197,7 @@ def verify_table(state: StateFolder, chain: Sequence[Manifest], table: str) -> N
     Raises:
         StateError: as `files_of`; or naming the first file that is not as it was written.
     """
-    for version in chain:
+    for version in reversed(chain):
         for name in files_of(version, table):
             state.verify_file(version, name)
 

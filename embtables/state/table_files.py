@@ -36,6 +36,11 @@ def parts_of(optimizer: str) -> dict[str, bool]:
     return _PARTS[optimizer]
 
 
+def optimizer_of(parts: Mapping[str, bool]) -> str:
+    """The optimizer whose rows have these parts."""
+    return next(optimizer for optimizer, known in _PARTS.items() if known == parts)
+
+
 def rows_schema(dim: int, parts: dict[str, bool]) -> pa.Schema:
     """Columns of a rows file."""
     wide = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)

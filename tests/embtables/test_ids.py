@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embtables.errors import DataError
-from embtables.ids import cross_ids, encode, keys_per_id
+from embtables.ids import cross_ids, decode, encode, keys_per_id
 from embtables.ids.mix import mix, seeded_mix
 from embtables.schema import Hash, Identity, MultiHash
 
@@ -58,6 +58,18 @@ def test_identity_refuses_or_wraps_what_is_out_of_range() -> None:
     assert encode(Identity(), ids[:2], 10, "item").tolist() == [0, 9]
     wrapped = encode(Identity(out_of_range="modulo"), ids, 10, "item")
     assert wrapped.tolist() == [int(i) % 2**64 % 10 for i in ids.tolist()]
+
+
+@given(int64s, st.integers(0, 2**63 - 1))
+def test_keys_turn_back_into_ids_where_no_two_ids_have_the_same_key(ids: list[int], seed: int) -> None:
+    given_ids = np.array(ids, np.int64)
+    for encoder in (Hash(seed=seed), Identity(), Identity(out_of_range="modulo")):
+        back = decode(encoder, encode(encoder, given_ids, None, "f"), None)
+        assert back is not None
+        assert back.tolist() == ids
+    assert decode(Hash(seed=seed), given_ids, 10) is None
+    assert decode(MultiHash(seed=seed), given_ids, None) is None
+    assert decode(Identity(out_of_range="modulo"), given_ids, 10) is None
 
 
 @given(int64s)

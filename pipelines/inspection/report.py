@@ -1,0 +1,64 @@
+"""What `embtables inspect` tells: a version, and figures of its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embtables.state.figures import TableFigures, figures_of
+from pipelines.state_commands import parse, state_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A version and its tables.
+
+    Attributes:
+        folder: the run, or the state folder, as the user named it.
+        step: of training; None where the version's writer recorded none.
+        chain: names of the versions it stands on, its snapshot first, itself last.
+        bytes: of all files of the chain, dense weights included.
+    """
+
+    folder: str
+    version: str
+    kind: Literal["snapshot", "delta"]
+    written: str
+    step: int | None
+    chain: tuple[str, ...]
+    bytes: int
+    tables: tuple[TableFigures, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers."""
+        return dataclasses.asdict(self)
+
+
+def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) -> Inspection:
+    """Figures of the named tables (of all where none is named) in a version (by default the newest).
+
+    Args:
+        top: rows by count that each table tells.
+
+    Raises:
+        ConfigError: the folder holds no versions, or `version` is no version's name.
+        StateError: there is no such version or table, or a file is missing or damaged.
+    """
+    state = state_folder(folder)
+    wanted = parse(state, version)
+    chain = state.chain(wanted.purpose, wanted.sequence)
+    recorded = wanted.content.get("state")
+    step = recorded.get("step") if isinstance(recorded, dict) else None
+    return Inspection(
+        folder=str(folder),
+        version=wanted.name,
+        kind="snapshot" if wanted.parent is None else "delta",
+        written=wanted.written,
+        step=step if isinstance(step, int) else None,
+        chain=tuple(manifest.name for manifest in chain),
+        bytes=sum(file.bytes for manifest in chain for file in manifest.files.values()),
+        tables=tuple(figures_of(state, chain, tables, top)),
+    )
