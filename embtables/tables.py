@@ -16,6 +16,7 @@ from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.frozen import Lookups
 from embtables.ids import encode, keys_per_id
 from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
@@ -115,11 +116,13 @@ class Tables:
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         self.rows: RowStore = ROW_STORES[row_store](stored, [numbers[f.table] for f in features])
+        frozen = [slot.number for slot in self.slots if not slot.table.trainable]
+        self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
             for number, table in enumerate(tables)
-            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
@@ -158,7 +161,7 @@ class Tables:
         self._advanced = False
         for number, config in enumerate(self.configs):
             # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
-            if isinstance(config, CollisionlessTable) and number not in self._clocks:
+            if isinstance(config, CollisionlessTable) and config.trainable and number not in self._clocks:
                 self.rows.advance(number, self.rows.figures(number)["steps"])
         self._raise_refused()
 

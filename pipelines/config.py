@@ -111,7 +111,7 @@ class RunConfig(Schema):
         if self.train.early_stopping is not None and self.data.split is None:
             raise ValueError("train.early_stopping needs data.split with a validation part")
         for table in self.tables:
-            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None:
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable:
                 self._check_order(table.name)
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from embtables.errors import DataError, StateError
+from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.state.chain import Chain
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder, Writer
 from pipelines import checkpoint
-from pipelines.config import RunConfig, differences
+from pipelines.config import RunConfig
 from pipelines.evaluate import evaluate
 from pipelines.learner import Learner, learning_rate_factor
 from pipelines.metrics_log import MetricsLog
@@ -33,6 +33,7 @@ from pipelines.parts import has_part, with_prepared_data
 from pipelines.progress import RowProgress, say
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError, StopRequest
+from pipelines.trained import refuse_other_schema, trained_content
 
 
 @dataclass
@@ -85,23 +86,6 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
     loop.resumed_from = chain
     run.truncate_metrics(state.step)
     return loop.run_to_end()
-
-
-def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
-    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema and model."""
-    here, there = trained_content(config), saved.content["schema"]
-    found = differences(here, there)
-    if found:
-        raise StateError(
-            "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "
-            + "; ".join(found[:8])
-        )
-
-
-def trained_content(config: RunConfig) -> dict[str, Any]:
-    """The part of a configuration that trained state depends on."""
-    fields = {"tables", "features", "labels", "dense", "model"}
-    return config.model_dump(mode="json", include=fields)
 
 
 def _count(config: RunConfig, log: Log, state: RunState) -> None:
