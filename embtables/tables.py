@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,8 +142,18 @@ class Tables:
             StateError: row gradients are waiting for their step.
         """
         for number, clock in self._clocks.items():
+            begins = clock.now == 0
+            found = self.rows.content(number, None) if begins else None
             self.rows.advance(number, clock.observe(event_time_us))
+            if found is not None and clock.now and len(found.keys) + len(found.waiting):
+                self._begin_ages(number, found, clock.now)
         self._advanced = True
+
+    def _begin_ages(self, number: int, found: TableContent, now: int) -> None:
+        """What was there before the clock had a time counts as seen now, or its ttl would be over at once."""
+        found.seen, found.waiting_seen = np.full_like(found.seen, now), np.full_like(found.waiting_seen, now)
+        found.now = now
+        self.rows.apply(number, found)
 
     def step(self, *, gradient_scale: float = 1.0) -> None:
         """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
@@ -224,8 +235,13 @@ class Tables:
         """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
         self.rows.forget_changes(through)
 
-    def _keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
-        """The table's number and the key of every id, as the feature's encoder makes it."""
+    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
+        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
+
+        Raises:
+            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
+            DataError: the encoder refuses an id.
+        """
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
         readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
@@ -249,23 +265,32 @@ class Tables:
         Raises:
             ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         return self.rows.read(number, "weight", keys)
 
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
+        Of an id that comes twice the last row counts.
 
         Raises:
             ConfigError: as `get`.
             DataError: the shape is wrong, or a value is not finite.
             StateError: row gradients are waiting for their step.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         dim = self.configs[number].dim
         if tuple(rows.shape) != (len(ids), dim) or not bool(rows.isfinite().all()):
             raise DataError(
                 f"rows must be finite and of shape {(len(ids), dim)}, received {tuple(rows.shape)}", table=table
             )
+        self.set_rows(number, keys, rows)
+
+    def set_rows(self, number: int, keys: Tensor, rows: Tensor) -> None:
+        """`set` by the table's number and keys (n,), of rows (n, D) that are finite. Raises StateError as `set`."""
+        distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
+        if len(distinct) < len(keys):  # threads write rows in no order: a key comes once
+            places = torch.from_numpy(np.sort(len(keys) - 1 - last))
+            keys, rows = keys[places], rows[places]
         self.rows.make(number, keys)
         self.rows.write(number, "weight", keys, rows)
 
@@ -278,7 +303,7 @@ class Tables:
             ConfigError: as `get`.
             StateError: row gradients are waiting for their step.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         self.rows.delete(number, keys)
 
     @property

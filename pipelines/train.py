@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from pipelines.progress import RowProgress, say
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError, StopRequest
 from pipelines.trained import refuse_other_schema, trained_content
+from pipelines.warm_start import warm
 
 
 @dataclass
@@ -53,6 +54,7 @@ class RunState:
     evaluations_without_gain: int = 0
     finished: bool = False
     quarantined_rows: int = 0
+    started_from: dict[str, Any] = field(default_factory=dict)
 
 
 def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
@@ -61,8 +63,11 @@ def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
     log = Log(prepared)
     state = RunState()
     _count(prepared, log, state)
+    learner = _learner(prepared)
+    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
+    state.started_from = {"warm_start": started} if started else {}
     fitted = log.fit_transforms(config.train.seed)
-    loop = TrainLoop(prepared, RunDir.create(config), log, fitted, state, shown=shown)
+    loop = TrainLoop(learner, RunDir.create(config), log, fitted, state, shown=shown)
     return loop.run_to_end()
 
 
@@ -81,11 +86,18 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
     if overrides:
         state.finished = False
         _count(config, log, state)
-    loop = TrainLoop(config, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
-    checkpoint.load(run.checkpoints, chain, loop.learner)
+    learner = _learner(config)
+    checkpoint.load(run.checkpoints, chain, learner)
+    loop = TrainLoop(learner, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
     loop.resumed_from = chain
     run.truncate_metrics(state.step)
     return loop.run_to_end()
+
+
+def _learner(config: RunConfig) -> Learner:
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    return Learner(config)
 
 
 def _count(config: RunConfig, log: Log, state: RunState) -> None:
@@ -104,7 +116,7 @@ class TrainLoop:
 
     def __init__(
         self,
-        config: RunConfig,
+        learner: Learner,
         run: RunDir,
         log: Log,
         fitted: FittedTransforms,
@@ -112,15 +124,13 @@ class TrainLoop:
         *,
         shown: bool = True,
     ) -> None:
-        if config.train.threads is not None:
-            torch.set_num_threads(config.train.threads)
-        self.config = config
+        self.learner = learner
+        self.config = learner.config
         self.run = run
         self.log = log
         self.fitted = fitted
         self.state = state
         self.shown = shown
-        self.learner = Learner(config)
         self.resumed_from: list[Manifest] | None = None
         self._stop = StopRequest()
 
@@ -304,6 +314,7 @@ class TrainLoop:
             },
             "seed": self.config.train.seed,
             "model": self.config.model.kind,
+            **state.started_from,
             "run_dir": str(self.run.path),
         }
         self.run.write_report(report)
