@@ -311,6 +311,10 @@ class Tables:
         """How the tables lie in files of state."""
         return tuple(StoredAs(config, table_seed(self.seed, config.name)) for config in self.configs)
 
+    def table_content(self, table: str) -> TableContent:
+        """Everything of one table that training changes, copied."""
+        return self.rows.content(self._numbers[table], None)
+
     def content(self, after: int | None = None) -> dict[str, TableContent]:
         """Everything that training changes, copied, by table; with `after`, what changed since that cut.
 
@@ -324,11 +328,16 @@ class Tables:
         for number in range(len(self.configs)):
             self.rows.clear(number)
         for contents in chain:
-            for number, config in enumerate(self.configs):
-                self.rows.apply(number, contents[config.name])
-                if number in self._clocks:
-                    self._clocks[number].now = contents[config.name].now
+            for config in self.configs:
+                self.take_over(config.name, contents[config.name])
         self.discard()
+
+    def take_over(self, table: str, content: TableContent) -> None:
+        """Makes a table hold what another of its configuration held, over what it holds itself."""
+        number = self._numbers[table]
+        self.rows.apply(number, content)
+        if number in self._clocks:
+            self._clocks[number].now = content.now
 
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table."""

@@ -11,7 +11,7 @@ trained on, so a killed run that is resumed ends with the same bits as one that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ from pipelines.config import RunConfig
 from pipelines.evaluate import evaluate
 from pipelines.learner import Learner, learning_rate_factor
 from pipelines.metrics_log import MetricsLog
+from pipelines.origin import Origin
 from pipelines.parquet import Log, ParquetReader, Part, Position, ReaderItem
 from pipelines.parts import has_part, with_prepared_data
 from pipelines.progress import RowProgress, say
@@ -57,16 +58,38 @@ class RunState:
     started_from: dict[str, Any] = field(default_factory=dict)
 
 
-def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
-    """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ..."""
+def train(
+    config: RunConfig,
+    *,
+    former: RunDir | None = None,
+    which: checkpoint.Which | None = None,
+    fresh: Collection[str] = (),
+    shown: bool = True,
+) -> dict[str, Any]:
+    """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ...
+
+    Args:
+        former: a run whose checkpoint it begins with, under the rules of docs/format.md.
+        which: that run's checkpoint, by default the best where there is one.
+        fresh: tables that begin afresh all the same.
+
+    Raises:
+        StateError: the former run has no such checkpoint, or no rule converts it.
+    """
+    origin = None if former is None else Origin(former, config, which, fresh)
     prepared = with_prepared_data(config, shown=shown)
     log = Log(prepared)
     state = RunState()
     _count(prepared, log, state)
     learner = _learner(prepared)
+    if origin is not None:
+        origin.load(learner)
     started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
     state.started_from = {"warm_start": started} if started else {}
     fitted = log.fit_transforms(config.train.seed)
+    if origin is not None:
+        fitted = origin.transforms(fitted)
+        state.started_from["from"] = origin.tell(shown=shown)
     loop = TrainLoop(learner, RunDir.create(config), log, fitted, state, shown=shown)
     return loop.run_to_end()
 
