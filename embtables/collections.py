@@ -34,14 +34,14 @@ class _Pooled(torch.autograd.Function):
     def forward(
         ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request, keep: bool
     ) -> Tensor:
-        output, context = view.tables.rows.pooled(request.lookup, keep=keep)
+        output, context = view.tables.lookups.pooled(request.lookup, keep=keep)
         ctx.view, ctx.request, ctx.context = view, request, context
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         wanted = bool(ctx.needs_input_grad[1])
-        of_keys = ctx.view.tables.rows.add_gradient(ctx.context, gradient, of_weights=wanted)
+        of_keys = ctx.view.tables.lookups.add_gradient(ctx.context, gradient, of_weights=wanted)
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
         return None, of_ids, None, None, None
@@ -56,7 +56,7 @@ class _Gathered(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.view, ctx.slots = view, slots
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        found, ctx.context = view.tables.rows.gather([slot.number for slot in slots], keys, keep=keep)
+        found, ctx.context = view.tables.lookups.gather([slot.number for slot in slots], keys, keep=keep)
         return tuple(
             rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
             for slot, rows in zip(slots, found, strict=True)
@@ -68,7 +68,7 @@ class _Gathered(torch.autograd.Function):
             None if gradient is None else gradient.repeat_interleave(slot.keys_per_id, dim=0)
             for slot, gradient in zip(ctx.slots, gradients, strict=True)
         ]
-        ctx.view.tables.rows.add_row_gradients(ctx.context, each)
+        ctx.view.tables.lookups.add_row_gradients(ctx.context, each)
         ctx.view.after_backward()
         return None, None, None, None, None
 

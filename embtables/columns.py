@@ -112,17 +112,27 @@ def _column_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float6
 
 def _scalar_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float64s | None = None) -> Int64s:
     """(n,) int64 ids of a plain array; what lies under nulls is arbitrary."""
-    kind = array.type
     if feature.timestamp_part is not None:
         return _timestamp_part(feature.timestamp_part, name, array)
     if boundaries is not None:
         numbers = as_float64(name, array, fill=0.0)
         return np.searchsorted(boundaries, numbers, side="right").astype(np.int64)
+    return plain_ids(name, array, feature.name)
+
+
+def plain_ids(name: str, array: pa.Array, feature: str | None = None) -> Int64s:
+    """(n,) int64 ids of strings, integers, booleans or timestamps; what lies under nulls is arbitrary.
+
+    Raises:
+        BadRowsError: invalid UTF-8.
+        DataError: the type cannot be ids.
+    """
+    kind = array.type
     if is_text(kind):
         check_utf8(name, array)
         return hash_strings(array)
     if pa.types.is_dictionary(kind):
-        return _scalar_ids(feature, name, array.dictionary_decode())
+        return plain_ids(name, array.dictionary_decode(), feature)
     if pa.types.is_null(kind):
         return np.zeros(len(array), np.int64)
     if pa.types.is_boolean(kind):
@@ -131,7 +141,7 @@ def _scalar_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float6
         return as_microseconds(EventTime(column=name), array)
     elif not pa.types.is_integer(kind):
         hint = "; cast it to an integer, or set num_buckets" if pa.types.is_floating(kind) else ""
-        raise DataError(f"holds {kind}, which cannot be ids{hint}", feature=feature.name, column=name)
+        raise DataError(f"holds {kind}, which cannot be ids{hint}", feature=feature, column=name)
     if array.null_count:
         array = array.fill_null(0)
     numbers = array.to_numpy(zero_copy_only=False)

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.frozen import Lookups
 from embtables.ids import encode, keys_per_id
 from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
@@ -116,11 +118,13 @@ class Tables:
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         self.rows: RowStore = ROW_STORES[row_store](stored, [numbers[f.table] for f in features])
+        frozen = [slot.number for slot in self.slots if not slot.table.trainable]
+        self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
             for number, table in enumerate(tables)
-            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
@@ -139,8 +143,18 @@ class Tables:
             StateError: row gradients are waiting for their step.
         """
         for number, clock in self._clocks.items():
+            begins = clock.now == 0
+            found = self.rows.capture(number, None).content() if begins else None
             self.rows.advance(number, clock.observe(event_time_us))
+            if found is not None and clock.now and len(found.keys) + len(found.waiting):
+                self._begin_ages(number, found, clock.now)
         self._advanced = True
+
+    def _begin_ages(self, number: int, found: TableContent, now: int) -> None:
+        """What was there before the clock had a time counts as seen now, or its ttl would be over at once."""
+        found.seen, found.waiting_seen = np.full_like(found.seen, now), np.full_like(found.waiting_seen, now)
+        found.now = now
+        self.rows.apply(number, found)
 
     def step(self, *, gradient_scale: float = 1.0) -> None:
         """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
@@ -159,7 +173,7 @@ class Tables:
         self._advanced = False
         for number, config in enumerate(self.configs):
             # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
-            if isinstance(config, CollisionlessTable) and number not in self._clocks:
+            if isinstance(config, CollisionlessTable) and config.trainable and number not in self._clocks:
                 self.rows.advance(number, self.rows.figures(number)["steps"])
         self._raise_refused()
 
@@ -222,8 +236,13 @@ class Tables:
         """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
         self.rows.forget_changes(through)
 
-    def _keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
-        """The table's number and the key of every id, as the feature's encoder makes it."""
+    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
+        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
+
+        Raises:
+            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
+            DataError: the encoder refuses an id.
+        """
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
         readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
@@ -247,23 +266,32 @@ class Tables:
         Raises:
             ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         return self.rows.read(number, "weight", keys)
 
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
+        Of an id that comes twice the last row counts.
 
         Raises:
             ConfigError: as `get`.
             DataError: the shape is wrong, or a value is not finite.
             StateError: row gradients are waiting for their step.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         dim = self.configs[number].dim
         if tuple(rows.shape) != (len(ids), dim) or not bool(rows.isfinite().all()):
             raise DataError(
                 f"rows must be finite and of shape {(len(ids), dim)}, received {tuple(rows.shape)}", table=table
             )
+        self.set_rows(number, keys, rows)
+
+    def set_rows(self, number: int, keys: Tensor, rows: Tensor) -> None:
+        """`set` by the table's number and keys (n,), of rows (n, D) that are finite. Raises StateError as `set`."""
+        distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
+        if len(distinct) < len(keys):  # threads write rows in no order: a key comes once
+            places = torch.from_numpy(np.sort(len(keys) - 1 - last))
+            keys, rows = keys[places], rows[places]
         self.rows.make(number, keys)
         self.rows.write(number, "weight", keys, rows)
 
@@ -276,13 +304,17 @@ class Tables:
             ConfigError: as `get`.
             StateError: row gradients are waiting for their step.
         """
-        number, keys = self._keys_of(table, ids, feature)
+        number, keys = self.keys_of(table, ids, feature)
         self.rows.delete(number, keys)
 
     @property
     def stored(self) -> tuple[StoredAs, ...]:
         """How the tables lie in files of state."""
         return tuple(StoredAs(config, table_seed(self.seed, config.name)) for config in self.configs)
+
+    def table_content(self, table: str) -> TableContent:
+        """Everything of one table that training changes, copied."""
+        return self.rows.capture(self._numbers[table], None).content()
 
     def capture(self, after: int | None = None) -> dict[str, Capture]:
         """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
@@ -304,11 +336,16 @@ class Tables:
         for number in range(len(self.configs)):
             self.rows.clear(number)
         for contents in chain:
-            for number, config in enumerate(self.configs):
-                self.rows.apply(number, contents[config.name])
-                if number in self._clocks:
-                    self._clocks[number].now = contents[config.name].now
+            for config in self.configs:
+                self.take_over(config.name, contents[config.name])
         self.discard()
+
+    def take_over(self, table: str, content: TableContent) -> None:
+        """Makes a table hold what another of its configuration held, over what it holds itself."""
+        number = self._numbers[table]
+        self.rows.apply(number, content)
+        if number in self._clocks:
+            self._clocks[number].now = content.now
 
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table."""

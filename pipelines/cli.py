@@ -45,14 +45,28 @@ def train(
     config: Annotated[Path | None, typer.Argument(help="YAML file with schema, model and training.")] = None,
     set_: Set = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
+    former: Annotated[
+        Path | None, typer.Option("--from", help="Begin a new run with what the run in this folder has learned.")
+    ] = None,
+    which: Annotated[str | None, typer.Option("--checkpoint", help="Of --from: best or last.")] = None,
+    fresh: Annotated[
+        list[str] | None, typer.Option("--fresh", metavar="TABLE", help="With --from: this table begins afresh.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model and evaluate it on the test part.
 
     Example: embtables train examples/online_retail/dcnv2.yaml --set train.epochs=2 --json
+    Example: embtables train changed.yaml --from runs/online_retail-... --fresh customer
     """
     if (config is None) == (resume is None):
         raise typer.BadParameter("give a configuration file, or --resume and the folder of a run", param_hint="CONFIG")
+    if former is None and (which is not None or fresh):
+        raise typer.BadParameter(
+            "--checkpoint and --fresh go with --from and a configuration file", param_hint="--from"
+        )
+    if former is not None and resume is not None:
+        raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     from pipelines.config import load_config
     from pipelines.run_dir import RunDir
 
@@ -66,9 +80,11 @@ def train(
     else:
         assert config is not None
         loaded = load_config(config, overrides)
+        begins = None if former is None else RunDir.open(former)
+        chosen = _which(which)
         from pipelines.train import train as train_run
 
-        _print(train_run(loaded), as_json)
+        _print(train_run(loaded, former=begins, which=chosen, fresh=fresh or ()), as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from embtables.errors import ConfigError
+from embtables.pickles import refuse_pickle
 from embtables.schema import CollisionlessTable, Condition, Model, Name, Schema, parse_value, read_yaml, validate
 from models.config import ModelConfig
 
@@ -80,6 +81,39 @@ class Train(Model):
     runs_dir: str = "runs"
 
 
+class WarmStart(Model):
+    """Rows that a new run begins with: a parquet file of ids and vectors for one table, or a TorchRec state_dict.
+
+    The state_dict is a `.safetensors` file and names its tables itself.
+    """
+
+    path: str = Field(description="parquet or safetensors file; a relative path is relative to the configuration file")
+    table: Name | None = Field(None, description="whose rows the parquet file holds")
+    id: str | None = Field(None, description="the parquet file's column of raw ids")
+    vector: str | None = Field(None, description="the parquet file's column of vectors, dim numbers each")
+    feature: Name | None = Field(None, description="whose encoder makes keys of ids, where the table's features differ")
+
+    @property
+    def is_state_dict(self) -> bool:
+        """Whether it is a state_dict."""
+        return self.path.endswith(".safetensors")
+
+    @model_validator(mode="after")
+    def _check(self) -> WarmStart:
+        try:
+            refuse_pickle(self.path)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        wanted = ("table", "id", "vector")
+        given = [name for name in (*wanted, "feature") if getattr(self, name) is not None]
+        if self.is_state_dict and given:
+            raise ValueError(f"'{given[0]}' does not go with a .safetensors file, which names its tables itself")
+        missing = [name for name in wanted if getattr(self, name) is None]
+        if not self.is_state_dict and missing:
+            raise ValueError(f"'{missing[0]}' is missing; a parquet file needs table, id and vector")
+        return self
+
+
 class Slice(Model):
     """A named part of the evaluated rows with figures of its own."""
 
@@ -105,14 +139,19 @@ class RunConfig(Schema):
     model: ModelConfig
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
 
     @model_validator(mode="after")
     def _check_run(self) -> RunConfig:
         if self.train.early_stopping is not None and self.data.split is None:
             raise ValueError("train.early_stopping needs data.split with a validation part")
         for table in self.tables:
-            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None:
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable:
                 self._check_order(table.name)
+        known = [t.name for t in (*self.tables, *self.linear_tables())]
+        for warm in self.warm_start:
+            if warm.table is not None and warm.table not in known:
+                raise ValueError(f"warm_start: there is no table '{warm.table}'; there are: {', '.join(known)}")
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
@@ -182,10 +221,11 @@ def _index(items: list[Any], part: str, so_far: str) -> int:
 
 
 def _resolve_paths(content: dict[str, Any], base: Path) -> None:
-    """Makes data.path absolute, and what is relative to it (joins) absolute as well once the path is."""
-    data = content.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = absolute(data["path"], base)
+    """Makes data.path and the paths of warm_start absolute; joins, relative to data.path, follow it."""
+    warm_start = content.get("warm_start")
+    for section in (content.get("data"), *(warm_start if isinstance(warm_start, list) else ())):
+        if isinstance(section, dict) and isinstance(section.get("path"), str):
+            section["path"] = absolute(section["path"], base)
 
 
 def absolute(path: str, base: Path) -> str:

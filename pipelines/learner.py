@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from embtables.batch import Batch
 from embtables.collections import EmbeddingBagCollection
 from embtables.errors import ConfigError, StateError
+from embtables.schema import Feature, Table
 from embtables.tables import Tables
 from models.losses import log_odds_shift, weighted_bce_with_logits
 from models.registry import build_model, needs_embeddings, needs_linear
@@ -50,10 +51,9 @@ class Learner:
         torch.manual_seed(train.seed)
         linear = needs_linear(config.model)
         deep = needs_embeddings(config.model)
-        tables = (*(config.tables if deep else ()), *(config.linear_tables() if linear else ()))
         _refuse_unpooled(config)
         self.config = config
-        self.tables = Tables(tables, _features(config, deep, linear), seed=train.seed, row_store=train.row_store)
+        self.tables = Tables(tables_of(config), features_of(config), seed=train.seed, row_store=train.row_store)
         names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
         self.model: nn.Module = build_model(
             config.model,
@@ -160,8 +160,16 @@ class Learner:
         self.optimizer.load_state_dict(content)
 
 
-def _features(config: RunConfig, deep: bool, linear: bool) -> tuple[Any, ...]:
-    return (*(config.features if deep else ()), *(config.linear_features() if linear else ()))
+def tables_of(config: RunConfig) -> tuple[Table, ...]:
+    """The tables that the model looks up: embeddings, first-order weights, or both."""
+    deep = config.tables if needs_embeddings(config.model) else ()
+    return (*deep, *(config.linear_tables() if needs_linear(config.model) else ()))
+
+
+def features_of(config: RunConfig) -> tuple[Feature, ...]:
+    """The features that read `tables_of`."""
+    deep = config.features if needs_embeddings(config.model) else ()
+    return (*deep, *(config.linear_features() if needs_linear(config.model) else ()))
 
 
 def _refuse_unpooled(config: RunConfig) -> None:

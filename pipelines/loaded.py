@@ -14,7 +14,7 @@ from pipelines.learner import Learner
 from pipelines.parquet import Log, Part
 from pipelines.parts import with_absolute_joins, with_prepared_data
 from pipelines.run_dir import RunDir
-from pipelines.train import refuse_other_schema
+from pipelines.trained import refuse_other_schema
 
 
 @dataclass(frozen=True)

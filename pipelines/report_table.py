@@ -9,9 +9,11 @@ from rich.table import Table
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the report's figures; slices, baselines and tables as rows of their own."""
+    """Prints the report's figures; slices, baselines and tables as rows of their own. How it began was said then."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _flat({key: value for key, value in report.items() if key != "tables"}, ""):
+    for name, value in _flat(
+        {key: value for key, value in report.items() if key not in ("tables", "warm_start", "from")}, ""
+    ):
         table.add_row(name.replace("_", " "), _text(value))
     for name, counts in report.get("tables", {}).items():
         shown = {key: value for key, value in counts.items() if value or key == "rows"}

@@ -11,28 +11,31 @@ trained on, so a killed run that is resumed ends with the same bits as one that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from embtables.errors import DataError, StateError
+from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.state.chain import Chain
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder, Writer
 from pipelines import checkpoint
-from pipelines.config import RunConfig, differences
+from pipelines.config import RunConfig
 from pipelines.evaluate import evaluate
 from pipelines.learner import Learner, learning_rate_factor
 from pipelines.metrics_log import MetricsLog
+from pipelines.origin import Origin
 from pipelines.parquet import Log, ParquetReader, Part, Position, ReaderItem
 from pipelines.parts import has_part, with_prepared_data
 from pipelines.progress import RowProgress, say
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError, StopRequest
+from pipelines.trained import refuse_other_schema, trained_content
+from pipelines.warm_start import warm
 
 
 @dataclass
@@ -52,16 +55,42 @@ class RunState:
     evaluations_without_gain: int = 0
     finished: bool = False
     quarantined_rows: int = 0
+    started_from: dict[str, Any] = field(default_factory=dict)
 
 
-def train(config: RunConfig, *, shown: bool = True) -> dict[str, Any]:
-    """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ..."""
+def train(
+    config: RunConfig,
+    *,
+    former: RunDir | None = None,
+    which: checkpoint.Which | None = None,
+    fresh: Collection[str] = (),
+    shown: bool = True,
+) -> dict[str, Any]:
+    """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ...
+
+    Args:
+        former: a run whose checkpoint it begins with, under the rules of docs/format.md.
+        which: that run's checkpoint, by default the best where there is one.
+        fresh: tables that begin afresh all the same.
+
+    Raises:
+        StateError: the former run has no such checkpoint, or no rule converts it.
+    """
+    origin = None if former is None else Origin(former, config, which, fresh)
     prepared = with_prepared_data(config, shown=shown)
     log = Log(prepared)
     state = RunState()
     _count(prepared, log, state)
+    learner = _learner(prepared)
+    if origin is not None:
+        origin.load(learner)
+    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
+    state.started_from = {"warm_start": started} if started else {}
     fitted = log.fit_transforms(config.train.seed)
-    loop = TrainLoop(prepared, RunDir.create(config), log, fitted, state, shown=shown)
+    if origin is not None:
+        fitted = origin.transforms(fitted)
+        state.started_from["from"] = origin.tell(shown=shown)
+    loop = TrainLoop(learner, RunDir.create(config), log, fitted, state, shown=shown)
     return loop.run_to_end()
 
 
@@ -80,28 +109,18 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
     if overrides:
         state.finished = False
         _count(config, log, state)
-    loop = TrainLoop(config, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
-    checkpoint.load(run.checkpoints, chain, loop.learner)
+    learner = _learner(config)
+    checkpoint.load(run.checkpoints, chain, learner)
+    loop = TrainLoop(learner, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
     loop.resumed_from = chain
     run.truncate_metrics(state.step)
     return loop.run_to_end()
 
 
-def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
-    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema and model."""
-    here, there = trained_content(config), saved.content["schema"]
-    found = differences(here, there)
-    if found:
-        raise StateError(
-            "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "
-            + "; ".join(found[:8])
-        )
-
-
-def trained_content(config: RunConfig) -> dict[str, Any]:
-    """The part of a configuration that trained state depends on."""
-    fields = {"tables", "features", "labels", "dense", "model"}
-    return config.model_dump(mode="json", include=fields)
+def _learner(config: RunConfig) -> Learner:
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    return Learner(config)
 
 
 def _count(config: RunConfig, log: Log, state: RunState) -> None:
@@ -120,7 +139,7 @@ class TrainLoop:
 
     def __init__(
         self,
-        config: RunConfig,
+        learner: Learner,
         run: RunDir,
         log: Log,
         fitted: FittedTransforms,
@@ -128,15 +147,13 @@ class TrainLoop:
         *,
         shown: bool = True,
     ) -> None:
-        if config.train.threads is not None:
-            torch.set_num_threads(config.train.threads)
-        self.config = config
+        self.learner = learner
+        self.config = learner.config
         self.run = run
         self.log = log
         self.fitted = fitted
         self.state = state
         self.shown = shown
-        self.learner = Learner(config)
         self.resumed_from: list[Manifest] | None = None
         self._stop = StopRequest()
 
@@ -320,6 +337,7 @@ class TrainLoop:
             },
             "seed": self.config.train.seed,
             "model": self.config.model.kind,
+            **state.started_from,
             "run_dir": str(self.run.path),
         }
         self.run.write_report(report)

@@ -87,7 +87,8 @@ class FbgemmRowStore:
         self._slot_tables = tuple(slot_tables)
         members: dict[str, list[int]] = {}
         for number, table in enumerate(tables):
-            members.setdefault(f"{table.config.optimizer!r}/{table.config.dim == 1}", []).append(number)
+            kind = f"{table.config.optimizer!r}/{table.config.dim == 1}/{table.config.trainable}"
+            members.setdefault(kind, []).append(number)
         self._groups = [self._make_group(numbers) for numbers in members.values()]
         self._group_of = {t: g for g, group in enumerate(self._groups) for t in group.tables}
 

@@ -62,6 +62,7 @@ class HostRowStore:
         self._epoch = 0
         self._refused = [0] * len(tables)
         self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
+        self._learning = [n for n in self._collisionless if tables[n].config.trainable]
 
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
@@ -160,7 +161,7 @@ class HostRowStore:
             self._refused[table] += refused
         if self._collisionless:
             self._epoch += 1
-        for table in self._collisionless:
+        for table in self._learning:
             self._store.end_step(table, torch.get_num_threads())
 
     def advance(self, table: int, now: int) -> None:
@@ -331,6 +332,7 @@ class HostRowStore:
         """See RowStore."""
         if table not in self._collisionless:
             return {}
+        self._see_pending()
         ages, counts = self._store.row_quantiles(table)
         return {"age": ages, "count": counts} if ages else {}
 

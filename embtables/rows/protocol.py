@@ -122,6 +122,7 @@ class RowStore(Protocol):
 
     Lookups with `keep` are training: of a collisionless table they count all keys of the lookup, admit, mark rows as
     seen and make fresh rows, and read only then. Lookups without change nothing; keys without a row read the cold row.
+    Of a frozen table (`trainable: false`) there are only lookups without, and `update` does nothing to it.
     """
 
     abilities: frozenset[Ability]

@@ -48,7 +48,8 @@ class ReferenceRowStore:
         groups: dict[str, list[int]] = {}
         for number, table in enumerate(tables):
             own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
-            groups.setdefault(f"{table.config.dim}/{table.config.optimizer!r}{own}", []).append(number)
+            kind = f"{table.config.dim}/{table.config.optimizer!r}/{table.config.trainable}{own}"
+            groups.setdefault(kind, []).append(number)
         self._places: dict[int, Place] = {}
         self._arenas: list[Arena] = []
         for members in groups.values():
@@ -206,8 +207,8 @@ class ReferenceRowStore:
             apply_rule(
                 arena.optimizer, arena.weight, arena.state, rows, gradient, learning_rate=rate, steps=arena.steps
             )
-        for place in self._places.values():
-            if place.policy is not None:
+        for number, place in self._places.items():
+            if place.policy is not None and self._tables[number].config.trainable:
                 place.policy.end_step()
 
     def discard(self) -> None:

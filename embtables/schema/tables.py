@@ -97,6 +97,7 @@ class FixedTable(Model):
     num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)]
     optimizer: Optimizer
     initializer: Initializer = Normal()
+    trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
     non_finite_gradients: Literal["skip", "raise"] = Field(
         "skip",
         description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",
@@ -153,6 +154,7 @@ class CollisionlessTable(Model):
     max_clock_step_seconds: PositiveInt = Field(
         86_400, description="the clock moves at most this far with a batch; stray times beyond are counted"
     )
+    trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
     non_finite_gradients: Literal["skip", "raise"] = Field(
         "skip",
         description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",

@@ -47,6 +47,10 @@ def test_rows_are_read_set_and_deleted_by_id(store: Any, fixed: bool) -> None:
     rows = torch.arange(12.0).view(3, 4)
     tables.set("t", ids, rows)
     assert torch.equal(tables.get("t", ids), rows)
+    twice = torch.cat([ids, ids[1:2]])
+    tables.set("t", twice, torch.cat([-rows, rows[1:2]]))
+    assert torch.equal(tables.get("t", ids), torch.stack([-rows[0], rows[1], -rows[2]]))  # of an id the last row counts
+    tables.set("t", ids, rows)
     tables.delete("t", ids[:1])
     assert torch.equal(tables.get("t", ids)[1:], rows[1:])
     assert torch.equal(tables.get("t", ids)[0], torch.full((4,), 0.5 if fixed else 0.0))
