@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Places = npt.NDArray[np.uint64]
 
 KEYS_AT_A_TIME = 1 << 20  # of all files, in the pass over keys; at least one bucket
-BYTES_AT_A_TIME = 16 << 20  # of a column
+BYTES_AT_A_TIME = 8 << 20  # of a column
 _INDEX_BITS = np.uint64(40)
 _INDEX = np.uint64((1 << 40) - 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,9 @@ from embtables.state import chain as chains
 from embtables.state import merge
 from embtables.state.chain import Chain
 from embtables.state.compact import Compacted, compact
+from embtables.state.content import TableContent, bucket_order
 from embtables.state.store import StateFolder, Writer
+from embtables.state.versions import StoredAs, Version, new_version
 from tests.contents import Arrays, flat, same
 from tests.state.versions_for_tests import tables, train, write
 
@@ -187,6 +191,48 @@ def test_a_damaged_version_is_not_folded(tmp_path: Path, name: str) -> None:
 def test_without_versions(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="there is no resume version"):
         compacted(StateFolder(tmp_path))
+
+
+MEMORY = r"""
+import re, sys
+from pathlib import Path
+from embtables.state.compact import compact
+from embtables.state.compare import compare_rows
+from embtables.state.merge import MergedTable
+from embtables.state.content import TableContent, bucket_order
+from embtables.state.store import StateFolder, Writer
+from embtables.state.versions import StoredAs, Version, new_version
+from pipelines.state_commands import export
+state = StateFolder(Path(sys.argv[1]))
+def peak():  # not ru_maxrss, which begins with what the parent of the process had
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+before = peak()
+chains = [state.chain("resume", number) for number in (1, 2)]
+with MergedTable(state, chains[0], "t") as first, MergedTable(state, chains[1], "t") as second:
+    print(compare_rows(first, second).changed)
+with Writer(state) as writer:
+    compact(writer, "resume", keep=1)
+print(export(state, "t", Path(sys.argv[1]) / "t.parquet", None)["rows"])
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    """Compared, compacted and exported, all of 400,000 rows of 600 bytes: 240 MB, and half of them once more."""
+    table = CollisionlessTable(name="t", dim=144, optimizer=RowwiseAdagrad(learning_rate=0.1))
+    keys = np.random.default_rng(0).integers(-(2**63), 2**63, 400_000)
+    keys = keys[bucket_order(keys, 1)]
+    with Writer(StateFolder(tmp_path)) as writer:
+        for number, part in enumerate((keys, keys[::2])):
+            n, ones = len(part), np.ones(len(part), np.uint32)
+            parts = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
+            cold = {"weight": np.zeros((1, 144), np.float32), "sum": np.zeros(1, np.float32)}
+            version = Version({"t": TableContent(part, parts, ones, ones, cold=cold)})
+            writer.commit("resume", new_version([StoredAs(table, 1)], version, number or None))
+    done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
+    changed, rows, grown = map(int, done.stdout.split())
+    assert (changed, rows) == (200_000, 400_000)
+    assert grown < 200_000_000
 
 
 CONFIGS = [
