@@ -151,6 +151,8 @@ class MergedTable:
         view, at = found.view(np.uint8).data, start * found.itemsize
         while len(view):
             got = os.preadv(self._places.fileno(), [view], at)
+            if got == 0:
+                raise StateError(f"there are {self.rows:,} rows, asked for were {start:,} to {stop:,}")
             view, at = view[got:], at + got
         return found
 
