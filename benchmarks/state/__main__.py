@@ -1,11 +1,13 @@
 """How long state takes: `python -m benchmarks.state [--quick] [--json]`.
 
 One collisionless table of 10 M rows, dimension 16, rowwise Adagrad, in a process of its own beside one that saves and
-loads the same tensors with torch; they take turns.
+loads the same tensors with torch; they take turns. Then a chain of a snapshot and 100 deltas is compacted, in a process
+of its own that has nothing else in memory.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +17,7 @@ from benchmarks import _harness, _turns
 from benchmarks._harness import Spread
 from benchmarks.state.worker import ROW_BYTES, TOUCHED
 
-REPEATS = 7
+REPEATS, DELTAS = 7, 100
 
 
 def measure(rows: int, repeats: int, folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -37,12 +39,22 @@ def measure(rows: int, repeats: int, folder: Path) -> dict[str, list[dict[str, A
     return found
 
 
+def compaction(rows: int, deltas: int, folder: Path) -> dict[str, float]:
+    """Seconds and peak memory of compacting a chain."""
+    found = {}
+    for what in ("write", "compact"):
+        argv = [sys.executable, "-m", "benchmarks.state.compaction", what, str(folder), str(rows), str(deltas)]
+        found = _harness.interleave({what: argv}, 1)[what][0]
+    shutil.rmtree(folder)
+    return found
+
+
 def spread(found: dict[str, list[dict[str, Any]]], name: str, figure: str) -> Spread:
     """Median and range of one figure."""
     return Spread.of([answer[figure] for answer in found[name]])
 
 
-def section(found: dict[str, list[dict[str, Any]]], rows: int) -> str:
+def section(found: dict[str, list[dict[str, Any]]], compacted: dict[str, float], rows: int, deltas: int) -> str:
     """The section of RESULTS.md."""
     save, save_torch = spread(found, "embtables snapshot", "seconds"), spread(found, "torch snapshot", "seconds")
     load, load_torch = spread(found, "embtables load", "seconds"), spread(found, "torch load", "seconds")
@@ -54,6 +66,11 @@ def section(found: dict[str, list[dict[str, Any]]], rows: int) -> str:
         ["training stands for a snapshot, ms", f"{pause.median * 1e3:.0f}", "100"],
         [f"training stands for a delta of {TOUCHED:,} rows, ms", f"{delta.median * 1e3:.0f}", "20"],
         ["bytes of that delta over those of its rows", f"{size['bytes'] / (size['rows'] * ROW_BYTES):.3f}", "1.10"],
+        [
+            f"peak memory of compacting it with {deltas} such deltas, MB",
+            f"{compacted['peak_mib'] * 2**20 / 1e6:,.0f}",
+            "1,000",
+        ],
     ]
     seconds = [
         [name, *(_text(spread(found, f"{name} {what}", "seconds")) for what in ("snapshot", "load"))]
@@ -63,7 +80,8 @@ def section(found: dict[str, list[dict[str, Any]]], rows: int) -> str:
     return (
         f"{rows:,} rows of dimension 16 with rowwise Adagrad, {megabytes:,.0f} MB; medians of {repeats} repeats that "
         f"take turns on two threads.\n\n{_harness.table(['', 'measured', 'goal'], lines)}\n\n"
-        f"{_harness.table(['seconds', 'snapshot, until durable', 'restore'], seconds)}\n"
+        f"{_harness.table(['seconds', 'snapshot, until durable', 'restore'], seconds)}\n\n"
+        f"Compacting took {compacted['seconds']:.1f} s, once, with the checksums of all it reads.\n"
     )
 
 
@@ -73,10 +91,12 @@ def _text(value: Spread) -> str:
 
 def main() -> None:
     args = _harness.parser(__doc__).parse_args()
-    rows, repeats = (200_000, 2) if args.quick else (10_000_000, REPEATS)
+    rows, repeats, deltas = (200_000, 2, 10) if args.quick else (10_000_000, REPEATS, DELTAS)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(rows, repeats, Path(folder))
-    _harness.finish("state", "State", {"rows": rows, "answers": found}, section(found, rows), args)
+        compacted = compaction(rows, deltas, Path(folder) / "chain")
+    answers = {"rows": rows, "answers": found, "compaction": {"deltas": deltas, **compacted}}
+    _harness.finish("state", "State", answers, section(found, compacted, rows, deltas), args)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from embtables.errors import StateError
 from embtables.state.manifest import Manifest
 from embtables.state.merge import MergedTable, verify_table
 from embtables.state.store import StateFolder
@@ -32,11 +33,14 @@ def parts_of_chain(
     """The same in parts of a few megabytes, at least one.
 
     Raises:
-        StateError: the versions have no such table, or a file is missing or damaged.
+        StateError: the versions have no such table or column, or a file is missing or damaged.
     """
     verify_table(state, chain, table)
     with MergedTable(state, chain, table) as merged:
         names = merged.columns if columns is None else tuple(columns)
+        for name in names:
+            if name not in merged.columns:
+                raise StateError(f"has no column '{name}'; it has: {', '.join(merged.columns)}", table=table)
         fields = rows_schema(merged.dim, merged.parts)
         schema = pa.schema([fields.field(name) for name in names])
         step = merged.rows_at_a_time(*names)

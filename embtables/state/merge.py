@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 Places = npt.NDArray[np.uint64]
 
 KEYS_AT_A_TIME = 1 << 20  # of all files, in the pass over keys; at least one bucket
-BYTES_AT_A_TIME = 16 << 20  # of a column
+BYTES_AT_A_TIME = 8 << 20  # of a column
 _INDEX_BITS = np.uint64(40)
 _INDEX = np.uint64((1 << 40) - 1)
 
@@ -151,6 +151,8 @@ class MergedTable:
         view, at = found.view(np.uint8).data, start * found.itemsize
         while len(view):
             got = os.preadv(self._places.fileno(), [view], at)
+            if got == 0:
+                raise StateError(f"there are {self.rows:,} rows, asked for were {start:,} to {stop:,}")
             view, at = view[got:], at + got
         return found
 

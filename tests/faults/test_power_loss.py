@@ -6,7 +6,8 @@ import random
 import shutil
 from pathlib import Path
 
-from embtables.state.store import StateFolder
+from embtables.state.compact import compact
+from embtables.state.store import StateFolder, Writer
 from tests.faults import driver
 from tests.faults.driver import load, run
 from tests.faults.power import Recorder, after_power_loss
@@ -24,10 +25,12 @@ def test_after_a_loss_of_power_a_version_is_whole(tmp_path: Path) -> None:
         for step in range(1, STEPS + 1):
             run(root, step)
             done[step] = len(recorder.ops)
+        with Writer(StateFolder(root)) as writer:
+            assert len(compact(writer, "resume", keep=1).chain) > 1
     ops, expected, rng = recorder.ops, undisturbed(), random.Random(0)
     kinds = {op.kind for op in ops}
     assert kinds == {"write", "sync", "mkdir", "create", "link", "rename", "unlink", "rmdir"}
-    found = set()
+    found, after_the_last = set(), set()
     for point in range(0, len(ops) + 1):
         finished = max(step for step in range(STEPS + 1) if done[step] <= point)
         for _ in range(TRIES):
@@ -38,10 +41,12 @@ def test_after_a_loss_of_power_a_version_is_whole(tmp_path: Path) -> None:
             assert_same(rows, expected[rows.step])
             found.add((finished, rows.step))
             everything_named_is_whole(StateFolder(disk))
+            after_the_last |= set(StateFolder(disk).sequences("resume")[-1:]) if finished == STEPS else set()
             if point % 7 == 0:
                 assert_same(run(disk, STEPS), expected[STEPS])
             shutil.rmtree(disk)
-    # Both outcomes were seen of every cut.
+    # Both outcomes were seen of every cut, and of the compaction after them.
+    assert after_the_last == {STEPS, STEPS + 1}
     assert found >= {(step, step + more) for step in range(STEPS) for more in (0, 1)}
 
 

@@ -20,6 +20,8 @@ import xxhash
 from embtables.errors import StateError
 from embtables.state import chain as chains
 from embtables.state import manifest as manifests
+from embtables.state.arrow_writer import OFFSETS
+from embtables.state.compact import compact
 from embtables.state.store import NewVersion, StateFolder, Writer
 from embtables.state.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.versions import read_version
@@ -112,9 +114,13 @@ def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
 PARTS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
 
 
-def arrow(n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None) -> bytes:
+def arrow(
+    n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None, begins: Any = None
+) -> bytes:
     """A rows file of zeros for the table `grows`."""
     schema = rows_schema(dim, PARTS)
+    if begins is not None:
+        schema = schema.with_metadata({OFFSETS: begins.astype("<u8").tobytes()})
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
     columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
@@ -144,6 +150,33 @@ def test_arrow_files_of_another_shape(folder: Path) -> None:
     for raw in (b"ARROW1\0\0", b"", b"ARROW1\0\0" + bytes(500) + b"ARROW1", pickle.dumps([1])):
         replace_file(folder, "grows.rows.0.arrow", raw, 2)
         assert "grows.rows.0.arrow: is damaged" in refusal(folder)
+
+
+def compaction_refusal(folder: Path) -> str:
+    with Writer(StateFolder(folder)) as writer, pytest.raises(StateError) as raised:
+        compact(writer, "resume", keep=1)
+    assert StateFolder(folder).sequences("resume") == [1, 2, 3]
+    return str(raised.value)
+
+
+def test_files_of_another_shape_are_not_compacted(folder: Path) -> None:
+    """Nothing that a table would not load becomes the only version there is."""
+    said = "grows.rows.0.arrow: "
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 3), 2)
+    assert f"{said}does not say where each of 1,024 buckets begins" in compaction_refusal(folder)
+    for begins in (np.arange(1025)[::-1], np.arange(1025), np.full(1025, 2), np.full(1025, 2**63)):
+        replace_file(folder, "grows.rows.0.arrow", arrow(2, 3, begins=begins), 2)
+        assert f"{said}does not say where each of 1,024 buckets begins" in compaction_refusal(folder)
+    begins = np.append(np.zeros(1024), 2)
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 4, begins=begins), 2)
+    assert "has other columns than" in compaction_refusal(folder)
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 3, keys=[7, 7], begins=begins), 2)
+    assert f"{said}key 7 comes twice or out of order" in compaction_refusal(folder)
+    replace_file(folder, "grows.rows.0.arrow", arrow(2, 3, pa.ipc.IpcWriteOptions(compression="zstd")), 2)
+    assert f"{said}is compressed" in compaction_refusal(folder)
+    for raw in (b"", b"ARROW1\0\0", b"ARROW1\0\0" + bytes(500) + b"ARROW1"):
+        replace_file(folder, "grows.rows.0.arrow", raw, 2)
+        assert f"{said}is damaged" in compaction_refusal(folder)
 
 
 def test_waiting_keys_that_contradict_the_rows(folder: Path) -> None:

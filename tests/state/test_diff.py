@@ -76,8 +76,10 @@ def test_a_compacted_version_is_the_same(tmp_path: Path) -> None:
         assert set(found.differs.values()) == {0}
 
 
-def one_table(folder: Path, seed: int, keys: list[int], weight: float, **config: Any) -> MergedTable:
-    """A version with a row of equal weights for each key."""
+def one_table(
+    folder: Path, seed: int, keys: list[int], weight: float, *, special: float = 0.0, count: int = 1, **config: Any
+) -> MergedTable:
+    """A version with a row of equal weights for each key, `special` ones for key 99."""
     table = CollisionlessTable(name="t", **{"dim": 2, "optimizer": RowwiseAdagrad(learning_rate=0.1), **config})
     stored = StoredAs(table, seed)
     found = np.array(keys, np.int64)
@@ -85,11 +87,12 @@ def one_table(folder: Path, seed: int, keys: list[int], weight: float, **config:
     n, ones = len(keys), np.ones(len(keys), np.uint32)
     parts = {name: np.full((n, table.dim) if wide else n, 0.5, np.float32) for name, wide in stored.parts.items()}
     parts["weight"] = np.full((n, table.dim), weight, np.float32)
+    parts["weight"][found == 99] = special
     begins = bucket_offsets(found, seed)
     cold = {name: values[:0] for name, values in parts.items()}
     state = StateFolder(folder)
     with Writer(state) as writer:
-        content = TableContent(found, parts, ones, ones, cold=cold, begins=begins)
+        content = TableContent(found, parts, ones, ones * np.uint32(count), cold=cold, begins=begins)
         version = writer.commit("resume", new_version([stored], Version({"t": content}), None))
     return MergedTable(state, [version], "t")
 
@@ -113,16 +116,24 @@ def test_other_dimensions_and_optimizers_are_told_and_the_rest_compared(tmp_path
         assert found.largest == [(2, 6.0), (3, 6.0)]
 
 
-def test_weights_that_are_no_numbers_come_first(tmp_path: Path) -> None:
-    a = one_table(tmp_path / "a", 1, [1, 2], float("nan"))
-    b = one_table(tmp_path / "b", 1, [1, 2], float("nan"))
-    c = one_table(tmp_path / "c", 1, [1, 2], 1.0)
-    with a, b, c:
-        found, other = compare_rows(a, b), compare_rows(b, c)
+def test_a_row_that_was_only_counted_is_the_same(tmp_path: Path) -> None:
+    with one_table(tmp_path / "a", 1, [1, 2], 1.0) as a, one_table(tmp_path / "b", 1, [1, 2], 1.0, count=5) as b:
+        found = compare_rows(a, b)
     assert found is not None
-    assert found.same == 2
-    assert other is not None
-    assert [key for key, norm in other.largest if np.isnan(norm)] == [1, 2]
+    assert (found.same, found.changed, found.differs) == (2, 0, {"weight": 0, "sum": 0, "seen": 0, "count": 2})
+
+
+@pytest.mark.parametrize("special", [1000.0, float("inf"), float("nan")])
+def test_the_largest_change_comes_first_even_where_it_is_no_number(tmp_path: Path, special: float) -> None:
+    keys = [*range(20), 99]
+    a = one_table(tmp_path / "a", 1, keys, 0.0)
+    b = one_table(tmp_path / "b", 1, keys, 1.0, special=special)
+    with a, b:
+        found, itself = compare_rows(a, b), compare_rows(b, b)
+    assert found is not None
+    assert [key for key, _ in found.largest] == [99, *range(9)]
+    assert itself is not None
+    assert itself.same == 21
 
 
 def test_tables_of_different_seeds_are_not_compared(tmp_path: Path) -> None:
