@@ -16,7 +16,7 @@ from embtables.state.content import Keys
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder
 from embtables.state.table_files import TOMBSTONES_SCHEMA, layout_of, read_batch, rows_schema
-from embtables.state.versions import read_file
+from embtables.state.table_read import read_file
 
 
 def rows_of_chain(state: StateFolder, chain: Sequence[Manifest], table: str) -> pa.Table:
@@ -52,13 +52,12 @@ def _keys(batch: pa.RecordBatch) -> Keys:
 
 
 def _batch(state: StateFolder, manifest: Manifest, table: str, what: str) -> pa.RecordBatch | None:
-    """One file of a table; None where the version has none."""
-    names = [name for name in manifest.tables[table].files if name.startswith(f"{table}.{what}.")]
-    if not names:
-        return None
-    raw, path = read_file(state, manifest, names[0]), state.folder.path(state.file(manifest, names[0]))
-    rows = manifest.files[names[0]].rows
-    if what == "rows":
-        dim, parts = layout_of(raw, path)
-        return read_batch(raw, rows_schema(dim, parts), -1 if rows is None else rows, path)
-    return read_batch(raw, TOMBSTONES_SCHEMA, -1 if rows is None else rows, path)
+    """What the files of a table's ranks hold, one after the other; None where the version has none."""
+    batches = [_rank(state, manifest, name, what) for name in manifest.files_of(table, what)]
+    return pa.concat_batches(batches) if len(batches) > 1 else batches[0] if batches else None
+
+
+def _rank(state: StateFolder, manifest: Manifest, name: str, what: str) -> pa.RecordBatch:
+    raw, path = read_file(state, manifest, name), state.folder.path(state.file(manifest, name))
+    schema = rows_schema(*layout_of(raw, path)) if what == "rows" else TOMBSTONES_SCHEMA
+    return read_batch(raw, schema, manifest.files[name].rows or 0, path)

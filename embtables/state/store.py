@@ -102,8 +102,12 @@ class StateFolder:
         """Reads every file of a version. Raises StateError naming the first that is not as it was written."""
         for name in version.files:
             self.check_size(version, name)
-            path = self.file(version, name)
-            if self.folder.checksum(path) != version.files[name].xxh3:
+            path, file = self.file(version, name), version.files[name]
+            try:
+                found = self.folder.digest(path)
+            except OSError as error:
+                raise StateError(f"cannot be read: {error.strerror}", file=self.folder.path(path)) from error
+            if (found.xxh3, list(found.blocks)) != (file.xxh3, file.blocks):
                 raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
 
     def check_size(self, version: Manifest, name: str) -> None:
@@ -234,6 +238,7 @@ class Writer:
             written = self._folder.write(f"{VERSIONS}/{folder}/{name}", new.chunks)
             buckets = None if new.buckets is None else list(new.buckets)
             files[name] = {"bytes": written.bytes, "xxh3": written.xxh3, "rows": new.rows, "buckets": buckets}
+            files[name] |= {"blocks": list(written.blocks)} if written.blocks else {}
         self._folder.sync(f"{VERSIONS}/{folder}")
         raw = manifests.encode(
             {
