@@ -19,7 +19,7 @@ import xxhash
 from embtables.errors import StateError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
-BLOCK = 1 << 22  # bytes; part of the format: files longer than one have a checksum for each
+BLOCK = 1 << 20  # bytes; part of the format: files longer than one have a checksum for each
 _MAP_NORESERVE = 0x4000  # Linux; the mmap module of Python 3.11 has no name for it
 TEMPORARY = "tmp-"
 

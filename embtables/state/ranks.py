@@ -71,7 +71,7 @@ def check_agreed(contents: Sequence[TableContent], table: str) -> None:
             if (value := getattr(other, name)) != getattr(one, name):
                 reason = f"rank {rank} has {name} {value}, rank 0 has {getattr(one, name)}: ranks step together"
                 raise StateError(reason, table=table)
-        for name in one.cold.keys() | other.cold.keys():
+        for name in sorted(one.cold.keys() | other.cold.keys()):
             first, second = (c.cold[name].tobytes() if name in c.cold else None for c in (one, other))
             if first != second:
                 raise StateError(f"rank {rank} has another cold row ({name}) than rank 0", table=table)

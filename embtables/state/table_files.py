@@ -16,7 +16,7 @@ import pyarrow as pa
 from embtables.errors import StateError
 from embtables.state.arrow_footer import Need, need_metadata
 from embtables.state.content import NUM_BUCKETS, Floats, Keys, Offsets, TableContent, Words, bucket_offsets
-from embtables.state.manifest import Buckets
+from embtables.state.manifest import Buckets, File
 from embtables.state.sketch import HEADS, Bytes, columns
 
 OFFSETS = b"embtables.bucket_offsets"
@@ -143,22 +143,28 @@ def read_batch(raw: memoryview, schema: pa.Schema, rows: int, file: object) -> p
 
 
 def read_buckets(
-    raw: memoryview, need: Need, schema: pa.Schema, rows: int, file: object, buckets: Buckets
+    raw: memoryview, need: Need, schema: pa.Schema, listed: File, file: object, buckets: Buckets
 ) -> tuple[pa.RecordBatch, Offsets]:
     """The rows of buckets [first, end) of a file, and where each bucket begins among them, (end - first + 1,).
 
     Args:
         raw: (bytes of the file,); of its values only those of these buckets have to be there after `need` of them.
         need: see arrow_footer.
-        rows: what the manifest says.
+        listed: what the manifest says: how many rows, of which buckets.
 
     Raises:
-        StateError: the file is not what this table would have written.
+        StateError: the file is not what this table would have written, or has rows of other buckets than listed.
     """
-    batch, metadata = _opened(raw, need, schema, rows, file)
+    assert listed.rows is not None
+    assert listed.buckets is not None
+    batch, metadata = _opened(raw, need, schema, listed.rows, file)
     offsets = np.frombuffer((metadata or {}).get(OFFSETS, b""), "<u8")
-    if len(offsets) != NUM_BUCKETS + 1 or offsets[0] != 0 or offsets[-1] != rows or (offsets[1:] < offsets[:-1]).any():
-        raise StateError(f"is damaged: its {OFFSETS.decode()} are not those of {rows} rows", file=file)
+    ends = 0, listed.rows
+    if len(offsets) != NUM_BUCKETS + 1 or (offsets[0], offsets[-1]) != ends or (offsets[1:] < offsets[:-1]).any():
+        raise StateError(f"is damaged: its {OFFSETS.decode()} are not those of {listed.rows} rows", file=file)
+    if tuple(offsets[list(listed.buckets)]) != ends:
+        first, end = listed.buckets
+        raise StateError(f"has keys of other buckets than {first}..{end - 1}, which the manifest says", file=file)
     begins = offsets[buckets[0] : buckets[1] + 1].astype(np.int64)
     first, end = int(begins[0]), int(begins[-1])
     base = pa.py_buffer(raw).address

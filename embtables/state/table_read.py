@@ -89,14 +89,13 @@ def _parts(
     for name in manifest.files_of(table, what):
         file, path = manifest.files[name], state.folder.path(state.file(manifest, name))
         assert file.buckets is not None
-        assert file.rows is not None
         held = max(file.buckets[0], buckets[0]), min(file.buckets[1], buckets[1])
         if held == file.buckets:
             raw = read_file(state, manifest, name)
-            batch, begins = read_buckets(raw, need_whole(raw, path), schema, file.rows, path, held)
+            batch, begins = read_buckets(raw, need_whole(raw, path), schema, file, path, held)
         elif held[0] < held[1]:
             blocks = FileBlocks(state, manifest, name)
-            batch, begins = read_buckets(blocks.view, blocks.need, schema, file.rows, path, held)
+            batch, begins = read_buckets(blocks.view, blocks.need, schema, file, path, held)
         else:
             continue
         yield batch, begins, held, path

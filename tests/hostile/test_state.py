@@ -71,9 +71,9 @@ def test_a_size_of_2_to_the_60(folder: Path) -> None:
         fields["files"]["grows.rows.0.arrow"] |= {"bytes": 2**60, "rows": 2**50}
 
     rewrite(folder, 3, grow)
-    assert "its 1,152,921,504,606,846,976 bytes need 274,877,906,944" in refusal(folder)
-    rewrite(folder, 3, lambda fields: fields["files"]["grows.rows.0.arrow"].update(bytes=1 << 22))
-    assert "not the 4,194,304 recorded" in refusal(folder)
+    assert "its 1,152,921,504,606,846,976 bytes need 1,099,511,627,776" in refusal(folder)
+    rewrite(folder, 3, lambda fields: fields["files"]["grows.rows.0.arrow"].update(bytes=1 << 20))
+    assert "not the 1,048,576 recorded" in refusal(folder)
 
 
 def test_rows_beyond_the_file(folder: Path) -> None:
@@ -132,7 +132,7 @@ def arrow(
     return arrow_bytes(columns, schema, options, begins)
 
 
-def written(
+def arrow_bytes(
     columns: list[Any], schema: Any, options: pa.ipc.IpcWriteOptions | None = None, begins: Any = None
 ) -> bytes:
     """An Arrow file, by default with the offsets that its keys have."""
