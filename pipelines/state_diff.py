@@ -59,11 +59,11 @@ def _table(name: str, a: tuple[StateFolder, list[Manifest]], b: tuple[StateFolde
         found = compare_rows(rows_a, rows_b)
         rows = rows_a.rows, rows_b.rows
     entries = a[1][-1].tables[name], b[1][-1].tables[name]
-    waiting = [
-        sum(v.files[f].rows or 0 for f in v.tables[name].files if ".waiting." in f) for v in (a[1][-1], b[1][-1])
-    ]
+    lasts = a[1][-1], b[1][-1]
+    waiting = [sum(v.files[file].rows or 0 for file in v.files_of(name, "waiting")) for v in lasts]
+    sketches = [[v.files[file].xxh3 for file in v.files_of(name, "sketch")] for v in lasts]
     beside = {field: [getattr(e, field) for e in entries] for field in ("now", "steps", "updates")}
-    told = {"rows": list(rows), "waiting": waiting, **beside}
+    told = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}
     if found is None:
         return told | {"not_compared": "the tables have different seeds, so that the same keys have other rows"}
     return told | _rows(found)

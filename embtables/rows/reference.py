@@ -374,7 +374,7 @@ class ReferenceRowStore:
         if policy is not None:
             for key in distinct:
                 policy.remove(key)
-        else:
+        elif distinct:
             base = self._places[table].base
             self._reset(table, [key + base for key in distinct], np.array(distinct, np.int64))
             self._changed.setdefault(table, {}).update(dict.fromkeys(distinct, self._cut))

@@ -17,8 +17,9 @@ from typing import Any
 from embtables.errors import StateError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
-from embtables.state.manifest import Manifest, Purpose
+from embtables.state.manifest import Buckets, Manifest, Purpose
 from embtables.state.store import StateFolder, Writer
+from embtables.state.table_files import ALL_BUCKETS
 from embtables.state.versions import Tensors, Version, new_version, read_version
 from embtables.tables import Tables
 
@@ -132,8 +133,12 @@ class Chain:
         self._thread.shutdown()
 
 
-def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables) -> Version:
+def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets: Buckets = ALL_BUCKETS) -> Version:
     """Makes the tables hold the last version of a chain; returns that one.
+
+    Args:
+        buckets: a range [first, end) of the key space: the tables then hold the keys of these buckets alone, as one
+            rank of several does. Rows of a fixed table that are of other buckets are left as they are.
 
     Raises:
         StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
@@ -144,7 +149,7 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables) -> Versi
     def versions() -> Any:
         nonlocal last
         for manifest in chain:
-            last = read_version(state, manifest, stored)
+            last = read_version(state, manifest, stored, buckets)
             yield last.tables
 
     tables.load(versions())

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from embtables.errors import StateError
-from embtables.state.manifest import Manifest, Purpose
+from embtables.state.manifest import Buckets, Manifest, Purpose
 from embtables.state.merge import MergedTable, files_of, verify_table
 from embtables.state.store import NewFile, NewVersion, StateFolder, Writer
 from embtables.state.table_files import ALL_BUCKETS, rows_file
-from embtables.state.versions import file_name
 
 _CHUNK = 4 << 20
 
@@ -86,7 +85,9 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
         tables = {}
         for table, entry in last.tables.items():
             merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.root))
-            own = {file_name(table, "rows"): _rows(merged)}
+            own = {
+                name: _rows(merged, last.files[name].buckets or ALL_BUCKETS) for name in last.files_of(table, "rows")
+            }
             own |= {name: _copy(state, last, name) for name in entry.files if name in kept}
             files |= own
             now = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
@@ -99,11 +100,12 @@ def _is_of_rows(version: Manifest, name: str) -> bool:
     return any(name in files_of(version, table) for table in version.tables)
 
 
-def _rows(merged: MergedTable) -> NewFile:
-    columns = {name: merged.stream(name) for name in merged.columns}
-    return NewFile(
-        rows_file(columns, merged.dim, merged.parts, merged.begins.astype(np.uint64)), merged.rows, ALL_BUCKETS
-    )
+def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
+    """The rows of one rank."""
+    first, end = (int(merged.begins[bucket]) for bucket in buckets)
+    columns = {name: merged.stream(name, first, end) for name in merged.columns}
+    begins = (merged.begins.clip(first, end) - first).astype(np.uint64)
+    return NewFile(rows_file(columns, merged.dim, merged.parts, begins), end - first, buckets)
 
 
 def _copy(state: StateFolder, version: Manifest, name: str) -> NewFile:

@@ -20,6 +20,7 @@ _BUCKET_SHIFT = np.uint64(54)
 Keys = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
+Offsets = npt.NDArray[np.int64]
 
 
 def _no_keys() -> Keys:

@@ -125,13 +125,13 @@ def _figures(
     counted = entry.updates == 0 or bool(rows.counts.any())
     ages = None if fixed else entry.now - rows.seen.astype(np.int64)
     admission = None if ages is None else _admission(state, chain, name, recorded, rows, ages)
-    sketch = beside.get(f"{name}/sketch")
+    sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     parts = {
         "keys": rows.keys.nbytes,
         **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
         "bookkeeping": rows.seen.nbytes + rows.counts.nbytes,
         "waiting": 0 if admission is None else 16 * admission.waiting,
-        "sketch": 0 if sketch is None else sketch.nbytes,
+        "sketch": sketch,
         "cold": cold,
     }
     finite = np.isfinite(rows.norms)

@@ -20,8 +20,10 @@ import xxhash
 from embtables.errors import StateError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
-_CHUNK, _WRITTEN_BACK = 1 << 22, 1 << 24
+_WRITTEN_BACK = 1 << 24  # bytes
 _SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux
+BLOCK = 1 << 20  # bytes; part of the format: files longer than one have a checksum for each
+_MAP_NORESERVE = 0x4000  # Linux; the mmap module of Python 3.11 has no name for it
 TEMPORARY = "tmp-"
 
 Buffer = bytes | bytearray | memoryview
@@ -29,10 +31,53 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file as it was written: its length and the hexadecimal XXH3-128 of its bytes."""
+    """A file as it was written: its length and the hexadecimal XXH3-128 of its bytes.
+
+    `blocks`: of a file longer than one block, the XXH3-128 of each; the last block may be shorter than the others.
+    """
 
     bytes: int
     xxh3: str
+    blocks: tuple[str, ...] = ()
+
+
+class Digests:
+    """The checksums of bytes that come in pieces."""
+
+    def __init__(self) -> None:
+        self._whole, self._block = xxhash.xxh3_128(), xxhash.xxh3_128()
+        self._filled = self._size = 0
+        self._blocks: list[str] = []
+
+    def update(self, view: Buffer) -> None:
+        """The next bytes. A block at a time, so that the second checksum finds them in the processor's cache."""
+        view = memoryview(view)
+        self._size += len(view)
+        while view:
+            piece = view[: BLOCK - self._filled]
+            self._whole.update(piece)
+            self._block.update(piece)
+            self._filled += len(piece)
+            if self._filled == BLOCK:
+                self._end_block()
+            view = view[len(piece) :]
+
+    def _end_block(self) -> None:
+        self._blocks.append(self._block.hexdigest())
+        self._block.reset()
+        self._filled = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    def written(self) -> Written:
+        """What the file is that these bytes make. Nothing can be added afterwards."""
+        if self._filled:
+            self._end_block()
+        blocks = tuple(self._blocks) if self._size > BLOCK else ()
+        return Written(self._size, self._whole.hexdigest(), blocks)
 
 
 class Folder:
@@ -58,18 +103,17 @@ class Folder:
 
     def write(self, name: str, chunks: Iterable[Buffer]) -> Written:
         """Writes a new file and makes its bytes durable; its name is so after `sync` of its folder."""
-        digest, size, started = xxhash.xxh3_128(), 0, 0
+        digests, started = Digests(), 0
         with self.path(name).open("xb", buffering=0) as file:
             for chunk in chunks:
                 view = memoryview(chunk).cast("B")
-                digest.update(view)
-                size += len(view)
+                digests.update(view)
                 _write_all(file.fileno(), view)
-                if size - started >= _WRITTEN_BACK:
-                    _begin_writing_back(file.fileno(), started, size - started)
-                    started = size
+                if digests.size - started >= _WRITTEN_BACK:
+                    _begin_writing_back(file.fileno(), started, digests.size - started)
+                    started = digests.size
             os.fsync(file.fileno())
-        return Written(size, digest.hexdigest())
+        return digests.written()
 
     def create(self, name: str, content: bytes) -> None:
         """Makes a file appear whole, durably. Raises FileExistsError where there is one of that name."""
@@ -116,29 +160,32 @@ class Folder:
 
     def read_buffer(self, name: str, size: int) -> memoryview:
         """The first `size` bytes of a file, in memory of their own; fewer where it is shorter. Raises OSError."""
-        if size < _CHUNK:
+        if size < BLOCK:
             with self.path(name).open("rb") as file:
                 return memoryview(file.read(size))
-        # Huge pages: for a large file, half of the time of reading would go to faults on small ones.
-        memory = mmap.mmap(-1, size)
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        view, done = memoryview(memory), 0
+        view = empty_memory(size)
+        return view[: self.read_into(name, 0, view)]
+
+    def read_into(self, name: str, start: int, view: memoryview) -> int:
+        """Fills a view with a file's bytes from `start` on; how many there were. Raises OSError."""
+        done = 0
         with self.path(name).open("rb", buffering=0) as file:
-            while done < size and (got := file.readinto(view[done:])):
+            file.seek(start)
+            while done < len(view) and (got := file.readinto(view[done:])):
                 done += got
-        return view[:done]
+        return done
 
     def size(self, name: str) -> int:
         """Bytes of a file. Raises OSError where there is none."""
         return self.path(name).stat().st_size
 
-    def checksum(self, name: str) -> str:
-        """Hexadecimal XXH3-128 of a file's bytes, read in pieces."""
-        digest = xxhash.xxh3_128()
+    def digest(self, name: str) -> Written:
+        """A file's length and checksums, read in pieces. Raises OSError."""
+        digests = Digests()
         with self.path(name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            while chunk := file.read(BLOCK):
+                digests.update(chunk)
+        return digests.written()
 
     def names(self, name: str) -> list[str]:
         """Names within a folder, sorted; none where there is no such folder."""
@@ -158,6 +205,19 @@ class Folder:
             (path / entry).unlink(missing_ok=True)
         if path.exists():
             path.rmdir()
+
+
+def empty_memory(size: int, *, sparse: bool = False) -> memoryview:
+    """Zeros, of which only what is written to takes memory. Raises OSError where there is no room.
+
+    Args:
+        sparse: most of it will not be written to: it may be larger than the machine's memory.
+    """
+    # Private, for shared memory gets no huge pages; with small ones half of the time of reading would go to faults.
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_NORESERVE if sparse else 0)
+    memory = mmap.mmap(-1, size, flags=flags)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)
 
 
 def sync(path: Path) -> None:

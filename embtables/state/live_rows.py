@@ -17,7 +17,7 @@ from embtables.state.manifest import Manifest
 from embtables.state.merge import MergedTable, verify_table
 from embtables.state.store import StateFolder
 from embtables.state.table_files import WAITING_SCHEMA, read_batch
-from embtables.state.versions import read_file
+from embtables.state.table_read import read_file
 
 _NORM_VALUES = 1 << 20  # values whose squares are in memory at once
 
@@ -70,8 +70,7 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
 
 
 def _lost(version: Manifest, table: str) -> int:
-    names = [name for name in version.tables[table].files if name.startswith(f"{table}.tombstones.")]
-    return sum(version.files[name].rows or 0 for name in names)
+    return sum(version.files[name].rows or 0 for name in version.files_of(table, "tombstones"))
 
 
 def waiting_of(state: StateFolder, version: Manifest, table: str) -> pa.Table | None:
@@ -81,12 +80,10 @@ def waiting_of(state: StateFolder, version: Manifest, table: str) -> pa.Table | 
         StateError: the file is missing or damaged.
     """
     batches = []
-    for name in version.tables[table].files:
-        if name.startswith(f"{table}.waiting."):
-            rows = version.files[name].rows
-            raw, path = read_file(state, version, name), state.folder.path(state.file(version, name))
-            batch = read_batch(raw, WAITING_SCHEMA, -1 if rows is None else rows, path)
-            batches.append(batch.replace_schema_metadata(None))
+    for name in version.files_of(table, "waiting"):
+        raw, path = read_file(state, version, name), state.folder.path(state.file(version, name))
+        batch = read_batch(raw, WAITING_SCHEMA, version.files[name].rows or 0, path)
+        batches.append(batch.replace_schema_metadata(None))
     return pa.Table.from_batches(batches) if batches else None
 
 

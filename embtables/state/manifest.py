@@ -6,6 +6,7 @@ It is JSON in one canonical form (sorted keys, no spaces), so that its checksum 
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 import xxhash
@@ -13,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from embtables.errors import StateError
 from embtables.schema.base import Model, Name, config_error
+from embtables.state import folder as folders
 
 FORMAT = 0
 MAX_BYTES = 64 << 20
@@ -25,18 +27,29 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Sequence = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Bucket = Annotated[int, Field(strict=True, ge=0, le=1024)]
+Buckets = tuple[int, int]
+_OF_A_RANK = re.compile(r"(rows|waiting|tombstones|sketch)\.(0|[1-9][0-9]{0,3})\.arrow")
 
 
 class File(Model):
     """A file of the version: its bytes, their checksum and, of a table's file, how many rows it has.
 
-    `buckets` is the range [first, end) of the key space that a table's file may hold.
+    `buckets` is the range [first, end) of the key space that a table's file may hold; `blocks` has the checksums of a
+    file's blocks where it is longer than one.
     """
 
     bytes: Count
     xxh3: Digest
     rows: Count | None = None
     buckets: tuple[Bucket, Bucket] | None = None
+    blocks: list[Digest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check(self) -> File:
+        needed = -(-self.bytes // folders.BLOCK) if self.bytes > folders.BLOCK else 0
+        if len(self.blocks) != needed:
+            raise ValueError(f"has {len(self.blocks):,} checksums of blocks, its {self.bytes:,} bytes need {needed:,}")
+        return self
 
 
 class TableEntry(Model):
@@ -75,12 +88,59 @@ class Manifest(Model):
             unknown = [name for name in entry.files if name not in self.files]
             if unknown:
                 raise ValueError(f"table {table} has a file '{unknown[0]}' that is not listed")
+            _check_ranks(table, {name: self.files[name] for name in entry.files}, len(entry.files))
         return self
+
+    def files_of(self, table: str, what: str) -> list[str]:
+        """A table's files of rows, waiting keys, tombstones or the sketch, by bucket."""
+        names = [name for name in self.tables[table].files if _parsed(table, name)[0] == what]
+        return sorted(names, key=lambda name: self.files[name].buckets or (0, 0))
 
     @property
     def name(self) -> str:
         """What users call the version: `resume-12`."""
         return f"{self.purpose}-{self.sequence}"
+
+
+def table_file(table: str, what: str, rank: int) -> str:
+    """The name of a table's file: `user.rows.0.arrow`."""
+    return f"{table}.{what}.{rank}.arrow"
+
+
+def _parsed(table: str, name: str) -> tuple[str, int]:
+    """What a table's file holds, and the rank that wrote it. Raises ValueError where it is no table's file."""
+    found = _OF_A_RANK.fullmatch(name.removeprefix(f"{table}."))
+    if found is None or name != table_file(table, found[1], int(found[2])):
+        raise ValueError(f"table {table} has a file '{name}', which is no name of a table's file")
+    return found[1], int(found[2])
+
+
+def _check_ranks(table: str, files: dict[str, File], listed: int) -> None:
+    """Every bucket is one rank's, and a rank's files are all of the same buckets."""
+    if len(files) != listed:
+        raise ValueError(f"table {table} lists a file twice")
+    parsed = {name: _parsed(table, name) for name in files}
+    ranges = {rank: files[name].buckets for name, (what, rank) in parsed.items() if what == "rows"}
+    for name, (_, rank) in parsed.items():
+        if files[name].rows is None or files[name].buckets is None or files[name].buckets != ranges.get(rank):
+            raise ValueError(f"{name} is not of the buckets of rank {rank}'s rows")
+    try:
+        check_tiles([ranges[rank] or (0, 0) for rank in range(len(ranges))])
+    except KeyError as rank:
+        raise ValueError(f"table {table} has no rows of rank {rank}") from None
+    except ValueError as error:
+        raise ValueError(f"table {table}: {error}") from None
+
+
+def check_tiles(ranges: list[Buckets]) -> None:
+    """Ranges [first, end) of buckets, by rank, are the whole key space. Raises ValueError where not."""
+    at = 0
+    for rank, (first, end) in enumerate(ranges):
+        if first != at or end <= first:
+            raise ValueError(f"rank {rank} has the buckets {first}..{end}, expected a range that begins at {at}")
+        at = end
+    if at != NUM_BUCKETS:
+        raise ValueError(f"the {len(ranges)} ranks end at bucket {at}, expected {NUM_BUCKETS}")
 
 
 def file_name(purpose: Purpose, sequence: int) -> str:

@@ -135,15 +135,15 @@ class MergedTable:
             return self.read(name, 0, 0)
         return self._gather(name, self._selection(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]])
 
-    def stream(self, name: str) -> Streamed:
-        """A whole column, to be written."""
+    def stream(self, name: str, first: int, end: int) -> Streamed:
+        """A column of the rows [first, end), to be written."""
         nothing, step = self.read(name, 0, 0), self.rows_at_a_time(name)
 
         def pieces() -> Iterator[Array]:
-            for start in range(0, self.rows, step):
-                yield self.read(name, start, min(start + step, self.rows))
+            for start in range(first, end, step):
+                yield self.read(name, start, min(start + step, end))
 
-        return Streamed((self.rows, *nothing.shape[1:]), nothing.dtype, pieces)
+        return Streamed((end - first, *nothing.shape[1:]), nothing.dtype, pieces)
 
     def _selection(self, start: int, stop: int) -> Places:
         assert self._places is not None
@@ -186,11 +186,7 @@ def files_of(version: Manifest, table: str) -> list[str]:
     if table not in version.tables:
         known = ", ".join(sorted(version.tables))
         raise StateError(f"has no table '{table}'; it has: {known}", version=version.name)
-    files = sorted(version.tables[table].files)
-    rows = [name for name in files if name.startswith(f"{table}.rows.")]
-    if not rows:
-        raise StateError("has no rows file in the manifest", version=version.name, table=table)
-    return [name for name in files if name.startswith(f"{table}.tombstones.")] + rows
+    return version.files_of(table, "tombstones") + version.files_of(table, "rows")
 
 
 def verify_table(state: StateFolder, chain: Sequence[Manifest], table: str) -> None:

@@ -106,12 +106,12 @@ class StateFolder:
     def verify_file(self, version: Manifest, name: str) -> None:
         """Reads a file of a version. Raises StateError where it is missing or not as it was written."""
         self.check_size(version, name)
-        path = self.file(version, name)
+        path, file = self.file(version, name), version.files[name]
         try:
-            checksum = self.folder.checksum(path)
+            found = self.folder.digest(path)
         except OSError as error:
             raise StateError(f"cannot be read: {error.strerror}", file=self.folder.path(path)) from error
-        if checksum != version.files[name].xxh3:
+        if (found.xxh3, list(found.blocks)) != (file.xxh3, file.blocks):
             raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
 
     def check_size(self, version: Manifest, name: str) -> None:
@@ -242,6 +242,7 @@ class Writer:
             written = self._folder.write(f"{VERSIONS}/{folder}/{name}", new.chunks)
             buckets = None if new.buckets is None else list(new.buckets)
             files[name] = {"bytes": written.bytes, "xxh3": written.xxh3, "rows": new.rows, "buckets": buckets}
+            files[name] |= {"blocks": list(written.blocks)} if written.blocks else {}
         self._folder.sync(f"{VERSIONS}/{folder}")
         raw = manifests.encode(
             {

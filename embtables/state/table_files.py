@@ -15,8 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import StateError
-from embtables.state.arrow_writer import Column, file_pieces
-from embtables.state.content import NUM_BUCKETS, Floats, Keys, TableContent, Words, bucket_offsets
+from embtables.state.arrow_footer import Need, need_metadata
+from embtables.state.arrow_writer import OFFSETS, Column, file_pieces
+from embtables.state.content import NUM_BUCKETS, Floats, Keys, Offsets, TableContent, Words, bucket_offsets
+from embtables.state.manifest import Buckets, File
+from embtables.state.sketch import HEADS, Bytes
+from embtables.state.sketch import columns as sketch_columns
 
 _SCALARS = ("seen", "count")
 ALL_BUCKETS = (0, NUM_BUCKETS)
@@ -93,20 +97,94 @@ def tombstones_file(keys: Keys, seed: int) -> Iterator[memoryview]:
     return file_pieces({"key": keys}, TOMBSTONES_SCHEMA, bucket_offsets(keys, seed))
 
 
+def sketch_schema(width: int) -> pa.Schema:
+    """Columns of a file of the count sketch: `width` bytes of counters a bucket."""
+    fields = [pa.field(name, pa.uint32(), nullable=False) for name in HEADS]
+    counters = pa.list_(pa.field("item", pa.uint8(), nullable=False), width)
+    return pa.schema([*fields, pa.field("counters", counters, nullable=False)])
+
+
+def sketch_file(sketch: Bytes, buckets: Buckets) -> Iterator[memoryview]:
+    """The bytes of a table's file of the count sketch, in pieces: buckets [first, end), a row each."""
+    heads, counters = (part[slice(*buckets)] for part in sketch_columns(sketch))
+    begins = np.arange(NUM_BUCKETS + 1).clip(*buckets) - buckets[0]
+    found: dict[str, Column] = dict(zip(HEADS, np.ascontiguousarray(heads.T), strict=True))
+    return file_pieces(found | {"counters": counters}, sketch_schema(counters.shape[1]), begins)
+
+
 def read_batch(raw: memoryview, schema: pa.Schema, rows: int, file: object) -> pa.RecordBatch:
     """The one batch of a file. Raises StateError where it is not what this table would have written."""
+    return _opened(raw, need_whole(raw, file), schema, rows, file)[0]
+
+
+def read_buckets(
+    raw: memoryview, need: Need, schema: pa.Schema, listed: File, file: object, buckets: Buckets
+) -> tuple[pa.RecordBatch, Offsets]:
+    """The rows of buckets [first, end) of a file, and where each bucket begins among them, (end - first + 1,).
+
+    Args:
+        raw: (bytes of the file,); of its values only those of these buckets have to be there after `need` of them.
+        need: see arrow_footer.
+        listed: what the manifest says: how many rows, of which buckets.
+
+    Raises:
+        StateError: the file is not what this table would have written, or has rows of other buckets than listed.
+    """
+    assert listed.rows is not None
+    assert listed.buckets is not None
+    batch, metadata = _opened(raw, need, schema, listed.rows, file)
+    offsets = np.frombuffer((metadata or {}).get(OFFSETS, b""), "<u8")
+    ends = 0, listed.rows
+    if len(offsets) != NUM_BUCKETS + 1 or (offsets[0], offsets[-1]) != ends or (offsets[1:] < offsets[:-1]).any():
+        raise StateError(f"is damaged: its {OFFSETS.decode()} are not those of {listed.rows} rows", file=file)
+    if tuple(offsets[list(listed.buckets)]) != ends:
+        first, end = listed.buckets
+        raise StateError(f"has keys of other buckets than {first}..{end - 1}, which the manifest says", file=file)
+    begins = offsets[buckets[0] : buckets[1] + 1].astype(np.int64)
+    first, end = int(begins[0]), int(begins[-1])
+    base = pa.py_buffer(raw).address
+    for column in batch.columns if end > first else []:
+        values, width = _values_of(column)
+        at = values.buffers()[1].address - base
+        need(at + first * width, at + end * width)
+    return batch.slice(first, end - first), begins - first
+
+
+def _values_of(column: pa.Array) -> tuple[pa.Array, int]:
+    """A column's values one after the other, and how many bytes a row has."""
+    size = _list_size(column.type)
+    values = column.values if size else column
+    return values, max(1, size) * values.type.bit_width // 8
+
+
+def _opened(
+    raw: memoryview, need: Need, schema: pa.Schema, rows: int, file: object
+) -> tuple[pa.RecordBatch, dict[bytes, bytes] | None]:
+    """The batch of a file, its values perhaps not there yet, and the schema's metadata."""
     try:
+        need_metadata(raw, need, file)
         reader = pa.ipc.open_file(pa.BufferReader(raw))
-        if not reader.schema.equals(schema) or reader.num_record_batches != 1:
+        if not reader.schema.equals(schema):
             raise StateError(f"holds other columns than the table: {_difference(reader.schema, schema)}", file=file)
-        _refuse_compressed(raw, file)
         batch = reader.get_batch(0)
+        # Of numbers without nulls this looks at the lengths of buffers alone, not at values.
         batch.validate(full=True)
     except (pa.ArrowException, struct.error, IndexError) as error:
         raise StateError(f"is damaged: {error}", file=file) from error
-    if batch.num_rows != rows or any(column.null_count for column in batch.columns):
+    arrays = [array for column in batch.columns for array in (column, _values_of(column)[0])]
+    if batch.num_rows != rows or any(array.buffers()[0] is not None for array in arrays):
         raise StateError(f"has {batch.num_rows} rows, the manifest says {rows}", file=file)
-    return batch
+    return batch, reader.schema.metadata
+
+
+def need_whole(raw: memoryview, file: object) -> Need:
+    """`need` of a file that is there whole."""
+
+    def need(first: int, end: int) -> None:
+        if not 0 <= first <= end <= len(raw):
+            raise StateError(f"is damaged: it points to bytes {first}..{end} of its {len(raw)}", file=file)
+
+    return need
 
 
 def layout_of(raw: memoryview, file: object) -> tuple[int, dict[str, bool]]:
@@ -132,40 +210,6 @@ def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
         if theirs != ours:
             return f"column {name} is {theirs}, the table has {ours}"
     return "their order or number differs"
-
-
-def _refuse_compressed(raw: memoryview, file: object) -> None:
-    """Arrow would decompress without asking how much memory that takes."""
-    # The footer's length lies before the closing magic; its record batch blocks say where each message begins.
-    stream = pa.ipc.MessageReader.open_stream(pa.BufferReader(raw[8:]))
-    for message in iter(lambda: _next(stream), None):
-        if message.type == "record batch" and _table_field(bytes(message.metadata), 3):
-            raise StateError("is compressed, which this build never writes", file=file)
-
-
-def _next(stream: pa.ipc.MessageReader) -> pa.ipc.Message | None:
-    try:
-        return stream.read_next_message()
-    except (StopIteration, EOFError):
-        return None
-
-
-def _table_field(metadata: bytes, number: int) -> bool:
-    """Whether the header table of a flatbuffer Message has its field `number`."""
-    message = struct.unpack_from("<I", metadata, 0)[0]
-    header = _field_at(metadata, message, 2)
-    if header == 0:
-        return False
-    return _field_at(metadata, header + struct.unpack_from("<I", metadata, header)[0], number) != 0
-
-
-def _field_at(buffer: bytes, table: int, number: int) -> int:
-    """Where a flatbuffer table's field lies; 0 where it is absent."""
-    vtable = table - struct.unpack_from("<i", buffer, table)[0]
-    size = struct.unpack_from("<H", buffer, vtable)[0]
-    at = 4 + 2 * number
-    offset = struct.unpack_from("<H", buffer, vtable + at)[0] if at < size else 0
-    return table + offset if offset else 0
 
 
 def rows_of(batch: pa.RecordBatch, dim: int, parts: dict[str, bool]) -> tuple[Keys, dict[str, Floats], Words, Words]:

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-import xxhash
 from safetensors import SafetensorError
 
 from embtables.errors import StateError
 from embtables.schema.tables import FixedTable, Table
-from embtables.state.content import TableContent, bucket_offsets, buckets_of
-from embtables.state.manifest import Manifest
+from embtables.state.content import TableContent, bucket_offsets, bucket_order
+from embtables.state.manifest import Buckets, Manifest, table_file
+from embtables.state.ranks import RankPart, check_agreed, check_keys, check_ranges
+from embtables.state.sketch import counter_bytes
 from embtables.state.store import NewFile, NewVersion, StateFolder
 from embtables.state.table_files import (
     ALL_BUCKETS,
     TOMBSTONES_SCHEMA,
     WAITING_SCHEMA,
     parts_of,
-    read_batch,
     row_columns,
     rows_file,
     rows_of,
     rows_schema,
+    sketch_file,
     tombstones_file,
     waiting_file,
 )
+from embtables.state.table_read import read_file, read_keyed, read_sketch
 
 Tensors = dict[str, npt.NDArray[Any]]
 TABLES_FILE, DENSE_FILE = "tables.safetensors", "dense.safetensors"
-_RANK = 0
-
-
-def file_name(table: str, what: str) -> str:
-    """The name of a table's file of rows, waiting keys or tombstones."""
-    return f"{table}.{what}.{_RANK}.arrow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +48,6 @@ class StoredAs:
     def parts(self) -> dict[str, bool]:
         """Its tensors; True: D values a row."""
         return parts_of(self.config.optimizer.kind)
-
-    def file(self, what: str) -> str:
-        """The name of its file of rows, waiting keys or tombstones."""
-        return file_name(self.config.name, what)
 
 
 @dataclass
@@ -74,46 +66,75 @@ class Version:
 
 
 def new_version(stored: Sequence[StoredAs], version: Version, parent: int | None) -> NewVersion:
-    """The files of a version."""
+    """The files of a version of tables that one process holds."""
+    whole = RankPart(ALL_BUCKETS, version.tables)
+    return new_version_of_ranks(stored, [whole], version.tensors, version.content, parent)
+
+
+def new_version_of_ranks(
+    stored: Sequence[StoredAs],
+    parts: Sequence[RankPart],
+    tensors: Tensors,
+    content: Mapping[str, Any],
+    parent: int | None,
+) -> NewVersion:
+    """The files of a version of tables that several ranks hold, by rank.
+
+    Args:
+        parts: ranges of buckets in ascending order, which are the whole key space.
+        tensors: everything dense, by name.
+        content: see Version.
+
+    Raises:
+        StateError: the ranges leave a gap or overlap, a rank has a key of another's buckets, or the ranks differ in
+            what they share of a table (clock, steps, cold row).
+    """
+    check_ranges(parts)
     files: dict[str, NewFile] = {}
     tables: dict[str, dict[str, Any]] = {}
     beside: Tensors = {}
     for table in stored:
-        name, content = table.config.name, version.tables[table.config.name]
-        own = {table.file("rows"): _rows(table, content)}
-        if len(content.waiting):
-            chunks = waiting_file(content, table.seed)
-            own[table.file("waiting")] = NewFile(chunks, len(content.waiting), ALL_BUCKETS)
-        if len(content.tombstones):
-            own[table.file("tombstones")] = _tombstones(table, content)
-        beside |= {f"{name}/cold/{part}": values for part, values in content.cold.items()}
-        beside |= {f"{name}/sketch": content.sketch} if len(content.sketch) else {}
+        name = table.config.name
+        contents = [part.tables[name] for part in parts]
+        check_agreed(contents, name)
+        own: dict[str, NewFile] = {}
+        for rank, (part, held) in enumerate(zip(parts, contents, strict=True)):
+            own |= _files(table, rank, held, part.buckets)
+        one = contents[0]
+        beside |= {f"{name}/cold/{part}": values for part, values in one.cold.items()}
         files |= own
-        tables[name] = {
-            "now": content.now,
-            "steps": content.steps,
-            "updates": content.updates,
-            "files": list(own),
-        }
-    for file, tensors in ((TABLES_FILE, beside), (DENSE_FILE, version.tensors)):
-        contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        tables[name] = {"now": one.now, "steps": one.steps, "updates": one.updates, "files": list(own)}
+    for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)):
+        contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
         files[file] = NewFile([safetensors.numpy.save(contiguous)])
-    return NewVersion(files, tables, version.content, parent)
+    return NewVersion(files, tables, dict(content), parent)
 
 
-def _rows(table: StoredAs, content: TableContent) -> NewFile:
+def _files(table: StoredAs, rank: int, content: TableContent, buckets: Buckets) -> dict[str, NewFile]:
+    """One rank's files of a table."""
+    gone = content.tombstones[bucket_order(content.tombstones, table.seed)]
+    for keys in (content.keys, content.waiting, gone):
+        check_keys(keys, table.seed, buckets, table=table.config.name, rank=rank)
     begins = bucket_offsets(content.keys, table.seed) if content.begins is None else content.begins
     chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins)
-    return NewFile(chunks, len(content.keys), ALL_BUCKETS)
+    found = {"rows": NewFile(chunks, len(content.keys), buckets)}
+    if len(content.waiting):
+        found["waiting"] = NewFile(waiting_file(content, table.seed), len(content.waiting), buckets)
+    if len(gone):
+        found["tombstones"] = NewFile(tombstones_file(gone, table.seed), len(gone), buckets)
+    if len(content.sketch):
+        found["sketch"] = NewFile(sketch_file(content.sketch, buckets), buckets[1] - buckets[0], buckets)
+    return {table_file(table.config.name, what, rank): file for what, file in found.items()}
 
 
-def _tombstones(table: StoredAs, content: TableContent) -> NewFile:
-    keys = content.tombstones[np.lexsort((content.tombstones, buckets_of(content.tombstones, table.seed)))]
-    return NewFile(tombstones_file(keys, table.seed), len(keys), ALL_BUCKETS)
+def read_version(
+    state: StateFolder, manifest: Manifest, stored: Sequence[StoredAs], buckets: Buckets = ALL_BUCKETS
+) -> Version:
+    """A version from its files, or what a rank needs of it; whatever is read is verified before it is looked into.
 
-
-def read_version(state: StateFolder, manifest: Manifest, stored: Sequence[StoredAs]) -> Version:
-    """A version from its files, each verified whole before it is looked into.
+    Args:
+        buckets: a range [first, end): tables hold the keys of these buckets alone, and of a file that holds others
+            too, only the blocks are read that this takes.
 
     Raises:
         StateError: a file is missing, damaged or not what these tables would have written; it is named.
@@ -123,38 +144,38 @@ def read_version(state: StateFolder, manifest: Manifest, stored: Sequence[Stored
         where = "these tables" if name in there else f"version {manifest.name}"
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
     beside = read_tensors(state, manifest, TABLES_FILE)
-    tables = {table.config.name: _read_table(state, manifest, table, beside) for table in stored}
+    tables = {table.config.name: _read_table(state, manifest, table, beside, buckets) for table in stored}
     return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
 
 
-def _read_table(state: StateFolder, manifest: Manifest, table: StoredAs, beside: Tensors) -> TableContent:
+def _read_table(
+    state: StateFolder, manifest: Manifest, table: StoredAs, beside: Tensors, buckets: Buckets
+) -> TableContent:
     name, entry = table.config.name, manifest.tables[table.config.name]
-    path = state.folder.path(state.file(manifest, table.file("rows")))
-    batch = _read(state, manifest, table, "rows", rows_schema(table.config.dim, table.parts))
-    if batch is None:
-        raise StateError("has no rows file in the manifest", file=path)
-    keys, parts, seen, counts = rows_of(batch, table.config.dim, table.parts)
+    rows, waiting, gone = (
+        read_keyed(state, manifest, name, what, schema, table.seed, buckets)
+        for what, schema in (
+            ("rows", rows_schema(table.config.dim, table.parts)),
+            ("waiting", WAITING_SCHEMA),
+            ("tombstones", TOMBSTONES_SCHEMA),
+        )
+    )
+    keys, parts, seen, counts = rows_of(rows, table.config.dim, table.parts)
     found = TableContent(keys, parts, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
-    _check_keys(table, keys, path)
-    if (waiting := _read(state, manifest, table, "waiting", WAITING_SCHEMA)) is not None:
+    if isinstance(table.config, FixedTable):
+        if len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
+            file = state.folder.path(state.file(manifest, entry.files[0]))
+            raise StateError(f"has keys outside 0..{table.config.num_rows - 1}", file=file)
+        return found
+    if waiting is not None:
         found.waiting, found.waiting_counts, found.waiting_seen = (c.to_numpy() for c in waiting.columns)
-        _check_keys(table, found.waiting, state.folder.path(state.file(manifest, table.file("waiting"))))
-    if (gone := _read(state, manifest, table, "tombstones", TOMBSTONES_SCHEMA)) is not None:
+    if gone is not None:
         found.tombstones = gone.column("key").to_numpy()
-    if not isinstance(table.config, FixedTable):
-        found.sketch = beside.get(f"{name}/sketch", found.sketch)
-        found.cold = {part: _cold(state, manifest, table, part, beside) for part in table.parts}
+    width = counter_bytes(table.config)
+    sketch = None if width is None else read_sketch(state, manifest, name, width, buckets)
+    found.sketch = found.sketch if sketch is None else sketch
+    found.cold = {part: _cold(state, manifest, table, part, beside) for part in table.parts}
     return found
-
-
-def _check_keys(table: StoredAs, keys: npt.NDArray[np.int64], path: object) -> None:
-    """Keys are in the order of the buckets, each once, and within a fixed table."""
-    buckets = buckets_of(keys, table.seed)
-    falls = (buckets[1:] < buckets[:-1]) | ((buckets[1:] == buckets[:-1]) & (keys[1:] <= keys[:-1]))
-    if falls.any():
-        raise StateError(f"key {keys[1:][falls][0]} comes twice or out of order: another seed wrote it", file=path)
-    if isinstance(table.config, FixedTable) and len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
-        raise StateError(f"has keys outside 0..{table.config.num_rows - 1}", file=path)
 
 
 def _cold(state: StateFolder, manifest: Manifest, table: StoredAs, part: str, beside: Tensors) -> npt.NDArray[Any]:
@@ -166,35 +187,9 @@ def _cold(state: StateFolder, manifest: Manifest, table: StoredAs, part: str, be
     return values
 
 
-def _read(state: StateFolder, manifest: Manifest, table: StoredAs, what: str, schema: Any) -> Any:
-    """The record batch of one of a table's files; None where the manifest has none."""
-    name = table.file(what)
-    if name not in manifest.tables[table.config.name].files:
-        return None
-    raw = read_file(state, manifest, name)
-    rows = manifest.files[name].rows
-    return read_batch(raw, schema, -1 if rows is None else rows, state.folder.path(state.file(manifest, name)))
-
-
 def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
     """The tensors of one of a version's safetensors files. Raises StateError where it is missing or damaged."""
     try:
         return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
     except (SafetensorError, ValueError, KeyError) as error:
         raise StateError(f"is damaged: {error}", file=state.folder.path(state.file(manifest, name))) from error
-
-
-def read_file(state: StateFolder, manifest: Manifest, name: str) -> memoryview:
-    """A file's bytes, which are those that were written.
-
-    Raises:
-        StateError: the version has no such file, or its length or checksum differ.
-    """
-    if name not in manifest.files:
-        raise StateError(f"has no file {name}", folder=state.folder.root, version=manifest.name)
-    state.check_size(manifest, name)
-    path = state.file(manifest, name)
-    raw = state.folder.read_buffer(path, manifest.files[name].bytes)
-    if xxhash.xxh3_128_hexdigest(raw) != manifest.files[name].xxh3:
-        raise StateError("is damaged: its checksum is not the one recorded", file=state.folder.path(path))
-    return raw

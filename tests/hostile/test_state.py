@@ -9,19 +9,22 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import xxhash
 
 from embtables.errors import StateError
+from embtables.rows.initial import table_seed
 from embtables.state import chain as chains
 from embtables.state import manifest as manifests
 from embtables.state.arrow_writer import OFFSETS
 from embtables.state.compact import compact
+from embtables.state.content import bucket_offsets
+from embtables.state.folder import Digests
 from embtables.state.store import NewVersion, StateFolder, Writer
 from embtables.state.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.versions import read_version
@@ -70,7 +73,9 @@ def test_a_size_of_2_to_the_60(folder: Path) -> None:
         fields["files"]["grows.rows.0.arrow"] |= {"bytes": 2**60, "rows": 2**50}
 
     rewrite(folder, 3, grow)
-    assert "not the 1,152,921,504,606,846,976 recorded" in refusal(folder)
+    assert "its 1,152,921,504,606,846,976 bytes need 1,099,511,627,776" in refusal(folder)
+    rewrite(folder, 3, lambda fields: fields["files"]["grows.rows.0.arrow"].update(bytes=1 << 20))
+    assert "not the 1,048,576 recorded" in refusal(folder)
 
 
 def test_rows_beyond_the_file(folder: Path) -> None:
@@ -106,7 +111,10 @@ def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
     (folder / "versions" / version.folder / name).write_bytes(raw)
 
     def change(fields: dict[str, Any]) -> None:
-        fields["files"][name] |= {"bytes": len(raw), "xxh3": xxhash.xxh3_128_hexdigest(raw), "rows": rows}
+        digests = Digests()
+        digests.update(raw)
+        file = asdict(digests.written())
+        fields["files"][name] |= file | {"blocks": list(file["blocks"]), "rows": rows}
 
     rewrite(folder, 3, change)
 
@@ -119,12 +127,20 @@ def arrow(
 ) -> bytes:
     """A rows file of zeros for the table `grows`."""
     schema = rows_schema(dim, PARTS)
-    if begins is not None:
-        schema = schema.with_metadata({OFFSETS: begins.astype("<u8").tobytes()})
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
     columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
     columns += [pa.array(np.zeros(n, np.uint32))] * 2
+    return arrow_bytes(columns, schema, options, begins)
+
+
+def arrow_bytes(
+    columns: list[Any], schema: Any, options: pa.ipc.IpcWriteOptions | None = None, begins: Any = None
+) -> bytes:
+    """An Arrow file, by default with the offsets that its keys have."""
+    if begins is None:
+        begins = bucket_offsets(columns[0].to_numpy(), table_seed(3, "grows"))
+    schema = schema.with_metadata({OFFSETS: np.asarray(begins).astype("<u8").tobytes()})
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, schema, options=options) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
@@ -162,9 +178,7 @@ def compaction_refusal(folder: Path) -> str:
 def test_files_of_another_shape_are_not_compacted(folder: Path) -> None:
     """Nothing that a table would not load becomes the only version there is."""
     said = "grows.rows.0.arrow: "
-    replace_file(folder, "grows.rows.0.arrow", arrow(2, 3), 2)
-    assert f"{said}does not say where each of 1,024 buckets begins" in compaction_refusal(folder)
-    for begins in (np.arange(1025)[::-1], np.arange(1025), np.full(1025, 2), np.full(1025, 2**63)):
+    for begins in (np.zeros(0), np.arange(1025)[::-1], np.arange(1025), np.full(1025, 2), np.full(1025, 2**63)):
         replace_file(folder, "grows.rows.0.arrow", arrow(2, 3, begins=begins), 2)
         assert f"{said}does not say where each of 1,024 buckets begins" in compaction_refusal(folder)
     begins = np.append(np.zeros(1024), 2)
@@ -186,10 +200,7 @@ def test_waiting_keys_that_contradict_the_rows(folder: Path) -> None:
     assert keys is not None
     for waiting, text in (([7, 7], "key 7 comes twice or out of order"), ([int(keys[0])], "waits and has a row")):
         columns = [pa.array(waiting, pa.int64()), *[pa.array(np.ones(len(waiting), np.uint32))] * 2]
-        sink = io.BytesIO()
-        with pa.ipc.new_file(sink, WAITING_SCHEMA) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=WAITING_SCHEMA))
-        replace_file(folder, "grows.waiting.0.arrow", sink.getvalue(), len(waiting))
+        replace_file(folder, "grows.waiting.0.arrow", arrow_bytes(columns, WAITING_SCHEMA), len(waiting))
         assert text in refusal(folder)
 
 
@@ -231,6 +242,7 @@ def test_a_writer_that_lost_its_lease_cannot_commit(folder: Path) -> None:
 
 HOLD = """
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from embtables.state.store import StateFolder, Writer
 with Writer(StateFolder(Path(sys.argv[1]))):

@@ -6,12 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, RowwiseAdagrad, Sgd
+from embtables.state.folder import Digests
 from embtables.state.store import StateFolder
+from embtables.state.table_files import sketch_file
 from embtables.state.versions import StoredAs, read_version
 from tests.faults.driver import Rows, load, run
 from tests.faults.test_crash import assert_same
@@ -76,3 +79,18 @@ def test_a_table_that_changed_is_refused_with_the_difference(change: str, tmp_pa
     state = StateFolder(tmp_path / "state")
     with pytest.raises(StateError, match=text):
         read_version(state, state.manifest("resume", 1), [StoredAs(table, 5)])
+
+
+def test_the_sketchs_file_has_its_bytes() -> None:
+    """A row a bucket: what the second of three ranks writes of a sketch of known bytes."""
+    sketch = np.random.default_rng(1).integers(0, 256, 12 * 1024 + 128 * 1024, np.uint8)
+    digests = Digests()
+    for piece in sketch_file(sketch, (300, 600)):
+        digests.update(piece)
+    assert (digests.written().bytes, digests.written().xxh3) == (59_562, "fd40b9bd7bc97f1442bb137ac7e77062")
+    table = pa.ipc.open_file(b"".join(sketch_file(sketch, (300, 600)))).read_all()
+    assert table.column_names == ["span", "met", "current", "counters"]
+    heads = sketch[: 12 * 1024].view("<u4").reshape(1024, 3)[300:600]
+    assert np.array_equal(np.stack([table.column(n).to_numpy() for n in range(3)], axis=1), heads)
+    counters = sketch[12 * 1024 :].reshape(1024, 128)[300:600]
+    assert np.array_equal(np.stack(table.column("counters").to_numpy()), counters)
