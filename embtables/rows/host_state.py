@@ -6,9 +6,10 @@ training goes on; those that change meanwhile are saved first (embtables/native/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from embtables.schema import CollisionlessTable
 from embtables.state.arrow_writer import Streamed
 from embtables.state.content import TableContent
 
-_PIECE = 1 << 15  # rows
+_PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)
 Rows = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float32]
@@ -48,25 +49,40 @@ class HostCapture(Capture):
         columns = {
             name: self._part(name, part, rows) for name, part in PARTS[self._stored.config.optimizer.kind].items()
         }
-        columns["count"] = Streamed((len(rows),), np.uint32, partial(self._counts, rows))
+        columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
         return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
 
     def _part(self, name: str, part: int, rows: Rows) -> Streamed:
-        def pieces() -> Iterator[Values]:
-            for start in range(0, max(1, len(rows)), _PIECE):
-                some = rows[start : start + _PIECE]
-                out = np.empty(shape_of(self._stored, name, len(some)), np.float32)
-                self._capture.read(part, some, out.reshape(-1))
-                yield out
+        def read(some: Rows, out: Values) -> None:
+            self._capture.read(part, some, out.reshape(-1))
 
-        return Streamed(shape_of(self._stored, name, len(rows)), np.float32, pieces)
+        return _streamed(rows, shape_of(self._stored, name, len(rows)), np.float32, read)
 
-    def _counts(self, rows: Rows) -> Iterator[Rows]:
-        for start in range(0, max(1, len(rows)), _PIECE):
-            some = rows[start : start + _PIECE]
-            out = np.empty(len(some), np.uint32)
-            self._capture.read_counts(some, out)
-            yield out
+
+def _streamed(
+    rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, read: Callable[[Rows, npt.NDArray[Any]], None]
+) -> Streamed:
+    """A column that `read` makes of rows, a piece at a time, the next one while the last is written."""
+
+    def pieces() -> Iterator[npt.NDArray[Any]]:
+        held = [np.empty((min(len(rows), _PIECE), *shape[1:]), dtype) for _ in range(2)]
+
+        def make(number: int) -> npt.NDArray[Any]:
+            some = rows[number * _PIECE : (number + 1) * _PIECE]
+            piece = held[number % 2][: len(some)]
+            read(some, piece)
+            return piece
+
+        with ThreadPoolExecutor(1, thread_name_prefix="capture") as thread:
+            count = -(-len(rows) // _PIECE)
+            coming = thread.submit(make, 0)
+            for number in range(1, count):
+                piece = coming.result()
+                coming = thread.submit(make, number)
+                yield piece
+            yield coming.result()
+
+    return Streamed(shape, dtype, pieces)
 
 
 def delta(
