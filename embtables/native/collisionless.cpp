@@ -272,8 +272,7 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         num_rows_ = n;
         next_row_ += static_cast<std::uint32_t>(n);
         rows_.reserve(next_row_);
-        for (std::size_t i = 0; i < n; ++i) rows_.place(rows[i], keys[i], seen[i]);
-        return;
+        return rows_.place(rows, keys, seen, n, threads);
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
@@ -295,7 +294,7 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         }
     }
     rows_.reserve(next_row_);
-    for (std::size_t i = 0; i < n; ++i) rows_.place(rows[i], keys[i], seen[i]);
+    rows_.place(rows, keys, seen, n, threads);
 }
 
 bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {

@@ -152,7 +152,7 @@ void write(Store& store, int table, int part, In<std::uint32_t> rows, int thread
     nb::gil_scoped_release released;
     need_rows(store, table, rows);
     const Turns::Turn turn(store.turns());
-    for (std::size_t i = 0; i < rows.size(); ++i) t.touch(rows.data()[i]);
+    t.touch(rows.data(), rows.size(), threads);
     each_part(t.arrays(), part, rows.data(), rows.size(), threads, [&](float* to, std::size_t i) {
         std::memcpy(to, values.data() + i * width, width * sizeof(float));
     });

@@ -1,9 +1,11 @@
 #include "table_rows.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
 
+#include "parallel.h"
 #include "row_image.h"
 
 namespace embtables {
@@ -22,6 +24,14 @@ double power(double base, std::uint64_t exponent) {
     for (; exponent != 0; exponent >>= 1, base *= base)
         if (exponent & 1) result *= base;
     return result;
+}
+
+template <typename F>
+void in_chunks(std::size_t n, int threads, F&& f) {
+    constexpr std::size_t kChunk = 1 << 16;
+    parallel_for((n + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
+        for (std::size_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) f(i);
+    });
 }
 
 }  // namespace
@@ -77,9 +87,24 @@ void TableRows::see(std::uint32_t row, std::uint32_t now) {
     meta()[row].seen = now;
 }
 
-void TableRows::place(std::uint32_t row, std::int64_t key, std::uint32_t seen) {
-    see(row, seen);
-    keys_.as<std::int64_t>()[row] = key;
+// Where nobody asks which rows were touched, as when a table is restored, threads share the work.
+void TableRows::touch(const std::uint32_t* rows, std::size_t n, int threads) {
+    if (touched_.is_kept() || image_) {
+        for (std::size_t i = 0; i < n; ++i) touch(rows[i]);
+        return;
+    }
+    is_cut_new_ &= n == 0;
+    RowMeta* const meta = this->meta();
+    in_chunks(n, threads, [&](std::size_t i) { meta[rows[i]].cut = cut_; });
+}
+
+void TableRows::place(const std::uint32_t* rows, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
+                      int threads) {
+    touch(rows, n, threads);
+    in_chunks(n, threads, [&](std::size_t i) {
+        meta()[rows[i]].seen = seen[i];
+        keys_.as<std::int64_t>()[rows[i]] = keys[i];
+    });
 }
 
 void TableRows::begin_cut(std::uint32_t cut) {

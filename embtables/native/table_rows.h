@@ -45,10 +45,11 @@ public:
     void release(std::uint32_t row);
 
     void touch(std::uint32_t row);
+    void touch(const std::uint32_t* rows, std::size_t n, int threads);  // no row twice
     void see(std::uint32_t row, std::uint32_t now);
 
-    // Gives a row to a key of a saved table.
-    void place(std::uint32_t row, std::int64_t key, std::uint32_t seen);
+    // Gives rows, none twice, to keys of a saved table.
+    void place(const std::uint32_t* rows, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads);
 
     // Rows that an update has touched, which does all but list them.
     void note_touched(const std::uint32_t* rows, std::size_t n);
