@@ -98,6 +98,23 @@ class Ours:
         self._learn(ids)
         return {"seconds": time.perf_counter() - start}
 
+    def steps(self) -> dict[str, float]:
+        """A hundred training steps, a cut drawn before them."""
+        self._tables.forget_changes(self._tables.draw_cut())
+        return {"seconds": sum(self.step()["seconds"] for _ in range(100))}
+
+    def training_snapshot(self) -> dict[str, float]:
+        """Training steps while a snapshot is written: how long the cut took, the longest step and the median one."""
+        self._chain._parent = None
+        start = time.perf_counter()
+        self._chain.cut({}, {})
+        paused, steps = time.perf_counter() - start, list[float]()
+        assert self._chain._pending is not None
+        while not self._chain._pending[0].done():
+            steps.append(self.step()["seconds"])
+        self._chain.wait()
+        return {"paused": paused, "longest": max(steps), "median": sorted(steps)[len(steps) // 2], "steps": len(steps)}
+
     def load(self) -> dict[str, float]:
         """The newest version into a new table that answers lookups."""
         start = time.perf_counter()
