@@ -233,7 +233,7 @@ class Tables:
         return TableChanges(found.keys, self._read_all(number, "weight", found.keys), found.tombstones)
 
     def forget_changes(self, through: int) -> None:
-        """Frees what is kept to tell changes since cuts before `through`: up to 128 MB of tombstones a table."""
+        """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""
         self.rows.forget_changes(through)
 
     def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
@@ -332,13 +332,13 @@ class Tables:
         return {name: captured.content() for name, captured in self.capture(after).items()}
 
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
-        """Makes the tables hold what a snapshot and the deltas after it say, in their order."""
+        """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten."""
+        self.discard()
         for number in range(len(self.configs)):
             self.rows.clear(number)
         for contents in chain:
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
-        self.discard()
 
     def take_over(self, table: str, content: TableContent) -> None:
         """Makes a table hold what another of its configuration held, over what it holds itself."""

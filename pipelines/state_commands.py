@@ -59,15 +59,16 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
     for purpose in PURPOSES:
         for number in state.sequences(purpose):
             version = state.manifest(purpose, number)
+            state_of = version.content.get("state")
             found.append(
                 {
                     "version": version.name,
                     "kind": "snapshot" if version.parent is None else "delta",
                     "parent": version.parent,
                     "written": version.written,
-                    "step": version.content.get("state", {}).get("step"),
-                    "rows": sum(f.rows or 0 for name, f in version.files.items() if ".rows." in name),
-                    "tombstones": sum(f.rows or 0 for name, f in version.files.items() if ".tombstones." in name),
+                    "step": state_of.get("step") if isinstance(state_of, dict) else None,
+                    "rows": sum(version.rows_of(table, "rows") for table in version.tables),
+                    "tombstones": sum(version.rows_of(table, "tombstones") for table in version.tables),
                     "bytes": sum(f.bytes for f in version.files.values()),
                     "pins": [pin for pin, pinned in pins.items() if pinned == (purpose, number)],
                 }
@@ -81,7 +82,7 @@ def shown(versions: list[dict[str, Any]]) -> Shown:
     table = Shown(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in ("step", "rows", "gone", "size") else "left"
-        table.add_column(column, justify=justify, no_wrap=True)
+        table.add_column(column, justify=justify, no_wrap=column != "pins", overflow="fold")
     for version in versions:
         written = str(version["written"]).replace("T", " ")[:16]
         counts = [_short(version[name]) for name in ("step", "rows", "tombstones", "bytes")]
@@ -127,8 +128,11 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     """A table's rows as a version has them, to a parquet file that appears whole or not at all; in bounded memory.
 
     Raises:
+        ConfigError: the output is no file's name.
         StateError: there is no such table or version, one of its files is damaged, or the output cannot be written.
     """
+    if not output.name or output.name == ".." or output.is_dir():
+        raise ConfigError(f"cannot write to '{output}': give the name of a parquet file")
     version = parse(state, name)
     parts = parts_of_chain(state, state.chain(version.purpose, version.sequence), table)
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
@@ -167,12 +171,12 @@ def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any
     chosen: Purpose = parse(state, None).purpose if purpose is None else "resume" if purpose == "resume" else "serving"
     with Writer(state) as writer:
         done = compact_chain(writer, chosen, keep=keep)
-    rows = {name: f.rows or 0 for name, f in done.version.files.items() if ".rows." in name}
+    rows = {table: done.version.rows_of(table, "rows") for table in done.version.tables}
     return {
         "version": done.version.name,
         "from": done.chain[-1].name,
         "folded_versions": len(done.chain),
-        "rows": {name.partition(".rows.")[0]: count for name, count in rows.items()},
+        "rows": rows,
         "bytes": sum(f.bytes for f in done.version.files.values()),
         "freed_bytes": done.freed_bytes,
         "pins_of_older_versions": done.pins,
@@ -186,7 +190,7 @@ def pin(state: StateFolder, name: str, version: str) -> dict[str, Any]:
         ConfigError: the pin would be taken for a version or is no file's name, or there is no version of that name.
         StateError: there is no such version, it is damaged, or another process writes here.
     """
-    if re.fullmatch(r"(?!(resume|serving)-\d+$)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:
+    if re.fullmatch(r"(?!(resume|serving)-\d+$|tmp-)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:
         raise ConfigError(f"'{name}' cannot be a pin: give letters, digits, _ - and ., and not a version's name")
     with Writer(state) as writer:
         pinned = parse(state, version)

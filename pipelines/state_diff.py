@@ -60,7 +60,7 @@ def _table(name: str, a: tuple[StateFolder, list[Manifest]], b: tuple[StateFolde
         rows = rows_a.rows, rows_b.rows
     entries = a[1][-1].tables[name], b[1][-1].tables[name]
     lasts = a[1][-1], b[1][-1]
-    waiting = [sum(v.files[file].rows or 0 for file in v.files_of(name, "waiting")) for v in lasts]
+    waiting = [v.rows_of(name, "waiting") for v in lasts]
     sketches = [[v.files[file].xxh3 for file in v.files_of(name, "sketch")] for v in lasts]
     beside = {field: [getattr(e, field) for e in entries] for field in ("now", "steps", "updates")}
     told = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}

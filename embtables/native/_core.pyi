@@ -173,13 +173,15 @@ class Store:
 
 class Capture:
     """A table's rows at this moment, which any thread may read while the store's goes on: rows that change are saved
-    before they do. Where no cut was just drawn, all are copied at once. Once its last row was read it may be let go."""
+    before they do. Where no cut was just drawn, all are copied at once."""
 
     def __init__(self, store: Store, table: int) -> None: ...
+    def close(self) -> None:
+        """Frees it; its other methods raise ValueError afterwards."""
     def list_rows(
         self, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
-        """As Store.list_rows of all that were alive. Once."""
+        """As Store.list_rows of all that were alive."""
     def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
         """As Store.read, on this thread alone."""
     def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...

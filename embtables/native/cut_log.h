@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <vector>
 
 namespace embtables {
@@ -14,10 +15,15 @@ public:
     // Nobody can ask for what happened before the first cut, so nothing is kept until then.
     bool is_kept() const { return !starts_.empty(); }
 
+    // Where there is no room, what happened in this cut is not known any more.
     void add(const T* items, std::size_t n) {
         if (!is_kept()) return;
         if (items_.size() + n > kMostBytes / sizeof(T)) return begin_anew(starts_.back().cut);
-        items_.insert(items_.end(), items, items + n);
+        try {
+            items_.insert(items_.end(), items, items + n);
+        } catch (const std::bad_alloc&) {
+            begin_anew(starts_.back().cut);
+        }
     }
 
     // What is added from now on happened in `cut`.

@@ -3,7 +3,8 @@
 //   capture: an empty image          -> a row's first change since then saves it there, before it changes
 //   list, read, slice by slice       -> what was saved, and of the other rows what the table holds
 //
-// Memory that nothing wrote to is not there, so an image begins at no cost and takes what the changed rows take.
+// Memory that nothing wrote to is not there, so an image begins at no cost. A row that is saved takes a page of each
+// array where no neighbour was saved before: many rows here and there may come to as much as the table takes.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,8 @@ class RowImage {
 public:
     // Of rows [0, end), those that last changed in a cut up to `cut`.
     RowImage(TableRows& source, std::uint64_t end, std::uint32_t cut);
+
+    void begin_listing() { listed_ = 0; }
 
     // Adds the next slice of the rows from `begin` on that were alive; false when there are none left. Not while rows
     // change.

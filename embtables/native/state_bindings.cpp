@@ -114,14 +114,18 @@ public:
         const Turns::Turn turn(store.turns());
         image_ = store.rows(table).capture(store.num_rows(table));
     }
-    ~Capture() {
-        const Turns::Turn turn(store_.turns());
-        image_->abandon();
-    }
+    ~Capture() { close(); }
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
 
+    void close() {
+        const Turns::Turn turn(store_.turns());
+        if (image_) image_->abandon();
+        image_.reset();
+    }
+
     nb::tuple list_rows(int threads) {
+        need_open();
         KeyList found;
         {
             nb::gil_scoped_release released;
@@ -131,6 +135,7 @@ public:
     }
 
     void read(int part, In<std::uint32_t> rows, Out<float> out) const {
+        need_open();
         const std::size_t width = store_.rows(table_).width_of(static_cast<Part>(part));
         need(out.size() == rows.size() * width, "values must be (rows, values a row)");
         each_slice(rows, [&](std::size_t at, std::size_t n) {
@@ -139,11 +144,14 @@ public:
     }
 
     void read_counts(In<std::uint32_t> rows, Out<std::uint32_t> out) const {
+        need_open();
         need(out.size() == rows.size(), "as many counts as rows are needed");
         each_slice(rows, [&](std::size_t at, std::size_t n) { image_->read_counts(rows.data() + at, n, out.data() + at); });
     }
 
 private:
+    void need_open() const { need(image_ != nullptr, "the capture is closed"); }
+
     template <typename F>
     void each_slice(const In<std::uint32_t>& rows, F&& f) const {
         constexpr std::size_t kSlice = 8192;
@@ -194,6 +202,7 @@ void set_sketch(Store& store, int table, In<std::uint8_t> saved) {
 void define_state(nb::module_& module, nb::class_<Store>& store) {
     nb::class_<Capture>(module, "Capture")
         .def(nb::init<Store&, int>(), "store"_a, "table"_a, nb::keep_alive<1, 2>())
+        .def("close", &Capture::close)
         .def("list_rows", &Capture::list_rows, "threads"_a)
         .def("read", &Capture::read, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
         .def("read_counts", &Capture::read_counts, "rows"_a.noconvert(), "out"_a.noconvert());

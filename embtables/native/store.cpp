@@ -108,6 +108,7 @@ KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int thre
     const Table& t = tables_.at(static_cast<std::size_t>(table));
     const RowFilter filter = filter_of(t, 0, now);
     std::vector<std::vector<Listed>> pieces;
+    image.begin_listing();
     turns_.in_slices([&] { return image.list_some(t.spec.policy ? 1 : 0, filter, pieces); });
     return in_bucket_order(pieces, t.spec.config.initial.seed, threads);
 }

@@ -284,6 +284,8 @@ class HostRowStore:
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
+        self._refuse_pending("contents are taken over between two steps")
+        self._see_open()
         apply(self._store, table, self._tables[table], content)
         self._epoch += 1
 
@@ -309,6 +311,8 @@ class HostRowStore:
 
     def clear(self, table: int) -> None:
         """See RowStore."""
+        self._refuse_pending("tables are emptied between two steps")
+        self._see_open()
         if table in self._collisionless:
             self._store.clear(table)
             self._epoch += 1

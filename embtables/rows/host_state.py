@@ -43,6 +43,10 @@ class HostCapture(Capture):
         self._stored = stored
         self._capture = _core.Capture(store, table)
 
+    def close(self) -> None:
+        """See Capture."""
+        self._capture.close()
+
     def streamed(self) -> TableContent:
         """See Capture."""
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
@@ -73,8 +77,11 @@ def _streamed(
             read(some, piece)
             return piece
 
+        count = -(-len(rows) // _PIECE)
+        if count <= 1:
+            yield make(0)
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="capture") as thread:
-            count = -(-len(rows) // _PIECE)
             coming = thread.submit(make, 0)
             for number in range(1, count):
                 piece = coming.result()

@@ -95,7 +95,7 @@ class KeyState:
 
 
 class Capture(ABC):
-    """A table's content at one moment, whatever the table has done since. To be asked for once, on any thread."""
+    """A table's content at one moment, whatever the table has done since. On any thread."""
 
     @abstractmethod
     def streamed(self) -> TableContent:
@@ -104,6 +104,9 @@ class Capture(ABC):
     def content(self) -> TableContent:
         """The content, copied whole."""
         return self.streamed().gathered()
+
+    def close(self) -> None:  # noqa: B027
+        """Nobody will ask for it any more: the table goes on without saving rows for it, and its memory is free."""
 
 
 class Taken(Capture):

@@ -17,7 +17,7 @@ from typing import Any
 from embtables.errors import StateError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
-from embtables.state.manifest import Buckets, Manifest, Purpose
+from embtables.state.manifest import Buckets, Manifest, Purpose, canonical
 from embtables.state.store import StateFolder, Writer
 from embtables.state.table_files import ALL_BUCKETS
 from embtables.state.versions import Tensors, Version, new_version, read_version
@@ -66,8 +66,15 @@ class Chain:
             tensors: everything dense; copied.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names that shall keep this version.
+
+        Raises:
+            StateError: the content is not JSON; or the tables' gradients wait for their step.
         """
         self._note(self._harvest())
+        try:
+            canonical(content)
+        except (TypeError, ValueError) as error:
+            raise StateError(f"the content of a version must be JSON: {error}") from error
         parent = self._parent
         number = self._tables.draw_cut() if self._cuts else None
         changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
@@ -89,8 +96,14 @@ class Chain:
     def _write(
         self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
     ) -> Manifest:
-        version.tables.update((name, capture.streamed()) for name, capture in captured.items())
-        manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
+        try:
+            version.tables.update((name, capture.streamed()) for name, capture in captured.items())
+            manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
+        finally:
+            # An error would hold them in its traceback, and the tables would go on saving rows for them.
+            for capture in captured.values():
+                capture.close()
+            version.tables.clear()
         # The version is there: what fails from here on is told and takes nothing of it back.
         try:
             for pin in pins:

@@ -97,7 +97,7 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
 
 
 def _is_of_rows(version: Manifest, name: str) -> bool:
-    return any(name in files_of(version, table) for table in version.tables)
+    return any(name == file for table in version.tables for file, _ in files_of(version, table))
 
 
 def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:

@@ -1,4 +1,4 @@
-"""Figures of a version's tables, from its files alone: no torch, no tables made, one file in memory at a time."""
+"""Figures of a version's tables, from its files alone: no torch, no tables made."""
 
 from __future__ import annotations
 

@@ -188,9 +188,9 @@ class Folder:
         return digests.written()
 
     def names(self, name: str) -> list[str]:
-        """Names within a folder, sorted; none where there is no such folder."""
+        """Names within a folder, sorted; none where there is no such folder. Passes over names that no write makes."""
         try:
-            return sorted(entry.name for entry in self.path(name).iterdir())
+            return sorted(entry.name for entry in self.path(name).iterdir() if _PART.fullmatch(entry.name))
         except FileNotFoundError:
             return []
 

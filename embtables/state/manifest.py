@@ -96,6 +96,10 @@ class Manifest(Model):
         names = [name for name in self.tables[table].files if _parsed(table, name)[0] == what]
         return sorted(names, key=lambda name: self.files[name].buckets or (0, 0))
 
+    def rows_of(self, table: str, what: str) -> int:
+        """Rows of a table's files of that kind."""
+        return sum(self.files[name].rows or 0 for name in self.files_of(table, what))
+
     @property
     def name(self) -> str:
         """What users call the version: `resume-12`."""

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,7 @@ class MergedTable:
     """
 
     def __init__(self, state: StateFolder, chain: Sequence[Manifest], table: str, scratch: Path | None = None) -> None:
-        self._files = [TableFile(state, version, name) for version in chain for name in files_of(version, table)]
+        self._files = [TableFile(state, version, *file) for version in chain for file in files_of(version, table)]
         rows_files = [file for file in self._files if not file.is_tombstones]
         self._layout = rows_files[-1]
         self.dim, self.parts = self._layout.dim, self._layout.parts
@@ -177,8 +177,8 @@ class MergedTable:
         return found
 
 
-def files_of(version: Manifest, table: str) -> list[str]:
-    """Names of a table's files in a version that say which rows there are, tombstones first.
+def files_of(version: Manifest, table: str) -> list[tuple[str, Literal["rows", "tombstones"]]]:
+    """A table's files in a version that say which rows there are, and what each holds, tombstones first.
 
     Raises:
         StateError: the version has no such table, or no rows of it.
@@ -186,7 +186,8 @@ def files_of(version: Manifest, table: str) -> list[str]:
     if table not in version.tables:
         known = ", ".join(sorted(version.tables))
         raise StateError(f"has no table '{table}'; it has: {known}", version=version.name)
-    return version.files_of(table, "tombstones") + version.files_of(table, "rows")
+    kinds: tuple[Literal["rows", "tombstones"], ...] = ("tombstones", "rows")
+    return [(name, kind) for kind in kinds for name in version.files_of(table, kind)]
 
 
 def verify_table(state: StateFolder, chain: Sequence[Manifest], table: str) -> None:
@@ -196,7 +197,7 @@ def verify_table(state: StateFolder, chain: Sequence[Manifest], table: str) -> N
         StateError: as `files_of`; or naming the first file that is not as it was written.
     """
     for version in reversed(chain):
-        for name in files_of(version, table):
+        for name, _ in files_of(version, table):
             state.verify_file(version, name)
 
 

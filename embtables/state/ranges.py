@@ -10,7 +10,7 @@ import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ class TableFile:
             checksum is not looked at: `StateFolder.verify` does that.
     """
 
-    def __init__(self, state: StateFolder, version: Manifest, name: str) -> None:
+    def __init__(self, state: StateFolder, version: Manifest, name: str, what: Literal["rows", "tombstones"]) -> None:
         state.check_size(version, name)
         self.path: Path = state.folder.path(state.file(version, name))
         self.dim, self.parts = 0, dict[str, bool]()
@@ -60,7 +60,7 @@ class TableFile:
         except OSError as error:
             raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
         schema = TOMBSTONES_SCHEMA
-        if ".rows." in name:
+        if what == "rows":
             self.dim, self.parts = layout_of(raw, self.path)
             schema = rows_schema(self.dim, self.parts)
         batch = read_batch(raw, schema, self.rows, self.path)

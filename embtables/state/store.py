@@ -288,6 +288,8 @@ class Writer:
 
     def pin(self, pin: str, version: Manifest) -> None:
         """Makes a version and its chain stay until the pin moves on. Raises StateError where the disk does not."""
+        if pin.startswith(TEMPORARY):
+            raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
         try:
             fields = {"purpose": version.purpose, "sequence": version.sequence}
             self._folder.replace(f"{PINS}/{pin}.json", json.dumps(fields).encode())

@@ -179,6 +179,8 @@ def test_two_versions_are_held_against_each_other(
         (["diff", "best", "best", "--against", "nowhere"], 2, "folder nowhere: has no versions"),
         (["pin", "../best", "resume-1"], 2, "'../best' cannot be a pin"),
         (["pin", "resume-3", "resume-1"], 2, "'resume-3' cannot be a pin"),
+        (["pin", "tmp-keep", "resume-1"], 2, "'tmp-keep' cannot be a pin"),
+        (["export", "user", "."], 2, "cannot write to '.': give the name of a parquet file"),
         (["pin", "best", "resume-99"], 1, "there is no version resume-99"),
     ],
 )

@@ -114,3 +114,32 @@ def test_copied_on_another_thread_while_training_goes_on() -> None:
         while copying.is_alive():
             learn(made, generator, rows, 2_000)
         assert same(found[0], held)
+
+
+def test_a_closed_capture_is_refused_and_saves_nothing_more() -> None:
+    made, generator = tables(OPTIMIZERS[0], 300), torch.Generator().manual_seed(0)
+    learn(made, generator, 300, 100)
+    made.draw_cut()
+    captured = made.capture()
+    first, second = contents(captured), contents(captured)
+    assert same(first, second)
+    for capture in captured.values():
+        capture.close()
+    learn(made, generator, 300, 100)
+    with pytest.raises(ValueError, match="the capture is closed"):
+        captured["c"].content()
+
+
+def test_lookups_that_never_became_a_step_are_forgotten_by_a_load() -> None:
+    made, other = tables(OPTIMIZERS[0], 300), tables(OPTIMIZERS[0], 300)
+    generator = torch.Generator().manual_seed(0)
+    learn(made, generator, 300, 100)
+    chain = [made.content()]
+    cut = made.draw_cut()
+    made.delete("c", torch.arange(200))
+    chain.append(made.content(cut))
+    other.rows.gather([0, 1], [torch.arange(500), torch.arange(300)], keep=True)
+    found, context = other.rows.gather([0, 1], [torch.arange(250), torch.arange(9)], keep=True)
+    other.rows.add_row_gradients(context, [torch.ones_like(f) for f in found])
+    other.load(chain)
+    assert same(flat(other), flat(made))

@@ -214,3 +214,41 @@ def test_a_file_is_made_once_or_replaced_whole(folder: Folder) -> None:
     with pytest.raises(StateError, match="has 5 bytes, more than the 4 it may have"):
         folder.read("d/one", 4)
     assert folder.names("d") == ["one"]
+
+
+def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, captured = tables(), []
+    capture = made.rows.capture
+
+    def noted(table: int, after: int | None) -> Capture:
+        captured.append(capture(table, after))
+        return captured[-1]
+
+    monkeypatch.setattr(made.rows, "capture", noted)
+    with Writer(StateFolder(tmp_path)) as writer:
+        chain = Chain(writer, "resume", made)
+        train(made, range(5))
+        with monkeypatch.context() as patch:
+            failing(patch, "fsync", errno.ENOSPC, 1)
+            chain.cut({}, {})
+            assert failure_of(chain) is not None
+        chain.close()
+    assert len(captured) == 3
+    for one in captured:
+        with pytest.raises(ValueError, match="closed"):
+            one.streamed()
+
+
+def test_content_that_is_not_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    made = tables()
+    with Writer(StateFolder(tmp_path)) as writer:
+        chain = Chain(writer, "resume", made)
+        with pytest.raises(StateError, match="the content of a version must be JSON: Out of range"):
+            chain.cut({}, {"loss": float("nan")})
+        with pytest.raises(StateError, match=r"tmp-x.*is a name of temporary files"):
+            chain.cut({}, {}, pins=["tmp-x"])
+            chain.wait()
+            raise chain.failures[0]
+        chain.close()
