@@ -292,6 +292,7 @@ class TrainLoop:
             "state": asdict(self.state),
             "transforms": self.fitted.to_json(),
             "schema": trained_content(self.config),
+            "seed": self.config.train.seed,
         }
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)

@@ -39,8 +39,11 @@ def saved_content(saved: Manifest) -> dict[str, Any]:
 
 
 def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
-    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema and model."""
+    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema, model and seed."""
     found = differences(trained_content(config), saved_content(saved))
+    seed = saved.content.get("seed", config.train.seed)  # versions from before it was recorded have none
+    if seed != config.train.seed:
+        found = [*found, f"train.seed: {config.train.seed} here, {seed} there"]
     if found:
         raise StateError(
             "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "

@@ -225,6 +225,8 @@ def test_a_checkpoint_of_another_schema_names_what_differs(make_config: Make) ->
         resume(run, ("tables.user.dim=16",), shown=False)
     with pytest.raises(StateError, match=r"features\.2\.max_length: 5 here, 3 there"):
         load_run(run, overrides=("features.tags.max_length=5",))
+    with pytest.raises(StateError, match=r"train\.seed: 7 here, 0 there"):
+        resume(run, ("train.seed=7",), shown=False)
 
 
 def test_more_epochs_go_on_from_a_finished_run(make_config: Make) -> None:
