@@ -74,7 +74,7 @@ def tables_of(run: Path) -> dict[str, bytes]:
 def trainer_survives(folder: Path, kill: Kill, whole: dict[str, bytes]) -> bool:
     """Kills a run of `embtables train` and resumes it. False where the kill did not fire."""
     make_log(folder)
-    if not kills.killed(train("crash.yaml"), kill, cwd=folder) or not (folder / "runs").exists():
+    if not kills.killed(train("crash.yaml"), kill, cwd=folder) or not list(folder.glob("runs/*")):
         shutil.rmtree(folder)
         return False  # it lived on, or was killed before there was a run
     (run,) = (folder / "runs").iterdir()
