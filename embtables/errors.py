@@ -45,3 +45,7 @@ class BadFileError(DataError):
 
 class StateError(EmbtablesError):
     """A checkpoint is missing, damaged, or belongs to another schema."""
+
+
+class WorldError(EmbtablesError):
+    """The ranks that train together cannot: one is gone, silent, or there are too many."""

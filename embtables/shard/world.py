@@ -1,0 +1,141 @@
+"""`World`: the ranks that train together, and what they tell each other.
+
+Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank: what
+another thread says goes through a world of its own (`another`). `Alone` is the only rank there is.
+"""
+
+from __future__ import annotations
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from embtables.errors import WorldError
+from embtables.state.content import NUM_BUCKETS
+from embtables.state.manifest import Buckets
+
+TIMEOUT_SECONDS = 60
+
+
+class World(ABC):
+    """The ranks 0..size-1, this process being one of them.
+
+    All methods raise WorldError where a rank is gone or silent.
+    """
+
+    rank: int
+    size: int
+
+    @abstractmethod
+    def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
+        """Parts of `given` (sum of `sent`, ...) go to the ranks, those of `out` (sum of `received`, ...) come from them.
+
+        Args:
+            received, sent: by rank, how long its part is along the first axis.
+        """
+
+    @abstractmethod
+    def all_reduce(self, values: Tensor) -> None:
+        """Makes of values, the same shape at all ranks, their sum; with the same bits at all of them."""
+
+    @abstractmethod
+    def all_gather(self, values: Tensor) -> list[Tensor]:
+        """The values (n,) of every rank; n may differ, the type may not."""
+
+    @abstractmethod
+    def another(self) -> World:
+        """A world of the same ranks that another thread may use meanwhile."""
+
+    def buckets(self, rank: int | None = None) -> Buckets:
+        """What part [first, end) of the key space a rank owns, by default this one."""
+        of = self.rank if rank is None else rank
+        return of * NUM_BUCKETS // self.size, (of + 1) * NUM_BUCKETS // self.size
+
+    def broadcast_bytes(self, content: bytes) -> bytes:
+        """Rank 0's content."""
+        own = content if self.rank == 0 else b""
+        return bytes(self.all_gather(torch.frombuffer(bytearray(own), dtype=torch.uint8) if own else _no_bytes())[0])
+
+    def gather_bytes(self, content: bytes) -> list[bytes]:
+        """The contents of all ranks."""
+        own = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else _no_bytes()
+        return [bytes(part.numpy()) for part in self.all_gather(own)]
+
+
+class Alone(World):
+    """One rank."""
+
+    rank, size = 0, 1
+
+    def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
+        """See World."""
+        out.copy_(given)
+
+    def all_reduce(self, values: Tensor) -> None:
+        """See World."""
+
+    def all_gather(self, values: Tensor) -> list[Tensor]:
+        """See World."""
+        return [values]
+
+    def another(self) -> World:
+        """See World."""
+        return self
+
+
+class ProcessGroup(World):
+    """The ranks of a torch.distributed process group; by default the one that was initialised.
+
+    Raises:
+        WorldError: there are more ranks than buckets.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self._group = dist.group.WORLD if group is None else group
+        self.rank, self.size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        if self.size > NUM_BUCKETS:
+            raise WorldError(f"keys are parted into {NUM_BUCKETS:,} buckets; there can be no {self.size:,} ranks")
+
+    def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
+        """See World."""
+        self._told(lambda: dist.all_to_all_single(out, given, list(received), list(sent), group=self._group))
+
+    def all_reduce(self, values: Tensor) -> None:
+        """See World."""
+        self._told(lambda: dist.all_reduce(values, group=self._group))
+
+    def all_gather(self, values: Tensor) -> list[Tensor]:
+        """See World. Shorter ones are filled up for the way."""
+        sizes = torch.empty(self.size, dtype=torch.int64)
+        own = torch.tensor([len(values)])
+        self._told(lambda: dist.all_gather_into_tensor(sizes, own, group=self._group))
+        longest = int(sizes.max())
+        filled = torch.zeros(longest, dtype=values.dtype)
+        filled[: len(values)] = values
+        found = torch.empty(self.size * longest, dtype=values.dtype)
+        if longest:
+            self._told(lambda: dist.all_gather_into_tensor(found, filled, group=self._group))
+        return [part[:n] for part, n in zip(found.view(self.size, longest), sizes.tolist(), strict=True)]
+
+    def another(self) -> World:
+        """See World."""
+        ranks = dist.get_process_group_ranks(self._group)
+        timeout = datetime.timedelta(seconds=TIMEOUT_SECONDS)
+        return ProcessGroup(dist.new_group(ranks, timeout=timeout))
+
+    def _told(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise WorldError(
+                f"another rank is gone or has been silent for {TIMEOUT_SECONDS} s: {reason}", rank=self.rank
+            ) from error
+
+
+def _no_bytes() -> Tensor:
+    return torch.empty(0, dtype=torch.uint8)
