@@ -55,10 +55,7 @@ class Lookups:
             return self._rows.pooled(lookup, keep=keep)
         context: object = None
         columns: dict[int, Tensor] = {}
-        for training in (True, False):
-            positions = [p for p, learning in enumerate(learns) if learning is training]
-            if not positions:
-                continue
+        for training, positions in _parted(learns):
             out, found = self._rows.pooled(_part(lookup, positions), keep=training)
             context = found if training else context
             widths = [self._dims[lookup.slots[p]] for p in positions]
@@ -103,10 +100,7 @@ class Lookups:
             return self._rows.gather(slots, keys, keep=keep)
         context: object = None
         rows: dict[int, Tensor] = {}
-        for training in (True, False):
-            positions = [p for p, learning in enumerate(learns) if learning is training]
-            if not positions:
-                continue
+        for training, positions in _parted(learns):
             parts, found = self._rows.gather([slots[p] for p in positions], [keys[p] for p in positions], keep=training)
             context = found if training else context
             rows |= dict(zip(positions, parts, strict=True))
@@ -119,6 +113,12 @@ class Lookups:
         elif any(context.learns):
             own = [g for g, learning in zip(gradients, context.learns, strict=True) if learning]
             self._rows.add_row_gradients(context.context, own)
+
+
+def _parted(learns: Sequence[bool]) -> list[tuple[bool, list[int]]]:
+    """The positions that learn, then those that do not; what there is none of is left out."""
+    parts = [(training, [p for p, own in enumerate(learns) if own is training]) for training in (True, False)]
+    return [(training, positions) for training, positions in parts if positions]
 
 
 def _keys(lookup: Lookup, position: int) -> Tensor:

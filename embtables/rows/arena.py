@@ -29,6 +29,10 @@ class Arena:
     refused: int = 0  # rows whose gradient was not finite
     pending: list[SparseGradient] = field(default_factory=list)
 
+    def parts(self) -> dict[str, Tensor]:
+        """Weight and optimizer state, by name."""
+        return {"weight": self.weight, **self.state}
+
     def grow(self, rows: int) -> None:
         """Room for `rows` rows, at least doubled; the new ones are not initialised."""
         if rows > len(self.weight):
@@ -46,6 +50,12 @@ class Place:
     base: int  # first row in the arena
     rows: int  # of a fixed table
     policy: KeyPolicy | None  # of a collisionless table, alone in its arena
+
+    def rows_of(self, keys: Tensor) -> Tensor:
+        """The arena's row of each key."""
+        if self.policy is None:
+            return keys + self.base
+        return torch.tensor([self.policy.row(key) for key in keys.tolist()], dtype=torch.int64)
 
 
 def initialise(weight: Tensor, place: Place, table: StoredTable) -> None:

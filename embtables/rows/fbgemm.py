@@ -18,30 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from embtables.errors import ConfigError, StateError
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
+from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
 from embtables.state.content import TableContent, bucket_order
 
 _LANES = 4  # TBE's dimensions are multiples of this
 _INIT_ROWS = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One TBE call: keys of all slots of a group for B rows, and what became of them."""
-
-    keys: Tensor
-    offsets: Tensor
-    weights: Tensor | None
-    num_rows: int
-    output: Tensor | None = None
-    learning_rate: float | None = None
-    gradient: Tensor | None = None
 
 
 @dataclass
@@ -54,7 +41,7 @@ class _Group:
     tables: tuple[int, ...]
     learning_rate: float
     steps: int = 0
-    pending: list[_Call] = field(default_factory=list)
+    pending: list[Call] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +49,7 @@ class _Part:
     """What one group contributed to a lookup."""
 
     group: int
-    call: _Call
+    call: Call
     positions: tuple[int, ...]  # of the group's slots within the lookup; -1: not looked up
 
 
@@ -114,7 +101,7 @@ class FbgemmRowStore:
             positions = tuple(lookup.slots.index(s) if s in lookup.slots else -1 for s in group.slots)
             if all(p < 0 for p in positions):
                 continue
-            call = _call(lookup, positions)
+            call = call_of(lookup, positions)
             # TBE's operator does not run in inference mode; without gradients it does.
             with torch.inference_mode(False), torch.set_grad_enabled(keep):
                 output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
@@ -146,7 +133,7 @@ class FbgemmRowStore:
         for part in context.parts:
             group = self._groups[part.group]
             whole = part.positions == tuple(range(len(lookup.slots))) and group.dims == tuple(dims)
-            laid_out = gradient.float() if whole else _lay_out(group, part.positions, by_slot)
+            laid_out = gradient.float() if whole else lay_out(group.dims, part.positions, by_slot)
             group.pending.append(replace(part.call, gradient=laid_out.contiguous()))
         return self._weight_gradient(lookup, by_slot) if of_weights else None
 
@@ -180,8 +167,8 @@ class FbgemmRowStore:
         counts = torch.zeros(len(group.slots), n, dtype=torch.int64)
         counts[group.slots.index(slot)] = 1
         positions = tuple(0 if s == slot else -1 for s in group.slots)
-        laid_out = _lay_out(group, positions, [gradient.float()])
-        group.pending.append(_Call(keys, _offsets(counts), None, n, gradient=laid_out))
+        laid_out = lay_out(group.dims, positions, [gradient.float()])
+        group.pending.append(Call(keys, offsets_of(counts), None, n, gradient=laid_out))
 
     def gradient_norm(self) -> float:
         """See RowStore."""
@@ -194,7 +181,7 @@ class FbgemmRowStore:
                 squares += float(sum_duplicates(concatenate(parts))[1].double().square().sum())
         return math.sqrt(squares)
 
-    def _sparse(self, group: _Group, call: _Call, table: int) -> list[SparseGradient]:
+    def _sparse(self, group: _Group, call: Call, table: int) -> list[SparseGradient]:
         assert call.gradient is not None
         b, found, start = call.num_rows, [], 0
         for position, (slot, dim) in enumerate(zip(group.slots, group.dims, strict=True)):
@@ -220,7 +207,7 @@ class FbgemmRowStore:
         for group in self._groups:
             if not group.pending:
                 continue
-            call = group.pending[0] if len(group.pending) == 1 else _join(group.pending, len(group.slots))
+            call = group.pending[0] if len(group.pending) == 1 else join(group.pending, len(group.slots))
             group.pending.clear()
             output = call.output
             # TBE's forward fixes the learning rate that its backward uses: look up again where it has changed since.
@@ -383,55 +370,3 @@ def _initialise(weight: Tensor, table: FixedTable, seed: int) -> None:
         keys = torch.arange(start, min(start + _INIT_ROWS, table.num_rows))
         fresh = initial_rows(table.initializer, seed, keys.numpy(), table.dim)
         weight[start : start + len(keys), : table.dim] = torch.from_numpy(fresh)
-
-
-def _offsets(counts: Tensor) -> Tensor:
-    """(S, B) ids a bag -> (S * B + 1,) offsets."""
-    return functional.pad(counts.reshape(-1).cumsum(0), (1, 0))
-
-
-def _call(lookup: Lookup, positions: tuple[int, ...]) -> _Call:
-    """The group's part of a lookup: all of its slots, those not looked up with empty bags."""
-    b = lookup.num_rows
-    if positions == tuple(range(len(lookup.slots))):
-        return _Call(lookup.keys, lookup.offsets, lookup.weights, b)
-    counts = lookup.offsets.diff().view(len(lookup.slots), b)
-    ends = lookup.offsets[:: max(b, 1)] if b else torch.zeros(len(lookup.slots) + 1, dtype=torch.int64)
-    bounds = ends.tolist()
-    chosen = [slice(bounds[p], bounds[p + 1]) for p in positions if p >= 0]
-    rows = torch.stack([counts[p] if p >= 0 else torch.zeros(b, dtype=torch.int64) for p in positions])
-    keys = torch.cat([lookup.keys[c] for c in chosen])
-    weights = None if lookup.weights is None else torch.cat([lookup.weights[c] for c in chosen])
-    return _Call(keys, _offsets(rows), weights, b)
-
-
-def _lay_out(group: _Group, positions: tuple[int, ...], by_slot: Sequence[Tensor]) -> Tensor:
-    """Gradients of the looked-up slots as (B, all columns of the group), zero elsewhere."""
-    b = by_slot[0].shape[0]
-    result = torch.zeros(b, sum(group.dims))
-    start = 0
-    for dim, position in zip(group.dims, positions, strict=True):
-        if position >= 0:
-            result[:, start : start + by_slot[position].shape[1]] = by_slot[position]
-        start += dim
-    return result
-
-
-def _join(calls: Sequence[_Call], num_slots: int) -> _Call:
-    """Several calls as one along the batch, so that a row both touch is updated once."""
-    counts = torch.cat([c.offsets.diff().view(num_slots, c.num_rows) for c in calls], dim=1)
-    keys, weights = [], []
-    any_weights = any(c.weights is not None for c in calls)
-    for slot in range(num_slots):
-        for c in calls:
-            part = slice(int(c.offsets[slot * c.num_rows]), int(c.offsets[(slot + 1) * c.num_rows]))
-            keys.append(c.keys[part])
-            if any_weights:
-                weights.append(torch.ones(len(keys[-1])) if c.weights is None else c.weights[part])
-    return _Call(
-        torch.cat(keys),
-        _offsets(counts),
-        torch.cat(weights) if any_weights else None,
-        sum(c.num_rows for c in calls),
-        gradient=torch.cat([c.gradient for c in calls if c.gradient is not None]),
-    )

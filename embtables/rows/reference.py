@@ -23,9 +23,10 @@ from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, 
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
+from embtables.rows.reference_state import apply, key_state, take
 from embtables.rows.rules import apply_rule, fresh_state
-from embtables.schema import CollisionlessTable, FixedTable
-from embtables.state.content import TableContent, bucket_order
+from embtables.schema import CollisionlessTable
+from embtables.state.content import TableContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class ReferenceRowStore:
             offsets = lookup.offsets[first * b : last * b + 1]
             start, stop = int(offsets[0]), int(offsets[-1])
             spans = _spans(lookup)[first:last]
-            keys = torch.cat([self._rows(self._slot_tables[s], lookup.keys[i:j]) for s, i, j in spans])
+            keys = torch.cat([self._place(s).rows_of(lookup.keys[i:j]) for s, i, j in spans])
             weights = None if lookup.weights is None else lookup.weights[start:stop]
             bag_offsets = offsets - start
             weight = self._arenas[arena].weight
@@ -111,13 +112,6 @@ class ReferenceRowStore:
             else:
                 runs.append((arena, position, position + 1))
         return runs
-
-    def _rows(self, table: int, keys: Tensor) -> Tensor:
-        """The arena's row of each key."""
-        place = self._places[table]
-        if place.policy is None:
-            return keys + place.base
-        return torch.tensor([place.policy.row(key) for key in keys.tolist()], dtype=torch.int64)
 
     def _observe(self, parts: Sequence[tuple[int, Tensor]]) -> None:
         """Counts the keys of a lookup of training, (slot, keys) in order; makes fresh rows."""
@@ -163,7 +157,7 @@ class ReferenceRowStore:
         """See RowStore."""
         if keep:
             self._observe(list(zip(slots, keys, strict=True)))
-        rows = [self._rows(self._slot_tables[slot], k) for slot, k in zip(slots, keys, strict=True)]
+        rows = [self._place(slot).rows_of(k) for slot, k in zip(slots, keys, strict=True)]
         found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
         return found, (slots, rows) if keep else None
 
@@ -248,24 +242,23 @@ class ReferenceRowStore:
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
-        return ("weight", *self._arenas[self._places[table].arena].state)
+        return tuple(self._parts(table))
 
-    def _tensor(self, table: int, name: str) -> Tensor:
-        arena = self._arenas[self._places[table].arena]
-        return arena.weight if name == "weight" else arena.state[name]
+    def _parts(self, table: int) -> dict[str, Tensor]:
+        return self._arenas[self._places[table].arena].parts()
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
-        return self._tensor(table, name)[self._rows(table, keys)]
+        return self._parts(table)[name][self._places[table].rows_of(keys)]
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
         """See RowStore."""
-        rows = self._rows(table, keys)
-        if self._places[table].policy is not None and (rows == 0).any():
+        place = self._places[table]
+        rows, policy = place.rows_of(keys), place.policy
+        if policy is not None and (rows == 0).any():
             missing = int(keys[int((rows == 0).int().argmax())])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        self._tensor(table, name)[rows] = values
-        policy = self._places[table].policy
+        self._parts(table)[name][rows] = values
         changed = self._changed.setdefault(table, {}) if policy is None else policy.changed
         changed.update(dict.fromkeys(keys.tolist(), self._cut))
 
@@ -283,74 +276,18 @@ class ReferenceRowStore:
     def key_state(self, table: int) -> KeyState | None:
         """See RowStore."""
         policy = self._places[table].policy
-        if policy is None:
-            return None
-        alive = sorted(key for key in policy.entries if policy.alive(key) is not None)
-        rows = [key for key in alive if policy.entries[key].row is not None]
-        waiting = [key for key in alive if policy.entries[key].row is None]
-        return KeyState(
-            torch.tensor(rows, dtype=torch.int64),
-            _as_int32([policy.entries[key].seen for key in rows]),
-            torch.tensor(waiting, dtype=torch.int64),
-            _as_int32([policy.entries[key].count for key in waiting]),
-            _as_int32([policy.entries[key].seen for key in waiting]),
-            policy.now,
-            policy.steps,
-        )
+        return None if policy is None else key_state(policy)
 
     def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore. Counts of gradients are not kept."""
-        config, policy = self._tables[table].config, self._places[table].policy
         changes = None if after is None else self.changes(table, after)
-        if changes is not None:
-            keys = changes.keys.numpy()
-        elif isinstance(config, FixedTable):
-            keys = np.arange(config.num_rows)
-        else:
-            assert policy is not None
-            keys = np.array([key for key in policy.entries if policy.row(key)], np.int64)
-        keys = keys[bucket_order(keys, self._tables[table].seed)]
-        parts = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
-        nothing = np.zeros(len(keys), np.uint32)
-        found = TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table))
-        if changes is not None:
-            found.tombstones = changes.tombstones.numpy()
-        if policy is not None:
-            self._add_policy(table, policy, found)
-        return Taken(found)
-
-    def _add_policy(self, table: int, policy: KeyPolicy, found: TableContent) -> None:
-        found.seen = np.array([policy.entries[int(key)].seen for key in found.keys], np.uint32)
-        waiting = np.array([k for k in policy.entries if policy.alive(k) and policy.entries[k].row is None], np.int64)
-        found.waiting = waiting[bucket_order(waiting, self._tables[table].seed)]
-        found.waiting_counts = np.array([policy.entries[int(key)].count for key in found.waiting], np.uint32)
-        found.waiting_seen = np.array([policy.entries[int(key)].seen for key in found.waiting], np.uint32)
-        found.cold = {name: self._tensor(table, name)[:1].clone().numpy() for name in self.state_names(table)}
-        found.now, found.steps = policy.now, policy.steps
-        if policy.sketch is not None:
-            found.sketch = policy.sketch.save()
+        place = self._places[table]
+        return Taken(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
         place = self._places[table]
-        arena, policy = self._arenas[place.arena], place.policy
-        if policy is None:
-            rows = torch.from_numpy(content.keys + place.base)
-        else:
-            for key in content.tombstones.tolist():
-                policy.remove(key)
-            rows = torch.tensor(policy.place(content.keys.tolist(), content.seen.tolist()), dtype=torch.int64)
-            waiting = content.waiting.tolist(), content.waiting_counts.tolist(), content.waiting_seen.tolist()
-            policy.set_waiting(*waiting)
-            policy.now, policy.steps = content.now, content.steps
-            if policy.sketch is not None:
-                policy.sketch.restore(content.sketch)
-            arena.grow(policy.rows_in_use)
-            for name, values in content.cold.items():
-                self._tensor(table, name)[:1] = torch.from_numpy(values.copy())
-        for name, values in content.parts.items():
-            self._tensor(table, name)[rows] = torch.from_numpy(values.copy())
-        arena.steps = content.updates
+        apply(place, self._arenas[place.arena], content)
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
@@ -404,15 +341,10 @@ class ReferenceRowStore:
         """See RowStore."""
         place = self._places[table]
         rows = place.rows if place.policy is None else place.policy.rows_in_use
-        tensors = {name: self._tensor(table, name) for name in self.state_names(table)}
-        return {name: rows * t[:1].numel() * t.element_size() for name, t in tensors.items()}
+        return {name: rows * t[:1].numel() * t.element_size() for name, t in self._parts(table).items()}
 
 
 def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:
     """(slot, first key, end) of every slot of a lookup."""
     ends = [int(lookup.offsets[position * lookup.num_rows]) for position in range(len(lookup.slots) + 1)]
     return [(slot, ends[i], ends[i + 1]) for i, slot in enumerate(lookup.slots)]
-
-
-def _as_int32(values: list[int]) -> Tensor:
-    return torch.from_numpy(np.array(values, np.uint32).view(np.int32))
