@@ -11,7 +11,7 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Table
 from embtables.clock import LAST_SECOND, MICROSECONDS, EventClock
 from embtables.errors import ConfigError
 from embtables.schema import Sgd
-from tests.embtables.test_collections import kjt
+from tests.embtables.collections_for_tests import kjt
 
 DAY = 86_400
 

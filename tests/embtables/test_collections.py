@@ -1,4 +1,4 @@
-"""The two views: TorchRec's results, names and state_dict; gradients; encoders and pooling; refusals."""
+"""The views of pooled rows and of both: TorchRec's results, names and state_dict; gradients; encoders; refusals."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ import torch
 import torchrec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchrec import EmbeddingBagConfig, EmbeddingConfig, KeyedJaggedTensor, PoolingType
+from torchrec import EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 from torchrec.models.dlrm import DLRM
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError
 from embtables.ids import encode
-from embtables.schema import Adagrad, Adam, Constant, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
+from embtables.schema import Adagrad, Adam, Constant, Identity, MultiHash, RowwiseAdagrad, Sgd
 from tests.contents import flat, same
-
-STORES = ["host", "fbgemm", "reference"]
-
-
-def kjt(keys: list[str], rows: int, vocabulary: int, *, weighted: bool = False, seed: int = 0) -> KeyedJaggedTensor:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(0, 4, (len(keys) * rows,), generator=generator)
-    values = torch.randint(0, vocabulary, (int(lengths.sum()),), generator=generator)
-    weights = torch.rand(len(values), generator=generator).requires_grad_() if weighted else None
-    return KeyedJaggedTensor(keys, values, lengths=lengths, weights=weights)
+from tests.embtables.collections_for_tests import STORES, assert_same_step, kjt, schema_tables
 
 
 def bag_configs(pooling: PoolingType = PoolingType.SUM) -> list[EmbeddingBagConfig]:
@@ -36,16 +27,6 @@ def bag_configs(pooling: PoolingType = PoolingType.SUM) -> list[EmbeddingBagConf
         EmbeddingBagConfig(name="t2", feature_names=["b"], **shared),
         EmbeddingBagConfig(name="t3", feature_names=["c"], embedding_dim=4, num_embeddings=12, pooling=pooling),
     ]
-
-
-def assert_same_step(ours: Any, theirs: torch.nn.Module, atol: float = 1e-5) -> None:
-    """Takes plain SGD's step at rate 0.5 on TorchRec's side; both then hold the same rows."""
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(0.5 * parameter.grad)
-    for name, value in theirs.state_dict().items():
-        assert torch.allclose(ours.state_dict()[name], value, atol=atol), name
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -74,45 +55,6 @@ def test_pooled_results_and_gradients_are_torchrecs(store: Any, weighted: bool, 
         assert torch.allclose(batch_a.weights().grad, batch_b.weights().grad, atol=1e-5)
     ours.tables.step()
     assert_same_step(ours, theirs)
-
-
-@pytest.mark.parametrize("store", STORES)
-def test_sequences_and_gradients_are_torchrecs(store: Any) -> None:
-    configs = [
-        EmbeddingConfig(name="t1", feature_names=["a", "b"], embedding_dim=8, num_embeddings=12),
-        EmbeddingConfig(name="t2", feature_names=["b"], embedding_dim=8, num_embeddings=12),
-    ]
-    theirs = torchrec.EmbeddingCollection(tables=configs)
-    ours = EmbeddingCollection(tables=configs, optimizer=Sgd(learning_rate=0.5), row_store=store)
-    ours.load_state_dict(theirs.state_dict())
-    batch = kjt(["b", "a"], 5, 12)
-    out_a, out_b = ours(batch), theirs(batch)
-    assert list(out_a) == list(out_b)
-    for name, jagged in out_b.items():
-        assert torch.allclose(out_a[name].values(), jagged.values(), atol=1e-6)
-        assert torch.equal(out_a[name].lengths(), jagged.lengths())
-    sum((j.values().square().sum() for j in out_a.values()), torch.zeros(())).backward()
-    sum((j.values().square().sum() for j in out_b.values()), torch.zeros(())).backward()
-    ours.tables.step()
-    assert_same_step(ours, theirs)
-
-
-def schema_tables(store: Any, optimizer: Any = None) -> Tables:
-    learns = optimizer or RowwiseAdagrad(learning_rate=0.1)
-    return Tables(
-        [
-            FixedTable(name="t", dim=4, num_rows=50, optimizer=learns),
-            FixedTable(name="s", dim=8, num_rows=30, optimizer=learns),
-        ],
-        [
-            Feature(name="a", table="t"),
-            Feature(name="m", table="t", pooling="mean", encoder=Hash(seed=5)),
-            Feature(name="h", table="s", pooling="mean", encoder=MultiHash(num_hashes=3)),
-            Feature(name="q", table="s", pooling="none", encoder=MultiHash(num_hashes=2)),
-        ],
-        seed=1,
-        row_store=store,
-    )
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -337,107 +279,3 @@ def test_non_finite_gradients_end_training_where_asked(store: Any, kind: str) ->
         tables.step()
     view(batch).values().sum().backward()
     tables.step()
-
-
-@pytest.mark.parametrize("store", ["host", "reference"])
-def test_a_sequence_lookup_counts_all_its_features_before_it_reads(store: Any) -> None:
-    table = CollisionlessTable(
-        name="t", dim=4, optimizer=Sgd(learning_rate=1.0), admission=MinCount(count=2), initializer=Constant(value=3.0)
-    )
-    features = [Feature(name=name, table="t", pooling="none", encoder=Identity()) for name in ("a", "b")]
-    tables = Tables([table], features, seed=0, row_store=store)
-    view = EmbeddingCollection.over(tables)
-    batch = KeyedJaggedTensor(["a", "b"], torch.tensor([5, 7, 5]), lengths=torch.tensor([2, 0, 1, 0]))
-    out = view(batch)
-    assert out["a"].values()[:, 0].tolist() == [3.0, 0.0]
-    assert out["b"].values()[:, 0].tolist() == [3.0]
-
-
-@pytest.mark.parametrize("store", STORES)
-def test_rows_of_a_sequence_that_nothing_used_are_not_touched(store: Any) -> None:
-    decays = 0.0 if store == "fbgemm" else 0.5
-    tables = Tables(
-        [FixedTable(name=n, dim=4, num_rows=9, optimizer=Sgd(learning_rate=1.0, weight_decay=decays)) for n in "st"],
-        [Feature(name=n, table=n, pooling="none", encoder=Identity()) for n in "st"],
-        seed=0,
-        row_store=store,
-    )
-    before = {n: tables.weight(n) for n in "st"}
-    out = EmbeddingCollection.over(tables)(kjt(["s", "t"], 5, 9))
-    out["s"].values().sum().backward()
-    tables.step()
-    assert not torch.equal(tables.weight("s"), before["s"])
-    assert torch.equal(tables.weight("t"), before["t"])
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    dim=st.sampled_from([1, 4, 12, 16, 64]),
-    shapes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3)), min_size=1, max_size=4),
-    rows=st.integers(1, 9),
-    int32=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-def test_random_schemas_of_sequences_agree_with_torchrec(
-    dim: int, shapes: list[tuple[int, int]], rows: int, int32: bool, seed: int
-) -> None:
-    names = [f"f{i}" for i in range(4)]
-    configs = [
-        EmbeddingConfig(name=f"t{i}", embedding_dim=dim, num_embeddings=size, feature_names=names[:readers])
-        for i, (size, readers) in enumerate(shapes)
-    ]
-    theirs = torchrec.EmbeddingCollection(tables=configs)
-    ours = EmbeddingCollection(tables=configs, optimizer=Sgd(learning_rate=0.5))
-    ours.load_state_dict(theirs.state_dict())
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    batch = kjt(names, rows, min(size for size, _ in shapes), seed=seed)
-    if int32:
-        batch = KeyedJaggedTensor(names, batch.values(), lengths=batch.lengths().int(), stride=rows)
-    out, expected = ours(batch), theirs(batch)
-    assert list(out) == list(expected)
-    losses = [torch.zeros(()), torch.zeros(())]
-    for number, (name, jagged) in enumerate(expected.items()):
-        assert torch.equal(out[name].values(), jagged.values())
-        assert torch.equal(out[name].lengths(), jagged.lengths())
-        weights = torch.randn(jagged.values().shape, generator=torch.Generator().manual_seed(seed + number))
-        for which, view in enumerate((out, expected)):
-            losses[which] = losses[which] + (view[name].values() * weights).sum()
-    for loss in losses:
-        loss.backward()
-    ours.tables.step()
-    assert_same_step(ours, theirs)
-
-
-@pytest.mark.parametrize("store", ["host", "reference"])
-def test_a_copy_follows_by_changes_alone(store: Any) -> None:
-    """An index over the rows elsewhere, kept up to date without ever reading a table whole again."""
-    tables = Tables(
-        [CollisionlessTable(name="t", dim=4, optimizer=Sgd(learning_rate=0.1), max_rows=16)],
-        [Feature(name="a", table="t")],
-        seed=3,
-        row_store=store,
-    )
-    view = EmbeddingBagCollection.over(tables)
-    copy: dict[int, torch.Tensor] = {}
-    cut = tables.draw_cut()
-    for seed in range(12):
-        view(kjt(["a"], 4, 40, seed=seed)).values().sum().backward()
-        tables.step()
-        if seed % 3 == 2:
-            changes, cut = tables.changes("t", cut), tables.draw_cut()
-            for key in changes.tombstones.tolist():
-                copy.pop(key, None)
-            copy |= dict(zip(changes.keys.tolist(), changes.weight, strict=True))
-            tables.forget_changes(cut)
-    keys = tables.keys("t")
-    assert keys is not None
-    assert sorted(copy) == keys.tolist()
-    assert torch.equal(torch.stack([copy[key] for key in sorted(copy)]), tables.weight("t"))
-
-
-def test_fbgemm_says_that_it_knows_no_cuts() -> None:
-    tables = schema_tables("fbgemm")
-    with pytest.raises(ConfigError, match=r"set train\.row_store: host"):
-        tables.draw_cut()
-    with pytest.raises(ConfigError, match=r"set train\.row_store: host"):
-        tables.changes("t", 1)

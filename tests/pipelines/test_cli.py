@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from embtables.schema import to_yaml
-from pipelines.cli import app, main
+from pipelines.cli import app
 from pipelines.config import RunConfig
 
 Make = Callable[..., RunConfig]
@@ -88,14 +88,10 @@ def test_a_users_mistake_is_one_message(
     arguments: tuple[str, ...],
     status: int,
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Callable[..., tuple[int, str, str]],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["embtables", *(str(config_file) if a == "CONFIG" else a for a in arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    assert ended.value.code == status, err
+    got, out, err = command(*(config_file if a == "CONFIG" else a for a in arguments))
+    assert got == status, err
     assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
     assert out == ""

@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipelines.cli import main
 from pipelines.config import RunConfig
 from pipelines.loaded import load_run
 from pipelines.run_dir import RunDir
@@ -54,24 +54,12 @@ def run(make_config: Make) -> Path:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
-    def call(*arguments: object) -> Told:
-        monkeypatch.setattr("sys.argv", ["embtables", "inspect", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "80")
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
+def inspect(command: Callable[..., Told]) -> Callable[..., Told]:
+    return partial(command, "inspect")
 
 
-def test_json_tells_what_the_tables_of_the_run_hold(run: Path, command: Callable[..., Told]) -> None:
-    status, out, _ = command(run, "--json", "--top", 4)
+def test_json_tells_what_the_tables_of_the_run_hold(run: Path, inspect: Callable[..., Told]) -> None:
+    status, out, _ = inspect(run, "--json", "--top", 4)
     assert status == 0
     found = json.loads(out.splitlines()[-1])
     loaded = load_run(RunDir.open(run), "last")
@@ -103,8 +91,8 @@ def _folder(version: str) -> str:
     return f"{purpose}-{int(number):010d}-*"
 
 
-def test_a_terminal_of_80_columns_takes_it(run: Path, command: Callable[..., Told]) -> None:
-    status, out, err = command(run, "--table", "user", "--table", "item", "--version", "resume-2")
+def test_a_terminal_of_80_columns_takes_it(run: Path, inspect: Callable[..., Told]) -> None:
+    status, out, err = inspect(run, "--table", "user", "--table", "item", "--version", "resume-2")
     assert (status, out) == (0, "")
     lines = err.splitlines()
     assert max(map(len, lines)) <= 80
@@ -114,7 +102,7 @@ def test_a_terminal_of_80_columns_takes_it(run: Path, command: Callable[..., Tol
         assert text in err
     assert "\nb  " not in err
     assert "since the version before" in err
-    assert "since the version before" not in command(run, "--version", "resume-1")[2]
+    assert "since the version before" not in inspect(run, "--version", "resume-1")[2]
 
 
 @pytest.mark.parametrize(
@@ -127,37 +115,37 @@ def test_a_terminal_of_80_columns_takes_it(run: Path, command: Callable[..., Tol
     ],
 )
 def test_mistakes_are_told_in_a_line(
-    run: Path, arguments: list[str], status: int, text: str, command: Callable[..., Told]
+    run: Path, arguments: list[str], status: int, text: str, inspect: Callable[..., Told]
 ) -> None:
     newest = sorted((run / "checkpoints" / "manifests").iterdir())[-1].stem
-    got, out, err = command(run, *arguments)
+    got, out, err = inspect(run, *arguments)
     assert (got, out) == (status, "")
     assert text.replace("resume-6", f"resume-{int(newest.rpartition('-')[2])}") in err
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path, command: Callable[..., Told]) -> None:
-    status, _, err = command(tmp_path)
+def test_a_folder_that_is_no_run(tmp_path: Path, inspect: Callable[..., Told]) -> None:
+    status, _, err = inspect(tmp_path)
     assert status == 2
     assert err == (f"error: folder {tmp_path}: has no versions: there is no manifests/ in it or in its checkpoints/\n")
 
 
 @pytest.mark.parametrize("file", ["user.rows.0.arrow", "tables.safetensors"])
-def test_a_damaged_file_is_named_and_no_page_is_left(run: Path, file: str, command: Callable[..., Told]) -> None:
+def test_a_damaged_file_is_named_and_no_page_is_left(run: Path, file: str, inspect: Callable[..., Told]) -> None:
     damaged = sorted((run / "checkpoints" / "versions").glob(f"*/{file}"))[-1]
     raw = bytearray(damaged.read_bytes())
     raw[len(raw) // 2] ^= 1
     damaged.write_bytes(raw)
     page = run / "page.html"
     page.write_text("the page of yesterday")
-    status, out, err = command(run, "--html", page, "--json")
+    status, out, err = inspect(run, "--html", page, "--json")
     assert (status, out) == (1, "")
     assert err == f"error: file {damaged}: is damaged: its checksum is not the one recorded\n"
     assert page.read_text() == "the page of yesterday"
 
 
 def test_a_disk_that_takes_no_page_leaves_the_old_one(
-    run: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Told]
+    run: Path, monkeypatch: pytest.MonkeyPatch, inspect: Callable[..., Told]
 ) -> None:
     page = run / "page.html"
     page.write_text("the page of yesterday")
@@ -166,7 +154,7 @@ def test_a_disk_that_takes_no_page_leaves_the_old_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pipelines.run_dir.os.fsync", full)
-    status, _, err = command(run, "--html", page)
+    status, _, err = inspect(run, "--html", page)
     assert (status, err) == (1, f"error: file {page}: cannot be written: No space left on device\n")
     assert page.read_text() == "the page of yesterday"
     assert not list(run.glob(".page*"))
@@ -184,8 +172,8 @@ def rendered(page: Path, profile: Path) -> tuple[str, dict[str, list[str]]]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, command: Callable[..., Told]) -> None:
-    status, out, _ = command(run, "--html", tmp_path / "page.html", "--json")
+def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, inspect: Callable[..., Told]) -> None:
+    status, out, _ = inspect(run, "--html", tmp_path / "page.html", "--json")
     assert status == 0
     tables = json.loads(out)["tables"]
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -213,8 +201,8 @@ def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, co
     assert rendered(watched, tmp_path / "profile")[1]["refused"] == ["http://127.0.0.1:9/picture.png"]
 
 
-def test_the_page_names_no_address_to_load_from(run: Path, tmp_path: Path, command: Callable[..., Told]) -> None:
-    assert command(run, "--html", tmp_path / "page.html")[0] == 0
+def test_the_page_names_no_address_to_load_from(run: Path, tmp_path: Path, inspect: Callable[..., Told]) -> None:
+    assert inspect(run, "--html", tmp_path / "page.html")[0] == 0
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text
     outside_scripts = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)

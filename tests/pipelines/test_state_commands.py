@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.cli import main
 from pipelines.config import RunConfig
 from pipelines.loaded import load_run
 from pipelines.run_dir import RunDir
@@ -20,6 +19,7 @@ from pipelines.train import train
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
+Call = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
@@ -28,23 +28,19 @@ def run(make_config: Make) -> Path:
     return Path(report["run_dir"])
 
 
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
+@pytest.fixture
+def call(command: Callable[..., tuple[int, str, str]]) -> Call:
     """Exit status, and the JSON on stdout or the text on stderr."""
-    monkeypatch.setattr("sys.argv", ["embtables", *map(str, arguments)])
-    capsys.readouterr()
-    try:
-        main()
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    said = capsys.readouterr()
-    return status, json.loads(said.out.splitlines()[-1]) if said.out else said.err
+
+    def called(*arguments: object) -> tuple[int, Any]:
+        status, out, err = command(*arguments)
+        return status, json.loads(out.splitlines()[-1]) if out else err
+
+    return called
 
 
-def test_versions_are_listed_verified_and_cleaned(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, listed = command(monkeypatch, capsys, "state", "ls", run, "--json")
+def test_versions_are_listed_verified_and_cleaned(run: Path, call: Call) -> None:
+    status, listed = call("state", "ls", run, "--json")
     assert status == 0
     versions = listed["versions"]
     assert versions[0]["kind"] == "snapshot"
@@ -52,33 +48,31 @@ def test_versions_are_listed_verified_and_cleaned(
     assert [v["version"] for v in versions] == [f"resume-{n + 1}" for n in range(len(versions))]
     assert [pin for v in versions for pin in v["pins"]] == ["best"]
     assert versions[-1]["step"] == max(v["step"] for v in versions)
-    status, text = command(monkeypatch, capsys, "state", "ls", run)
+    status, text = call("state", "ls", run)
     assert status == 0
     assert "snapshot" in text
-    status, whole = command(monkeypatch, capsys, "state", "verify", run, "--json")
+    status, whole = call("state", "verify", run, "--json")
     assert status == 0
     assert whole["versions"] == len(versions)
     assert whole["bytes"] == sum(v["bytes"] for v in versions)
     garbage = run / "checkpoints" / "versions" / "resume-0000000099-00000000"
     garbage.mkdir()
     (garbage / "left").write_bytes(bytes(1000))
-    status, freed = command(monkeypatch, capsys, "state", "gc", run, "--json")
+    status, freed = call("state", "gc", run, "--json")
     assert (status, freed["freed_bytes"], garbage.exists()) == (0, 1000, False)
     file = next((run / "checkpoints" / "versions").glob("resume-0000000001-*/*.rows.0.arrow"))
     file.write_bytes(file.read_bytes()[:-9])
-    status, text = command(monkeypatch, capsys, "state", "verify", run)
+    status, text = call("state", "verify", run)
     assert status == 1
     assert f"error: file {file}: is damaged" in text
 
 
 @pytest.mark.parametrize("version", [None, "best", "resume-1"])
-def test_an_exported_table_is_what_the_model_has(
-    run: Path, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exported_table_is_what_the_model_has(run: Path, version: str | None, tmp_path: Path, call: Call) -> None:
     output = tmp_path / "rows.parquet"
     table = RunDir.open(run).config().tables[0].name
     chosen = [] if version is None else ["--version", version]
-    status, report = command(monkeypatch, capsys, "state", "export", run, table, output, *chosen, "--json")
+    status, report = call("state", "export", run, table, output, *chosen, "--json")
     assert status == 0
     frame = pd.read_parquet(output).sort_values("key")
     assert len(frame) == report["rows"]
@@ -90,50 +84,44 @@ def test_an_exported_table_is_what_the_model_has(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_compacted_run_goes_on_to_the_same_bits(
-    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_compacted_run_goes_on_to_the_same_bits(make_config: Make, tmp_path: Path, call: Call) -> None:
     ends = []
     for name in ("plain", "compacted"):
         changes = {"train.epochs": 1, "train.checkpoint_every_steps": 3, "train.runs_dir": str(tmp_path / name)}
         run = Path(train(make_config(**changes), shown=False)["run_dir"])
         if name == "compacted":
-            newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]
+            newest = call("state", "ls", run, "--json")[1]["versions"][-1]
             assert newest["kind"] == "delta"
-            status, report = command(monkeypatch, capsys, "state", "compact", run, "--json")
+            status, report = call("state", "compact", run, "--json")
             assert (status, report["from"]) == (0, newest["version"])
             assert report["folded_versions"] > 1
-            left = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"]
+            left = call("state", "ls", run, "--json")[1]["versions"]
             assert (left[-1]["version"], left[-1]["kind"]) == (report["version"], "snapshot")
             assert left[-1]["step"] == newest["step"]
-        assert command(monkeypatch, capsys, "train", "--resume", run, "--set", "train.epochs=2", "--json")[0] == 0
+        assert call("train", "--resume", run, "--set", "train.epochs=2", "--json")[0] == 0
         learner = load_run(RunDir.open(run), "last").learner
         ends.append({**flat(learner.tables), **{n: v.detach().numpy() for n, v in learner.dense().items()}})
     assert same(*ends)
 
 
-def test_pins_of_older_versions_are_told_and_move(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(monkeypatch, capsys, "state", "pin", run, "best", "resume-1")[0] == 0
-    status, text = command(monkeypatch, capsys, "state", "compact", run)
+def test_pins_of_older_versions_are_told_and_move(run: Path, call: Call) -> None:
+    assert call("state", "pin", run, "best", "resume-1")[0] == 0
+    status, text = call("state", "compact", run)
     assert status == 0
-    newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]["version"]
+    newest = call("state", "ls", run, "--json")[1]["versions"][-1]["version"]
     advice = f"embtables state pin {run} best {newest}"
     assert f"resume-1 and what it holds stays, pinned as 'best'; to let it go: {advice}" in text
-    assert command(monkeypatch, capsys, *advice.split()[1:])[0] == 0
-    assert command(monkeypatch, capsys, "state", "compact", run)[0] == 0
-    left = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"]
+    assert call(*advice.split()[1:])[0] == 0
+    assert call("state", "compact", run)[0] == 0
+    left = call("state", "ls", run, "--json")[1]["versions"]
     assert [(v["version"], v["pins"]) for v in left] == [(newest, ["best"])]
-    assert command(monkeypatch, capsys, "evaluate", run, "--json")[0] == 0
+    assert call("evaluate", run, "--json")[0] == 0
 
 
-def test_two_versions_are_held_against_each_other(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_versions_are_held_against_each_other(run: Path, tmp_path: Path, call: Call) -> None:
     state = run / "checkpoints"
-    newest = command(monkeypatch, capsys, "state", "ls", run, "--json")[1]["versions"][-1]["version"]
-    status, report = command(monkeypatch, capsys, "state", "diff", run, "resume-1", newest, "--json")
+    newest = call("state", "ls", run, "--json")[1]["versions"][-1]["version"]
+    status, report = call("state", "diff", run, "resume-1", newest, "--json")
     assert status == 0
     table = report["tables"]["user"]
     assert (table["only_a"], table["only_b"]) == (0, 0)
@@ -143,8 +131,7 @@ def test_two_versions_are_held_against_each_other(
     assert len(table["largest"]) == 10
     assert min(report["tensors"][name] for name in report["tensors"] if name.endswith(".weight")) > 0
     assert any(path.startswith("state.step: ") for path in report["content"])
-    monkeypatch.setenv("COLUMNS", "80")
-    status, text = command(monkeypatch, capsys, "state", "diff", run, "resume-1", newest)
+    status, text = call("state", "diff", run, "resume-1", newest)
     assert status == 0
     assert "largest changes of weights" in text
     heads = [line for line in text.splitlines() if "only A" in line]
@@ -153,7 +140,7 @@ def test_two_versions_are_held_against_each_other(
     copy = tmp_path / "copy"
     shutil.copytree(state, copy)
     arguments = ("state", "diff", run, newest, newest, "--against", copy, "--json")
-    status, report = command(monkeypatch, capsys, *arguments)
+    status, report = call(*arguments)
     assert (status, report["tensors"], report["content_differences"]) == (0, {}, 0)
     assert all(t["changed"] == t["only_a"] == t["only_b"] == 0 for t in report["tables"].values())
 
@@ -189,19 +176,17 @@ def test_mistakes_are_told(
     arguments: list[str],
     status: int,
     text: str,
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(run)
-    told = command(monkeypatch, capsys, "state", arguments[0], run, *arguments[1:])
+    told = call("state", arguments[0], run, *arguments[1:])
     assert told[0] == status
     assert text in told[1]
     assert "Traceback" not in told[1]
 
 
-def test_a_folder_without_versions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, text = command(monkeypatch, capsys, "state", "ls", tmp_path)
+def test_a_folder_without_versions(tmp_path: Path, call: Call) -> None:
+    status, text = call("state", "ls", tmp_path)
     assert status == 2
     assert "has no versions" in text

@@ -14,7 +14,6 @@ import torch
 from embtables.errors import ConfigError, StateError
 from embtables.schema import to_yaml
 from pipelines import checkpoint
-from pipelines.cli import main
 from pipelines.config import RunConfig
 from pipelines.learner import Learner
 from pipelines.origin import Origin
@@ -23,6 +22,7 @@ from pipelines.train import resume, train
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
+Command = Callable[..., tuple[int, str, str]]
 ROWS = {"dim": 8, "optimizer": {"kind": "adagrad", "learning_rate": 0.1}}
 GROWING = [
     {"name": "user", **ROWS, "admission": {"kind": "min_count", "count": 2, "counting": "sketch"}},
@@ -82,32 +82,21 @@ def test_a_new_run_has_its_own_random_numbers(make_config: Make, former: Callabl
 
 
 def test_what_was_learned_helps_and_the_report_tells_the_rules(
-    make_config: Make, former: Callable[..., RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    make_config: Make, former: Callable[..., RunDir], tmp_path: Path, command: Command
 ) -> None:
     run = former(**{"train.epochs": 3})
     config = make_config(**{"train.max_steps": 1, "tables.0.optimizer": {"kind": "adagrad", "learning_rate": 0.1}})
     (tmp_path / "new.yaml").write_text(to_yaml(config))
-    command = [
-        "embtables",
-        "train",
-        str(tmp_path / "new.yaml"),
-        "--from",
-        str(run.path),
-        "--checkpoint",
-        "last",
-        "--json",
-    ]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    said = capsys.readouterr()
-    report = json.loads(said.out.splitlines()[-1])
+    arguments = (tmp_path / "new.yaml", "--from", run.path, "--checkpoint", "last", "--json")
+    status, out, err = command("train", *arguments)
+    assert status == 0
+    report = json.loads(out.splitlines()[-1])
     told = report["from"]
     rule = "optimizer rowwise_adagrad -> adagrad: rows stay, each with its row's sum in each element"
     assert told["rules"] == [{"subject": "table user", "text": rule}]
     assert told["run"] == str(run.path)
     assert told["version"].startswith("resume-")
-    assert f"table user: {rule}" in said.err
+    assert f"table user: {rule}" in err
     assert report["auc"] > train(config, shown=False)["auc"] + 0.1
     # A run that is resumed still says where it began, and no longer needs that run.
     new = RunDir.open(Path(report["run_dir"]))
@@ -268,13 +257,17 @@ def test_first_order_weights_begin_afresh_with_their_table(make_config: Make, fo
     ],
 )
 def test_arguments_that_do_not_go_together(
-    make_config: Make, tmp_path: Path, arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    make_config: Make,
+    tmp_path: Path,
+    arguments: list[str],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Command,
 ) -> None:
     run = RunDir.create(make_config())
     (tmp_path / "new.yaml").write_text(to_yaml(make_config()))
     names = {"RUN": str(run.path), "CONFIG": str(tmp_path / "new.yaml")}
-    monkeypatch.setattr("sys.argv", ["embtables", "train", *(names.get(a, a) for a in arguments)])
     monkeypatch.setenv("COLUMNS", "300")
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert text in capsys.readouterr().err
+    status, _, err = command("train", *(names.get(a, a) for a in arguments))
+    assert status == 2
+    assert text in err

@@ -18,7 +18,6 @@ from embtables.errors import ConfigError, DataError
 from embtables.ids.strings import hash_strings
 from embtables.schema import to_yaml
 from pipelines import checkpoint
-from pipelines.cli import main
 from pipelines.config import RunConfig, load_config
 from pipelines.learner import Learner
 from pipelines.run_dir import RunDir
@@ -76,7 +75,7 @@ def test_rows_that_learn_start_from_the_vectors(make_config: Make, items: tuple[
 
 
 def test_a_torchrec_state_dict_by_the_command_line(
-    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_config: Make, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:
     weight = torch.randn(64, 8)
     state = {"model.ebc.embedding_bags.user.weight": weight, "model.ebc.embedding_bags.shop.weight": torch.ones(2, 2)}
@@ -85,16 +84,14 @@ def test_a_torchrec_state_dict_by_the_command_line(
     changes = {"tables.0.trainable": False, "train.epochs": 1}
     config = make_config(warm_start=[{"path": "model.safetensors"}], **changes)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    monkeypatch.setattr("sys.argv", ["embtables", "train", str(tmp_path / "config.yaml"), "--json"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    said = capsys.readouterr()
-    report = json.loads(said.out.splitlines()[-1])
+    status, out, err = command("train", tmp_path / "config.yaml", "--json")
+    assert status == 0
+    report = json.loads(out.splitlines()[-1])
     assert report["warm_start"][0]["not_here"] == ["shop"]
     assert report["warm_start"][0]["not_there"] == ["item"]
     assert torch.equal(learner_of(report).tables.weight("user"), weight)
-    assert f"table user: 64 rows set from {tmp_path / 'model.safetensors'}" in said.err
-    assert "there are no such tables here: shop" in said.err
+    assert f"table user: 64 rows set from {tmp_path / 'model.safetensors'}" in err
+    assert "there are no such tables here: shop" in err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from embtables.state.chain import Chain
 from embtables.state.folder import Folder
 from embtables.state.store import StateFolder, Writer
 from tests.contents import Arrays, flat, same
-from tests.state.versions_for_tests import tables, train, write
+from tests.state.versions_for_tests import open_chain, tables, train, write
 
 
 def loaded(folder: Path, sequence: int) -> Arrays:
@@ -32,14 +32,11 @@ def loaded(folder: Path, sequence: int) -> Arrays:
 def test_every_version_of_a_chain_is_what_the_tables_were(tmp_path: Path) -> None:
     state, were = StateFolder(tmp_path), []
     made = tables()
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made, keep=100, longest=3)
+    with open_chain(state, made, keep=100, longest=3) as chain:
         for cut in range(9):
             train(made, range(4 * cut, 4 * cut + 4))
             were.append(flat(made))
             chain.cut({"x": np.array([cut])}, {"cut": cut})
-        chain.wait()
-        chain.close()
     numbers = state.sequences("resume")
     assert numbers == list(range(1, 10))
     parents = [state.manifest("resume", n).parent for n in numbers]
@@ -59,13 +56,10 @@ def test_a_chain_goes_on_from_what_was_loaded(tmp_path: Path) -> None:
     state, made = StateFolder(tmp_path), tables()
     chain_before = state.chain("resume", 3)
     chains.load(state, chain_before, made)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made)
+    with open_chain(state, made) as chain:
         chain.go_on_from(chain_before[-1], 2)
         train(made, range(15, 20))
         chain.cut({}, {})
-        chain.wait()
-        chain.close()
     assert state.manifest("resume", 4).parent == 3
     assert same(loaded(tmp_path, 4), flat(made))
     whole, _ = write(tmp_path / "whole", 4)
@@ -160,13 +154,10 @@ def test_when_too_much_was_forgotten_the_next_version_is_a_snapshot(
         return capture(table, after)
 
     monkeypatch.setattr(made.rows, "capture", forgetful)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made)
+    with open_chain(state, made) as chain:
         for step in range(2):
             train(made, range(step, step + 1))
             chain.cut({}, {})
-        chain.wait()
-        chain.close()
     assert [state.manifest("resume", n).parent for n in state.sequences("resume")] == [None, None]
     assert same(loaded(tmp_path, 2), flat(made))
 
@@ -178,13 +169,10 @@ def test_other_row_stores_have_versions_too(tmp_path: Path, store: Any) -> None:
         return Tables([table], [Feature(name="f", table="t")], seed=1, row_store=store)
 
     state, made = StateFolder(tmp_path), made_tables()
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made)
+    with open_chain(state, made) as chain:
         for _ in range(3):
             made.set_weight("t", made.weight("t") + 1.0)
             chain.cut({}, {})
-        chain.wait()
-        chain.close()
     again = made_tables()
     chains.load(state, state.chain("resume", 3), again)
     assert same(flat(again), flat(made))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchrec import KeyedJaggedTensor
 
-from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
+from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.errors import StateError
 from embtables.rows.initial import table_seed
 from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad, Sgd
@@ -30,7 +30,7 @@ from embtables.state.store import StateFolder, Writer
 from embtables.state.versions import StoredAs, Version, new_version
 from tests.contents import Arrays, flat, same
 from tests.state.test_chain import failing
-from tests.state.versions_for_tests import tables, train, write
+from tests.state.versions_for_tests import FIXED, GROWS, open_chain, tables, train, write
 
 
 def loaded(state: StateFolder, made: Tables, sequence: int) -> Arrays:
@@ -53,11 +53,8 @@ def test_the_snapshot_is_the_one_that_the_tables_would_have_written(
     assert [v.parent for v in versions] == [None, 1, 2, 3, 4]
     assert any(".tombstones." in name for v in versions for name in v.files)
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made, keep=100)
+    with open_chain(state, made, keep=100) as chain:
         chain.cut({"dense": np.arange(4, 8.0)}, {"schema": {"a": 1}, "step": 4})
-        chain.wait()
-        chain.close()
     direct = state.manifest("resume", 6)
     (state.folder.root / "manifests" / "resume-0000000006.json").unlink()
     assert direct.parent is None
@@ -81,13 +78,10 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     version = chains.load(state, chain_now, made)
     assert version.content["step"] == 2
     assert version.tensors["dense"].tolist() == [2, 3, 4, 5]
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made)
+    with open_chain(state, made) as chain:
         chain.go_on_from(chain_now[-1], 0)
         train(made, range(15, 20))
         chain.cut({}, {})
-        chain.wait()
-        chain.close()
     assert [state.manifest("resume", n).parent for n in state.sequences("resume")] == [None, 4]
     whole, _ = write(tmp_path / "whole", 4)
     assert same(loaded(state, tables(), 5), flat(whole))
@@ -291,16 +285,8 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
 
 
 CONFIGS = [
-    FixedTable(name="fixed", dim=2, num_rows=12, optimizer=RowwiseAdagrad(learning_rate=0.1)),
-    CollisionlessTable(
-        name="grows",
-        dim=3,
-        optimizer=Adam(learning_rate=0.1),
-        admission=MinCount(count=2),
-        max_rows=9,
-        ttl_seconds=40,
-        cold_row="trained",
-    ),
+    FIXED.model_copy(update={"dim": 2, "num_rows": 12}),
+    GROWS.model_copy(update={"max_rows": 9, "ttl_seconds": 40}),
 ]
 
 

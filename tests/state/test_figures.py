@@ -15,13 +15,12 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.errors import StateError
 from embtables.ids import encode
 from embtables.schema import Adagrad, Adam, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
-from embtables.state.chain import Chain
 from embtables.state.collisions import estimated_collisions
 from embtables.state.figures import TableFigures, figures_of
 from embtables.state.histograms import Distribution
-from embtables.state.store import StateFolder, Writer
+from embtables.state.store import StateFolder
 from tests.faults.driver import run
-from tests.state.versions_for_tests import write
+from tests.state.versions_for_tests import open_chain, write
 
 STEPS, START = 12, 1_600_000_000
 CONFIGS = (
@@ -59,8 +58,7 @@ def train(folder: Path) -> Tables:
     tables = Tables(CONFIGS, FEATURES, seed=3)
     view, state = EmbeddingBagCollection.over(tables), StateFolder(folder)
     schema = {"tables": [c.model_dump(mode="json") for c in CONFIGS], "features": [f.model_dump() for f in FEATURES]}
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables, keep=100)
+    with open_chain(state, tables, keep=100) as chain:
         for step, ids in enumerate(batches()):
             tables.advance(torch.full((80,), (START + 1000 * step) * 1_000_000))
             all_ids = torch.from_numpy(np.tile(ids, len(FEATURES)))
@@ -70,8 +68,6 @@ def train(folder: Path) -> Tables:
             tables.step()
             if step % 4 == 3:
                 chain.cut({}, {"schema": schema, "state": {"step": step + 1}})
-        chain.wait()
-        chain.close()
     return tables
 
 
@@ -255,11 +251,8 @@ def test_a_weight_that_is_not_finite_is_told_and_left_out(tmp_path: Path) -> Non
     weight[7, 1], weight[9, 2] = float("nan"), float("inf")
     tables.set_weight("hashed", weight)
     state = StateFolder(folder)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables)
+    with open_chain(state, tables) as chain:
         chain.cut({}, {})
-        chain.wait()
-        chain.close()
     found = figures_of(state, state.chain("resume", 1), [], 3)[0]
     assert found.not_finite == 2
     assert sum(bin_.rows for bin_ in found.norm.bins) == 510
@@ -271,10 +264,7 @@ def test_counts_that_the_row_store_did_not_keep_are_not_told_as_nothing(tmp_path
     view = EmbeddingBagCollection.over(tables)
     view(KeyedJaggedTensor(["f0"], torch.arange(9), lengths=torch.ones(9).int())).values().sum().backward()
     tables.step()
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables)
+    with open_chain(state, tables) as chain:
         chain.cut({}, {})
-        chain.wait()
-        chain.close()
     found = figures_of(state, state.chain("resume", 1), [], 3)[0]
     assert (found.count, found.never_updated, found.top) == (None, None, ())

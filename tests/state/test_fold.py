@@ -12,10 +12,9 @@ from embtables import CollisionlessTable, Feature, Tables
 from embtables.errors import StateError
 from embtables.schema import Identity, Sgd
 from embtables.state import merge
-from embtables.state.chain import Chain
 from embtables.state.fold import parts_of_chain, rows_of_chain
-from embtables.state.store import StateFolder, Writer
-from tests.state.versions_for_tests import write
+from embtables.state.store import StateFolder
+from tests.state.versions_for_tests import open_chain, write
 
 
 @pytest.mark.parametrize("rows_at_a_time", [7, 1 << 20])
@@ -53,12 +52,9 @@ def test_a_table_may_be_called_like_a_kind_of_file(tmp_path: Path) -> None:
     table = CollisionlessTable(name="my.rows.t", dim=2, optimizer=Sgd(learning_rate=0.1))
     made = Tables([table], [Feature(name="f", table="my.rows.t", encoder=Identity())], seed=3)
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made)
+    with open_chain(state, made) as chain:
         made.set("my.rows.t", torch.arange(9), torch.ones(9, 2))
         chain.cut({}, {})
         made.delete("my.rows.t", torch.arange(4))
         chain.cut({}, {})
-        chain.wait()
-        chain.close()
     assert sorted(rows_of_chain(state, state.chain("resume", 2), "my.rows.t")["key"].to_pylist()) == [4, 5, 6, 7, 8]

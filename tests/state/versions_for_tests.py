@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,26 @@ from embtables.state.chain import Chain
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder, Writer
 
+FIXED = FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1))
+GROWS = CollisionlessTable(
+    name="grows",
+    dim=3,
+    optimizer=Adam(learning_rate=0.1),
+    admission=MinCount(count=2),
+    max_rows=40,
+    cold_row="trained",
+)
+COUNTS = CollisionlessTable(
+    name="counts",
+    dim=8,
+    optimizer=Adagrad(learning_rate=0.1),
+    admission=MinCount(count=2, max_waiting=2000, counting="sketch"),
+)
+
 
 def tables(seed: int = 3, **changes: Any) -> Tables:
     """A fixed and two collisionless tables: waiting keys, a sketch, evictions, every kind of optimizer state."""
-    configs = [
-        FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1)),
-        CollisionlessTable(
-            name="grows",
-            dim=3,
-            optimizer=Adam(learning_rate=0.1),
-            admission=MinCount(count=2),
-            max_rows=40,
-            cold_row="trained",
-        ),
-        CollisionlessTable(
-            name="counts",
-            dim=8,
-            optimizer=Adagrad(learning_rate=0.1),
-            admission=MinCount(count=2, max_waiting=2000, counting="sketch"),
-        ),
-    ]
+    configs = [FIXED, GROWS, COUNTS]
     features = [Feature(name=f"f{n}", table=config.name) for n, config in enumerate(configs)]
     return Tables(configs, features, seed=seed, **changes)
 
@@ -50,14 +52,21 @@ def train(made: Tables, steps: range) -> None:
         made.step()
 
 
+@contextmanager
+def open_chain(state: StateFolder, made: Tables, **options: Any) -> Iterator[Chain]:
+    """A chain of `resume` versions under a writer of its own. What was cut is on the disk at the end."""
+    with Writer(state) as writer:
+        chain = Chain(writer, "resume", made, **options)
+        yield chain
+        chain.wait()
+        chain.close()
+
+
 def write(folder: Path, cuts: int, **options: Any) -> tuple[Tables, list[Manifest]]:
     """A chain of versions, five steps between them; the tables as the last one has them."""
     made, state = tables(), StateFolder(folder)
-    with Writer(state) as writer:
-        chain = Chain(writer, "resume", made, keep=100, **options)
+    with open_chain(state, made, keep=100, **options) as chain:
         for cut in range(cuts):
             train(made, range(5 * cut, 5 * cut + 5))
             chain.cut({"dense": np.arange(cut, cut + 4.0)}, {"schema": {"a": 1}, "step": cut})
-        chain.wait()
-        chain.close()
     return made, [state.manifest("resume", number) for number in state.sequences("resume")]
