@@ -99,16 +99,15 @@ def trainer_kills(folder: Path, wanted: int) -> Counter[str]:
     subprocess.run(train("crash.yaml"), cwd=reference, check=True, capture_output=True)
     whole = tables_of(next((reference / "runs").iterdir()))
     chosen = [Kill(call, n) for call, most in TRAINER_CALLS.items() for n in range(1, most + 1)]
-    fired: Counter[str] = Counter()
 
-    def one(number: int, kill: Kill) -> None:
+    def one(number: int, kill: Kill) -> bool:
         own = folder / str(number)
         own.mkdir()
-        fired[kill.call] += trainer_survives(own, kill, whole)
+        return trainer_survives(own, kill, whole)
 
     with ThreadPoolExecutor(2) as pool:
-        for result in [pool.submit(one, n, kill) for n, kill in enumerate(chosen)]:
-            result.result()
+        survived = list(pool.map(one, range(len(chosen)), chosen))
+    fired = Counter(kill.call for kill, has_fired in zip(chosen, survived, strict=True) if has_fired)
     assert sum(fired.values()) >= wanted, f"only {fired} kills of the trainer fired"
     return fired
 
