@@ -197,7 +197,7 @@ class Tables:
         self.rows.discard()
 
     def keys(self, table: str) -> Tensor | None:
-        """Keys that have a row, ascending, (n,) int64; None of a fixed table, whose keys are 0..num_rows-1."""
+        """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
         found = self.rows.key_state(self._numbers[table])
         return None if found is None else found.keys
 
@@ -384,7 +384,7 @@ class Tables:
     def _write_all(self, table: int, name: str, values: Tensor, keys: Tensor | None) -> None:
         parts = self._parts(table, keys)
         rows = sum(map(len, parts))
-        shape = self.rows.read(table, name, torch.zeros(1, dtype=torch.int64)).shape
+        shape = self.rows.read(table, name, parts[0][:1]).shape
         if tuple(values.shape) != (rows, *shape[1:]):
             raise StateError(
                 f"has shape {tuple(values.shape)}, the table needs {(rows, *shape[1:])}",

@@ -54,6 +54,8 @@ class TableSpec:
         cold_row_learns: bool,
     ) -> None:
         """Makes it collisionless; ttl_seconds 2^32 - 1: none; max_rows 0: no limit."""
+    def set_part(self, first: int, end: int) -> None:
+        """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
 
 Kept = tuple[
     npt.NDArray[np.int32],
@@ -78,8 +80,9 @@ class Store:
         train: bool,
         threads: int,
         rows: npt.NDArray[np.uint32],
+        counts: npt.NDArray[np.int32] | None = None,
     ) -> None:
-        """Raises IndexError for a key outside a fixed table."""
+        """`counts`: how often each key occurred; None: once. IndexError: a key outside a fixed table or its part."""
     def find(self, table: int, keys: npt.NDArray[np.int64], threads: int, rows: npt.NDArray[np.uint32]) -> None: ...
     def output(self, rows: int, width: int) -> npt.NDArray[np.float32]:
         """Uninitialised (rows, width); its memory is used again once nothing refers to it."""
@@ -168,6 +171,14 @@ class Store:
         """The counts of waiting keys, where they are in a sketch; else empty."""
     def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
     def stats(self, table: int) -> dict[str, int]: ...
+    def age_bins(self, table: int, waiting: bool, threads: int) -> npt.NDArray[np.int64]:
+        """How many rows or waiting keys are in each bin of age (embtables/rows/limits.py); drops what is past its ttl."""
+    def of_age(
+        self, table: int, waiting: bool, age_bin: int, threads: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """When those in a bin were seen, and the mixes of their keys."""
+    def crowd_out(self, table: int, waiting: bool, age_bin: int, seen: int, mix: int, threads: int) -> None:
+        """Drops those in older bins, and of that bin those up to (seen, mix), the mix as an unsigned number."""
     def row_quantiles(self, table: int) -> tuple[list[int], list[int]]:
         """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""
 

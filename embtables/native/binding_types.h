@@ -42,4 +42,7 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
 // Adds to `Store` what state is saved and restored with (state_bindings.cpp).
 void define_state(nb::module_& module, nb::class_<Store>& store);
 
+// Adds what parts of tables agree with (part_bindings.cpp).
+void define_parts(nb::class_<Store>& store);
+
 }  // namespace embtables

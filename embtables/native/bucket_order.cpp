@@ -4,7 +4,6 @@
 #include <memory>
 #include <utility>
 
-#include "mix.h"
 #include "parallel.h"
 
 namespace embtables {
@@ -16,11 +15,9 @@ constexpr std::size_t kChunk = 1 << 16, kAhead = 16;
 
 // Each piece counts its keys by bucket, then puts them where its share of the bucket begins; then buckets are sorted.
 KeyList in_bucket_order(const std::vector<std::vector<Listed>>& pieces, std::uint64_t seed, int threads) {
-    const std::uint64_t offset = (seed + 1) * kGoldenGamma;
-    const auto bucket_of = [=](std::int64_t key) { return mix(static_cast<std::uint64_t>(key) + offset) >> 54; };
     std::vector<std::uint32_t> starts(pieces.size() * kNumBuckets, 0);
     parallel_for(pieces.size(), threads, [&](std::size_t p) {
-        for (const Listed& e : pieces[p]) ++starts[p * kNumBuckets + bucket_of(e.key)];
+        for (const Listed& e : pieces[p]) ++starts[p * kNumBuckets + bucket_of(e.key, seed)];
     });
     std::vector<std::uint32_t> begins;
     std::uint32_t sum = 0;
@@ -31,7 +28,7 @@ KeyList in_bucket_order(const std::vector<std::vector<Listed>>& pieces, std::uin
     begins.push_back(sum);
     const auto entries = std::make_unique_for_overwrite<Listed[]>(sum);
     parallel_for(pieces.size(), threads, [&](std::size_t p) {
-        for (const Listed& e : pieces[p]) entries[starts[p * kNumBuckets + bucket_of(e.key)]++] = e;
+        for (const Listed& e : pieces[p]) entries[starts[p * kNumBuckets + bucket_of(e.key, seed)]++] = e;
     });
     KeyList list;
     list.begins.assign(kNumBuckets + 1, 0);

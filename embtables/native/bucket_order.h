@@ -5,11 +5,24 @@
 #include <cstdint>
 #include <vector>
 
+#include "mix.h"
 #include "row_arrays.h"
 
 namespace embtables {
 
 inline constexpr std::size_t kNumBuckets = 1024;
+
+inline std::size_t bucket_of(std::int64_t key, std::uint64_t seed) {
+    return mix(static_cast<std::uint64_t>(key) + (seed + 1) * kGoldenGamma) >> 54;
+}
+
+// A range [first, end) of them.
+struct Buckets {
+    std::uint32_t first = 0, end = kNumBuckets;
+
+    bool are_all() const { return first == 0 && end == kNumBuckets; }
+    bool hold(std::size_t bucket) const { return first <= bucket && bucket < end; }
+};
 
 // A key with its row, or with the count of one that waits, and when it was last seen.
 struct Listed {

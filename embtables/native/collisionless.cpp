@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -38,10 +39,13 @@ FindPart Collisionless::find_part(const std::int64_t* keys, std::size_t n, bool 
 }
 
 // In the order of the batch. Every occurrence is counted before any is looked up.
-void Collisionless::admit(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, std::vector<FreshRow>& fresh) {
+void Collisionless::admit(const std::int64_t* keys, const std::int32_t* counts, std::size_t n, std::uint32_t* rows,
+                          std::vector<FreshRow>& fresh) {
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
         rows[i] = admit_one(keys[i], map_.mixed(keys[i]), fresh);
+        for (std::int32_t more = counts == nullptr ? 0 : counts[i] - 1; more > 0 && rows[i] == 0; --more)
+            rows[i] = admit_one(keys[i], map_.mixed(keys[i]), fresh);
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (rows[i] != 0) continue;
@@ -49,7 +53,7 @@ void Collisionless::admit(const std::int64_t* keys, std::size_t n, std::uint32_t
         if (place.found && place.value() < kWaiting)
             rows[i] = place.value();
         else
-            ++counts_.cold_reads;
+            counts_.cold_reads += counts == nullptr ? 1 : static_cast<std::uint64_t>(counts[i]);
     }
     rows_.reserve(next_row_);
 }
@@ -166,8 +170,9 @@ void Collisionless::end_step(int threads) {
     in_step_.clear();
     num_in_step_ = 0;
     if (policy_.ttl_seconds != kForever) sweep();
-    if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) crowd_out(false, policy_.max_rows, threads);
-    if (num_waiting_ > policy_.max_waiting) crowd_out(true, policy_.max_waiting, threads);
+    if (policy_.is_part) return;
+    if (policy_.max_rows != 0 && num_rows_ > policy_.max_rows) limit(false, policy_.max_rows, threads);
+    if (num_waiting_ > policy_.max_waiting) limit(true, policy_.max_waiting, threads);
 }
 
 void Collisionless::sweep() {
@@ -185,12 +190,31 @@ void Collisionless::sweep() {
     }
 }
 
-// Drops what is past its ttl; if more than `most` are left, the least recently seen (ties: smaller mix first), down to a
-// thirty-second below, so that the next steps need not. Ages are counted in bins first, so that only the entries that
-// go, and those of one bin, are looked at one by one.
-void Collisionless::crowd_out(bool waiting, std::uint64_t most, int threads) {
+// If more than `most` are left without what is past its ttl, drops the least recently seen (ties: smaller mix first),
+// down to a thirty-second below, so that the next steps need not. Ages are counted in bins first, so that only the
+// entries that go, and those of one bin, are looked at one by one.
+void Collisionless::limit(bool waiting, std::uint64_t most, int threads) {
+    const std::vector<std::uint64_t> bins = age_bins(waiting, threads);
+    const std::uint64_t alive = std::accumulate(bins.begin(), bins.end(), std::uint64_t{0});
+    if (alive <= most) return;
+    const std::uint64_t surplus = alive - (most - most / 32);
+    std::size_t bin = kAgeBins;
+    std::uint64_t older = 0;
+    for (std::uint64_t next = 0; older + next < surplus;) {
+        older += next;
+        next = bins[--bin];
+    }
+    Oldest found = oldest(waiting, bin, threads);
+    std::vector<Candidate> tied;
+    for (const auto& shard : found.of_bin) tied.insert(tied.end(), shard.begin(), shard.end());
+    const auto last = tied.begin() + static_cast<std::ptrdiff_t>(surplus - older - 1);
+    std::nth_element(tied.begin(), last, tied.end());
+    drop_oldest(waiting, std::move(found), *last);
+}
+
+std::vector<std::uint64_t> Collisionless::age_bins(bool waiting, int threads) {
     std::vector<std::vector<std::uint64_t>> bins(KeyMap::kShards, std::vector<std::uint64_t>(kAgeBins, 0));
-    std::vector<std::vector<Candidate>> expired(KeyMap::kShards), oldest(KeyMap::kShards), tied(KeyMap::kShards);
+    std::vector<std::vector<Candidate>> expired(KeyMap::kShards);
     parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
         map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
             if ((value >= kWaiting) != waiting) return;
@@ -200,32 +224,43 @@ void Collisionless::crowd_out(bool waiting, std::uint64_t most, int threads) {
                 ++bins[s][age_bin(now_ - seen)];
         });
     });
-    std::uint64_t alive = 0, older = 0;
-    for (const auto& shard : bins) alive = std::accumulate(shard.begin(), shard.end(), alive);
-    if (alive > most) {
-        const std::uint64_t surplus = alive - (most - most / 32);
-        std::size_t bin = kAgeBins;
-        for (std::uint64_t next = 0; older + next < surplus;) {
-            older += next;
-            --bin;
-            next = 0;
-            for (const auto& shard : bins) next += shard[bin];
-        }
-        parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
-            map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
-                if ((value >= kWaiting) != waiting || dead(seen)) return;
-                const std::size_t own = age_bin(now_ - seen);
-                if (own >= bin) (own > bin ? oldest : tied)[s].push_back({seen, h, value});
-            });
-        });
-        std::vector<Candidate> all;
-        for (const auto& shard : tied) all.insert(all.end(), shard.begin(), shard.end());
-        const auto wanted = static_cast<std::ptrdiff_t>(surplus - older);
-        std::nth_element(all.begin(), all.begin() + (wanted - 1), all.end());
-        oldest.emplace_back(all.begin(), all.begin() + wanted);
-    }
     for (const auto& shard : expired) drop_all(shard, waiting ? counts_.waiting_expired : counts_.expired);
-    for (const auto& shard : oldest) drop_all(shard, waiting ? counts_.waiting_crowded_out : counts_.crowded_out);
+    for (std::size_t s = 1; s < bins.size(); ++s)
+        std::transform(bins[0].begin(), bins[0].end(), bins[s].begin(), bins[0].begin(), std::plus<>());
+    return std::move(bins[0]);
+}
+
+// Those alive that were seen in a bin, and those seen before.
+Collisionless::Oldest Collisionless::oldest(bool waiting, std::size_t bin, int threads) const {
+    Oldest found{std::vector<std::vector<Candidate>>(KeyMap::kShards),
+                 std::vector<std::vector<Candidate>>(KeyMap::kShards)};
+    parallel_for(KeyMap::kShards, threads, [&](std::size_t s) {
+        map_.each(s, [&](std::uint64_t h, std::uint32_t value, std::uint32_t seen) {
+            if ((value >= kWaiting) != waiting || dead(seen)) return;
+            const std::size_t own = age_bin(now_ - seen);
+            if (own >= bin) (own > bin ? found.older : found.of_bin)[s].push_back({seen, h, value});
+        });
+    });
+    return found;
+}
+
+std::vector<Candidate> Collisionless::of_age(bool waiting, std::size_t bin, int threads) const {
+    std::vector<Candidate> found;
+    for (const auto& shard : oldest(waiting, bin, threads).of_bin) found.insert(found.end(), shard.begin(), shard.end());
+    return found;
+}
+
+void Collisionless::crowd_out(bool waiting, std::size_t bin, const Candidate& last, int threads) {
+    drop_oldest(waiting, oldest(waiting, bin, threads), last);
+}
+
+void Collisionless::drop_oldest(bool waiting, Oldest oldest, const Candidate& last) {
+    std::uint64_t& counter = waiting ? counts_.waiting_crowded_out : counts_.crowded_out;
+    for (const auto& shard : oldest.older) drop_all(shard, counter);
+    for (auto& shard : oldest.of_bin) {
+        std::erase_if(shard, [&](const Candidate& c) { return last < c; });
+        drop_all(shard, counter);
+    }
 }
 
 void Collisionless::drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter) {

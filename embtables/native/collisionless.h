@@ -29,6 +29,7 @@ struct Policy {
     bool sketch;                 // they are counted in a sketch, and only rows are in the map
     std::uint32_t ttl_seconds;   // kForever: rows do not expire
     std::uint64_t max_rows;      // 0: no limit
+    bool is_part = false;        // of the key space: whoever has the other parts keeps max_rows and max_waiting
 };
 
 struct KeyCounts {
@@ -42,6 +43,13 @@ struct KeyCounts {
 struct FreshRow {
     std::uint32_t row;
     std::int64_t key;
+};
+
+struct Candidate {  // for eviction, in its order
+    std::uint32_t seen;
+    std::uint64_t h;
+    std::uint32_t value;
+    bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
 };
 
 class Collisionless {
@@ -59,13 +67,23 @@ public:
     bool is_bounded() const { return policy_.max_rows != 0; }
 
     // Counts occurrences keys[0..n) that were missed, admits, and says their rows. The rows of `fresh` are to be reset.
-    void admit(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, std::vector<FreshRow>& fresh);
+    // `counts`: how many occurrences in a row each is; null: one.
+    void admit(const std::int64_t* keys, const std::int32_t* counts, std::size_t n, std::uint32_t* rows,
+               std::vector<FreshRow>& fresh);
 
     // The clock of the lookups that follow, in seconds; never back.
     void advance(std::uint32_t now) { now_ = now > now_ ? now : now_; }
 
     // After the update of a step: expiry (a bounded piece of the sweep) and the limits on rows and waiting keys.
     void end_step(int threads);
+
+    // What the limits are made of, so that the parts of a table can agree. How many rows or waiting keys lie in each bin
+    // of age; what is past its ttl is dropped.
+    std::vector<std::uint64_t> age_bins(bool waiting, int threads);
+    // Those in a bin.
+    std::vector<Candidate> of_age(bool waiting, std::size_t bin, int threads) const;
+    // Drops those in older bins, and of that bin what comes up to `last` in the order of eviction.
+    void crowd_out(bool waiting, std::size_t bin, const Candidate& last, int threads);
 
     bool remove(std::int64_t key);
 
@@ -108,11 +126,8 @@ public:
     }
 
 private:
-    struct Candidate {  // for eviction, in its order
-        std::uint32_t seen;
-        std::uint64_t h;
-        std::uint32_t value;
-        bool operator<(const Candidate& other) const { return seen != other.seen ? seen < other.seen : h < other.h; }
+    struct Oldest {  // by shard of the map
+        std::vector<std::vector<Candidate>> older, of_bin;
     };
 
     bool row_fits();
@@ -124,7 +139,9 @@ private:
     void free_row(std::uint64_t h, std::uint32_t row);
     void drop(std::uint64_t h, std::uint32_t value);
     void sweep();
-    void crowd_out(bool waiting, std::uint64_t most, int threads);
+    void limit(bool waiting, std::uint64_t most, int threads);
+    Oldest oldest(bool waiting, std::size_t bin, int threads) const;
+    void drop_oldest(bool waiting, Oldest oldest, const Candidate& last);
     void drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter);
 
     Policy policy_;

@@ -25,27 +25,43 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
              int threads)
     : kernels_(kernels), slot_tables_(slot_tables) {
     for (const TableSpec& spec : specs) {
-        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.policy.has_value(), cut_),
-                           nullptr, {}});
+        const bool is_part = !spec.buckets.are_all();
+        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.policy || is_part, cut_),
+                           nullptr, nullptr, {}});
         Table& table = tables_.back();
-        if (spec.policy) {
-            table.keys = std::make_unique<Collisionless>(*spec.policy, *table.rows);
+        if (table.spec.policy) {
+            table.spec.policy->is_part = is_part;
+            table.keys = std::make_unique<Collisionless>(*table.spec.policy, *table.rows);
             continue;
         }
-        table.rows->reserve(spec.num_rows);
-        parallel_for((spec.num_rows + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
-            const std::uint64_t end = std::min<std::uint64_t>(spec.num_rows, (c + 1) * kChunkRows);
-            for (std::uint64_t row = c * kChunkRows; row < end; ++row) {
-                table.rows->reset(static_cast<std::uint32_t>(row), static_cast<std::int64_t>(row));
-                table.rows->meta()[row].cut = cut_;
-            }
-        });
+        if (is_part)
+            table.index = std::make_unique<KeyIndex>(spec.num_rows, spec.config.initial.seed, spec.buckets, threads);
+        make_fixed_rows(table, threads);
     }
+}
+
+void Store::make_fixed_rows(Table& table, int threads) const {
+    TableRows& rows = *table.rows;
+    const auto make = [&](std::int64_t key, std::uint32_t row) {
+        rows.reset(row, key);
+        rows.meta()[row].cut = cut_;
+    };
+    if (table.index) {
+        rows.reserve(table.index->num_rows());
+        return parallel_for(table.index->num_chunks(), threads, [&](std::size_t c) { table.index->each(c, make); });
+    }
+    const std::uint64_t all = table.spec.num_rows;
+    rows.reserve(all);
+    parallel_for((all + kChunkRows - 1) / kChunkRows, threads, [&](std::size_t c) {
+        const std::uint64_t end = std::min<std::uint64_t>(all, (c + 1) * kChunkRows);
+        for (std::uint64_t row = c * kChunkRows; row < end; ++row)
+            make(static_cast<std::int64_t>(row), static_cast<std::uint32_t>(row));
+    });
 }
 
 std::uint64_t Store::num_rows(int table) const {
     const Table& t = tables_.at(static_cast<std::size_t>(table));
-    return t.keys ? t.keys->rows_in_use() : t.spec.num_rows;
+    return t.keys ? t.keys->rows_in_use() : t.index ? t.index->num_rows() : t.spec.num_rows;
 }
 
 void Store::clear(int table) {
@@ -82,7 +98,9 @@ void Store::make(int table, const std::int64_t* keys, std::size_t n) {
 }
 
 void Store::make_fresh(int table, const std::uint32_t* rows, std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i) this->rows(table).reset(rows[i], static_cast<std::int64_t>(rows[i]));
+    TableRows& of = this->rows(table);
+    for (std::size_t i = 0; i < n; ++i)
+        of.reset(rows[i], of.is_keyed() ? of.arrays().keys[rows[i]] : static_cast<std::int64_t>(rows[i]));
     see(table, rows, n);
 }
 
@@ -125,7 +143,7 @@ void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool tra
             each_piece(begin, end, kChunkKeys, [&](std::int64_t a, std::int64_t b) { fixed.push_back({table, a, b}); });
     }
     parallel_for(fixed.size(), threads, [&](std::size_t i) { resolve_fixed(fixed[i], keys, rows); });
-    if (!collisionless.empty()) resolve_collisionless(collisionless, keys, train, threads, rows);
+    if (!collisionless.empty()) resolve_collisionless(collisionless, keys, lookup.counts, train, threads, rows);
 }
 
 void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads, std::uint32_t* rows) const {
@@ -145,7 +163,13 @@ void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads
 }
 
 void Store::resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const {
-    const std::uint64_t limit = tables_[span.table].spec.num_rows;
+    const Table& table = tables_[span.table];
+    if (table.index) {
+        const auto n = static_cast<std::size_t>(span.end - span.begin);
+        if (kernels_.rank(table.index->part(keys + span.begin, n, rows + span.begin)) == 0) return;
+        return refuse(table, keys[std::find(rows + span.begin, rows + span.end, kMissed) - rows]);
+    }
+    const std::uint64_t limit = table.spec.num_rows;
     bool outside = false;
     for (std::int64_t i = span.begin; i < span.end; ++i) {
         rows[i] = static_cast<std::uint32_t>(keys[i]);
@@ -153,12 +177,21 @@ void Store::resolve_fixed(const Span& span, const std::int64_t* keys, std::uint3
     }
     if (!outside) return;
     for (std::int64_t i = span.begin;; ++i)
-        if (static_cast<std::uint64_t>(keys[i]) >= limit)
-            throw std::out_of_range("key " + std::to_string(keys[i]) + " is outside 0.." + std::to_string(limit - 1));
+        if (static_cast<std::uint64_t>(keys[i]) >= limit) refuse(table, keys[i]);
 }
 
-void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, bool train, int threads,
-                                  std::uint32_t* rows) {
+void Store::refuse(const Table& table, std::int64_t key) const {
+    const std::string name = "key " + std::to_string(key);
+    if (static_cast<std::uint64_t>(key) >= table.spec.num_rows)
+        throw std::out_of_range(name + " is outside 0.." + std::to_string(table.spec.num_rows - 1) +
+                                ": keys of a fixed table are row indices");
+    const Buckets& own = table.spec.buckets;
+    throw std::out_of_range(name + " is of bucket " + std::to_string(bucket_of(key, table.spec.config.initial.seed)) +
+                            ", this part holds " + std::to_string(own.first) + ".." + std::to_string(own.end - 1));
+}
+
+void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, const std::int32_t* counts,
+                                  bool train, int threads, std::uint32_t* rows) {
     std::vector<Span> pieces;
     for (const Span& span : spans)
         each_piece(span.begin, span.end, kChunkKeys,
@@ -175,7 +208,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
         std::vector<Span> with_missed;
         for (std::size_t p = 0; p < pieces.size(); ++p)
             if (pieces[p].table == t && (missed[p] != 0 || tables_[t].keys->is_bounded())) with_missed.push_back(pieces[p]);
-        admit_missed(tables_[t], with_missed, keys, rows);
+        admit_missed(tables_[t], with_missed, keys, counts, rows);
     });
     std::vector<Span> resets;
     for (std::size_t t = 0; t < tables_.size(); ++t)
@@ -191,10 +224,12 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
 
 // A key is counted over all features of the lookup before any of them reads it: a table's misses are admitted by one
 // thread, in the order of the lookup.
-void Store::admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys, std::uint32_t* rows) {
+void Store::admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys,
+                         const std::int32_t* counts, std::uint32_t* rows) {
     Missed& missed = table.missed;
     missed.places.clear();
     missed.keys.clear();
+    missed.counts.clear();
     missed.fresh.clear();
     for (const Span& piece : pieces) {
         if (table.keys->is_bounded()) table.keys->note(rows + piece.begin, static_cast<std::size_t>(piece.end - piece.begin));
@@ -202,11 +237,13 @@ void Store::admit_missed(Table& table, const std::vector<Span>& pieces, const st
             if (rows[i] == kMissed) {
                 missed.places.push_back(i);
                 missed.keys.push_back(keys[i]);
+                if (counts != nullptr) missed.counts.push_back(counts[i]);
             }
     }
     missed.rows.resize(missed.keys.size());
     if (missed.keys.empty()) return;
-    table.keys->admit(missed.keys.data(), missed.keys.size(), missed.rows.data(), missed.fresh);
+    table.keys->admit(missed.keys.data(), counts == nullptr ? nullptr : missed.counts.data(), missed.keys.size(),
+                      missed.rows.data(), missed.fresh);
     for (std::size_t i = 0; i < missed.places.size(); ++i) rows[missed.places[i]] = missed.rows[i];
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "collisionless.h"
+#include "key_index.h"
 #include "output_pool.h"
 #include "row_image.h"
 #include "row_kernels.h"
@@ -19,6 +20,7 @@ namespace embtables {
 struct Kernels {
     const RowKernels* rows;
     FindRows find;
+    RankRows rank;
 };
 
 struct TableSpec {
@@ -26,6 +28,7 @@ struct TableSpec {
     std::uint64_t num_rows;        // of a fixed table
     std::optional<Policy> policy;  // of a collisionless one
     bool cold_row_learns;
+    Buckets buckets{};  // which it has the keys of
 };
 
 // Keys of F slots for B bags each, as embtables/rows/protocol.py has them.
@@ -35,6 +38,7 @@ struct LookupView {
     const std::int64_t* offsets;  // F * B + 1
     const float* weights;         // or null
     std::int64_t num_bags;
+    const std::int32_t* counts = nullptr;  // how often each key occurred; null: once
 };
 
 struct KeptLookup {
@@ -47,7 +51,8 @@ class Store {
 public:
     Store(const Kernels& kernels, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables, int threads);
 
-    // The row of every key. Throws std::out_of_range for a key outside a fixed table.
+    // The row of every key. Throws std::out_of_range for a key outside a fixed table or its part. A key that occurred m
+    // times is admitted as m occurrences in a row.
     void resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads, std::uint32_t* rows);
 
     // The same for keys of one table, changing nothing.
@@ -69,6 +74,7 @@ public:
     TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
     Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
     std::uint64_t num_rows(int table) const;  // addressable: of a fixed table all, else the rows ever taken
+    const KeyIndex* index(int table) const { return tables_.at(static_cast<std::size_t>(table)).index.get(); }
     // Empties a collisionless table, as it was made.
     void clear(int table);
 
@@ -95,13 +101,15 @@ public:
 private:
     struct Missed {  // keys that a lookup found no row for, and where in it; kept for their memory
         std::vector<std::int64_t> places, keys;
+        std::vector<std::int32_t> counts;  // where the lookup has any
         std::vector<std::uint32_t> rows;
         std::vector<FreshRow> fresh;
     };
     struct Table {
         TableSpec spec;
         std::unique_ptr<TableRows> rows;
-        std::unique_ptr<Collisionless> keys;
+        std::unique_ptr<Collisionless> keys;  // of a collisionless table
+        std::unique_ptr<KeyIndex> index;      // of a part of a fixed one
         Missed missed;
     };
     struct Span {  // keys begin..end-1 of a lookup, in one table
@@ -112,10 +120,13 @@ private:
     RowFilter filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const;
     std::vector<KeptTable> by_table(const std::vector<KeptLookup>& kept) const;
     std::vector<int> columns(const LookupView& lookup) const;
+    void make_fixed_rows(Table& table, int threads) const;
     void resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const;
-    void admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys, std::uint32_t* rows);
-    void resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, bool train, int threads,
-                               std::uint32_t* rows);
+    [[noreturn]] void refuse(const Table& table, std::int64_t key) const;
+    void admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys,
+                      const std::int32_t* counts, std::uint32_t* rows);
+    void resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, const std::int32_t* counts,
+                               bool train, int threads, std::uint32_t* rows);
 
     Kernels kernels_;
     std::vector<Table> tables_;

@@ -21,16 +21,17 @@ namespace embtables {
 namespace {
 
 using Weights = std::optional<In<float>>;
+using Counts = std::optional<In<std::int32_t>>;
 // slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
 using Kept = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
 
 Kernels kernels_of(Isa isa) {
     switch (isa) {
 #if defined(__x86_64__)
-        case Isa::avx2: return {&avx2::row_kernels, avx2::find_rows};
-        case Isa::avx512: return {&avx512::row_kernels, avx512::find_rows};
+        case Isa::avx2: return {&avx2::row_kernels, avx2::find_rows, avx2::rank_rows};
+        case Isa::avx512: return {&avx512::row_kernels, avx512::find_rows, avx512::rank_rows};
 #endif
-        default: return {&scalar::row_kernels, scalar::find_rows};
+        default: return {&scalar::row_kernels, scalar::find_rows, scalar::rank_rows};
     }
 }
 
@@ -57,10 +58,14 @@ std::vector<KeptLookup> views_of(const Store& store, const std::vector<Kept>& ke
 }
 
 void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags,
-             bool train, int threads, Out<std::uint32_t> rows) {
-    need(rows.size() == keys.size(), "as many rows as keys are needed");
-    const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, keys.size());
+             bool train, int threads, Out<std::uint32_t> rows, Counts counts) {
+    need(rows.size() == keys.size() && (!counts || counts->size() == keys.size()),
+         "as many rows and counts as keys are needed");
+    LookupView view = view_of(store, slots, offsets, std::nullopt, bags, keys.size());
+    view.counts = counts ? counts->data() : nullptr;
     nb::gil_scoped_release released;
+    for (std::size_t i = 0; view.counts != nullptr && i < keys.size(); ++i)
+        need(view.counts[i] >= 1, "a key occurs at least once");
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
     const Turns::Turn turn(store.turns());
@@ -171,6 +176,10 @@ nb::dict stats(Store& store, int table) {
     found["row_bytes"] = rows.row_bytes();
     found["stride"] = rows.stride();
     const Collisionless* const keys = store.keys(table);
+    if (store.index(table) != nullptr) {
+        found["rows"] = store.num_rows(table);
+        found["index_bytes"] = store.index(table)->bytes();
+    }
     if (keys == nullptr) return found;
     const KeyCounts& c = keys->counts();
     found["rows"] = keys->num_rows();
@@ -222,7 +231,13 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
     new (self) TableSpec{{dim, row, static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay},
                          num_rows,
                          std::nullopt,
-                         false};
+                         false,
+                         {}};
+}
+
+void set_part(TableSpec& spec, std::uint32_t first, std::uint32_t end) {
+    need(first < end && end <= kNumBuckets, "buckets must be a range of 0..1023");
+    spec.buckets = {first, end};
 }
 
 void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, std::uint64_t max_waiting,
@@ -239,7 +254,8 @@ void define_store(nb::module_& module) {
         .def("__init__", &make_spec, "dim"_a, "num_rows"_a, "rule"_a, "rate"_a, "eps"_a, "weight_decay"_a, "beta1"_a,
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
         .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "sketch"_a, "ttl_seconds"_a, "max_rows"_a,
-             "cold_row_learns"_a);
+             "cold_row_learns"_a)
+        .def("set_part", &set_part, "first"_a, "end"_a);
     nb::class_<Store> store(module, "Store");
     store
         .def(
@@ -252,7 +268,7 @@ void define_store(nb::module_& module) {
             },
             "tables"_a, "slot_tables"_a, "isa"_a, "threads"_a)
         .def("resolve", &resolve, "slots"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
-             "train"_a, "threads"_a, "rows"_a.noconvert())
+             "train"_a, "threads"_a, "rows"_a.noconvert(), "counts"_a.noconvert() = nb::none())
         .def("find", &find, "table"_a, "keys"_a.noconvert(), "threads"_a, "rows"_a.noconvert())
         .def("output", &output, "rows"_a, "width"_a)
         .def("pooled", &pooled, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(),
@@ -280,6 +296,7 @@ void define_store(nb::module_& module) {
         .def("stats", &stats, "table"_a)
         .def("row_quantiles", &row_quantiles, "table"_a);
     define_state(module, store);
+    define_parts(store);
 }
 
 }  // namespace embtables

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from embtables.errors import DataError
 from embtables.rows.duplicates import SparseGradient
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import StoredTable
 from embtables.rows.rules import fresh_state
 from embtables.schema import Optimizer
+from embtables.state.content import buckets_of
 
 _INIT_ROWS = 65_536
 
@@ -50,17 +53,37 @@ class Place:
     base: int  # first row in the arena
     rows: int  # of a fixed table
     policy: KeyPolicy | None  # of a collisionless table, alone in its arena
+    keys: Tensor | None = None  # (rows,) ascending, of a part of a fixed table
 
     def rows_of(self, keys: Tensor) -> Tensor:
         """The arena's row of each key."""
-        if self.policy is None:
+        if self.policy is not None:
+            return torch.tensor([self.policy.row(key) for key in keys.tolist()], dtype=torch.int64)
+        if self.keys is None:
             return keys + self.base
-        return torch.tensor([self.policy.row(key) for key in keys.tolist()], dtype=torch.int64)
+        missing = keys[~torch.isin(keys, self.keys)]
+        if len(missing):
+            raise DataError(f"key {int(missing[0])} is not of this part of the table")
+        return torch.searchsorted(self.keys, keys) + self.base
+
+    def own_keys(self) -> Tensor:
+        """The keys of a fixed table, in the order of its rows, (rows,)."""
+        return torch.arange(self.rows) if self.keys is None else self.keys
+
+
+def fixed_place(arena: int, base: int, rows: int, table: StoredTable) -> Place:
+    """Where a fixed table of so many rows lies: all of it, or the rows of its part."""
+    if not table.is_part:
+        return Place(arena, base, rows, None)
+    keys = np.arange(rows)
+    buckets = buckets_of(keys, table.seed)
+    own = torch.from_numpy(keys[(table.buckets[0] <= buckets) & (buckets < table.buckets[1])])
+    return Place(arena, base, len(own), None, own)
 
 
 def initialise(weight: Tensor, place: Place, table: StoredTable) -> None:
     """Gives a fixed table's rows their initial values."""
     for start in range(0, place.rows, _INIT_ROWS):
-        keys = torch.arange(start, min(start + _INIT_ROWS, place.rows))
+        keys = place.own_keys()[start : start + _INIT_ROWS]
         fresh = initial_rows(table.config.initializer, table.seed, keys.numpy(), table.config.dim)
         weight[place.base + start : place.base + start + len(keys)] = torch.from_numpy(fresh)

@@ -24,7 +24,7 @@ from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, 
 from embtables.rows.initial import initial_rows
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
 from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
-from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad, Table
+from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad
 from embtables.state.content import TableContent, bucket_order
 
 _LANES = 4  # TBE's dimensions are multiples of this
@@ -69,7 +69,7 @@ class FbgemmRowStore:
     abilities: frozenset[Ability] = frozenset()
 
     def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
-        self._fixed = [_refuse_unsupported(table.config) for table in tables]
+        self._fixed = [_refuse_unsupported(table) for table in tables]
         self._tables = tuple(tables)
         self._slot_tables = tuple(slot_tables)
         members: dict[str, list[int]] = {}
@@ -149,7 +149,14 @@ class FbgemmRowStore:
             )
         return torch.cat(found)
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+    def gather(
+        self,
+        slots: Sequence[int],
+        keys: Sequence[Tensor],
+        *,
+        keep: bool,
+        counts: Sequence[Tensor | None] | None = None,
+    ) -> tuple[list[Tensor], object]:
         """See RowStore."""
         found = [self.read(self._slot_tables[slot], "weight", k) for slot, k in zip(slots, keys, strict=True)]
         return found, (slots, keys) if keep else None
@@ -317,8 +324,10 @@ class FbgemmRowStore:
         }
 
 
-def _refuse_unsupported(table: Table) -> FixedTable:
-    instead = "set train.row_store: host"
+def _refuse_unsupported(stored: StoredTable) -> FixedTable:
+    table, instead = stored.config, "set train.row_store: host"
+    if stored.is_part:
+        raise ConfigError(f"fbgemm holds whole tables alone; {instead}", table=table.name)
     if not isinstance(table, FixedTable):
         raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
     if isinstance(table.optimizer, Adam):

@@ -20,9 +20,9 @@ from torch import Tensor
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
-from embtables.rows.host_state import HostCapture, apply, delta
+from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
-from embtables.schema import CollisionlessTable, FixedTable
+from embtables.schema import CollisionlessTable
 from embtables.state.content import TableContent
 
 _MOST_OPEN = 64  # lookups whose backward may come
@@ -67,15 +67,15 @@ class HostRowStore:
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
 
-    def _context(self, lookup: Lookup, *, keep: bool) -> _Context:
+    def _context(self, lookup: Lookup, *, keep: bool, counts: npt.NDArray[np.int32] | None = None) -> _Context:
         """The lookup with its keys resolved to row numbers."""
         slots = np.array(lookup.slots, np.int32)
         keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
         rows = np.empty(len(keys), np.uint32)
         try:
-            self._store.resolve(slots, keys, offsets, lookup.num_rows, keep, torch.get_num_threads(), rows)
+            self._store.resolve(slots, keys, offsets, lookup.num_rows, keep, torch.get_num_threads(), rows, counts)
         except IndexError as error:
-            raise DataError(f"{error}: keys of a fixed table are row indices") from None
+            raise DataError(str(error)) from None
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
         context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
         if keep and self._collisionless:
@@ -116,10 +116,18 @@ class HostRowStore:
         self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
         return out
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+    def gather(
+        self,
+        slots: Sequence[int],
+        keys: Sequence[Tensor],
+        *,
+        keep: bool,
+        counts: Sequence[Tensor | None] | None = None,
+    ) -> tuple[list[Tensor], object]:
         """See RowStore. Each slot's keys are one bag of a lookup."""
         bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
-        c = self._context(Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1), keep=keep)
+        lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
+        c = self._context(lookup, keep=keep, counts=_occurrences(keys, counts))
         found = []
         for slot, (start, stop) in zip(slots, pairwise(c.offsets), strict=True):
             out = self._output(int(stop - start), self._dim(slot))
@@ -257,22 +265,8 @@ class HostRowStore:
 
     def key_state(self, table: int) -> KeyState | None:
         """See RowStore."""
-        if table not in self._collisionless:
-            return None
         self._see_pending()
-        threads = torch.get_num_threads()
-        keys, _, seen = _sorted(*self._store.list_rows(table, 0, threads)[:3])
-        waiting, counts, waiting_seen = _sorted(*self._store.list_waiting(table, threads)[:3])
-        figures = self._store.stats(table)
-        return KeyState(
-            torch.from_numpy(keys),
-            torch.from_numpy(seen.view(np.int32)),
-            torch.from_numpy(waiting),
-            torch.from_numpy(counts.view(np.int32)),
-            torch.from_numpy(waiting_seen.view(np.int32)),
-            figures["now"],
-            figures["steps"],
-        )
+        return key_state(self._store, table, self._tables[table])
 
     def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore."""
@@ -318,19 +312,8 @@ class HostRowStore:
             self._epoch += 1
 
     def num_bytes(self, table: int) -> dict[str, int]:
-        """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows,
-        waiting keys in it; `counts`: the sketch of waiting keys."""
-        config = self._tables[table].config
-        figures = self._store.stats(table)
-        rows = config.num_rows if isinstance(config, FixedTable) else figures["rows_in_use"]
-        found = {
-            name: rows * (4 if part == ROW_SUM else 4 * figures["stride"])
-            for name, part in PARTS[config.optimizer.kind].items()
-        }
-        found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
-        for part, name in (("keys", "map_bytes"), ("counts", "sketch_bytes")):
-            found |= {part: figures[name]} if figures.get(name) else {}
-        return found
+        """See RowStore."""
+        return num_bytes(self._store, table, self._tables[table])
 
     def row_quantiles(self, table: int) -> dict[str, list[int]]:
         """See RowStore."""
@@ -347,9 +330,12 @@ class HostRowStore:
         return found
 
 
-def _sorted(keys: npt.NDArray[np.int64], values: Rows, seen: Rows) -> tuple[npt.NDArray[np.int64], Rows, Rows]:
-    order = np.argsort(keys)
-    return keys[order], values[order], seen[order]
+def _occurrences(keys: Sequence[Tensor], counts: Sequence[Tensor | None] | None) -> npt.NDArray[np.int32] | None:
+    """How often each key of all slots occurred; None where each did once."""
+    if counts is None or all(c is None for c in counts):
+        return None
+    parts = [np.ones(len(k), np.int32) if c is None else _numpy(c) for k, c in zip(keys, counts, strict=True)]
+    return np.concatenate(parts)
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:

@@ -65,6 +65,8 @@ def spec_of(table: StoredTable) -> _core.TableSpec:
     )
     if isinstance(config, CollisionlessTable):
         _set_policy(spec, config)
+    if table.is_part:
+        spec.set_part(*table.buckets)
     return spec
 
 

@@ -18,8 +18,8 @@ import torch
 from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.host_spec import PARTS, ROW_SUM
-from embtables.rows.protocol import Capture, StoredTable
-from embtables.schema import CollisionlessTable
+from embtables.rows.protocol import Capture, KeyState, StoredTable
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.arrow_writer import Streamed
 from embtables.state.content import TableContent
 
@@ -129,8 +129,13 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
     """Takes over a content. Raises StateError where its keys contradict each other."""
     threads, parts = torch.get_num_threads(), PARTS[stored.config.optimizer.kind]
     keys = np.ascontiguousarray(content.keys)
-    rows = keys.astype(np.uint32)
-    if isinstance(stored.config, CollisionlessTable):
+    rows = np.empty(len(keys), np.uint32)
+    if isinstance(stored.config, FixedTable):
+        try:
+            store.find(table, keys, threads, rows)
+        except IndexError as error:
+            raise StateError(str(error), table=stored.config.name) from None
+    else:
         store.remove(table, np.ascontiguousarray(content.tombstones))
         try:
             store.place(table, keys, content.seen, threads, rows)
@@ -145,3 +150,45 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
         store.write(table, parts[name], rows, threads, np.ascontiguousarray(values).reshape(-1))
     store.write_counts(table, rows, content.counts)
     store.set_num_steps(table, content.updates)
+
+
+def key_state(store: _core.Store, table: int, stored: StoredTable) -> KeyState | None:
+    """See RowStore."""
+    is_fixed = isinstance(stored.config, FixedTable)
+    if is_fixed and not stored.is_part:
+        return None
+    threads, figures = torch.get_num_threads(), store.stats(table)
+    keys, _, seen = _sorted(*store.list_rows(table, 0, threads)[:3])
+    none = np.empty(0, np.uint32)
+    listed = (np.empty(0, np.int64), none, none) if is_fixed else store.list_waiting(table, threads)[:3]
+    waiting, counts, waiting_seen = _sorted(*listed)
+    return KeyState(
+        torch.from_numpy(keys),
+        torch.from_numpy(seen.view(np.int32)),
+        torch.from_numpy(waiting),
+        torch.from_numpy(counts.view(np.int32)),
+        torch.from_numpy(waiting_seen.view(np.int32)),
+        figures.get("now", 0),
+        figures.get("steps", 0),
+    )
+
+
+def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, int]:
+    """See RowStore. `bookkeeping`: when a row changed and how often, 12 bytes; `keys`: the map of keys to rows,
+    waiting keys in it, or the index of a part's keys; `counts`: the sketch of waiting keys."""
+    config, figures = stored.config, store.stats(table)
+    held = "rows" if isinstance(config, FixedTable) else "rows_in_use"
+    rows = figures.get(held, getattr(config, "num_rows", 0))
+    found = {
+        name: rows * (4 if part == ROW_SUM else 4 * figures["stride"])
+        for name, part in PARTS[config.optimizer.kind].items()
+    }
+    found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
+    for part, name in (("keys", "map_bytes"), ("keys", "index_bytes"), ("counts", "sketch_bytes")):
+        found |= {part: figures[name]} if figures.get(name) else {}
+    return found
+
+
+def _sorted(keys: npt.NDArray[np.int64], values: Rows, seen: Rows) -> tuple[npt.NDArray[np.int64], Rows, Rows]:
+    order = np.argsort(keys)
+    return keys[order], values[order], seen[order]

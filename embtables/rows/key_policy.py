@@ -28,10 +28,11 @@ class Entry:
 class KeyPolicy:
     """Which key has which row. Row 0 is the cold row."""
 
-    def __init__(self, config: CollisionlessTable, seed: int) -> None:
+    def __init__(self, config: CollisionlessTable, seed: int, is_part: bool = False) -> None:
         admission = config.admission
         self._config = config
         self._seed = seed
+        self._is_part = is_part
         self._min_count = admission.count if isinstance(admission, MinCount) else 1
         self._max_waiting = admission.max_waiting if isinstance(admission, MinCount) else 0
         self.sketch: CountSketch | None = None
@@ -146,6 +147,8 @@ class KeyPolicy:
         """After the update of a step: the limits on rows and on waiting keys."""
         self.steps += 1
         self._rows_in_step.clear()
+        if self._is_part:
+            return
         if self._config.max_rows is not None:
             self._crowd_out(False, self._config.max_rows)
         self._crowd_out(True, self._max_waiting)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from embtables.schema import Table
 from embtables.state.content import TableContent
+from embtables.state.manifest import Buckets
+from embtables.state.table_files import ALL_BUCKETS
 
 
 class Ability(Enum):
@@ -32,10 +34,21 @@ class Ability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """A table as a store sees it: its configuration and the seed of its initial rows."""
+    """A table as a store sees it: its configuration and the seed of its initial rows.
+
+    Attributes:
+        buckets: the range [first, end) of the key space that the store holds: a part of the table where it is not all.
+            Keys given to the store are then of these buckets; of a collisionless table nothing checks that.
+    """
 
     config: Table
     seed: int
+    buckets: Buckets = ALL_BUCKETS
+
+    @property
+    def is_part(self) -> bool:
+        """Whether others hold keys of the table too."""
+        return self.buckets != ALL_BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,9 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What a collisionless table knows of its keys: n with a row, m waiting. Unsigned figures lie in int32.
+    """What a table knows of its keys: n with a row, m waiting. Unsigned figures lie in int32.
+
+    A part of a fixed table has neither waiting keys nor a clock: all times are 0.
 
     Attributes:
         keys: (n,) int64, ascending; those alive at the clock.
@@ -136,8 +151,19 @@ class RowStore(Protocol):
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """Keeps the row gradients of a pooled lookup; gradient (B, sum D). Returns d/d weights (N,) if asked."""
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`."""
+    def gather(
+        self,
+        slots: Sequence[int],
+        keys: Sequence[Tensor],
+        *,
+        keep: bool,
+        counts: Sequence[Tensor | None] | None = None,
+    ) -> tuple[list[Tensor], object]:
+        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`.
+
+        Args:
+            counts: (n,) int32 of each slot: a key counts for admission as that many occurrences in a row. None: one.
+        """
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """Keeps the gradients (n, D) of each slot's gathered rows; None: the slot's rows were not used."""
@@ -178,7 +204,7 @@ class RowStore(Protocol):
         """How many updates touched the table's store (Adam's t)."""
 
     def key_state(self, table: int) -> KeyState | None:
-        """The keys of a collisionless table, copied; None for a fixed one."""
+        """The keys of a collisionless table or of a part of a fixed one, copied; None for a whole fixed one."""
 
     def capture(self, table: int, after: int | None) -> Capture:
         """What a table holds now: all rows, or those changed since the cut `after`, and what `changes` tells.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from embtables.errors import StateError
-from embtables.rows.arena import Arena, Place, initialise
+from embtables.rows.arena import Arena, Place, fixed_place, initialise
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
@@ -61,10 +61,10 @@ class ReferenceRowStore:
         for number in members:
             config, seed = self._tables[number].config, self._tables[number].seed
             if isinstance(config, CollisionlessTable):
-                place = Place(len(self._arenas), 0, 1, KeyPolicy(config, seed))
+                place = Place(len(self._arenas), 0, 1, KeyPolicy(config, seed, self._tables[number].is_part))
                 first_row = 0 if config.cold_row == "trained" else 1
             else:
-                place = Place(len(self._arenas), rows, config.num_rows, None)
+                place = fixed_place(len(self._arenas), rows, config.num_rows, self._tables[number])
             self._places[number] = place
             rows += place.rows
         optimizer, dim = self._tables[members[0]].config.optimizer, self._tables[members[0]].config.dim
@@ -153,10 +153,19 @@ class ReferenceRowStore:
                 weight_gradients.append((rows * by_bag[bag_of_key]).sum(dim=1))
         return torch.cat(weight_gradients) if of_weights else None
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+    def gather(
+        self,
+        slots: Sequence[int],
+        keys: Sequence[Tensor],
+        *,
+        keep: bool,
+        counts: Sequence[Tensor | None] | None = None,
+    ) -> tuple[list[Tensor], object]:
         """See RowStore."""
         if keep:
-            self._observe(list(zip(slots, keys, strict=True)))
+            often = [None] * len(keys) if counts is None else counts
+            occurred = [k if c is None else k.repeat_interleave(c) for k, c in zip(keys, often, strict=True)]
+            self._observe(list(zip(slots, occurred, strict=True)))
         rows = [self._place(slot).rows_of(k) for slot, k in zip(slots, keys, strict=True)]
         found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
         return found, (slots, rows) if keep else None
@@ -213,7 +222,7 @@ class ReferenceRowStore:
     def _mark(self, arena: Arena, rows: Tensor) -> None:
         for table, place in self._places.items():
             if self._arenas[place.arena] is arena and place.policy is None:
-                own = rows[(rows >= place.base) & (rows < place.base + place.rows)] - place.base
+                own = place.own_keys()[rows[(rows >= place.base) & (rows < place.base + place.rows)] - place.base]
                 self._changed.setdefault(table, {}).update(dict.fromkeys(own.tolist(), self._cut))
 
     def draw_cut(self) -> int:
@@ -275,8 +284,7 @@ class ReferenceRowStore:
 
     def key_state(self, table: int) -> KeyState | None:
         """See RowStore."""
-        policy = self._places[table].policy
-        return None if policy is None else key_state(policy)
+        return key_state(self._places[table])
 
     def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore. Counts of gradients are not kept."""
@@ -312,8 +320,8 @@ class ReferenceRowStore:
             for key in distinct:
                 policy.remove(key)
         elif distinct:
-            base = self._places[table].base
-            self._reset(table, [key + base for key in distinct], np.array(distinct, np.int64))
+            rows = self._places[table].rows_of(torch.tensor(distinct))
+            self._reset(table, rows.tolist(), np.array(distinct, np.int64))
             self._changed.setdefault(table, {}).update(dict.fromkeys(distinct, self._cut))
 
     def _refuse_pending(self, what: str) -> None:

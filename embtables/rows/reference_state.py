@@ -18,7 +18,7 @@ def take(place: Place, arena: Arena, seed: int, changes: Changes | None) -> Tabl
     if changes is not None:
         keys = changes.keys.numpy()
     elif policy is None:
-        keys = np.arange(place.rows)
+        keys = place.own_keys().numpy()
     else:
         keys = np.array([key for key in policy.entries if policy.row(key)], np.int64)
     keys = keys[bucket_order(keys, seed)]
@@ -49,7 +49,7 @@ def apply(place: Place, arena: Arena, content: TableContent) -> None:
     """Takes over a content."""
     policy = place.policy
     if policy is None:
-        rows = torch.from_numpy(content.keys + place.base)
+        rows = place.rows_of(torch.from_numpy(content.keys.copy()))
     else:
         for key in content.tombstones.tolist():
             policy.remove(key)
@@ -69,8 +69,12 @@ def apply(place: Place, arena: Arena, content: TableContent) -> None:
     arena.steps = content.updates
 
 
-def key_state(policy: KeyPolicy) -> KeyState:
-    """What a collisionless table knows of its keys."""
+def key_state(place: Place) -> KeyState | None:
+    """What a table knows of its keys; None of a whole fixed one."""
+    policy, none = place.policy, torch.empty(0, dtype=torch.int32)
+    if policy is None:
+        keys = place.keys
+        return None if keys is None else KeyState(keys, torch.zeros_like(keys).int(), none.long(), none, none, 0, 0)
     alive = sorted(key for key in policy.entries if policy.alive(key) is not None)
     rows = [key for key in alive if policy.entries[key].row is not None]
     waiting = [key for key in alive if policy.entries[key].row is None]

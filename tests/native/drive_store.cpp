@@ -171,9 +171,9 @@ void drive(const Kernels& kernels, int steps) {
 
 int main() {
     for (const Isa isa : available_isas()) {
-        Kernels kernels{&scalar::row_kernels, scalar::find_rows};
-        if (isa == Isa::avx2) kernels = {&avx2::row_kernels, avx2::find_rows};
-        if (isa == Isa::avx512) kernels = {&avx512::row_kernels, avx512::find_rows};
+        Kernels kernels{&scalar::row_kernels, scalar::find_rows, scalar::rank_rows};
+        if (isa == Isa::avx2) kernels = {&avx2::row_kernels, avx2::find_rows, avx2::rank_rows};
+        if (isa == Isa::avx512) kernels = {&avx512::row_kernels, avx512::find_rows, avx512::rank_rows};
         drive(kernels, 200);
         std::printf("%s: done\n", isa_name(isa));
     }

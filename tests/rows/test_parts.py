@@ -1,0 +1,55 @@
+"""Stores of parts of tables: the contract, and what the native store alone promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from embtables.errors import ConfigError, DataError, StateError
+from embtables.native import _core
+from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
+from embtables.schema import FixedTable, Sgd
+from embtables.state.content import buckets_of
+from tests.contracts.parts import PartsContract
+
+TABLE = FixedTable(name="t", dim=4, num_rows=1000, optimizer=Sgd(learning_rate=0.1))
+
+
+class TestReference(PartsContract):
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+        return ReferenceRowStore(stored, slots)
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+class TestHost(PartsContract):
+    @pytest.fixture(autouse=True)
+    def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
+
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+        return HostRowStore(stored, slots)
+
+    def test_an_error_says_whose_the_key_is(self) -> None:
+        store = HostRowStore([StoredTable(TABLE, 3, (200, 900))], [0])
+        key = int(np.flatnonzero(buckets_of(np.arange(1000), 3) >= 900)[0])
+        bucket = int(buckets_of(np.array([key]), 3)[0])
+        with pytest.raises(DataError, match=rf"key {key} is of bucket {bucket}, this part holds 200\.\.899$"):
+            store.gather([0], [torch.tensor([key])], keep=True)
+        with pytest.raises(DataError, match=r"key 1000 is outside 0\.\.999"):
+            store.gather([0], [torch.tensor([1000])], keep=True)
+        whole = HostRowStore([StoredTable(TABLE, 3)], [0])
+        with pytest.raises(StateError, match="is of bucket"):
+            store.apply(0, whole.capture(0, None).content())
+
+    def test_a_key_occurs_at_least_once(self) -> None:
+        store = HostRowStore([StoredTable(TABLE, 3)], [0])
+        with pytest.raises(ValueError, match="at least once"):
+            store.gather([0], [torch.tensor([1])], keep=True, counts=[torch.tensor([0], dtype=torch.int32)])
+
+
+def test_fbgemm_holds_whole_tables_alone() -> None:
+    with pytest.raises(ConfigError, match=r"table t: fbgemm holds whole tables alone"):
+        FbgemmRowStore([StoredTable(TABLE, 3, (0, 512))], [0])
