@@ -23,23 +23,14 @@ from embtables.rows import ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
 from embtables.rows.protocol import Capture
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
+from embtables.shard.store import ShardedRowStore
+from embtables.shard.world import Alone, World
 from embtables.state.content import TableContent
 from embtables.state.versions import StoredAs
+from embtables.table_stats import COUNTS, TableStats, totals
 
 _READ_ROWS = 1 << 20
 MAP_BYTES_A_PLACE = 16
-COUNTS = (
-    "waiting",
-    "admitted",
-    "expired",
-    "crowded_out",
-    "deleted",
-    "waiting_expired",
-    "waiting_crowded_out",
-    "cold_reads",
-    "surplus",
-    "refused_gradients",
-)
 RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
@@ -68,28 +59,6 @@ class TableChanges:
     tombstones: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class TableStats:
-    """Figures of one table.
-
-    Attributes:
-        rows: rows with a key: of a fixed table all.
-        bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
-        steps: updates so far.
-        counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
-        load_factor: share of the key map's places that are taken; None of a fixed table.
-        quantiles: `age` and `count` of the rows of a collisionless table: least, p50, p90, p99, greatest.
-    """
-
-    rows: int
-    dim: int
-    bytes_by_part: dict[str, int]
-    steps: int
-    counts: dict[str, int]
-    load_factor: float | None
-    quantiles: dict[str, list[int]]
-
-
 class Tables:
     """Tables and the features that read them; a feature may read several tables (once each).
 
@@ -99,16 +68,25 @@ class Tables:
         seed: the run's seed; initial rows are a pure function of (seed, table name, key).
         row_store: `host` (native; everything), `fbgemm` (fixed tables; SGD, Adagrad, rowwise Adagrad) or `reference`
             (plain torch).
+        world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
+            With others, every method but those that list or capture is called by all of them, in the same order.
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
     """
 
     def __init__(
-        self, tables: Sequence[Table], features: Sequence[Feature], *, seed: int, row_store: RowStoreName = "host"
+        self,
+        tables: Sequence[Table],
+        features: Sequence[Feature],
+        *,
+        seed: int,
+        row_store: RowStoreName = "host",
+        world: World | None = None,
     ) -> None:
         self.configs = tuple(tables)
         self.seed = seed
+        self.world = Alone() if world is None else world
         numbers = {table.name: number for number, table in enumerate(tables)}
         for feature in features:
             if feature.table not in numbers:
@@ -117,7 +95,12 @@ class Tables:
             Slot(number, f, tables[numbers[f.table]], keys_per_id(f.encoder)) for number, f in enumerate(features)
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
-        self.rows: RowStore = ROW_STORES[row_store](stored, [numbers[f.table] for f in features])
+        make, slot_tables = ROW_STORES[row_store], [numbers[f.table] for f in features]
+        self.rows: RowStore = (
+            make(stored, slot_tables)
+            if self.world.size == 1
+            else ShardedRowStore(stored, slot_tables, self.world, make)
+        )
         frozen = [slot.number for slot in self.slots if not slot.table.trainable]
         self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
         self._numbers = numbers
@@ -137,11 +120,13 @@ class Tables:
         """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
 
         Args:
-            event_time_us: (B,) int64 event times of the batch, in microseconds.
+            event_time_us: (B,) int64 event times of the batch, in microseconds; of several ranks each gives its own.
 
         Raises:
             StateError: row gradients are waiting for their step.
         """
+        if self._clocks:
+            event_time_us = torch.cat(self.world.all_gather(event_time_us))
         for number, clock in self._clocks.items():
             begins = clock.now == 0
             found = self.rows.capture(number, None).content() if begins else None
@@ -178,8 +163,11 @@ class Tables:
         self._raise_refused()
 
     def _raise_refused(self) -> None:
-        for number, before in self._refused.items():
-            now = self.rows.figures(number)["refused_gradients"]
+        if not self._refused:
+            return
+        refused = torch.tensor([self.rows.figures(number)["refused_gradients"] for number in self._refused])
+        self.world.all_reduce(refused)
+        for (number, before), now in zip(list(self._refused.items()), refused.tolist(), strict=True):
             self._refused[number] = now
             if now > before:
                 raise DataError(
@@ -199,7 +187,7 @@ class Tables:
     def keys(self, table: str) -> Tensor | None:
         """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
         found = self.rows.key_state(self._numbers[table])
-        return None if found is None else found.keys
+        return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
 
     def weight(self, table: str) -> Tensor:
         """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
@@ -349,7 +337,10 @@ class Tables:
 
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table."""
-        return {config.name: self._stats(number, config) for number, config in enumerate(self.configs)}
+        own = {config.name: self._stats(number, config) for number, config in enumerate(self.configs)}
+        if self.world.size == 1:
+            return own
+        return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)
 
     def _stats(self, number: int, config: Table) -> TableStats:
         figures = dict(self.rows.figures(number))

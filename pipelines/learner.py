@@ -2,12 +2,16 @@
 
 `tables.advance(event_time)` -> forward (lookup, dense net) -> loss -> backward (row gradients are kept) -> clip ->
 dense step -> `tables.step()`. Learning rates are the configured ones times a factor: a pure function of the step.
+
+Of several ranks each takes the step with its part of the batch: losses are parts of the whole batch's mean, dense
+gradients are summed over ranks, and dense weights stay the same at all of them (docs/sharding.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +21,7 @@ from embtables.batch import Batch
 from embtables.collections import EmbeddingBagCollection
 from embtables.errors import ConfigError, StateError
 from embtables.schema import Feature, Table
+from embtables.shard.world import Alone, World
 from embtables.tables import Tables
 from models.losses import log_odds_shift, weighted_bce_with_logits
 from models.registry import build_model, needs_embeddings, needs_linear
@@ -44,16 +49,23 @@ def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps:
 
 
 class Learner:
-    """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout."""
+    """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout.
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        world: the ranks that train together.
+    """
+
+    def __init__(self, config: RunConfig, world: World | None = None) -> None:
         train = config.train
+        self.world = Alone() if world is None else world
         torch.manual_seed(train.seed)
         linear = needs_linear(config.model)
         deep = needs_embeddings(config.model)
         _refuse_unpooled(config)
         self.config = config
-        self.tables = Tables(tables_of(config), features_of(config), seed=train.seed, row_store=train.row_store)
+        self.tables = Tables(
+            tables_of(config), features_of(config), seed=train.seed, row_store=train.row_store, world=self.world
+        )
         names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
         self.model: nn.Module = build_model(
             config.model,
@@ -83,17 +95,24 @@ class Learner:
         return logits.float()
 
     def train_step(self, batch: Batch, factor: float) -> tuple[Tensor, Tensor]:
-        """One update. Returns the loss (a scalar) and the scores (B, n_labels) from before the update."""
+        """One update. Returns the loss (a scalar) of the whole batch, and the scores (B, n_labels) of this rank's rows
+        from before the update."""
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
         self.tables.set_learning_rate_factor(factor)
         if batch.event_time_us is not None:
             self.tables.advance(batch.event_time_us)
-        logits = self._logits(batch)
+        with self._own_masks():
+            logits = self._logits(batch)
         loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
+        if self.world.size > 1:
+            loss = loss * self._share(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        if self.world.size > 1:
+            loss = self._sum_over_ranks(loss)
         scale = self._clip_scale()
         if scale < 1.0:
             for parameter in self.parameters():
@@ -101,7 +120,37 @@ class Learner:
                     parameter.grad.mul_(scale)
         self.optimizer.step()
         self.tables.step(gradient_scale=scale)
-        return loss.detach(), torch.sigmoid(logits.detach())
+        return loss, torch.sigmoid(logits.detach())
+
+    def _share(self, batch: Batch) -> float:
+        """This rank's part of the batch's sum of weights."""
+        own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+        whole = torch.tensor([own], dtype=torch.float64)
+        self.world.all_reduce(whole)
+        return own / max(float(whole), 1e-12)
+
+    def _sum_over_ranks(self, loss: Tensor) -> Tensor:
+        """Makes of all dense gradients, and of the loss, which is returned, their sums over ranks."""
+        parameters = self.parameters()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([part.reshape(-1) for part in (*parts, loss)])
+        self.world.all_reduce(flat)
+        *summed, loss = torch.split(flat, [part.numel() for part in (*parts, loss)])
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return loss[0]
+
+    @contextmanager
+    def _own_masks(self) -> Iterator[None]:
+        """Each rank draws other dropout masks; the random state goes on alike at all of them."""
+        if self.world.size == 1:
+            yield
+            return
+        drawn = int(torch.randint(2**62, ()))
+        state = torch.get_rng_state()
+        torch.manual_seed(drawn + self.world.rank)
+        yield
+        torch.set_rng_state(state)
 
     def _clip_scale(self) -> float:
         """min(1, clip_norm / norm) for the L2 norm over dense gradients and summed row gradients together."""

@@ -64,6 +64,7 @@ Kept = tuple[
     npt.NDArray[np.float32] | None,
     int,
     npt.NDArray[np.float32],
+    npt.NDArray[np.int32] | None,
 ]
 
 class Store:
@@ -172,7 +173,8 @@ class Store:
     def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
     def stats(self, table: int) -> dict[str, int]: ...
     def age_bins(self, table: int, waiting: bool, threads: int) -> npt.NDArray[np.int64]:
-        """How many rows or waiting keys are in each bin of age (embtables/rows/limits.py); drops what is past its ttl."""
+        """How many rows or waiting keys are in each bin of age (embtables/rows/limits.py); drops what is past its
+        ttl."""
     def of_age(
         self, table: int, waiting: bool, age_bin: int, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -196,3 +198,76 @@ class Capture:
     def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
         """As Store.read, on this thread alone."""
     def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...
+
+class Buffers:
+    """Memory for messages, used again once nothing refers to it."""
+
+    def take(self, floats: int) -> npt.NDArray[np.float32]:
+        """(floats,), uninitialised."""
+
+class KeyExchange:
+    """The distinct keys of a lookup by the rank that owns them, and what is made of the rows that come back.
+
+    The lookup has F slots of B bags, (F * B + 1,) offsets into (N,) keys. Slots of one block (a table's seed and dim)
+    are deduplicated together. A message with rows has for each of the ranks `header` floats and then the rows of its
+    distinct keys, block after block. ValueError: sizes that do not fit, or more than 2^32 floats. The GIL is released.
+    """
+
+    def __init__(
+        self,
+        seeds: npt.NDArray[np.uint64],
+        dims: npt.NDArray[np.int32],
+        block_of_slot: npt.NDArray[np.int32],
+        keys: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        bags: int,
+        owners: npt.NDArray[np.uint16],
+        ranks: int,
+        header: int,
+        threads: int,
+        isa: str,
+    ) -> None: ...
+    def keys(self) -> npt.NDArray[np.int64]:
+        """(U,) distinct keys, by rank, block and first occurrence."""
+    def counts(self) -> npt.NDArray[np.int32]:
+        """(U,) how often each occurred."""
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(ranks * blocks,) how many keys each rank's blocks have."""
+    @property
+    def num_floats(self) -> int: ...
+    def pooled(
+        self,
+        rows: npt.NDArray[np.float32],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        bags: int,
+        threads: int,
+        out: npt.NDArray[np.float32],
+    ) -> None:
+        """Weighted sums (B, sum of D) of a message's rows."""
+    def gather(self, rows: npt.NDArray[np.float32], slot: int, threads: int, out: npt.NDArray[np.float32]) -> None:
+        """A slot's rows (n, D), in the order of its keys."""
+    def dots(
+        self,
+        rows: npt.NDArray[np.float32],
+        offsets: npt.NDArray[np.int64],
+        bags: int,
+        gradient: npt.NDArray[np.float32],
+        threads: int,
+        out: npt.NDArray[np.float32],
+    ) -> None:
+        """(N,) of each key its row times the gradient of its bag."""
+    def sum_pooled(
+        self,
+        gradient: npt.NDArray[np.float32],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        bags: int,
+        threads: int,
+        rows: npt.NDArray[np.float32],
+    ) -> None:
+        """Fills a message with the gradients of the distinct keys, summed in the order of the lookup; headers stay."""
+    def sum_gathered(
+        self, gradients: list[npt.NDArray[np.float32] | None], threads: int, rows: npt.NDArray[np.float32]
+    ) -> None:
+        """The same of gradients (n, D) of each slot's rows; of a slot with none, the message stays as it is."""

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "isa.h"
 #include "store.h"
 
 namespace embtables {
@@ -38,6 +39,9 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned(std::vector<T>&& values) {
     nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
     return {kept->data(), {kept->size()}, owner};
 }
+
+// What the core was compiled to for an instruction set.
+Kernels kernels_of(Isa isa);
 
 // Adds to `Store` what state is saved and restored with (state_bindings.cpp).
 void define_state(nb::module_& module, nb::class_<Store>& store);

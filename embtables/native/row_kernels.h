@@ -56,10 +56,12 @@ struct StepRule {
     float first_factor, second_factor;  // Adam: rate / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)
 };
 
-// A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride.
+// A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride, which stands for times[b]
+// occurrences, or, where that is null, for one.
 struct GradientSource {
     const float* gradient;
     std::int64_t stride;
+    const std::int32_t* times;
 };
 
 // The gradients of some rows of one table: item = row << 32 | source << bag_bits | bag, or, with weights,
@@ -70,6 +72,7 @@ struct UpdateGroup {
     const std::uint64_t* items;
     std::size_t size;
     const GradientSource* sources;
+    bool counted;  // a source has times
     int bag_bits;
     const std::uint32_t* packed;  // null without weights
     const float* weights;

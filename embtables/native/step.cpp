@@ -40,8 +40,9 @@ void Step::plan() {
                 chunks_.push_back({t, s, plan.size, at, std::min(end, at + kChunkKeys)});
                 plan.size += static_cast<std::size_t>(std::min(end, at + kChunkKeys) - at);
             }
-            plan.sources.push_back({slot.gradient, slot.stride});
+            plan.sources.push_back({slot.gradient, slot.stride, slot.times});
             plan.weighted |= slot.weights != nullptr;
+            plan.counted |= slot.times != nullptr;
             most_bags = std::max(most_bags, slot.num_bags);
         }
         plan.bag_bits = bits_for(static_cast<std::uint64_t>(most_bags));
@@ -144,6 +145,7 @@ UpdateGroup Step::kernel_group(const Group& group, float scale) const {
             space_.items.as<std::uint64_t>() + group.begin,
             group.end - group.begin,
             plan.sources.data(),
+            plan.counted,
             plan.bag_bits,
             plan.weighted ? space_.packed.as<std::uint32_t>() + plan.first_packed : nullptr,
             plan.weighted ? space_.weights.as<float>() + plan.first_packed : nullptr,

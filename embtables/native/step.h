@@ -22,6 +22,7 @@ struct KeptSlot {
     std::int64_t num_bags;
     const float* gradient;         // the slot's first column in bag 0
     std::int64_t stride;
+    const std::int32_t* times;     // of its bags, or null; see GradientSource
 };
 
 // A table and what was kept for it.
@@ -54,7 +55,7 @@ private:
         int bag_bits = 0, group_bits = 0, row_bits = 0;
         std::size_t size = 0, first_item = 0;      // its items within items_
         std::vector<std::size_t> group_starts;     // within items_
-        bool weighted = false;
+        bool weighted = false, counted = false;
         std::size_t first_packed = 0;
     };
     struct Chunk {  // keys begin..end-1 of one slot

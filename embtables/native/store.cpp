@@ -301,10 +301,12 @@ std::vector<KeptTable> Store::by_table(const std::vector<KeptLookup>& kept) cons
                          table.keys ? table.keys->now() : 0, {}});
     for (const KeptLookup& k : kept) {
         const std::vector<int> column = columns(k.lookup);
+        const auto bags = static_cast<std::size_t>(k.lookup.num_bags);
         for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
             found[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
                                                                 k.lookup.weights, k.lookup.num_bags,
-                                                                k.gradient + column[s], column.back()});
+                                                                k.gradient + column[s], column.back(),
+                                                                k.times == nullptr ? nullptr : k.times + s * bags});
     }
     return found;
 }

@@ -44,7 +44,8 @@ struct LookupView {
 struct KeptLookup {
     LookupView lookup;
     const std::uint32_t* rows;
-    const float* gradient;  // (B, sum of the slots' dims)
+    const float* gradient;      // (B, sum of the slots' dims)
+    const std::int32_t* times;  // (F * B) how many occurrences the gradient of a bag stands for; null: one
 };
 
 class Store {

@@ -22,18 +22,8 @@ namespace {
 
 using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
-// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
-using Kept = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
-
-Kernels kernels_of(Isa isa) {
-    switch (isa) {
-#if defined(__x86_64__)
-        case Isa::avx2: return {&avx2::row_kernels, avx2::find_rows, avx2::rank_rows};
-        case Isa::avx512: return {&avx512::row_kernels, avx512::find_rows, avx512::rank_rows};
-#endif
-        default: return {&scalar::row_kernels, scalar::find_rows, scalar::rank_rows};
-    }
-}
+// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width), occurrences it stands for
+using Kept = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix, Counts>;
 
 LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
                    const Weights& weights, std::int64_t bags, std::size_t keys) {
@@ -48,11 +38,12 @@ LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<s
 
 std::vector<KeptLookup> views_of(const Store& store, const std::vector<Kept>& kept) {
     std::vector<KeptLookup> found;
-    for (const auto& [slots, rows, offsets, weights, bags, gradient] : kept) {
+    for (const auto& [slots, rows, offsets, weights, bags, gradient, times] : kept) {
         const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
         need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view),
              "the gradient must be (bags, sum of the slots' dims)");
-        found.push_back({view, rows.data(), gradient.data()});
+        need(!times || times->size() == slots.size() * static_cast<std::size_t>(bags), "times are of slots and bags");
+        found.push_back({view, rows.data(), gradient.data(), times ? times->data() : nullptr});
     }
     return found;
 }
@@ -248,6 +239,16 @@ void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, st
 }
 
 }  // namespace
+
+Kernels kernels_of(Isa isa) {
+    switch (isa) {
+#if defined(__x86_64__)
+        case Isa::avx2: return {&avx2::row_kernels, avx2::find_rows, avx2::rank_rows};
+        case Isa::avx512: return {&avx512::row_kernels, avx512::find_rows, avx512::rank_rows};
+#endif
+        default: return {&scalar::row_kernels, scalar::find_rows, scalar::rank_rows};
+    }
+}
 
 void define_store(nb::module_& module) {
     nb::class_<TableSpec>(module, "TableSpec")

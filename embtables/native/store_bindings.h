@@ -7,4 +7,7 @@ namespace embtables {
 // Adds `TableSpec` and `Store` to the module.
 void define_store(nanobind::module_& module);
 
+// Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
+void define_exchange(nanobind::module_& module);
+
 }  // namespace embtables

@@ -103,6 +103,21 @@ std::size_t end_of_run(const UpdateGroup& g, std::size_t first) {
     return last;
 }
 
+// How many occurrences items first..last-1 stand for.
+template <bool kWeighted>
+std::uint32_t occurrences(const UpdateGroup& g, std::size_t first, std::size_t last) {
+    if (!g.counted) return static_cast<std::uint32_t>(last - first);
+    std::uint32_t found = 0;
+    for (std::size_t i = first; i < last; ++i) {
+        auto place = static_cast<std::uint32_t>(g.items[i]);
+        if constexpr (kWeighted) place = g.packed[place];
+        const GradientSource& source = g.sources[place >> g.bag_bits];
+        const std::uint32_t bag = place & ((1u << g.bag_bits) - 1);
+        found += source.times == nullptr ? 1u : static_cast<std::uint32_t>(source.times[bag]);
+    }
+    return found;
+}
+
 template <int D, bool kWeighted>
 void update_rows(const UpdateGroup& g, UpdateCounts& counts) {
     for (std::size_t i = 0; i < g.size && i < kAhead; ++i) prefetch<D, kWeighted>(g, g.items[i]);
@@ -118,7 +133,7 @@ void update_rows(const UpdateGroup& g, UpdateCounts& counts) {
             continue;
         }
         apply<D>(g, row, gradient);
-        g.rows.meta[row].count += static_cast<std::uint32_t>(last - first);
+        g.rows.meta[row].count += occurrences<kWeighted>(g, first, last);
         ++counts.rows;
     }
 }

@@ -156,9 +156,12 @@ class FbgemmRowStore:
         *,
         keep: bool,
         counts: Sequence[Tensor | None] | None = None,
+        out: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], object]:
         """See RowStore."""
         found = [self.read(self._slot_tables[slot], "weight", k) for slot, k in zip(slots, keys, strict=True)]
+        for given, own in zip(out or (), found, strict=False):
+            given.copy_(own)
         return found, (slots, keys) if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:

@@ -40,6 +40,7 @@ class _Context:
     weights: npt.NDArray[np.float32] | None
     num_bags: int
     epoch: int
+    counts: npt.NDArray[np.int32] | None = None  # how often each key occurred
 
 
 class HostRowStore:
@@ -77,7 +78,7 @@ class HostRowStore:
         except IndexError as error:
             raise DataError(str(error)) from None
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
-        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
+        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch, counts)
         if keep and self._collisionless:
             self._open.append(context)
             if len(self._open) > _MOST_OPEN:
@@ -108,7 +109,7 @@ class HostRowStore:
         """See RowStore."""
         c = self._fresh(context)
         values = _numpy(gradient.detach().float())
-        self._pending.append((c.slots, c.rows, c.offsets, c.weights, c.num_bags, values))
+        self._pending.append((c.slots, c.rows, c.offsets, c.weights, c.num_bags, values, None))
         self._open = [o for o in self._open if o is not c]
         if not of_weights:
             return None
@@ -123,17 +124,16 @@ class HostRowStore:
         *,
         keep: bool,
         counts: Sequence[Tensor | None] | None = None,
+        out: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], object]:
         """See RowStore. Each slot's keys are one bag of a lookup."""
         bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
         lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
         c = self._context(lookup, keep=keep, counts=_occurrences(keys, counts))
-        found = []
-        for slot, (start, stop) in zip(slots, pairwise(c.offsets), strict=True):
-            out = self._output(int(stop - start), self._dim(slot))
-            self._store.gather(slot, c.rows[start:stop], torch.get_num_threads(), out.numpy())
-            found.append(out)
-        return found, c if keep else None
+        found = [self._output(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)] if out is None else out
+        for slot, rows, (start, stop) in zip(slots, found, pairwise(c.offsets), strict=True):
+            self._store.gather(slot, c.rows[start:stop], torch.get_num_threads(), rows.numpy())
+        return list(found), c if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore. Every key is a bag of its own."""
@@ -142,7 +142,8 @@ class HostRowStore:
             if gradient is not None:
                 n = int(stop - start)
                 values = _numpy(gradient.detach().float())
-                self._pending.append((np.array([slot]), c.rows[start:stop], np.arange(n + 1), None, n, values))
+                times = None if c.counts is None else c.counts[start:stop]
+                self._pending.append((np.array([slot]), c.rows[start:stop], np.arange(n + 1), None, n, values, times))
         if all(g is not None for g in gradients):
             self._open = [o for o in self._open if o is not c]
 
@@ -190,7 +191,7 @@ class HostRowStore:
         self._open.clear()
 
     def _see_pending(self) -> None:
-        for slots, rows, offsets, weights, bags, _ in self._pending:
+        for slots, rows, offsets, weights, bags, *_ in self._pending:
             self._see(_Context(slots, rows, offsets, weights, bags, self._epoch))
         self._see_open()
 

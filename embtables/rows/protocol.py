@@ -158,11 +158,13 @@ class RowStore(Protocol):
         *,
         keep: bool,
         counts: Sequence[Tensor | None] | None = None,
+        out: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], object]:
         """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`.
 
         Args:
             counts: (n,) int32 of each slot: a key counts for admission as that many occurrences in a row. None: one.
+            out: receives the rows, (n, D) of each slot, contiguous.
         """
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:

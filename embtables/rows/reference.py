@@ -160,6 +160,7 @@ class ReferenceRowStore:
         *,
         keep: bool,
         counts: Sequence[Tensor | None] | None = None,
+        out: Sequence[Tensor] | None = None,
     ) -> tuple[list[Tensor], object]:
         """See RowStore."""
         if keep:
@@ -168,6 +169,8 @@ class ReferenceRowStore:
             self._observe(list(zip(slots, occurred, strict=True)))
         rows = [self._place(slot).rows_of(k) for slot, k in zip(slots, keys, strict=True)]
         found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
+        for given, own in zip(out or (), found, strict=False):
+            given.copy_(own)
         return found, (slots, rows) if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:

@@ -32,7 +32,7 @@ class World(ABC):
 
     @abstractmethod
     def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
-        """Parts of `given` (sum of `sent`, ...) go to the ranks, those of `out` (sum of `received`, ...) come from there.
+        """Parts of `given` (sum of `sent`, ...) go to the ranks, those of `out` (sum of `received`, ...) come to us.
 
         Args:
             received, sent: by rank, how long its part is along the first axis.

@@ -155,7 +155,7 @@ void drive(const Kernels& kernels, int steps) {
             store.pooled(batch.view(), batch.rows.data(), 1, again.data());
             need(out == again, "the same output on one thread");
             store.dots(batch.view(), batch.rows.data(), batch.gradient.data(), kThreads, dots.data());
-            kept.push_back({batch.view(), batch.rows.data(), batch.gradient.data()});
+            kept.push_back({batch.view(), batch.rows.data(), batch.gradient.data(), nullptr});
         }
         store.gradient_norm(kept, kThreads);
         change([&] { store.update(kept, 1.0, 0.5f, kThreads); });

@@ -1,0 +1,160 @@
+// The nanobind edge of KeyExchange: checks sizes, drops the GIL, calls plain C++.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "binding_types.h"
+#include "isa.h"
+#include "key_exchange.h"
+#include "store_bindings.h"
+
+using namespace nanobind::literals;
+
+namespace embtables {
+namespace {
+
+using Weights = std::optional<In<float>>;
+
+LookupView view_of(const KeyExchange& self, const In<std::int64_t>& offsets, const Weights& weights,
+                   std::int64_t bags) {
+    need(bags >= 0 && offsets.size() == self.num_slots() * static_cast<std::size_t>(bags) + 1,
+         "F slots of B bags need F * B + 1 offsets");
+    const auto last = static_cast<std::size_t>(offsets.data()[offsets.size() - 1]);
+    need(offsets.data()[0] == 0 && last == self.num_occurrences(), "these are the offsets of another lookup");
+    need(!weights || weights->size() == self.num_occurrences(), "as many weights as keys are needed");
+    return {nullptr, self.num_slots(), offsets.data(), weights ? weights->data() : nullptr, bags};
+}
+
+void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<std::int32_t> block_of_slot,
+          In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags, In<std::uint16_t> owners, int ranks,
+          int header, int threads, const std::string& isa) {
+    need(seeds.size() == dims.size() && dims.size() >= 1, "every block needs a seed and a dim");
+    need(bags >= 0 && offsets.size() == block_of_slot.size() * static_cast<std::size_t>(bags) + 1,
+         "F slots of B bags need F * B + 1 offsets");
+    need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys.size()),
+         "offsets must begin at 0 and end at the number of keys");
+    need(owners.size() == kNumBuckets && ranks >= 1 && header >= 0, "every bucket needs an owner");
+    for (std::size_t i = 0; i < owners.size(); ++i) need(owners.data()[i] < ranks, "no such rank");
+    for (std::size_t i = 0; i < block_of_slot.size(); ++i)
+        need(block_of_slot.data()[i] >= 0 && static_cast<std::size_t>(block_of_slot.data()[i]) < dims.size(),
+             "no such block");
+    std::vector<ExchangeBlock> blocks;
+    for (std::size_t i = 0; i < dims.size(); ++i) {
+        need(dims.data()[i] >= 1 && dims.data()[i] <= 4096, "dim must be in 1..4096");
+        blocks.push_back({seeds.data()[i], dims.data()[i]});
+    }
+    const RowKernels& kernels = *kernels_of(isa_from_name(isa)).rows;
+    nb::gil_scoped_release released;
+    for (std::size_t i = 1; i < offsets.size(); ++i)
+        need(offsets.data()[i] >= offsets.data()[i - 1], "offsets must not fall");
+    const LookupView lookup{nullptr, block_of_slot.size(), offsets.data(), nullptr, bags};
+    new (self) KeyExchange(kernels, std::move(blocks), lookup, block_of_slot.data(), keys.data(), owners.data(), ranks,
+                           header, threads);
+}
+
+void need_rows(const KeyExchange& self, std::size_t floats) {
+    need(floats == self.num_floats(), "the message is as long as num_floats");
+}
+
+void pooled(const KeyExchange& self, In<float> rows, In<std::int64_t> offsets, Weights weights, std::int64_t bags,
+            int threads, OutMatrix out) {
+    const LookupView lookup = view_of(self, offsets, weights, bags);
+    need_rows(self, rows.size());
+    need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == self.width(), "out must be (bags, width)");
+    nb::gil_scoped_release released;
+    self.pooled(rows.data(), lookup, threads, out.data());
+}
+
+void gather(const KeyExchange& self, In<float> rows, std::size_t slot, int threads, OutMatrix out) {
+    need_rows(self, rows.size());
+    need(slot < self.num_slots() && out.shape(0) == static_cast<std::size_t>(self.size(slot)) &&
+             out.shape(1) == static_cast<std::size_t>(self.dim(slot)),
+         "out must be (keys of the slot, dim)");
+    nb::gil_scoped_release released;
+    self.gather(rows.data(), slot, threads, out.data());
+}
+
+void dots(const KeyExchange& self, In<float> rows, In<std::int64_t> offsets, std::int64_t bags, Matrix gradient,
+          int threads, Out<float> out) {
+    const LookupView lookup = view_of(self, offsets, std::nullopt, bags);
+    need_rows(self, rows.size());
+    need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == self.width() &&
+             out.size() == self.num_occurrences(),
+         "the gradient must be (bags, width), out as long as the keys");
+    nb::gil_scoped_release released;
+    self.dots(rows.data(), lookup, gradient.data(), threads, out.data());
+}
+
+void sum_pooled(const KeyExchange& self, Matrix gradient, In<std::int64_t> offsets, Weights weights, std::int64_t bags,
+                int threads, Out<float> rows) {
+    const LookupView lookup = view_of(self, offsets, weights, bags);
+    need_rows(self, rows.size());
+    need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == self.width(),
+         "the gradient must be (bags, width)");
+    nb::gil_scoped_release released;
+    self.sum_pooled(gradient.data(), lookup, threads, rows.data());
+}
+
+void sum_gathered(const KeyExchange& self, const std::vector<std::optional<Matrix>>& gradients, int threads,
+                  Out<float> rows) {
+    need_rows(self, rows.size());
+    need(gradients.size() == self.num_slots() && self.num_blocks() == self.num_slots(),
+         "every slot is a block of its own, and has a gradient or none");
+    std::vector<const float*> pointers;
+    for (std::size_t s = 0; s < gradients.size(); ++s) {
+        need(!gradients[s] || (gradients[s]->shape(0) == static_cast<std::size_t>(self.size(s)) &&
+                               gradients[s]->shape(1) == static_cast<std::size_t>(self.dim(s))),
+             "gradients must be (keys of the slot, dim)");
+        pointers.push_back(gradients[s] ? gradients[s]->data() : nullptr);
+    }
+    nb::gil_scoped_release released;
+    self.sum_gathered(pointers, threads, rows.data());
+}
+
+// Memory for messages, used again once Python has let go of it.
+struct Buffers {
+    std::shared_ptr<OutputPool> pool = std::make_shared<OutputPool>();
+};
+
+nb::ndarray<nb::numpy, float, nb::ndim<1>> take(const Buffers& self, std::size_t floats) {
+    struct Held {
+        std::shared_ptr<OutputPool> pool;
+        Region region;
+    };
+    need(floats <= std::size_t{1} << 44, "the message is too large");
+    auto held = std::make_unique<Held>(Held{self.pool, self.pool->take(floats * sizeof(float) + 1)});
+    auto* const data = held->region.as<float>();
+    nb::capsule owner(held.release(), [](void* p) noexcept {
+        const std::unique_ptr<Held> done(static_cast<Held*>(p));
+        done->pool->give(std::move(done->region));
+    });
+    return {data, {floats}, owner};
+}
+
+}  // namespace
+
+void define_exchange(nb::module_& module) {
+    nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
+    nb::class_<KeyExchange>(module, "KeyExchange")
+        .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_slot"_a.noconvert(),
+             "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "owners"_a.noconvert(), "ranks"_a, "header"_a,
+             "threads"_a, "isa"_a)
+        .def("keys", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.keys())); })
+        .def("counts", [](const KeyExchange& self) { return owned(std::vector<std::int32_t>(self.counts())); })
+        .def("sizes", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.sizes())); })
+        .def_prop_ro("num_floats", &KeyExchange::num_floats)
+        .def("pooled", &pooled, "rows"_a.noconvert(), "offsets"_a.noconvert(), "weights"_a.noconvert().none(),
+             "bags"_a, "threads"_a, "out"_a.noconvert())
+        .def("gather", &gather, "rows"_a.noconvert(), "slot"_a, "threads"_a, "out"_a.noconvert())
+        .def("dots", &dots, "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "gradient"_a.noconvert(),
+             "threads"_a, "out"_a.noconvert())
+        .def("sum_pooled", &sum_pooled, "gradient"_a.noconvert(), "offsets"_a.noconvert(),
+             "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "rows"_a.noconvert())
+        .def("sum_gathered", &sum_gathered, "gradients"_a, "threads"_a, "rows"_a.noconvert());
+}
+
+}  // namespace embtables

@@ -1,0 +1,276 @@
+"""`ShardedRowStore`: a row store whose rows lie with several ranks, each owning the keys of its buckets.
+
+Lookups go to the owners at once; gradients wait for the step, so that backward communicates nothing (docs/sharding.md).
+All methods that read or change rows are called by all ranks alike, each with what its part of the batch needs; those
+that list or capture tell of the rows this rank owns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embtables.errors import EmbtablesError, StateError
+from embtables.native import _core, isa
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, RowStore, StoredTable
+from embtables.shard.exchange import Asked, Blocks, Messenger
+from embtables.shard.routing import Route, agree, owners_of_buckets
+from embtables.shard.world import World
+from embtables.state.content import TableContent
+
+_MOST_OPEN = 64  # lookups of training since the last step
+MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], RowStore]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pooled:
+    lookup: Lookup
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    sizes: tuple[int, ...]
+    asked: Asked
+
+
+class ShardedRowStore:
+    """Row store over the ranks of a world.
+
+    Args:
+        tables: as any row store has them.
+        slot_tables: the table of each slot.
+        world: the ranks; there is one for the thread that trains.
+        make_local: makes the row store of the rows that this rank owns.
+    """
+
+    def __init__(
+        self, tables: Sequence[StoredTable], slot_tables: Sequence[int], world: World, make_local: MakeLocal
+    ) -> None:
+        self._tables = tuple(replace(table, buckets=world.buckets()) for table in tables)
+        self._slot_tables = tuple(slot_tables)
+        self._world = world
+        self._local = make_local(self._tables, range(len(tables)))
+        self.abilities: frozenset[Ability] = self._local.abilities
+        self._owners = owners_of_buckets(world)
+        dims = [table.config.dim for table in tables]
+        self._messenger = Messenger(world, self._local, dims)
+        self._open: list[Asked] = []
+
+    def _dim(self, slot: int) -> int:
+        return self._tables[self._slot_tables[slot]].config.dim
+
+    def _ask(self, lookup: Lookup, blocks: Blocks, *, keep: bool) -> Asked:
+        exchange = _core.KeyExchange(
+            np.array([self._tables[table].seed for table in blocks.tables], np.uint64),
+            np.array([self._tables[table].config.dim for table in blocks.tables], np.int32),
+            np.array(blocks.of_slot, np.int32),
+            lookup.keys.contiguous().numpy(),
+            lookup.offsets.numpy(),
+            lookup.num_rows,
+            self._owners,
+            self._world.size,
+            len(blocks.tables),
+            torch.get_num_threads(),
+            isa(),
+        )
+        asked = self._messenger.ask(exchange, blocks, keep=keep)
+        if keep:
+            if len(self._open) == _MOST_OPEN:
+                self._settle()
+            self._open.append(asked)
+        return asked
+
+    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
+        """See RowStore."""
+        lookup = replace(lookup, weights=None if lookup.weights is None else lookup.weights.detach().contiguous())
+        asked = self._ask(lookup, Blocks.by_table([self._slot_tables[s] for s in lookup.slots]), keep=keep)
+        width = sum(map(self._dim, lookup.slots))
+        out = self._messenger.take(lookup.num_rows * width).view(lookup.num_rows, width)
+        weights = None if lookup.weights is None else lookup.weights.numpy()
+        offsets, threads = lookup.offsets.numpy(), torch.get_num_threads()
+        asked.exchange.pooled(asked.rows.numpy(), offsets, weights, lookup.num_rows, threads, out.numpy())
+        return out, _Pooled(lookup, asked) if keep else None
+
+    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See RowStore."""
+        assert isinstance(context, _Pooled)
+        lookup, asked, threads = context.lookup, context.asked, torch.get_num_threads()
+        values = gradient.detach().float().contiguous().numpy()
+        offsets, weights = lookup.offsets.numpy(), None if lookup.weights is None else lookup.weights.numpy()
+        message = self._messenger.take(asked.exchange.num_floats)
+        asked.exchange.sum_pooled(values, offsets, weights, lookup.num_rows, threads, message.numpy())
+        self._keep(asked, message, [True] * len(asked.blocks.tables))
+        if not of_weights:
+            return None
+        out = torch.empty(len(lookup.keys))
+        asked.exchange.dots(asked.rows.numpy(), offsets, lookup.num_rows, values, threads, out.numpy())
+        return out
+
+    def _keep(self, asked: Asked, message: Tensor, has_gradient: list[bool]) -> None:
+        """Keeps a gradient for the step; a second one of the same lookup is added."""
+        if asked.is_over:
+            raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
+        if asked.gradient is not None:
+            message.add_(asked.gradient)
+            has_gradient = [had or has for had, has in zip(asked.has_gradient, has_gradient, strict=True)]
+        asked.gradient, asked.has_gradient = message, has_gradient
+
+    def gather(
+        self,
+        slots: Sequence[int],
+        keys: Sequence[Tensor],
+        *,
+        keep: bool,
+        counts: Sequence[Tensor | None] | None = None,
+        out: Sequence[Tensor] | None = None,
+    ) -> tuple[list[Tensor], object]:
+        """See RowStore. Each slot's keys are one bag of a lookup."""
+        assert counts is None
+        bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
+        lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
+        asked = self._ask(lookup, Blocks.by_slot([self._slot_tables[s] for s in slots]), keep=keep)
+        found = [torch.empty(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)] if out is None else out
+        for position, rows in enumerate(found):
+            asked.exchange.gather(asked.rows.numpy(), position, torch.get_num_threads(), rows.numpy())
+        return list(found), _Gathered(tuple(map(len, keys)), asked) if keep else None
+
+    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
+        """See RowStore."""
+        assert isinstance(context, _Gathered)
+        asked = context.asked
+        values = [None if g is None else g.detach().float().contiguous().numpy() for g in gradients]
+        message = self._messenger.take(asked.exchange.num_floats)
+        if any(value is None for value in values):
+            message.zero_()
+        asked.exchange.sum_gathered(values, torch.get_num_threads(), message.numpy())
+        self._keep(asked, message, [value is not None for value in values])
+
+    def _settle(self) -> None:
+        """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""
+        for asked in self._open:
+            self._messenger.send_gradients(asked)
+            asked.is_over, asked.gradient = True, None
+        self._open.clear()
+
+    def gradient_norm(self) -> float:
+        """See RowStore."""
+        self._settle()
+        squares = torch.tensor([self._local.gradient_norm() ** 2], dtype=torch.float64)
+        self._world.all_reduce(squares)
+        return math.sqrt(float(squares))
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """See RowStore."""
+        self._local.set_learning_rate_factor(factor)
+
+    def update(self, gradient_scale: float) -> None:
+        """See RowStore."""
+        self._settle()
+        self._local.update(gradient_scale)
+
+    def advance(self, table: int, now: int) -> None:
+        """See RowStore."""
+        self._local.advance(table, now)
+
+    def discard(self) -> None:
+        """See RowStore."""
+        for asked in self._open:
+            asked.is_over, asked.gradient = True, None
+        self._open.clear()
+        self._local.discard()
+
+    def state_names(self, table: int) -> Sequence[str]:
+        """See RowStore."""
+        return self._local.state_names(table)
+
+    def _route(self, table: int, keys: Tensor) -> Route:
+        return Route(self._world, self._tables[table].seed, keys)
+
+    def _agreed(self, change: Callable[[], None]) -> None:
+        """Makes a change at the owners; where one cannot, all ranks raise."""
+        error = None
+        try:
+            change()
+        except EmbtablesError as raised:
+            error = raised
+        agree(self._world, error)
+
+    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
+        """See RowStore. Of keys that any rank owns."""
+        route = self._route(table, keys)
+        return route.answer(self._local.read(table, name, route.keys))
+
+    def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
+        """See RowStore. Of a key that several ranks write the last rank's value counts."""
+        route = self._route(table, keys)
+        given = route.give(values.float())
+        distinct, last = np.unique(route.keys.numpy()[::-1], return_index=True)
+        places = torch.from_numpy(len(route.keys) - 1 - last)
+        self._agreed(lambda: self._local.write(table, name, torch.from_numpy(distinct), given[places]))
+
+    def make(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_open("rows are made between two steps")
+        route = self._route(table, keys)
+        self._agreed(lambda: self._local.make(table, torch.unique(route.keys)))
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """See RowStore."""
+        self._refuse_open("rows are deleted between two steps")
+        route = self._route(table, keys)
+        self._agreed(lambda: self._local.delete(table, torch.unique(route.keys)))
+
+    def _refuse_open(self, what: str) -> None:
+        if any(asked.gradient is not None for asked in self._open):
+            raise StateError(f"row gradients are waiting for their step: {what}")
+
+    def num_steps(self, table: int) -> int:
+        """See RowStore."""
+        return self._local.num_steps(table)
+
+    def key_state(self, table: int) -> KeyState | None:
+        """See RowStore. Of the keys this rank owns."""
+        return self._local.key_state(table)
+
+    def capture(self, table: int, after: int | None) -> Capture:
+        """See RowStore. Of the keys this rank owns."""
+        return self._local.capture(table, after)
+
+    def apply(self, table: int, content: TableContent) -> None:
+        """See RowStore. A content of the keys this rank owns."""
+        self._local.apply(table, content)
+
+    def clear(self, table: int) -> None:
+        """See RowStore."""
+        self._local.clear(table)
+
+    def draw_cut(self) -> int:
+        """See RowStore."""
+        self._refuse_open("a cut lies between two steps")
+        return self._local.draw_cut()
+
+    def changes(self, table: int, after: int) -> Changes:
+        """See RowStore. Of the keys this rank owns."""
+        return self._local.changes(table, after)
+
+    def forget_changes(self, through: int) -> None:
+        """See RowStore."""
+        self._local.forget_changes(through)
+
+    def figures(self, table: int) -> Mapping[str, int]:
+        """See RowStore. Of what this rank owns."""
+        return self._local.figures(table)
+
+    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+        """See RowStore. Of what this rank owns."""
+        return self._local.row_quantiles(table)
+
+    def num_bytes(self, table: int) -> dict[str, int]:
+        """See RowStore. Of what this rank owns."""
+        return self._local.num_bytes(table)
