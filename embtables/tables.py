@@ -19,7 +19,7 @@ from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen import Lookups
 from embtables.ids import encode, keys_per_id
-from embtables.rows import ROW_STORES, RowStore, StoredTable
+from embtables.rows import PART_STORES, ROW_STORES, RowStore, StoredTable
 from embtables.rows.initial import table_seed
 from embtables.rows.protocol import Capture
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
@@ -95,12 +95,7 @@ class Tables:
             Slot(number, f, tables[numbers[f.table]], keys_per_id(f.encoder)) for number, f in enumerate(features)
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
-        make, slot_tables = ROW_STORES[row_store], [numbers[f.table] for f in features]
-        self.rows: RowStore = (
-            make(stored, slot_tables)
-            if self.world.size == 1
-            else ShardedRowStore(stored, slot_tables, self.world, make)
-        )
+        self.rows = _row_store(row_store, stored, [numbers[f.table] for f in features], self.world)
         frozen = [slot.number for slot in self.slots if not slot.table.trainable]
         self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
         self._numbers = numbers
@@ -385,3 +380,11 @@ class Tables:
         for part in parts:
             self.rows.write(table, name, part, values[start : start + len(part)])
             start += len(part)
+
+
+def _row_store(name: RowStoreName, stored: Sequence[StoredTable], slot_tables: Sequence[int], world: World) -> RowStore:
+    if world.size == 1:
+        return ROW_STORES[name](stored, slot_tables)
+    if name not in PART_STORES:
+        raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
+    return ShardedRowStore(stored, slot_tables, world, PART_STORES[name])

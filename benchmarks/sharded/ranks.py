@@ -88,7 +88,7 @@ class TorchRec:
         from torchrec.distributed.types import ShardingEnv
         from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
-        class RowWise(EmbeddingBagCollectionSharder):
+        class RowWise(EmbeddingBagCollectionSharder):  # type: ignore[misc]
             def sharding_types(self, compute_device_type: str) -> list[str]:
                 return ["row_wise"]
 

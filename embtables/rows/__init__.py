@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from embtables.rows.fbgemm import FbgemmRowStore
 from embtables.rows.host import HostRowStore
-from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, RowStore, StoredTable
+from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, PartStore, RowStore, StoredTable
 from embtables.rows.reference import ReferenceRowStore
 
 __all__ = [
+    "PART_STORES",
     "ROW_STORES",
     "Ability",
     "Changes",
@@ -17,6 +18,7 @@ __all__ = [
     "HostRowStore",
     "KeyState",
     "Lookup",
+    "PartStore",
     "ReferenceRowStore",
     "RowStore",
     "StoredTable",
@@ -25,5 +27,11 @@ __all__ = [
 ROW_STORES: dict[str, Callable[[Sequence[StoredTable], Sequence[int]], RowStore]] = {
     "host": HostRowStore,
     "fbgemm": FbgemmRowStore,
+    "reference": ReferenceRowStore,
+}
+
+# Those that can hold a part of the key space.
+PART_STORES: dict[str, Callable[[Sequence[StoredTable], Sequence[int]], PartStore]] = {
+    "host": HostRowStore,
     "reference": ReferenceRowStore,
 }

@@ -140,12 +140,32 @@ class HostRowStore:
         c = self._fresh(context)
         for slot, gradient, (start, stop) in zip(c.slots, gradients, pairwise(c.offsets), strict=True):
             if gradient is not None:
-                n = int(stop - start)
+                rows, bags = self._that_learn(self._slot_tables[slot], c.rows[start:stop])
                 values = _numpy(gradient.detach().float())
                 times = None if c.counts is None else c.counts[start:stop]
-                self._pending.append((np.array([slot]), c.rows[start:stop], np.arange(n + 1), None, n, values, times))
+                self._pending.append((np.array([slot]), rows, bags, None, len(bags) - 1, values, times))
         if all(g is not None for g in gradients):
             self._open = [o for o in self._open if o is not c]
+
+    def _that_learn(self, table: int, rows: Rows) -> tuple[Rows, npt.NDArray[np.int64]]:
+        """The rows that learn from gradients of gathered ones, and how many there are before each gradient."""
+        if not self._tables[table].is_part or table not in self._collisionless:
+            return rows, np.arange(len(rows) + 1)
+        learns = rows != 0  # the cold row's gradients are summed over all parts first
+        return rows[learns], np.concatenate([[0], np.cumsum(learns)])
+
+    def cold_keys(self, context: object) -> Tensor:
+        """See PartStore."""
+        c = self._fresh(context)
+        found = c.rows == 0
+        for slot, (start, stop) in zip(c.slots, pairwise(c.offsets), strict=True):
+            found[start:stop] &= self._slot_tables[slot] in self._collisionless
+        return torch.from_numpy(found)
+
+    def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
+        """See PartStore."""
+        slot, values = self._slot_tables.index(table), _numpy(gradient.detach().float()).reshape(1, -1)
+        self._pending.append((np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, values, None))
 
     def _fresh(self, context: object) -> _Context:
         assert isinstance(context, _Context)
@@ -315,6 +335,29 @@ class HostRowStore:
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
         return num_bytes(self._store, table, self._tables[table])
+
+    def num_held(self, table: int) -> tuple[int, int]:
+        """See PartStore."""
+        figures = self._store.stats(table)
+        return figures["rows"], figures["waiting"]
+
+    def age_bins(self, table: int, waiting: bool) -> Tensor:
+        """See PartStore."""
+        self._refuse_pending("ages are those between two steps")
+        self._see_open()
+        return torch.from_numpy(self._store.age_bins(table, waiting, torch.get_num_threads()))
+
+    def of_age(self, table: int, waiting: bool, chosen: int) -> tuple[Tensor, Tensor]:
+        """See PartStore."""
+        seen, mixes = self._store.of_age(table, waiting, chosen, torch.get_num_threads())
+        return torch.from_numpy(seen), torch.from_numpy(mixes)
+
+    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+        """See PartStore."""
+        self._refuse_pending("what is too much goes between two steps")
+        self._see_open()
+        self._store.crowd_out(table, waiting, chosen, seen, mix, torch.get_num_threads())
+        self._epoch += 1
 
     def row_quantiles(self, table: int) -> dict[str, list[int]]:
         """See RowStore."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from embtables.ids.mix import GOLDEN_GAMMA, mix_one
 from embtables.rows.count_sketch import CountSketch
+from embtables.rows.limits import age_bin, limits_of
 from embtables.schema import CollisionlessTable, MinCount, Probability
 
 _MASK = 2**64 - 1
@@ -34,7 +35,6 @@ class KeyPolicy:
         self._seed = seed
         self._is_part = is_part
         self._min_count = admission.count if isinstance(admission, MinCount) else 1
-        self._max_waiting = admission.max_waiting if isinstance(admission, MinCount) else 0
         self.sketch: CountSketch | None = None
         if isinstance(admission, MinCount) and admission.counting == "sketch":
             self.sketch = CountSketch(admission.max_waiting, admission.count, config.ttl_seconds)
@@ -149,17 +149,34 @@ class KeyPolicy:
         self._rows_in_step.clear()
         if self._is_part:
             return
-        if self._config.max_rows is not None:
-            self._crowd_out(False, self._config.max_rows)
-        self._crowd_out(True, self._max_waiting)
+        max_rows, max_waiting = limits_of(self._config)
+        if max_rows is not None:
+            self._limit(False, max_rows)
+        self._limit(True, max_waiting)
 
-    def _crowd_out(self, waiting: bool, most: int) -> None:
+    def _limit(self, waiting: bool, most: int) -> None:
         """Least recently seen first, ties by the mix of the key, down to a thirty-second below the limit."""
-        keys = [k for k in self.entries if (e := self.alive(k)) is not None and (e.row is None) is waiting]
+        keys = self.held(waiting)
         if len(keys) <= most:
             return
-        keys.sort(key=lambda key: (self.entries[key].seen, self._mixed(key)))
+        keys.sort(key=self.order)
         for key in keys[: len(keys) - (most - most // 32)]:
-            row = self.entries.pop(key).row
-            if row is not None:
-                self._lose(key, row)
+            self.remove(key)
+
+    def held(self, waiting: bool) -> list[int]:
+        """The keys alive that have a row, or those that wait."""
+        return [k for k in self.entries if (e := self.alive(k)) is not None and (e.row is None) is waiting]
+
+    def order(self, key: int) -> tuple[int, int]:
+        """When the key was seen, and its mix: keys go in this order."""
+        return self.entries[key].seen, self._mixed(key)
+
+    def bin_of(self, key: int) -> int:
+        """The bin of the key's age."""
+        return age_bin(self.now - self.entries[key].seen)
+
+    def crowd_out(self, waiting: bool, chosen: int, last: tuple[int, int]) -> None:
+        """Keys in older bins go, and of that bin those up to `last`."""
+        for key in self.held(waiting):
+            if self.bin_of(key) > chosen or (self.bin_of(key) == chosen and self.order(key) <= last):
+                self.remove(key)

@@ -262,3 +262,38 @@ class RowStore(Protocol):
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """Bytes by tensor name."""
+
+
+class PartStore(RowStore, Protocol):
+    """What a row store does besides for parts of collisionless tables: what all parts decide together.
+
+    At the end of a step a part drops what is past its ttl and leaves `max_rows` and `max_waiting` to the caller
+    (embtables/rows/limits.py). Gradients of keys that read the cold row are left to the caller too: `update` applies
+    only what `add_cold_gradient` was given. Methods with `waiting` are about waiting keys, or else about rows.
+    """
+
+    def num_held(self, table: int) -> tuple[int, int]:
+        """How many rows and waiting keys there are; those past their ttl may count too. Cheap."""
+
+    def age_bins(self, table: int, waiting: bool) -> Tensor:
+        """How many alive lie in each bin of age, (NUM_AGE_BINS,) int64. Those past their ttl are dropped."""
+
+    def of_age(self, table: int, waiting: bool, chosen: int) -> tuple[Tensor, Tensor]:
+        """Those alive in a bin of age, in any order: when they were seen, (k,) int64, and the mixes of their keys, (k,)
+        unsigned numbers in int64."""
+
+    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+        """Evicts all in older bins, and of that bin those up to (seen, mix), by `seen` and then the unsigned mix.
+
+        Raises:
+            StateError: gradients are waiting for `update`.
+        """
+
+    def cold_keys(self, context: object) -> Tensor:
+        """Which keys of a gather with `keep` read the cold row, (N,) bool over all its slots in their order."""
+
+    def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
+        """Keeps a gradient (D,) of the table's trained cold row, after what is kept already: it counts as one key's.
+
+        Only where a key of some part read the row, or it would be updated in steps in which the whole table's is not.
+        """

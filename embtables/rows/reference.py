@@ -23,7 +23,7 @@ from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, 
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
-from embtables.rows.reference_state import apply, key_state, take
+from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
 from embtables.rows.rules import apply_rule, fresh_state
 from embtables.schema import CollisionlessTable
 from embtables.state.content import TableContent
@@ -178,8 +178,23 @@ class ReferenceRowStore:
         assert isinstance(context, tuple)
         for slot, rows, gradient in zip(*context, gradients, strict=True):
             if gradient is not None:
-                sparse = SparseGradient(rows, torch.arange(len(rows)), gradient.float(), None)
+                learns = torch.arange(len(rows))
+                if self._tables[self._slot_tables[slot]].is_part and self._place(slot).policy is not None:
+                    learns = learns[rows != 0]
+                sparse = SparseGradient(rows[learns], learns, gradient.float(), None)
                 self._arenas[self._place(slot).arena].pending.append(sparse)
+
+    def cold_keys(self, context: object) -> Tensor:
+        """See PartStore."""
+        assert isinstance(context, tuple)
+        slots, rows = context
+        return torch.cat([(r == 0) & (self._place(s).policy is not None) for s, r in zip(slots, rows, strict=True)])
+
+    def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
+        """See PartStore."""
+        cold = torch.zeros(1, dtype=torch.int64)
+        sparse = SparseGradient(cold, cold, gradient.float()[None], None)
+        self._arenas[self._places[table].arena].pending.append(sparse)
 
     def gradient_norm(self) -> float:
         """See RowStore."""
@@ -330,6 +345,29 @@ class ReferenceRowStore:
     def _refuse_pending(self, what: str) -> None:
         if any(arena.pending for arena in self._arenas):
             raise StateError(f"row gradients are waiting for their step: {what}")
+
+    def num_held(self, table: int) -> tuple[int, int]:
+        """See PartStore."""
+        policy = self._policy(table)
+        return len(policy.held(False)), len(policy.held(True))
+
+    def age_bins(self, table: int, waiting: bool) -> Tensor:
+        """See PartStore. What is past its ttl is never alive again: nothing has to be dropped."""
+        return age_bins(self._policy(table), waiting)
+
+    def of_age(self, table: int, waiting: bool, chosen: int) -> tuple[Tensor, Tensor]:
+        """See PartStore."""
+        return of_age(self._policy(table), waiting, chosen)
+
+    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+        """See PartStore."""
+        self._refuse_pending("what is too much goes between two steps")
+        self._policy(table).crowd_out(waiting, chosen, (seen, mix % 2**64))
+
+    def _policy(self, table: int) -> KeyPolicy:
+        policy = self._places[table].policy
+        assert policy is not None
+        return policy
 
     def clear(self, table: int) -> None:
         """See RowStore."""

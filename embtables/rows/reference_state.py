@@ -8,6 +8,7 @@ from torch import Tensor
 
 from embtables.rows.arena import Arena, Place
 from embtables.rows.key_policy import KeyPolicy
+from embtables.rows.limits import NUM_AGE_BINS
 from embtables.rows.protocol import Changes, KeyState
 from embtables.state.content import TableContent, bucket_order
 
@@ -87,6 +88,19 @@ def key_state(place: Place) -> KeyState | None:
         policy.now,
         policy.steps,
     )
+
+
+def age_bins(policy: KeyPolicy, waiting: bool) -> Tensor:
+    """How many rows or waiting keys lie in each bin of age."""
+    bins = [policy.bin_of(key) for key in policy.held(waiting)]
+    return torch.bincount(torch.tensor(bins, dtype=torch.int64), minlength=NUM_AGE_BINS)
+
+
+def of_age(policy: KeyPolicy, waiting: bool, chosen: int) -> tuple[Tensor, Tensor]:
+    """When those in a bin were seen, and the mixes of their keys."""
+    found = [policy.order(key) for key in policy.held(waiting) if policy.bin_of(key) == chosen]
+    seen, mixes = (np.array([one[i] for one in found], np.uint64).view(np.int64) for i in range(2))
+    return torch.from_numpy(seen), torch.from_numpy(mixes)
 
 
 def _as_int32(values: list[int]) -> Tensor:

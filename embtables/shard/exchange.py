@@ -142,8 +142,12 @@ class Messenger:
             at = at + floats
         return found
 
-    def send_gradients(self, asked: Asked) -> None:
-        """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update."""
+    def send_gradients(self, asked: Asked) -> tuple[list[int], list[Tensor | None]]:
+        """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update.
+
+        Returns:
+            What this rank got as an owner: tables, and gradients (n, D) or none, of each block and rank.
+        """
         exchange, blocks, world = asked.exchange, asked.blocks, self._world
         sent = exchange.sizes().reshape(world.size, len(blocks.tables))
         sent_floats, received_floats = self.floats(blocks, sent), self.floats(blocks, asked.received)
@@ -158,3 +162,4 @@ class Messenger:
         rows = self.rows_of(blocks, asked.received, out)
         used = [each if has else None for each, has in zip(rows, marked.tolist(), strict=True)]
         self._local.add_row_gradients(asked.context, used)
+        return [table for table in blocks.tables for _ in range(world.size)], used

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from embtables.errors import EmbtablesError, StateError
 from embtables.native import _core, isa
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, RowStore, StoredTable
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore, StoredTable
+from embtables.shard.agreement import ColdGradients, Limits
 from embtables.shard.exchange import Asked, Blocks, Messenger
 from embtables.shard.routing import Route, agree, owners_of_buckets
 from embtables.shard.world import World
 from embtables.state.content import TableContent
 
 _MOST_OPEN = 64  # lookups of training since the last step
-MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], RowStore]
+MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], PartStore]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,9 @@ class ShardedRowStore:
         dims = [table.config.dim for table in tables]
         self._messenger = Messenger(world, self._local, dims)
         self._open: list[Asked] = []
+        self._cold = ColdGradients(world, self._local, self._tables)
+        self._limits = Limits(world, self._local, self._tables)
+        self._cold_squares = 0.0
 
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
@@ -154,16 +158,25 @@ class ShardedRowStore:
     def _settle(self) -> None:
         """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""
         for asked in self._open:
-            self._messenger.send_gradients(asked)
+            tables, gradients = self._messenger.send_gradients(asked)
+            if not self._cold.dims.keys().isdisjoint(tables):
+                sizes = asked.received.T.reshape(-1).tolist()
+                cold = torch.split(self._local.cold_keys(asked.context), sizes)
+                self._cold.note(tables, gradients, cold)
             asked.is_over, asked.gradient = True, None
         self._open.clear()
 
-    def gradient_norm(self) -> float:
-        """See RowStore."""
+    def _settle_all(self) -> None:
+        """The same before a step: cold rows' gradients too, of which every rank then has the sum."""
         self._settle()
+        self._cold_squares += self._cold.give()
+
+    def gradient_norm(self) -> float:
+        """See RowStore. Every rank's part, with its copies of cold rows counted once."""
+        self._settle_all()
         squares = torch.tensor([self._local.gradient_norm() ** 2], dtype=torch.float64)
         self._world.all_reduce(squares)
-        return math.sqrt(float(squares))
+        return math.sqrt(max(0.0, float(squares) - (self._world.size - 1) * self._cold_squares))
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """See RowStore."""
@@ -171,8 +184,10 @@ class ShardedRowStore:
 
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
-        self._settle()
+        self._settle_all()
         self._local.update(gradient_scale)
+        self._cold_squares = 0.0
+        self._limits.enforce()
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
@@ -183,6 +198,8 @@ class ShardedRowStore:
         for asked in self._open:
             asked.is_over, asked.gradient = True, None
         self._open.clear()
+        self._cold.forget()
+        self._cold_squares = 0.0
         self._local.discard()
 
     def state_names(self, table: int) -> Sequence[str]:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from embtables.errors import DataError
-from embtables.rows import RowStore, StoredTable
-from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinCount, Normal, RowwiseAdagrad
+from embtables.rows import PartStore, RowStore, StoredTable
+from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinCount, Normal, Optimizer, RowwiseAdagrad
 from embtables.state.content import TableContent, buckets_of
 from embtables.state.manifest import Buckets
 from embtables.state.ranks import restrict
 from tests.contents import flat_content, same
+from tests.contracts.collisionless import OPTIMIZERS
 from tests.contracts.single import add_row_gradient, gather
 
 SEED = 7
@@ -47,12 +48,14 @@ def own(keys: Tensor, table: StoredTable) -> Tensor:
 class PartsContract:
     """Subclass and define `build`."""
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
         raise AssertionError("define build")
 
-    def parts(self, stored: list[StoredTable], ranges: list[Buckets]) -> list[tuple[list[StoredTable], RowStore]]:
+    def parts(
+        self, stored: list[StoredTable], ranges: list[Buckets], slots: Sequence[int] | None = None
+    ) -> list[tuple[list[StoredTable], PartStore]]:
         found = [[replace(table, buckets=buckets) for table in stored] for buckets in ranges]
-        return [(tables, self.build(tables, range(len(tables)))) for tables in found]
+        return [(tables, self.build(tables, range(len(tables)) if slots is None else slots)) for tables in found]
 
     def learn(self, store: RowStore, stored: list[StoredTable], step: int) -> None:
         """A step on random keys; the store sees those of its buckets."""
@@ -220,3 +223,70 @@ class PartsContract:
         state = store.key_state(0)
         assert state is not None
         assert state.keys.tolist() == [4]
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.kind)
+    def test_cold_rows_of_parts_learn_as_one(self, optimizer: Optimizer) -> None:
+        grows = CollisionlessTable(
+            name="c",
+            dim=4,
+            optimizer=optimizer,
+            initializer=Normal(std=0.1),
+            admission=MinCount(count=3),
+            cold_row="trained",
+        )
+        zeros = replace(fixed()[1], config=grows.model_copy(update={"name": "z", "cold_row": "zeros"}))
+        stored = [fixed()[0], StoredTable(grows, SEED), zeros]
+        slots = [0, 1, 2, 1]
+        whole = self.build(stored, slots)
+        parts = self.parts(stored, RANGES[1], slots)
+        rng = np.random.default_rng(8)
+        for _ in range(20):  # in the last ones no key is cold any more
+            tops = ROWS, 60, 60, 60
+            keys = [torch.from_numpy(rng.integers(0, top, 25)) for top in tops]
+            wide = [torch.from_numpy(rng.standard_normal((25, 4)).astype(np.float32)) for _ in slots]
+            _, context = whole.gather(range(4), keys, keep=True)
+            whole.add_row_gradients(context, wide)
+            cold, readers = torch.zeros(4), 0
+            for tables, store in parts:
+                mine = [own(k, tables[n]) for k, n in zip(keys, slots, strict=True)]
+                rows, context = store.gather(range(4), [k[m] for k, m in zip(keys, mine, strict=True)], keep=True)
+                gradients = [g[m] for g, m in zip(wide, mine, strict=True)]
+                store.add_row_gradients(context, gradients)
+                reads = store.cold_keys(context)
+                ends = torch.tensor([len(r) for r in rows]).cumsum(0)[:-1].tolist()
+                by_slot = torch.tensor_split(reads, ends)
+                assert not by_slot[0].any()
+                for n in (1, 3):
+                    cold += gradients[n][by_slot[n]].sum(dim=0)
+                    readers += int(by_slot[n].sum())
+                    if by_slot[n].any():
+                        assert len(rows[n][by_slot[n]].unique(dim=0)) == 1
+                assert not rows[2][by_slot[2]].any()
+                assert rows[2][~by_slot[2]].any(dim=1).all()
+            whole.update(1.0)
+            for _, store in parts:
+                if readers:
+                    store.add_cold_gradient(1, cold)
+                store.update(1.0)
+        content = whole.capture(1, None).content()
+        first = parts[0][1].capture(1, None).content()
+        for name, values in content.cold.items():
+            assert values.any()
+            assert np.allclose(first.cold[name], values, rtol=1e-5, atol=1e-6)
+        assert readers == 0
+        for tables, store in parts:
+            for n in range(3):
+                state = store.key_state(n)
+                assert state is not None
+                assert torch.allclose(
+                    store.read(n, "weight", state.keys), whole.read(n, "weight", state.keys), atol=1e-6
+                )
+                assert store.num_steps(n) == whole.num_steps(n)
+            held = store.capture(1, None).content()
+            assert all(np.array_equal(held.cold[name], first.cold[name]) for name in first.cold)
+            self.check_keys(held, content, tables[1])
+
+    def check_keys(self, part: TableContent, whole: TableContent, table: StoredTable) -> None:
+        expected = restrict(whole, table.seed, table.buckets)
+        for name in ("keys", "seen", "waiting", "waiting_counts", "waiting_seen"):
+            assert np.array_equal(getattr(part, name), getattr(expected, name)), name

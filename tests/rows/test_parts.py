@@ -10,7 +10,7 @@ import torch
 
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.native import _core
-from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
+from embtables.rows import FbgemmRowStore, HostRowStore, PartStore, ReferenceRowStore, StoredTable
 from embtables.schema import FixedTable, Sgd
 from embtables.state.content import buckets_of
 from tests.contracts.parts import PartsContract
@@ -19,7 +19,7 @@ TABLE = FixedTable(name="t", dim=4, num_rows=1000, optimizer=Sgd(learning_rate=0
 
 
 class TestReference(PartsContract):
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
         return ReferenceRowStore(stored, slots)
 
 
@@ -29,7 +29,7 @@ class TestHost(PartsContract):
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
         return HostRowStore(stored, slots)
 
     def test_an_error_says_whose_the_key_is(self) -> None:
