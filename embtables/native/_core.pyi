@@ -173,8 +173,7 @@ class Store:
     def set_sketch(self, table: int, saved: npt.NDArray[np.uint8]) -> None: ...
     def stats(self, table: int) -> dict[str, int]: ...
     def age_bins(self, table: int, waiting: bool, threads: int) -> npt.NDArray[np.int64]:
-        """How many rows or waiting keys are in each bin of age (embtables/rows/limits.py); drops what is past its
-        ttl."""
+        """How many rows or waiting keys are in each bin of age (rows/limits.py); drops what is past its ttl."""
     def of_age(
         self, table: int, waiting: bool, age_bin: int, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

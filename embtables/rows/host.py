@@ -286,6 +286,8 @@ class HostRowStore:
 
     def key_state(self, table: int) -> KeyState | None:
         """See RowStore."""
+        if table not in self._collisionless and not self._tables[table].is_part:
+            return None
         self._see_pending()
         return key_state(self._store, table, self._tables[table])
 

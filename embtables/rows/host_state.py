@@ -152,11 +152,9 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
     store.set_num_steps(table, content.updates)
 
 
-def key_state(store: _core.Store, table: int, stored: StoredTable) -> KeyState | None:
-    """See RowStore."""
+def key_state(store: _core.Store, table: int, stored: StoredTable) -> KeyState:
+    """What a collisionless table, or a part of a fixed one, knows of its keys."""
     is_fixed = isinstance(stored.config, FixedTable)
-    if is_fixed and not stored.is_part:
-        return None
     threads, figures = torch.get_num_threads(), store.stats(table)
     keys, _, seen = _sorted(*store.list_rows(table, 0, threads)[:3])
     none = np.empty(0, np.uint32)

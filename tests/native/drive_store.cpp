@@ -1,12 +1,13 @@
 // Drives the core without Python, for the sanitizers (`make sanitize`): random lookups, updates, expiry, limits, removals,
-// saves, restores and images, over several threads. Ends with status 1 where two keys share a row, or a lookup or an
-// image is not what it was.
+// saves, restores and images, over several threads; then parts of tables. Ends with status 1 where two keys share a row,
+// or a lookup or an image is not what it was.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <random>
 #include <set>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -167,6 +168,62 @@ void drive(const Kernels& kernels, int steps) {
     }
 }
 
+// A part of a fixed table: every key has its row or is refused.
+void drive_fixed_part(const Kernels& kernels) {
+    constexpr std::int64_t kRows = 20'000;
+    std::vector<TableSpec> specs{spec(3, Rule::adam, kRows, 9)};
+    specs[0].buckets = {100, 700};
+    Store store(kernels, specs, {0}, kThreads);
+    const KeyList list = store.list_rows(0, 0, kThreads);
+    std::vector<std::uint32_t> found(list.keys.size());
+    store.find(0, list.keys.data(), list.keys.size(), kThreads, found.data());
+    need(found == list.values && found.size() == store.num_rows(0), "the rows of a part");
+    const std::set<std::int64_t> own(list.keys.begin(), list.keys.end());
+    for (std::int64_t key = -3; key < kRows + 3; ++key) {
+        bool refused = false;
+        std::uint32_t row;
+        try {
+            store.find(0, &key, 1, 1, &row);
+        } catch (const std::out_of_range&) {
+            refused = true;
+        }
+        need(refused != own.contains(key), "a part has its own keys alone");
+    }
+}
+
+// A part of a collisionless table: keys count as often as they occur, and limits are kept from outside.
+void drive_part(const Kernels& kernels, int steps) {
+    std::mt19937_64 random(8);
+    std::vector<TableSpec> specs{tables()[1]};
+    specs[0].buckets = {0, 1023};
+    Store store(kernels, specs, {0}, kThreads);
+    Collisionless& keys = *store.keys(0);
+    const std::int32_t slot = 0;
+    for (int step = 0; step < steps; ++step) {
+        std::vector<std::int64_t> asked(300);
+        std::vector<std::int32_t> counts(asked.size());
+        std::vector<std::uint32_t> rows(asked.size());
+        for (std::int64_t& key : asked) key = static_cast<std::int64_t>(random() % 5000);
+        for (std::int32_t& count : counts) count = static_cast<std::int32_t>(1 + random() % 3);
+        const std::int64_t offsets[] = {0, static_cast<std::int64_t>(asked.size())};
+        keys.advance(static_cast<std::uint32_t>(step));
+        store.resolve({&slot, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
+        keys.end_step(kThreads);
+        for (const bool waiting : {false, true}) {
+            const std::vector<std::uint64_t> bins = keys.age_bins(waiting, kThreads);
+            std::size_t bin = bins.size() - 1;
+            while (bin > 0 && bins[bin] == 0) --bin;
+            const std::vector<Candidate> oldest = keys.of_age(waiting, bin, kThreads);
+            need(oldest.size() == bins[bin], "the keys of a bin");
+            if (step % 4 != 3 || oldest.empty()) continue;
+            const Candidate last = *std::min_element(oldest.begin(), oldest.end());
+            const std::uint64_t before = waiting ? keys.num_waiting() : keys.num_rows();
+            keys.crowd_out(waiting, bin, last, kThreads);
+            need(before - 1 == (waiting ? keys.num_waiting() : keys.num_rows()), "one key goes");
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -175,6 +232,8 @@ int main() {
         if (isa == Isa::avx2) kernels = {&avx2::row_kernels, avx2::find_rows, avx2::rank_rows};
         if (isa == Isa::avx512) kernels = {&avx512::row_kernels, avx512::find_rows, avx512::rank_rows};
         drive(kernels, 200);
+        drive_fixed_part(kernels);
+        drive_part(kernels, 100);
         std::printf("%s: done\n", isa_name(isa));
     }
 }
