@@ -1,4 +1,7 @@
-"""Evaluation of a part of the log: figures over all rows, over slices, and of baseline columns on the same rows."""
+"""Evaluation of a part of the log: figures over all rows, over slices, and of baseline columns on the same rows.
+
+Of several ranks each scores its rows of every batch; what figures need of a row then goes to all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,16 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
+from embtables.shard.world import Alone, World
 from models.metrics import MetricSet
 from pipelines.config import RunConfig
 from pipelines.learner import Learner
-from pipelines.parquet import Log, ParquetReader, Part
+from pipelines.parquet import Log, ParquetReader, Part, ReaderItem
 from pipelines.progress import RowProgress
 from pipelines.reader.where import condition_mask
 
 Floats = npt.NDArray[np.float32]
+Judged = npt.NDArray[np.void]
 
 
 @dataclass
@@ -49,30 +54,42 @@ class _Figures:
 
 
 def evaluate(
-    learner: Learner, config: RunConfig, log: Log, fitted: FittedTransforms, part: Part | None, *, shown: bool = True
+    learner: Learner,
+    config: RunConfig,
+    log: Log,
+    fitted: FittedTransforms,
+    part: Part | None,
+    *,
+    world: World | None = None,
+    shown: bool = True,
 ) -> dict[str, Any]:
     """Figures of the learner on `part` of the log (None: all rows): auc, log_loss, ..., rows, slices, baselines.
 
     `log` is an opened log of `config`, whose data section may name another one than the learner was trained on.
+
+    Args:
+        world: the ranks that evaluate together, by default this process; all get the same figures.
     """
-    settings = config.evaluate
+    settings, world = config.evaluate, world or Alone()
     labels = tuple(label.name or label.column for label in config.labels)
     whole = _Figures(labels, settings.baseline_columns)
     slices = {s.name: _Figures(labels, settings.baseline_columns) for s in settings.slices}
     reader = ParquetReader(
-        log, part, batch_size=settings.batch_size, fitted=fitted, extra_columns=_extra_columns(config)
+        log,
+        part,
+        batch_size=settings.batch_size,
+        fitted=fitted,
+        rank=world.rank,
+        world_size=world.size,
+        extra_columns=_extra_columns(config),
     )
     with RowProgress(f"evaluate {part or 'all rows'}", reader.total_rows_hint, shown=shown) as progress:
         for item in reader:
-            batch = item.batch
-            scores = learner.scores(batch).numpy()
-            weight = None if batch.weight is None else batch.weight.numpy()
-            rows = _Rows(scores, batch.labels.numpy(), weight, item.extra)
-            _update(whole, rows, None, settings.group_column)
-            for s in settings.slices:
-                assert item.extra is not None
-                _update(slices[s.name], rows, condition_mask(item.extra, s.where), settings.group_column)
-            progress.advance(batch.num_rows)
+            rows = _of_all_ranks(world, _judged(config, learner.scores(item.batch).numpy(), item))
+            _update(whole, rows)
+            for number, figures in enumerate(slices.values()):
+                _update(figures, rows[rows["slices"][:, number]])
+            progress.advance(len(rows))
     report = whole.compute()
     if report["rows"] == 0:
         raise DataError(f"the {part or 'whole'} part holds no rows; look at data.split and data.where")
@@ -81,26 +98,48 @@ def evaluate(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    scores: Floats  # (B, n_labels)
-    labels: Floats  # (B, n_labels)
-    weight: Floats | None  # (B,)
-    extra: pa.Table | None
+def _judged(config: RunConfig, scores: Floats, item: ReaderItem) -> Judged:
+    """What figures need of each row of a batch (B,): scores (n_labels,), labels (n_labels,), weight, group, slices
+    (n_slices,) that it belongs to, and baselines (n_baselines,); of what the configuration does not name, nothing.
+    """
+    settings, batch, extra = config.evaluate, item.batch, item.extra
+    fields: list[tuple[str, type, tuple[int, ...]]] = [
+        ("scores", np.float32, scores.shape[1:]),
+        ("labels", np.float32, scores.shape[1:]),
+        ("slices", np.bool_, (len(settings.slices),)),
+        ("baselines", np.float32, (len(settings.baseline_columns),)),
+    ]
+    fields += [("weight", np.float32, ())] if batch.weight is not None else []
+    fields += [("group", np.int64, ())] if settings.group_column is not None else []
+    rows = np.empty(batch.num_rows, np.dtype(fields))
+    rows["scores"], rows["labels"] = scores, batch.labels.numpy()
+    if batch.weight is not None:
+        rows["weight"] = batch.weight.numpy()
+    if extra is not None:
+        for number, s in enumerate(settings.slices):
+            rows["slices"][:, number] = condition_mask(extra, s.where)
+        for number, name in enumerate(settings.baseline_columns):
+            rows["baselines"][:, number] = extra.column(name).to_numpy().astype(np.float32)
+        if settings.group_column is not None:
+            rows["group"] = _group_ids(extra.column(settings.group_column))
+    return rows
 
 
-def _update(figures: _Figures, rows: _Rows, mask: npt.NDArray[np.bool_] | None, group_column: str | None) -> None:
-    keep: Any = slice(None) if mask is None else mask
-    weight = None if rows.weight is None else rows.weight[keep]
-    groups = None
-    if group_column is not None and rows.extra is not None:
-        groups = _group_ids(rows.extra.column(group_column))[keep]
+def _of_all_ranks(world: World, rows: Judged) -> Judged:
+    """The rows of the whole batch, in its order."""
+    if world.size == 1:
+        return rows
+    return np.frombuffer(b"".join(world.gather_bytes(rows.tobytes())), rows.dtype)
+
+
+def _update(figures: _Figures, rows: Judged) -> None:
+    names = rows.dtype.names or ()
+    weight = rows["weight"] if "weight" in names else None
+    groups = rows["group"].copy() if "group" in names else None  # kept by the figures: not with the whole rows
     for index, name in enumerate(figures.labels):
-        figures.model[name].update(rows.scores[keep, index], rows.labels[keep, index], weight, groups)
-    for name in figures.baselines:
-        assert rows.extra is not None
-        values = rows.extra.column(name).to_numpy().astype(np.float32)[keep]
-        figures.baseline[name].update(values, rows.labels[keep, 0], weight, groups)
+        figures.model[name].update(rows["scores"][:, index], rows["labels"][:, index], weight, groups)
+    for index, name in enumerate(figures.baselines):
+        figures.baseline[name].update(rows["baselines"][:, index], rows["labels"][:, 0], weight, groups)
 
 
 def _group_ids(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

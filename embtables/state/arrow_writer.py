@@ -54,6 +54,17 @@ class Streamed:
         if rows != self.shape[0]:
             raise StateError(f"was made of {rows:,} rows, promised were {self.shape[0]:,}", column=name)
 
+    def rows(self, first: int, end: int) -> Streamed:
+        """Rows [first, end) alone. The others are made too, and dropped."""
+
+        def pieces() -> Iterator[Array]:
+            at = 0
+            for piece in self.pieces():
+                begin, at = at, at + len(piece)
+                yield piece[max(first - begin, 0) : max(end - begin, 0)]
+
+        return Streamed((end - first, *self.shape[1:]), self.dtype, pieces)
+
 
 Column = Array | Streamed
 

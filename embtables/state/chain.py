@@ -1,9 +1,10 @@
-"""`Chain`: the versions that one trainer writes of its tables, in the background, each a delta to the one before.
+"""`Chain`: the versions that trainers write of their tables, in the background, each a delta to the one before.
 
     between two steps: cut drawn -> a delta copied, or a snapshot captured -> training goes on
     one thread: files written, a snapshot's rows read meanwhile, and synced -> manifest -> pins -> garbage removed
 
-A write that fails loses nothing: the next version holds what changed since the last one that was committed.
+A write that fails loses nothing: the next version holds what changed since the last one that was committed. Where
+several ranks hold the tables, each has its chain of them and writes what it owns; all of it succeeds or none.
 """
 
 from __future__ import annotations
@@ -14,21 +15,30 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from embtables.errors import StateError
+import torch
+
+from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
+from embtables.schema.tables import FixedTable
+from embtables.shard.world import Alone, World
+from embtables.state.content import TableContent
+from embtables.state.joint import Joint
 from embtables.state.manifest import Buckets, Manifest, Purpose, canonical
+from embtables.state.ranks import RankPart, restrict
 from embtables.state.store import StateFolder, Writer
 from embtables.state.table_files import ALL_BUCKETS
-from embtables.state.versions import Tensors, Version, new_version, read_version
+from embtables.state.versions import RankFiles, StoredAs, Tensors, Version, rank_files, read_version
 from embtables.tables import Tables
+
+_NO_CUT = -1  # told to the other ranks where one cannot take a version
 
 
 @dataclass(frozen=True, slots=True)
 class _Parent:
     """The last committed version, and the cut of the tables that it holds."""
 
-    manifest: Manifest
+    sequence: int
     cut: int | None
     deltas: int  # since its snapshot
 
@@ -37,25 +47,41 @@ class Chain:
     """One purpose's versions of one set of tables; the writer's lease is held by whoever made it.
 
     Args:
+        writer: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
+        world: the ranks that have the tables' rows, each those of its buckets; all make the chain, and call the same
+            of it in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
         longest: deltas in a row before the next snapshot.
     """
 
-    def __init__(self, writer: Writer, purpose: Purpose, tables: Tables, *, keep: int = 2, longest: int = 16) -> None:
+    def __init__(
+        self,
+        writer: Writer | StateFolder,
+        purpose: Purpose,
+        tables: Tables,
+        *,
+        world: World | None = None,
+        keep: int = 2,
+        longest: int = 16,
+    ) -> None:
+        self._world = Alone() if world is None else world
+        if isinstance(writer, Writer) is not (self._world.rank == 0):
+            raise StateError("rank 0 holds the lease to write, and no other rank", rank=self._world.rank)
         self._writer = writer
+        self._joint = Joint(writer, self._world.another())
         self._purpose: Purpose = purpose
         self._tables = tables
         self._keep = keep
         self._longest = longest
         self._cuts = Ability.CUTS in tables.rows.abilities
         self._parent: _Parent | None = None
-        self._pending: tuple[Future[Manifest], int | None, int] | None = None
+        self._pending: tuple[Future[int], int | None, int] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self.failures: list[StateError] = []
+        self.failures: list[EmbtablesError] = []
 
     def go_on_from(self, manifest: Manifest, deltas: int) -> None:
         """The tables hold this version: the next one is a delta to it."""
-        self._parent = _Parent(manifest, self._tables.draw_cut() if self._cuts else None, deltas)
+        self._parent = _Parent(manifest.sequence, self._tables.draw_cut() if self._cuts else None, deltas)
 
     def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
         """Takes a version between two steps and has it written. Waits where the one before is still being written.
@@ -63,26 +89,39 @@ class Chain:
         What fails on the way to the disk is found in `failures`, or raised by `wait`.
 
         Args:
-            tensors: everything dense; copied.
+            tensors: everything dense; copied. Of several ranks rank 0's counts, and so with `content` and `pins`.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names that shall keep this version.
 
         Raises:
-            StateError: the content is not JSON; or the tables' gradients wait for their step.
+            StateError: the content is not JSON; the tables' gradients wait for their step; or so it is at another rank.
+            WorldError: a rank is gone or silent, now or while the version before was written.
         """
         self._note(self._harvest())
+        parent = self._parent
+        try:
+            version = self._dense(tensors, content)
+            number = self._tables.draw_cut() if self._cuts else None
+            changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
+        except Exception:
+            self._told(_NO_CUT)
+            raise
+        base = self._base(parent if changed is not None else None)
+        if changed is None or base is None:
+            _let_go(changed or {})
+            changed, base = self._tables.capture(), None
+        deltas = 0 if base is None or parent is None else parent.deltas + 1
+        self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
+
+    def _dense(self, tensors: Tensors, content: Mapping[str, Any]) -> Version:
+        """What rank 0 writes besides the tables, copied."""
+        if self._world.rank:
+            return Version({})
         try:
             canonical(content)
         except (TypeError, ValueError) as error:
             raise StateError(f"the content of a version must be JSON: {error}") from error
-        parent = self._parent
-        number = self._tables.draw_cut() if self._cuts else None
-        changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
-        deltas = 0 if changed is None or parent is None else parent.deltas + 1
-        captured = self._tables.capture() if changed is None else changed
-        version = Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
-        base = parent.manifest.sequence if changed is not None and parent is not None else None
-        self._pending = self._thread.submit(self._write, captured, version, base, tuple(pins)), number, deltas
+        return Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
 
     def _changes(self, parent: _Parent) -> dict[str, Capture] | None:
         """What changed since the parent; None where only the whole tells it."""
@@ -93,28 +132,56 @@ class Chain:
         except StateError:
             return None
 
+    def _base(self, parent: _Parent | None) -> int | None:
+        """The version that all ranks can make a delta to; None where one of them cannot, and all write the whole.
+
+        Args:
+            parent: the version to which this rank can.
+        """
+        told = self._told(0 if parent is None else parent.sequence)
+        if _NO_CUT in told:
+            raise StateError("could not take a version, so no rank does", rank=told.index(_NO_CUT))
+        return None if parent is None or any(each != parent.sequence for each in told) else parent.sequence
+
+    def _told(self, number: int) -> list[int]:
+        """That of every rank."""
+        return [int(each) for each in self._world.all_gather(torch.tensor([number]))]
+
     def _write(
         self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
-    ) -> Manifest:
+    ) -> int:
         try:
-            version.tables.update((name, capture.streamed()) for name, capture in captured.items())
-            manifest = self._writer.commit(self._purpose, new_version(self._tables.stored, version, parent))
+            written = self._joint.write(self._purpose, parent, lambda: self._files(captured, version))
         finally:
             # An error would hold them in its traceback, and the tables would go on saving rows for them.
-            for capture in captured.values():
-                capture.close()
-            version.tables.clear()
-        # The version is there: what fails from here on is told and takes nothing of it back.
+            _let_go(captured)
+        sequence, failed = self._joint.finish(written, version.content, lambda there: self._keep_only(there, pins))
+        self.failures += failed
+        return sequence
+
+    def _files(self, captured: Mapping[str, Capture], version: Version) -> RankFiles:
+        """This rank's files."""
+        buckets = self._world.buckets()
+        tables = {
+            table.config.name: _owned(captured[table.config.name].streamed(), table, buckets)
+            for table in self._tables.stored
+        }
+        return rank_files(self._tables.stored, self._world.rank, RankPart(buckets, tables), version.tensors)
+
+    def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
+        """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
+        writer = self._writer
+        assert isinstance(writer, Writer)
         try:
             for pin in pins:
-                self._writer.pin(pin, manifest)
-            self._writer.collect({self._purpose: self._keep})
+                writer.pin(pin, manifest)
+            writer.collect({self._purpose: self._keep})
         except OSError as error:
             reason = f"what is no longer needed cannot be removed: {error.strerror}"
-            self.failures.append(StateError(reason, folder=self._writer.state.folder.root))
+            return [StateError(reason, folder=writer.state.folder.root)]
         except StateError as error:
-            self.failures.append(error)
-        return manifest
+            return [error]
+        return []
 
     def _harvest(self) -> StateError | None:
         """What became of the version being written: None where it is there, or there was none."""
@@ -130,20 +197,38 @@ class Chain:
             self._tables.forget_changes(number)
         return None
 
-    def _note(self, error: StateError | None) -> None:
+    def _note(self, error: EmbtablesError | None) -> None:
         if error is not None:
             self.failures.append(error)
 
     def wait(self) -> None:
-        """Until the last version is on the disk. Raises StateError where it could not be written."""
+        """Until the last version is on the disk. Raises StateError or WorldError where it could not be written."""
         error = self._harvest()
         if error is not None:
             raise error
 
     def close(self) -> None:
         """Waits for what is being written; what fails is found in `failures`."""
-        self._note(self._harvest())
+        try:
+            self._note(self._harvest())
+        except WorldError as error:
+            self._note(error)
         self._thread.shutdown()
+
+
+def _owned(content: TableContent, table: StoredAs, buckets: Buckets) -> TableContent:
+    """What of a table this rank writes.
+
+    A fixed table may lie here with all of its rows. The keys of a collisionless one are the owner's alone: another's
+    are an error, which the files' maker tells.
+    """
+    whole = buckets == ALL_BUCKETS or not isinstance(table.config, FixedTable)
+    return content if whole else restrict(content, table.seed, buckets)
+
+
+def _let_go(captured: Mapping[str, Capture]) -> None:
+    for capture in captured.values():
+        capture.close()
 
 
 def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets: Buckets = ALL_BUCKETS) -> Version:

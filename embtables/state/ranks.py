@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import xxhash
 
 from embtables.errors import StateError
 from embtables.state.content import Keys, TableContent, bucket_offsets, buckets_of
@@ -39,6 +41,7 @@ def restrict(content: TableContent, seed: int, buckets: Buckets) -> TableContent
         waiting_seen=content.waiting_seen[waiting],
         sketch=restricted(content.sketch, *buckets) if len(content.sketch) else content.sketch,
         begins=np.clip(begins, first, end) - np.uint64(first),
+        streamed={name: column.rows(first, end) for name, column in content.streamed.items()},
     )
 
 
@@ -63,17 +66,27 @@ def check_keys(keys: Keys, seed: int, buckets: Buckets, **path: object) -> None:
             raise StateError(f"key {key} is of bucket {bucket}, expected {buckets[0]}..{buckets[1] - 1}", **path)
 
 
-def check_agreed(contents: Sequence[TableContent], table: str) -> None:
-    """Raises StateError where ranks differ in what they share of a table: its clock, its steps and the cold row."""
-    one = contents[0]
-    for rank, other in enumerate(contents):
+def shared_of(content: TableContent) -> dict[str, Any]:
+    """What ranks that step together have alike of a table, as JSON: its clock and steps, checksums of the cold row."""
+    return {
+        "now": content.now,
+        "steps": content.steps,
+        "updates": content.updates,
+        "cold": {name: xxhash.xxh3_128_hexdigest(values.tobytes()) for name, values in content.cold.items()},
+        "sketch": len(content.sketch),
+    }
+
+
+def check_agreed(ranks: Sequence[Mapping[str, Any]], table: str) -> None:
+    """Raises StateError where ranks differ in what they share of a table (`shared_of`): clock, steps, the cold row."""
+    one = ranks[0]
+    for rank, other in enumerate(ranks):
         for name in ("now", "steps", "updates"):
-            if (value := getattr(other, name)) != getattr(one, name):
-                reason = f"rank {rank} has {name} {value}, rank 0 has {getattr(one, name)}: ranks step together"
+            if other[name] != one[name]:
+                reason = f"rank {rank} has {name} {other[name]}, rank 0 has {one[name]}: ranks step together"
                 raise StateError(reason, table=table)
-        for name in sorted(one.cold.keys() | other.cold.keys()):
-            first, second = (c.cold[name].tobytes() if name in c.cold else None for c in (one, other))
-            if first != second:
+        for name in sorted(one["cold"].keys() | other["cold"].keys()):
+            if one["cold"].get(name) != other["cold"].get(name):
                 raise StateError(f"rank {rank} has another cold row ({name}) than rank 0", table=table)
-        if len(one.sketch) != len(other.sketch):
+        if one["sketch"] != other["sketch"]:
             raise StateError(f"rank {rank} counts its waiting keys otherwise than rank 0", table=table)

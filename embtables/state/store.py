@@ -51,6 +51,41 @@ class NewVersion:
     written: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version that is being written: it has a number and a folder, and is not there before its manifest is."""
+
+    purpose: Purpose
+    sequence: int
+    parent: int | None
+    folder: str
+
+    @property
+    def manifest(self) -> str:
+        """The name that its manifest will have within the state folder."""
+        return f"{MANIFESTS}/{manifests.file_name(self.purpose, self.sequence)}"
+
+
+def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> dict[str, dict[str, Any]]:
+    """Writes files to a version's folder, durably. Returns what the manifest says of them. Raises OSError."""
+    place = f"{VERSIONS}/{draft.folder}"
+    found: dict[str, dict[str, Any]] = {}
+    for name, new in files.items():
+        written = folder.write(f"{place}/{name}", new.chunks)
+        buckets = None if new.buckets is None else list(new.buckets)
+        found[name] = {"bytes": written.bytes, "xxh3": written.xxh3, "rows": new.rows, "buckets": buckets}
+        found[name] |= {"blocks": list(written.blocks)} if written.blocks else {}
+    folder.sync(place)
+    return found
+
+
+def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
+    """What is told of a version that could not be written."""
+    reason = error.strerror or str(error)
+    version = f"{draft.purpose}-{draft.sequence}"
+    return StateError(f"cannot write version {version}: {reason}; earlier versions are intact", folder=root)
+
+
 class StateFolder:
     """The versions below `root`. Reading needs no lease."""
 
@@ -218,60 +253,88 @@ class Writer:
             StateError: the disk is full or failing (earlier versions are as they were), the lease was lost, or the
                 parent is not the newest version of the chain.
         """
+        draft = self.begin(purpose, version.parent)
+        try:
+            files = write_files(self._folder, draft, version.files)
+        except OSError as error:
+            self.abandon(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return self.finish(draft, files, version.tables, version.content, version.written)
+
+    def begin(self, purpose: Purpose, parent: int | None) -> Draft:
+        """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
+
+        Raises:
+            StateError: the folder cannot be made, the lease was lost, or the parent is not the chain's newest version.
+        """
         self._check_lease()
         self._remove_failed()
         numbers = self.state.sequences(purpose)
         sequence = numbers[-1] + 1 if numbers else 1
-        if version.parent is not None and version.parent != sequence - 1:
-            raise StateError(f"the newest version is {purpose}-{sequence - 1}, not the parent {version.parent}")
-        folder = f"{purpose}-{sequence:010d}-{secrets.token_hex(4)}"
+        if parent is not None and parent != sequence - 1:
+            raise StateError(f"the newest version is {purpose}-{sequence - 1}, not the parent {parent}")
+        draft = Draft(purpose, sequence, parent, f"{purpose}-{sequence:010d}-{secrets.token_hex(4)}")
         try:
-            return self._write(purpose, sequence, folder, version)
+            self._folder.make(f"{VERSIONS}/{draft.folder}")
         except OSError as error:
-            self._forget(f"{MANIFESTS}/{manifests.file_name(purpose, sequence)}", folder)
-            reason = error.strerror or str(error)
-            raise StateError(
-                f"cannot write version {purpose}-{sequence}: {reason}; earlier versions are intact",
-                folder=self._folder.root,
-            ) from error
+            self.abandon(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return draft
 
-    def _write(self, purpose: Purpose, sequence: int, folder: str, version: NewVersion) -> Manifest:
-        self._folder.make(f"{VERSIONS}/{folder}")
-        files: dict[str, dict[str, Any]] = {}
-        for name, new in version.files.items():
-            written = self._folder.write(f"{VERSIONS}/{folder}/{name}", new.chunks)
-            buckets = None if new.buckets is None else list(new.buckets)
-            files[name] = {"bytes": written.bytes, "xxh3": written.xxh3, "rows": new.rows, "buckets": buckets}
-            files[name] |= {"blocks": list(written.blocks)} if written.blocks else {}
-        self._folder.sync(f"{VERSIONS}/{folder}")
-        raw = manifests.encode(
-            {
-                "format": manifests.FORMAT,
-                "purpose": purpose,
-                "sequence": sequence,
-                "parent": version.parent,
-                "writer": self.epoch,
-                "written": version.written,
-                "folder": folder,
-                "buckets": manifests.NUM_BUCKETS,
-                "files": files,
-                "tables": version.tables,
-                "schema_hash": manifests.hash_of(version.content.get("schema")),
-                "content": version.content,
-            }
-        )
-        self._check_lease()
-        name = f"{MANIFESTS}/{manifests.file_name(purpose, sequence)}"
-        self._folder.create(name, raw)
-        return manifests.decode(raw, self._folder.path(name))
-
-    def _forget(self, manifest: str, folder: str) -> None:
-        """Removes what a failed commit left, as far as the disk lets it, the manifest first; the rest is garbage."""
-        self._failed = manifest
+    def abandon(self, draft: Draft) -> None:
+        """Removes what there is of a version that is not finished, as far as the disk lets it; the rest is garbage."""
         try:
-            self._folder.remove(manifest)
+            self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
+        except OSError:
+            return
+
+    def finish(
+        self,
+        draft: Draft,
+        files: Mapping[str, Mapping[str, Any]],
+        tables: Mapping[str, Mapping[str, Any]],
+        content: Mapping[str, Any],
+        written: str,
+    ) -> Manifest:
+        """Makes a version exist of files that lie in its folder, durably.
+
+        Args:
+            files: as `write_files` tells of them.
+
+        Raises:
+            StateError: as `commit`; and the manifest would be none that can be read.
+        """
+        fields: dict[str, Any] = {
+            "format": manifests.FORMAT,
+            "purpose": draft.purpose,
+            "sequence": draft.sequence,
+            "parent": draft.parent,
+            "writer": self.epoch,
+            "written": written,
+            "folder": draft.folder,
+            "buckets": manifests.NUM_BUCKETS,
+            "files": files,
+            "tables": tables,
+            "schema_hash": manifests.hash_of(content.get("schema")),
+            "content": content,
+        }
+        raw = manifests.encode(fields)
+        manifest = manifests.decode(raw, self._folder.path(draft.manifest))
+        self._check_lease()
+        try:
+            self._folder.create(draft.manifest, raw)
+        except OSError as error:
+            self._forget(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return manifest
+
+    def _forget(self, draft: Draft) -> None:
+        """Removes what a failed commit left, as far as the disk lets it, the manifest first; the rest is garbage."""
+        self._failed = draft.manifest
+        try:
+            self._folder.remove(draft.manifest)
             self._folder.sync(MANIFESTS)
-            self._folder.remove_tree(f"{VERSIONS}/{folder}")
+            self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
             self._failed = None
         except OSError:
             return

@@ -15,7 +15,7 @@ from embtables.errors import StateError
 from embtables.schema.tables import FixedTable, Table
 from embtables.state.content import TableContent, bucket_offsets, bucket_order
 from embtables.state.manifest import Buckets, Manifest, table_file
-from embtables.state.ranks import RankPart, check_agreed, check_keys, check_ranges
+from embtables.state.ranks import RankPart, check_agreed, check_keys, check_ranges, shared_of
 from embtables.state.sketch import counter_bytes
 from embtables.state.store import NewFile, NewVersion, StateFolder
 from embtables.state.table_files import (
@@ -65,6 +65,19 @@ class Version:
     content: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class RankFiles:
+    """What one rank adds to a version.
+
+    Attributes:
+        files: by name; what they are made of may be read while they are written.
+        tables: of each table the names of this rank's `files`, and what it has to have as the other ranks (`shared`).
+    """
+
+    files: dict[str, NewFile]
+    tables: dict[str, dict[str, Any]]
+
+
 def new_version(stored: Sequence[StoredAs], version: Version, parent: int | None) -> NewVersion:
     """The files of a version of tables that one process holds."""
     whole = RankPart(ALL_BUCKETS, version.tables)
@@ -90,24 +103,48 @@ def new_version_of_ranks(
             what they share of a table (clock, steps, cold row).
     """
     check_ranges(parts)
-    files: dict[str, NewFile] = {}
-    tables: dict[str, dict[str, Any]] = {}
+    ranks = [rank_files(stored, rank, part, tensors) for rank, part in enumerate(parts)]
+    files = {name: file for rank in ranks for name, file in rank.files.items()}
+    return NewVersion(files, table_entries([rank.tables for rank in ranks]), dict(content), parent)
+
+
+def rank_files(stored: Sequence[StoredAs], rank: int, part: RankPart, tensors: Tensors) -> RankFiles:
+    """One rank's files of a version.
+
+    Args:
+        tensors: everything dense, by name; rank 0 alone writes it, and the cold rows.
+
+    Raises:
+        StateError: the rank has a key of another's buckets.
+    """
+    found = RankFiles({}, {})
     beside: Tensors = {}
     for table in stored:
         name = table.config.name
-        contents = [part.tables[name] for part in parts]
-        check_agreed(contents, name)
-        own: dict[str, NewFile] = {}
-        for rank, (part, held) in enumerate(zip(parts, contents, strict=True)):
-            own |= _files(table, rank, held, part.buckets)
-        one = contents[0]
-        beside |= {f"{name}/cold/{part}": values for part, values in one.cold.items()}
-        files |= own
-        tables[name] = {"now": one.now, "steps": one.steps, "updates": one.updates, "files": list(own)}
-    for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)):
+        content = part.tables[name]
+        own = _files(table, rank, content, part.buckets)
+        found.files |= own
+        found.tables[name] = {"files": list(own), "shared": shared_of(content)}
+        beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
+    for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)) if rank == 0 else ():
         contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
-        files[file] = NewFile([safetensors.numpy.save(contiguous)])
-    return NewVersion(files, tables, dict(content), parent)
+        found.files[file] = NewFile([safetensors.numpy.save(contiguous)])
+    return found
+
+
+def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the tables, from the `tables` of each rank's RankFiles.
+
+    Raises:
+        StateError: the ranks differ in what they share.
+    """
+    found = {}
+    for name in ranks[0]:
+        shared = [rank[name]["shared"] for rank in ranks]
+        check_agreed(shared, name)
+        clock = {of: shared[0][of] for of in ("now", "steps", "updates")}
+        found[name] = {**clock, "files": [file for rank in ranks for file in rank[name]["files"]]}
+    return found
 
 
 def _files(table: StoredAs, rank: int, content: TableContent, buckets: Buckets) -> dict[str, NewFile]:

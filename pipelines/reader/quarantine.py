@@ -10,10 +10,14 @@ MAX_LISTED = 1_000
 
 
 class Quarantine:
-    """Counts and lists rows that were left out. With a folder, `rows.jsonl` in it names them, up to 1,000 a cause."""
+    """Counts and lists rows that were left out. With a folder, `rows.jsonl` in it names them, up to 1,000 a cause.
 
-    def __init__(self, folder: Path | None) -> None:
+    Each of several ranks has those of its own rows, which no other rank looks at, in a file of its own: `rows.1.jsonl`.
+    """
+
+    def __init__(self, folder: Path | None, rank: int = 0) -> None:
         self._folder = folder
+        self._name = f"rows.{rank}.jsonl" if rank else "rows.jsonl"
         self.counts: Counter[str] = Counter()
 
     def add(self, column: str, reason: str, places: list[tuple[str, int]]) -> None:
@@ -24,6 +28,6 @@ class Quarantine:
         if self._folder is None or not listed:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "rows.jsonl").open("a", encoding="utf-8") as out:
+        with (self._folder / self._name).open("a", encoding="utf-8") as out:
             for file, row in listed:
                 out.write(json.dumps({"file": file, "row": row, "column": column, "reason": reason}) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Recorder:
         self._root = root
         self._inodes: dict[str, int] = {str(root): 0}
         self._next = 1
+        # Where several ranks write, what was done first is noted first.
+        self._turn = threading.RLock()
 
     def _inode(self, path: Path | str) -> int:
         return self._inodes[str(path)]
@@ -87,24 +90,27 @@ class Recorder:
         opened, write, fsync = Path.open, os.write, os.fsync
 
         def open_(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            file = opened(path, mode, *arguments, **options)
-            if "x" in mode and self._inside(path):
-                folder, name = self._place(path)
-                self.ops.append(Op("create", self._new(path), folder, name))
-            return file
+            with self._turn:
+                file = opened(path, mode, *arguments, **options)
+                if "x" in mode and self._inside(path):
+                    folder, name = self._place(path)
+                    self.ops.append(Op("create", self._new(path), folder, name))
+                return file
 
         def write_(handle: int, data: Any) -> int:
-            done = write(handle, data)
-            path = Path(f"/proc/self/fd/{handle}").readlink()
-            if self._inside(path):
-                self.ops.append(Op("write", self._inode(path), data=bytes(data[:done])))
-            return done
+            with self._turn:
+                done = write(handle, data)
+                path = Path(f"/proc/self/fd/{handle}").readlink()
+                if self._inside(path):
+                    self.ops.append(Op("write", self._inode(path), data=bytes(data[:done])))
+                return done
 
         def fsync_(handle: int) -> None:
-            path = Path(f"/proc/self/fd/{handle}").readlink()
-            fsync(handle)
-            if self._inside(path):
-                self.ops.append(Op("sync", self._inode(path)))
+            with self._turn:
+                path = Path(f"/proc/self/fd/{handle}").readlink()
+                fsync(handle)
+                if self._inside(path):
+                    self.ops.append(Op("sync", self._inode(path)))
 
         patch.setattr(Path, "open", open_)
         patch.setattr("embtables.state.folder.os.write", write_)
@@ -114,24 +120,27 @@ class Recorder:
         mkdir, rename, link = Path.mkdir, Path.rename, os.link
 
         def mkdir_(path: Path, *arguments: Any, **options: Any) -> None:
-            made = not path.exists()
-            mkdir(path, *arguments, **options)
-            if made and self._inside(path) and path != self._root:
-                folder, name = self._place(path)
-                self.ops.append(Op("mkdir", self._new(path), folder, name))
+            with self._turn:
+                made = not path.exists()
+                mkdir(path, *arguments, **options)
+                if made and self._inside(path) and path != self._root:
+                    folder, name = self._place(path)
+                    self.ops.append(Op("mkdir", self._new(path), folder, name))
 
         def link_(old: Path, new: Path) -> None:
-            link(old, new)
-            folder, name = self._place(new)
-            self._inodes[str(new)] = self._inode(old)
-            self.ops.append(Op("link", self._inode(old), folder, name))
+            with self._turn:
+                link(old, new)
+                folder, name = self._place(new)
+                self._inodes[str(new)] = self._inode(old)
+                self.ops.append(Op("link", self._inode(old), folder, name))
 
         def rename_(old: Path, new: Path) -> Path:
-            moved = rename(old, new)
-            self._inodes[str(new)] = self._inode(old)
-            (to, name), (at, before) = self._place(new), self._place(old)
-            self.ops.append(Op("rename", self._inode(old), to, name, at, before))
-            return moved
+            with self._turn:
+                moved = rename(old, new)
+                self._inodes[str(new)] = self._inode(old)
+                (to, name), (at, before) = self._place(new), self._place(old)
+                self.ops.append(Op("rename", self._inode(old), to, name, at, before))
+                return moved
 
         patch.setattr(Path, "mkdir", mkdir_)
         patch.setattr(Path, "rename", rename_)
@@ -139,11 +148,12 @@ class Recorder:
 
     def _removing(self, kind: str, function: Callable[..., None]) -> Callable[..., None]:
         def call(path: Path, *arguments: Any, **options: Any) -> None:
-            there = path.exists()
-            function(path, *arguments, **options)
-            if there and self._inside(path):
-                folder, name = self._place(path)
-                self.ops.append(Op(kind, self._inode(path), folder, name))
+            with self._turn:
+                there = path.exists()
+                function(path, *arguments, **options)
+                if there and self._inside(path):
+                    folder, name = self._place(path)
+                    self.ops.append(Op(kind, self._inode(path), folder, name))
 
         return call
 

@@ -6,12 +6,17 @@ import random
 import shutil
 from pathlib import Path
 
+from embtables.shard.world import World
+from embtables.state.chain import Chain
 from embtables.state.compact import compact
 from embtables.state.store import StateFolder, Writer
+from tests.contents import same
 from tests.faults import driver
 from tests.faults.driver import load, run
 from tests.faults.power import Recorder, after_power_loss
 from tests.faults.test_crash import assert_same, undisturbed
+from tests.shard.chains_for_tests import expected, holding, loaded, of, train
+from tests.shard.threads_for_tests import in_threads
 
 STEPS = 5
 TRIES = 6  # disks for each point of the record
@@ -69,3 +74,39 @@ def everything_named_is_whole(state: StateFolder) -> None:
 
 def load_step(state: StateFolder, number: int) -> int:
     return int(state.manifest("resume", number).content["steps"][0])
+
+
+def test_after_a_loss_of_power_a_version_that_several_ranks_wrote_is_whole(tmp_path: Path) -> None:
+    root, cuts = tmp_path / "state", 3
+    root.mkdir()
+    recorder, done = Recorder(root), [0] * (cuts + 1)
+
+    def work(world: World) -> None:
+        ranks = of(world)
+        with holding(world, root) as held:
+            chain = Chain(held, "resume", ranks.tables[0], world=world, keep=100)
+            for cut in range(cuts):
+                train(ranks, range(2 * cut, 2 * cut + 2))
+                chain.cut({}, {}, ["best"])
+                chain.wait()
+                if world.rank == 0:
+                    done[cut + 1] = len(recorder.ops)
+            chain.close()
+
+    with recorder.recording():
+        in_threads(2, work)
+    were, rng, found = expected([2, 4, 6]), random.Random(1), set()
+    for point in range(len(recorder.ops) + 1):
+        finished = max(cut for cut in range(cuts + 1) if done[cut] <= point)
+        disk = tmp_path / "disk"
+        after_power_loss(recorder.ops[:point], rng).materialise(disk)
+        state = StateFolder(disk)
+        newest = max(state.sequences("resume"), default=0)
+        assert finished <= newest <= finished + 1, f"after operation {point}"
+        for version in state.chain("resume", newest) if newest else []:
+            state.verify(version)
+        if newest and point % 5 == 0:
+            assert same(loaded(disk, newest), were[newest - 1])
+        found.add((finished, newest))
+        shutil.rmtree(disk)
+    assert found >= {(cut, cut + more) for cut in range(cuts) for more in (0, 1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,40 @@ def test_rows_set_aside_are_counted_by_cause_and_positions_stay_exact(make_confi
     for number in (1, 7, 20):
         rest = rows(config, seed=2, position=items[number - 1].position)
         assert rest == [r for i in items[number:] for r in i.extra.column("row").to_pylist()]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_of_several_ranks_each_sets_aside_its_own_rows(
+    make_config: Make, log_dir: Path, tmp_path: Path, ranks: int
+) -> None:
+    for row in (10, 20, 30, 149, 599):
+        with_value(log_dir / "part-0.parquet", "price", row, float("nan"))
+    for row in range(0, 600, 7):
+        with_value(log_dir / "part-2.parquet", "label", row, 9)
+    config = make_config(**{"data.on_bad_row": "quarantine"})
+    options: dict[str, Any] = {"batch_size": 64, "fitted": FITTED, "seed": 2, "extra_columns": ("row",)}
+
+    def read(**more: Any) -> tuple[ParquetReader, list[list[int]]]:
+        reader = ParquetReader(Log(config), None, **options, **more)
+        return reader, [item.extra.column("row").to_pylist() for item in reader if item.extra is not None]
+
+    one, whole = read(quarantine_dir=tmp_path / "one")
+    found = [read(rank=r, world_size=ranks, quarantine_dir=tmp_path / "all") for r in range(ranks)]
+    for number, batch in enumerate(whole):
+        assert [row for _, parts in found for row in parts[number]] == batch
+    counts = sum((reader.quarantine.counts for reader, _ in found), Counter[str]())
+    assert counts == one.quarantine.counts
+    assert sum(counts.values()) == 5 + 86
+    listed = sorted(line for path in (tmp_path / "all").iterdir() for line in path.read_text().splitlines())
+    assert listed == sorted((tmp_path / "one" / "rows.jsonl").read_text().splitlines())
+    # What was set aside before a position is not counted again after it.
+    items = list(ParquetReader(Log(config), None, **options))
+    rest, _ = read(position=items[8].position)
+    before = ParquetReader(Log(config), None, **options)
+    with closing(iter(before)) as taken:
+        for _ in range(9):
+            next(taken)
+    assert before.quarantine.counts + rest.quarantine.counts == one.quarantine.counts
 
 
 def test_a_missing_column_names_the_file(make_config: Make, log_dir: Path) -> None:

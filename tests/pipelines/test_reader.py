@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from embtables.features import FittedTransforms
 from embtables.ids.strings import hash_strings
 from pipelines.config import RunConfig
 from pipelines.parquet import Log, ParquetReader, Part, Position
-from pipelines.reader.deal import Dealer
+from pipelines.reader.deal import Dealer, Share, needed, part_of
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
@@ -83,53 +85,109 @@ def test_parts_are_disjoint_and_cover_the_log(make_config: Make) -> None:
 @given(
     blocks=st.lists(st.integers(0, 30), min_size=1, max_size=12),
     batch_size=st.integers(1, 25),
-    ranks=st.integers(1, 5),
     stop=st.integers(0, 30),
-    later_ranks=st.integers(1, 5),
 )
-def test_the_deal_gives_every_row_once_and_goes_on_with_other_ranks(
-    blocks: list[int], batch_size: int, ranks: int, stop: int, later_ranks: int
-) -> None:
-    def rows(shares: list[Any]) -> list[tuple[int, int]]:
+def test_the_deal_gives_every_row_once_in_full_batches(blocks: list[int], batch_size: int, stop: int) -> None:
+    def rows(shares: list[Share]) -> list[tuple[int, int]]:
         return [(s.block, row) for s in shares for row in range(s.start, s.stop)]
 
-    dealt: list[tuple[int, int]] = []
-    position = Position(0)
-    for number, (step, after) in enumerate(
-        Dealer(len(blocks), blocks.__getitem__, batch_size, ranks, position).steps()
-    ):
-        if number == stop:
-            break
-        assert len(step) == ranks
-        assert all(len(rows(shares)) <= batch_size for shares in step)
-        dealt += [row for shares in step for row in rows(shares)]
-        position = Position.from_json(after.to_json())
-    for step, _ in Dealer(len(blocks), blocks.__getitem__, batch_size, later_ranks, position).steps():
-        dealt += [row for shares in step for row in rows(shares)]
-    assert sorted(dealt) == [(block, row) for block, count in enumerate(blocks) for row in range(count)]
+    def steps(position: Position) -> list[tuple[list[Share], Position]]:
+        return list(Dealer(len(blocks), blocks.__getitem__, batch_size, position).steps())
+
+    dealt = steps(Position(0))
+    assert [row for shares, _ in dealt for row in rows(shares)] == [
+        (b, r) for b, n in enumerate(blocks) for r in range(n)
+    ]
+    assert all(len(rows(shares)) == batch_size for shares, _ in dealt[:-1])
+    position = Position.from_json(dealt[stop][1].to_json()) if stop < len(dealt) else Position(0, len(blocks))
+    assert steps(position) == dealt[stop + 1 :]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
-def test_ranks_share_the_rows_and_take_the_same_number_of_steps(make_config: Make, ranks: int) -> None:
-    log = Log(make_config())
-    by_rank = [read(log, "train", seed=1, rank=rank, world_size=ranks) for rank in range(ranks)]
-    assert len({len(batches) for batches in by_rank}) == 1
-    assert sorted(row for batches in by_rank for row in flat(batches)) == sorted(flat(read(log, "train")))
+@settings(deadline=None, max_examples=200)
+@given(
+    blocks=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+    batch_size=st.integers(1, 25),
+    ranks=st.integers(1, 5),
+    stop=st.integers(0, 12),
+)
+def test_what_a_rank_needs_of_a_block_is_known_before_the_next_is_read(
+    blocks: list[int], batch_size: int, ranks: int, stop: int
+) -> None:
+    batches = list(Dealer(len(blocks), blocks.__getitem__, batch_size, Position(0)).steps())
+    position = batches[stop][1] if stop < len(batches) else Position(0)
+    used = dict(position.partial)
+    rest = list(Dealer(len(blocks), blocks.__getitem__, batch_size, position).steps())
+    for rank in range(ranks):
+        waiting, needs = 0, {}
+        for block in (*used, *range(position.next_block, len(blocks))):
+            places = needed(blocks[block], used.get(block, 0), waiting % batch_size, batch_size, rank, ranks)
+            assert (np.diff(places) > 0).all()
+            needs[block] = set(places.tolist())
+            waiting += blocks[block] - used.get(block, 0)
+        spare = {block: len(places) for block, places in needs.items()}
+        for shares, _ in rest:
+            for share in part_of(shares, rank, ranks):
+                assert needs[share.block] >= set(range(share.start, share.stop))
+                spare[share.block] -= share.stop - share.start
+        # What is not its own is of one batch of the block at most.
+        assert all(rows <= batch_size for rows in spare.values())
+        if ranks == 1:
+            assert set(spare.values()) <= {0}
+
+
+def parts(log: Log, part: Part | None, ranks: int, **options: Any) -> list[list[list[int]]]:
+    """Row numbers of each rank's part of each batch."""
+    by_rank = [read(log, part, rank=rank, world_size=ranks, **options) for rank in range(ranks)]
+    return [list(batch) for batch in zip(*by_rank, strict=True)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 70])
+@pytest.mark.parametrize("changes", [{}, {"data.shuffle": None}])
+def test_the_ranks_parts_are_the_batches_of_one_reader(make_config: Make, ranks: int, changes: dict[str, Any]) -> None:
+    """Seventy ranks share sixty-four rows: some get none."""
+    log = Log(make_config(**changes))
+    whole = read(log, "train", seed=1)
+    found = parts(log, "train", ranks, seed=1)
+    assert [flat(batch) for batch in found] == whole
+    assert sorted(flat(whole)) == sorted(flat(read(log, "train")))
+    for batch in found:
+        sizes = [len(part) for part in batch]
+        assert max(sizes) - min(sizes) <= 1
 
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(stop=st.integers(1, 17), ranks=st.integers(1, 3))
-def test_a_position_resumes_at_the_exact_row(make_config: Make, stop: int, ranks: int) -> None:
+@given(
+    stop=st.integers(1, 17), ranks=st.integers(1, 4), later=st.integers(1, 4), batch_size=st.sampled_from([7, 64, 500])
+)
+def test_a_position_resumes_at_the_exact_row_with_any_number_of_ranks(
+    make_config: Make, stop: int, ranks: int, later: int, batch_size: int
+) -> None:
     log = Log(make_config())
-    whole = read(log, "train", seed=1)
-    reader = ParquetReader(log, "train", batch_size=64, fitted=FITTED, seed=1)
+    whole = read(log, "train", seed=1, batch_size=batch_size)
+    reader = ParquetReader(log, "train", batch_size=batch_size, fitted=FITTED, seed=1, rank=ranks - 1, world_size=ranks)
     number = min(stop, len(whole))
-    items = list(reader)[:number]
-    position = Position.from_json(items[-1].position.to_json())
-    rest = [read(log, "train", seed=1, position=position, rank=r, world_size=ranks) for r in range(ranks)]
-    if ranks == 1:
-        assert rest[0] == whole[number:]
-    assert sorted(row for batches in rest for row in flat(batches)) == sorted(flat(whole[number:]))
+    with closing(iter(reader)) as items:
+        position = Position.from_json([next(items) for _ in range(number)][-1].position.to_json())
+    rest = parts(log, "train", later, seed=1, position=position, batch_size=batch_size)
+    assert [flat(batch) for batch in rest] == whole[number:]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 64])
+def test_a_ranks_part_has_the_values_of_its_rows(make_config: Make, ranks: int) -> None:
+    """Also where it has no rows: a batch all the same, with every feature and column."""
+    log = Log(make_config(**{"sample_weight": "price"}))
+    options: dict[str, Any] = {"batch_size": 50, "fitted": FITTED, "seed": 1, "extra_columns": ("row", "item")}
+    readers = [ParquetReader(log, "test", rank=rank, world_size=ranks, **options) for rank in range(ranks)]
+    for whole, *each in zip(ParquetReader(log, "test", **options), *readers, strict=True):
+        batches = [item.batch for item in each]
+        assert sum(batch.num_rows for batch in batches) == whole.batch.num_rows
+        for feature in ("user", "item", "tags"):
+            pooled = [t.tolist() for batch in batches for t in batch.ids[feature].to_dense()]
+            assert pooled == [t.tolist() for t in whole.batch.ids[feature].to_dense()]
+        for name in ("dense", "labels", "weight", "event_time_us"):
+            assert torch.cat([getattr(batch, name) for batch in batches]).equal(getattr(whole.batch, name))
+        assert pa.concat_tables([item.extra for item in each]).equals(whole.extra.combine_chunks())
+        assert all(item.position == whole.position for item in each)
 
 
 def test_an_abandoned_reader_leaves_no_thread_behind(make_config: Make) -> None:
