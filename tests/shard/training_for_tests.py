@@ -197,5 +197,6 @@ def assert_same(found: list[dict[str, Any]], whole: dict[str, Any], tolerance: f
         for each in held:
             assert each["clock"] == expected["clock"], table
             for name, values in expected["cold"].items():
-                np.testing.assert_allclose(each["cold"][name], values, atol=tolerance, err_msg=f"{table} cold {name}")
+                near = {"atol": tolerance, "rtol": tolerance, "err_msg": f"{table} cold {name}"}
+                np.testing.assert_allclose(each["cold"][name], values, **near)
                 assert each["cold"][name].tobytes() == held[0]["cold"][name].tobytes(), "the ranks' cold rows differ"
