@@ -113,17 +113,19 @@ class Joint:
             StateError, WorldError: as `write`.
         """
 
+        failed: list[StateError] = []
+
         def work() -> tuple[int, list[tuple[str, dict[str, str]]]] | None:
             if self._writer is None:
                 return None
             self._check_seen(self._writer, written)
             files = {name: file for rank in written.ranks for name, file in rank.items()}
             manifest = self._writer.finish(written.draft, files, written.tables, content, written.at)
-            failed = [(e.message, {key: str(value) for key, value in e.path.items()}) for e in after(manifest)]
-            return manifest.sequence, failed
+            failed.extend(after(manifest))
+            return manifest.sequence, [(e.message, {key: str(at) for key, at in e.path.items()}) for e in failed]
 
-        sequence, failed = told_by_all(self._world, work)[0]
-        return sequence, [StateError(message, **path) for message, path in failed]
+        sequence, told = told_by_all(self._world, work)[0]
+        return sequence, failed or [StateError(message, **path) for message, path in told]
 
     def _check_seen(self, writer: Writer, written: Written) -> None:
         """Raises StateError where another rank's file did not come to the folder that rank 0 sees."""
