@@ -49,7 +49,7 @@ def has_best(folder: Path) -> bool:
 
 def load(folder: Path, chain: list[Manifest], learner: Learner) -> Mapping[str, Any]:
     """Puts a checkpoint into a learner; returns what else it holds: `state`, `transforms`, `schema`."""
-    version = load_chain(StateFolder(folder), chain, learner.tables)
+    version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
     learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
     return version.content
 

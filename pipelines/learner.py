@@ -94,9 +94,13 @@ class Learner:
             logits: Tensor = self.model(batch.ids, batch.dense)
         return logits.float()
 
-    def train_step(self, batch: Batch, factor: float) -> tuple[Tensor, Tensor]:
+    def train_step(self, batch: Batch, factor: float, whole_weight: float | None = None) -> tuple[Tensor, Tensor]:
         """One update. Returns the loss (a scalar) of the whole batch, and the scores (B, n_labels) of this rank's rows
-        from before the update."""
+        from before the update.
+
+        Args:
+            whole_weight: of several ranks, the sum of the weights of all their rows.
+        """
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
@@ -106,8 +110,9 @@ class Learner:
         with self._own_masks():
             logits = self._logits(batch)
         loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
-        if self.world.size > 1:
-            loss = loss * self._share(batch)
+        if whole_weight is not None:
+            own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+            loss = loss * (own / max(whole_weight, 1e-12))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
@@ -121,13 +126,6 @@ class Learner:
         self.optimizer.step()
         self.tables.step(gradient_scale=scale)
         return loss, torch.sigmoid(logits.detach())
-
-    def _share(self, batch: Batch) -> float:
-        """This rank's part of the batch's sum of weights."""
-        own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
-        whole = torch.tensor([own], dtype=torch.float64)
-        self.world.all_reduce(whole)
-        return own / max(float(whole), 1e-12)
 
     def _sum_over_ranks(self, loss: Tensor) -> Tensor:
         """Makes of all dense gradients, and of the loss, which is returned, their sums over ranks."""

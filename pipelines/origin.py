@@ -60,7 +60,7 @@ class Origin:
         """
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
-            old = Learner(self._was)
+            old = Learner(self._was, learner.world)
             checkpoint.load(self._run.checkpoints, self._chain, old)
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))

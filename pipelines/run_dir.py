@@ -55,6 +55,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def stop_file(self) -> Path:
+        """The file that asks the run's ranks to stop; its text says on whose account."""
+        return self.path / "stop"
+
+    @property
     def tensorboard(self) -> Path:
         """Where TensorBoard's event files lie."""
         return self.path / "tensorboard"

@@ -1,9 +1,14 @@
-"""Ctrl-C and SIGTERM ask a run to stop at its next batch; a second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM ask a run to stop at its next batch; a second Ctrl-C stops at once.
+
+Where the run's processes are others than the one that gets the signal, a file in its folder asks them.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
+from pathlib import Path
 from types import FrameType, TracebackType
 
 from embtables.errors import EmbtablesError
@@ -13,14 +18,25 @@ class InterruptedRunError(EmbtablesError):
     """The run was stopped by a signal after its state was saved."""
 
 
-class StopRequest:
-    """While entered, SIGINT and SIGTERM set `name` instead of ending the process."""
+_LOOK_EVERY_SECONDS = 1.0
 
-    def __init__(self) -> None:
+
+class StopRequest:
+    """While entered, SIGINT and SIGTERM set `name` instead of ending the process.
+
+    Args:
+        file: asks too once it is there; removed on entry.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
         self.name: str | None = None
+        self._file = file
+        self._looked = time.monotonic()
         self._former: dict[int, signal.Handlers | int | None] = {}
 
     def __enter__(self) -> StopRequest:
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._former[number] = signal.signal(number, self._handle)  # type: ignore[assignment]
@@ -31,6 +47,15 @@ class StopRequest:
     ) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+    def is_asked(self) -> bool:
+        """Whether the run is to stop."""
+        now = time.monotonic()
+        if self._file is not None and self.name is None and now - self._looked >= _LOOK_EVERY_SECONDS:
+            self._looked = now
+            if self._file.exists():
+                self.name = self._file.read_text(encoding="utf-8").strip() or "request"
+        return self.name is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.name is not None and number == signal.SIGINT:

@@ -1,4 +1,4 @@
-"""Training in one process: a plain loop over batches that can stop at any of them and go on as if nothing had been.
+"""Training: a plain loop over batches that can stop at any of them and go on as if nothing had been.
 
     reader (epoch, position) -> batch -> learner.train_step -> metrics.jsonl, TensorBoard
     every evaluation: validation figures -> best so far? -> checkpoint (last, and best if it is)
@@ -6,13 +6,16 @@
 
 A checkpoint holds rows, optimizer state, dense weights, random state and the reader's position after the last batch
 trained on, so a killed run that is resumed ends with the same bits as one that was not.
+
+Several ranks run the same loop, each on its part of every batch (docs/sharding.md). Rank 0 alone speaks, and writes
+what is not a checkpoint.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +23,7 @@ import torch
 
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
+from embtables.shard.world import Alone, World
 from embtables.state.chain import Chain
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder, Writer
@@ -34,6 +38,7 @@ from pipelines.parts import has_part, with_prepared_data
 from pipelines.progress import RowProgress, say
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError, StopRequest
+from pipelines.together import StepTotals, rank_0_first, summed, totals
 from pipelines.trained import refuse_other_schema, trained_content
 from pipelines.warm_start import warm
 
@@ -64,11 +69,15 @@ def train(
     former: RunDir | None = None,
     which: checkpoint.Which | None = None,
     fresh: Collection[str] = (),
+    run: RunDir | None = None,
+    world: World | None = None,
     shown: bool = True,
 ) -> dict[str, Any]:
     """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ...
 
     Args:
+        run: its folder, where it has been made.
+        world: the ranks that train together, all of which call this; by default this process alone.
         former: a run whose checkpoint it begins with, under the rules of docs/format.md.
         which: that run's checkpoint, by default the best where there is one.
         fresh: tables that begin afresh all the same.
@@ -77,11 +86,12 @@ def train(
         StateError: the former run has no such checkpoint, or no rule converts it.
     """
     origin = None if former is None else Origin(former, config, which, fresh)
-    prepared = with_prepared_data(config, shown=shown)
+    world = Alone() if world is None else world
+    prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = Log(prepared)
     state = RunState()
     _count(prepared, log, state)
-    learner = _learner(prepared)
+    learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)
     started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
@@ -90,17 +100,23 @@ def train(
     if origin is not None:
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.tell(shown=shown)
-    loop = TrainLoop(learner, RunDir.create(config), log, fitted, state, shown=shown)
+    loop = TrainLoop(learner, run or RunDir.create(config), log, fitted, state, shown=shown)
     return loop.run_to_end()
 
 
-def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) -> dict[str, Any]:
+def resume(
+    run: RunDir, overrides: tuple[str, ...] = (), *, world: World | None = None, shown: bool = True
+) -> dict[str, Any]:
     """Goes on with a run from its last checkpoint; with overrides, under a changed configuration.
+
+    Args:
+        world: the ranks that go on with it, any number of them; see `train`.
 
     Raises:
         StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
     """
-    config = with_prepared_data(run.config(overrides), shown=shown)
+    world = Alone() if world is None else world
+    config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
     chain = checkpoint.find(run.checkpoints, "last")
     refuse_other_schema(config, chain[-1])
     log = Log(config)
@@ -109,18 +125,19 @@ def resume(run: RunDir, overrides: tuple[str, ...] = (), *, shown: bool = True) 
     if overrides:
         state.finished = False
         _count(config, log, state)
-    learner = _learner(config)
+    learner = _learner(config, world)
     checkpoint.load(run.checkpoints, chain, learner)
     loop = TrainLoop(learner, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
     loop.resumed_from = chain
-    run.truncate_metrics(state.step)
+    if world.rank == 0:
+        run.truncate_metrics(state.step)
     return loop.run_to_end()
 
 
-def _learner(config: RunConfig) -> Learner:
+def _learner(config: RunConfig, world: World) -> Learner:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return Learner(config)
+    return Learner(config, world)
 
 
 def _count(config: RunConfig, log: Log, state: RunState) -> None:
@@ -148,6 +165,7 @@ class TrainLoop:
         shown: bool = True,
     ) -> None:
         self.learner = learner
+        self.world = learner.world
         self.config = learner.config
         self.run = run
         self.log = log
@@ -155,11 +173,13 @@ class TrainLoop:
         self.state = state
         self.shown = shown
         self.resumed_from: list[Manifest] | None = None
-        self._stop = StopRequest()
+        self._stop = StopRequest(run.stop_file if self.world.size > 1 and self.world.rank == 0 else None)
 
     def run_to_end(self) -> dict[str, Any]:
         """Trains what is left, evaluates, writes report.json and returns it."""
-        with self._stop, self._checkpoints() as self._chain, MetricsLog(self.run, self.state.step) as log:
+        writes = self.world.rank == 0
+        metrics = MetricsLog(self.run, self.state.step, writes=writes)
+        with self._stop, self._checkpoints() as self._chain, metrics as log:
             while not self._done():
                 self._epoch(log)
             if self.state.evaluated_step != self.state.step:
@@ -172,9 +192,11 @@ class TrainLoop:
 
     @contextmanager
     def _checkpoints(self) -> Iterator[Chain]:
-        """The run's chain of versions, this process alone writing to it."""
-        with Writer(StateFolder(self.run.checkpoints)) as writer:
-            chain = Chain(writer, "resume", self.learner.tables)
+        """The run's chain of versions, which these ranks alone write to."""
+        with ExitStack() as stack:
+            folder = StateFolder(self.run.checkpoints)
+            holder = stack.enter_context(Writer(folder)) if self.world.rank == 0 else folder
+            chain = Chain(holder, "resume", self.learner.tables, world=self.world)
             if self.resumed_from is not None:
                 chain.go_on_from(self.resumed_from[-1], len(self.resumed_from) - 1)
             try:
@@ -204,6 +226,8 @@ class TrainLoop:
             fitted=self.fitted,
             seed=train.seed,
             epoch=state.epoch,
+            rank=self.world.rank,
+            world_size=self.world.size,
             position=position,
             quarantine_dir=self.run.path / "quarantine",
         )
@@ -212,12 +236,13 @@ class TrainLoop:
         with RowProgress(title, state.epoch_rows, shown=self.shown) as progress, closing(items):
             started = time.perf_counter()
             for item in items:
-                loss = self._step(item)
-                log.add(loss, item.batch.num_rows)
+                of_all = totals(self.world, item.batch, stop=self._stop.is_asked())
+                loss = self._step(item, of_all)
+                log.add(loss, of_all.rows)
                 state.train_seconds += time.perf_counter() - started
                 figures = log.flush(state.step, state.epoch) if state.step % train.log_every_steps == 0 else None
-                progress.advance(item.batch.num_rows, figures)
-                self._between_batches(log)
+                progress.advance(of_all.rows, figures)
+                self._between_batches(log, stop=of_all.stop if self.world.size > 1 else self._stop.is_asked())
                 if self._done():
                     return
                 started = time.perf_counter()
@@ -229,31 +254,32 @@ class TrainLoop:
 
     def _tell_quarantined(self, reader: ParquetReader) -> None:
         """What was set aside is counted, written down and said: nothing is lost in silence."""
-        found = {**reader.quarantine.counts, **{f"file {path}": reason for path, reason in self.log.bad_files.items()}}
-        if not found:
+        counts = summed(self.world, reader.quarantine.counts)
+        found = {**counts, **{f"file {path}": reason for path, reason in self.log.bad_files.items()}}
+        rows = sum(counts.values())
+        self.state.quarantined_rows += rows
+        if not found or self.world.rank:
             return
         self.run.append_metrics({"step": self.state.step, "epoch": self.state.epoch, "quarantined": found})
-        rows = sum(reader.quarantine.counts.values())
         say(f"set aside in this epoch: {rows:,} bad rows, {len(self.log.bad_files)} bad files; see {self.run.path}")
-        self.state.quarantined_rows += rows
 
-    def _step(self, item: ReaderItem) -> torch.Tensor:
+    def _step(self, item: ReaderItem, of_all: StepTotals) -> torch.Tensor:
         state = self.state
         factor = learning_rate_factor(self.config.train.schedule, state.step, state.epoch, state.total_steps)
-        loss, _ = self.learner.train_step(item.batch, factor)
+        loss, _ = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
         state.step += 1
-        state.rows += item.batch.num_rows
+        state.rows += of_all.rows
         state.position = item.position.to_json()
         return loss
 
-    def _between_batches(self, log: MetricsLog) -> None:
+    def _between_batches(self, log: MetricsLog, *, stop: bool) -> None:
         """What may happen at a batch boundary: a stop by signal, an evaluation, a checkpoint."""
         train, state = self.config.train, self.state
-        if self._stop.name is not None:
+        if stop:
             self._save()
             self._chain.wait()
             raise InterruptedRunError(
-                f"stopped by {self._stop.name} at step {state.step}, saved; "
+                f"stopped by {self._stop.name or 'another rank'} at step {state.step}, saved; "
                 f"go on with: embtables train --resume {self.run.path}"
             )
         if train.evaluate_every_steps is not None and state.step % train.evaluate_every_steps == 0:
@@ -268,7 +294,7 @@ class TrainLoop:
         if not has_part(self.config, "validation"):
             self._save()
             return
-        figures = evaluate(self.learner, self.config, self.log, self.fitted, "validation", shown=self.shown)
+        figures = self._figures("validation")
         log.evaluated(state.step, state.epoch, "validation", figures)
         stopping = self.config.train.early_stopping
         metric = stopping.metric if stopping is not None else "auc"
@@ -298,7 +324,7 @@ class TrainLoop:
         self._tell_failures(self._chain)
 
     def _tell_failures(self, chain: Chain) -> None:
-        for error in chain.failures:
+        for error in chain.failures if self.world.rank == 0 else ():
             say(f"warning: {error}; training goes on")
         chain.failures.clear()
 
@@ -306,7 +332,9 @@ class TrainLoop:
         """The best state, unless the disk did not take it when it came."""
         chain = checkpoint.find(self.run.checkpoints, "best") if checkpoint.has_best(self.run.checkpoints) else None
         if chain is None or chain[-1].content["state"]["step"] != self.state.best_step:
-            say(f"warning: the best checkpoint, of step {self.state.best_step}, was not written; the last is evaluated")
+            if self.world.rank == 0:
+                step = self.state.best_step
+                say(f"warning: the best checkpoint, of step {step}, was not written; the last is evaluated")
             self.state.best_step = self.state.step
         else:
             checkpoint.load(self.run.checkpoints, chain, self.learner)
@@ -319,7 +347,7 @@ class TrainLoop:
         if state.best_step is not None and state.best_step != state.step:
             self._load_best()
         if part is not None:
-            figures = evaluate(self.learner, self.config, self.log, self.fitted, part, shown=self.shown)
+            figures = self._figures(part)
         figures["evaluated_rows"] = figures.pop("rows", 0)
         report = {
             **figures,
@@ -341,5 +369,10 @@ class TrainLoop:
             **state.started_from,
             "run_dir": str(self.run.path),
         }
-        self.run.write_report(report)
+        if self.world.rank == 0:
+            self.run.write_report(report)
         return report
+
+    def _figures(self, part: Part) -> dict[str, Any]:
+        """An evaluation by all ranks, which get the same figures."""
+        return evaluate(self.learner, self.config, self.log, self.fitted, part, world=self.world, shown=self.shown)
