@@ -52,11 +52,16 @@ def train(
     fresh: Annotated[
         list[str] | None, typer.Option("--fresh", metavar="TABLE", help="With --from: this table begins afresh.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Ranks that share the tables, on Ray if several.")] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="With --workers: a Ray cluster that is there, host:port or auto.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model and evaluate it on the test part.
 
     Example: embtables train examples/online_retail/dcnv2.yaml --set train.epochs=2 --json
+    Example: embtables train examples/online_retail/dcnv2.yaml --workers 2
     Example: embtables train changed.yaml --from runs/online_retail-... --fresh customer
     """
     if (config is None) == (resume is None):
@@ -67,6 +72,8 @@ def train(
         )
     if former is not None and resume is not None:
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
+    if ray_address is not None and workers == 1:
+        raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
     from pipelines.config import load_config
     from pipelines.run_dir import RunDir
 
@@ -74,17 +81,32 @@ def train(
     # What is wrong with the arguments is told before torch is imported, which takes seconds.
     if resume is not None:
         run = RunDir.open(resume)
-        from pipelines.train import resume as resume_run
+        run.config(overrides)
+        if workers > 1:
+            from pipelines.ray_train import Cluster, train_on_ray
 
-        _print(resume_run(run, overrides), as_json)
+            report = train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
+        else:
+            from pipelines.train import resume as resume_run
+
+            report = resume_run(run, overrides)
+        _print(report, as_json)
     else:
         assert config is not None
         loaded = load_config(config, overrides)
         begins = None if former is None else RunDir.open(former)
         chosen = _which(which)
-        from pipelines.train import train as train_run
+        if workers > 1:
+            from pipelines.ray_train import Cluster, train_on_ray
 
-        _print(train_run(loaded, former=begins, which=chosen, fresh=fresh or ()), as_json)
+            run, again = RunDir.create(loaded), tuple(fresh or ())
+            cluster = Cluster(workers, ray_address)
+            report = train_on_ray(run, cluster, former=begins, which=chosen, fresh=again)
+        else:
+            from pipelines.train import train as train_run
+
+            report = train_run(loaded, former=begins, which=chosen, fresh=fresh or ())
+        _print(report, as_json)
 
 
 @app.command()

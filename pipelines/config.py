@@ -78,6 +78,7 @@ class Train(Model):
     early_stopping: EarlyStopping | None = None
     checkpoint_every_steps: PositiveInt | None = Field(None, description="besides the one after every evaluation")
     log_every_steps: PositiveInt = 50
+    max_restarts: Annotated[int, Field(ge=0)] = Field(3, description="of several ranks, after one of them failed")
     runs_dir: str = "runs"
 
 

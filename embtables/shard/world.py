@@ -112,13 +112,13 @@ class ProcessGroup(World):
         """See World. Shorter ones are filled up for the way."""
         sizes = torch.empty(self.size, dtype=torch.int64)
         own = torch.tensor([len(values)])
-        self._told(lambda: dist.all_gather_into_tensor(sizes, own, group=self._group))
+        self._told(lambda: dist.all_gather_single(sizes, own, group=self._group))
         longest = int(sizes.max())
         filled = torch.zeros(longest, dtype=values.dtype)
         filled[: len(values)] = values
         found = torch.empty(self.size * longest, dtype=values.dtype)
         if longest:
-            self._told(lambda: dist.all_gather_into_tensor(found, filled, group=self._group))
+            self._told(lambda: dist.all_gather_single(found, filled, group=self._group))
         return [part[:n] for part, n in zip(found.view(self.size, longest), sizes.tolist(), strict=True)]
 
     def another(self) -> World:

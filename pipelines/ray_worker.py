@@ -1,0 +1,98 @@
+"""One rank of a run on Ray: what Ray Train calls in each of its worker processes.
+
+    process group (gloo) -> world -> train, or resume where the run has a version -> rank 0 writes the report
+
+A user's mistake ends the run at once: the rank that meets it writes it down for the driver and returns, for Ray would
+start everything again after an exception. Everything else raises, and Ray starts all ranks again, which go on from the
+last version.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embtables.errors import EmbtablesError, WorldError
+from pipelines.run_dir import RunDir, write_atomically
+
+ERROR_FILE, LOG_FILE = "error.json", "rank0.log"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the driver tells the ranks; plain values.
+
+    Attributes:
+        run: the run's folder, which all ranks see.
+        folder: the driver's working folder, to which paths of the configuration may be relative.
+        overrides: KEY=VALUE over the run's configuration, where an earlier run goes on.
+        goes_on: an earlier run goes on.
+        former, which, fresh: see pipelines.train.train.
+        threads: of each rank.
+    """
+
+    run: str
+    folder: str
+    overrides: tuple[str, ...]
+    goes_on: bool
+    former: str | None
+    which: Any
+    fresh: tuple[str, ...]
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For Ray, which hands it to the workers."""
+        return asdict(self)
+
+
+def work(settings: Mapping[str, Any]) -> None:
+    """Trains as one rank."""
+    told = Settings(**settings)
+    if Path(told.folder).is_dir():
+        os.chdir(told.folder)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    import torch
+    import torch.distributed as dist
+
+    from embtables.shard.world import ProcessGroup
+    from pipelines import train as _  # its libraries speak as they are imported; what follows is for the user
+
+    torch.set_num_threads(told.threads)
+    run = RunDir(Path(told.run))
+    world = ProcessGroup()
+    if world.rank == 0:
+        sys.stderr = (run.path / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+    try:
+        _train(told, run, world)
+    except WorldError:
+        if not (run.path / ERROR_FILE).exists():
+            raise
+    except EmbtablesError as error:
+        path = {key: str(value) for key, value in error.path.items()}
+        found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
+        write_atomically(run.path / ERROR_FILE, json.dumps(found).encode())
+        dist.destroy_process_group()  # the others are told at once
+
+
+def _train(told: Settings, run: RunDir, world: Any) -> None:
+    from embtables.state.store import StateFolder
+    from pipelines.train import resume, train
+
+    shown = world.rank == 0
+    # After a restart there may be versions of this run, where it did not go on from one.
+    if told.goes_on or _any_rank_0(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
+        resume(run, told.overrides, world=world, shown=shown)
+    else:
+        former = None if told.former is None else RunDir.open(Path(told.former))
+        train(run.config(), former=former, which=told.which, fresh=told.fresh, run=run, world=world, shown=shown)
+
+
+def _any_rank_0(world: Any, look: Any) -> bool:
+    """What rank 0 finds."""
+    return bool(world.broadcast_bytes(b"1" if world.rank == 0 and look() else b"0") == b"1")
