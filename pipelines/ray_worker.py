@@ -9,6 +9,7 @@ last version.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -61,8 +62,8 @@ def work(settings: Mapping[str, Any]) -> None:
     import torch.distributed as dist
 
     from embtables.shard.world import ProcessGroup
-    from pipelines import train as _  # its libraries speak as they are imported; what follows is for the user
 
+    importlib.import_module("pipelines.train")  # its libraries speak as they are imported; the rest is for the user
     torch.set_num_threads(told.threads)
     run = RunDir(Path(told.run))
     world = ProcessGroup()
