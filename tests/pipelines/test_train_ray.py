@@ -130,7 +130,7 @@ def test_a_killed_worker_changes_nothing_and_every_row_is_used_once_an_epoch(
     undisturbed.path.rename(tmp_path / "undisturbed")
     killed = start(config, "--workers", 2, "--json")
     deadline = time.monotonic() + 200
-    while not any((tmp_path / "runs").iterdir()) or not any(20 < step for step in steps_of(the_run(tmp_path))):
+    while not any((tmp_path / "runs").iterdir()) or not any(step > 20 for step in steps_of(the_run(tmp_path))):
         assert killed.poll() is None, killed.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
