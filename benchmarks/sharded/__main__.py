@@ -8,59 +8,60 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from benchmarks import _harness
 from benchmarks._turns import contenders, take_turns
 
 REPEATS = 15
-KINDS = {
-    "fixed": ("fixed", 2),
-    "collisionless": ("collisionless", 2),
-    "TorchRec row-wise": ("torchrec", 2),
-    "fixed, one process": ("local", 1),
-    "fixed, world of one": ("fixed", 1),
-}
+# Groups that are measured together; all of their tables are in memory at once.
+GROUPS = (
+    {"fixed": ("fixed", 2), "collisionless": ("collisionless", 2), "TorchRec row-wise": ("torchrec", 2)},
+    {"fixed, one process": ("local", 1), "fixed, world of one": ("fixed", 1)},
+)
+Found = dict[str, dict[str, list[dict[str, Any]]]]  # by ids, contender
+
+
+def measured(rows: int, repeats: int) -> Found:
+    """Every contender's answers."""
+    found: Found = {"uniform": {}, "zipf": {}}
+    for kinds in GROUPS:
+        commands = {
+            name: [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", kind, str(ranks), str(rows)]
+            for name, (kind, ranks) in kinds.items()
+        }
+        env = {name: {**os.environ, "OMP_NUM_THREADS": str(2 // ranks)} for name, (_, ranks) in kinds.items()}
+        with contenders(commands, env) as group:
+            for of in found:
+                found[of] |= take_turns(group, {"of": of}, repeats)
+    return found
+
+
+def lines_of(of: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Ratios first, then steps."""
+    ms = {name: _harness.Spread.of([a["seconds"] * 1e3 for a in answers]) for name, answers in found.items()}
+    last = found["fixed"][-1]
+    ratios = [
+        ("fixed, of TorchRec row-wise", ms["fixed"].median / ms["TorchRec row-wise"].median, "1.00"),
+        ("collisionless, of fixed", ms["collisionless"].median / ms["fixed"].median, "1.40"),
+        ("world of one, of one process", ms["fixed, world of one"].median / ms["fixed, one process"].median, "1.05"),
+        ("bytes sent, of foreign keys' (8 + 4 + 2 rows)", last["sent"] / last["allowed"], "1.10"),
+    ]
+    lines = [[of, name, f"{ratio:.3f}", goal] for name, ratio, goal in ratios]
+    return lines + [[of, f"step ms: {n}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""] for n, s in ms.items()]
 
 
 def main() -> None:
     args = _harness.parser(__doc__).parse_args()
     rows, repeats = (20_000, 3) if args.quick else (1_000_000, REPEATS)
-    commands = {
-        name: [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", kind, str(ranks), str(rows)]
-        for name, (kind, ranks) in KINDS.items()
-    }
-    env = {name: {**os.environ, "OMP_NUM_THREADS": str(2 // ranks)} for name, (_, ranks) in KINDS.items()}
-    lines, result = [], {}
-    with contenders(commands, env) as group:
-        for of in ("uniform", "zipf"):
-            found = take_turns(group, {"of": of}, repeats)
-            ms = {name: _harness.Spread.of([a["seconds"] * 1e3 for a in answers]) for name, answers in found.items()}
-            last = found["fixed"][-1]
-            of_torchrec = ms["fixed"].median / ms["TorchRec row-wise"].median
-            lines += [
-                [
-                    of,
-                    "fixed, of TorchRec row-wise",
-                    f"{of_torchrec:.2f}",
-                    "1.00",
-                ],
-                [of, "collisionless, of fixed", f"{ms['collisionless'].median / ms['fixed'].median:.2f}", "1.40"],
-                [
-                    of,
-                    "world of one, of one process",
-                    f"{ms['fixed, world of one'].median / ms['fixed, one process'].median:.2f}",
-                    "1.05",
-                ],
-                [of, "bytes sent, of foreign keys' (8 + 4 + 2 rows)", f"{last['sent'] / last['allowed']:.3f}", "1.10"],
-            ]
-            lines += [[of, f"step ms: {n}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""] for n, s in ms.items()]
-            result[of] = {name: vars(s) for name, s in ms.items()}
+    found = measured(rows, repeats)
+    lines = [line for of, answers in found.items() for line in lines_of(of, answers)]
     text = (
         f"26 features of an id each, tables of {rows:,} rows x 32, rowwise Adagrad, batch 4,096 a rank, gloo over "
         f"loopback; medians of {repeats} steps that take turns. Lookup, backward (the gradient is given), update.\n\n"
         f"{_harness.table(['ids', '', 'measured', 'goal'], lines)}"
     )
-    _harness.finish("sharded", "Sharded tables", result, text, args)
+    _harness.finish("sharded", "Sharded tables", {"found": found}, text, args)
 
 
 if __name__ == "__main__":
