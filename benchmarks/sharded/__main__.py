@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import _harness
 from benchmarks._turns import contenders, take_turns
+from benchmarks.sharded.start import first_step
 
 REPEATS = 15
 # Groups that are measured together; all of their tables are in memory at once.
@@ -56,12 +57,17 @@ def main() -> None:
     rows, repeats = (20_000, 3) if args.quick else (1_000_000, REPEATS)
     found = measured(rows, repeats)
     lines = [line for of, answers in found.items() for line in lines_of(of, answers)]
+    starts = [(first_step(1), first_step(2)) for _ in range(1 if args.quick else 3)]
+    for workers, seconds, goal in zip((1, 2), zip(*starts, strict=True), ("8", "45"), strict=True):
+        s = _harness.Spread.of(list(seconds))
+        name = f"seconds to the first step, --workers {workers}"
+        lines.append(["", name, f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", goal])
     text = (
         f"26 features of an id each, tables of {rows:,} rows x 32, rowwise Adagrad, batch 4,096 a rank, gloo over "
         f"loopback; medians of {repeats} steps that take turns. Lookup, backward (the gradient is given), update.\n\n"
         f"{_harness.table(['ids', '', 'measured', 'goal'], lines)}"
     )
-    _harness.finish("sharded", "Sharded tables", {"found": found}, text, args)
+    _harness.finish("sharded", "Sharded tables", {"found": found, "starts": starts}, text, args)
 
 
 if __name__ == "__main__":
