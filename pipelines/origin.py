@@ -14,6 +14,7 @@ from embtables.features import FittedTransforms
 from embtables.rows.initial import table_seed
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve import Evolution, Note, StateSchema
+from embtables.state.ranks import restrict
 from embtables.state.versions import StoredAs
 from pipelines import checkpoint
 from pipelines.config import RunConfig
@@ -55,15 +56,20 @@ class Origin:
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
 
+        Each of several ranks reads all of the former run, for under another seed other keys were its own, and keeps
+        those that now are.
+
         Raises:
             StateError: a file of the checkpoint is missing or damaged.
         """
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
-            old = Learner(self._was, learner.world)
+            old = Learner(self._was)
             checkpoint.load(self._run.checkpoints, self._chain, old)
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))
+            if learner.world.size > 1:
+                content = restrict(content, table_seed(self._now.train.seed, table), learner.world.buckets())
             if conversion.counts_anew:
                 content.sketch = learner.tables.table_content(table).sketch
             learner.tables.take_over(table, content)

@@ -99,3 +99,15 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert report["rows"] == whole["rows"]
     assert report["auc"] == pytest.approx(whole["auc"], abs=2e-3)
     assert_near(learned(run), learned(RunDir(Path(whole["run_dir"]))))
+
+
+def test_a_run_of_several_ranks_begins_with_another_run_under_another_seed(
+    make_config: Make, group: Callable[[int], Group]
+) -> None:
+    former = RunDir(Path(train(make_config(**CHANGES), shown=False)["run_dir"]))
+    config = make_config(**CHANGES, **{"train.seed": 7, "train.epochs": 1})
+    whole = train(config, former=former, shown=False)
+    run = RunDir.create(config)
+    report = group(2).run(f"{WORKER}:train_from", config, str(run.path), str(former.path))[0]
+    assert report["from"]["rules"] == whole["from"]["rules"]
+    assert_near(learned(run), learned(RunDir(Path(whole["run_dir"]))))
