@@ -211,9 +211,10 @@ class Tables:
         Raises:
             StateError: no such cut was drawn, or so much happened since that only the whole table tells it.
         """
-        number = self._numbers[table]
-        found = self.rows.changes(number, after)
-        return TableChanges(found.keys, self._read_all(number, "weight", found.keys), found.tombstones)
+        content = self.rows.capture(self._numbers[table], after).content()
+        order = np.argsort(content.keys)
+        rows = torch.from_numpy(content.parts["weight"][order])
+        return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
     def forget_changes(self, through: int) -> None:
         """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""

@@ -6,6 +6,7 @@ the part of the configuration that all of these depend on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from embtables.errors import StateError
+from embtables.shard.world import World
 from embtables.state.chain import load as load_chain
 from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder
@@ -40,6 +42,16 @@ def find(folder: Path, which: Which) -> list[Manifest]:
     if not numbers:
         raise StateError("there is no last checkpoint; the run ended before its first", folder=folder)
     return state.chain("resume", numbers[-1])
+
+
+def find_together(world: World, folder: Path, which: Which) -> list[Manifest]:
+    """The same at every rank: rank 0 says which version it is. Raises as `find`."""
+    if world.size == 1:
+        return find(folder, which)
+    own = find(folder, which) if world.rank == 0 else []
+    said = json.dumps([own[-1].purpose, own[-1].sequence]).encode() if own else b""
+    purpose, sequence = json.loads(world.broadcast_bytes(said))
+    return own or StateFolder(folder).chain(purpose, sequence)
 
 
 def has_best(folder: Path) -> bool:

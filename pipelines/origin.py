@@ -56,19 +56,19 @@ class Origin:
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
 
-        Each of several ranks reads all of the former run, for under another seed other keys were its own, and keeps
-        those that now are.
+        Of several ranks each reads what it owns; where the seed is another, all, for then other keys were its own.
 
         Raises:
             StateError: a file of the checkpoint is missing or damaged.
         """
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
-            old = Learner(self._was)
+            same_seed = self._was.train.seed == self._now.train.seed
+            old = Learner(self._was, learner.world if same_seed else None)
             checkpoint.load(self._run.checkpoints, self._chain, old)
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))
-            if learner.world.size > 1:
+            if learner.world.size > 1 and not same_seed:
                 content = restrict(content, table_seed(self._now.train.seed, table), learner.world.buckets())
             if conversion.counts_anew:
                 content.sketch = learner.tables.table_content(table).sketch

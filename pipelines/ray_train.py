@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -22,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
+from pipelines.parts import with_prepared_data
 from pipelines.progress import say
-from pipelines.ray_worker import ERROR_FILE, LOG_FILE, Settings, work
+from pipelines.ray_worker import Settings, work
 from pipelines.run_dir import REPORT_FILE, RunDir
 from pipelines.signals import InterruptedRunError
 
@@ -64,8 +66,9 @@ def train_on_ray(
     config = run.config(overrides)
     threads = config.train.threads or 1
     path = run.path.absolute()
-    for name in (ERROR_FILE, LOG_FILE):
-        (path / name).unlink(missing_ok=True)
+    # Once, here, and with its progress: the ranks would wait for the one that does it.
+    with_prepared_data(config)
+    run.stop_file.unlink(missing_ok=True)
     settings = Settings(
         run=str(path),
         folder=str(Path.cwd()),
@@ -75,10 +78,11 @@ def train_on_ray(
         which=which,
         fresh=fresh,
         threads=threads,
+        token=secrets.token_hex(4),
     )
-    with _connected(cluster, threads), _lines_shown(path / LOG_FILE), _stop_by_signal(run):
+    with _connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
         failure = _fit(settings, cluster, config.train.max_restarts, path)
-    _raise_what_a_rank_said(path / ERROR_FILE)
+    _raise_what_a_rank_said(settings.error_file, cluster)
     if failure is not None:
         raise StateError(
             f"the ranks failed more than {config.train.max_restarts} times, the last time: {failure}; "
@@ -137,7 +141,12 @@ def _connected(cluster: Cluster, threads: int) -> Iterator[None]:
     if cluster.address is None:
         # Ray asks for a token by itself where it starts a cluster, unless RAY_AUTH_MODE says otherwise.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        options |= {"num_cpus": cluster.workers * threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {
+            "address": "local",
+            "num_cpus": cluster.workers * threads,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
     else:
         options["address"] = cluster.address
     with tempfile.TemporaryDirectory() as empty:
@@ -180,6 +189,7 @@ def _lines_shown(log: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        log.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -202,12 +212,13 @@ def _stop_by_signal(run: RunDir) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_what_a_rank_said(path: Path) -> None:
+def _raise_what_a_rank_said(path: Path, cluster: Cluster) -> None:
     """Raises the error that a rank wrote down."""
     if not path.exists():
         return
     said = json.loads(path.read_text(encoding="utf-8"))
-    kinds: dict[str, type[EmbtablesError]] = {
-        kind.__name__: kind for kind in (InterruptedRunError, ConfigError, DataError, BadFileError)
-    }
+    path.unlink()
+    if said["kind"] == "InterruptedRunError":
+        raise InterruptedRunError(f"{said['message']} --workers {cluster.workers}", **said["path"])
+    kinds: dict[str, type[EmbtablesError]] = {kind.__name__: kind for kind in (ConfigError, DataError, BadFileError)}
     raise kinds.get(said["kind"], StateError)(said["message"], **said["path"])

@@ -21,8 +21,7 @@ from typing import Any
 
 from embtables.errors import EmbtablesError, WorldError
 from pipelines.run_dir import RunDir, write_atomically
-
-ERROR_FILE, LOG_FILE = "error.json", "rank0.log"
+from pipelines.signals import InterruptedRunError
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Settings:
         goes_on: an earlier run goes on.
         former, which, fresh: see pipelines.train.train.
         threads: of each rank.
+        token: of this command, in the names of the files that the ranks write for it.
     """
 
     run: str
@@ -46,6 +46,17 @@ class Settings:
     which: Any
     fresh: tuple[str, ...]
     threads: int
+    token: str
+
+    @property
+    def error_file(self) -> Path:
+        """Where a rank writes a user's mistake."""
+        return Path(self.run) / f"error-{self.token}.json"
+
+    @property
+    def log_file(self) -> Path:
+        """What rank 0 says to the user."""
+        return Path(self.run) / f"rank0-{self.token}.log"
 
     def to_json(self) -> dict[str, Any]:
         """For Ray, which hands it to the workers."""
@@ -68,32 +79,32 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        sys.stderr = (run.path / LOG_FILE).open("a", buffering=1, encoding="utf-8")
+        sys.stderr = told.log_file.open("a", buffering=1, encoding="utf-8")
+        told.error_file.unlink(missing_ok=True)  # of the attempt before
+    world.broadcast_bytes(b"")
     try:
         _train(told, run, world)
     except WorldError:
-        if not (run.path / ERROR_FILE).exists():
+        if not told.error_file.exists():
             raise
     except EmbtablesError as error:
+        if isinstance(error, InterruptedRunError) and world.rank:
+            return  # rank 0 knows on whose account
         path = {key: str(value) for key, value in error.path.items()}
         found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
-        write_atomically(run.path / ERROR_FILE, json.dumps(found).encode())
+        write_atomically(told.error_file, json.dumps(found).encode())
         dist.destroy_process_group()  # the others are told at once
 
 
 def _train(told: Settings, run: RunDir, world: Any) -> None:
     from embtables.state.store import StateFolder
+    from pipelines.together import rank_0_says
     from pipelines.train import resume, train
 
     shown = world.rank == 0
     # After a restart there may be versions of this run, where it did not go on from one.
-    if told.goes_on or _any_rank_0(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
+    if told.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
         resume(run, told.overrides, world=world, shown=shown)
     else:
         former = None if told.former is None else RunDir.open(Path(told.former))
         train(run.config(), former=former, which=told.which, fresh=told.fresh, run=run, world=world, shown=shown)
-
-
-def _any_rank_0(world: Any, look: Any) -> bool:
-    """What rank 0 finds."""
-    return bool(world.broadcast_bytes(b"1" if world.rank == 0 and look() else b"0") == b"1")

@@ -25,7 +25,7 @@ class StopRequest:
     """While entered, SIGINT and SIGTERM set `name` instead of ending the process.
 
     Args:
-        file: asks too once it is there; removed on entry.
+        file: asks too once it is there.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -35,8 +35,6 @@ class StopRequest:
         self._former: dict[int, signal.Handlers | int | None] = {}
 
     def __enter__(self) -> StopRequest:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._former[number] = signal.signal(number, self._handle)  # type: ignore[assignment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import TypeVar
 import torch
 
 from embtables.batch import Batch
+from embtables.errors import DataError
 from embtables.shard.world import World
+from pipelines.reader.position import Position
 
 T = TypeVar("T")
 
@@ -25,15 +28,32 @@ class StepTotals:
     stop: bool
 
 
-def totals(world: World, batch: Batch, *, stop: bool) -> StepTotals:
-    """What the ranks' parts of a batch make together; called by all of them."""
+def totals(world: World, batch: Batch, position: Position, *, stop: bool) -> StepTotals:
+    """What the ranks' parts of a batch make together; called by all of them.
+
+    Raises:
+        DataError: the parts are of different batches.
+    """
     weight = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
     if world.size == 1:
         return StepTotals(batch.num_rows, weight, stop)
-    told = torch.tensor([batch.num_rows, weight, stop], dtype=torch.float64)
+    place = float(zlib.crc32(json.dumps(position.to_json()).encode()))
+    told = torch.tensor([batch.num_rows, weight, stop, place], dtype=torch.float64)
     world.all_reduce(told)
-    rows, whole, stops = told.tolist()
+    rows, whole, stops, places = told.tolist()
+    if places != place * world.size:
+        raise DataError("the ranks have read the log differently: all need the same files, whole")
     return StepTotals(int(rows), whole, stops > 0)
+
+
+def need_same(world: World, what: str, found: object) -> None:
+    """Raises DataError, at all ranks, where what they found, which is JSON, differs."""
+    if world.size == 1:
+        return
+    told = world.gather_bytes(json.dumps(found).encode())
+    for rank, other in enumerate(told):
+        if other != told[0]:
+            raise DataError(f"{what} differ: rank 0 has {told[0].decode()}, rank {rank} {other.decode()}")
 
 
 def rank_0_first(world: World, work: Callable[[], T]) -> T:
@@ -44,6 +64,13 @@ def rank_0_first(world: World, work: Callable[[], T]) -> T:
         return done
     world.broadcast_bytes(b"")
     return work()
+
+
+def rank_0_says(world: World, look: Callable[[], bool]) -> bool:
+    """What rank 0 finds."""
+    if world.size == 1:
+        return look()
+    return world.broadcast_bytes(b"yes" if world.rank == 0 and look() else b"no") == b"yes"
 
 
 def summed(world: World, counts: Mapping[str, int]) -> dict[str, int]:

@@ -38,7 +38,7 @@ from pipelines.parts import has_part, with_prepared_data
 from pipelines.progress import RowProgress, say
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError, StopRequest
-from pipelines.together import StepTotals, rank_0_first, summed, totals
+from pipelines.together import StepTotals, need_same, rank_0_first, rank_0_says, summed, totals
 from pipelines.trained import refuse_other_schema, trained_content
 from pipelines.warm_start import warm
 
@@ -90,7 +90,7 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = Log(prepared)
     state = RunState()
-    _count(prepared, log, state)
+    _count(prepared, log, state, world)
     learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)
@@ -117,20 +117,20 @@ def resume(
     """
     world = Alone() if world is None else world
     config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
-    chain = checkpoint.find(run.checkpoints, "last")
+    chain = checkpoint.find_together(world, run.checkpoints, "last")
     refuse_other_schema(config, chain[-1])
     log = Log(config)
     content = chain[-1].content
     state = RunState(**content["state"])
     if overrides:
         state.finished = False
-        _count(config, log, state)
+        _count(config, log, state, world)
     learner = _learner(config, world)
     checkpoint.load(run.checkpoints, chain, learner)
     loop = TrainLoop(learner, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
     loop.resumed_from = chain
-    if world.rank == 0:
-        run.truncate_metrics(state.step)
+    if shown:
+        say(f"going on from {chain[-1].name}, step {state.step}")
     return loop.run_to_end()
 
 
@@ -140,12 +140,14 @@ def _learner(config: RunConfig, world: World) -> Learner:
     return Learner(config, world)
 
 
-def _count(config: RunConfig, log: Log, state: RunState) -> None:
+def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:
     """Rows of an epoch and steps of the whole run, counted once so that schedules are a pure function of the step."""
     train = config.train
     rows = log.count_rows("train")
     if rows == 0:
         raise DataError("the train part holds no rows; look at data.split and data.where")
+    seen = {"rows": log.num_rows, "to train on": rows, "bad files": len(log.bad_files)}
+    need_same(world, "the ranks' logs", seen)
     steps = -(-rows // train.batch_size) * train.epochs
     state.epoch_rows = rows
     state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
@@ -198,6 +200,8 @@ class TrainLoop:
             holder = stack.enter_context(Writer(folder)) if self.world.rank == 0 else folder
             chain = Chain(holder, "resume", self.learner.tables, world=self.world)
             if self.resumed_from is not None:
+                if self.world.rank == 0:
+                    self.run.truncate_metrics(self.state.step)
                 chain.go_on_from(self.resumed_from[-1], len(self.resumed_from) - 1)
             try:
                 yield chain
@@ -236,7 +240,7 @@ class TrainLoop:
         with RowProgress(title, state.epoch_rows, shown=self.shown) as progress, closing(items):
             started = time.perf_counter()
             for item in items:
-                of_all = totals(self.world, item.batch, stop=self._stop.is_asked())
+                of_all = totals(self.world, item.batch, item.position, stop=self._stop.is_asked())
                 loss = self._step(item, of_all)
                 log.add(loss, of_all.rows)
                 state.train_seconds += time.perf_counter() - started
@@ -330,7 +334,8 @@ class TrainLoop:
 
     def _load_best(self) -> None:
         """The best state, unless the disk did not take it when it came."""
-        chain = checkpoint.find(self.run.checkpoints, "best") if checkpoint.has_best(self.run.checkpoints) else None
+        has = rank_0_says(self.world, lambda: checkpoint.has_best(self.run.checkpoints))
+        chain = checkpoint.find_together(self.world, self.run.checkpoints, "best") if has else None
         if chain is None or chain[-1].content["state"]["step"] != self.state.best_step:
             if self.world.rank == 0:
                 step = self.state.best_step

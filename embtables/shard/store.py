@@ -157,12 +157,19 @@ class ShardedRowStore:
 
     def _settle(self) -> None:
         """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""
+        try:
+            for asked in self._open:
+                tables, gradients = self._messenger.send_gradients(asked)
+                if not self._cold.dims.keys().isdisjoint(tables):
+                    sizes = asked.received.T.reshape(-1).tolist()
+                    cold = torch.split(self._local.cold_keys(asked.context), sizes)
+                    self._cold.note(tables, gradients, cold)
+        finally:
+            self._end_open()
+
+    def _end_open(self) -> None:
+        """No backward of these lookups counts any more."""
         for asked in self._open:
-            tables, gradients = self._messenger.send_gradients(asked)
-            if not self._cold.dims.keys().isdisjoint(tables):
-                sizes = asked.received.T.reshape(-1).tolist()
-                cold = torch.split(self._local.cold_keys(asked.context), sizes)
-                self._cold.note(tables, gradients, cold)
             asked.is_over, asked.gradient = True, None
         self._open.clear()
 
@@ -176,6 +183,8 @@ class ShardedRowStore:
         self._settle_all()
         squares = torch.tensor([self._local.gradient_norm() ** 2], dtype=torch.float64)
         self._world.all_reduce(squares)
+        if not bool(squares.isfinite()):
+            return math.inf
         return math.sqrt(max(0.0, float(squares) - (self._world.size - 1) * self._cold_squares))
 
     def set_learning_rate_factor(self, factor: float) -> None:
@@ -191,13 +200,13 @@ class ShardedRowStore:
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
+        self._refuse_open("advance comes before the step's first lookup")
+        self._end_open()
         self._local.advance(table, now)
 
     def discard(self) -> None:
         """See RowStore."""
-        for asked in self._open:
-            asked.is_over, asked.gradient = True, None
-        self._open.clear()
+        self._end_open()
         self._cold.forget()
         self._cold_squares = 0.0
         self._local.discard()
@@ -233,13 +242,14 @@ class ShardedRowStore:
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_open("rows are made between two steps")
+        self._agreed(lambda: self._refuse_open("rows are made between two steps"))
         route = self._route(table, keys)
         self._agreed(lambda: self._local.make(table, torch.unique(route.keys)))
 
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_open("rows are deleted between two steps")
+        self._agreed(lambda: self._refuse_open("rows are deleted between two steps"))
+        self._end_open()
         route = self._route(table, keys)
         self._agreed(lambda: self._local.delete(table, torch.unique(route.keys)))
 
@@ -261,10 +271,14 @@ class ShardedRowStore:
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore. A content of the keys this rank owns."""
+        self._refuse_open("contents are taken over between two steps")
+        self._end_open()
         self._local.apply(table, content)
 
     def clear(self, table: int) -> None:
         """See RowStore."""
+        self._refuse_open("tables are emptied between two steps")
+        self._end_open()
         self._local.clear(table)
 
     def draw_cut(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from embtables.state.content import NUM_BUCKETS
 from embtables.state.manifest import Buckets
 
 TIMEOUT_SECONDS = 60
+T = TypeVar("T")
 
 
 class World(ABC):
@@ -57,8 +59,7 @@ class World(ABC):
 
     def broadcast_bytes(self, content: bytes) -> bytes:
         """Rank 0's content."""
-        own = content if self.rank == 0 else b""
-        return bytes(self.all_gather(torch.frombuffer(bytearray(own), dtype=torch.uint8) if own else _no_bytes())[0])
+        return self.gather_bytes(content if self.rank == 0 else b"")[0]
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
         """The contents of all ranks."""
@@ -125,11 +126,11 @@ class ProcessGroup(World):
         """See World."""
         ranks = dist.get_process_group_ranks(self._group)
         timeout = datetime.timedelta(seconds=TIMEOUT_SECONDS)
-        return ProcessGroup(dist.new_group(ranks, timeout=timeout))
+        return ProcessGroup(self._told(lambda: dist.new_group(ranks, timeout=timeout)))
 
-    def _told(self, call: Callable[[], object]) -> None:
+    def _told(self, call: Callable[[], T]) -> T:
         try:
-            call()
+            return call()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise WorldError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from embtables.errors import DataError
@@ -53,7 +54,9 @@ class RowSetter:
         keys = np.concatenate([np.empty(0, np.int64), *(part.numpy() for part in self._keys)])
         rows = len(np.unique(keys))
         if isinstance(self.config, CollisionlessTable) and self.config.max_rows is not None and self.config.trainable:
-            held = self._tables.rows.figures(self._number)["rows"]
+            rows_of_all = torch.tensor([self._tables.rows.figures(self._number)["rows"]])
+            self._tables.world.all_reduce(rows_of_all)
+            held = int(rows_of_all)
             if held > self.config.max_rows:
                 raise DataError(
                     f"holds {held:,} rows after the warm start, more than its max_rows of {self.config.max_rows:,}; "

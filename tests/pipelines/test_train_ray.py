@@ -139,6 +139,8 @@ def test_a_killed_worker_changes_nothing_and_every_row_is_used_once_an_epoch(
     workers[-1].send_signal(signal.SIGKILL)
     out, err = killed.communicate(timeout=280)
     assert killed.returncode == 0, err
+    assert "going on from resume-" in err
+    assert steps_of(the_run(tmp_path)) == steps_of(RunDir(tmp_path / "undisturbed"))
     found = held(the_run(tmp_path))
     assert found.keys() == expected.keys()
     for name, values in expected.items():

@@ -62,6 +62,8 @@ def gathered(world: World) -> Any:
     found = world.all_gather(torch.arange(world.rank * 2))
     nothing = world.all_gather(torch.empty(0, dtype=torch.uint8))
     told = world.broadcast_bytes(f"rank {world.rank}".encode() * 1000)
+    assert world.broadcast_bytes(b"1" if world.rank == 0 else b"22") == b"1"
+    assert world.broadcast_bytes(b"" if world.rank == 0 else b"22") == b""
     all_told = world.gather_bytes(b"x" * world.rank)
     return [each.tolist() for each in found], [len(each) for each in nothing], told, all_told
 
