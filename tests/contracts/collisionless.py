@@ -134,6 +134,7 @@ class CollisionlessContract:
         self.see(store, [1, 2], learn=1.0)
         trained = store.read(0, "weight", torch.tensor([1]))
         store.advance(0, 110)
+        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], trained)
         assert torch.equal(self.see(store, [1]), trained)
         store.advance(0, 111)
         assert not gather(store, 0, torch.tensor([2]), keep=False)[0].any()
@@ -144,6 +145,16 @@ class CollisionlessContract:
         for name in store.state_names(0):
             if name != "weight":
                 assert not store.read(0, name, torch.tensor([2])).any(), name
+
+    def test_reading_for_inference_prolongs_no_life(self) -> None:
+        store = self.one(ttl_seconds=10)
+        store.advance(0, 100)
+        self.see(store, [1], learn=1.0)
+        store.advance(0, 109)
+        assert gather(store, 0, torch.tensor([1]), keep=False)[0].any()
+        store.advance(0, 111)
+        assert not gather(store, 0, torch.tensor([1]), keep=False)[0].any()
+        assert torch.equal(self.see(store, [1]), fresh([1]))
 
     def test_an_expired_row_that_must_wait_again_gives_its_place_away_clean(self) -> None:
         store = self.one(ttl_seconds=10, admission=MinCount(count=2))
