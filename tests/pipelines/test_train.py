@@ -104,8 +104,8 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     whole = train(make_config(**changes), shown=False)
     step = TrainLoop._step
 
-    def stopping(loop: TrainLoop, item: Any) -> torch.Tensor:
-        loss = step(loop, item)
+    def stopping(loop: TrainLoop, item: Any, of_all: Any) -> torch.Tensor:
+        loss = step(loop, item, of_all)
         if loop.state.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
@@ -318,14 +318,14 @@ def test_a_best_checkpoint_that_could_not_be_written_is_told_and_not_mistaken(
 def test_two_processes_do_not_write_one_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     step = TrainLoop._step
 
-    def meddling(loop: TrainLoop, item: Any) -> torch.Tensor:
+    def meddling(loop: TrainLoop, item: Any, of_all: Any) -> torch.Tensor:
         if loop.state.step == 3:
             with (
                 pytest.raises(StateError, match=rf"is being written by process {os.getpid()}"),
                 Writer(StateFolder(loop.run.checkpoints)),
             ):
                 pass
-        return step(loop, item)
+        return step(loop, item, of_all)
 
     monkeypatch.setattr(TrainLoop, "_step", meddling)
     train(make_config(**{"train.epochs": 1}), shown=False)
