@@ -7,7 +7,7 @@ evicts. Nothing else changes a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +70,7 @@ class Tables:
             (plain torch).
         world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
             With others, every method but those that list or capture is called by all of them, in the same order.
+        replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
@@ -83,6 +84,7 @@ class Tables:
         seed: int,
         row_store: RowStoreName = "host",
         world: World | None = None,
+        replicated: Collection[str] = (),
     ) -> None:
         self.configs = tuple(tables)
         self.seed = seed
@@ -95,7 +97,8 @@ class Tables:
             Slot(number, f, tables[numbers[f.table]], keys_per_id(f.encoder)) for number, f in enumerate(features)
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
-        self.rows = _row_store(row_store, stored, [numbers[f.table] for f in features], self.world)
+        copied = {numbers[name] for name in replicated}
+        self.rows = _row_store(row_store, stored, [numbers[f.table] for f in features], self.world, copied)
         frozen = [slot.number for slot in self.slots if not slot.table.trainable]
         self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
         self._numbers = numbers
@@ -383,9 +386,11 @@ class Tables:
             start += len(part)
 
 
-def _row_store(name: RowStoreName, stored: Sequence[StoredTable], slot_tables: Sequence[int], world: World) -> RowStore:
+def _row_store(
+    name: RowStoreName, stored: Sequence[StoredTable], slot_tables: Sequence[int], world: World, replicated: set[int]
+) -> RowStore:
     if world.size == 1:
         return ROW_STORES[name](stored, slot_tables)
     if name not in PART_STORES:
         raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
-    return ShardedRowStore(stored, slot_tables, world, PART_STORES[name])
+    return ShardedRowStore(stored, slot_tables, world, PART_STORES[name], replicated)

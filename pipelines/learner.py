@@ -21,6 +21,7 @@ from embtables.batch import Batch
 from embtables.collections import EmbeddingBagCollection
 from embtables.errors import ConfigError, StateError
 from embtables.schema import Feature, Table
+from embtables.shard.placement import replicated
 from embtables.shard.world import Alone, World
 from embtables.tables import Tables
 from models.losses import log_odds_shift, weighted_bce_with_logits
@@ -63,8 +64,14 @@ class Learner:
         deep = needs_embeddings(config.model)
         _refuse_unpooled(config)
         self.config = config
+        tables, features = tables_of(config), features_of(config)
         self.tables = Tables(
-            tables_of(config), features_of(config), seed=train.seed, row_store=train.row_store, world=self.world
+            tables,
+            features,
+            seed=train.seed,
+            row_store=train.row_store,
+            world=self.world,
+            replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
         )
         names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
         self.model: nn.Module = build_model(

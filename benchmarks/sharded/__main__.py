@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import _harness
@@ -20,13 +21,15 @@ GROUPS = (
     {"fixed": ("fixed", 2), "collisionless": ("collisionless", 2), "TorchRec row-wise": ("torchrec", 2)},
     {"fixed, one process": ("local", 1), "fixed, world of one": ("fixed", 1)},
 )
+SMALL = {"sharded": ("fixed", 2), "replicated": ("replicated", 2)}
+SMALL_ROWS = (8, 100, 1000)
 Found = dict[str, dict[str, list[dict[str, Any]]]]  # by ids, contender
 
 
-def measured(rows: int, repeats: int) -> Found:
+def measured(groups: Sequence[Mapping[str, tuple[str, int]]], rows: int, repeats: int) -> Found:
     """Every contender's answers."""
     found: Found = {"uniform": {}, "zipf": {}}
-    for kinds in GROUPS:
+    for kinds in groups:
         commands = {
             name: [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", kind, str(ranks), str(rows)]
             for name, (kind, ranks) in kinds.items()
@@ -52,11 +55,23 @@ def lines_of(of: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]
     return lines + [[of, f"step ms: {n}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""] for n, s in ms.items()]
 
 
+def small_lines(small: dict[int, Found]) -> list[list[str]]:
+    """What it brings to replicate small tables."""
+    lines = []
+    for rows, found in small.items():
+        for of, answers in found.items():
+            ms = {n: _harness.Spread.of([a["seconds"] * 1e3 for a in each]).median for n, each in answers.items()}
+            ratio = ms["replicated"] / ms["sharded"]
+            lines.append([of, f"tables of {rows:,} rows: replicated, of sharded", f"{ratio:.3f}", ""])
+    return lines
+
+
 def main() -> None:
     args = _harness.parser(__doc__).parse_args()
     rows, repeats = (20_000, 3) if args.quick else (1_000_000, REPEATS)
-    found = measured(rows, repeats)
-    lines = [line for of, answers in found.items() for line in lines_of(of, answers)]
+    found = measured(GROUPS, rows, repeats)
+    small = {few: measured([SMALL], few, repeats) for few in SMALL_ROWS}
+    lines = [line for of, answers in found.items() for line in lines_of(of, answers)] + small_lines(small)
     starts = [(first_step(1), first_step(2)) for _ in range(1 if args.quick else 3)]
     for workers, seconds, goal in zip((1, 2), zip(*starts, strict=True), ("8", "45"), strict=True):
         s = _harness.Spread.of(list(seconds))
@@ -67,7 +82,7 @@ def main() -> None:
         f"loopback; medians of {repeats} steps that take turns. Lookup, backward (the gradient is given), update.\n\n"
         f"{_harness.table(['ids', '', 'measured', 'goal'], lines)}"
     )
-    _harness.finish("sharded", "Sharded tables", {"found": found, "starts": starts}, text, args)
+    _harness.finish("sharded", "Sharded tables", {"found": found, "small": small, "starts": starts}, text, args)
 
 
 if __name__ == "__main__":

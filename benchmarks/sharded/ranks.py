@@ -1,8 +1,8 @@
 """A contender of several ranks: `python -m benchmarks.sharded.ranks KIND RANKS ROWS`.
 
 The process that is started is rank 0; it starts the others, hands every question on to them, and tells how long all
-of them took. KIND: fixed, collisionless, torchrec (DistributedModelParallel, row-wise), or local (our tables without
-ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward (the gradient
+of them took. KIND: fixed, collisionless, replicated, torchrec (DistributedModelParallel, row-wise), or local (our
+tables without ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward (the gradient
 is given) and rowwise Adagrad, batch 4,096 a rank.
 """
 
@@ -64,7 +64,8 @@ class Ours:
             for n, rows in enumerate(sizes)
         ]
         features = [Feature(name=name, table=f"t{n}", encoder=Identity()) for n, name in enumerate(NAMES)]
-        self.tables = Tables(tables, features, seed=0, world=world)
+        replicated = [t.name for t in tables] if kind == "replicated" else []
+        self.tables = Tables(tables, features, seed=0, world=world, replicated=replicated)
         self.view = EmbeddingBagCollection.over(self.tables)
         if kind == "collisionless":
             for number, rows in enumerate(sizes):
@@ -141,27 +142,35 @@ def foreign_bytes(parts: list[KeyedJaggedTensor], world: World, tables: Tables) 
     return foreign * (8 + 4 + 2 * DIM * 4)
 
 
-def main() -> None:
-    warnings.simplefilter("ignore")
-    kind, ranks, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    rank, meet = (int(sys.argv[4]), sys.argv[5]) if len(sys.argv) > 4 else (0, tempfile.mkdtemp() + "/meet")
-    others = [
+def the_others(ranks: int, meet: str) -> list[subprocess.Popen[str]]:
+    """Ranks 1 and on, started by rank 0."""
+    return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", *sys.argv[1:4], str(n), meet],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for n in (range(1, ranks) if rank == 0 else [])
+        for n in range(1, ranks)
     ]
+
+
+def join(rank: int, ranks: int, meet: str) -> Counted:
+    """The world of a rank."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    timeout = datetime.timedelta(seconds=300)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=ranks, timeout=timeout)
+    return Counted()
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    kind, ranks, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    rank, meet = (int(sys.argv[4]), sys.argv[5]) if len(sys.argv) > 4 else (0, tempfile.mkdtemp() + "/meet")
+    others = [] if rank else the_others(ranks, meet)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
-    world: Counted | None = None
-    if kind != "local":
-        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
-        os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        timeout = datetime.timedelta(seconds=300)
-        dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=ranks, timeout=timeout)
-        world = Counted()
+    world = None if kind == "local" else join(rank, ranks, meet)
     sizes = [rows] * FEATURES
     with contextlib.redirect_stdout(sys.stderr):
         made: Any = TorchRec(sizes) if kind == "torchrec" else Ours(kind, sizes, world)

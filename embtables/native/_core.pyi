@@ -198,6 +198,19 @@ class Capture:
         """As Store.read, on this thread alone."""
     def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...
 
+def add_rows(
+    sums: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int32],
+    gradient: npt.NDArray[np.float32],
+) -> None:
+    """Adds gradients (n, D) of keys (n,), and how often each occurred, to sums (R, D + 1) by row."""
+
+def used_rows(
+    sums: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Of the rows of such sums that occurred: keys (n,), ascending, how often, gradients (n * D,)."""
+
 class Buffers:
     """Memory for messages, used again once nothing refers to it."""
 
@@ -221,6 +234,7 @@ class KeyExchange:
         offsets: npt.NDArray[np.int64],
         bags: int,
         owners: npt.NDArray[np.uint16],
+        holders: npt.NDArray[np.int32],
         ranks: int,
         header: int,
         threads: int,

@@ -30,9 +30,10 @@ LookupView view_of(const KeyExchange& self, const In<std::int64_t>& offsets, con
 }
 
 void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<std::int32_t> block_of_slot,
-          In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags, In<std::uint16_t> owners, int ranks,
-          int header, int threads, const std::string& isa) {
-    need(seeds.size() == dims.size() && dims.size() >= 1, "every block needs a seed and a dim");
+          In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags, In<std::uint16_t> owners,
+          In<std::int32_t> holders, int ranks, int header, int threads, const std::string& isa) {
+    need(seeds.size() == dims.size() && holders.size() == dims.size() && dims.size() >= 1,
+         "every block needs a seed, a dim and a holder");
     need(bags >= 0 && offsets.size() == block_of_slot.size() * static_cast<std::size_t>(bags) + 1,
          "F slots of B bags need F * B + 1 offsets");
     need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys.size()),
@@ -45,7 +46,8 @@ void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<
     std::vector<ExchangeBlock> blocks;
     for (std::size_t i = 0; i < dims.size(); ++i) {
         need(dims.data()[i] >= 1 && dims.data()[i] <= 4096, "dim must be in 1..4096");
-        blocks.push_back({seeds.data()[i], dims.data()[i]});
+        need(holders.data()[i] < ranks, "no such rank");
+        blocks.push_back({seeds.data()[i], dims.data()[i], holders.data()[i]});
     }
     const RowKernels& kernels = *kernels_of(isa_from_name(isa)).rows;
     nb::gil_scoped_release released;
@@ -135,14 +137,49 @@ nb::ndarray<nb::numpy, float, nb::ndim<1>> take(const Buffers& self, std::size_t
     return {data, {floats}, owner};
 }
 
+// Sums by row: of row r, sums(r, :) holds a gradient and then how often the row occurred.
+void add_rows(OutMatrix sums, In<std::int64_t> keys, In<std::int32_t> counts, Matrix gradient) {
+    const std::size_t rows = sums.shape(0), dim = gradient.shape(1);
+    need(sums.shape(1) == dim + 1 && keys.size() == gradient.shape(0) && counts.size() == keys.size(),
+         "every key needs a count and a gradient as wide as the sums");
+    for (std::size_t i = 0; i < keys.size(); ++i)
+        need(static_cast<std::uint64_t>(keys.data()[i]) < rows, "no such row");
+    nb::gil_scoped_release released;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        float* const to = sums.data() + static_cast<std::size_t>(keys.data()[i]) * (dim + 1);
+        const float* const from = gradient.data() + i * dim;
+        for (std::size_t d = 0; d < dim; ++d) to[d] += from[d];
+        to[dim] += static_cast<float>(counts.data()[i]);
+    }
+}
+
+// Those of the rows that occurred: their keys, ascending, counts and, after each other, gradients.
+auto used_rows(Matrix sums) {
+    const std::size_t dim = sums.shape(1) - 1;
+    std::vector<std::int64_t> keys;
+    std::vector<std::int32_t> counts;
+    std::vector<float> gradients;
+    for (std::size_t r = 0; r < sums.shape(0); ++r) {
+        const float* const row = sums.data() + r * (dim + 1);
+        if (row[dim] == 0.0f) continue;
+        keys.push_back(static_cast<std::int64_t>(r));
+        counts.push_back(static_cast<std::int32_t>(row[dim]));
+        gradients.insert(gradients.end(), row, row + dim);
+    }
+    return nb::make_tuple(owned(std::move(keys)), owned(std::move(counts)), owned(std::move(gradients)));
+}
+
 }  // namespace
 
 void define_exchange(nb::module_& module) {
+    module.def("add_rows", &add_rows, "sums"_a.noconvert(), "keys"_a.noconvert(), "counts"_a.noconvert(),
+               "gradient"_a.noconvert());
+    module.def("used_rows", &used_rows, "sums"_a.noconvert());
     nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
     nb::class_<KeyExchange>(module, "KeyExchange")
         .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_slot"_a.noconvert(),
-             "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "owners"_a.noconvert(), "ranks"_a, "header"_a,
-             "threads"_a, "isa"_a)
+             "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "owners"_a.noconvert(),
+             "holders"_a.noconvert(), "ranks"_a, "header"_a, "threads"_a, "isa"_a)
         .def("keys", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.keys())); })
         .def("counts", [](const KeyExchange& self) { return owned(std::vector<std::int32_t>(self.counts())); })
         .def("sizes", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.sizes())); })

@@ -82,6 +82,7 @@ KeyExchange::Distinct KeyExchange::find_distinct(std::size_t block, const std::i
     constexpr std::int64_t kAhead = 8;
     Distinct found;
     found.by_rank.assign(ranks_, 0);
+    const int holder = blocks_[block].holder;
     std::size_t most = 0;
     for (const std::size_t s : slots_of_[block]) most += static_cast<std::size_t>(slots_[s].end - slots_[s].begin);
     Numbers numbers(most);
@@ -96,7 +97,7 @@ KeyExchange::Distinct KeyExchange::find_distinct(std::size_t block, const std::i
             if (n == found.keys.size()) {
                 found.keys.push_back(keys[i]);
                 found.counts.push_back(0);
-                found.owners.push_back(owners[h >> kBucketShift]);
+                found.owners.push_back(holder < 0 ? owners[h >> kBucketShift] : static_cast<std::uint16_t>(holder));
                 ++found.by_rank[found.owners.back()];
             }
             ++found.counts[n];

@@ -19,6 +19,7 @@ namespace embtables {
 struct ExchangeBlock {
     std::uint64_t seed;  // of the table
     int dim;
+    int holder;  // the rank that has all of the table's keys; -1: each the keys of its buckets
 };
 
 class KeyExchange {

@@ -1,8 +1,8 @@
-"""What the ranks decide together at a step: gradients of cold rows, and what is evicted above a limit."""
+"""What the ranks decide together at a step: what is evicted above a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,56 +11,6 @@ from embtables.rows.limits import enforce, limits_of
 from embtables.rows.protocol import PartStore, StoredTable
 from embtables.schema import CollisionlessTable
 from embtables.shard.world import World
-
-
-class ColdGradients:
-    """Gradients of trained cold rows, of one step: summed over the ranks, each of which then updates its copy alike.
-
-    Args:
-        tables: all of the store's, by number.
-    """
-
-    def __init__(self, world: World, local: PartStore, tables: Sequence[StoredTable]) -> None:
-        self._world = world
-        self._local = local
-        self.dims: Mapping[int, int] = {
-            number: table.config.dim
-            for number, table in enumerate(tables)
-            if isinstance(table.config, CollisionlessTable)
-            and table.config.cold_row == "trained"
-            and table.config.trainable
-        }
-        self._sums: dict[int, Tensor] = {}
-
-    def note(self, tables: Sequence[int], gradients: Sequence[Tensor | None], cold: Sequence[Tensor]) -> None:
-        """Adds the gradients (n, D) of some parts of a lookup, each of a table, where their keys read the cold row."""
-        for table, gradient, of_cold in zip(tables, gradients, cold, strict=True):
-            if gradient is None or table not in self.dims or not bool(of_cold.any()):
-                continue
-            total = self._sums.setdefault(table, torch.zeros(self.dims[table] + 1, dtype=torch.float64))
-            total[:-1] += gradient[of_cold].double().sum(dim=0)
-            total[-1] += 1.0
-
-    def give(self) -> float:
-        """Gives the sums to the local store; returns the sum of their squares."""
-        if not self.dims:
-            return 0.0
-        nothing = {table: torch.zeros(dim + 1, dtype=torch.float64) for table, dim in self.dims.items()}
-        sums = torch.cat([self._sums.get(table, zeros) for table, zeros in nothing.items()])
-        self._sums.clear()
-        self._world.all_reduce(sums)
-        squares = 0.0
-        parts = torch.tensor_split(sums, torch.tensor([dim + 1 for dim in self.dims.values()]).cumsum(0)[:-1])
-        for table, total in zip(self.dims, parts, strict=True):
-            if float(total[-1]) > 0.0:
-                gradient = total[:-1].float()
-                self._local.add_cold_gradient(table, gradient)
-                squares += float(gradient.double().square().sum())
-        return squares
-
-    def forget(self) -> None:
-        """Of a step that is not taken."""
-        self._sums.clear()
 
 
 class Limits:

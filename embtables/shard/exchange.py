@@ -6,7 +6,7 @@ owner:       a lookup in its local row store, the keys of all ranks in rank orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embtables.native import _core
 from embtables.rows.protocol import RowStore
-from embtables.shard.world import World
+from embtables.shard.world import Alone, World
 
 Sizes = npt.NDArray[np.int64]
 
@@ -54,6 +54,7 @@ class Asked:
         blocks: of the lookup.
         rows: the message with their rows.
         context: of the local store's lookup of all ranks' keys.
+        keys, counts: (n,) those keys, and how often each occurred (None in inference); by rank, block after block.
         received: (ranks, blocks) how many keys each rank asked this one for.
         gradient: the message with their gradients, and which blocks have one; None as long as no backward came.
         is_over: its step is done.
@@ -63,6 +64,8 @@ class Asked:
     blocks: Blocks
     rows: Tensor
     context: object
+    keys: Tensor
+    counts: Tensor | None
     received: Sizes
     gradient: Tensor | None = None
     has_gradient: list[bool] = field(default_factory=list)
@@ -77,37 +80,38 @@ class Messenger:
 
     Args:
         dims: D of each table.
+        replicated: tables whose rows this rank has all: nothing of them travels.
     """
 
-    def __init__(self, world: World, local: RowStore, dims: Sequence[int]) -> None:
+    def __init__(self, world: World, local: RowStore, dims: Sequence[int], replicated: Collection[int]) -> None:
         self._world = world
         self._local = local
         self._dims = tuple(dims)
+        self._replicated = replicated
         self._buffers = _core.Buffers()
 
     def take(self, floats: int) -> Tensor:
         """Memory for a message."""
         return torch.from_numpy(self._buffers.take(floats))
 
+    def _ranks_of(self, blocks: Blocks) -> World:
+        """Where a lookup's messages go: nowhere if all of its tables are replicated, which all ranks know."""
+        return Alone() if all(table in self._replicated for table in blocks.tables) else self._world
+
     def ask(self, exchange: _core.KeyExchange, blocks: Blocks, *, keep: bool) -> Asked:
         """Has the owners look up the distinct keys, and brings the rows."""
-        world, num_blocks = self._world, len(blocks.tables)
+        world, ranks, num_blocks = self._ranks_of(blocks), self._world.size, len(blocks.tables)
         sizes = torch.from_numpy(exchange.sizes())
         asked = torch.empty_like(sizes)
-        world.all_to_all(asked, sizes, [num_blocks] * world.size, [num_blocks] * world.size)
-        sent, received = (s.numpy().reshape(world.size, num_blocks) for s in (sizes, asked))
-        keys = self._bring(torch.from_numpy(exchange.keys()), received, sent)
-        counts = self._bring(torch.from_numpy(exchange.counts()), received, sent) if keep else None
+        world.all_to_all(asked, sizes, [num_blocks] * ranks, [num_blocks] * ranks)
+        sent, received = (s.numpy().reshape(ranks, num_blocks) for s in (sizes, asked))
+        keys = _bring(world, torch.from_numpy(exchange.keys()), received, sent)
+        counts = _bring(world, torch.from_numpy(exchange.counts()), received, sent) if keep else None
         given = self.take(self.floats(blocks, received).sum())
         context = self._look_up(blocks, keys, counts, received, given, keep=keep)
         rows = self.take(exchange.num_floats)
         world.all_to_all(rows, given, self.floats(blocks, sent).tolist(), self.floats(blocks, received).tolist())
-        return Asked(exchange, blocks, rows, context, received)
-
-    def _bring(self, values: Tensor, received: Sizes, sent: Sizes) -> Tensor:
-        out = torch.empty(int(received.sum()), dtype=values.dtype)
-        self._world.all_to_all(out, values, received.sum(axis=1).tolist(), sent.sum(axis=1).tolist())
-        return out
+        return Asked(exchange, blocks, rows, context, keys, counts, received)
 
     def floats(self, blocks: Blocks, sizes: Sizes) -> Sizes:
         """(ranks,) how long each rank's part of a message is."""
@@ -119,12 +123,7 @@ class Messenger:
         self, blocks: Blocks, keys: Tensor, counts: Tensor | None, received: Sizes, given: Tensor, *, keep: bool
     ) -> object:
         """The keys of a table in the order of ranks: as in the lookup of one process that had all their rows."""
-        ends = np.cumsum(received).reshape(received.shape)
-        parts = [
-            slice(int(ends[rank, block] - received[rank, block]), int(ends[rank, block]))
-            for block in range(len(blocks.tables))
-            for rank in range(self._world.size)
-        ]
+        parts = [of for block in range(len(blocks.tables)) for of in spans(received, block)]
         tables = [table for table in blocks.tables for _ in range(self._world.size)]
         often = None if counts is None else [counts[part] for part in parts]
         _, context = self._local.gather(
@@ -143,13 +142,14 @@ class Messenger:
         return found
 
     def send_gradients(self, asked: Asked) -> tuple[list[int], list[Tensor | None]]:
-        """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update.
+        """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update; but not
+        those of replicated tables.
 
         Returns:
             What this rank got as an owner: tables, and gradients (n, D) or none, of each block and rank.
         """
-        exchange, blocks, world = asked.exchange, asked.blocks, self._world
-        sent = exchange.sizes().reshape(world.size, len(blocks.tables))
+        exchange, blocks, world, ranks = asked.exchange, asked.blocks, self._ranks_of(asked.blocks), self._world.size
+        sent = exchange.sizes().reshape(ranks, len(blocks.tables))
         sent_floats, received_floats = self.floats(blocks, sent), self.floats(blocks, asked.received)
         message = self.take(exchange.num_floats) if asked.gradient is None else asked.gradient
         marks = torch.tensor(asked.has_gradient or [False] * len(blocks.tables), dtype=torch.float32)
@@ -161,5 +161,19 @@ class Messenger:
         marked = torch.stack([out[at : at + len(blocks.tables)] for at in begins]).T.reshape(-1) > 0
         rows = self.rows_of(blocks, asked.received, out)
         used = [each if has else None for each, has in zip(rows, marked.tolist(), strict=True)]
-        self._local.add_row_gradients(asked.context, used)
-        return [table for table in blocks.tables for _ in range(world.size)], used
+        tables = [table for table in blocks.tables for _ in range(ranks)]
+        sharded = [None if table in self._replicated else each for table, each in zip(tables, used, strict=True)]
+        self._local.add_row_gradients(asked.context, sharded)
+        return tables, used
+
+
+def _bring(world: World, values: Tensor, received: Sizes, sent: Sizes) -> Tensor:
+    out = torch.empty(int(received.sum()), dtype=values.dtype)
+    world.all_to_all(out, values, received.sum(axis=1).tolist(), sent.sum(axis=1).tolist())
+    return out
+
+
+def spans(sizes: Sizes, block: int) -> list[slice]:
+    """Where a block's keys lie among those of all (ranks, blocks): of each rank."""
+    ends = np.cumsum(sizes).reshape(sizes.shape)[:, block].tolist()
+    return [slice(end - n, end) for end, n in zip(ends, sizes[:, block].tolist(), strict=True)]

@@ -51,6 +51,11 @@ class Route:
         return found
 
 
+def to_all(world: World, values: Tensor) -> Tensor:
+    """The values (n, ...) of all ranks, one rank's after another's."""
+    return torch.cat(world.all_gather(values.reshape(-1))).view(-1, *values.shape[1:])
+
+
 def agree(world: World, error: EmbtablesError | None) -> None:
     """Raises at every rank where one failed: its error there, at the others a WorldError that tells it."""
     told = world.gather_bytes(b"" if error is None else str(error).encode())

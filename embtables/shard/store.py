@@ -8,7 +8,7 @@ that list or capture tell of the rows this rank owns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,10 @@ from torch import Tensor
 from embtables.errors import EmbtablesError, StateError
 from embtables.native import _core, isa
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore, StoredTable
-from embtables.shard.agreement import ColdGradients, Limits
+from embtables.shard.agreement import Limits
+from embtables.shard.copies import CopiedGradients, OwnedCapture, joined
 from embtables.shard.exchange import Asked, Blocks, Messenger
-from embtables.shard.routing import Route, agree, owners_of_buckets
+from embtables.shard.routing import Route, agree, owners_of_buckets, to_all
 from embtables.shard.world import World
 from embtables.state.content import TableContent
 
@@ -47,24 +48,34 @@ class ShardedRowStore:
         tables: as any row store has them.
         slot_tables: the table of each slot.
         world: the ranks; there is one for the thread that trains.
-        make_local: makes the row store of the rows that this rank owns.
+        make_local: makes the row store of the rows that this rank has.
+        replicated: numbers of fixed tables whose rows every rank has all, the same everywhere.
     """
 
     def __init__(
-        self, tables: Sequence[StoredTable], slot_tables: Sequence[int], world: World, make_local: MakeLocal
+        self,
+        tables: Sequence[StoredTable],
+        slot_tables: Sequence[int],
+        world: World,
+        make_local: MakeLocal,
+        replicated: Collection[int] = (),
     ) -> None:
-        self._tables = tuple(replace(table, buckets=world.buckets()) for table in tables)
+        self._replicated = frozenset(replicated)
+        self._tables = tuple(
+            table if number in self._replicated else replace(table, buckets=world.buckets())
+            for number, table in enumerate(tables)
+        )
         self._slot_tables = tuple(slot_tables)
         self._world = world
         self._local = make_local(self._tables, range(len(tables)))
         self.abilities: frozenset[Ability] = self._local.abilities
         self._owners = owners_of_buckets(world)
         dims = [table.config.dim for table in tables]
-        self._messenger = Messenger(world, self._local, dims)
+        self._messenger = Messenger(world, self._local, dims, self._replicated)
         self._open: list[Asked] = []
-        self._cold = ColdGradients(world, self._local, self._tables)
+        self._copied = CopiedGradients(world, self._local, self._tables, self._replicated)
+        self._all_given = True
         self._limits = Limits(world, self._local, self._tables)
-        self._cold_squares = 0.0
 
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
@@ -78,6 +89,7 @@ class ShardedRowStore:
             lookup.offsets.numpy(),
             lookup.num_rows,
             self._owners,
+            np.array([self._world.rank if t in self._replicated else -1 for t in blocks.tables], np.int32),
             self._world.size,
             len(blocks.tables),
             torch.get_num_threads(),
@@ -157,13 +169,10 @@ class ShardedRowStore:
 
     def _settle(self) -> None:
         """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""
+        self._all_given &= not self._open
         try:
             for asked in self._open:
-                tables, gradients = self._messenger.send_gradients(asked)
-                if not self._cold.dims.keys().isdisjoint(tables):
-                    sizes = asked.received.T.reshape(-1).tolist()
-                    cold = torch.split(self._local.cold_keys(asked.context), sizes)
-                    self._cold.note(tables, gradients, cold)
+                self._copied.note(asked, *self._messenger.send_gradients(asked))
         finally:
             self._end_open()
 
@@ -174,18 +183,20 @@ class ShardedRowStore:
         self._open.clear()
 
     def _settle_all(self) -> None:
-        """The same before a step: cold rows' gradients too, of which every rank then has the sum."""
+        """The same before a step: copied rows' gradients too, of which every rank then has the sum."""
         self._settle()
-        self._cold_squares += self._cold.give()
+        if not self._all_given:
+            self._copied.give()
+            self._all_given = True
 
     def gradient_norm(self) -> float:
-        """See RowStore. Every rank's part, with its copies of cold rows counted once."""
+        """See RowStore. Every rank's part, with its copies of rows counted once."""
         self._settle_all()
         squares = torch.tensor([self._local.gradient_norm() ** 2], dtype=torch.float64)
         self._world.all_reduce(squares)
         if not bool(squares.isfinite()):
             return math.inf
-        return math.sqrt(max(0.0, float(squares) - (self._world.size - 1) * self._cold_squares))
+        return math.sqrt(max(0.0, float(squares) - (self._world.size - 1) * self._copied.squares()))
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """See RowStore."""
@@ -195,7 +206,7 @@ class ShardedRowStore:
         """See RowStore."""
         self._settle_all()
         self._local.update(gradient_scale)
-        self._cold_squares = 0.0
+        self._copied.end_step()
         self._limits.enforce()
 
     def advance(self, table: int, now: int) -> None:
@@ -207,8 +218,8 @@ class ShardedRowStore:
     def discard(self) -> None:
         """See RowStore."""
         self._end_open()
-        self._cold.forget()
-        self._cold_squares = 0.0
+        self._copied.end_step()
+        self._all_given = True
         self._local.discard()
 
     def state_names(self, table: int) -> Sequence[str]:
@@ -217,6 +228,10 @@ class ShardedRowStore:
 
     def _route(self, table: int, keys: Tensor) -> Route:
         return Route(self._world, self._tables[table].seed, keys)
+
+    def _brought(self, table: int, keys: Tensor) -> Tensor:
+        """What all ranks name of the keys whose rows this rank has."""
+        return to_all(self._world, keys) if table in self._replicated else self._route(table, keys).keys
 
     def _agreed(self, change: Callable[[], None]) -> None:
         """Makes a change at the owners; where one cannot, all ranks raise."""
@@ -229,29 +244,34 @@ class ShardedRowStore:
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore. Of keys that any rank owns."""
+        if table in self._replicated:
+            return self._local.read(table, name, keys)
         route = self._route(table, keys)
         return route.answer(self._local.read(table, name, route.keys))
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
         """See RowStore. Of a key that several ranks write the last rank's value counts."""
-        route = self._route(table, keys)
-        given = route.give(values.float())
-        distinct, last = np.unique(route.keys.numpy()[::-1], return_index=True)
-        places = torch.from_numpy(len(route.keys) - 1 - last)
+        if table in self._replicated:
+            keys, given = to_all(self._world, keys), to_all(self._world, values.float())
+        else:
+            route = self._route(table, keys)
+            keys, given = route.keys, route.give(values.float())
+        distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
+        places = torch.from_numpy(len(keys) - 1 - last)
         self._agreed(lambda: self._local.write(table, name, torch.from_numpy(distinct), given[places]))
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
         self._agreed(lambda: self._refuse_open("rows are made between two steps"))
-        route = self._route(table, keys)
-        self._agreed(lambda: self._local.make(table, torch.unique(route.keys)))
+        keys = self._brought(table, keys)
+        self._agreed(lambda: self._local.make(table, torch.unique(keys)))
 
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
         self._agreed(lambda: self._refuse_open("rows are deleted between two steps"))
         self._end_open()
-        route = self._route(table, keys)
-        self._agreed(lambda: self._local.delete(table, torch.unique(route.keys)))
+        keys = self._brought(table, keys)
+        self._agreed(lambda: self._local.delete(table, torch.unique(keys)))
 
     def _refuse_open(self, what: str) -> None:
         if any(asked.gradient is not None for asked in self._open):
@@ -267,13 +287,15 @@ class ShardedRowStore:
 
     def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore. Of the keys this rank owns."""
-        return self._local.capture(table, after)
+        whole = self._local.capture(table, after)
+        is_part = table not in self._replicated
+        return whole if is_part else OwnedCapture(whole, self._tables[table].seed, self._world)
 
     def apply(self, table: int, content: TableContent) -> None:
-        """See RowStore. A content of the keys this rank owns."""
+        """See RowStore. A content of the keys this rank owns, by all ranks."""
         self._refuse_open("contents are taken over between two steps")
         self._end_open()
-        self._local.apply(table, content)
+        self._local.apply(table, joined(self._world, content) if table in self._replicated else content)
 
     def clear(self, table: int) -> None:
         """See RowStore."""
@@ -287,7 +309,7 @@ class ShardedRowStore:
         return self._local.draw_cut()
 
     def changes(self, table: int, after: int) -> Changes:
-        """See RowStore. Of the keys this rank owns."""
+        """See RowStore. Of the keys this rank has: all of a replicated table."""
         return self._local.changes(table, after)
 
     def forget_changes(self, through: int) -> None:
@@ -295,8 +317,11 @@ class ShardedRowStore:
         self._local.forget_changes(through)
 
     def figures(self, table: int) -> Mapping[str, int]:
-        """See RowStore. Of what this rank owns."""
-        return self._local.figures(table)
+        """See RowStore. Of what this rank owns; what all ranks count alike of a replicated table is told by rank 0."""
+        found = dict(self._local.figures(table))
+        if table in self._replicated and self._world.rank:
+            found["refused_gradients"] = 0
+        return found
 
     def row_quantiles(self, table: int) -> dict[str, list[int]]:
         """See RowStore. Of what this rank owns."""

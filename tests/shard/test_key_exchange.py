@@ -28,11 +28,12 @@ class Case:
         self.weights = rng.standard_normal(len(self.keys)).astype(np.float32)
         ends = np.sort(rng.integers(0, 1025, ranks - 1))
         self.owners = np.repeat(np.arange(ranks), np.diff([0, *ends, 1024])).astype(np.uint16)
+        self.holders = rng.integers(-ranks, ranks, len(self.dims)).clip(-1).astype(np.int32)
         self.table = {b: rng.standard_normal((2 * values, d)).astype(np.float32) for b, d in enumerate(self.dims)}
         self.values = values
 
     def made(self, isa: str) -> Any:
-        arguments = (SEEDS, self.dims, self.of_slot, self.keys, self.offsets, self.bags, self.owners)
+        arguments = (SEEDS, self.dims, self.of_slot, self.keys, self.offsets, self.bags, self.owners, self.holders)
         return _core.KeyExchange(*arguments, self.ranks, self.header, 2, isa)
 
     def occurrences(self) -> list[tuple[int, int, int]]:
@@ -58,7 +59,8 @@ class Case:
         found = []
         for rank in range(self.ranks):
             for (block, key), count in counts.items():
-                if self.owners[buckets_of(np.array([key]), int(SEEDS[block]))[0]] == rank:
+                by_bucket = self.owners[buckets_of(np.array([key]), int(SEEDS[block]))[0]]
+                if rank == (by_bucket if self.holders[block] < 0 else self.holders[block]):
                     found.append((rank, block, key, count))
         return found
 
@@ -130,7 +132,8 @@ def test_rows_of_slots_are_brought_and_their_gradients_summed(seed: int, ranks: 
     keys = rng.integers(0, 4, offsets[-1])
     owners = np.repeat(np.arange(ranks), np.diff(np.linspace(0, 1024, ranks + 1).astype(int))).astype(np.uint16)
     isa = _core.available_isas()[-1]
-    exchange = _core.KeyExchange(SEEDS, dims, np.arange(3, dtype=np.int32), keys, offsets, 1, owners, ranks, 1, 1, isa)
+    by_slot, of_buckets = np.arange(3, dtype=np.int32), np.full(3, -1, np.int32)
+    exchange = _core.KeyExchange(SEEDS, dims, by_slot, keys, offsets, 1, owners, of_buckets, ranks, 1, 1, isa)
     parts = exchange.sizes().reshape(ranks, 3)
     message, at, begins = rng.standard_normal(exchange.num_floats).astype(np.float32), 0, {}
     taken = iter(exchange.keys().tolist())
@@ -169,8 +172,9 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         exchange.pooled(message[:-1].copy(), case.offsets, None, 3, 1, np.empty((3, width), np.float32))
     with pytest.raises(ValueError, match="bags, width"):
         exchange.sum_pooled(np.zeros((3, width + 1), np.float32), case.offsets, None, 3, 1, message)
-    most = (case.keys, case.offsets, 3)
-    with pytest.raises(ValueError, match="no such rank"):
-        _core.KeyExchange(SEEDS, case.dims, case.of_slot, *most, case.owners + 2, 2, 0, 1, "scalar")
+    most, last = (case.keys, case.offsets, 3), (2, 0, 1, "scalar")
+    for owners, holders in ((case.owners + 2, case.holders), (case.owners, case.holders + 3)):
+        with pytest.raises(ValueError, match="no such rank"):
+            _core.KeyExchange(SEEDS, case.dims, case.of_slot, *most, owners.astype(np.uint16), holders, *last)
     with pytest.raises(ValueError, match="no such block"):
-        _core.KeyExchange(SEEDS, case.dims, case.of_slot + 1, *most, case.owners, 2, 0, 1, "scalar")
+        _core.KeyExchange(SEEDS, case.dims, case.of_slot + 1, *most, case.owners, case.holders, *last)

@@ -22,25 +22,29 @@ LEARNERS: dict[str, Any] = {
 }
 POLICIES: dict[str, dict[str, Any]] = {
     "fixed": {},
+    "replicated": {},
+    "some_replicated": {},
     "plain": {},
     "min_count": {"admission": MinCount(count=3, max_waiting=10_000), "cold_row": "trained"},
     "probability": {"admission": Probability(probability=0.4)},
     "ttl": {"ttl_seconds": 40, "admission": MinCount(count=2, max_waiting=50)},
     "max_rows": {"max_rows": 120, "admission": MinCount(count=2, max_waiting=60)},
 }
+REPLICATED = {"replicated": ("many", "few", "frozen"), "some_replicated": ("few", "frozen")}
+FIXED = ("fixed", *REPLICATED)
 
 
 def tables(policy: str, optimizer: str, world: World | None, row_store: Any = "host") -> Tables:
     """Two tables under a policy and a frozen one, read by pooled features, one of them twice, and by sequences."""
     learns = LEARNERS[optimizer]
-    if policy == "fixed":
+    if policy in FIXED:
         many: Any = FixedTable(name="many", dim=8, num_rows=500, optimizer=learns)
         few: Any = FixedTable(name="few", dim=3, num_rows=7, optimizer=learns)
     else:
         many = CollisionlessTable(name="many", dim=8, optimizer=learns, **POLICIES[policy])
         few = CollisionlessTable(name="few", dim=3, optimizer=learns, **POLICIES[policy])
     frozen = FixedTable(name="frozen", dim=4, num_rows=90, optimizer=learns, trainable=False)
-    encoder = Identity() if policy != "fixed" else Hash(seed=1)
+    encoder = Identity() if policy not in FIXED else Hash(seed=1)
     features = [
         Feature(name="a", table="many", encoder=encoder, pooling="sum", weights_column="w"),
         Feature(name="b", table="few", encoder=encoder, pooling="mean"),
@@ -49,7 +53,9 @@ def tables(policy: str, optimizer: str, world: World | None, row_store: Any = "h
         Feature(name="s", table="many", encoder=encoder, pooling="none"),
         Feature(name="t", table="few", encoder=encoder, pooling="none"),
     ]
-    return Tables([many, few, frozen], features, seed=5, row_store=row_store, world=world)
+    return Tables(
+        [many, few, frozen], features, seed=5, row_store=row_store, world=world, replicated=REPLICATED.get(policy, ())
+    )
 
 
 @dataclass(frozen=True)
@@ -118,11 +124,18 @@ def _gradient(step: _Step, rows: slice, width: int, salt: int) -> torch.Tensor:
 
 def train(world: World | None, run: Run) -> dict[str, Any]:
     """Trains, and returns what this rank's rows read at each step and what it holds at the end."""
-    rank, size = (0, 1) if world is None else (world.rank, world.size)
     made = tables(run.policy, run.optimizer, world, run.row_store)
+    found = learn(made, run, range(run.steps))
+    copies = {name: made.weight(name).numpy().tobytes() for name in REPLICATED.get(run.policy, ())}
+    return {**found, "held": held(made), "copies": copies, "stats": _stats(made)}
+
+
+def learn(made: Tables, run: Run, steps: range) -> dict[str, Any]:
+    """Takes some steps of a run; what this rank's rows read at each."""
+    rank, size = made.world.rank, made.world.size
     pooled, sequences = EmbeddingBagCollection.over(made), EmbeddingCollection.over(made)
     read, norms, of_weights = [], [], []
-    for number in range(run.steps):
+    for number in steps:
         step = _step(run, number, size)
         part, own = _part(step, rank)
         made.advance(torch.full((own.stop - own.start,), step.time * 1_000_000))
@@ -143,10 +156,15 @@ def train(world: World | None, run: Run) -> dict[str, Any]:
         of_weights.append(part.weights().grad.numpy().copy())
         norms.append(made.gradient_norm())
         made.step(gradient_scale=min(1.0, 30.0 / max(norms[-1], 1e-9)))
-    held = {}
+    return {"read": read, "norms": norms, "of_weights": of_weights}
+
+
+def held(made: Tables) -> dict[str, Any]:
+    """What this rank holds, by table."""
+    found = {}
     for config in made.configs:
         content = made.table_content(config.name)
-        held[config.name] = {
+        found[config.name] = {
             "keys": content.keys,
             **{f"part {name}": values for name, values in content.parts.items()},
             "seen": content.seen,
@@ -157,7 +175,7 @@ def train(world: World | None, run: Run) -> dict[str, Any]:
             "cold": {name: values.copy() for name, values in content.cold.items()},
             "clock": (content.now, content.steps, content.updates),
         }
-    return {"read": read, "norms": norms, "of_weights": of_weights, "held": held, "stats": _stats(made)}
+    return found
 
 
 def _stats(made: Tables) -> dict[str, Any]:
@@ -174,14 +192,20 @@ def _in_order(held: list[dict[str, Any]], by: str, names: list[str]) -> dict[str
 
 def assert_same(found: list[dict[str, Any]], whole: dict[str, Any], tolerance: float) -> None:
     """What several ranks trained is what one did."""
+    assert_same_held([each["held"] for each in found], whole["held"], tolerance)
     for step, expected in enumerate(whole["read"]):
         own = np.concatenate([each["read"][step] for each in found])
         np.testing.assert_allclose(own, expected, atol=tolerance, err_msg=f"read {step}")
     for each in found:
         np.testing.assert_allclose(each["norms"], whole["norms"], rtol=1e-4)
         assert each["stats"] == whole["stats"]
-    for table, expected in whole["held"].items():
-        held = [each["held"][table] for each in found]
+        assert each["copies"] == found[0]["copies"], "the ranks' copies of a replicated table differ"
+
+
+def assert_same_held(found: list[dict[str, Any]], whole: dict[str, Any], tolerance: float) -> None:
+    """What several ranks hold is what one does."""
+    for table, expected in whole.items():
+        held = [each[table] for each in found]
         parts = [name for name in expected if name.startswith("part ")]
         for by, names in (
             ("keys", ["keys", "seen", "counts", *parts]),
