@@ -2,8 +2,8 @@
 
 The process that is started is rank 0; it starts the others, hands every question on to them, and tells how long all
 of them took. KIND: fixed, collisionless, replicated, torchrec (DistributedModelParallel, row-wise), or local (our
-tables without ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward (the gradient
-is given) and rowwise Adagrad, batch 4,096 a rank.
+tables without ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward
+(the gradient is given) and rowwise Adagrad, batch 4,096 a rank.
 """
 
 from __future__ import annotations
