@@ -34,7 +34,8 @@ class _Pooled(torch.autograd.Function):
     def forward(
         ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request, keep: bool
     ) -> Tensor:
-        output, context = view.tables.lookups.pooled(request.lookup, keep=keep)
+        of_weights = keep and bool(ctx.needs_input_grad[1])
+        output, context = view.tables.lookups.pooled(request.lookup, keep=keep, of_weights=of_weights)
         ctx.view, ctx.request, ctx.context = view, request, context
         return output
 

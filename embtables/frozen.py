@@ -1,12 +1,13 @@
 """Lookups of training where some tables are frozen (`trainable: false`): their rows are read as inference reads them.
 
 A lookup is parted by its slots. Those of frozen tables are read without `keep`, so that no row store counts, admits,
-marks or updates anything for them; per-id weights get their gradients all the same.
+marks or updates anything for them; per-id weights get their gradients all the same, from rows that the forward kept:
+where several ranks hold the tables, a backward asks nothing of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,11 +19,13 @@ from embtables.rows.duplicates import bag_numbers
 
 @dataclass(frozen=True, slots=True)
 class _Pooled:
-    """A lookup with frozen slots: which positions learn, and the row store's context of those."""
+    """A lookup with frozen slots: which positions learn, and the row store's context of those; of the others, where
+    weights need gradients, the rows (n, D) of their keys."""
 
     lookup: Lookup
     learns: tuple[bool, ...]
     context: object
+    frozen_rows: Mapping[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,8 @@ class Lookups:
     def _learns(self, slots: Sequence[int]) -> tuple[bool, ...]:
         return tuple(slot not in self._frozen for slot in slots)
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore."""
+    def pooled(self, lookup: Lookup, *, keep: bool, of_weights: bool) -> tuple[Tensor, object]:
+        """See RowStore; `of_weights`: the backward may ask for their gradients."""
         learns = self._learns(lookup.slots)
         if not keep or all(learns):
             return self._rows.pooled(lookup, keep=keep)
@@ -60,7 +63,14 @@ class Lookups:
             context = found if training else context
             widths = [self._dims[lookup.slots[p]] for p in positions]
             columns |= dict(zip(positions, torch.split(out, widths, dim=1), strict=True))
-        return torch.cat([columns[p] for p in range(len(learns))], dim=1), _Pooled(lookup, learns, context)
+        frozen_rows: dict[int, Tensor] = {}
+        if of_weights:
+            frozen = [p for p, learning in enumerate(learns) if not learning]
+            of = [_keys(lookup, p) for p in frozen]
+            rows, _ = self._rows.gather([lookup.slots[p] for p in frozen], of, keep=False)
+            frozen_rows = dict(zip(frozen, rows, strict=True))
+        out = torch.cat([columns[p] for p in range(len(learns))], dim=1)
+        return out, _Pooled(lookup, learns, context, frozen_rows)
 
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See RowStore."""
@@ -83,15 +93,10 @@ class Lookups:
                 found.append(of_learning[start : start + keys])
                 start += keys
             else:
-                found.append(self._frozen_dots(lookup, position, by_slot[position]))
+                # Of each key its row times the gradient (D,) of its bag.
+                bags = bag_numbers(lookup.offsets[position * lookup.num_rows : (position + 1) * lookup.num_rows + 1])
+                found.append(_row_sums(context.frozen_rows[position] * by_slot[position].float()[bags]))
         return torch.cat(found)
-
-    def _frozen_dots(self, lookup: Lookup, position: int, gradient: Tensor) -> Tensor:
-        """Gradients of a frozen slot's weights (n,): of each key its row times the gradient (B, D) of its bag."""
-        keys, b = _keys(lookup, position), lookup.num_rows
-        (rows,), _ = self._rows.gather([lookup.slots[position]], [keys], keep=False)
-        bags = bag_numbers(lookup.offsets[position * b : (position + 1) * b + 1])
-        return _row_sums(rows * gradient.float()[bags])
 
     def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore."""

@@ -26,12 +26,14 @@ IDS = torch.arange(20)
 
 def tables(world: World | None, **options: Any) -> tuple[Tables, EmbeddingBagCollection]:
     table = CollisionlessTable(name="t", dim=2, optimizer=Adagrad(learning_rate=0.1), **options)
-    made = Tables([table], [Feature(name="f", table="t", encoder=Identity())], seed=0, world=world)
+    features = [Feature(name="f", table="t", encoder=Identity(), pooling="sum", weights_column="w")]
+    made = Tables([table], features, seed=0, world=world)
     return made, EmbeddingBagCollection.over(made)
 
 
 def look_up(view: EmbeddingBagCollection, ids: torch.Tensor = IDS) -> torch.Tensor:
-    return view(KeyedJaggedTensor(["f"], ids, lengths=torch.ones(len(ids), dtype=torch.int32))).values()
+    ones = torch.ones(len(ids))
+    return view(KeyedJaggedTensor(["f"], ids, weights=ones, lengths=ones.int())).values()
 
 
 def step(made: Tables, view: EmbeddingBagCollection) -> None:
@@ -124,3 +126,20 @@ def test_changes_are_told_without_a_word_between_ranks(ranks: int) -> None:
     else:
         assert set(keys) <= set(range(7))
         assert set(tombstones) <= {15}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_backward_of_frozen_rows_asks_nothing_of_other_ranks(ranks: int) -> None:
+    """A rank whose outputs nothing used has no backward."""
+
+    def work(world: World | None) -> Any:
+        made, view = tables(world, trainable=False)
+        made.set("t", IDS, torch.arange(40.0).view(20, 2))
+        weights = torch.ones(20, requires_grad=True)
+        out = view(KeyedJaggedTensor(["f"], IDS, weights=weights, lengths=torch.ones(20, dtype=torch.int32))).values()
+        if world is None or world.rank == world.size - 1:
+            out.sum().backward()
+        made.step()
+        return None if weights.grad is None else weights.grad.tolist()
+
+    assert at(ranks, work)[-1] == [4.0 * n + 1.0 for n in range(20)]
