@@ -41,8 +41,10 @@ class RowSetter:
         self.config = tables.configs[number]
 
     def set(self, keys: Tensor, rows: Tensor) -> None:
-        """Rows (n, D), finite, of keys (n,)."""
-        self._tables.set_rows(self._number, keys, rows)
+        """Rows (n, D), finite, of keys (n,). Of several ranks, which all give the same, each brings a part of them."""
+        world = self._tables.world
+        own = slice(len(keys) * world.rank // world.size, len(keys) * (world.rank + 1) // world.size)
+        self._tables.set_rows(self._number, keys[own], rows[own])
         self._keys.append(keys)
 
     def done(self) -> Warmed:

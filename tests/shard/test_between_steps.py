@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchrec import KeyedJaggedTensor
 
-from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
+from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.errors import DataError, StateError
 from embtables.schema import Adagrad, Identity, MinCount
 from embtables.shard.world import World
@@ -104,6 +104,30 @@ def test_more_vectors_than_fit_are_refused_whoever_holds_them(ranks: int, tmp_pa
             from_parquet(made, "t", str(path), id_column="id", vector_column="vector")
 
     at(ranks, work)
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_last_vector_of_an_id_counts_whichever_rank_brings_it(ranks: int, replicated: bool, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.parquet"
+    values = np.arange(400, dtype=np.float32)
+    ids = np.random.default_rng(0).integers(0, 90, 200)
+    pq.write_table(
+        pa.table({"id": ids, "vector": pa.FixedSizeListArray.from_arrays(pa.array(values), 2)}), path, row_group_size=70
+    )
+
+    def work(world: World | None) -> Any:
+        table = FixedTable(name="t", dim=2, num_rows=90, optimizer=Adagrad(learning_rate=0.1))
+        features = [Feature(name="f", table="t", encoder=Identity())]
+        made = Tables([table], features, seed=0, world=world, replicated=["t"] if replicated else [])
+        told = from_parquet(made, "t", str(path), id_column="id", vector_column="vector")
+        return told, made.get("t", torch.arange(90)).tolist()
+
+    found = at(ranks, work)
+    last = dict(zip(ids.tolist(), values.reshape(-1, 2).tolist(), strict=True))
+    for told, rows in found:
+        assert (told.rows, told.duplicates) == (len(last), 200 - len(last))
+        assert {key: rows[key] for key in last} == last
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
