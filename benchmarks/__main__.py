@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("string_hash", "reader", "tables", "state", "online_retail", "movielens", "ctr_peers")
+NAMES = (
+    *("string_hash", "reader", "tables", "state", "sharded", "ray_data"),
+    *("online_retail", "movielens", "workers", "ctr_peers"),
+)
 
 
 def main() -> None:

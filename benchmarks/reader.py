@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
+
+if TYPE_CHECKING:
+    from pipelines.parquet import Log
 
 IDS, LISTS, FLOATS = 26, (10, 20), 11
 VOCABULARY = (100, 1_000, 10_000, 100_000, 1_000_000, 5_000_000)
@@ -66,10 +69,10 @@ def bare(folder: Path) -> int:
     return rows
 
 
-def ours(folder: Path, *, shuffled: bool) -> int:
-    """Rows read by our reader."""
+def log_of(folder: Path, *, shuffled: bool) -> Log:
+    """The log with its schema."""
     from embtables.schema import Schema, validate
-    from pipelines.parquet import Log, ParquetReader
+    from pipelines.parquet import Log
 
     table = {"name": "t", "dim": 4, "num_rows": 100, "optimizer": {"kind": "sgd", "learning_rate": 1}}
     features = [f"c{i}" for i in range(IDS)] + [f"l{j}" for j in range(len(LISTS))]
@@ -81,8 +84,23 @@ def ours(folder: Path, *, shuffled: bool) -> int:
         "dense": [{"column": f"d{i}"} for i in range(FLOATS)],
         "data": {"path": str(folder), "shuffle": {"buffer_rows": 131_072} if shuffled else None},
     }
-    log = Log(validate(Schema, content))
-    reader = ParquetReader(log, "train", batch_size=BATCH, fitted=log.fit_transforms(0), seed=0 if shuffled else None)
+    return Log(validate(Schema, content))
+
+
+def ours(folder: Path, *, shuffled: bool, rank: int = 0, ranks: int = 1) -> int:
+    """Rows read by our reader."""
+    from pipelines.parquet import ParquetReader
+
+    log = log_of(folder, shuffled=shuffled)
+    reader = ParquetReader(
+        log,
+        "train",
+        batch_size=BATCH * ranks,
+        fitted=log.fit_transforms(0),
+        seed=0 if shuffled else None,
+        rank=rank,
+        world_size=ranks,
+    )
     return sum(item.batch.num_rows for item in reader)
 
 
