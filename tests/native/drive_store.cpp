@@ -1,6 +1,6 @@
 // Drives the core without Python, for the sanitizers (`make sanitize`): random lookups, updates, expiry, limits, removals,
-// saves, restores and images, over several threads; then parts of tables. Ends with status 1 where two keys share a row,
-// or a lookup or an image is not what it was.
+// saves, restores and images, over several threads; then parts of tables, and lookups that other ranks answer. Ends with
+// status 1 where two keys share a row, or a lookup or an image is not what it was.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "key_exchange.h"
 #include "row_image.h"
 #include "store.h"
 
@@ -224,6 +225,51 @@ void drive_part(const Kernels& kernels, int steps) {
     }
 }
 
+// Lookups whose rows are the keys themselves, so that pooled sums are known.
+void drive_exchange(const Kernels& kernels, int ranks, int holder) {
+    std::mt19937_64 random(static_cast<std::uint64_t>(9 + ranks));
+    std::vector<std::uint16_t> owners(1024);
+    for (std::uint16_t& owner : owners) owner = static_cast<std::uint16_t>(random() % static_cast<std::uint64_t>(ranks));
+    const std::vector<std::int32_t> block_of_slot{0, 1, 2, 1};
+    const int dims[] = {12, 8, 1};
+    for (int step = 0; step < 20; ++step) {
+        const Batch batch(random, step % 2 == 1, 12 + 8 + 1 + 8);
+        const LookupView lookup = batch.view();
+        std::vector<ExchangeBlock> blocks{{1, dims[0], -1}, {2, dims[1], holder}, {3, dims[2], -1}};
+        const KeyExchange exchange(*kernels.rows, blocks, lookup, block_of_slot.data(), batch.keys.data(), owners.data(),
+                                   ranks, 2, kThreads);
+        std::vector<float> message(exchange.num_floats()), out(kBags * exchange.width());
+        std::size_t key = 0, at = 0;
+        std::int64_t occurrences = 0;
+        for (std::size_t r = 0; r < exchange.ranks(); ++r) {
+            at += 2;
+            for (std::size_t b = 0; b < blocks.size(); ++b)
+                for (std::int64_t i = exchange.sizes()[r * blocks.size() + b]; i > 0; --i, ++key) {
+                    occurrences += exchange.counts()[key];
+                    for (int d = 0; d < dims[b]; ++d) message[at++] = static_cast<float>(exchange.keys()[key] % 64);
+                }
+        }
+        need(at == message.size() && key == exchange.keys().size(), "a message is as long as it should be");
+        need(occurrences == static_cast<std::int64_t>(batch.keys.size()), "every key is counted");
+        exchange.pooled(message.data(), lookup, kThreads, out.data());
+        const float weight = batch.weights.empty() ? 1.0f : 0.5f;
+        std::size_t column = 0;
+        for (std::size_t s = 0; s < kSlots; column += static_cast<std::size_t>(dims[block_of_slot[s]]), ++s)
+            for (std::size_t bag = 0; bag < kBags; ++bag) {
+                float sum = 0.0f;
+                for (std::int64_t i = batch.offsets[s * kBags + bag]; i < batch.offsets[s * kBags + bag + 1]; ++i)
+                    sum += weight * static_cast<float>(batch.keys[i] % 64);
+                need(out[bag * exchange.width() + column] == sum, "what is pooled is the sum of the rows");
+            }
+        std::vector<float> dots(batch.keys.size()), rows(exchange.size(0) * static_cast<std::size_t>(dims[0]));
+        exchange.dots(message.data(), lookup, batch.gradient.data(), kThreads, dots.data());
+        exchange.gather(message.data(), 0, kThreads, rows.data());
+        for (std::int64_t i = 0; i < exchange.size(0); ++i)
+            need(rows[i * dims[0]] == static_cast<float>(batch.keys[i] % 64), "what is gathered are the rows");
+        exchange.sum_pooled(batch.gradient.data(), lookup, kThreads, message.data());
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -234,6 +280,7 @@ int main() {
         drive(kernels, 200);
         drive_fixed_part(kernels);
         drive_part(kernels, 100);
+        for (const int ranks : {1, 2, 7}) drive_exchange(kernels, ranks, ranks == 2 ? 1 : -1);
         std::printf("%s: done\n", isa_name(isa));
     }
 }

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 native=embtables/native
 out=build/sanitize
 kernels=(row_kernels update_kernel map_kernel rank_kernel)
-core=(isa memory parallel bucket_order key_map key_index table_rows row_image collisionless step store)
+core=(isa memory parallel bucket_order key_map key_index key_exchange table_rows row_image collisionless step store)
 declare -A flags=([scalar]="" [avx2]="-mavx2 -mbmi2" [avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mbmi2")
 for sanitizer in address,undefined thread; do
     folder=$out/${sanitizer/,/-}
