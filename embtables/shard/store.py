@@ -131,7 +131,8 @@ class ShardedRowStore:
     def _keep(self, asked: Asked, message: Tensor, has_gradient: list[bool]) -> None:
         """Keeps a gradient for the step; a second one of the same lookup is added."""
         if asked.is_over:
-            raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
+            between = f"a step, advance or {_MOST_OPEN} other lookups lie between this lookup and its backward"
+            raise StateError(f"{between}: its rows may be gone")
         if asked.gradient is not None:
             message.add_(asked.gradient)
             has_gradient = [had or has for had, has in zip(asked.has_gradient, has_gradient, strict=True)]

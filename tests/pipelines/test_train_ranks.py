@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,22 @@ WORKER = "tests.pipelines.ranks_for_tests"
 TABLES = [
     {"name": "user", "dim": 8, "optimizer": {"kind": "adagrad", "learning_rate": 0.1}, "cold_row": "trained"},
     {"name": "item", "dim": 8, "num_rows": 64, "optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.1}},
+    # No more rows than ranks: replicated.
+    {"name": "tag", "dim": 4, "num_rows": 2, "optimizer": {"kind": "adagrad", "learning_rate": 0.1}},
+]
+FEATURES = [
+    {"name": "user", "table": "user", "encoder": {"kind": "identity"}},
+    {"name": "item", "table": "item"},
+    {"name": "tags", "table": "tag", "max_length": 3, "pooling": "mean"},
 ]
 TABLES[0]["admission"] = {"kind": "min_count", "count": 2}
-CHANGES = {"tables": TABLES, "model.dropout": 0.0, "train.checkpoint_every_steps": 4, "train.clip_norm": 1.0}
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Callable[[int], Group]]:
-    made: dict[int, Group] = {}
-
-    def of(size: int) -> Group:
-        if size not in made:
-            made[size] = Group(size)
-        return made[size]
-
-    yield of
-    for each in made.values():
-        each.close()
+CHANGES = {
+    "tables": TABLES,
+    "features": FEATURES,
+    "model.dropout": 0.0,
+    "train.checkpoint_every_steps": 4,
+    "train.clip_norm": 1.0,
+}
 
 
 def learned(run: RunDir) -> dict[str, Any]:

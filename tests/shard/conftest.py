@@ -1,33 +1,17 @@
-"""Gloo groups, one of each size for the whole run."""
+"""Ranks share the cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from tests.shard.groups_for_tests import Group
-
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Ranks share the cores: more threads than that only wait for each other."""
+    """More threads than cores only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def group() -> Iterator[Callable[[int], Group]]:
-    made: dict[int, Group] = {}
-
-    def of(size: int) -> Group:
-        if size not in made:
-            made[size] = Group(size)
-        return made[size]
-
-    yield of
-    for each in made.values():
-        each.close()
