@@ -10,6 +10,7 @@ last version.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import os
@@ -63,6 +64,32 @@ class Settings:
         return asdict(self)
 
 
+class Lines(io.TextIOBase):
+    """Text that goes to the end of a file at once, or, while its disk is full or fails, with what is written next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = b""
+
+    def write(self, text: str) -> int:
+        """See io.TextIOBase."""
+        self._held += text.encode()
+        self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """See io.TextIOBase."""
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                while self._held:
+                    self._held = self._held[os.write(file, self._held) :]
+            finally:
+                os.close(file)
+        except OSError:
+            return
+
+
 def work(settings: Mapping[str, Any]) -> None:
     """Trains as one rank."""
     told = Settings(**settings)
@@ -79,7 +106,7 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        sys.stderr = told.log_file.open("a", buffering=1, encoding="utf-8")
+        sys.stderr = Lines(told.log_file)
         told.error_file.unlink(missing_ok=True)  # of the attempt before
     world.broadcast_bytes(b"")
     try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError, EmbtablesError, StateError
 from embtables.schema import to_yaml
 from embtables.state.folder import sync
 from pipelines.config import RunConfig, load_config
@@ -37,6 +40,25 @@ class RunDir:
         except OSError as error:
             raise StateError(f"cannot make the run's folder: {error.strerror}", folder=path) from error
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def new(cls, config: RunConfig) -> Iterator[RunDir]:
+        """As `create`; the folder goes again where an error ends the run before there is anything to keep."""
+        made = cls.create(config)
+        try:
+            yield made
+        except EmbtablesError:
+            if not made.has_something:
+                shutil.rmtree(made.path, ignore_errors=True)
+            raise
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is anything of it to keep: a version, figures, rows that were set aside."""
+        metrics = self.path / METRICS_FILE
+        kept = [*self.checkpoints.glob("manifests/*.json"), *(self.path / "quarantine").glob("*")]
+        return bool(kept) or (metrics.exists() and metrics.stat().st_size > 0)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:

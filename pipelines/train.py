@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,8 +100,8 @@ def train(
     if origin is not None:
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.tell(shown=shown)
-    loop = TrainLoop(learner, run or RunDir.create(config), log, fitted, state, shown=shown)
-    return loop.run_to_end()
+    with RunDir.new(config) if run is None else nullcontext(run) as folder:
+        return TrainLoop(learner, folder, log, fitted, state, shown=shown).run_to_end()
 
 
 def resume(
