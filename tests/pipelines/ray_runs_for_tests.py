@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,15 @@ def steps_of(run: RunDir) -> list[int]:
     path = run.path / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["step"] for line in lines]
+
+
+def until_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Waits until the run's figures go beyond a step."""
+    deadline = time.monotonic() + 200
+    while not any((folder / "runs").glob("*-*")) or not any(n > step for n in steps_of(the_run(folder))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pipelines.config import load_config
 from pipelines.run_dir import RunDir
 from tests.pipelines import ray_runs_for_tests
 from tests.pipelines.ray_nodes_for_tests import Nodes, free_port, last_json
-from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, steps_of, the_run
+from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, the_run, until_step
 from tests.shard.groups_for_tests import Group
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -79,14 +78,6 @@ def told(process: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise AssertionError("".join(said))
-
-
-def until_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while not any((folder / "runs").glob("*-*")) or not any(n > step for n in steps_of(the_run(folder))):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_ranks_on_two_nodes_learn_what_ranks_without_ray_learn(nodes: Nodes, start: Start, tmp_path: Path) -> None:

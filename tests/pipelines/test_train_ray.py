@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import SOCK_DGRAM
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,7 @@ import pytest
 from pipelines.run_dir import RunDir
 from tests.pipelines import ray_runs_for_tests
 from tests.pipelines.ray_nodes_for_tests import ranks_below
-from tests.pipelines.ray_runs_for_tests import ROWS, assert_same, held, make_config, steps_of, the_run
+from tests.pipelines.ray_runs_for_tests import ROWS, assert_same, held, make_config, steps_of, the_run, until_step
 
 
 @pytest.fixture
@@ -64,11 +66,7 @@ def test_a_killed_worker_changes_nothing_and_every_row_is_used_once_an_epoch(
     assert len(expected["row keys"]) == ROWS
     undisturbed.path.rename(tmp_path / "undisturbed")
     killed = start(config, "--workers", 2, "--json")
-    deadline = time.monotonic() + 200
-    while not any((tmp_path / "runs").iterdir()) or not any(step > 20 for step in steps_of(the_run(tmp_path))):
-        assert killed.poll() is None, killed.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_step(tmp_path, 20, killed)
     workers = ranks_below(killed)
     assert len(workers) == 2
     workers[-1].send_signal(signal.SIGKILL)
@@ -78,6 +76,35 @@ def test_a_killed_worker_changes_nothing_and_every_row_is_used_once_an_epoch(
     assert steps_of(the_run(tmp_path)) == steps_of(RunDir(tmp_path / "undisturbed"))
     assert_same(held(the_run(tmp_path)), expected)
     assert json.loads(out.splitlines()[-1])["rows"] == report["rows"]
+
+
+@pytest.mark.slow
+def test_the_cluster_of_a_run_is_on_loopback_and_wants_its_token(
+    config: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start(config, "--workers", 2, "--set", "train.epochs=200")
+    until_step(tmp_path, 5, process)
+    every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    found = {
+        (each.name(), socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port)
+        for each in every
+        for socket in each.net_connections("inet")
+        if socket.status == psutil.CONN_LISTEN or socket.type == SOCK_DGRAM
+    }
+    assert {"gcs_server", "raylet"} <= {name for name, _, _ in found}
+    assert {address for _, address, _ in found} == {"127.0.0.1"}, found
+    (port,) = [port for name, _, port in found if name == "gcs_server"]
+    client = [sys.executable, "-c", f"import ray; ray.init(address='127.0.0.1:{port}')"]
+    without = {"RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    without = {**os.environ, **without}
+    done = subprocess.run(client, env=without, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "uthentication token is missing" in done.stderr
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "go on with: embtables train --resume" in err
+    assert err.rstrip().endswith("--workers 2")
 
 
 @pytest.mark.slow
@@ -92,3 +119,4 @@ def test_a_users_mistake_is_told_once_and_not_tried_again(
     assert process.returncode == 1
     assert "Traceback" not in err
     assert [line for line in err.splitlines() if "error:" in line and "row 4321" in line], err
+    assert the_run(tmp_path).has_something  # figures of the steps before
