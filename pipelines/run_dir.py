@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,17 @@ class RunDir:
         """Where TensorBoard's event files lie."""
         return self.path / "tensorboard"
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Appends one JSON line to metrics.jsonl."""
-        with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
+        """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        with (self.path / METRICS_FILE).open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+            except OSError:
+                file.truncate(before)
+                raise
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run repeats, and a line cut short by a crash."""

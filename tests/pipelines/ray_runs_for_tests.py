@@ -66,7 +66,7 @@ def start(folder: Path, environment: dict[str, str], *arguments: object) -> subp
 
 
 def the_run(folder: Path) -> RunDir:
-    (found,) = (folder / "runs").iterdir()
+    (found,) = (folder / "runs").glob("*-*")
     return RunDir(found)
 
 
