@@ -79,7 +79,7 @@ def connected(cluster: Cluster, threads: int) -> Iterator[None]:
         try:
             with contextlib.chdir(empty), _native_lines_dropped():
                 ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises also plain ones
             raise ConfigError(_unreached(cluster, error)) from error
         try:
             yield
@@ -120,7 +120,8 @@ def _unreached(cluster: Cluster, error: Exception) -> str:
         mode = os.environ.get("RAY_AUTH_MODE", "").lower()
         had = "the token of this command is another one" if mode == "token" else "this command sent no token"
         return f"Ray at {where} has refused: {had}; {_TOKEN}"
-    return f"cannot reach Ray at {where}: {causes[0].strip().splitlines()[0]}"
+    reason = causes[0].strip().splitlines()[0] if causes[0].strip() else type(error).__name__
+    return f"cannot {'reach' if cluster.address else 'start'} Ray at {where}: {reason}"
 
 
 @contextlib.contextmanager

@@ -9,12 +9,12 @@ last version.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,21 +106,33 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        sys.stderr = Lines(told.log_file)
         told.error_file.unlink(missing_ok=True)  # of the attempt before
     world.broadcast_bytes(b"")
-    try:
-        _train(told, run, world)
-    except WorldError:
-        if not told.error_file.exists():
+    with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
+        try:
+            _train(told, run, world)
+        except WorldError as error:
+            if not told.error_file.exists():
+                _tell_restart(error)
+                raise
+        except EmbtablesError as error:
+            if isinstance(error, InterruptedRunError) and world.rank:
+                return  # rank 0 knows on whose account
+            path = {key: str(value) for key, value in error.path.items()}
+            found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
+            write_atomically(told.error_file, json.dumps(found).encode())
+            dist.destroy_process_group()  # the others are told at once
+        except Exception as error:
+            _tell_restart(error)
             raise
-    except EmbtablesError as error:
-        if isinstance(error, InterruptedRunError) and world.rank:
-            return  # rank 0 knows on whose account
-        path = {key: str(value) for key, value in error.path.items()}
-        found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
-        write_atomically(told.error_file, json.dumps(found).encode())
-        dist.destroy_process_group()  # the others are told at once
+
+
+def _tell_restart(error: Exception) -> None:
+    """Of what Ray does next; the traceback is in its logs."""
+    from pipelines.progress import say
+
+    said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
+    say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
 
 
 def _train(told: Settings, run: RunDir, world: Any) -> None:
