@@ -113,7 +113,7 @@ def work(settings: Mapping[str, Any]) -> None:
             _train(told, run, world)
         except WorldError as error:
             if not told.error_file.exists():
-                _tell_restart(error)
+                _tell_restart(told, world.rank, error)
                 raise
         except EmbtablesError as error:
             if isinstance(error, InterruptedRunError) and world.rank:
@@ -123,16 +123,18 @@ def work(settings: Mapping[str, Any]) -> None:
             write_atomically(told.error_file, json.dumps(found).encode())
             dist.destroy_process_group()  # the others are told at once
         except Exception as error:
-            _tell_restart(error)
+            _tell_restart(told, world.rank, error)
             raise
 
 
-def _tell_restart(error: Exception) -> None:
-    """Of what Ray does next; the traceback is in its logs."""
+def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
+    """Of what Ray does next; the traceback is in its logs. Rank 1 tells too, for rank 0 may be the one that is gone."""
     from pipelines.progress import say
 
-    said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
-    say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
+    if rank < 2:
+        said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
+        with contextlib.redirect_stderr(Lines(told.log_file)):
+            say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
 
 
 def _train(told: Settings, run: RunDir, world: Any) -> None:

@@ -91,8 +91,13 @@ FAULTS = (
     Fault("rank 0 killed", kill_rank_0, "going on from resume-", ends_well=True),
     Fault("Ray's controller killed", kill_controller, "Ray's own process that looks after the ranks", ends_well=False),
     Fault("rank 1 stopped (SIGSTOP), later continued", stall(1), "silent for 60 s", ends_well=True),
-    Fault("rank 0 stopped (SIGSTOP), later continued", stall(0), "going on from resume-", ends_well=True),
-    Fault("the disk full for two versions", fill_disk, "No space left on device", ends_well=True),
+    Fault("rank 0 stopped (SIGSTOP), later continued", stall(0), "silent for 60 s", ends_well=True),
+    Fault(
+        "the disk full for two versions",
+        fill_disk,
+        "No space left on device; earlier versions are intact; training goes on",
+        ends_well=True,
+    ),
 )
 
 
