@@ -59,8 +59,9 @@ soak: $(STAMP)  ## long runs: floods of ids, growth, random histories (about 15 
 crash: $(STAMP)  ## kill trainers at every system call of their checkpoints (about 15 minutes; needs strace)
 	$(BIN)/python -m tests.faults
 
-faults: $(STAMP)  ## let system calls of checkpoints fail (about 5 minutes; needs strace)
+faults: $(STAMP)  ## let system calls of checkpoints fail, and ranks on Ray (about 20 minutes; needs strace and root)
 	$(BIN)/python -m tests.faults.errors
+	$(BIN)/python -m tests.faults.ranks
 
 sanitize:  ## drive the native core under the address, undefined-behaviour and thread sanitizers
 	tests/native/sanitize.sh

@@ -83,7 +83,8 @@ def train(
         run = RunDir.open(resume)
         run.config(overrides)
         if workers > 1:
-            from pipelines.ray_train import Cluster, train_on_ray
+            from pipelines.ray_cluster import Cluster
+            from pipelines.ray_train import train_on_ray
 
             report = train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
         else:
@@ -97,11 +98,12 @@ def train(
         begins = None if former is None else RunDir.open(former)
         chosen = _which(which)
         if workers > 1:
-            from pipelines.ray_train import Cluster, train_on_ray
+            from pipelines.ray_cluster import Cluster
+            from pipelines.ray_train import train_on_ray
 
-            run, again = RunDir.create(loaded), tuple(fresh or ())
-            cluster = Cluster(workers, ray_address)
-            report = train_on_ray(run, cluster, former=begins, which=chosen, fresh=again)
+            cluster, again = Cluster(workers, ray_address), tuple(fresh or ())
+            with RunDir.new(loaded) as run:
+                report = train_on_ray(run, cluster, former=begins, which=chosen, fresh=again)
         else:
             from pipelines.train import train as train_run
 

@@ -69,4 +69,4 @@ class RowProgress:
 
 def say(text: str) -> None:
     """One line for the user, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False).print(text)

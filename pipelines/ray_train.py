@@ -11,39 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
+from embtables.state.store import StateFolder
 from pipelines.parts import with_prepared_data
 from pipelines.progress import say
+from pipelines.ray_cluster import Cluster, connected, need_nodes
 from pipelines.ray_worker import Settings, work
 from pipelines.run_dir import REPORT_FILE, RunDir
 from pipelines.signals import InterruptedRunError
 
-TIMEOUT_SECONDS = 60
 _LOOK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where the ranks run.
-
-    Attributes:
-        workers: how many.
-        address: of a Ray cluster that is there, `auto` for this machine's; None: one is started here for the run.
-    """
-
-    workers: int
-    address: str | None = None
 
 
 def train_on_ray(
@@ -67,7 +52,7 @@ def train_on_ray(
     threads = config.train.threads or 1
     path = run.path.absolute()
     # Once, here, and with its progress: the ranks would wait for the one that does it.
-    with_prepared_data(config)
+    data = Path(with_prepared_data(config).data.path).absolute()
     run.stop_file.unlink(missing_ok=True)
     settings = Settings(
         run=str(path),
@@ -80,28 +65,29 @@ def train_on_ray(
         threads=threads,
         token=secrets.token_hex(4),
     )
-    with _connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
+    with connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
+        if cluster.address is not None:
+            need_nodes(cluster, threads, [path, data])
         failure = _fit(settings, cluster, config.train.max_restarts, path)
     _raise_what_a_rank_said(settings.error_file, cluster)
     if failure is not None:
-        raise StateError(
-            f"the ranks failed more than {config.train.max_restarts} times, the last time: {failure}; "
-            f"go on with: embtables train --resume {run.path} --workers {cluster.workers}",
-            run=run.path,
-        )
+        raise StateError(f"{failure}; {_how_to_go_on(run, cluster)}", run=run.path)
     found: dict[str, Any] = json.loads((path / REPORT_FILE).read_text(encoding="utf-8"))
     return found
 
 
 def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) -> str | None:
     """Runs the ranks to their end; what they failed of, where they did."""
+    from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.ray_group import GlooConfig
 
     trainer = TorchTrainer(
         work,
         train_loop_config=settings.to_json(),
-        torch_config=TorchConfig(backend="gloo", timeout_s=TIMEOUT_SECONDS),
+        torch_config=GlooConfig(),
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker={"CPU": settings.threads}),
         run_config=RunConfig(
             name="ray", storage_path=str(path), failure_config=FailureConfig(max_failures=max_restarts)
@@ -114,7 +100,10 @@ def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) ->
             trainer.fit()
             found.append(None)
         except TrainingFailedError as error:
-            found.append(_last_line(error))
+            found.append(f"the ranks failed more than {max_restarts} times, the last time: {_lines(error)[-1]}")
+        except RayError as error:
+            # Its ranks end with it, or without the lease; a new one would have to wait for them.
+            found.append(f"Ray's own process that looks after the ranks has ended: {_lines(error)[0]}")
 
     # Not on the main thread, where Ray would take Ctrl-C for a wish to lose what was not saved.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -124,41 +113,15 @@ def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) ->
     return found[0] if found else "Ray ended without a word; see its logs"
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _lines(error: Exception) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
-@contextlib.contextmanager
-def _connected(cluster: Cluster, threads: int) -> Iterator[None]:
-    """A Ray cluster: the one at the address, or one of this machine's own, on loopback and with a token."""
-    try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        import ray
-    except ImportError:
-        raise ConfigError("--workers needs Ray: pip install 'embtables[ray]'") from None
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
-    if cluster.address is None:
-        # Ray asks for a token by itself where it starts a cluster, unless RAY_AUTH_MODE says otherwise.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        options |= {
-            "address": "local",
-            "num_cpus": cluster.workers * threads,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
-        }
-    else:
-        options["address"] = cluster.address
-    with tempfile.TemporaryDirectory() as empty:
-        try:
-            with contextlib.chdir(empty):
-                ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"cannot reach Ray at {cluster.address or 'this machine'}: {error}") from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
+def _how_to_go_on(run: RunDir, cluster: Cluster) -> str:
+    """The command that goes on with what was saved."""
+    if StateFolder(run.checkpoints).sequences("resume"):
+        return f"go on with: embtables train --resume {run.path} {cluster.options}"
+    return "nothing was saved yet: begin again"
 
 
 @contextlib.contextmanager
@@ -219,6 +182,6 @@ def _raise_what_a_rank_said(path: Path, cluster: Cluster) -> None:
     said = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     if said["kind"] == "InterruptedRunError":
-        raise InterruptedRunError(f"{said['message']} --workers {cluster.workers}", **said["path"])
+        raise InterruptedRunError(f"{said['message']} {cluster.options}", **said["path"])
     kinds: dict[str, type[EmbtablesError]] = {kind.__name__: kind for kind in (ConfigError, DataError, BadFileError)}
     raise kinds.get(said["kind"], StateError)(said["message"], **said["path"])

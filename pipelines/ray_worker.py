@@ -9,11 +9,12 @@ last version.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +64,32 @@ class Settings:
         return asdict(self)
 
 
+class Lines(io.TextIOBase):
+    """Text that goes to the end of a file at once, or, while its disk is full or fails, with what is written next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = b""
+
+    def write(self, text: str) -> int:
+        """See io.TextIOBase."""
+        self._held += text.encode()
+        self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """See io.TextIOBase."""
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                while self._held:
+                    self._held = self._held[os.write(file, self._held) :]
+            finally:
+                os.close(file)
+        except OSError:
+            return
+
+
 def work(settings: Mapping[str, Any]) -> None:
     """Trains as one rank."""
     told = Settings(**settings)
@@ -79,21 +106,35 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        sys.stderr = told.log_file.open("a", buffering=1, encoding="utf-8")
         told.error_file.unlink(missing_ok=True)  # of the attempt before
     world.broadcast_bytes(b"")
-    try:
-        _train(told, run, world)
-    except WorldError:
-        if not told.error_file.exists():
+    with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
+        try:
+            _train(told, run, world)
+        except WorldError as error:
+            if not told.error_file.exists():
+                _tell_restart(told, world.rank, error)
+                raise
+        except EmbtablesError as error:
+            if isinstance(error, InterruptedRunError) and world.rank:
+                return  # rank 0 knows on whose account
+            path = {key: str(value) for key, value in error.path.items()}
+            found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
+            write_atomically(told.error_file, json.dumps(found).encode())
+            dist.destroy_process_group()  # the others are told at once
+        except Exception as error:
+            _tell_restart(told, world.rank, error)
             raise
-    except EmbtablesError as error:
-        if isinstance(error, InterruptedRunError) and world.rank:
-            return  # rank 0 knows on whose account
-        path = {key: str(value) for key, value in error.path.items()}
-        found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
-        write_atomically(told.error_file, json.dumps(found).encode())
-        dist.destroy_process_group()  # the others are told at once
+
+
+def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
+    """Of what Ray does next; the traceback is in its logs. Rank 1 tells too, for rank 0 may be the one that is gone."""
+    from pipelines.progress import say
+
+    if rank < 2:
+        said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
+        with contextlib.redirect_stderr(Lines(told.log_file)):
+            say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
 
 
 def _train(told: Settings, run: RunDir, world: Any) -> None:

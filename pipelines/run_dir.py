@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError, EmbtablesError, StateError
 from embtables.schema import to_yaml
 from embtables.state.folder import sync
 from pipelines.config import RunConfig, load_config
@@ -39,6 +42,25 @@ class RunDir:
         return cls(path)
 
     @classmethod
+    @contextmanager
+    def new(cls, config: RunConfig) -> Iterator[RunDir]:
+        """As `create`; the folder goes again where an error ends the run before there is anything to keep."""
+        made = cls.create(config)
+        try:
+            yield made
+        except EmbtablesError:
+            if not made.has_something:
+                shutil.rmtree(made.path, ignore_errors=True)
+            raise
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is anything of it to keep: a version, figures, rows that were set aside."""
+        metrics = self.path / METRICS_FILE
+        kept = [*self.checkpoints.glob("manifests/*.json"), *(self.path / "quarantine").glob("*")]
+        return bool(kept) or (metrics.exists() and metrics.stat().st_size > 0)
+
+    @classmethod
     def open(cls, path: Path) -> RunDir:
         """The folder of an earlier run. Raises ConfigError where it is not one."""
         if not (path / CONFIG_FILE).is_file():
@@ -64,10 +86,17 @@ class RunDir:
         """Where TensorBoard's event files lie."""
         return self.path / "tensorboard"
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Appends one JSON line to metrics.jsonl."""
-        with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
+        """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        with (self.path / METRICS_FILE).open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+            except OSError:
+                file.truncate(before)
+                raise
 
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run repeats, and a line cut short by a crash."""

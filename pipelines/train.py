@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,8 +100,8 @@ def train(
     if origin is not None:
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.tell(shown=shown)
-    loop = TrainLoop(learner, run or RunDir.create(config), log, fitted, state, shown=shown)
-    return loop.run_to_end()
+    with RunDir.new(config) if run is None else nullcontext(run) as folder:
+        return TrainLoop(learner, folder, log, fitted, state, shown=shown).run_to_end()
 
 
 def resume(
@@ -250,13 +250,13 @@ class TrainLoop:
                 if self._done():
                     return
                 started = time.perf_counter()
-        self._tell_quarantined(reader)
+        self._tell_quarantined(reader, log)
         state.epoch += 1
         state.position = None
         if train.evaluate_every_steps is None:
             self._evaluate(log)
 
-    def _tell_quarantined(self, reader: ParquetReader) -> None:
+    def _tell_quarantined(self, reader: ParquetReader, log: MetricsLog) -> None:
         """What was set aside is counted, written down and said: nothing is lost in silence."""
         counts = summed(self.world, reader.quarantine.counts)
         found = {**counts, **{f"file {path}": reason for path, reason in self.log.bad_files.items()}}
@@ -264,7 +264,7 @@ class TrainLoop:
         self.state.quarantined_rows += rows
         if not found or self.world.rank:
             return
-        self.run.append_metrics({"step": self.state.step, "epoch": self.state.epoch, "quarantined": found})
+        log.append([{"step": self.state.step, "epoch": self.state.epoch, "quarantined": found}])
         say(f"set aside in this epoch: {rows:,} bad rows, {len(self.log.bad_files)} bad files; see {self.run.path}")
 
     def _step(self, item: ReaderItem, of_all: StepTotals) -> torch.Tensor:

@@ -97,6 +97,25 @@ def test_a_users_mistake_is_one_message(
     assert out == ""
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_run_that_fails_leaves_a_folder_only_with_something_in_it(
+    last: bool, make_config: Make, log_dir: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    config = make_config(**{"data.shuffle": None, "data.split": None, "train.log_every_steps": 1})
+    part = log_dir / f"part-{2 if last else 0}.parquet"
+    table = pq.read_table(part)
+    labels = table["label"].to_pylist()
+    labels[-1 if last else 0] = 7
+    at = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(at, "label", [labels]), part)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    status, _, err = command("train", path)
+    assert (status, "Traceback" in err) == (1, False)
+    assert "column label" in err
+    assert [any(run.glob("metrics.jsonl")) for run in (tmp_path / "runs").glob("*")] == ([True] if last else [])
+
+
 def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
     checked = run("schema", "check", config_file, "--json")
     assert checked.returncode == 0, checked.stderr

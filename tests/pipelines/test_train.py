@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,26 @@ def test_bf16_autocast_trains(make_config: Make) -> None:
 def test_an_empty_training_part_is_told(make_config: Make) -> None:
     with pytest.raises(DataError, match="the train part holds no rows"):
         train(make_config(**{"data.where": ["price < -1"]}), shown=False)
+
+
+def test_figures_that_a_full_disk_does_not_take_come_when_there_is_room(
+    make_config: Make, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, ballast = TrainLoop._step, small_disk / "ballast"
+
+    def filling(loop: TrainLoop, item: Any, of_all: Any) -> torch.Tensor:
+        if loop.state.step == 0:
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(512))
+        if loop.state.step == 8:
+            ballast.unlink()
+        return step(loop, item, of_all)
+
+    monkeypatch.setattr(TrainLoop, "_step", filling)
+    changes = {"train.log_every_steps": 1, "train.runs_dir": str(small_disk), "train.epochs": 1}
+    report = train(make_config(**changes), shown=False)
+    said = capsys.readouterr().err
+    assert said.count("No space left on device; figures are kept until there is room, training goes on") == 1
+    lines = [json.loads(line) for line in (Path(report["run_dir"]) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["part"] == "train"] == list(range(1, report["steps"] + 1))

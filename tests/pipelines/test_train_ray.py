@@ -7,59 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from socket import SOCK_DGRAM
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from pipelines import checkpoint
-from pipelines.learner import Learner
 from pipelines.run_dir import RunDir
-
-ROWS = 6_000
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """A run that counts, in a table of its own, how often each row of the log was trained on."""
-    learns = {"optimizer": {"kind": "adagrad", "learning_rate": 0.1}}
-    return {
-        "name": "ranks",
-        "tables": [
-            {"name": "row", "dim": 1, **learns},
-            {"name": "user", "dim": 4, "admission": {"kind": "min_count", "count": 2}, **learns},
-            {"name": "item", "dim": 4, "num_rows": 90, **learns},
-        ],
-        "features": [
-            {"name": name, "table": name, "encoder": {"kind": "identity"}} for name in ("row", "user", "item")
-        ],
-        "labels": [{"column": "click"}],
-        "data": {"path": str(folder / "log.parquet"), "shuffle": {"buffer_rows": 500}},
-        "model": {"kind": "dcnv2", "num_cross_layers": 1, "hidden_sizes": [8], "dropout": 0.1},
-        "train": {
-            "epochs": 2,
-            "batch_size": 50,
-            "checkpoint_every_steps": 10,
-            "log_every_steps": 5,
-            "threads": 1,
-            "runs_dir": str(folder / "runs"),
-        },
-    }
+from tests.pipelines import ray_runs_for_tests
+from tests.pipelines.ray_nodes_for_tests import ranks_below
+from tests.pipelines.ray_runs_for_tests import ROWS, assert_same, held, make_config, steps_of, the_run, until_step
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    columns = {"user": rng.integers(0, 300, ROWS), "item": rng.integers(0, 90, ROWS), "click": rng.integers(0, 2, ROWS)}
-    pq.write_table(pa.table({"row": np.arange(ROWS), **columns}), tmp_path / "log.parquet", row_group_size=700)
-    path = tmp_path / "ranks.yaml"
-    path.write_text(yaml.safe_dump(content(tmp_path)))
+    path = make_config(tmp_path)
     # A user's own modules, with names like ours, in the folder where the command is given.
     for name in ("models", "pipelines", "embtables", "serving"):
         (tmp_path / name).mkdir()
@@ -74,41 +39,13 @@ def start(config: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
 
     def of(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", *map(str, arguments)]
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, cwd=config.parent, env=environment, **pipes))
+        started.append(ray_runs_for_tests.start(config.parent, environment, *arguments))
         return started[-1]
 
     yield of
     for process in started:
         process.kill()
         process.wait()
-
-
-def the_run(folder: Path) -> RunDir:
-    (found,) = (folder / "runs").iterdir()
-    return RunDir(found)
-
-
-def held(run: RunDir) -> dict[str, Any]:
-    learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
-    found: dict[str, Any] = dict(checkpoint.dense_arrays(learner))
-    for name, of in learner.tables.content().items():
-        found |= {f"{name} keys": of.keys, f"{name} counts": of.counts, f"{name} waiting": of.waiting}
-        found |= {f"{name} {part}": values for part, values in of.parts.items()}
-    return found
-
-
-def steps_of(run: RunDir) -> list[int]:
-    path = run.path / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line)["step"] for line in lines]
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "RayTrainWorker" in " ".join(child.cmdline())]
 
 
 @pytest.mark.slow
@@ -129,23 +66,45 @@ def test_a_killed_worker_changes_nothing_and_every_row_is_used_once_an_epoch(
     assert len(expected["row keys"]) == ROWS
     undisturbed.path.rename(tmp_path / "undisturbed")
     killed = start(config, "--workers", 2, "--json")
-    deadline = time.monotonic() + 200
-    while not any((tmp_path / "runs").iterdir()) or not any(step > 20 for step in steps_of(the_run(tmp_path))):
-        assert killed.poll() is None, killed.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    workers = workers_of(killed)
+    until_step(tmp_path, 20, killed)
+    workers = ranks_below(killed)
     assert len(workers) == 2
     workers[-1].send_signal(signal.SIGKILL)
     out, err = killed.communicate(timeout=280)
     assert killed.returncode == 0, err
     assert "going on from resume-" in err
     assert steps_of(the_run(tmp_path)) == steps_of(RunDir(tmp_path / "undisturbed"))
-    found = held(the_run(tmp_path))
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        assert found[name].tobytes() == values.tobytes(), name
+    assert_same(held(the_run(tmp_path)), expected)
     assert json.loads(out.splitlines()[-1])["rows"] == report["rows"]
+
+
+@pytest.mark.slow
+def test_the_cluster_of_a_run_is_on_loopback_and_wants_its_token(
+    config: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start(config, "--workers", 2, "--set", "train.epochs=200")
+    until_step(tmp_path, 5, process)
+    every = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    found = {
+        (each.name(), socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port)
+        for each in every
+        for socket in each.net_connections("inet")
+        if socket.status == psutil.CONN_LISTEN or socket.type == SOCK_DGRAM
+    }
+    assert {"gcs_server", "raylet"} <= {name for name, _, _ in found}
+    assert {address for _, address, _ in found} == {"127.0.0.1"}, found
+    (port,) = [port for name, _, port in found if name == "gcs_server"]
+    client = [sys.executable, "-c", f"import ray; ray.init(address='127.0.0.1:{port}')"]
+    without = {"RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    without = {**os.environ, **without}
+    done = subprocess.run(client, env=without, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert "uthentication token is missing" in done.stderr
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "go on with: embtables train --resume" in err
+    assert err.rstrip().endswith("--workers 2")
 
 
 @pytest.mark.slow
@@ -160,3 +119,4 @@ def test_a_users_mistake_is_told_once_and_not_tried_again(
     assert process.returncode == 1
     assert "Traceback" not in err
     assert [line for line in err.splitlines() if "error:" in line and "row 4321" in line], err
+    assert the_run(tmp_path).has_something  # figures of the steps before
