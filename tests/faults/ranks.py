@@ -67,6 +67,7 @@ def stall(number: int) -> Callable[[Process, Path], None]:
             time.sleep(0.05)
         with suppress(psutil.NoSuchProcess):
             stalled.resume()
+            print(f"(the stopped rank was still there, as {stalled.status()})", flush=True)
 
     return strike
 
@@ -87,17 +88,13 @@ def fill_disk(process: Process, folder: Path) -> None:
     ballast.unlink()
 
 
+FULL = "No space left on device; earlier versions are intact; training goes on"
 FAULTS = (
     Fault("rank 0 killed", kill_rank_0, "going on from resume-", ends_well=True),
     Fault("Ray's controller killed", kill_controller, "Ray's own process that looks after the ranks", ends_well=False),
     Fault("rank 1 stopped (SIGSTOP), later continued", stall(1), "silent for 60 s", ends_well=True),
     Fault("rank 0 stopped (SIGSTOP), later continued", stall(0), "silent for 60 s", ends_well=True),
-    Fault(
-        "the disk full for two versions",
-        fill_disk,
-        "No space left on device; earlier versions are intact; training goes on",
-        ends_well=True,
-    ),
+    Fault("the disk full for two versions", fill_disk, FULL, ends_well=True),
 )
 
 
