@@ -3,8 +3,8 @@
 Two ways are tried on the sample itself: a quarter of it foretells the whole. The nearer one is used.
 
 - power law (Heaps 1978): rows(m) = rows(n) * (m / n)^b, b the slope from a quarter to the whole; for tails without end
-- Chao: rows(m) = rows(n) + f0 * (1 - (1 - f1 / (n f0))^(m - n)), f0 = f1^2 / (2 f2), f1 and f2 the keys seen once and
-  twice (Chao 1984; Colwell et al. 2012, eq. 9); for a vocabulary that comes to its end
+- Chao: rows(m) = rows(n) + f0 * (1 - exp(-(m / n - 1) f1 / f0)), f0 = f1^2 / (2 f2), f1 and f2 the keys seen once and
+  twice (Chao 1984; Colwell et al. 2012); for a vocabulary that comes to its end
 """
 
 from __future__ import annotations
@@ -46,15 +46,13 @@ def estimate(
         rows_in_ttl: how many log rows pass within the table's ttl; None without one.
     """
     most = -(-_occurrences(table) // epochs)
-    admitted = _rows_of_occurrence(sample, most)
-    seen = _rows_of_occurrence(sample, 1)
     wanted = float(log_rows) if rows_in_ttl is None else min(float(log_rows), rows_in_ttl)
-    found = _at(sample, admitted, wanted)
+    found = _at(sample, most, wanted)
     if rows_in_ttl is not None and wanted < log_rows:
         found = Estimate(found.rows, found.low, found.high, f"ttl, {found.how}", found.error)
     waiting = 0.0
     if isinstance(table.admission, MinCount) and most > 1:
-        waiting = min(float(table.admission.max_waiting), max(0.0, _at(sample, seen, wanted).rows - found.rows))
+        waiting = min(float(table.admission.max_waiting), max(0.0, _at(sample, 1, wanted).rows - found.rows))
     if table.max_rows is not None and found.rows > table.max_rows:
         limit = float(table.max_rows)
         return Estimate(limit, min(found.low, limit), limit, "max_rows", None, waiting)
@@ -79,15 +77,18 @@ def _rows_of_occurrence(sample: KeySample, which: int) -> Ints:
     return np.sort(sample.rows[order[begins[enough] + which - 1]])
 
 
-def _at(sample: KeySample, made: Ints, rows: float) -> Estimate:
-    """How many of the keys have come so far when `rows` log rows have."""
+def _at(sample: KeySample, which: int, rows: float) -> Estimate:
+    """How many keys have come for the `which`-th time when `rows` log rows have."""
+    made = _rows_of_occurrence(sample, which)
     n = sample.num_rows
     if rows <= n:
         found = float(np.searchsorted(made, rows))
         return Estimate(found, found, found, "whole log")
     quarter = n // 4
-    errors = {name: _error(foretell(sample, made, quarter, float(n)), len(made)) for name, foretell in _WAYS.items()}
-    foretold = {name: foretell(sample, made, n, rows) for name, foretell in _WAYS.items()}
+    errors = {
+        name: _error(foretell(sample, made, quarter, float(n), which), len(made)) for name, foretell in _WAYS.items()
+    }
+    foretold = {name: foretell(sample, made, n, rows, which) for name, foretell in _WAYS.items()}
     best = min(errors, key=lambda name: errors[name])
     low, high = min(foretold.values()), max(foretold.values())
     return Estimate(foretold[best], low, high, best, round(errors[best], 4))
@@ -97,7 +98,7 @@ def _error(foretold: float, found: int) -> float:
     return abs(foretold - found) / max(found, 1)
 
 
-def _power_law(sample: KeySample, made: Ints, n: int, rows: float) -> float:
+def _power_law(sample: KeySample, made: Ints, n: int, rows: float, which: int) -> float:
     now, before = np.searchsorted(made, [n, n // 4])
     if now == 0 or before == 0:
         return float(now) * rows / max(n, 1)
@@ -105,20 +106,31 @@ def _power_law(sample: KeySample, made: Ints, n: int, rows: float) -> float:
     return float(now * (rows / n) ** min(1.0, slope))
 
 
-def _chao(sample: KeySample, made: Ints, n: int, rows: float) -> float:
-    now = float(np.searchsorted(made, n))
-    taken = np.searchsorted(sample.rows, n)
+def _chao(sample: KeySample, made: Ints, n: int, rows: float, which: int) -> float:
+    """Of a key seen x times so far, lambda_x = (x + 1) f_(x+1) / f_x occurrences are expected among as many rows again
+    (Good 1953), of each of the f0 unseen ones f1 / f0; how often they really come is taken to be Poisson."""
+    taken = int(np.searchsorted(sample.rows, n))
     counts = np.unique(sample.keys[:taken], return_counts=True)[1]
-    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
-    if once == 0:
-        return now
-    unseen = float(once**2 / (2 * twice) if twice else once * (once - 1) / 2)
-    if unseen <= 0.0:
-        return now
-    keys = max(int(taken), 1)
-    left = math.pow(1.0 - min(1.0, once / (keys * unseen)), keys * (rows / n - 1.0))
-    share = now / max(len(counts), 1)  # of the keys, how many have a row
-    return now + share * unseen * (1.0 - left)
+    seen = np.bincount(counts, minlength=which + 2).astype(float)
+    once, twice = seen[1], seen[2] if len(seen) > 2 else 0.0
+    unseen = float(once**2 / (2 * twice) if twice else once * max(once - 1, 0) / 2)
+    more = rows / n - 1.0
+    total = float(seen[which:].sum())
+    if unseen > 0.0:
+        total += unseen * _at_least(which, more * once / unseen)
+    for x in range(1, which):
+        if seen[x]:
+            total += float(seen[x]) * _at_least(which - x, more * (x + 1) * seen[x + 1] / seen[x])
+    return total
+
+
+def _at_least(times: int, mean: float) -> float:
+    """P(Poisson(mean) >= times)."""
+    below, term = 0.0, math.exp(-mean)
+    for k in range(times):
+        below += term
+        term *= mean / (k + 1)
+    return max(0.0, 1.0 - below)
 
 
 _WAYS = {"power law": _power_law, "Chao": _chao}

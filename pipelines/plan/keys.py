@@ -68,7 +68,7 @@ class KeySample:
         return len(self.keys) / max(self.num_rows, 1)
 
     def _parts(self, part_rows: int) -> tuple[Ints, int]:
-        """Pairs (part, key) that occur, as part * U + code, ascending, of parts all over the sample; and how many parts."""
+        """Pairs (part, key) that occur, as part * U + code, ascending, of parts all over the sample; how many parts."""
         whole = max(1, self.num_rows // part_rows)
         wanted = max(_LEAST_PARTS, int(_PART_KEYS / max(self.keys_per_row * part_rows, 1e-9)))
         chosen = np.unique(np.linspace(0, whole - 1, min(whole, wanted)).astype(np.int64))
