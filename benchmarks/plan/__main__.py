@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,12 +19,13 @@ STEPS = 100
 Found = dict[str, list[dict[str, Any]]]
 
 
-def configs() -> dict[str, list[str]]:
-    """The command line's CONFIG and overrides of each run."""
-    found = {"online_retail": ["examples/online_retail/dcnv2.yaml"]}
+def configs(runs: str) -> dict[str, list[str]]:
+    """The command line's CONFIG and overrides of each run; they share what is prepared once."""
+    found = {"online_retail": ["examples/online_retail/dcnv2.yaml", f"train.runs_dir={runs}"]}
     data = os.environ.get("EMBTABLES_DATA")
     if data is not None:
-        found["movielens"] = ["examples/movielens/dcnv2.yaml", f"data.path={Path(data).resolve() / 'ml1m'}"]
+        path = f"data.path={Path(data).resolve() / 'ml1m'}"
+        found["movielens"] = ["examples/movielens/dcnv2.yaml", path, f"train.runs_dir={runs}"]
     return found
 
 
@@ -79,11 +81,12 @@ def main() -> None:
     steps, repeats = (30, 1) if args.quick else (STEPS, 3)
     lines: list[list[str]] = []
     raw: dict[str, Any] = {}
-    for name, config in configs().items():
-        found = _harness.interleave(commands(config, steps), repeats)
-        sent = {n: _harness.interleave({"bytes": counted(config, n)}, 1)["bytes"][0] for n in (1, 2, 4)}
-        lines += lines_of(name, found, sent)
-        raw[name] = {"found": found, "sent": sent}
+    with tempfile.TemporaryDirectory() as runs:
+        for name, config in configs(runs).items():
+            found = _harness.interleave(commands(config, steps), repeats)
+            sent = {n: _harness.interleave({"bytes": counted(config, n)}, 1)["bytes"][0] for n in (1, 2, 4)}
+            lines += lines_of(name, found, sent)
+            raw[name] = {"found": found, "sent": sent}
     mirrors = [sys.executable, "-W", "ignore", "-m", "benchmarks.plan.mirrors"]
     own = _harness.interleave({"mirrors": mirrors}, 1)["mirrors"][0]
     for ranks, each in own.items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 WINDOW = 10
@@ -17,28 +16,15 @@ WINDOW = 10
 
 def main() -> None:
     workers, steps, config, *overrides = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as runs:
-        settings = [f"train.runs_dir={runs}", f"train.max_steps={steps}", f"train.log_every_steps={WINDOW}", *overrides]
-        options = [option for setting in settings for option in ("--set", setting)]
-        code = "from pipelines.cli import main; main()"
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            code,
-            "train",
-            config,
-            "--json",
-            "--workers",
-            workers,
-            *options,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        report = json.loads(done.stdout.splitlines()[-1])
-        lines = (Path(report["run_dir"]) / "metrics.jsonl").read_text().splitlines()
+    settings = [f"train.max_steps={steps}", f"train.log_every_steps={WINDOW}", *overrides]
+    options = [option for setting in settings for option in ("--set", setting)]
+    code = "from pipelines.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", code, "train", config, "--json", "--workers", workers, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    report = json.loads(done.stdout.splitlines()[-1])
+    lines = (Path(report["run_dir"]) / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     rates = [r["rows_per_second"] for r in records if r.get("part") == "train" and "rows_per_second" in r]
     batch = report["rows"] / report["steps"]
