@@ -9,10 +9,9 @@
 - `load`: what one step asks of each table at N ranks: from a sample, or from figures that somebody states.
 - `traffic`, `memory`, `cost`: pure functions of loads, tables, constants and N. The model of a step:
 
-      step = max(path, work / cores)
+      step = max(path, reading, (computing + reading) * busy threads / cores)
       path = batch + dense + asking + owning + wire       of the rank with the hottest owner
       wire = calls * latency(N) + bytes / bandwidth
-      work = what all ranks of a machine compute in a step, reading in the background included
 
   Every rank decodes the whole batch and converts its own part of it, so reading does not become less with N.
 - `machine`, `probes`, `calibrate`: constants, measured on this machine in a few seconds by running the real code: the

@@ -165,5 +165,10 @@ def _reading(machine: Machine, load: StepLoad, compute: float, path: float) -> f
         work = reading.decode * load.batch_rows + reading.convert * load.part_rows
     rates = machine.alone if load.ranks == 1 else machine.rank
     neighbours = ranks_of_machine(machine, load.ranks)
-    busy = neighbours * (rates.threads * compute + work) / max(machine.cores, neighbours * 1.0)
-    return max(path, busy, work / max(machine.cores / neighbours, 1.0)) - path
+    spare = machine.cores - neighbours * rates.threads
+    if spare >= neighbours:  # a core for every reader
+        return max(path, work) - path
+    # A region of several threads waits for the one whose core the reader has: all of them lose the reader's time.
+    used = neighbours * rates.threads
+    busy = used * (compute + work) / max(machine.cores, used)
+    return max(path, busy, work) - path
