@@ -21,7 +21,7 @@ from embtables.errors import StateError
 from pipelines.config import RunConfig
 from pipelines.plan.machine import Machine, Rates, Reading, Wire
 
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 300
 _DEFAULT_CACHE = 32 << 20
 # Shares of the configured batch at which the dense net is measured: a part of it at so many ranks.
 _PARTS = (1, 2, 8, 64, 1024)

@@ -41,7 +41,7 @@ class StepTime:
 
     def parts(self) -> dict[str, float]:
         """By name."""
-        return {name: getattr(self, name) for name in self.__slots__} if hasattr(self, "__slots__") else vars(self)
+        return dict(vars(self))
 
     @property
     def bound_by(self) -> str:

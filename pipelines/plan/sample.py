@@ -22,7 +22,7 @@ from pipelines.progress import RowProgress
 from pipelines.reader.log import BlockChunks
 from pipelines.reader.source import Chunk
 
-_MOST_KEYS = 24_000_000  # of all tables
+_MOST_KEYS = 16_000_000  # of all tables
 _TIMED_ROWS = 131_072
 _REPEATS = 3
 

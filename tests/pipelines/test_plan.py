@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from embtables.schema import to_yaml
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, load_config
 from pipelines.plan.calibrate import measured_for
 from pipelines.plan.machine import Work
 from pipelines.plan.request import Asked
@@ -18,6 +19,7 @@ from tests.pipelines.plan_for_tests import machine
 
 Make = Callable[..., RunConfig]
 Command = Callable[..., tuple[int, str, str]]
+DATA = os.environ.get("EMBTABLES_DATA")
 TABLE = {"dim": 8, "optimizer": {"kind": "adam", "learning_rate": 0.1}}
 
 
@@ -140,6 +142,24 @@ def test_constants_of_another_model_are_refused(files: tuple[Path, Path], comman
     assert status == 2
     assert "was measured for another model" in err
     assert command("plan", files[0], "--machine", files[1], "--set", "train.epochs=1")[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="MovieLens may not be shipped; set EMBTABLES_DATA to a folder with ml1m/")
+def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
+    """From a sixth of MovieLens-1M; rows found are those that training then makes."""
+    from pipelines.plan.plan import plan
+
+    path = f"data.path={Path(DATA or '').resolve() / 'ml1m'}"
+    config = load_config(Path(__file__).parents[2] / "examples" / "movielens" / "dcnv2.yaml", [path])
+    node = tmp_path / "node.json"
+    machine(measured_for(config)).save(node)
+    part, whole = (plan(config, Asked(sample_rows=n, machine=node), shown=False) for n in (100_000, 1_000_000))
+    assert part.sample.rows < whole.sample.rows == whole.sample.train_rows
+    for name, estimate in part.scenario.estimates.items():
+        found = whole.scenario.estimates[name]
+        assert found.how == "whole log"
+        assert estimate.rows == pytest.approx(found.rows, rel=0.05), name
 
 
 @pytest.mark.slow
