@@ -46,7 +46,7 @@ def _ranks(n: int) -> str:
 
 
 def _grid(*columns: str) -> Shown:
-    shown = Shown(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), pad_edge=False)
+    shown = Shown(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for number, name in enumerate(columns):
         shown.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     return shown
