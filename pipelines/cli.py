@@ -17,6 +17,7 @@ import typer
 
 from embtables.errors import EmbtablesError
 from pipelines.inspect_cli import inspect
+from pipelines.plan_cli import plan
 from pipelines.state_cli import app as state_app
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema f
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
 app.command()(inspect)
+app.command()(plan)
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]

@@ -169,13 +169,21 @@ class Log:
         """Rows of a part, over all blocks."""
         return sum(self.count(block, part) for block in self.blocks(0, None))
 
-    def fit_transforms(self, seed: int) -> FittedTransforms:
-        """Transforms fitted on the training part: one pass over the columns concerned, none if there are none."""
+    def fit_transforms(self, seed: int, most_rows: int | None = None) -> FittedTransforms:
+        """Transforms fitted on the training part: one pass over the columns concerned, none if there are none.
+
+        Args:
+            most_rows: blocks are read until there were so many rows; by default all.
+        """
         fitter = TransformFitter(self.schema, seed)
         if fitter.columns:
             fills = {d.column: d.fill_null for d in self.schema.dense}
+            read = 0
             for block in self.blocks(0, None):
+                if most_rows is not None and read >= most_rows:
+                    break
                 rows = self.rows(block, "train", fitter.columns)
+                read += len(rows.numbers)
                 fitter.add({name: _numbers(rows, name, fills.get(name)) for name in fitter.columns})
         return fitter.result()
 

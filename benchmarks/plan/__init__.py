@@ -1,0 +1,1 @@
+"""Does `embtables plan` foretell what runs then do? See `python -m benchmarks.plan`."""

@@ -1,0 +1,222 @@
+"""What a run asks of its tables: the job, which does not depend on ranks, and one step of it at N ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embtables.rows.initial import table_seed
+from embtables.rows.limits import limits_of
+from embtables.schema import CollisionlessTable, Feature, Table
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.shard.placement import replicated
+from models.registry import needs_embeddings, needs_linear
+from pipelines.config import RunConfig
+from pipelines.learner import features_of, tables_of
+from pipelines.plan.keys import KeySample, busiest, owner_loads
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Tables that one lookup asks together.
+
+    Attributes:
+        tables: names; each is a block of the exchange's messages.
+        slots: by table, how many features read it.
+        keep: training; of frozen tables false.
+        weighted: sums have factors (mean pooling, per-id weights).
+    """
+
+    tables: tuple[str, ...]
+    slots: Mapping[str, int]
+    keep: bool
+    weighted: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, whatever its number of ranks.
+
+    Attributes:
+        tables: by name, first-order weights among them.
+        features: what reads the tables, first-order weights among them.
+        seeds: of the tables, by name.
+        lookups: of a step.
+        batch_rows: of a step, all ranks together.
+        dense_parameters: how many weights the dense net has.
+        clips: whether gradients are clipped by their norm.
+        replicated: tables whose rows all ranks hold.
+    """
+
+    tables: Mapping[str, Table]
+    features: tuple[Feature, ...]
+    seeds: Mapping[str, int]
+    lookups: tuple[Asking, ...]
+    batch_rows: int
+    dense_parameters: int
+    clips: bool = False
+    replicated: frozenset[str] = frozenset()
+
+    def at(self, ranks: int, batch_rows: int) -> Job:
+        """The run at so many ranks: they replicate small tables."""
+        tables = tuple(self.tables.values())
+        return replace(self, replicated=replicated(tables, self.features, batch_rows=batch_rows, world_size=ranks))
+
+    @property
+    def sharded(self) -> tuple[Asking, ...]:
+        """The lookups as they travel: without replicated tables."""
+        return tuple(part for one in self.lookups if (part := _part(one, self.replicated, False)) is not None)
+
+    @property
+    def local(self) -> tuple[Asking, ...]:
+        """What of the lookups every rank answers itself, where there are several."""
+        return tuple(part for one in self.lookups if (part := _part(one, self.replicated, True)) is not None)
+
+
+def _part(asking: Asking, replicated: Collection[str], wanted: bool) -> Asking | None:
+    names = tuple(name for name in asking.tables if (name in replicated) is wanted)
+    if not names:
+        return None
+    return Asking(names, {name: asking.slots[name] for name in names}, asking.keep, asking.weighted)
+
+
+def job_of(config: RunConfig, dense_parameters: int) -> Job:
+    """The job of a configuration, of one process."""
+    tables = {table.name: table for table in tables_of(config)}
+    lookups: list[Asking] = []
+    if needs_embeddings(config.model):
+        lookups += _lookups(config.tables, config.features)
+    if needs_linear(config.model):
+        lookups += _lookups(config.linear_tables(), config.linear_features())
+    return Job(
+        tables=tables,
+        features=features_of(config),
+        seeds={name: table_seed(config.train.seed, name) for name in tables},
+        lookups=tuple(lookups),
+        batch_rows=config.train.batch_size,
+        dense_parameters=dense_parameters,
+        clips=config.train.clip_norm is not None,
+    )
+
+
+def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[Asking]:
+    """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen.py)."""
+    found = []
+    weighted = any(f.pooling == "mean" or f.weights_column is not None for f in features)
+    for keep in (True, False):
+        names = {table.name for table in tables if table.trainable is keep}
+        readers = [feature.table for feature in features if feature.table in names]
+        if readers:
+            order = tuple(dict.fromkeys(readers))
+            found.append(Asking(order, {name: readers.count(name) for name in order}, keep, weighted))
+    return found
+
+
+def sampled_name(table: str) -> str:
+    """The table whose keys it has: first-order weights have those of their table."""
+    return table.removeprefix(LINEAR_PREFIX)
+
+
+@dataclass(frozen=True)
+class TableLoad:
+    """What one step asks of a table; of a rank unless said otherwise.
+
+    Attributes:
+        slots: features that read it.
+        occurrences: keys of the rank's part, duplicates counted.
+        asked: distinct keys of the part.
+        touched: distinct keys of the whole batch: rows that are updated, by all ranks together.
+        made: rows that are made in a step, by all ranks together.
+        rows: of the whole table.
+    """
+
+    table: Table
+    slots: int
+    occurrences: float
+    asked: float
+    touched: float
+    made: float
+    rows: float
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """One step at N ranks.
+
+    Attributes:
+        part_rows: rows of a rank's part.
+        tables: by name.
+        skew: keys (weighted by their bytes) that the busiest owner is asked for, over the mean of all; at least 1.
+    """
+
+    ranks: int
+    part_rows: float
+    tables: Mapping[str, TableLoad]
+    skew: float
+
+    @property
+    def batch_rows(self) -> float:
+        """Of all ranks."""
+        return self.part_rows * self.ranks
+
+
+def step_load(
+    job: Job,
+    samples: Mapping[str, KeySample],
+    rows: Mapping[str, float],
+    made_per_row: Mapping[str, float],
+    ranks: int,
+    batch_rows: int,
+) -> StepLoad:
+    """One step.
+
+    Args:
+        samples: keys by table; first-order weights have those of their table.
+        rows: of each table at the end.
+        made_per_row: rows that each row of the log makes, by table, on average over the run.
+        batch_rows: of all ranks.
+    """
+    part = max(1, round(batch_rows / ranks))
+    loads, slots = {}, {name: n for asking in job.lookups for name, n in asking.slots.items()}
+    for name, table in job.tables.items():
+        sample = samples[sampled_name(name)]
+        touched = min(sample.distinct(batch_rows), max(rows[name], 1.0)) if len(sample.keys) else 0.0
+        loads[name] = TableLoad(
+            table=table,
+            slots=slots[name],
+            occurrences=sample.keys_per_row * batch_rows / ranks,
+            asked=sample.distinct(part) * min(1.0, batch_rows / ranks / part),
+            touched=touched,
+            made=made_per_row[name] * batch_rows,
+            rows=rows[name],
+        )
+    return StepLoad(ranks, batch_rows / ranks, loads, _skew(job, samples, ranks, part))
+
+
+def _skew(job: Job, samples: Mapping[str, KeySample], ranks: int, part: int) -> float:
+    if ranks == 1 or not job.sharded:
+        return 1.0
+    mean, variance = np.zeros(ranks), np.zeros(ranks)
+    for asking in job.sharded:
+        for name in asking.tables:
+            each, spread = owner_loads(samples[sampled_name(name)].spread(part, job.seeds[name]), ranks)
+            weight = float(key_bytes(job.tables[name], keep=asking.keep))
+            mean, variance = mean + each * weight, variance + spread * weight**2
+    return busiest(mean, variance)
+
+
+def key_bytes(table: Table, *, keep: bool) -> int:
+    """What travels for one foreign distinct key: the key, its count, its row and its gradient."""
+    return 8 + 4 * table.dim + (4 + 4 * table.dim if keep else 0)
+
+
+def num_limits(job: Job) -> int:
+    """Limits that the ranks look at after a step."""
+    found = 0
+    for table in job.tables.values():
+        if isinstance(table, CollisionlessTable) and table.trainable:
+            max_rows, max_waiting = limits_of(table)
+            found += (max_rows is not None) + bool(max_waiting)
+    return found

@@ -1,0 +1,324 @@
+"""What is measured to know a machine: the dense net, tables, and gloo. Each runs in a process of its own.
+
+Tables are probed in a world of mirrors: every message comes back as it went, so that a rank does all the work of one
+among N, as who asks and as who owns, with nobody at the other end. The engine's own code runs, and is timed between
+its messages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+
+from embtables.collections import EmbeddingBagCollection
+from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
+from embtables.shard.world import Alone, ProcessGroup, World
+from embtables.tables import Tables
+from models.losses import weighted_bce_with_logits
+from models.registry import build_model, needs_embeddings, needs_linear
+from pipelines.config import RunConfig
+from pipelines.plan.machine import Point, Wire, Work
+
+_REPEATS = 9
+_CALLS = 40
+_LARGE = 8 << 20  # bytes of a large message
+_MESSAGES = 64  # small ones that are under way together
+_MOST_SECONDS = 1.0  # of one case
+Meet = Callable[[], None]
+
+
+class Mirrors(World):
+    """A world of `size` ranks that send this one what it sends them; it notes when its calls began and ended."""
+
+    rank = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.calls: list[tuple[float, float]] = []
+
+    def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
+        """See World."""
+        begin = time.perf_counter()
+        out.copy_(given)
+        self.calls.append((begin, time.perf_counter()))
+
+    def all_reduce(self, values: Tensor) -> None:
+        """See World."""
+
+    def all_gather(self, values: Tensor) -> list[Tensor]:
+        """See World."""
+        return [values] * self.size
+
+    def another(self) -> World:
+        """See World."""
+        return self
+
+
+@dataclass(frozen=True)
+class Case:
+    """A lookup: `slots` features with `ids` ids a row, each key `times` times in the batch.
+
+    Attributes:
+        pool: keys that the one table of all slots holds, of which a batch draws; 0: a table a slot, all keys drawn.
+    """
+
+    slots: int
+    dim: int
+    ids: int
+    times: int
+    rows: int
+    mean: bool = False
+    pool: int = 0
+
+    def amounts(self) -> dict[str, float]:
+        """See Work."""
+        occurrences = float(self.slots * self.ids * self.rows)
+        bags, keys = float(self.slots * self.rows), occurrences / self.times
+        return {
+            "call": 1.0,
+            "slot": float(self.slots),
+            "bag": bags,
+            "bag_floats": bags * self.dim,
+            "occurrence": occurrences,
+            "occurrence_floats": occurrences * self.dim,
+            "weighted": occurrences * self.mean,
+            "key": keys,
+            "key_floats": keys * self.dim,
+        }
+
+
+# Gradients of the large ones do not lie in a core's own cache, as those of a batch do not.
+CASES = (
+    Case(8, 16, 1, 1, 4096),
+    Case(8, 64, 1, 1, 4096),
+    Case(8, 16, 1, 8, 4096),
+    Case(8, 64, 1, 8, 4096),
+    Case(8, 16, 16, 64, 2048),
+    Case(8, 16, 16, 64, 2048, mean=True),
+    Case(8, 64, 16, 64, 1024),
+    Case(4, 16, 16, 8, 1024),
+    Case(32, 16, 1, 1, 16),
+    Case(2, 16, 1, 1, 16),
+)
+MANY_RANKS = Case(32, 16, 1, 1, 512)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one step of a case: of who asks, of who owns (0 of one rank), and what its first had more."""
+
+    asking: float
+    owning: float
+    first: float
+
+
+class Bench:
+    """Tables of a case in a world, and its batches."""
+
+    def __init__(self, case: Case, world: Alone | Mirrors) -> None:
+        self._world = world
+        count = 1 if case.pool else case.slots
+        tables = [
+            CollisionlessTable(name=f"t{n}", dim=case.dim, optimizer=RowwiseAdagrad(learning_rate=0.01))
+            for n in range(count)
+        ]
+        self._names = [f"f{n}" for n in range(case.slots)]
+        features = [
+            Feature(name=name, table=f"t{n % count}", pooling="mean" if case.mean else "sum")
+            for n, name in enumerate(self._names)
+        ]
+        self._tables = Tables(tables, features, seed=0, world=world)
+        self._view = EmbeddingBagCollection.over(self._tables)
+        if case.pool:
+            keys = torch.arange(case.pool)
+            self._tables.rows.make(0, self._tables.keys_of("t0", keys, "f0")[1])
+        self._gradient = torch.full((case.rows, case.slots * case.dim), 1e-3)
+        self._batches = [self._batch(case, np.random.default_rng(seed)) for seed in range(3)]
+
+    def _batch(self, case: Case, rng: np.random.Generator) -> KeyedJaggedTensor:
+        each = case.rows * case.ids
+        if case.pool:
+            ids = [rng.integers(0, case.pool, each) for _ in range(case.slots)]
+        else:
+            ids = [rng.permutation(np.arange(each) // case.times) for _ in range(case.slots)]
+        lengths = torch.full((case.slots * case.rows,), case.ids)
+        return KeyedJaggedTensor(self._names, torch.from_numpy(np.concatenate(ids)), lengths=lengths)
+
+    def step(self, number: int) -> tuple[float, float]:
+        """Seconds of one step: of who asks, of who owns."""
+        batch = self._batches[number % len(self._batches)]
+        calls = self._world.calls if isinstance(self._world, Mirrors) else []
+        calls.clear()
+        begin = time.perf_counter()
+        out = self._view(batch).values()
+        out.backward(self._gradient)
+        self._tables.step()
+        end = time.perf_counter()
+        if not calls:
+            return end - begin, 0.0
+        _, _, counts, rows, gradients = calls
+        owning = (rows[0] - counts[1]) + (end - gradients[1])
+        copying = sum(stop - start for start, stop in calls)
+        return end - begin - copying - owning, owning
+
+
+def time_case(case: Case, world: Alone | Mirrors, meet: Meet) -> Timed:
+    """Seconds of a step of the case. `meet`: waits for the processes that measure the same beside this one."""
+    bench = Bench(case, world)
+    meet()
+    first = sum(bench.step(0))
+    bench.step(1)
+    steps = _repeated(bench.step)
+    asking, owning = (_usual([s[part] for s in steps]) for part in (0, 1))
+    return Timed(asking, owning, max(0.0, first - asking - owning))
+
+
+def _usual(seconds: Sequence[float]) -> float:
+    """The lower quartile: what something takes where nothing else disturbs the machine."""
+    return sorted(seconds)[len(seconds) // 4]
+
+
+def _repeated(step: Callable[[int], tuple[float, float]]) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    ends = time.perf_counter() + _MOST_SECONDS
+    while len(found) < _REPEATS and (time.perf_counter() < ends or len(found) < 3):
+        found.append(step(len(found)))
+    return found
+
+
+@dataclass(frozen=True)
+class TableWork:
+    """What the tables cost a rank; see Rates."""
+
+    held: Work
+    asking: Work
+    owning: Work
+    miss: Work
+    made: float
+
+
+def tables(cache_bytes: int, meet: Meet) -> TableWork:
+    """Probes tables: in one process, and as one rank of two and of 64."""
+    held = [time_case(case, Alone(), meet) for case in CASES]
+    two = [time_case(case, Mirrors(2), meet) for case in CASES]
+    many = time_case(MANY_RANKS, Mirrors(64), meet)
+    amounts = [case.amounts() for case in CASES]
+    of_held = Work.fitted(amounts, [t.asking for t in held])
+    of_owner = [_of_owner(case, 2) for case in CASES] + [_of_owner(MANY_RANKS, 64)]
+    missing = [_miss(case, of_held, meet) for case in _large(cache_bytes)]
+    return TableWork(
+        held=of_held,
+        asking=Work.fitted([*amounts, MANY_RANKS.amounts()], [t.asking for t in (*two, many)]),
+        owning=Work.fitted(of_owner, [t.owning for t in (*two, many)]),
+        miss=Work.fitted([_of_keys(case) for case, _ in missing], [seconds for _, seconds in missing]),
+        made=min(t.first / case.amounts()["key"] for case, t in zip(CASES[:2], held[:2], strict=True)),
+    )
+
+
+def _of_keys(case: Case) -> dict[str, float]:
+    return {name: amount for name, amount in case.amounts().items() if name in ("key", "key_floats")}
+
+
+def _of_owner(case: Case, ranks: int) -> dict[str, float]:
+    return {"call": 1.0, "slot": float(case.slots * ranks), **_of_keys(case)}
+
+
+def _large(cache_bytes: int) -> list[Case]:
+    """Cases whose tables are four times the cache, at most half a GB."""
+    most = min(4 * cache_bytes, 512 << 20)
+    return [Case(4, dim, 1, 1, 4096, pool=most // (4 * dim + 48)) for dim in (16, 64)]
+
+
+def _miss(case: Case, held: Work, meet: Meet) -> tuple[Case, float]:
+    """What the case takes beyond what it would with its rows in the cache."""
+    seconds = time_case(case, Alone(), meet).asking
+    return case, max(1e-9, seconds - held.seconds(case.amounts()))
+
+
+class _Given:
+    """A collection that gives the same embeddings every time: the dense net is probed without tables."""
+
+    def __init__(self, names: list[str], dims: list[int], rows: int) -> None:
+        self.embedding_names, self.embedding_dims = names, dims
+        self.values = (torch.randn(rows, sum(dims)) * 0.1).requires_grad_()
+
+    def __call__(self, features: KeyedJaggedTensor) -> KeyedTensor:
+        return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=self.values)
+
+
+def dense(config: RunConfig, rows: int, meet: Meet) -> tuple[Point, int]:
+    """Seconds of forward, loss, backward and update of the dense net, and how many parameters it has."""
+    names = [feature.name for feature in config.features]
+    dims = {table.name: table.dim for table in config.tables}
+    deep = _Given(names, [dims[f.table] for f in config.features], rows) if needs_embeddings(config.model) else None
+    linear = _Given(names, [1] * len(names), rows) if needs_linear(config.model) else None
+    model = build_model(
+        config.model, embeddings=deep, linear=linear, num_dense=len(config.dense), num_labels=len(config.labels)
+    )
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
+    columns, labels = torch.randn(rows, len(config.dense)), torch.zeros(rows, len(config.labels))
+    ids = KeyedJaggedTensor(["none"], torch.empty(0, dtype=torch.int64), lengths=torch.zeros(rows, dtype=torch.int64))
+
+    def step(number: int) -> tuple[float, float]:
+        begin = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.train.precision == "bf16"):
+            logits = model(ids, columns).float()
+        optimizer.zero_grad(set_to_none=True)
+        weighted_bce_with_logits(logits, labels, None).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return time.perf_counter() - begin, 0.0
+
+    meet()
+    step(0)
+    seconds = _usual([s for s, _ in _repeated(step)])
+    return Point(rows=rows, seconds=seconds), sum(p.numel() for p in parameters)
+
+
+def wire(world: ProcessGroup) -> Wire:
+    """Probes gloo between this process and another that calls the same."""
+    small, large = torch.zeros(2, dtype=torch.int64), torch.zeros(_LARGE // 4)
+
+    def exchange(values: Tensor) -> float:
+        half = len(values) // 2
+        out = torch.empty_like(values)
+        return _call(lambda: world.all_to_all(out, values, [half, half], [half, half]))
+
+    def reduction(values: Tensor) -> float:
+        return _call(lambda: world.all_reduce(values))
+
+    few, many = exchange(small), exchange(large)
+    reduced, reduced_many = reduction(small), reduction(large)
+    return Wire(
+        exchange=few,
+        message=_call(lambda: _in_flight(1 - world.rank)) / _MESSAGES,
+        byte=max(0.0, many - few) / (_LARGE / 2),
+        reduction=reduced,
+        reduced_byte=max(0.0, reduced_many - reduced) / _LARGE,
+    )
+
+
+def _call(call: Callable[[], None]) -> float:
+    found = []
+    for _ in range(_CALLS):
+        begin = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - begin)
+    return _usual(found)
+
+
+def _in_flight(other: int) -> None:
+    """Many small messages to another rank and from it, all under way together."""
+    given, out = torch.zeros(_MESSAGES, 8), torch.empty(_MESSAGES, 8)
+    works = [dist.irecv(out[n], src=other, tag=n) for n in range(_MESSAGES)]
+    works += [dist.isend(given[n], dst=other, tag=n) for n in range(_MESSAGES)]
+    for work in works:
+        if work is not None:
+            work.wait()

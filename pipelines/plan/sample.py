@@ -1,0 +1,166 @@
+"""The log as training reads it: keys of its first rows, how many rows there are, and what reading them takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from embtables.batch import Batch
+from embtables.errors import DataError
+from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
+from embtables.ids import encode, keys_per_id
+from embtables.schema import Table
+from pipelines.config import RunConfig
+from pipelines.parquet import Log, ParquetReader
+from pipelines.plan.keys import Ints, KeySample
+from pipelines.plan.machine import Reading
+from pipelines.progress import RowProgress
+from pipelines.reader.log import BlockChunks
+from pipelines.reader.source import Chunk
+
+_MOST_KEYS = 16_000_000  # of all tables
+_TIMED_ROWS = 131_072
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class LogSample:
+    """What was read.
+
+    Attributes:
+        keys: by table, without first-order weights, which have those of their tables.
+        rows: of the train part that were read, in the order of training.
+        train_rows: of the whole train part.
+        rows_per_second: rows of the sample to a second of event time; None without event times.
+        reading: what it takes.
+    """
+
+    keys: Mapping[str, KeySample]
+    rows: int
+    train_rows: int
+    rows_per_second: float | None
+    reading: Reading
+
+
+def read_sample(config: RunConfig, most_rows: int, *, shown: bool = True) -> LogSample:
+    """Reads the first rows of training's own order.
+
+    Args:
+        config: with prepared data.
+
+    Raises:
+        DataError: the train part has no rows, or what the reader raises.
+    """
+    log = Log(config)
+    train_rows = log.count_rows("train")
+    if train_rows == 0:
+        raise DataError("the train part holds no rows; look at data.split and data.where")
+    fitted = log.fit_transforms(config.train.seed, most_rows)
+    parts: dict[str, list[tuple[Ints, Ints]]] = {table.name: [] for table in config.tables}
+    rows = keys = 0
+    first = last = 0.0
+    reader = ParquetReader(
+        log, "train", batch_size=config.train.batch_size, fitted=fitted, seed=config.train.seed, epoch=0
+    )
+    items = reader.__iter__()
+    with RowProgress("reading the log", min(most_rows, train_rows), shown=shown) as progress:
+        for item in items:
+            keys += _collect(config, item.batch, rows, parts)
+            times = item.batch.event_time_us
+            if times is not None:
+                first, last = (float(times[0]) if rows == 0 else first), float(times[-1])
+            rows += item.batch.num_rows
+            progress.advance(item.batch.num_rows)
+            if rows >= most_rows or keys >= _MOST_KEYS:
+                break
+    items.close()
+    per_second = rows / ((last - first) / 1e6) if last > first else None
+    found = {name: _ordered(pieces, rows, config.train.batch_size) for name, pieces in parts.items()}
+    return LogSample(found, rows, train_rows, per_second, _time_reading(config, log, fitted))
+
+
+def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[tuple[Ints, Ints]]]) -> int:
+    """Adds a batch's keys, with their rows; how many there are."""
+    tables: dict[str, Table] = {table.name: table for table in config.tables}
+    names, b = list(batch.ids.keys()), batch.num_rows
+    lengths = batch.ids.lengths().numpy().reshape(len(names), b)
+    bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
+    values, total = batch.ids.values().numpy(), 0
+    for position, feature in enumerate(config.features):
+        ids = values[int(bounds[position]) : int(bounds[position + 1])].astype(np.int64, copy=False)
+        keys = encode(feature.encoder, ids, tables[feature.table].key_range, feature.name)
+        rows = base + np.repeat(np.arange(b), lengths[position] * keys_per_id(feature.encoder))
+        parts[feature.table].append((rows, keys))
+        total += len(keys)
+    return total
+
+
+def _ordered(pieces: list[tuple[Ints, Ints]], rows: int, batch_rows: int) -> KeySample:
+    of, keys = (np.concatenate([piece[which] for piece in pieces]) for which in (0, 1))
+    order = np.argsort(of, kind="stable")
+    return KeySample(keys[order], of[order], rows, batch_rows)
+
+
+def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Reading:
+    """Processor seconds of the reader's work on the beginning of an epoch, a row of the train part."""
+    transform, seed = FeatureTransform(config, fitted), config.train.seed
+    chunks, table = _first_rows(log, seed, transform)
+    rows = table.num_rows
+    order = np.random.default_rng(seed).permutation(rows)
+    made: list[Block] = []
+
+    def convert_all() -> None:
+        converted = transform.convert(table)
+        made[:] = [converted if config.data.shuffle is None else converted.take(order)]
+
+    own = order[: max(1, rows // 2)]
+    decode = _processor_seconds(lambda: log.rows(chunks, "train", transform.columns)) / rows
+    alone = _processor_seconds(convert_all) / rows
+    convert = _processor_seconds(lambda: transform.convert(table.take(pa.array(own)))) / len(own)
+    b = min(config.train.batch_size, rows)
+    starts = range(0, max(1, min(8 * b, rows - b + 1)), b)
+    batches = _processor_seconds(lambda: [make_batch(transform.names, [(made[0], at, at + b)]) for at in starts])
+    return Reading(
+        decode=decode,
+        convert=convert,
+        alone=decode + alone,
+        batch=batches / (len(starts) * b),
+        bytes_per_row=table.nbytes / rows,
+        converted_bytes=_bytes(made[0]) / rows,
+    )
+
+
+def _first_rows(log: Log, seed: int, transform: FeatureTransform) -> tuple[BlockChunks, pa.Table]:
+    """The first chunks, in training's order, that hold rows of the train part, and these rows."""
+    for block in log.blocks(0, seed):
+        chunks: list[Chunk] = []
+        for chunk in block:
+            chunks.append(chunk)
+            if sum(c.rows for c in chunks) >= _TIMED_ROWS:
+                break
+        table = log.rows(tuple(chunks), "train", transform.columns).table
+        if table.num_rows:
+            return tuple(chunks), table
+    raise AssertionError("the train part has rows")
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    """Least of a few times, over all threads of the process."""
+    found = []
+    for _ in range(_REPEATS):
+        begin = time.process_time()
+        work()
+        found.append(time.process_time() - begin)
+    return min(found)
+
+
+def _bytes(block: Block) -> int:
+    found = block.dense.nbytes + block.labels.nbytes
+    for ids, starts in zip(block.ids, block.starts, strict=True):
+        found += ids.values.nbytes + (0 if ids.weights is None else ids.weights.nbytes)
+        found += 0 if starts is None else 2 * starts.nbytes
+    return found
