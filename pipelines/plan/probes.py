@@ -314,7 +314,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 
 def _after_work(call: Callable[[], None]) -> float:
-    """Mean seconds of a call that follows some milliseconds of work, as in a step: the one who is later is waited for."""
+    """Mean seconds of a call that follows some milliseconds of work, as in a step: whoever is later is waited for."""
     values = torch.randn(_WORK, _WORK)
     found = []
     for _ in range(_CALLS):
