@@ -20,5 +20,6 @@
 - `scaling`: one batch shared by ever more ranks, and one that grows with them, to 1,024 ranks, the number of buckets.
 
 What is computed and not measured: everything beyond two ranks. A message to one more rank is taken to cost what one of
-many small messages under way costs between two processes, and an all_reduce to go round a ring, as gloo's does.
+many small messages under way costs between two processes, an all_reduce to go round a ring, as gloo's does, and each
+call to wait for the latest rank, ranks being late as normal, independent numbers are.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from pipelines.plan.load import Asking, Job, StepLoad, TableLoad
 from pipelines.plan.machine import Link, Machine, Rates
@@ -20,7 +21,7 @@ class StepTime:
         asking: its lookups' share; of one process all of its tables' work.
         owning: what it does for all ranks' keys, were its owner like the mean.
         skew: what its hot keys add to that and to the wire.
-        latency: calls of all_to_all and all_reduce.
+        latency: calls of all_to_all and all_reduce, and waiting for the latest rank at each.
         wire: their bytes.
         reading: what reading in the background adds.
     """
@@ -149,11 +150,21 @@ def _wire(sent: Traffic, load: StepLoad, machine: Machine, link: Link) -> tuple[
 
 
 def _latency(sent: Traffic, ranks: int, machine: Machine) -> float:
-    """Seconds of a step's calls among so many ranks, had their messages no bytes."""
+    """Seconds of a step's calls among so many ranks, had their messages no bytes.
+
+    Each waits for the latest rank. How late ranks are is taken to be normal, alike and independent.
+    """
     if ranks == 1:
         return 0.0
-    exchange = machine.wire.exchange + (ranks - 2) * machine.wire.message
-    return sent.exchanges * exchange + sent.reductions * machine.wire.reduction * (ranks - 1)
+    wire, calls = machine.wire, sent.exchanges + sent.reductions
+    exchange = wire.exchange + (ranks - 2) * wire.message
+    waits = calls * wire.wait * _latest(ranks) / _latest(2)
+    return sent.exchanges * exchange + sent.reductions * wire.reduction * (ranks - 1) + waits
+
+
+def _latest(ranks: int) -> float:
+    """The expected greatest of so many standard normal numbers (Blom 1958)."""
+    return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
 def _reading(machine: Machine, load: StepLoad, compute: float, path: float) -> float:

@@ -115,6 +115,7 @@ class Wire(Model):
 
     Attributes:
         exchange: seconds of an all_to_all of few bytes.
+        wait: more, where a call follows work: for whichever of two ranks is later.
         message: seconds of one more message among many that are under way.
         byte: seconds of a byte that all_to_all sends.
         reduction: seconds of an all_reduce of few bytes: two steps of a ring.
@@ -122,6 +123,7 @@ class Wire(Model):
     """
 
     exchange: float = Field(ge=0.0)
+    wait: float = Field(ge=0.0)
     message: float = Field(ge=0.0)
     byte: float = Field(ge=0.0)
     reduction: float = Field(ge=0.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from pipelines.plan.machine import Point, Wire, Work
 
 _REPEATS = 9
 _CALLS = 40
+_WORK = 640  # rows and columns of a product that takes some milliseconds
 _LARGE = 8 << 20  # bytes of a large message
 _MESSAGES = 64  # small ones that are under way together
 _MOST_SECONDS = 1.0  # of one case
@@ -176,13 +178,8 @@ def time_case(case: Case, world: Alone | Mirrors, meet: Meet) -> Timed:
     first = sum(bench.step(0))
     bench.step(1)
     steps = _repeated(bench.step)
-    asking, owning = (_usual([s[part] for s in steps]) for part in (0, 1))
+    asking, owning = (median([s[part] for s in steps]) for part in (0, 1))
     return Timed(asking, owning, max(0.0, first - asking - owning))
-
-
-def _usual(seconds: Sequence[float]) -> float:
-    """The lower quartile: what something takes where nothing else disturbs the machine."""
-    return sorted(seconds)[len(seconds) // 4]
 
 
 def _repeated(step: Callable[[int], tuple[float, float]]) -> list[tuple[float, float]]:
@@ -278,7 +275,7 @@ def dense(config: RunConfig, rows: int, meet: Meet) -> tuple[Point, int]:
 
     meet()
     step(0)
-    seconds = _usual([s for s, _ in _repeated(step)])
+    seconds = median([s for s, _ in _repeated(step)])
     return Point(rows=rows, seconds=seconds), sum(p.numel() for p in parameters)
 
 
@@ -298,6 +295,7 @@ def wire(world: ProcessGroup) -> Wire:
     reduced, reduced_many = reduction(small), reduction(large)
     return Wire(
         exchange=few,
+        wait=max(0.0, _after_work(lambda: world.all_reduce(small)) - reduced),
         message=_call(lambda: _in_flight(1 - world.rank)) / _MESSAGES,
         byte=max(0.0, many - few) / (_LARGE / 2),
         reduction=reduced,
@@ -306,12 +304,23 @@ def wire(world: ProcessGroup) -> Wire:
 
 
 def _call(call: Callable[[], None]) -> float:
+    return median(_timed(call) for _ in range(_CALLS))
+
+
+def _timed(call: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _after_work(call: Callable[[], None]) -> float:
+    """Mean seconds of a call that follows some milliseconds of work, as in a step: whoever is later is waited for."""
+    values = torch.randn(_WORK, _WORK)
     found = []
     for _ in range(_CALLS):
-        begin = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - begin)
-    return _usual(found)
+        torch.mm(values, values)
+        found.append(_timed(call))
+    return mean(sorted(found)[: -_CALLS // 10])
 
 
 def _in_flight(other: int) -> None:

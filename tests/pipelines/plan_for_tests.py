@@ -33,7 +33,7 @@ def machine(measured_for: str = "", **changes: Any) -> Machine:
         cache_bytes=1 << 25,
         alone=rates,
         rank=rates,
-        wire=Wire(exchange=1e-4, message=1e-5, byte=1e-9, reduction=1e-4, reduced_byte=1e-9),
+        wire=Wire(exchange=1e-4, wait=1e-4, message=1e-5, byte=1e-9, reduction=1e-4, reduced_byte=1e-9),
         reading=Reading(decode=1e-6, convert=1e-6, alone=2e-6, batch=1e-7, bytes_per_row=100, converted_bytes=100),
         dense_parameters=1000,
     )
