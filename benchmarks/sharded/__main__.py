@@ -8,37 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import _harness
 from benchmarks._turns import contenders, take_turns
 from benchmarks.sharded.start import first_step
 
-REPEATS = 15
-# Groups that are measured together; all of their tables are in memory at once.
-GROUPS = (
-    {"fixed": ("fixed", 2), "collisionless": ("collisionless", 2), "TorchRec row-wise": ("torchrec", 2)},
-    {"fixed, one process": ("local", 1), "fixed, world of one": ("fixed", 1)},
-)
+REPEATS, REPEATS_ALONE = 15, 41
+# What is measured together: its tables are in memory at once.
+GROUP = {"fixed": ("fixed", 2), "collisionless": ("collisionless", 2), "TorchRec row-wise": ("torchrec", 2)}
+ALONE = {"fixed, one process": ("local", 1), "fixed, world of one": ("fixed", 1)}
 SMALL = {"sharded": ("fixed", 2), "replicated": ("replicated", 2)}
 SMALL_ROWS = (8, 100, 1000)
 Found = dict[str, dict[str, list[dict[str, Any]]]]  # by ids, contender
 
 
-def measured(groups: Sequence[Mapping[str, tuple[str, int]]], rows: int, repeats: int) -> Found:
+def measured(kinds: Mapping[str, tuple[str, int]], rows: int, repeats: int) -> Found:
     """Every contender's answers."""
-    found: Found = {"uniform": {}, "zipf": {}}
-    for kinds in groups:
-        commands = {
-            name: [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", kind, str(ranks), str(rows)]
-            for name, (kind, ranks) in kinds.items()
-        }
-        env = {name: {**os.environ, "OMP_NUM_THREADS": str(2 // ranks)} for name, (_, ranks) in kinds.items()}
-        with contenders(commands, env) as group:
-            for of in found:
-                found[of] |= take_turns(group, {"of": of}, repeats)
-    return found
+    commands = {
+        name: [sys.executable, "-W", "ignore", "-m", "benchmarks.sharded.ranks", kind, str(ranks), str(rows)]
+        for name, (kind, ranks) in kinds.items()
+    }
+    env = {name: {**os.environ, "OMP_NUM_THREADS": str(2 // ranks)} for name, (_, ranks) in kinds.items()}
+    with contenders(commands, env) as group:
+        return {of: take_turns(group, {"of": of}, repeats) for of in ("uniform", "zipf")}
 
 
 def lines_of(of: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
@@ -68,9 +62,10 @@ def small_lines(small: dict[int, Found]) -> list[list[str]]:
 
 def main() -> None:
     args = _harness.parser(__doc__).parse_args()
-    rows, repeats = (20_000, 3) if args.quick else (1_000_000, REPEATS)
-    found = measured(GROUPS, rows, repeats)
-    small = {few: measured([SMALL], few, repeats) for few in SMALL_ROWS}
+    rows, repeats, of_alone = (20_000, 3, 3) if args.quick else (1_000_000, REPEATS, REPEATS_ALONE)
+    alone = measured(ALONE, rows, of_alone)
+    found = {of: answers | alone[of] for of, answers in measured(GROUP, rows, repeats).items()}
+    small = {few: measured(SMALL, few, repeats) for few in SMALL_ROWS}
     lines = [line for of, answers in found.items() for line in lines_of(of, answers)] + small_lines(small)
     starts = [(first_step(1), first_step(2)) for _ in range(1 if args.quick else 3)]
     for workers, seconds, goal in zip((1, 2), zip(*starts, strict=True), ("8", "45"), strict=True):
@@ -79,7 +74,8 @@ def main() -> None:
         lines.append(["", name, f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", goal])
     text = (
         f"26 features of an id each, tables of {rows:,} rows x 32, rowwise Adagrad, batch 4,096 a rank, gloo over "
-        f"loopback; medians of {repeats} steps that take turns. Lookup, backward (the gradient is given), update.\n\n"
+        f"loopback; medians of {repeats} steps that take turns ({of_alone} of one process). Lookup, backward (the "
+        "gradient is given), update.\n\n"
         f"{_harness.table(['ids', '', 'measured', 'goal'], lines)}"
     )
     _harness.finish("sharded", "Sharded tables", {"found": found, "small": small, "starts": starts}, text, args)
