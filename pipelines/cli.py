@@ -76,41 +76,54 @@ def train(
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
+    overrides = tuple(set_ or ())
+    if resume is not None:
+        report = _go_on(resume, overrides, workers, ray_address)
+    else:
+        assert config is not None
+        report = _train_new(config, overrides, former, _which(which), tuple(fresh or ()), workers, ray_address)
+    _print(report, as_json)
+
+
+# What is wrong with the arguments is told before torch is imported, which takes seconds.
+def _go_on(folder: Path, overrides: tuple[str, ...], workers: int, ray_address: str | None) -> dict[str, Any]:
+    from pipelines.run_dir import RunDir
+
+    run = RunDir.open(folder)
+    run.config(overrides)
+    if workers == 1:
+        from pipelines.train import resume
+
+        return resume(run, overrides)
+    from pipelines.ray_cluster import Cluster
+    from pipelines.ray_train import train_on_ray
+
+    return train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
+
+
+def _train_new(
+    path: Path,
+    overrides: tuple[str, ...],
+    former: Path | None,
+    which: Any,
+    fresh: tuple[str, ...],
+    workers: int,
+    ray_address: str | None,
+) -> dict[str, Any]:
     from pipelines.config import load_config
     from pipelines.run_dir import RunDir
 
-    overrides = tuple(set_ or ())
-    # What is wrong with the arguments is told before torch is imported, which takes seconds.
-    if resume is not None:
-        run = RunDir.open(resume)
-        run.config(overrides)
-        if workers > 1:
-            from pipelines.ray_cluster import Cluster
-            from pipelines.ray_train import train_on_ray
+    config = load_config(path, overrides)
+    begins = None if former is None else RunDir.open(former)
+    if workers == 1:
+        from pipelines.train import train
 
-            report = train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
-        else:
-            from pipelines.train import resume as resume_run
+        return train(config, former=begins, which=which, fresh=fresh)
+    from pipelines.ray_cluster import Cluster
+    from pipelines.ray_train import train_on_ray
 
-            report = resume_run(run, overrides)
-        _print(report, as_json)
-    else:
-        assert config is not None
-        loaded = load_config(config, overrides)
-        begins = None if former is None else RunDir.open(former)
-        chosen = _which(which)
-        if workers > 1:
-            from pipelines.ray_cluster import Cluster
-            from pipelines.ray_train import train_on_ray
-
-            cluster, again = Cluster(workers, ray_address), tuple(fresh or ())
-            with RunDir.new(loaded) as run:
-                report = train_on_ray(run, cluster, former=begins, which=chosen, fresh=again)
-        else:
-            from pipelines.train import train as train_run
-
-            report = train_run(loaded, former=begins, which=chosen, fresh=fresh or ())
-        _print(report, as_json)
+    with RunDir.new(config) as run:
+        return train_on_ray(run, Cluster(workers, ray_address), former=begins, which=which, fresh=fresh)
 
 
 @app.command()
