@@ -177,10 +177,10 @@ def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
     machine(measured_for(config)).save(node)
     part, whole = (plan(config, Asked(sample_rows=n, machine=node), shown=False) for n in (100_000, 1_000_000))
     assert part.sample.rows < whole.sample.rows == whole.sample.train_rows
-    for name, estimate in part.scenario.estimates.items():
+    for name, foretold in part.scenario.estimates.items():
         found = whole.scenario.estimates[name]
         assert found.how == "whole log"
-        assert estimate.rows == pytest.approx(found.rows, rel=0.05), name
+        assert foretold.rows == pytest.approx(found.rows, rel=0.05), name
 
 
 @pytest.mark.slow
