@@ -134,10 +134,10 @@ def _estimate(config: RunConfig, table: Table, sample: LogSample, given: dict[st
     if name in given:
         rows = min(given[name], float(table.max_rows)) if table.max_rows is not None else given[name]
         return Estimate(rows, rows, rows, "given")
-    in_ttl = None
     if table.ttl_seconds is not None and table.trainable and sample.rows_per_second is not None:
         in_ttl = sample.rows_per_second * table.ttl_seconds
-    return estimate(table, sample.keys[name], sample.train_rows, config.train.epochs, in_ttl)
+        return estimate(table, sample.keys[name], sample.train_rows, config.train.epochs, in_ttl)
+    return estimate(table, sample.scattered[name], sample.train_rows, config.train.epochs, None)
 
 
 def _memory(point: Point) -> dict[str, Any]:

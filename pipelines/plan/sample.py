@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embtables.batch import Batch
+from embtables.columns import BadRowsError
 from embtables.errors import DataError
 from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.ids import encode, keys_per_id
@@ -24,6 +25,8 @@ from pipelines.reader.source import Chunk
 
 _MOST_KEYS = 16_000_000  # of all tables
 _TIMED_ROWS = 131_072
+_READ_TIMES = 4  # rows of scattered row groups that are read for one that is looked at,
+_READ_ROWS = 4_000_000  # and at least so many: a log of that size is sampled all over
 _REPEATS = 3
 
 
@@ -32,7 +35,9 @@ class LogSample:
     """What was read.
 
     Attributes:
-        keys: by table, without first-order weights, which have those of their tables.
+        keys: by table, without first-order weights, which have those of their tables; in the order of training.
+        scattered: the same of rows from all over the log: how tables grow. Neighbouring rows have much in common, and a
+            shuffled block has the rows of few row groups.
         rows: of the train part that were read, in the order of training.
         train_rows: of the whole train part.
         rows_per_second: rows of the sample to a second of event time; None without event times.
@@ -40,6 +45,7 @@ class LogSample:
     """
 
     keys: Mapping[str, KeySample]
+    scattered: Mapping[str, KeySample]
     rows: int
     train_rows: int
     rows_per_second: float | None
@@ -60,14 +66,21 @@ def read_sample(config: RunConfig, most_rows: int, *, shown: bool = True) -> Log
     if train_rows == 0:
         raise DataError("the train part holds no rows; look at data.split and data.where")
     fitted = log.fit_transforms(config.train.seed, most_rows)
-    parts: dict[str, list[tuple[Ints, Ints]]] = {table.name: [] for table in config.tables}
+    keys, rows, per_second = _in_order(config, log, fitted, min(most_rows, train_rows), shown=shown)
+    scattered = _scattered(config, log, fitted, rows, train_rows)
+    return LogSample(keys, scattered, rows, train_rows, per_second, _time_reading(config, log, fitted))
+
+
+def _in_order(
+    config: RunConfig, log: Log, fitted: FittedTransforms, most_rows: int, *, shown: bool
+) -> tuple[dict[str, KeySample], int, float | None]:
+    """Keys of the first rows of training; how many rows that were, and how many to a second of event time."""
+    parts = _no_parts(config)
     rows = keys = 0
     first = last = 0.0
-    reader = ParquetReader(
-        log, "train", batch_size=config.train.batch_size, fitted=fitted, seed=config.train.seed, epoch=0
-    )
+    reader = ParquetReader(log, "train", batch_size=config.train.batch_size, fitted=fitted, seed=config.train.seed)
     items = reader.__iter__()
-    with RowProgress("reading the log", min(most_rows, train_rows), shown=shown) as progress:
+    with RowProgress("reading the log", most_rows, shown=shown) as progress:
         for item in items:
             keys += _collect(config, item.batch, rows, parts)
             times = item.batch.event_time_us
@@ -79,8 +92,53 @@ def read_sample(config: RunConfig, most_rows: int, *, shown: bool = True) -> Log
                 break
     items.close()
     per_second = rows / ((last - first) / 1e6) if last > first else None
-    found = {name: _ordered(pieces, rows, config.train.batch_size) for name, pieces in parts.items()}
-    return LogSample(found, rows, train_rows, per_second, _time_reading(config, log, fitted))
+    return {n: _ordered(pieces, rows, config.train.batch_size) for n, pieces in parts.items()}, rows, per_second
+
+
+def _scattered(
+    config: RunConfig, log: Log, fitted: FittedTransforms, most_rows: int, train_rows: int
+) -> dict[str, KeySample]:
+    """Keys of about `most_rows` rows, a random share of row groups that come in random order.
+
+    Where all row groups are read, rows come in random order too: then they are a sample of the whole log.
+    """
+    transform, parts = FeatureTransform(config, fitted), _no_parts(config)
+    rng = np.random.default_rng(config.train.seed)
+    chunks = [chunk for block in log.blocks(0, None) for chunk in block]
+    wanted = min(train_rows, max(_READ_TIMES * most_rows, _READ_ROWS))
+    share = min(1.0, most_rows / wanted)
+    read = rows = 0
+    order = rng.permutation(len(chunks)).tolist()
+    while order and read < wanted:
+        group: list[Chunk] = []
+        while order and sum(chunk.rows for chunk in group) < _TIMED_ROWS:
+            group.append(chunks[order.pop()])
+        table = log.rows(tuple(group), "train", transform.columns).table
+        read += table.num_rows
+        block = _converted(transform, table.filter(pa.array(rng.random(table.num_rows) < share)))
+        if block.num_rows:
+            _collect(config, make_batch(transform.names, [(block, 0, block.num_rows)]), rows, parts)
+        rows += block.num_rows
+    if not order:
+        places = rng.permutation(rows)
+        parts = {name: [(places[of], keys) for of, keys in pieces] for name, pieces in parts.items()}
+    return {name: _ordered(pieces, rows, config.train.batch_size) for name, pieces in parts.items()}
+
+
+def _converted(transform: FeatureTransform, table: pa.Table) -> Block:
+    """A table's rows, without those that cannot be converted: what becomes of them is the reader's to say."""
+    while True:
+        try:
+            return transform.convert(table)
+        except BadRowsError as error:
+            good = np.ones(table.num_rows, np.bool_)
+            good[error.rows] = False
+            table = table.filter(pa.array(good))
+
+
+def _no_parts(config: RunConfig) -> dict[str, list[tuple[Ints, Ints]]]:
+    none = np.empty(0, np.int64)
+    return {table.name: [(none, none)] for table in config.tables}
 
 
 def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[tuple[Ints, Ints]]]) -> int:
@@ -114,13 +172,13 @@ def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Read
     made: list[Block] = []
 
     def convert_all() -> None:
-        converted = transform.convert(table)
+        converted = _converted(transform, table)
         made[:] = [converted if config.data.shuffle is None else converted.take(order)]
 
     own = order[: max(1, rows // 2)]
     decode = _processor_seconds(lambda: log.rows(chunks, "train", transform.columns)) / rows
     alone = _processor_seconds(convert_all) / rows
-    convert = _processor_seconds(lambda: transform.convert(table.take(pa.array(own)))) / len(own)
+    convert = _processor_seconds(lambda: _converted(transform, table.take(pa.array(own)))) / len(own)
     b = min(config.train.batch_size, rows)
     starts = range(0, max(1, min(8 * b, rows - b + 1)), b)
     batches = _processor_seconds(lambda: [make_batch(transform.names, [(made[0], at, at + b)]) for at in starts])

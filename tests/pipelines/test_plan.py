@@ -8,13 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from embtables.schema import to_yaml
+from embtables.schema import CollisionlessTable, to_yaml
 from pipelines.config import RunConfig, load_config
 from pipelines.plan.calibrate import measured_for
+from pipelines.plan.growth import estimate
 from pipelines.plan.machine import Work
 from pipelines.plan.request import Asked
+from pipelines.plan.sample import read_sample
+from tests.pipelines.conftest import make_table
 from tests.pipelines.plan_for_tests import machine
 
 Make = Callable[..., RunConfig]
@@ -143,6 +149,22 @@ def test_constants_of_another_model_are_refused(files: tuple[Path, Path], comman
     assert command("plan", files[0], "--machine", files[1], "--set", "train.epochs=1")[0] == 0
 
 
+def test_rows_are_foretold_where_each_file_has_its_own_ids(make_config: Make, log_dir: Path) -> None:
+    """The blocks that training reads first have a few files' users; the table will have those of all."""
+    for number in range(20):
+        table = make_table(600, seed=number)
+        users = pa.array(np.random.default_rng(number).integers(100 * number, 100 * number + 100, 600))
+        name = f"part-{number}.parquet"
+        pq.write_table(table.set_column(1, "user", users), log_dir / name, row_group_size=150)
+    config = make_config(tables=[{"name": "user", **TABLE}, {"name": "item", **TABLE}])
+    sample = read_sample(config, 1500, shown=False)
+    user = config.tables[0]
+    assert isinstance(user, CollisionlessTable)
+    found = estimate(user, sample.scattered["user"], sample.train_rows, 1, None)
+    assert len(sample.keys["user"].distinct_keys) < 1000
+    assert found.rows == pytest.approx(2000, rel=0.15)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(DATA is None, reason="MovieLens may not be shipped; set EMBTABLES_DATA to a folder with ml1m/")
 def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
@@ -155,10 +177,10 @@ def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
     machine(measured_for(config)).save(node)
     part, whole = (plan(config, Asked(sample_rows=n, machine=node), shown=False) for n in (100_000, 1_000_000))
     assert part.sample.rows < whole.sample.rows == whole.sample.train_rows
-    for name, estimate in part.scenario.estimates.items():
+    for name, foretold in part.scenario.estimates.items():
         found = whole.scenario.estimates[name]
         assert found.how == "whole log"
-        assert estimate.rows == pytest.approx(found.rows, rel=0.05), name
+        assert foretold.rows == pytest.approx(found.rows, rel=0.05), name
 
 
 @pytest.mark.slow
