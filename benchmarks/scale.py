@@ -205,13 +205,13 @@ def limits() -> str:
     """What there is one of for each pair of ranks, or once."""
     point = scenario().at(RANKS, PART * RANKS)
     blocks = FEATURES * RANKS
-    owning = scenario().machine.rank.owning
+    rank = scenario().machine.rank
     reading = scenario().machine.reading
     lines = [
         ["connections of a rank: two process groups, each with all others", f"{2 * (RANKS - 1):,}"],
         ["connections of all ranks", f"{RANKS * (RANKS - 1):,}"],
-        ["blocks of messages that an owner takes apart in a step", f"{blocks:,}"],
-        ["ms for that", f"{owning.slot * blocks * 1e3:,.0f}"],
+        ["blocks of messages that a rank puts together and takes apart in a step", f"{2 * blocks:,}"],
+        ["ms for that", f"{(rank.asking.block + rank.owning.block) * blocks * 1e3:,.0f}"],
         ["rows of a bucket of the largest table", f"{shares()[0] * ROWS / 1024:,.0f}"],
         ["s of one core to decode one step's batch, at every rank", f"{reading.decode * point.load.batch_rows:,.1f}"],
         ["hours of one core to decode 10^12 rows, at every rank", f"{reading.decode * LOG_ROWS / 3600:,.0f}"],

@@ -1,7 +1,7 @@
 """Seconds of a step of a real run: `python -m benchmarks.plan.steps WORKERS STEPS CONFIG [KEY=VALUE]...`.
 
 The command line trains; the rates that it writes to metrics.jsonl are taken, without the first window of steps, in
-which processes start to work and the reader fills its first block.
+which processes start to work and the reader fills its first block: the median of the windows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 WINDOW = 10
 
@@ -28,8 +29,7 @@ def main() -> None:
     records = [json.loads(line) for line in lines]
     rates = [r["rows_per_second"] for r in records if r.get("part") == "train" and "rows_per_second" in r]
     batch = report["rows"] / report["steps"]
-    seconds = sum(WINDOW * batch / rate for rate in rates[1:])
-    print(json.dumps({"seconds": seconds / (WINDOW * (len(rates) - 1)), "steps": report["steps"]}))
+    print(json.dumps({"seconds": median(batch / rate for rate in rates[1:]), "steps": report["steps"]}))
 
 
 if __name__ == "__main__":

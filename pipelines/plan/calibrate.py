@@ -138,10 +138,7 @@ def _measure(config: RunConfig, threads: int, cache: int, rank: int, size: int, 
     with _group(rank, size, meet):
         wait = (lambda: None) if size == 1 else (lambda: _barrier(dist))
         batch = config.train.batch_size
-        points, parameters = [], 0
-        for rows in sorted({max(1, batch // part) for part in _PARTS}):
-            point, parameters = probes.dense(config, rows, wait)
-            points.append(point)
+        points, parameters = probes.dense(config, sorted({max(1, batch // part) for part in _PARTS}), wait)
         base = _resident_bytes()
         tables = probes.tables(cache, wait)
         wire = probes.wire(ProcessGroup()) if size > 1 else None

@@ -95,13 +95,13 @@ def _held(lookups: tuple[Asking, ...], load: StepLoad, machine: Machine, rates: 
 
 def _asking(asking: Asking, load: StepLoad, rates: Rates) -> float:
     share = 1.0 if asking.keep else 0.5
-    return share * rates.asking.seconds(_amounts(asking, load))
+    return share * rates.asking.seconds(_amounts(asking, load) | {"block": float(len(asking.tables) * load.ranks)})
 
 
 def _owning(asking: Asking, load: StepLoad, machine: Machine, rates: Rates) -> tuple[float, float]:
     """What an owner like the mean does whatever its keys, and for its keys."""
     n, share = load.ranks, 1.0 if asking.keep else 0.5
-    fixed = rates.owning.seconds({"call": 1.0, "slot": float(len(asking.tables) * n)})
+    fixed = rates.owning.seconds({"call": 1.0, "block": float(len(asking.tables) * n)})
     per_key = 0.0
     for name in asking.tables:
         table = load.tables[name]

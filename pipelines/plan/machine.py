@@ -16,7 +16,7 @@ from embtables.errors import ConfigError
 from embtables.schema import Model, config_error
 from pipelines.run_dir import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Work(Model):
@@ -24,7 +24,8 @@ class Work(Model):
 
     Attributes:
         call: of one lookup and its backward and update.
-        slot: a feature, or of an owner a message's block from one rank.
+        slot: a feature.
+        block: a table's part of the message to or from one rank.
         bag: a feature of a row.
         occurrence: a key, duplicates counted.
         weighted: a key whose row has a factor in its sum.
@@ -33,6 +34,7 @@ class Work(Model):
 
     call: float = Field(0.0, ge=0.0)
     slot: float = Field(0.0, ge=0.0)
+    block: float = Field(0.0, ge=0.0)
     bag: float = Field(0.0, ge=0.0)
     bag_floats: float = Field(0.0, ge=0.0)
     occurrence: float = Field(0.0, ge=0.0)
@@ -84,7 +86,7 @@ class Rates(Model):
         dense: the dense net's forward, backward and update, by rows of the batch, ascending.
         tables: lookup, backward and update of tables that one process holds.
         asking: a lookup's share of the rank whose batch it is; only where there are several.
-        owning: that of the rank whose rows they are; `slot`: a block of one rank's message.
+        owning: that of the rank whose rows they are.
         miss: more, where rows do not lie in the processor's caches.
         made: a row that is made.
         base_bytes: of the process before its tables.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import mean, median
 
 import numpy as np
@@ -27,13 +28,14 @@ from models.registry import build_model, needs_embeddings, needs_linear
 from pipelines.config import RunConfig
 from pipelines.plan.machine import Point, Wire, Work
 
-_REPEATS = 9
+_REPEATS, _FEWEST = 15, 3
 _CALLS = 40
 _WORK = 640  # rows and columns of a product that takes some milliseconds
 _LARGE = 8 << 20  # bytes of a large message
 _MESSAGES = 64  # small ones that are under way together
 _MOST_SECONDS = 1.0  # of one case
 Meet = Callable[[], None]
+Step = Callable[[int], tuple[float, float]]
 
 
 class Mirrors(World):
@@ -79,13 +81,14 @@ class Case:
     mean: bool = False
     pool: int = 0
 
-    def amounts(self) -> dict[str, float]:
-        """See Work."""
+    def amounts(self, ranks: int = 1) -> dict[str, float]:
+        """See Work; of one among so many ranks."""
         occurrences = float(self.slots * self.ids * self.rows)
         bags, keys = float(self.slots * self.rows), occurrences / self.times
         return {
             "call": 1.0,
             "slot": float(self.slots),
+            "block": float(self.slots * ranks) if ranks > 1 else 0.0,
             "bag": bags,
             "bag_floats": bags * self.dim,
             "occurrence": occurrences,
@@ -109,7 +112,7 @@ CASES = (
     Case(32, 16, 1, 1, 16),
     Case(2, 16, 1, 1, 16),
 )
-MANY_RANKS = Case(32, 16, 1, 1, 512)
+MANY_RANKS = ((64, Case(32, 16, 1, 1, 512)), (512, Case(16, 16, 1, 1, 512)))
 
 
 @dataclass(frozen=True)
@@ -171,22 +174,32 @@ class Bench:
         return end - begin - copying - owning, owning
 
 
-def time_case(case: Case, world: Alone | Mirrors, meet: Meet) -> Timed:
-    """Seconds of a step of the case. `meet`: waits for the processes that measure the same beside this one."""
-    bench = Bench(case, world)
+def time_cases(cases: Sequence[tuple[int, Case]], meet: Meet) -> list[Timed]:
+    """Seconds of a step of each case, of a rank among so many, or alone. `meet`: waits for the processes that measure
+    the same beside this one.
+    """
+    benches = [Bench(case, Alone() if ranks == 1 else Mirrors(ranks)) for ranks, case in cases]
     meet()
-    first = sum(bench.step(0))
-    bench.step(1)
-    steps = _repeated(bench.step)
-    asking, owning = (median([s[part] for s in steps]) for part in (0, 1))
-    return Timed(asking, owning, max(0.0, first - asking - owning))
+    firsts = [sum(bench.step(0)) for bench in benches]
+    found = []
+    for first, steps in zip(firsts, _in_turns([bench.step for bench in benches]), strict=True):
+        asking, owning = (median([s[part] for s in steps]) for part in (0, 1))
+        found.append(Timed(asking, owning, max(0.0, first - asking - owning)))
+    return found
 
 
-def _repeated(step: Callable[[int], tuple[float, float]]) -> list[tuple[float, float]]:
-    found: list[tuple[float, float]] = []
-    ends = time.perf_counter() + _MOST_SECONDS
-    while len(found) < _REPEATS and (time.perf_counter() < ends or len(found) < 3):
-        found.append(step(len(found)))
+def _in_turns(steps: Sequence[Step]) -> list[list[tuple[float, float]]]:
+    """Seconds of steps that take turns, so that a slow moment of the machine hits all alike and no median. Of two in a
+    row the second counts: what it needs lies in the caches as in a run.
+    """
+    found: list[list[tuple[float, float]]] = [[] for _ in steps]
+    ends = time.perf_counter() + _MOST_SECONDS * len(steps)
+    for number in range(_REPEATS):
+        if number >= _FEWEST and time.perf_counter() > ends:
+            break
+        for step, seconds in zip(steps, found, strict=True):
+            step(2 * number + 1)
+            seconds.append(step(2 * number + 2))
     return found
 
 
@@ -202,18 +215,16 @@ class TableWork:
 
 
 def tables(cache_bytes: int, meet: Meet) -> TableWork:
-    """Probes tables: in one process, and as one rank of two and of 64."""
-    held = [time_case(case, Alone(), meet) for case in CASES]
-    two = [time_case(case, Mirrors(2), meet) for case in CASES]
-    many = time_case(MANY_RANKS, Mirrors(64), meet)
-    amounts = [case.amounts() for case in CASES]
-    of_held = Work.fitted(amounts, [t.asking for t in held])
-    of_owner = [_of_owner(case, 2) for case in CASES] + [_of_owner(MANY_RANKS, 64)]
+    """Probes tables: in one process, and as one rank of two and of many."""
+    held = time_cases([(1, case) for case in CASES], meet)
+    shared = [*((2, case) for case in CASES), *MANY_RANKS]
+    timed = time_cases(shared, meet)
+    of_held = Work.fitted([case.amounts() for case in CASES], [t.asking for t in held])
     missing = [_miss(case, of_held, meet) for case in _large(cache_bytes)]
     return TableWork(
         held=of_held,
-        asking=Work.fitted([*amounts, MANY_RANKS.amounts()], [t.asking for t in (*two, many)]),
-        owning=Work.fitted(of_owner, [t.owning for t in (*two, many)]),
+        asking=Work.fitted([case.amounts(ranks) for ranks, case in shared], [t.asking for t in timed]),
+        owning=Work.fitted([of_owner(case, ranks) for ranks, case in shared], [t.owning for t in timed]),
         miss=Work.fitted([_of_keys(case) for case, _ in missing], [seconds for _, seconds in missing]),
         made=min(t.first / case.amounts()["key"] for case, t in zip(CASES[:2], held[:2], strict=True)),
     )
@@ -223,8 +234,9 @@ def _of_keys(case: Case) -> dict[str, float]:
     return {name: amount for name, amount in case.amounts().items() if name in ("key", "key_floats")}
 
 
-def _of_owner(case: Case, ranks: int) -> dict[str, float]:
-    return {"call": 1.0, "slot": float(case.slots * ranks), **_of_keys(case)}
+def of_owner(case: Case, ranks: int) -> dict[str, float]:
+    """What of a case's amounts is its owners' work."""
+    return {name: amount for name, amount in case.amounts(ranks).items() if name in ("call", "block")} | _of_keys(case)
 
 
 def _large(cache_bytes: int) -> list[Case]:
@@ -235,8 +247,8 @@ def _large(cache_bytes: int) -> list[Case]:
 
 def _miss(case: Case, held: Work, meet: Meet) -> tuple[Case, float]:
     """What the case takes beyond what it would with its rows in the cache."""
-    seconds = time_case(case, Alone(), meet).asking
-    return case, max(1e-9, seconds - held.seconds(case.amounts()))
+    (timed,) = time_cases([(1, case)], meet)
+    return case, max(1e-9, timed.asking - held.seconds(case.amounts()))
 
 
 class _Given:
@@ -250,8 +262,22 @@ class _Given:
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=self.values)
 
 
-def dense(config: RunConfig, rows: int, meet: Meet) -> tuple[Point, int]:
-    """Seconds of forward, loss, backward and update of the dense net, and how many parameters it has."""
+def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Point], int]:
+    """Seconds of forward, loss, backward and update of the dense net with so many rows, ascending, and how many
+    parameters it has.
+    """
+    made = [_dense_step(config, n) for n in rows]
+    meet()
+    for step, _ in made:
+        step(0)
+    seconds = [median([s for s, _ in steps]) for steps in _in_turns([step for step, _ in made])]
+    # Fewer rows take no longer: where they did, it was the machine.
+    seconds = list(accumulate(reversed(seconds), min))[::-1]
+    return [Point(rows=n, seconds=s) for n, s in zip(rows, seconds, strict=True)], made[0][1]
+
+
+def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
+    """A step of the dense net, and how many parameters it has."""
     names = [feature.name for feature in config.features]
     dims = {table.name: table.dim for table in config.tables}
     deep = _Given(names, [dims[f.table] for f in config.features], rows) if needs_embeddings(config.model) else None
@@ -273,10 +299,7 @@ def dense(config: RunConfig, rows: int, meet: Meet) -> tuple[Point, int]:
         optimizer.step()
         return time.perf_counter() - begin, 0.0
 
-    meet()
-    step(0)
-    seconds = median([s for s, _ in _repeated(step)])
-    return Point(rows=rows, seconds=seconds), sum(p.numel() for p in parameters)
+    return step, sum(p.numel() for p in parameters)
 
 
 def wire(world: ProcessGroup) -> Wire:
