@@ -127,7 +127,7 @@ def steps() -> str:
         "asking": "lookups: distinct keys, sums, gradients",
         "owning": "owner: rows looked up and updated",
         "skew": "hottest owner, more than the mean",
-        "latency": "calls: 5 all_to_all, 2 all_reduce",
+        "latency": "calls: 4 all_to_all, 2 all_reduce",
         "wire": f"bytes at {GBPS:g} Gbit/s",
         "reading": "reading: every rank decodes the whole batch",
     }

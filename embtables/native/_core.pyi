@@ -1,7 +1,5 @@
 """The compiled module. Arrays are contiguous and of exactly these types: nothing is converted or copied."""
 
-from typing import overload
-
 import numpy as np
 import numpy.typing as npt
 
@@ -234,12 +232,11 @@ def used_rows(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Of the rows of such sums that occurred: keys (n,), ascending, how often, gradients (n * D,)."""
 
-@overload
-def by_block(values: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], ranks: int) -> npt.NDArray[np.int64]:
-    """Values of ranks one after the other, each block after block, (ranks * blocks,) sizes; then by block and rank."""
-
-@overload
-def by_block(values: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], ranks: int) -> npt.NDArray[np.int32]: ...
+def by_block(
+    message: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], ranks: int, counted: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Keys (n,) of messages of each rank, (ranks * blocks,) sizes, by block and within it by rank; and counts (n,), or
+    (0,) where they are not told."""
 
 class Buffers:
     """Memory for messages, used again once nothing refers to it."""
@@ -270,10 +267,9 @@ class KeyExchange:
         threads: int,
         isa: str,
     ) -> None: ...
-    def keys(self) -> npt.NDArray[np.int64]:
-        """(U,) distinct keys, by rank, block and first occurrence."""
-    def counts(self) -> npt.NDArray[np.int32]:
-        """(U,) how often each occurred."""
+    def asked(self, counted: bool) -> npt.NDArray[np.int32]:
+        """A message with the U distinct keys, (3 * U,), or (2 * U,) without how often each occurred: for each rank keys
+        by block and first occurrence, two numbers each, and then their counts."""
     def sizes(self) -> npt.NDArray[np.int64]:
         """(ranks * blocks,) how many keys each rank's blocks have."""
     @property

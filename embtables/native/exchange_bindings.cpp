@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -117,27 +118,58 @@ void sum_gathered(const KeyExchange& self, const std::vector<std::optional<Matri
     self.sum_gathered(pointers, threads, rows.data());
 }
 
-// What came from the ranks one after the other, each block after block, by block and within it by rank.
-template <typename T>
-nb::ndarray<nb::numpy, T, nb::ndim<1>> by_block(In<T> values, In<std::int64_t> sizes, std::size_t ranks) {
+// A message with keys holds, for each rank, its keys, block after block, and then how often each occurred (where that is
+// told), as words of four bytes.
+std::size_t words_of_key(bool counted) { return counted ? 3 : 2; }
+
+nb::ndarray<nb::numpy, std::int32_t, nb::ndim<1>> asked(const KeyExchange& self, bool counted) {
+    std::vector<std::int32_t> words(self.keys().size() * words_of_key(counted));
+    std::size_t key = 0, at = 0;
+    for (std::size_t r = 0; r < self.ranks(); ++r) {
+        std::int64_t n = 0;
+        for (std::size_t b = 0; b < self.num_blocks(); ++b) n += self.sizes()[r * self.num_blocks() + b];
+        const auto keys = static_cast<std::size_t>(n);
+        if (keys == 0) continue;
+        std::memcpy(&words[at], &self.keys()[key], keys * sizeof(std::int64_t));
+        if (counted) std::memcpy(&words[at + 2 * keys], &self.counts()[key], keys * sizeof(std::int32_t));
+        key += keys;
+        at += keys * words_of_key(counted);
+    }
+    return owned(std::move(words));
+}
+
+// What such messages of all ranks hold: keys and counts, by block and within it by rank.
+auto by_block(In<std::int32_t> message, In<std::int64_t> sizes, std::size_t ranks, bool counted) {
     need(ranks >= 1 && sizes.size() % ranks == 0, "every rank has as many blocks");
     const std::size_t blocks = sizes.size() / ranks;
-    std::vector<std::size_t> begins;
-    std::size_t end = 0;
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-        need(sizes.data()[i] >= 0, "sizes are not below 0");
-        begins.push_back(end);
-        end += static_cast<std::size_t>(sizes.data()[i]);
+    std::vector<const std::int32_t*> keys_at, counts_at;  // of each rank and block
+    std::size_t all = 0;
+    for (std::size_t r = 0; r < ranks; ++r) {
+        std::size_t own = 0;
+        for (std::size_t b = 0; b < blocks; ++b) {
+            need(sizes.data()[r * blocks + b] >= 0, "sizes are not below 0");
+            own += static_cast<std::size_t>(sizes.data()[r * blocks + b]);
+        }
+        const std::int32_t* const begin = message.data() + all * words_of_key(counted);
+        for (std::size_t b = 0, before = 0; b < blocks; before += static_cast<std::size_t>(sizes.data()[r * blocks + b++])) {
+            keys_at.push_back(begin + 2 * before);
+            counts_at.push_back(begin + 2 * own + before);
+        }
+        all += own;
     }
-    need(end == values.size(), "sizes must add up to the number of values");
-    std::vector<T> found;
-    found.reserve(end);
+    need(all * words_of_key(counted) == message.size(), "sizes must add up to the keys of the message");
+    std::vector<std::int64_t> keys(all);
+    std::vector<std::int32_t> counts(counted ? all : 0);
+    std::size_t at = 0;
     for (std::size_t b = 0; b < blocks; ++b)
         for (std::size_t r = 0; r < ranks; ++r) {
-            const T* const from = values.data() + begins[r * blocks + b];
-            found.insert(found.end(), from, from + sizes.data()[r * blocks + b]);
+            const auto n = static_cast<std::size_t>(sizes.data()[r * blocks + b]);
+            if (n == 0) continue;
+            std::memcpy(&keys[at], keys_at[r * blocks + b], n * sizeof(std::int64_t));
+            if (counted) std::memcpy(&counts[at], counts_at[r * blocks + b], n * sizeof(std::int32_t));
+            at += n;
         }
-    return owned(std::move(found));
+    return nb::make_tuple(owned(std::move(keys)), owned(std::move(counts)));
 }
 
 // Memory for messages, used again once Python has let go of it.
@@ -198,15 +230,13 @@ void define_exchange(nb::module_& module) {
     module.def("add_rows", &add_rows, "sums"_a.noconvert(), "keys"_a.noconvert(), "counts"_a.noconvert(),
                "gradient"_a.noconvert());
     module.def("used_rows", &used_rows, "sums"_a.noconvert());
-    module.def("by_block", &by_block<std::int64_t>, "values"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a);
-    module.def("by_block", &by_block<std::int32_t>, "values"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a);
+    module.def("by_block", &by_block, "message"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a, "counted"_a);
     nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
     nb::class_<KeyExchange>(module, "KeyExchange")
         .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_slot"_a.noconvert(),
              "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "owners"_a.noconvert(),
              "holders"_a.noconvert(), "ranks"_a, "header"_a, "threads"_a, "isa"_a)
-        .def("keys", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.keys())); })
-        .def("counts", [](const KeyExchange& self) { return owned(std::vector<std::int32_t>(self.counts())); })
+        .def("asked", &asked, "counted"_a)
         .def("sizes", [](const KeyExchange& self) { return owned(std::vector<std::int64_t>(self.sizes())); })
         .def_prop_ro("num_floats", &KeyExchange::num_floats)
         .def("pooled", &pooled, "rows"_a.noconvert(), "offsets"_a.noconvert(), "weights"_a.noconvert().none(),

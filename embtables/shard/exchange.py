@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,8 +157,7 @@ class Messenger:
         world.all_to_all(asked, sizes, [num_blocks] * ranks, [num_blocks] * ranks)
         dims = [self._dims[table] for table in blocks.tables]
         sent, received = (Layout.of(s.numpy().reshape(ranks, num_blocks), dims) for s in (sizes, asked))
-        keys = _bring(world, exchange.keys(), received.sizes, sent.sizes)
-        counts = _bring(world, exchange.counts(), received.sizes, sent.sizes) if keep else None
+        keys, counts = _bring_keys(world, exchange, received.sizes, sent.sizes, counted=keep)
         segments, given = received.segments(blocks.tables), self.take(received.num_floats)
         context = self._local.resolve(segments, keys, counts, keep=keep)
         self._local.rows_into(given, context)
@@ -185,9 +183,13 @@ class Messenger:
         return OwnersGradients(out, used.reshape(-1))
 
 
-def _bring(world: World, values: npt.NDArray[Any], received: Sizes, sent: Sizes) -> Tensor:
-    """What the ranks sent, by block and rank."""
-    out = np.empty(int(received.sum()), values.dtype)
-    ends = received.sum(axis=1).tolist(), sent.sum(axis=1).tolist()
-    world.all_to_all(torch.from_numpy(out), torch.from_numpy(values), *ends)
-    return torch.from_numpy(_core.by_block(out, np.ascontiguousarray(received).reshape(-1), len(received)))
+def _bring_keys(
+    world: World, exchange: _core.KeyExchange, received: Sizes, sent: Sizes, *, counted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """What the ranks ask this one for, and how often each key occurred, by block and rank."""
+    words = 3 if counted else 2  # of a key
+    out = np.empty(words * int(received.sum()), np.int32)
+    parts = ((words * of.sum(axis=1)).tolist() for of in (received, sent))
+    world.all_to_all(torch.from_numpy(out), torch.from_numpy(exchange.asked(counted)), *parts)
+    keys, counts = _core.by_block(out, np.ascontiguousarray(received).reshape(-1), len(received), counted)
+    return torch.from_numpy(keys), torch.from_numpy(counts) if counted else None

@@ -168,8 +168,8 @@ class Bench:
         end = time.perf_counter()
         if not calls:
             return end - begin, 0.0
-        _, _, counts, rows, gradients = calls
-        owning = (rows[0] - counts[1]) + (end - gradients[1])
+        _, keys, rows, gradients = calls
+        owning = (rows[0] - keys[1]) + (end - gradients[1])
         copying = sum(stop - start for start, stop in calls)
         return end - begin - copying - owning, owning
 

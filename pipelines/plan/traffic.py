@@ -64,7 +64,7 @@ def traffic(job: Job, load: StepLoad) -> Traffic:
             counts += 4 * asked
             gradients += 4 * floats
             sizes += 4 * header
-            exchanges += 2
+            exchanges += 1
     reduced, reductions = _reduced(job, load)
     mean = keys + counts + rows + gradients
     # As an owner it receives keys and gradients of others and sends rows; as one who asks it does the reverse.

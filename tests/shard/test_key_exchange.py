@@ -89,12 +89,15 @@ CASES = {
 def test_distinct_keys_go_out_and_rows_are_pooled(isa: str, seed: int, **options: int) -> None:
     case = Case(np.random.default_rng(seed), **options)
     exchange, sent = case.made(isa), case.sent()
-    assert exchange.keys().tolist() == [key for _, _, key, _ in sent]
-    assert exchange.counts().tolist() == [count for *_, count in sent]
     sizes = np.zeros((case.ranks, len(case.dims)), np.int64)
     for rank, block, _, _ in sent:
         sizes[rank, block] += 1
     assert exchange.sizes().tolist() == sizes.reshape(-1).tolist()
+    by_block = sorted(sent, key=lambda one: (one[1], one[0]))
+    for counted in (False, True):
+        asked, counts = _core.by_block(exchange.asked(counted), sizes.reshape(-1), case.ranks, counted)
+        assert asked.tolist() == [key for _, _, key, _ in by_block]
+        assert counts.tolist() == ([count for *_, count in by_block] if counted else [])
     message = case.message({(block, key): case.row(block, key) for _, block, key, _ in sent}, np.nan)
     assert exchange.num_floats == len(message)
     width = int(case.dims[case.of_slot].sum())
@@ -136,12 +139,14 @@ def test_rows_of_slots_are_brought_and_their_gradients_summed(seed: int, ranks: 
     exchange = _core.KeyExchange(SEEDS, dims, by_slot, keys, offsets, 1, owners, of_buckets, ranks, 1, 1, isa)
     parts = exchange.sizes().reshape(ranks, 3)
     message, at, begins = rng.standard_normal(exchange.num_floats).astype(np.float32), 0, {}
-    taken = iter(exchange.keys().tolist())
+    asked, _ = _core.by_block(exchange.asked(False), exchange.sizes(), ranks, False)
+    ends = np.cumsum(parts.T).reshape(3, ranks)
     for rank in range(ranks):
         at += 1
         for block in range(3):
-            for _ in range(parts[rank, block]):
-                begins[block, next(taken)] = at
+            end = ends[block, rank]
+            for key in asked[end - parts[rank, block] : end].tolist():
+                begins[block, key] = at
                 at += int(dims[block])
     gradients = [rng.standard_normal((n, d)).astype(np.float32) for n, d in zip(sizes, dims, strict=True)]
     back = np.full(exchange.num_floats, 9, np.float32)
@@ -162,6 +167,9 @@ def test_rows_of_slots_are_brought_and_their_gradients_summed(seed: int, ranks: 
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
+    for sizes, what in (([2, -1], "below 0"), ([1, 1], "add up"), ([1], "as many blocks")):
+        with pytest.raises(ValueError, match=what):
+            _core.by_block(np.zeros(3, np.int32), np.array(sizes), 2, True)
     case = Case(np.random.default_rng(0), 2, 3, 3, 4, 1)
     exchange = case.made("scalar")
     message = np.zeros(exchange.num_floats, np.float32)
