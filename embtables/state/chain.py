@@ -20,15 +20,13 @@ import torch
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
-from embtables.schema.tables import FixedTable
 from embtables.shard.world import Alone, World
-from embtables.state.content import TableContent
 from embtables.state.joint import Joint
 from embtables.state.manifest import Buckets, Manifest, Purpose, canonical
-from embtables.state.ranks import RankPart, restrict
+from embtables.state.ranks import RankPart
 from embtables.state.store import StateFolder, Writer
 from embtables.state.table_files import ALL_BUCKETS
-from embtables.state.versions import RankFiles, StoredAs, Tensors, Version, rank_files, read_version
+from embtables.state.versions import RankFiles, Tensors, Version, rank_files, read_version
 from embtables.tables import Tables
 
 _NO_CUT = -1  # told to the other ranks where one cannot take a version
@@ -48,8 +46,8 @@ class Chain:
 
     Args:
         writer: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
-        world: the ranks that have the tables' rows, each those of its buckets; all make the chain, and call the same
-            of it in the same order. By default there is one rank.
+        world: the ranks that have the tables' rows, each those of its buckets, and nothing else in what it captures;
+            all make the chain, and call the same of it in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
         longest: deltas in a row before the next snapshot.
     """
@@ -161,12 +159,9 @@ class Chain:
 
     def _files(self, captured: Mapping[str, Capture], version: Version) -> RankFiles:
         """This rank's files."""
-        buckets = self._world.buckets()
-        tables = {
-            table.config.name: _owned(captured[table.config.name].streamed(), table, buckets)
-            for table in self._tables.stored
-        }
-        return rank_files(self._tables.stored, self._world.rank, RankPart(buckets, tables), version.tensors)
+        tables = {name: capture.streamed() for name, capture in captured.items()}
+        part = RankPart(self._world.buckets(), tables)
+        return rank_files(self._tables.stored, self._world.rank, part, version.tensors)
 
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
@@ -214,16 +209,6 @@ class Chain:
         except WorldError as error:
             self._note(error)
         self._thread.shutdown()
-
-
-def _owned(content: TableContent, table: StoredAs, buckets: Buckets) -> TableContent:
-    """What of a table this rank writes.
-
-    A fixed table may lie here with all of its rows. The keys of a collisionless one are the owner's alone: another's
-    are an error, which the files' maker tells.
-    """
-    whole = buckets == ALL_BUCKETS or not isinstance(table.config, FixedTable)
-    return content if whole else restrict(content, table.seed, buckets)
 
 
 def _let_go(captured: Mapping[str, Capture]) -> None:
