@@ -10,8 +10,9 @@ several ranks hold the tables, each has its chain of them and writes what it own
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
 from embtables.shard.world import Alone, World
+from embtables.state.folder import Buffer
 from embtables.state.joint import Joint
 from embtables.state.manifest import Buckets, Manifest, Purpose, canonical
 from embtables.state.ranks import RankPart
@@ -73,8 +75,9 @@ class Chain:
         self._longest = longest
         self._cuts = Ability.CUTS in tables.rows.abilities
         self._parent: _Parent | None = None
-        self._pending: tuple[Future[int], int | None, int] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._pending: tuple[futures.Future[int], int | None, int] | None = None
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._abandoned = threading.Event()
         self.failures: list[EmbtablesError] = []
 
     def go_on_from(self, manifest: Manifest, deltas: int) -> None:
@@ -161,7 +164,16 @@ class Chain:
         """This rank's files."""
         tables = {name: capture.streamed() for name, capture in captured.items()}
         part = RankPart(self._world.buckets(), tables)
-        return rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        for file in found.files.values():
+            file.chunks = self._unless_abandoned(file.chunks)
+        return found
+
+    def _unless_abandoned(self, chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+        for chunk in chunks:
+            if self._abandoned.is_set():
+                raise StateError("the version that was being written was given up; earlier versions are intact")
+            yield chunk
 
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
@@ -183,6 +195,7 @@ class Chain:
         if self._pending is None:
             return None
         written, number, deltas = self._pending
+        futures.wait([written])  # where Ctrl-C ends the wait, it is to be taken up again
         self._pending = None
         try:
             self._parent = _Parent(written.result(), number, deltas)
@@ -201,6 +214,17 @@ class Chain:
         error = self._harvest()
         if error is not None:
             raise error
+
+    def is_written(self, seconds: float) -> bool:
+        """Whether nothing is being written any more; waits so long at most. Raises nothing."""
+        return self._pending is None or not futures.wait([self._pending[0]], seconds).not_done
+
+    def abandon(self) -> None:
+        """What is being written shall not be waited for: it ends with the piece that the disk has in hand, by failing.
+
+        It is whole all the same where its files were all written already.
+        """
+        self._abandoned.set()
 
     def close(self) -> None:
         """Waits for what is being written; what fails is found in `failures`."""
