@@ -1,5 +1,7 @@
 """The compiled module. Arrays are contiguous and of exactly these types: nothing is converted or copied."""
 
+from typing import overload
+
 import numpy as np
 import numpy.typing as npt
 
@@ -57,15 +59,26 @@ class TableSpec:
     def set_part(self, first: int, end: int) -> None:
         """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
 
-Kept = tuple[
+# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
+KeptBags = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint32],
     npt.NDArray[np.int64],
     npt.NDArray[np.float32] | None,
     int,
     npt.NDArray[np.float32],
+]
+# Slots, rows of the keys, bounds (S + 1,) and places (S,) of the segments (below 0: no gradients), message with
+# gradients, how many occurrences each key's stands for.
+KeptMessage = tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float32],
     npt.NDArray[np.int32] | None,
 ]
+Kept = KeptBags | KeptMessage
 
 class Store:
     """Tables in native memory. Lookups: F slots of B bags, (F * B + 1,) offsets into (N,) keys; rows are numbers that
@@ -108,6 +121,16 @@ class Store:
         out: npt.NDArray[np.float32],
     ) -> None: ...
     def gather(self, slot: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]) -> None: ...
+    def gather_message(
+        self,
+        slots: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.uint32],
+        bounds: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+        threads: int,
+        message: npt.NDArray[np.float32],
+    ) -> None:
+        """Rows of S segments, as many of each slot, bounds (S + 1,) among the keys, to their places in a message."""
     def gradient_norm(self, kept: list[Kept], threads: int) -> float: ...
     def update(self, kept: list[Kept], factor: float, scale: float, threads: int) -> list[tuple[int, int]]:
         """By table: rows updated, rows refused because their gradient was not finite."""
@@ -210,6 +233,13 @@ def used_rows(
     sums: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Of the rows of such sums that occurred: keys (n,), ascending, how often, gradients (n * D,)."""
+
+@overload
+def by_block(values: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], ranks: int) -> npt.NDArray[np.int64]:
+    """Values of ranks one after the other, each block after block, (ranks * blocks,) sizes; then by block and rank."""
+
+@overload
+def by_block(values: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], ranks: int) -> npt.NDArray[np.int32]: ...
 
 class Buffers:
     """Memory for messages, used again once nothing refers to it."""

@@ -117,6 +117,29 @@ void sum_gathered(const KeyExchange& self, const std::vector<std::optional<Matri
     self.sum_gathered(pointers, threads, rows.data());
 }
 
+// What came from the ranks one after the other, each block after block, by block and within it by rank.
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> by_block(In<T> values, In<std::int64_t> sizes, std::size_t ranks) {
+    need(ranks >= 1 && sizes.size() % ranks == 0, "every rank has as many blocks");
+    const std::size_t blocks = sizes.size() / ranks;
+    std::vector<std::size_t> begins;
+    std::size_t end = 0;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        need(sizes.data()[i] >= 0, "sizes are not below 0");
+        begins.push_back(end);
+        end += static_cast<std::size_t>(sizes.data()[i]);
+    }
+    need(end == values.size(), "sizes must add up to the number of values");
+    std::vector<T> found;
+    found.reserve(end);
+    for (std::size_t b = 0; b < blocks; ++b)
+        for (std::size_t r = 0; r < ranks; ++r) {
+            const T* const from = values.data() + begins[r * blocks + b];
+            found.insert(found.end(), from, from + sizes.data()[r * blocks + b]);
+        }
+    return owned(std::move(found));
+}
+
 // Memory for messages, used again once Python has let go of it.
 struct Buffers {
     std::shared_ptr<OutputPool> pool = std::make_shared<OutputPool>();
@@ -175,6 +198,8 @@ void define_exchange(nb::module_& module) {
     module.def("add_rows", &add_rows, "sums"_a.noconvert(), "keys"_a.noconvert(), "counts"_a.noconvert(),
                "gradient"_a.noconvert());
     module.def("used_rows", &used_rows, "sums"_a.noconvert());
+    module.def("by_block", &by_block<std::int64_t>, "values"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a);
+    module.def("by_block", &by_block<std::int32_t>, "values"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a);
     nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
     nb::class_<KeyExchange>(module, "KeyExchange")
         .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_slot"_a.noconvert(),

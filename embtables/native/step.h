@@ -6,7 +6,10 @@
 // nothing in the result.
 #pragma once
 
+#include <bit>
 #include <cstdint>
+#include <deque>
+#include <numeric>
 #include <vector>
 
 #include "row_kernels.h"
@@ -33,9 +36,39 @@ struct KeptTable {
     std::vector<KeptSlot> slots;
 };
 
+// The keys of a slot, each a bag, without those of row 0: their bags are empty.
+struct LearningKeys {
+    std::vector<std::uint32_t> rows;
+    std::vector<std::int64_t> offsets{0};
+
+    // Makes it the slot's keys.
+    explicit LearningKeys(KeptSlot& slot) {
+        for (std::int64_t i = 0; i < slot.num_bags; ++i) {
+            if (slot.rows[i] != 0) rows.push_back(slot.rows[i]);
+            offsets.push_back(static_cast<std::int64_t>(rows.size()));
+        }
+        slot.rows = rows.data();
+        slot.offsets = offsets.data();
+    }
+    LearningKeys(const LearningKeys&) = delete;
+};
+
 // Memory of the steps, kept from one to the next.
 struct Workspace {
     Region items, scratch, packed, weights;
+    std::deque<LearningKeys> learning;
+
+    // 0, 1, 2, ...: offsets of bags of a key each. Earlier ones stay where they are.
+    const std::int64_t* numbers(std::int64_t n) {
+        if (counted.empty() || static_cast<std::int64_t>(counted.back().size()) < n) {
+            counted.emplace_back(std::bit_ceil(static_cast<std::uint64_t>(n)));
+            std::iota(counted.back().begin(), counted.back().end(), 0);
+        }
+        return counted.back().data();
+    }
+
+private:
+    std::deque<std::vector<std::int64_t>> counted;
 };
 
 class Step {

@@ -294,28 +294,63 @@ void Store::gather(int slot, const std::uint32_t* rows, std::size_t n, int threa
     parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->gather(parts[p]); });
 }
 
-std::vector<KeptTable> Store::by_table(const std::vector<KeptLookup>& kept) const {
+void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const {
+    std::vector<GatherPart> parts;
+    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i) {
+        const TableRows& table = *tables_[table_of(segments.slots[i / segments.per_slot])].rows;
+        const std::int64_t begin = segments.bounds[i];
+        each_piece(0, segments.bounds[i + 1] - begin, kChunkKeys, [&](std::int64_t a, std::int64_t b) {
+            parts.push_back({table.weight(), table.config().dim, table.stride(), rows + begin, a, b,
+                             message + segments.places[i]});
+        });
+    }
+    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->gather(parts[p]); });
+}
+
+std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
     std::vector<KeptTable> found;
     for (const Table& table : tables_)
         found.push_back({table.rows.get(), table.keys && !table.spec.cold_row_learns ? 1u : 0u,
                          table.keys ? table.keys->now() : 0, {}});
-    for (const KeptLookup& k : kept) {
-        const std::vector<int> column = columns(k.lookup);
-        const auto bags = static_cast<std::size_t>(k.lookup.num_bags);
-        for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
-            found[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
-                                                                k.lookup.weights, k.lookup.num_bags,
-                                                                k.gradient + column[s], column.back(),
-                                                                k.times == nullptr ? nullptr : k.times + s * bags});
-    }
+    space_.learning.clear();
+    for (const KeptGradients& k : kept) std::visit([&](const auto& one) { add(one, found); }, k);
     return found;
 }
 
-double Store::gradient_norm(const std::vector<KeptLookup>& kept, int threads) {
+void Store::add(const KeptLookup& k, std::vector<KeptTable>& tables) const {
+    const std::vector<int> column = columns(k.lookup);
+    for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
+        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
+                                                             k.lookup.weights, k.lookup.num_bags,
+                                                             k.gradient + column[s], column.back(), nullptr});
+}
+
+// Every key is a bag of its own.
+void Store::add(const KeptSegments& k, std::vector<KeptTable>& tables) {
+    const SegmentsView& segments = k.segments;
+    std::int64_t longest = 0;
+    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i)
+        longest = std::max(longest, segments.bounds[i + 1] - segments.bounds[i]);
+    const std::int64_t* const numbers = space_.numbers(longest + 1);
+    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i) {
+        if (segments.places[i] < 0) continue;
+        const std::int64_t begin = segments.bounds[i], n = segments.bounds[i + 1] - begin;
+        const auto number = static_cast<std::size_t>(table_of(segments.slots[i / segments.per_slot]));
+        const Table& table = tables_[number];
+        KeptSlot slot{k.rows + begin, numbers, nullptr, n, k.message + segments.places[i], table.spec.config.dim,
+                      k.times == nullptr ? nullptr : k.times + begin};
+        const bool leaves_cold = table.keys && table.spec.policy->is_part && table.spec.cold_row_learns;
+        if (leaves_cold && std::find(slot.rows, slot.rows + n, 0u) != slot.rows + n) space_.learning.emplace_back(slot);
+        tables[number].slots.push_back(slot);
+    }
+}
+
+double Store::gradient_norm(const std::vector<KeptGradients>& kept, int threads) {
     return Step(*kernels_.rows, threads, by_table(kept), space_).norm();
 }
 
-std::vector<UpdateCounts> Store::update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads) {
+std::vector<UpdateCounts> Store::update(const std::vector<KeptGradients>& kept, double factor, float scale,
+                                        int threads) {
     return Step(*kernels_.rows, threads, by_table(kept), space_).update(factor, scale);
 }
 

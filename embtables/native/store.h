@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "collisionless.h"
@@ -44,9 +45,26 @@ struct LookupView {
 struct KeptLookup {
     LookupView lookup;
     const std::uint32_t* rows;
-    const float* gradient;      // (B, sum of the slots' dims)
-    const std::int32_t* times;  // (F * B) how many occurrences the gradient of a bag stands for; null: one
+    const float* gradient;  // (B, sum of the slots' dims)
 };
+
+// Keys that several ranks ask for: F slots, of each slot as many segments, one a rank; and where the rows of a segment
+// lie, one after the other, in a message.
+struct SegmentsView {
+    const std::int32_t* slots;
+    std::size_t num_slots, per_slot;
+    const std::int64_t* bounds;  // F * per_slot + 1: segment i has the keys bounds[i]..bounds[i + 1] - 1
+    const std::int64_t* places;  // F * per_slot: its first float; below 0: of its rows there are none
+};
+
+struct KeptSegments {
+    SegmentsView segments;
+    const std::uint32_t* rows;
+    const float* message;       // gradients, one a key
+    const std::int32_t* times;  // how many occurrences the gradient of a key stands for; null: one
+};
+
+using KeptGradients = std::variant<KeptLookup, KeptSegments>;
 
 class Store {
 public:
@@ -62,17 +80,20 @@ public:
     void pooled(const LookupView& lookup, const std::uint32_t* rows, int threads, float* out) const;
     void dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads, float* out) const;
     void gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const;
+    void gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const;
 
     // Outlives the store while Python holds an output.
     const std::shared_ptr<OutputPool>& outputs() const { return outputs_; }
 
-    double gradient_norm(const std::vector<KeptLookup>& kept, int threads);
-    std::vector<UpdateCounts> update(const std::vector<KeptLookup>& kept, double factor, float scale, int threads);
+    // Of a part's trained cold row nothing that segments bring counts: its gradients are summed over all parts first.
+    double gradient_norm(const std::vector<KeptGradients>& kept, int threads);
+    std::vector<UpdateCounts> update(const std::vector<KeptGradients>& kept, double factor, float scale, int threads);
 
     std::size_t width(const LookupView& lookup) const;  // floats of one bag's output
     int table_of(int slot) const { return slot_tables_.at(static_cast<std::size_t>(slot)); }
 
     TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
+    const TableConfig& config(int table) const { return tables_.at(static_cast<std::size_t>(table)).spec.config; }
     Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
     std::uint64_t num_rows(int table) const;  // addressable: of a fixed table all, else the rows ever taken
     const KeyIndex* index(int table) const { return tables_.at(static_cast<std::size_t>(table)).index.get(); }
@@ -119,7 +140,9 @@ private:
     };
 
     RowFilter filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const;
-    std::vector<KeptTable> by_table(const std::vector<KeptLookup>& kept) const;
+    std::vector<KeptTable> by_table(const std::vector<KeptGradients>& kept);
+    void add(const KeptLookup& kept, std::vector<KeptTable>& tables) const;
+    void add(const KeptSegments& kept, std::vector<KeptTable>& tables);
     std::vector<int> columns(const LookupView& lookup) const;
     void make_fixed_rows(Table& table, int threads) const;
     void resolve_fixed(const Span& span, const std::int64_t* keys, std::uint32_t* rows) const;

@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -22,8 +23,11 @@ namespace {
 
 using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
-// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width), occurrences it stands for
-using Kept = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix, Counts>;
+// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
+using KeptBags = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
+// slots, rows of the keys, bounds and places of the segments, message with gradients, occurrences each stands for
+using KeptMessage = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, In<std::int64_t>, In<float>, Counts>;
+using Kept = std::variant<KeptBags, KeptMessage>;
 
 LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
                    const Weights& weights, std::int64_t bags, std::size_t keys) {
@@ -36,15 +40,42 @@ LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<s
     return {slots.data(), slots.size(), offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
-std::vector<KeptLookup> views_of(const Store& store, const std::vector<Kept>& kept) {
-    std::vector<KeptLookup> found;
-    for (const auto& [slots, rows, offsets, weights, bags, gradient, times] : kept) {
-        const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
-        need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view),
-             "the gradient must be (bags, sum of the slots' dims)");
-        need(!times || times->size() == slots.size() * static_cast<std::size_t>(bags), "times are of slots and bags");
-        found.push_back({view, rows.data(), gradient.data(), times ? times->data() : nullptr});
+SegmentsView segments_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& bounds,
+                         const In<std::int64_t>& places, std::size_t keys, std::size_t floats) {
+    need(slots.size() >= 1 && places.size() % slots.size() == 0 && bounds.size() == places.size() + 1,
+         "S segments, as many of each slot, need S places and S + 1 bounds");
+    const SegmentsView view{slots.data(), slots.size(), places.size() / slots.size(), bounds.data(), places.data()};
+    need(view.bounds[0] == 0 && view.bounds[places.size()] == static_cast<std::int64_t>(keys),
+         "bounds must begin at 0 and end at the number of keys");
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        const std::int64_t n = view.bounds[i + 1] - view.bounds[i];
+        need(n >= 0, "bounds must not fall");
+        const int dim = store.config(store.table_of(view.slots[i / view.per_slot])).dim;
+        need(view.places[i] < 0 || view.places[i] + n * dim <= static_cast<std::int64_t>(floats),
+             "a segment's rows must lie within the message");
     }
+    return view;
+}
+
+KeptGradients view_of(const Store& store, const KeptBags& kept) {
+    const auto& [slots, rows, offsets, weights, bags, gradient] = kept;
+    const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
+    need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view),
+         "the gradient must be (bags, sum of the slots' dims)");
+    return KeptLookup{view, rows.data(), gradient.data()};
+}
+
+KeptGradients view_of(const Store& store, const KeptMessage& kept) {
+    const auto& [slots, rows, bounds, places, message, times] = kept;
+    need(!times || times->size() == rows.size(), "times are of the keys");
+    return KeptSegments{segments_of(store, slots, bounds, places, rows.size(), message.size()), rows.data(),
+                        message.data(), times ? times->data() : nullptr};
+}
+
+std::vector<KeptGradients> views_of(const Store& store, const std::vector<Kept>& kept) {
+    std::vector<KeptGradients> found;
+    for (const Kept& k : kept)
+        found.push_back(std::visit([&](const auto& one) { return view_of(store, one); }, k));
     return found;
 }
 
@@ -105,15 +136,23 @@ void gather(Store& store, int slot, In<std::uint32_t> rows, int threads, OutMatr
     store.gather(slot, rows.data(), rows.size(), threads, out.data());
 }
 
+void gather_message(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> bounds,
+                    In<std::int64_t> places, int threads, Out<float> message) {
+    const SegmentsView view = segments_of(store, slots, bounds, places, rows.size(), message.size());
+    for (std::size_t i = 0; i < places.size(); ++i) need(view.places[i] >= 0, "every segment needs a place");
+    nb::gil_scoped_release released;
+    store.gather(view, rows.data(), threads, message.data());
+}
+
 double gradient_norm(Store& store, const std::vector<Kept>& kept, int threads) {
-    const std::vector<KeptLookup> views = views_of(store, kept);
+    const std::vector<KeptGradients> views = views_of(store, kept);
     nb::gil_scoped_release released;
     return store.gradient_norm(views, threads);
 }
 
 std::vector<std::tuple<std::uint64_t, std::uint64_t>> update(Store& store, const std::vector<Kept>& kept, double factor,
                                                              float scale, int threads) {
-    const std::vector<KeptLookup> views = views_of(store, kept);
+    const std::vector<KeptGradients> views = views_of(store, kept);
     std::vector<UpdateCounts> counts;
     {
         nb::gil_scoped_release released;
@@ -277,6 +316,8 @@ void define_store(nb::module_& module) {
         .def("dots", &dots, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
              "gradient"_a.noconvert(), "threads"_a, "out"_a.noconvert())
         .def("gather", &gather, "slot"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("gather_message", &gather_message, "slots"_a.noconvert(), "rows"_a.noconvert(), "bounds"_a.noconvert(),
+             "places"_a.noconvert(), "threads"_a, "message"_a.noconvert())
         .def("gradient_norm", &gradient_norm, "kept"_a, "threads"_a)
         .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)
         .def("read", &read, "table"_a, "part"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())

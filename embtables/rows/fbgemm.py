@@ -149,19 +149,9 @@ class FbgemmRowStore:
             )
         return torch.cat(found)
 
-    def gather(
-        self,
-        slots: Sequence[int],
-        keys: Sequence[Tensor],
-        *,
-        keep: bool,
-        counts: Sequence[Tensor | None] | None = None,
-        out: Sequence[Tensor] | None = None,
-    ) -> tuple[list[Tensor], object]:
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore."""
         found = [self.read(self._slot_tables[slot], "weight", k) for slot, k in zip(slots, keys, strict=True)]
-        for given, own in zip(out or (), found, strict=False):
-            given.copy_(own)
         return found, (slots, keys) if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:

@@ -21,13 +21,14 @@ from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
 from embtables.schema import CollisionlessTable
 from embtables.state.content import TableContent
 
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
 Rows = npt.NDArray[np.uint32]
+Counts = npt.NDArray[np.int32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,15 @@ class _Context:
     weights: npt.NDArray[np.float32] | None
     num_bags: int
     epoch: int
-    counts: npt.NDArray[np.int32] | None = None  # how often each key occurred
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What ranks asked for."""
+
+    lookup: _Context  # all keys of a slot are one bag
+    segments: Segments
+    counts: Counts  # how often each key occurred
 
 
 class HostRowStore:
@@ -57,7 +66,8 @@ class HostRowStore:
         self._slot_tables = tuple(slot_tables)
         self._store = _core.Store([spec_of(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
-        self._pending: list[tuple[Any, ...]] = []
+        self._pending: list[_core.Kept] = []
+        self._looked_up: list[_Context] = []  # whose gradients these are
         self._open: list[_Context] = []
         self._cut = 0  # the last one drawn
         self._epoch = 0
@@ -68,7 +78,7 @@ class HostRowStore:
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
 
-    def _context(self, lookup: Lookup, *, keep: bool, counts: npt.NDArray[np.int32] | None = None) -> _Context:
+    def _context(self, lookup: Lookup, *, keep: bool, counts: Counts = None) -> _Context:
         """The lookup with its keys resolved to row numbers."""
         slots = np.array(lookup.slots, np.int32)
         keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
@@ -78,7 +88,7 @@ class HostRowStore:
         except IndexError as error:
             raise DataError(str(error)) from None
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
-        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch, counts)
+        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
         if keep and self._collisionless:
             self._open.append(context)
             if len(self._open) > _MOST_OPEN:
@@ -109,54 +119,69 @@ class HostRowStore:
         """See RowStore."""
         c = self._fresh(context)
         values = _numpy(gradient.detach().float())
-        self._pending.append((c.slots, c.rows, c.offsets, c.weights, c.num_bags, values, None))
-        self._open = [o for o in self._open if o is not c]
+        self._keep(c, (c.slots, c.rows, c.offsets, c.weights, c.num_bags, values))
+        self._close(c)
         if not of_weights:
             return None
         out = torch.empty(len(c.rows))
         self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
         return out
 
-    def gather(
-        self,
-        slots: Sequence[int],
-        keys: Sequence[Tensor],
-        *,
-        keep: bool,
-        counts: Sequence[Tensor | None] | None = None,
-        out: Sequence[Tensor] | None = None,
-    ) -> tuple[list[Tensor], object]:
+    def _keep(self, context: _Context, gradients: _core.Kept) -> None:
+        self._pending.append(gradients)
+        if not self._looked_up or self._looked_up[-1] is not context:
+            self._looked_up.append(context)
+
+    def _close(self, context: _Context) -> None:
+        """All of a lookup's gradients are kept."""
+        self._open = [o for o in self._open if o is not context]
+
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore. Each slot's keys are one bag of a lookup."""
         bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
-        lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
-        c = self._context(lookup, keep=keep, counts=_occurrences(keys, counts))
-        found = [self._output(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)] if out is None else out
+        c = self._context(Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1), keep=keep)
+        found = [self._output(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
         for slot, rows, (start, stop) in zip(slots, found, pairwise(c.offsets), strict=True):
             self._store.gather(slot, c.rows[start:stop], torch.get_num_threads(), rows.numpy())
-        return list(found), c if keep else None
+        return found, c if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore. Every key is a bag of its own."""
         c = self._fresh(context)
         for slot, gradient, (start, stop) in zip(c.slots, gradients, pairwise(c.offsets), strict=True):
             if gradient is not None:
-                rows, bags = self._that_learn(self._slot_tables[slot], c.rows[start:stop])
-                values = _numpy(gradient.detach().float())
-                times = None if c.counts is None else c.counts[start:stop]
-                self._pending.append((np.array([slot]), rows, bags, None, len(bags) - 1, values, times))
+                values, n = _numpy(gradient.detach().float()), stop - start
+                one_each = np.arange(n + 1)
+                self._keep(c, (np.array([slot], np.int32), c.rows[start:stop], one_each, None, int(n), values))
         if all(g is not None for g in gradients):
-            self._open = [o for o in self._open if o is not c]
+            self._close(c)
 
-    def _that_learn(self, table: int, rows: Rows) -> tuple[Rows, npt.NDArray[np.int64]]:
-        """The rows that learn from gradients of gathered ones, and how many there are before each gradient."""
-        if not self._tables[table].is_part or table not in self._collisionless:
-            return rows, np.arange(len(rows) + 1)
-        learns = rows != 0  # the cold row's gradients are summed over all parts first
-        return rows[learns], np.concatenate([[0], np.cumsum(learns)])
+    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
+        """See PartStore."""
+        of_slots = torch.from_numpy(segments.bounds[:: segments.ranks])
+        lookup = Lookup(segments.slots, keys, of_slots, None, 1)
+        often = None if counts is None else _numpy(counts)
+        return _Resolved(self._context(lookup, keep=keep, counts=often), segments, often)
+
+    def rows_into(self, message: Tensor, context: object) -> None:
+        """See PartStore."""
+        assert isinstance(context, _Resolved)
+        c, of = self._fresh(context.lookup), context.segments
+        self._store.gather_message(c.slots, c.rows, of.bounds, of.places, torch.get_num_threads(), message.numpy())
+
+    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
+        """See PartStore."""
+        assert isinstance(context, _Resolved)
+        c, of = self._fresh(context.lookup), context.segments
+        if used.any():
+            self._keep(c, (c.slots, c.rows, of.bounds, np.where(used, of.places, -1), message.numpy(), context.counts))
+        if used.all():
+            self._close(c)
 
     def cold_keys(self, context: object) -> Tensor:
         """See PartStore."""
-        c = self._fresh(context)
+        assert isinstance(context, _Resolved)
+        c = self._fresh(context.lookup)
         found = c.rows == 0
         for slot, (start, stop) in zip(c.slots, pairwise(c.offsets), strict=True):
             found[start:stop] &= self._slot_tables[slot] in self._collisionless
@@ -165,7 +190,8 @@ class HostRowStore:
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """See PartStore."""
         slot, values = self._slot_tables.index(table), _numpy(gradient.detach().float()).reshape(1, -1)
-        self._pending.append((np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, values, None))
+        cold = _Context(np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, self._epoch)
+        self._keep(cold, (cold.slots, cold.rows, cold.offsets, None, 1, values))
 
     def _fresh(self, context: object) -> _Context:
         assert isinstance(context, _Context)
@@ -185,7 +211,7 @@ class HostRowStore:
         """See RowStore."""
         self._see_open()
         counts = self._store.update(self._pending, self._factor, gradient_scale, torch.get_num_threads())
-        self._pending.clear()
+        self._forget()
         for table, (_, refused) in enumerate(counts):
             self._refused[table] += refused
         if self._collisionless:
@@ -203,7 +229,11 @@ class HostRowStore:
     def discard(self) -> None:
         """See RowStore."""
         self._see_pending()
+        self._forget()
+
+    def _forget(self) -> None:
         self._pending.clear()
+        self._looked_up.clear()
 
     def _see_open(self) -> None:
         for context in self._open:
@@ -211,8 +241,8 @@ class HostRowStore:
         self._open.clear()
 
     def _see_pending(self) -> None:
-        for slots, rows, offsets, weights, bags, *_ in self._pending:
-            self._see(_Context(slots, rows, offsets, weights, bags, self._epoch))
+        for context in self._looked_up:
+            self._see(context)
         self._see_open()
 
     def draw_cut(self) -> int:
@@ -374,14 +404,6 @@ class HostRowStore:
         found = dict(self._store.stats(table))
         found["refused_gradients"] = self._refused[table]
         return found
-
-
-def _occurrences(keys: Sequence[Tensor], counts: Sequence[Tensor | None] | None) -> npt.NDArray[np.int32] | None:
-    """How often each key of all slots occurred; None where each did once."""
-    if counts is None or all(c is None for c in counts):
-        return None
-    parts = [np.ones(len(k), np.int32) if c is None else _numpy(c) for k, c in zip(keys, counts, strict=True)]
-    return np.concatenate(parts)
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:

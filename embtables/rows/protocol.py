@@ -8,11 +8,14 @@ gradients are kept until `update`, which sums duplicates over all lookups of the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from embtables.schema import Table
@@ -68,6 +71,36 @@ class Lookup:
     offsets: Tensor
     weights: Tensor | None
     num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Where the keys that R ranks ask for lie, F slots of each rank, and where their rows lie in a message.
+
+    Attributes:
+        slots: F slot numbers of the store.
+        bounds: (F * R + 1,) int64: slot f's keys of rank r are keys[bounds[f * R + r] : bounds[f * R + r + 1]].
+        places: (F * R,) int64: the first float of their rows, which lie one after the other.
+    """
+
+    slots: tuple[int, ...]
+    bounds: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+
+    @property
+    def ranks(self) -> int:
+        """R."""
+        return len(self.places) // len(self.slots)
+
+    def sizes(self) -> list[int]:
+        """How many keys each slot has."""
+        found: list[int] = np.diff(self.bounds[:: self.ranks]).tolist()
+        return found
+
+    def each(self) -> Iterator[tuple[int, slice, int]]:
+        """Each segment's slot, keys and place."""
+        for number, (begin, end) in enumerate(pairwise(self.bounds.tolist())):
+            yield self.slots[number // self.ranks], slice(begin, end), int(self.places[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +184,8 @@ class RowStore(Protocol):
     def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """Keeps the row gradients of a pooled lookup; gradient (B, sum D). Returns d/d weights (N,) if asked."""
 
-    def gather(
-        self,
-        slots: Sequence[int],
-        keys: Sequence[Tensor],
-        *,
-        keep: bool,
-        counts: Sequence[Tensor | None] | None = None,
-        out: Sequence[Tensor] | None = None,
-    ) -> tuple[list[Tensor], object]:
-        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`.
-
-        Args:
-            counts: (n,) int32 of each slot: a key counts for admission as that many occurrences in a row. None: one.
-            out: receives the rows, (n, D) of each slot, contiguous.
-        """
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
+        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`."""
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """Keeps the gradients (n, D) of each slot's gathered rows; None: the slot's rows were not used."""
@@ -265,12 +285,27 @@ class RowStore(Protocol):
 
 
 class PartStore(RowStore, Protocol):
-    """What a row store does besides for parts of collisionless tables: what all parts decide together.
+    """What a row store does besides for parts of tables: lookups of several ranks, and what all parts decide together.
 
     At the end of a step a part drops what is past its ttl and leaves `max_rows` and `max_waiting` to the caller
-    (embtables/rows/limits.py). Gradients of keys that read the cold row are left to the caller too: `update` applies
-    only what `add_cold_gradient` was given. Methods with `waiting` are about waiting keys, or else about rows.
+    (embtables/rows/limits.py). Gradients of messages whose keys read a part's cold row are left to the caller too:
+    only what `add_cold_gradient` was given is applied. Methods with `waiting` are about waiting keys, or else about
+    rows.
     """
+
+    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
+        """Looks up what ranks ask for, keys (N,): the context for the methods below.
+
+        Args:
+            counts: (N,) int32: a key counts for admission as that many occurrences in a row. None: as one.
+        """
+
+    def rows_into(self, message: Tensor, context: object) -> None:
+        """Copies the rows of a lookup's keys to their places in a message."""
+
+    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
+        """Keeps the gradients of a lookup's keys, which lie in a message as their rows do; used (F * R,): the segments
+        that have any."""
 
     def num_held(self, table: int) -> tuple[int, int]:
         """How many rows and waiting keys there are; those past their ttl may count too. Cheap."""
@@ -290,7 +325,7 @@ class PartStore(RowStore, Protocol):
         """
 
     def cold_keys(self, context: object) -> Tensor:
-        """Which keys of a gather with `keep` read the cold row, (N,) bool over all its slots in their order."""
+        """Which keys that were resolved with `keep` read the cold row of a collisionless table, (N,) bool."""
 
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """Keeps a gradient (D,) of the table's trained cold row, after what is kept already: it counts as one key's.

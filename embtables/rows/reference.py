@@ -8,7 +8,7 @@ key has which row is `KeyPolicy`'s.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from embtables.rows.arena import Arena, Place, fixed_place, initialise
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
 from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
 from embtables.rows.rules import apply_rule, fresh_state
 from embtables.schema import CollisionlessTable
@@ -153,24 +153,12 @@ class ReferenceRowStore:
                 weight_gradients.append((rows * by_bag[bag_of_key]).sum(dim=1))
         return torch.cat(weight_gradients) if of_weights else None
 
-    def gather(
-        self,
-        slots: Sequence[int],
-        keys: Sequence[Tensor],
-        *,
-        keep: bool,
-        counts: Sequence[Tensor | None] | None = None,
-        out: Sequence[Tensor] | None = None,
-    ) -> tuple[list[Tensor], object]:
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore."""
         if keep:
-            often = [None] * len(keys) if counts is None else counts
-            occurred = [k if c is None else k.repeat_interleave(c) for k, c in zip(keys, often, strict=True)]
-            self._observe(list(zip(slots, occurred, strict=True)))
+            self._observe(list(zip(slots, keys, strict=True)))
         rows = [self._place(slot).rows_of(k) for slot, k in zip(slots, keys, strict=True)]
         found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
-        for given, own in zip(out or (), found, strict=False):
-            given.copy_(own)
         return found, (slots, rows) if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
@@ -178,17 +166,51 @@ class ReferenceRowStore:
         assert isinstance(context, tuple)
         for slot, rows, gradient in zip(*context, gradients, strict=True):
             if gradient is not None:
-                learns = torch.arange(len(rows))
-                if self._tables[self._slot_tables[slot]].is_part and self._place(slot).policy is not None:
-                    learns = learns[rows != 0]
-                sparse = SparseGradient(rows[learns], learns, gradient.float(), None)
-                self._arenas[self._place(slot).arena].pending.append(sparse)
+                self._keep_rows(slot, rows, torch.arange(len(rows)), gradient)
+
+    def _keep_rows(self, slot: int, rows: Tensor, places: Tensor, gradient: Tensor) -> None:
+        """Keeps the gradient gradient[places[i]] of rows[i]."""
+        self._arenas[self._place(slot).arena].pending.append(SparseGradient(rows, places, gradient.float(), None))
+
+    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
+        """See PartStore."""
+        parts = list(zip(segments.slots, torch.split(keys, segments.sizes()), strict=True))
+        if keep:
+            often = torch.split(torch.ones_like(keys) if counts is None else counts, segments.sizes())
+            self._observe([(slot, k.repeat_interleave(c)) for (slot, k), c in zip(parts, often, strict=True)])
+        return segments, torch.cat([self._place(slot).rows_of(k) for slot, k in parts])
+
+    def rows_into(self, message: Tensor, context: object) -> None:
+        """See PartStore."""
+        for slot, rows, part in self._parts_of(message, context):
+            part.copy_(self._arenas[self._place(slot).arena].weight[rows])
+
+    def _parts_of(self, message: Tensor, context: object) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of each segment its slot, rows (n,) of the arena, and part (n, D) of the message."""
+        assert isinstance(context, tuple)
+        segments, rows = context
+        for slot, keys, place in segments.each():
+            dim = self._tables[self._slot_tables[slot]].config.dim
+            of = rows[keys]
+            yield slot, of, message[place : place + len(of) * dim].view(len(of), dim)
+
+    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
+        """See PartStore."""
+        for (slot, rows, part), has_gradient in zip(self._parts_of(message, context), used.tolist(), strict=True):
+            if not has_gradient:
+                continue
+            learns = torch.arange(len(rows))
+            if self._tables[self._slot_tables[slot]].is_part and self._place(slot).policy is not None:
+                learns = learns[rows != 0]  # the cold row's gradients are summed over all parts first
+            self._keep_rows(slot, rows[learns], learns, part)
 
     def cold_keys(self, context: object) -> Tensor:
         """See PartStore."""
         assert isinstance(context, tuple)
-        slots, rows = context
-        return torch.cat([(r == 0) & (self._place(s).policy is not None) for s, r in zip(slots, rows, strict=True)])
+        segments, rows = context
+        grows = torch.tensor([self._place(slot).policy is not None for slot in segments.slots])
+        found: Tensor = (rows == 0) & grows.repeat_interleave(torch.tensor(segments.sizes()))
+        return found
 
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """See PartStore."""

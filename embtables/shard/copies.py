@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from embtables.native import _core
-from embtables.rows.protocol import Capture, PartStore, StoredTable
+from embtables.rows.protocol import Capture, PartStore, Segments, StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
-from embtables.shard.exchange import Asked, spans
+from embtables.shard.exchange import Asked, OwnersGradients
 from embtables.shard.world import World
 from embtables.state.content import TableContent
 from embtables.state.ranks import restrict
@@ -61,23 +61,46 @@ class CopiedGradients:
         self._replicated = replicated
         self._given: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
-    def note(self, asked: Asked, tables: Sequence[int], gradients: Sequence[Tensor | None]) -> None:
-        """Adds what of a lookup's gradients (n, D), by block and rank as this owner got them, is of copied rows."""
-        if self._rows.keys().isdisjoint(tables):
+    def note(self, asked: Asked, got: OwnersGradients) -> None:
+        """Adds what of the gradients that this owner got is of copied rows."""
+        if self._rows.keys().isdisjoint(asked.blocks.tables):
             return
-        parts = [span for block in range(len(asked.blocks.tables)) for span in spans(asked.received, block)]
-        cold = torch.split(self._local.cold_keys(asked.context), [span.stop - span.start for span in parts])
-        for table, gradient, span, of_cold in zip(tables, gradients, parts, cold, strict=True):
-            if gradient is None or table not in self._rows:
-                continue
-            if table in self._replicated:
-                assert asked.counts is not None
-                self._lookups[self._places[table]] += 1.0
-                keys, counts = asked.keys[span].numpy(), asked.counts[span].numpy()
-                _core.add_rows(self._rows[table].numpy(), keys, counts, gradient.numpy())
-            elif bool(of_cold.any()):
-                self._lookups[self._places[table]] += 1.0
-                self._rows[table][0, :-1] += gradient[of_cold].sum(dim=0, dtype=torch.float64)
+        cold = self._local.cold_keys(asked.context).numpy()
+        for block, table in enumerate(asked.blocks.tables):
+            if table in self._replicated and table in self._rows:
+                self._note_own(asked, got, block, table)
+            elif table in self._rows:
+                self._note_cold(asked, got, block, cold)
+
+    def _note_own(self, asked: Asked, got: OwnersGradients, block: int, table: int) -> None:
+        """Those of a replicated table: all keys in it are this rank's."""
+        segment = block * self._world.size + self._world.rank
+        if not got.used[segment]:
+            return
+        assert asked.counts is not None
+        begin, end = asked.segments.bounds[segment : segment + 2]
+        sums = self._rows[table]
+        place, dim = int(asked.segments.places[segment]), sums.shape[1] - 1
+        gradient = got.message[place : place + (end - begin) * dim].view(-1, dim)
+        keys, counts = asked.keys[begin:end].numpy(), asked.counts[begin:end].numpy()
+        _core.add_rows(sums.numpy(), keys, counts, gradient.numpy())
+        self._lookups[self._places[table]] += 1.0
+
+    def _note_cold(self, asked: Asked, got: OwnersGradients, block: int, cold: npt.NDArray[np.bool_]) -> None:
+        """Those of a trained cold row, which any rank's keys may read."""
+        table, segments = asked.blocks.tables[block], asked.segments
+        begin, end = segments.bounds[[block * segments.ranks, (block + 1) * segments.ranks]]
+        keys = begin + np.flatnonzero(cold[begin:end])
+        # Of empty segments, which begin where the next one does, the last is the one with the key.
+        of = np.searchsorted(segments.bounds, keys, side="right") - 1
+        keys, of = keys[got.used[of]], of[got.used[of]]
+        if not len(keys):
+            return
+        row = self._rows[table][0, :-1]
+        places = segments.places[of] + (keys - segments.bounds[of]) * len(row)
+        gradients = got.message.numpy()[places[:, None] + np.arange(len(row))]
+        row += torch.from_numpy(gradients.sum(axis=0, dtype=np.float64))
+        self._lookups[self._places[table]] += 1.0
 
     def give(self) -> None:
         """Gives the sums over ranks to the local store."""
@@ -97,18 +120,14 @@ class CopiedGradients:
         """Those of replicated tables, as if this rank had looked up what all ranks did."""
         if not tables:
             return
-        keys: list[Tensor] = []
-        counts: list[Tensor] = []
-        gradients: list[Tensor] = []
-        for table in tables:
-            found = [torch.from_numpy(part) for part in _core.used_rows(self._rows[table].numpy())]
-            keys.append(found[0])
-            counts.append(found[1])
-            gradients.append(found[2].view(len(found[0]), self._rows[table].shape[1] - 1))
-        _, context = self._local.gather(tables, keys, keep=True, counts=counts)
-        self._local.add_row_gradients(context, gradients)
-        for table, of, gradient in zip(tables, keys, gradients, strict=True):
-            self._given.setdefault(table, []).append((of, gradient))
+        found = [[torch.from_numpy(part) for part in _core.used_rows(self._rows[table].numpy())] for table in tables]
+        keys, counts, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
+        bounds = np.cumsum([0, *(len(of) for of, _, _ in found)])
+        places = np.cumsum([0, *(len(gradient) for _, _, gradient in found)])[:-1]
+        context = self._local.resolve(Segments(tuple(tables), bounds, places), keys, counts, keep=True)
+        self._local.add_message(gradients, context, np.ones(len(tables), np.bool_))
+        for table, (of, _, gradient) in zip(tables, found, strict=True):
+            self._given.setdefault(table, []).append((of, gradient.view(len(of), self._rows[table].shape[1] - 1)))
 
     def squares(self) -> float:
         """Of the gradients that were given for the step to come."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embtables.native import _core
-from embtables.rows.protocol import RowStore
+from embtables.rows.protocol import PartStore, Segments
 from embtables.shard.world import Alone, World
 
 Sizes = npt.NDArray[np.int64]
@@ -45,6 +46,44 @@ class Blocks:
         return cls(tuple(slot_tables), tuple(range(len(slot_tables))))
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the rows of each rank and block lie in a message: for each rank as many floats as there are blocks, which
+    tell the blocks that have gradients, and then the rows of its keys, block after block.
+
+    Attributes:
+        sizes: (ranks, blocks) keys.
+        lengths: how many floats the part of each rank has.
+        marks: (ranks, blocks) where the float of each block is.
+        places: (ranks, blocks) where its rows begin.
+    """
+
+    sizes: Sizes
+    lengths: list[int]
+    marks: Sizes
+    places: Sizes
+
+    @classmethod
+    def of(cls, sizes: Sizes, dims: Sequence[int]) -> Layout:
+        """Of so many keys (ranks, blocks) with D of each block."""
+        floats, blocks = sizes * np.array(dims), len(dims)
+        lengths = floats.sum(axis=1) + blocks
+        begins = (np.cumsum(lengths) - lengths)[:, None]
+        return cls(
+            sizes, lengths.tolist(), begins + np.arange(blocks), begins + blocks + np.cumsum(floats, axis=1) - floats
+        )
+
+    @property
+    def num_floats(self) -> int:
+        """Of the message."""
+        return sum(self.lengths)
+
+    def segments(self, slots: Sequence[int]) -> Segments:
+        """The same for whoever looks up the keys: block after block."""
+        bounds = np.concatenate([[0], np.cumsum(self.sizes.T)])
+        return Segments(tuple(slots), bounds, np.ascontiguousarray(self.places.T).reshape(-1))
+
+
 @dataclass(slots=True)
 class Asked:
     """A lookup's keys at their owners.
@@ -52,38 +91,51 @@ class Asked:
     Attributes:
         exchange: this rank's keys.
         blocks: of the lookup.
-        rows: the message with their rows.
+        sent: where its rows lie, and their gradients.
+        rows: the message with them.
+        received, segments: where those lie that this rank is asked for as an owner.
         context: of the local store's lookup of all ranks' keys.
-        keys, counts: (n,) those keys, and how often each occurred (None in inference); by rank, block after block.
-        received: (ranks, blocks) how many keys each rank asked this one for.
+        keys, counts: (n,) those keys, and how often each occurred (None in inference); by block and rank.
         gradient: the message with their gradients, and which blocks have one; None as long as no backward came.
         is_over: its step is done.
     """
 
     exchange: _core.KeyExchange
     blocks: Blocks
+    sent: Layout
     rows: Tensor
+    received: Layout
+    segments: Segments
     context: object
     keys: Tensor
     counts: Tensor | None
-    received: Sizes
     gradient: Tensor | None = None
     has_gradient: list[bool] = field(default_factory=list)
     is_over: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OwnersGradients:
+    """What an owner got of a lookup's gradients.
+
+    Attributes:
+        message: they lie in it as the rows did.
+        used: (blocks * ranks,) whose were used.
+    """
+
+    message: Tensor
+    used: npt.NDArray[np.bool_]
+
+
 class Messenger:
     """Sends keys and rows between the ranks.
-
-    A message with rows has for each rank as many floats as there are blocks, telling which blocks have gradients, and
-    then the rows of the rank's keys, block after block.
 
     Args:
         dims: D of each table.
         replicated: tables whose rows this rank has all: nothing of them travels.
     """
 
-    def __init__(self, world: World, local: RowStore, dims: Sequence[int], replicated: Collection[int]) -> None:
+    def __init__(self, world: World, local: PartStore, dims: Sequence[int], replicated: Collection[int]) -> None:
         self._world = world
         self._local = local
         self._dims = tuple(dims)
@@ -104,76 +156,38 @@ class Messenger:
         sizes = torch.from_numpy(exchange.sizes())
         asked = torch.empty_like(sizes)
         world.all_to_all(asked, sizes, [num_blocks] * ranks, [num_blocks] * ranks)
-        sent, received = (s.numpy().reshape(ranks, num_blocks) for s in (sizes, asked))
-        keys = _bring(world, torch.from_numpy(exchange.keys()), received, sent)
-        counts = _bring(world, torch.from_numpy(exchange.counts()), received, sent) if keep else None
-        given = self.take(self.floats(blocks, received).sum())
-        context = self._look_up(blocks, keys, counts, received, given, keep=keep)
+        dims = [self._dims[table] for table in blocks.tables]
+        sent, received = (Layout.of(s.numpy().reshape(ranks, num_blocks), dims) for s in (sizes, asked))
+        keys = _bring(world, exchange.keys(), received.sizes, sent.sizes)
+        counts = _bring(world, exchange.counts(), received.sizes, sent.sizes) if keep else None
+        segments, given = received.segments(blocks.tables), self.take(received.num_floats)
+        context = self._local.resolve(segments, keys, counts, keep=keep)
+        self._local.rows_into(given, context)
         rows = self.take(exchange.num_floats)
-        world.all_to_all(rows, given, self.floats(blocks, sent).tolist(), self.floats(blocks, received).tolist())
-        return Asked(exchange, blocks, rows, context, keys, counts, received)
+        world.all_to_all(rows, given, sent.lengths, received.lengths)
+        return Asked(exchange, blocks, sent, rows, received, segments, context, keys, counts)
 
-    def floats(self, blocks: Blocks, sizes: Sizes) -> Sizes:
-        """(ranks,) how long each rank's part of a message is."""
-        dims = np.array([self._dims[table] for table in blocks.tables])
-        found: Sizes = (sizes * dims).sum(axis=1) + len(blocks.tables)
-        return found
-
-    def _look_up(
-        self, blocks: Blocks, keys: Tensor, counts: Tensor | None, received: Sizes, given: Tensor, *, keep: bool
-    ) -> object:
-        """The keys of a table in the order of ranks: as in the lookup of one process that had all their rows."""
-        parts = [of for block in range(len(blocks.tables)) for of in spans(received, block)]
-        tables = [table for table in blocks.tables for _ in range(self._world.size)]
-        often = None if counts is None else [counts[part] for part in parts]
-        _, context = self._local.gather(
-            tables, [keys[p] for p in parts], keep=keep, counts=often, out=self.rows_of(blocks, received, given)
-        )
-        return context
-
-    def rows_of(self, blocks: Blocks, sizes: Sizes, message: Tensor) -> list[Tensor]:
-        """The rows (n, D) of each block and, within it, each rank, where they lie in a message."""
-        at = np.cumsum(np.concatenate([[0], self.floats(blocks, sizes)[:-1]])) + len(blocks.tables)
-        found = []
-        for block, table in enumerate(blocks.tables):
-            floats = sizes[:, block] * self._dims[table]
-            found += [message[a : a + n].view(-1, self._dims[table]) for a, n in zip(at, floats, strict=True)]
-            at = at + floats
-        return found
-
-    def send_gradients(self, asked: Asked) -> tuple[list[int], list[Tensor | None]]:
+    def send_gradients(self, asked: Asked) -> OwnersGradients:
         """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update; but not
         those of replicated tables.
 
         Returns:
-            What this rank got as an owner: tables, and gradients (n, D) or none, of each block and rank.
+            What this rank got as an owner.
         """
-        exchange, blocks, world, ranks = asked.exchange, asked.blocks, self._ranks_of(asked.blocks), self._world.size
-        sent = exchange.sizes().reshape(ranks, len(blocks.tables))
-        sent_floats, received_floats = self.floats(blocks, sent), self.floats(blocks, asked.received)
-        message = self.take(exchange.num_floats) if asked.gradient is None else asked.gradient
-        marks = torch.tensor(asked.has_gradient or [False] * len(blocks.tables), dtype=torch.float32)
-        for end, n in zip(np.cumsum(sent_floats).tolist(), sent_floats.tolist(), strict=True):
-            message[end - n : end - n + len(marks)] = marks
-        out = self.take(int(received_floats.sum()))
-        world.all_to_all(out, message, received_floats.tolist(), sent_floats.tolist())
-        begins = (np.cumsum(received_floats) - received_floats).tolist()
-        marked = torch.stack([out[at : at + len(blocks.tables)] for at in begins]).T.reshape(-1) > 0
-        rows = self.rows_of(blocks, asked.received, out)
-        used = [each if has else None for each, has in zip(rows, marked.tolist(), strict=True)]
-        tables = [table for table in blocks.tables for _ in range(ranks)]
-        sharded = [None if table in self._replicated else each for table, each in zip(tables, used, strict=True)]
-        self._local.add_row_gradients(asked.context, sharded)
-        return tables, used
+        sent, received, tables = asked.sent, asked.received, asked.blocks.tables
+        message = self.take(sent.num_floats) if asked.gradient is None else asked.gradient
+        message.numpy()[sent.marks] = asked.has_gradient or [False] * len(tables)
+        out = self.take(received.num_floats)
+        self._ranks_of(asked.blocks).all_to_all(out, message, received.lengths, sent.lengths)
+        used = (out.numpy()[received.marks] > 0.0).T
+        travels = np.array([table not in self._replicated for table in tables])
+        self._local.add_message(out, asked.context, (used & travels[:, None]).reshape(-1))
+        return OwnersGradients(out, used.reshape(-1))
 
 
-def _bring(world: World, values: Tensor, received: Sizes, sent: Sizes) -> Tensor:
-    out = torch.empty(int(received.sum()), dtype=values.dtype)
-    world.all_to_all(out, values, received.sum(axis=1).tolist(), sent.sum(axis=1).tolist())
-    return out
-
-
-def spans(sizes: Sizes, block: int) -> list[slice]:
-    """Where a block's keys lie among those of all (ranks, blocks): of each rank."""
-    ends = np.cumsum(sizes).reshape(sizes.shape)[:, block].tolist()
-    return [slice(end - n, end) for end, n in zip(ends, sizes[:, block].tolist(), strict=True)]
+def _bring(world: World, values: npt.NDArray[Any], received: Sizes, sent: Sizes) -> Tensor:
+    """What the ranks sent, by block and rank."""
+    out = np.empty(int(received.sum()), values.dtype)
+    ends = received.sum(axis=1).tolist(), sent.sum(axis=1).tolist()
+    world.all_to_all(torch.from_numpy(out), torch.from_numpy(values), *ends)
+    return torch.from_numpy(_core.by_block(out, np.ascontiguousarray(received).reshape(-1), len(received)))

@@ -138,24 +138,15 @@ class ShardedRowStore:
             has_gradient = [had or has for had, has in zip(asked.has_gradient, has_gradient, strict=True)]
         asked.gradient, asked.has_gradient = message, has_gradient
 
-    def gather(
-        self,
-        slots: Sequence[int],
-        keys: Sequence[Tensor],
-        *,
-        keep: bool,
-        counts: Sequence[Tensor | None] | None = None,
-        out: Sequence[Tensor] | None = None,
-    ) -> tuple[list[Tensor], object]:
+    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
         """See RowStore. Each slot's keys are one bag of a lookup."""
-        assert counts is None
         bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
         lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
         asked = self._ask(lookup, Blocks.by_slot([self._slot_tables[s] for s in slots]), keep=keep)
-        found = [torch.empty(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)] if out is None else out
+        found = [torch.empty(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
         for position, rows in enumerate(found):
             asked.exchange.gather(asked.rows.numpy(), position, torch.get_num_threads(), rows.numpy())
-        return list(found), _Gathered(tuple(map(len, keys)), asked) if keep else None
+        return found, _Gathered(tuple(map(len, keys)), asked) if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore."""
@@ -173,7 +164,7 @@ class ShardedRowStore:
         self._all_given &= not self._open
         try:
             for asked in self._open:
-                self._copied.note(asked, *self._messenger.send_gradients(asked))
+                self._copied.note(asked, self._messenger.send_gradients(asked))
         finally:
             self._end_open()
 

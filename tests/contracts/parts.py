@@ -12,13 +12,15 @@ from torch import Tensor
 
 from embtables.errors import DataError
 from embtables.rows import PartStore, RowStore, StoredTable
+from embtables.rows.protocol import Segments
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinCount, Normal, Optimizer, RowwiseAdagrad
 from embtables.state.content import TableContent, buckets_of
 from embtables.state.manifest import Buckets
 from embtables.state.ranks import restrict
 from tests.contents import flat_content, same
 from tests.contracts.collisionless import OPTIMIZERS
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.messages import look_up
+from tests.contracts.single import gather
 
 SEED = 7
 ROWS = 3001  # seven lines of the index and a piece of one
@@ -194,8 +196,8 @@ class PartsContract:
             if step == 20:  # more than a waiting key's count can tell
                 many[0][:3] = 70_000
             counts = [many[0], None, many[2] if step % 2 else None]
-            rows, _ = counted.gather([0, 1, 2], keys, keep=True, counts=counts)
             often = [torch.ones(25, dtype=torch.int32) if c is None else c for c in counts]
+            rows, _ = look_up(counted, stored, [0, 1, 0], keys, often, seed=step)
             all_keys = [k.repeat_interleave(c) for k, c in zip(keys, often, strict=True)]
             all_rows, _ = repeated.gather([0, 1, 2], all_keys, keep=True)
             for some, every, c in zip(rows, all_rows, often, strict=True):
@@ -214,11 +216,11 @@ class PartsContract:
         store = self.build(
             [StoredTable(CollisionlessTable(name="c", dim=3, optimizer=Adagrad(learning_rate=0.1)), 1)], [0]
         )
-        store.gather([0], [torch.tensor([4])], keep=False, counts=[torch.tensor([9], dtype=torch.int32)])
-        (rows,), context = store.gather(
-            [0], [torch.tensor([4])], keep=True, counts=[torch.tensor([9], dtype=torch.int32)]
-        )
-        add_row_gradient(store, context, torch.ones_like(rows))
+        segments = Segments((0,), np.array([0, 1]), np.array([0]))
+        often = torch.tensor([9], dtype=torch.int32)
+        store.resolve(segments, torch.tensor([4]), often, keep=False)
+        context = store.resolve(segments, torch.tensor([4]), often, keep=True)
+        store.add_message(torch.ones(3), context, np.ones(1, np.bool_))
         store.update(1.0)
         state = store.key_state(0)
         assert state is not None
@@ -240,7 +242,7 @@ class PartsContract:
         whole = self.build(stored, slots)
         parts = self.parts(stored, RANGES[1], slots)
         rng = np.random.default_rng(8)
-        for _ in range(20):  # in the last ones no key is cold any more
+        for step in range(20):  # in the last ones no key is cold any more
             tops = ROWS, 60, 60, 60
             keys = [torch.from_numpy(rng.integers(0, top, 25)) for top in tops]
             wide = [torch.from_numpy(rng.standard_normal((25, 4)).astype(np.float32)) for _ in slots]
@@ -249,9 +251,9 @@ class PartsContract:
             cold, readers = torch.zeros(4), 0
             for tables, store in parts:
                 mine = [own(k, tables[n]) for k, n in zip(keys, slots, strict=True)]
-                rows, context = store.gather(range(4), [k[m] for k, m in zip(keys, mine, strict=True)], keep=True)
+                asked = [k[m] for k, m in zip(keys, mine, strict=True)]
                 gradients = [g[m] for g, m in zip(wide, mine, strict=True)]
-                store.add_row_gradients(context, gradients)
+                rows, context = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
                 reads = store.cold_keys(context)
                 ends = torch.tensor([len(r) for r in rows]).cumsum(0)[:-1].tolist()
                 by_slot = torch.tensor_split(reads, ends)

@@ -148,7 +148,7 @@ void drive(const Kernels& kernels, int steps) {
         if (step % 4 == 0) images = std::make_unique<Images>(store);
         for (int table : {1, 2}) store.keys(table)->advance(static_cast<std::uint32_t>(step));
         std::vector<Batch> batches;
-        std::vector<KeptLookup> kept;
+        std::vector<KeptGradients> kept;
         for (int i = 0; i < 2; ++i) batches.emplace_back(random, i == 1, width);
         for (Batch& batch : batches) {
             std::vector<float> out(kBags * width), again(out), dots(batch.keys.size());
@@ -157,7 +157,7 @@ void drive(const Kernels& kernels, int steps) {
             store.pooled(batch.view(), batch.rows.data(), 1, again.data());
             need(out == again, "the same output on one thread");
             store.dots(batch.view(), batch.rows.data(), batch.gradient.data(), kThreads, dots.data());
-            kept.push_back({batch.view(), batch.rows.data(), batch.gradient.data(), nullptr});
+            kept.push_back(KeptLookup{batch.view(), batch.rows.data(), batch.gradient.data()});
         }
         store.gradient_norm(kept, kThreads);
         change([&] { store.update(kept, 1.0, 0.5f, kThreads); });
@@ -192,11 +192,12 @@ void drive_fixed_part(const Kernels& kernels) {
     }
 }
 
-// A part of a collisionless table: keys count as often as they occur, and limits are kept from outside.
+// A part of a collisionless table: ranks' keys in segments count as often as they occur; limits are kept from outside.
 void drive_part(const Kernels& kernels, int steps) {
     std::mt19937_64 random(8);
     std::vector<TableSpec> specs{tables()[1]};
     specs[0].buckets = {0, 1023};
+    specs[0].cold_row_learns = true;
     Store store(kernels, specs, {0}, kThreads);
     Collisionless& keys = *store.keys(0);
     const std::int32_t slot = 0;
@@ -209,6 +210,16 @@ void drive_part(const Kernels& kernels, int steps) {
         const std::int64_t offsets[] = {0, static_cast<std::int64_t>(asked.size())};
         keys.advance(static_cast<std::uint32_t>(step));
         store.resolve({&slot, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
+        const int dim = store.config(0).dim;
+        const std::int64_t bounds[] = {0, 0, 100, offsets[1]}, places[] = {1, 1, 1 + 100 * dim};
+        const SegmentsView segments{&slot, 1, 3, bounds, places};
+        std::vector<float> message(asked.size() * static_cast<std::size_t>(dim) + 1);
+        store.gather(segments, rows.data(), kThreads, message.data());
+        const std::int64_t used[] = {1, -1, 1 + 100 * dim};
+        const std::vector<KeptGradients> kept{
+            KeptSegments{{&slot, 1, 3, bounds, used}, rows.data(), message.data(), counts.data()}};
+        store.gradient_norm(kept, kThreads);
+        store.update(kept, 1.0, 0.5f, kThreads);
         keys.end_step(kThreads);
         for (const bool waiting : {false, true}) {
             const std::vector<std::uint64_t> bins = keys.age_bins(waiting, kThreads);

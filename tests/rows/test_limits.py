@@ -16,6 +16,7 @@ from torch import Tensor
 from embtables.errors import StateError
 from embtables.rows import PART_STORES, HostRowStore, PartStore, ReferenceRowStore, StoredTable
 from embtables.rows.limits import NUM_AGE_BINS, age_bin, enforce, limits_of, oldest_bin
+from embtables.rows.protocol import Segments
 from embtables.schema import Adagrad, CollisionlessTable, MinCount, Normal, Probability, Sgd
 from embtables.state.content import buckets_of
 from tests.contracts.single import add_row_gradient, gather
@@ -55,8 +56,9 @@ def keep_limits(stores: Sequence[PartStore], table: CollisionlessTable) -> None:
 
 
 def step(store: PartStore, keys: Tensor, counts: Tensor | None) -> None:
-    (rows,), context = store.gather([0], [keys], keep=True, counts=[counts])
-    store.add_row_gradients(context, [torch.ones_like(rows) * keys[:, None].sign()])
+    segments = Segments((0,), np.array([0, len(keys)]), np.array([0]))
+    context = store.resolve(segments, keys, counts, keep=True)
+    store.add_message(keys.sign().float(), context, np.ones(1, np.bool_))
     store.update(1.0)
 
 

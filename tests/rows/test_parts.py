@@ -11,6 +11,7 @@ import torch
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.native import _core
 from embtables.rows import FbgemmRowStore, HostRowStore, PartStore, ReferenceRowStore, StoredTable
+from embtables.rows.protocol import Segments
 from embtables.schema import FixedTable, Sgd
 from embtables.state.content import buckets_of
 from tests.contracts.parts import PartsContract
@@ -47,7 +48,8 @@ class TestHost(PartsContract):
     def test_a_key_occurs_at_least_once(self) -> None:
         store = HostRowStore([StoredTable(TABLE, 3)], [0])
         with pytest.raises(ValueError, match="at least once"):
-            store.gather([0], [torch.tensor([1])], keep=True, counts=[torch.tensor([0], dtype=torch.int32)])
+            segments = Segments((0,), np.array([0, 1]), np.array([0]))
+            store.resolve(segments, torch.tensor([1]), torch.tensor([0], dtype=torch.int32), keep=True)
 
 
 def test_fbgemm_holds_whole_tables_alone() -> None:
