@@ -24,7 +24,7 @@ from embtables.state.store import StateFolder
 from pipelines.parts import with_prepared_data
 from pipelines.progress import say
 from pipelines.ray_cluster import Cluster, connected, need_nodes
-from pipelines.ray_worker import Settings, work
+from pipelines.ray_worker import Settings, keeping_room, work
 from pipelines.run_dir import REPORT_FILE, RunDir
 from pipelines.signals import InterruptedRunError
 
@@ -45,7 +45,7 @@ def train_on_ray(
 
     Raises:
         ConfigError: Ray is not installed, or cannot be reached.
-        StateError: the ranks failed more often than `train.max_restarts`.
+        StateError: the run's folder cannot be written; or the ranks failed more often than `train.max_restarts`.
         EmbtablesError: what a rank complained of.
     """
     config = run.config(overrides)
@@ -65,11 +65,12 @@ def train_on_ray(
         threads=threads,
         token=secrets.token_hex(4),
     )
-    with connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
+    room = keeping_room(settings, cluster.workers)
+    with room, connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
         if cluster.address is not None:
             need_nodes(cluster, threads, [path, data])
         failure = _fit(settings, cluster, config.train.max_restarts, path)
-    _raise_what_a_rank_said(settings.error_file, cluster)
+    _raise_what_a_rank_said(settings.error_file, path, cluster)
     if failure is not None:
         raise StateError(f"{failure}; {_how_to_go_on(run, cluster)}", run=run.path)
     found: dict[str, Any] = json.loads((path / REPORT_FILE).read_text(encoding="utf-8"))
@@ -175,13 +176,14 @@ def _stop_by_signal(run: RunDir) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_what_a_rank_said(path: Path, cluster: Cluster) -> None:
+def _raise_what_a_rank_said(file: Path, run: Path, cluster: Cluster) -> None:
     """Raises the error that a rank wrote down."""
-    if not path.exists():
+    if not file.exists():
         return
-    said = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
-    if said["kind"] == "InterruptedRunError":
-        raise InterruptedRunError(f"{said['message']} {cluster.options}", **said["path"])
-    kinds: dict[str, type[EmbtablesError]] = {kind.__name__: kind for kind in (ConfigError, DataError, BadFileError)}
-    raise kinds.get(said["kind"], StateError)(said["message"], **said["path"])
+    said = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    # The command that a rank names is that of one process.
+    message = said["message"] + (f" {cluster.options}" if said["message"].endswith(f"--resume {run}") else "")
+    known = (ConfigError, DataError, BadFileError, InterruptedRunError)
+    kinds: dict[str, type[EmbtablesError]] = {kind.__name__: kind for kind in known}
+    raise kinds.get(said["kind"], StateError)(message, **said["path"])

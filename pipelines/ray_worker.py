@@ -15,14 +15,16 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embtables.errors import EmbtablesError, WorldError
-from pipelines.run_dir import RunDir, write_atomically
+from embtables.errors import EmbtablesError, StateError, WorldError
+from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError
+
+_ROOM = 16_384  # bytes of what a rank writes down
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Settings:
         """Where a rank writes a user's mistake."""
         return Path(self.run) / f"error-{self.token}.json"
 
+    def spare_file(self, rank: int) -> Path:
+        """Room for what a rank writes there, which a disk that is full meanwhile does not take away."""
+        return self.error_file.with_suffix(f".{rank}.spare")
+
     @property
     def log_file(self) -> Path:
         """What rank 0 says to the user."""
@@ -62,6 +68,23 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """For Ray, which hands it to the workers."""
         return asdict(self)
+
+
+@contextlib.contextmanager
+def keeping_room(told: Settings, ranks: int) -> Iterator[None]:
+    """While entered, a rank can write down a mistake whatever the disk does.
+
+    Raises:
+        StateError: the disk has no room for that.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            for file in map(told.spare_file, range(ranks)):
+                stack.callback(file.unlink, missing_ok=True)
+                file.write_bytes(b" " * _ROOM)
+        except OSError as error:
+            raise StateError(f"cannot be written: {error.strerror}", run=told.run) from error
+        yield
 
 
 class Lines(io.TextIOBase):
@@ -106,7 +129,7 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        told.error_file.unlink(missing_ok=True)  # of the attempt before
+        _take_back(told)
     world.broadcast_bytes(b"")
     with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
         try:
@@ -116,22 +139,41 @@ def work(settings: Mapping[str, Any]) -> None:
                 _tell_restart(told, world.rank, error)
                 raise
         except EmbtablesError as error:
-            if isinstance(error, InterruptedRunError) and world.rank:
-                return  # rank 0 knows on whose account
-            path = {key: str(value) for key, value in error.path.items()}
-            found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": world.rank}
-            write_atomically(told.error_file, json.dumps(found).encode())
+            _write_down(told, world.rank, error)
             dist.destroy_process_group()  # the others are told at once
         except Exception as error:
             _tell_restart(told, world.rank, error)
             raise
 
 
+def _write_down(told: Settings, rank: int, error: EmbtablesError) -> None:
+    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again.
+
+    Of several the first one counts.
+    """
+    if told.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
+        return  # rank 0 knows on whose account it was stopped
+    path = {key: str(value) for key, value in error.path.items()}
+    found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": rank}
+    spare = told.spare_file(rank)
+    with spare.open("r+b") as file:
+        file.write(json.dumps(found).encode().ljust(_ROOM))
+    spare.replace(told.error_file)
+
+
+def _take_back(told: Settings) -> None:
+    """What a rank wrote down in an attempt that was ended by something else."""
+    if told.error_file.exists():
+        rank = json.loads(told.error_file.read_text(encoding="utf-8"))["rank"]
+        told.error_file.replace(told.spare_file(rank))
+
+
 def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
     """Of what Ray does next; the traceback is in its logs. Rank 1 tells too, for rank 0 may be the one that is gone."""
     from pipelines.progress import say
 
-    if rank < 2:
+    # A rank whose node had stopped may find that the command has ended without it.
+    if rank < 2 and told.spare_file(rank).exists():
         said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
         with contextlib.redirect_stderr(Lines(told.log_file)):
             say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
@@ -139,13 +181,21 @@ def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
 
 def _train(told: Settings, run: RunDir, world: Any) -> None:
     from embtables.state.store import StateFolder
+    from pipelines.ending import say_what_is_waited_for
     from pipelines.together import rank_0_says
     from pipelines.train import resume, train
+
+    def on_error(error: EmbtablesError, waits: bool) -> None:
+        # Before the version in writing is waited for, which the other ranks may take for silence.
+        _write_down(told, world.rank, error)
+        with contextlib.redirect_stderr(Lines(told.log_file)):
+            say_what_is_waited_for(error, waits)
 
     shown = world.rank == 0
     # After a restart there may be versions of this run, where it did not go on from one.
     if told.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
-        resume(run, told.overrides, world=world, shown=shown)
+        resume(run, told.overrides, world=world, shown=shown, on_error=on_error)
     else:
         former = None if told.former is None else RunDir.open(Path(told.former))
-        train(run.config(), former=former, which=told.which, fresh=told.fresh, run=run, world=world, shown=shown)
+        begins = {"former": former, "which": told.which, "fresh": told.fresh}
+        train(run.config(), **begins, run=run, world=world, shown=shown, on_error=on_error)

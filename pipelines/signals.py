@@ -31,6 +31,7 @@ class StopRequest:
     def __init__(self, file: Path | None = None) -> None:
         self.name: str | None = None
         self._file = file
+        self._at_once = False
         self._looked = time.monotonic()
         self._former: dict[int, signal.Handlers | int | None] = {}
 
@@ -55,7 +56,11 @@ class StopRequest:
                 self.name = self._file.read_text(encoding="utf-8").strip() or "request"
         return self.name is not None
 
+    def at_once(self) -> None:
+        """From now on the first Ctrl-C stops at once: nothing will ask whether there is a request."""
+        self._at_once = True
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
+        if (self.name is not None or self._at_once) and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name

@@ -29,6 +29,7 @@ from embtables.state.manifest import Manifest
 from embtables.state.store import StateFolder, Writer
 from pipelines import checkpoint
 from pipelines.config import RunConfig
+from pipelines.ending import OnError, closing_chain, say_what_is_waited_for, wait_for_last
 from pipelines.evaluate import evaluate
 from pipelines.learner import Learner, learning_rate_factor
 from pipelines.metrics_log import MetricsLog
@@ -72,6 +73,7 @@ def train(
     run: RunDir | None = None,
     world: World | None = None,
     shown: bool = True,
+    on_error: OnError = say_what_is_waited_for,
 ) -> dict[str, Any]:
     """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ...
 
@@ -81,6 +83,7 @@ def train(
         former: a run whose checkpoint it begins with, under the rules of docs/format.md.
         which: that run's checkpoint, by default the best where there is one.
         fresh: tables that begin afresh all the same.
+        on_error: see TrainLoop.
 
     Raises:
         StateError: the former run has no such checkpoint, or no rule converts it.
@@ -101,16 +104,22 @@ def train(
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.tell(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
-        return TrainLoop(learner, folder, log, fitted, state, shown=shown).run_to_end()
+        return TrainLoop(learner, folder, log, fitted, state, shown=shown, on_error=on_error).run_to_end()
 
 
 def resume(
-    run: RunDir, overrides: tuple[str, ...] = (), *, world: World | None = None, shown: bool = True
+    run: RunDir,
+    overrides: tuple[str, ...] = (),
+    *,
+    world: World | None = None,
+    shown: bool = True,
+    on_error: OnError = say_what_is_waited_for,
 ) -> dict[str, Any]:
     """Goes on with a run from its last checkpoint; with overrides, under a changed configuration.
 
     Args:
         world: the ranks that go on with it, any number of them; see `train`.
+        on_error: see TrainLoop.
 
     Raises:
         StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
@@ -127,7 +136,8 @@ def resume(
         _count(config, log, state, world)
     learner = _learner(config, world)
     checkpoint.load(run.checkpoints, chain, learner)
-    loop = TrainLoop(learner, run, log, FittedTransforms.from_json(content["transforms"]), state, shown=shown)
+    fitted = FittedTransforms.from_json(content["transforms"])
+    loop = TrainLoop(learner, run, log, fitted, state, shown=shown, on_error=on_error)
     loop.resumed_from = chain
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
@@ -154,7 +164,11 @@ def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:
 
 
 class TrainLoop:
-    """The loop over epochs and batches of one run, from where its state stands."""
+    """The loop over epochs and batches of one run, from where its state stands.
+
+    Args:
+        on_error: is told of an error that ends the run, before a version in writing is waited for.
+    """
 
     def __init__(
         self,
@@ -164,7 +178,8 @@ class TrainLoop:
         fitted: FittedTransforms,
         state: RunState,
         *,
-        shown: bool = True,
+        shown: bool,
+        on_error: OnError,
     ) -> None:
         self.learner = learner
         self.world = learner.world
@@ -174,6 +189,7 @@ class TrainLoop:
         self.fitted = fitted
         self.state = state
         self.shown = shown
+        self._on_error = on_error
         self.resumed_from: list[Manifest] | None = None
         self._stop = StopRequest(run.stop_file if self.world.size > 1 and self.world.rank == 0 else None)
 
@@ -189,7 +205,7 @@ class TrainLoop:
             if not self.state.finished:
                 self.state.finished = True
                 self._save()
-            self._chain.wait()
+            wait_for_last(self._chain, self.run)
             return self._report()
 
     @contextmanager
@@ -203,11 +219,9 @@ class TrainLoop:
                 if self.world.rank == 0:
                     self.run.truncate_metrics(self.state.step)
                 chain.go_on_from(self.resumed_from[-1], len(self.resumed_from) - 1)
-            try:
+            stack.callback(self._tell_failures, chain, "")
+            with closing_chain(chain, self._stop, self._on_error):
                 yield chain
-            finally:
-                chain.close()
-                self._tell_failures(chain)
 
     def _done(self) -> bool:
         train, state = self.config.train, self.state
@@ -280,8 +294,10 @@ class TrainLoop:
         """What may happen at a batch boundary: a stop by signal, an evaluation, a checkpoint."""
         train, state = self.config.train, self.state
         if stop:
+            if self.shown and self.world.size == 1:
+                say(f"{self._stop.name}: what was learned is saved, which a second Ctrl-C gives up")
             self._save()
-            self._chain.wait()
+            wait_for_last(self._chain, self.run)
             raise InterruptedRunError(
                 f"stopped by {self._stop.name or 'another rank'} at step {state.step}, saved; "
                 f"go on with: embtables train --resume {self.run.path}"
@@ -327,9 +343,9 @@ class TrainLoop:
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)
 
-    def _tell_failures(self, chain: Chain) -> None:
+    def _tell_failures(self, chain: Chain, then: str = "; training goes on") -> None:
         for error in chain.failures if self.world.rank == 0 else ():
-            say(f"warning: {error}; training goes on")
+            say(f"warning: {error}{then}")
         chain.failures.clear()
 
     def _load_best(self) -> None:

@@ -10,8 +10,9 @@ several ranks hold the tables, each has its chain of them and writes what it own
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,14 @@ import torch
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows import Ability
 from embtables.rows.protocol import Capture
-from embtables.schema.tables import FixedTable
 from embtables.shard.world import Alone, World
-from embtables.state.content import TableContent
+from embtables.state.folder import Buffer
 from embtables.state.joint import Joint
 from embtables.state.manifest import Buckets, Manifest, Purpose, canonical
-from embtables.state.ranks import RankPart, restrict
+from embtables.state.ranks import RankPart
 from embtables.state.store import StateFolder, Writer
 from embtables.state.table_files import ALL_BUCKETS
-from embtables.state.versions import RankFiles, StoredAs, Tensors, Version, rank_files, read_version
+from embtables.state.versions import RankFiles, Tensors, Version, rank_files, read_version
 from embtables.tables import Tables
 
 _NO_CUT = -1  # told to the other ranks where one cannot take a version
@@ -48,8 +48,8 @@ class Chain:
 
     Args:
         writer: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
-        world: the ranks that have the tables' rows, each those of its buckets; all make the chain, and call the same
-            of it in the same order. By default there is one rank.
+        world: the ranks that have the tables' rows, each those of its buckets, and nothing else in what it captures;
+            all make the chain, and call the same of it in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
         longest: deltas in a row before the next snapshot.
     """
@@ -75,8 +75,9 @@ class Chain:
         self._longest = longest
         self._cuts = Ability.CUTS in tables.rows.abilities
         self._parent: _Parent | None = None
-        self._pending: tuple[Future[int], int | None, int] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._pending: tuple[futures.Future[int], int | None, int] | None = None
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._abandoned = threading.Event()
         self.failures: list[EmbtablesError] = []
 
     def go_on_from(self, manifest: Manifest, deltas: int) -> None:
@@ -161,12 +162,18 @@ class Chain:
 
     def _files(self, captured: Mapping[str, Capture], version: Version) -> RankFiles:
         """This rank's files."""
-        buckets = self._world.buckets()
-        tables = {
-            table.config.name: _owned(captured[table.config.name].streamed(), table, buckets)
-            for table in self._tables.stored
-        }
-        return rank_files(self._tables.stored, self._world.rank, RankPart(buckets, tables), version.tensors)
+        tables = {name: capture.streamed() for name, capture in captured.items()}
+        part = RankPart(self._world.buckets(), tables)
+        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        for file in found.files.values():
+            file.chunks = self._unless_abandoned(file.chunks)
+        return found
+
+    def _unless_abandoned(self, chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+        for chunk in chunks:
+            if self._abandoned.is_set():
+                raise StateError("the version that was being written was given up; earlier versions are intact")
+            yield chunk
 
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
@@ -188,6 +195,7 @@ class Chain:
         if self._pending is None:
             return None
         written, number, deltas = self._pending
+        futures.wait([written])  # where Ctrl-C ends the wait, it is to be taken up again
         self._pending = None
         try:
             self._parent = _Parent(written.result(), number, deltas)
@@ -207,6 +215,17 @@ class Chain:
         if error is not None:
             raise error
 
+    def is_written(self, seconds: float) -> bool:
+        """Whether nothing is being written any more; waits so long at most. Raises nothing."""
+        return self._pending is None or not futures.wait([self._pending[0]], seconds).not_done
+
+    def abandon(self) -> None:
+        """What is being written shall not be waited for: it ends with the piece that the disk has in hand, by failing.
+
+        It is whole all the same where its files were all written already.
+        """
+        self._abandoned.set()
+
     def close(self) -> None:
         """Waits for what is being written; what fails is found in `failures`."""
         try:
@@ -214,16 +233,6 @@ class Chain:
         except WorldError as error:
             self._note(error)
         self._thread.shutdown()
-
-
-def _owned(content: TableContent, table: StoredAs, buckets: Buckets) -> TableContent:
-    """What of a table this rank writes.
-
-    A fixed table may lie here with all of its rows. The keys of a collisionless one are the owner's alone: another's
-    are an error, which the files' maker tells.
-    """
-    whole = buckets == ALL_BUCKETS or not isinstance(table.config, FixedTable)
-    return content if whole else restrict(content, table.seed, buckets)
 
 
 def _let_go(captured: Mapping[str, Capture]) -> None:

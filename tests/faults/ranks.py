@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 
 from benchmarks import _harness
-from tests.pipelines.ray_nodes_for_tests import ranks_below
+from pipelines.run_dir import RunDir
+from tests.pipelines.ray_nodes_for_tests import Nodes, ranks_below
 from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, start, steps_of, the_run, until_step
 
 BEGUN = 20  # the step after which something happens: there are versions, and the epoch is not at its end
@@ -28,73 +29,135 @@ Process = subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
+class Going:
+    """A run that something is done to, and the nodes of the cluster that was there for it."""
+
+    process: Process
+    folder: Path
+    nodes: Nodes | None
+
+    @property
+    def run(self) -> RunDir:
+        return the_run(self.folder)
+
+    def rank(self, number: int) -> psutil.Process:
+        """The process of a rank: rank 0 alone holds the run's lease, hence a lock on its file."""
+        above = [self.process] if self.nodes is None else self.nodes.nodes
+        found = [each for parent in above for each in ranks_below(parent)]
+        assert len(found) == 2, found
+        first = next(each for each in found if any(file.path.endswith("lease.lock") for file in each.open_files()))
+        return first if number == 0 else next(each for each in found if each != first)
+
+
+@dataclass(frozen=True)
 class Fault:
-    """What is done to a run, and what it must say."""
+    """What is done to a run, and what it must say.
+
+    Attributes:
+        nodes: CPUs of the nodes of a cluster that is there, its head first; none where the run starts its own.
+    """
 
     what: str
-    strike: Callable[[Process, Path], None]
+    strike: Callable[[Going], None]
     says: str
     ends_well: bool
+    nodes: tuple[int, ...] = ()
 
 
-def rank(process: Process, number: int) -> psutil.Process:
-    """The process of a rank: rank 0 alone holds the run's lease, hence a lock on its file."""
-    found = ranks_below(process)
-    assert len(found) == 2, found
-    first = next(each for each in found if any(file.path.endswith("lease.lock") for file in each.open_files()))
-    return first if number == 0 else next(each for each in found if each != first)
+def kill_rank_0(going: Going) -> None:
+    going.rank(0).kill()
 
 
-def kill_rank_0(process: Process, folder: Path) -> None:
-    rank(process, 0).kill()
-
-
-def kill_controller(process: Process, folder: Path) -> None:
-    every = psutil.Process(process.pid).children(recursive=True)
+def kill_controller(going: Going) -> None:
+    every = psutil.Process(going.process.pid).children(recursive=True)
     (controller,) = [each for each in every if "TrainController" in " ".join(each.cmdline())]
     controller.kill()
 
 
-def stall(number: int) -> Callable[[Process, Path], None]:
-    """Stops a rank until the run has gone on without it, or has ended; then lets it go on, if it is still there."""
+def stall(number: int, *, with_its_node: bool = False) -> Callable[[Going], None]:
+    """Stops a rank until the run has gone on without it, or has ended; then lets it go on, if it is still there.
 
-    def strike(process: Process, folder: Path) -> None:
-        stalled = rank(process, number)
-        at = max(steps_of(the_run(folder)))
-        stalled.suspend()
+    Ray kills a rank that is stopped, but not one whose node is.
+    """
+
+    def strike(going: Going) -> None:
+        rank = going.rank(number)
+        stopped = node_of(rank, going) if with_its_node else [rank]
+        at = max(steps_of(going.run))
+        for each in stopped:
+            each.suspend()
         # Going on cuts the figures back to the last version, and adds to them again.
-        while process.poll() is None and max(steps_of(the_run(folder))) <= at + BEGUN:
+        while going.process.poll() is None and max(steps_of(going.run)) <= at + BEGUN:
             time.sleep(0.05)
-        with suppress(psutil.NoSuchProcess):
-            stalled.resume()
-            print(f"(the stopped rank was still there, as {stalled.status()})", flush=True)
+        assert rank.is_running() or not with_its_node
+        for each in stopped:
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
+        _, left = psutil.wait_procs([rank], timeout=60)
+        assert not left, f"the rank that was stopped goes on beside the others, as {rank}"
 
     return strike
 
 
-def fill_disk(process: Process, folder: Path) -> None:
-    """Takes all room until two versions have failed, then gives it back."""
-    checkpoints = the_run(folder).checkpoints
-    ballast = folder / "runs" / "ballast"
+def node_of(rank: psutil.Process, going: Going) -> list[psutil.Process]:
+    """All processes of a rank's node."""
+    assert going.nodes is not None
+    (node,) = [each for each in going.nodes.nodes if rank in ranks_below(each)]
+    return [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+
+
+@contextmanager
+def full_disk(going: Going) -> Iterator[None]:
+    """Meanwhile there is no room at all."""
+    ballast = going.folder / "runs" / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
+    yield
+    ballast.unlink()
+
+
+def fill_disk_to_the_end(going: Going) -> None:
+    """What is freed meanwhile is taken too."""
+    with full_disk(going), (going.folder / "runs" / "ballast").open("ab", buffering=0) as file:
+        while going.process.poll() is None:
+            with suppress(OSError):
+                file.write(bytes(4096))
+                continue
+            time.sleep(0.01)
+
+
+def fill_disk(going: Going) -> None:
+    """Takes all room until two versions have failed, then gives it back."""
+    with full_disk(going):
+        until_two_have_failed(going.process, going.run.checkpoints)
+
+
+def until_two_have_failed(process: Process, checkpoints: Path) -> None:
     before, changes, seen = list((checkpoints / "manifests").iterdir()), 0, 0
     while changes < 4 and process.poll() is None:  # a folder made and removed, twice
         at = (checkpoints / "versions").stat().st_mtime_ns
         changes, seen = changes + (at != seen), at
         time.sleep(0.001)
     assert process.poll() is not None or len(list((checkpoints / "manifests").iterdir())) <= len(before) + 1
-    ballast.unlink()
 
 
-FULL = "No space left on device; earlier versions are intact; training goes on"
+FULL = "No space left on device; earlier versions are intact; "
 FAULTS = (
     Fault("rank 0 killed", kill_rank_0, "going on from resume-", ends_well=True),
     Fault("Ray's controller killed", kill_controller, "Ray's own process that looks after the ranks", ends_well=False),
     Fault("rank 1 stopped (SIGSTOP), later continued", stall(1), "silent for 60 s", ends_well=True),
     Fault("rank 0 stopped (SIGSTOP), later continued", stall(0), "silent for 60 s", ends_well=True),
-    Fault("the disk full for two versions", fill_disk, FULL, ends_well=True),
+    Fault("the disk full for two versions", fill_disk, FULL + "training goes on", ends_well=True),
+    Fault("the disk full to the end", fill_disk_to_the_end, FULL + "go on from the last one with: ", ends_well=False),
+    Fault("rank 1 on a cluster stopped, later continued", stall(1), "silent for 60 s", ends_well=True, nodes=(2,)),
+    Fault(
+        "rank 1's node stopped, later continued",
+        stall(1, with_its_node=True),
+        "silent for 60 s",
+        ends_well=True,
+        nodes=(0, 1, 1, 1),
+    ),
 )
 
 
@@ -112,22 +175,30 @@ def small_disk(folder: Path) -> Iterator[None]:
 def survived(folder: Path, fault: Fault, whole: dict[str, Any]) -> tuple[str, float]:
     """Does it to a run; how the run came through, and in how many seconds."""
     make_config(folder)
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    began = time.monotonic()
-    process = start(folder, environment, "ranks.yaml", "--workers", 2)
-    until_step(folder, BEGUN, process)
-    fault.strike(process, folder)
-    _, err = process.communicate(timeout=300)
-    said = f"{fault.what}: {err}"
-    assert fault.says in err, said
-    assert "Traceback" not in err, said
-    assert (process.returncode == 0) is fault.ends_well, said
-    if not fault.ends_well:
-        command = err.strip().rpartition("embtables train ")[2].split()
-        again = start(folder, environment, *command)
-        _, err = again.communicate(timeout=300)
-        assert again.returncode == 0, err
-    assert_same(held(the_run(folder)), whole)
+    with ExitStack() as stack:
+        nodes = stack.enter_context(Nodes()) if fault.nodes else None
+        for cpus in fault.nodes if nodes is not None else ():
+            nodes.add(cpus)
+        environment = {**os.environ, "PYTHONSAFEPATH": "1"} if nodes is None else nodes.environment()
+        where = [] if nodes is None else ["--ray-address", nodes.address]
+        began = time.monotonic()
+        process = start(folder, environment, "ranks.yaml", "--workers", 2, *where)
+        until_step(folder, BEGUN, process)
+        fault.strike(Going(process, folder, nodes))
+        _, err = process.communicate(timeout=300)
+        said = f"{fault.what}: {err}"
+        assert fault.says in err, said
+        assert "Traceback" not in err, said
+        assert process.returncode == (0 if fault.ends_well else 1), said
+        if not fault.ends_well:
+            command = err.strip().rpartition("embtables train ")[2].split()
+            again = start(folder, environment, *command)
+            _, err = again.communicate(timeout=300)
+            assert again.returncode == 0, err
+    run = the_run(folder)
+    assert_same(held(run), whole)
+    assert steps_of(run) == sorted(set(steps_of(run)))
+    assert not [*run.path.glob("rank0-*"), *run.path.glob("error-*")]
     return ("ended well" if fault.ends_well else "was resumed"), time.monotonic() - began
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from embtables.shard.world import World
+from embtables.state.chain import Chain
+from pipelines import ray_worker
 from pipelines import train as training
 from pipelines.config import RunConfig
 from pipelines.run_dir import RunDir
@@ -30,3 +34,30 @@ def resume(world: World, folder: str, overrides: tuple[str, ...]) -> dict[str, A
     """Goes on with a run."""
     torch.set_num_threads(1)
     return training.resume(RunDir.open(Path(folder)), overrides, world=world, shown=False)
+
+
+def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> None:
+    """Works as a rank on Ray does; rank 1's disk takes nothing of a version before rank 0 has met an error.
+
+    Args:
+        log: what rank 1 reads.
+        may: a FIFO.
+    """
+    write, close, config, allowed = os.write, Chain.close, RunDir.config, []
+
+    def slow(handle: int, content: memoryview) -> int:
+        if threading.current_thread().name.startswith("state.1") and not allowed:
+            allowed.append(Path(may).read_bytes())
+        return write(handle, content)
+
+    def closing(chain: Chain) -> None:
+        if not chain.is_written(0.0):
+            Path(may).write_bytes(b"now")
+        close(chain)
+
+    if world.rank:
+        os.write = slow
+        RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
+    else:
+        Chain.close = closing  # type: ignore[method-assign]
+    ray_worker.work(settings)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from embtables.state.store import StateFolder
+from pipelines.config import load_config
 from pipelines.progress import say
-from pipelines.ray_worker import Lines
+from pipelines.ray_worker import Lines, Settings, keeping_room
+from pipelines.run_dir import RunDir
+from tests.pipelines.ray_runs_for_tests import make_config
+from tests.shard.groups_for_tests import Group
 
 
 def test_what_could_not_be_written_comes_with_what_is_said_next(tmp_path: Path) -> None:
@@ -24,3 +33,29 @@ def test_what_is_said_is_not_taken_for_markup(capsys: pytest.CaptureFixture[str]
     text = "warning: [/gloo/transport/tcp/pair.cc:3] [bold] connection closed by peer :boom:"
     say(text)
     assert capsys.readouterr().err == text + "\n"
+
+
+def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp_path: Path) -> None:
+    """Rank 1 meets a row that its log alone has; its disk takes the version in writing when rank 0 waits no more."""
+    config, log = make_config(tmp_path), pq.read_table(tmp_path / "log.parquet").to_pydict()
+    log["click"][5_940] = 7
+    pq.write_table(pa.table(log), tmp_path / "other.parquet", row_group_size=700)
+    # One version is begun, at step 80 of the 120 of an epoch.
+    changes = ["data.shuffle=null", "data.block_rows=400", "train.checkpoint_every_steps=80", "train.epochs=1"]
+    run, may = RunDir.create(load_config(config, changes)), tmp_path / "may"
+    settings = Settings(str(run.path), str(tmp_path), (), False, None, None, (), threads=1, token="0")
+    os.mkfifo(may)
+    group = Group(2, timeout_seconds=3)
+    try:
+        work = "tests.pipelines.ranks_for_tests:work_with_a_slow_disk"
+        with keeping_room(settings, 2):
+            group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may))
+    finally:
+        group.close()
+    said = json.loads((run.path / "error-0.json").read_text())
+    assert (said["kind"], said["rank"], said["path"]["row"]) == ("DataError", 1, "5940")
+    told = (run.path / "rank0-0.log").read_text()
+    assert "holds the label 7" in told and "waiting for the version that is being written" in told
+    assert "started again" not in told
+    state = StateFolder(run.checkpoints)
+    assert state.manifest("resume", 1).content["state"]["step"] == 80

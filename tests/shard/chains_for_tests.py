@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
+from embtables.rows.protocol import Capture
 from embtables.schema import Adagrad, Adam, Identity, MinCount, RowwiseAdagrad
+from embtables.shard.copies import OwnedCapture
 from embtables.shard.world import World
 from embtables.state.chain import Chain
 from embtables.state.store import StateFolder, Writer
@@ -57,8 +59,17 @@ def train(ranks: Ranks, steps: range) -> None:
 
 
 def of(world: World) -> Ranks:
-    """This rank's tables."""
-    return Ranks(made, [world.buckets()])
+    """This rank's tables. They have all rows of the fixed one, and tell those that the rank owns."""
+    ranks = Ranks(made, [world.buckets()])
+    tables, whole = ranks.tables[0], ranks.tables[0].rows.capture
+
+    def capture(table: int, after: int | None) -> Capture:
+        found = whole(table, after)
+        is_fixed = isinstance(tables.configs[table], FixedTable)
+        return OwnedCapture(found, tables.stored[table].seed, world) if is_fixed else found
+
+    tables.rows.capture = capture  # type: ignore[method-assign]
+    return ranks
 
 
 def holding(world: World, folder: Path) -> AbstractContextManager[Writer | StateFolder]:

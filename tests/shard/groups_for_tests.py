@@ -18,9 +18,10 @@ class Group:
 
     Args:
         size: how many ranks.
+        timeout_seconds: how long they wait for each other.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, timeout_seconds: int = 60) -> None:
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
         meet = Path(self._folder.name) / "meet"
@@ -28,7 +29,7 @@ class Group:
         self._processes = []
         for rank in range(size):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, size, str(meet), there), daemon=True)
+            process = context.Process(target=_serve, args=(rank, size, str(meet), there, timeout_seconds), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
@@ -54,7 +55,7 @@ class Group:
         self._folder.cleanup()
 
 
-def _serve(rank: int, size: int, meet: str, pipe: Connection) -> None:
+def _serve(rank: int, size: int, meet: str, pipe: Connection, timeout_seconds: int) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     import torch
     import torch.distributed as dist
@@ -62,7 +63,7 @@ def _serve(rank: int, size: int, meet: str, pipe: Connection) -> None:
     from embtables.shard.world import ProcessGroup
 
     torch.set_num_threads(1)
-    timeout = datetime.timedelta(seconds=60)
+    timeout = datetime.timedelta(seconds=timeout_seconds)
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=size, timeout=timeout)
     world = ProcessGroup()
     while True:
