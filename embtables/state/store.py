@@ -243,6 +243,7 @@ class Writer:
     def close(self) -> None:
         """Gives the lease back."""
         if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
             os.close(self._lock)
             self._lock = None
 

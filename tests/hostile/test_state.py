@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import resource
 import shutil
@@ -264,3 +265,20 @@ def test_two_writers_at_once_and_the_lease_of_a_dead_one(tmp_path: Path) -> None
     with Writer(StateFolder(tmp_path)) as writer:
         assert writer.epoch == 2
     shutil.rmtree(tmp_path)
+
+
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lease(tmp_path: Path) -> None:
+    waits, ends = os.pipe()
+    with Writer(StateFolder(tmp_path)):
+        child = os.fork()
+        if child == 0:
+            os.close(ends)
+            os.read(waits, 1)  # until the test closes its end
+            os._exit(0)
+    try:
+        with Writer(StateFolder(tmp_path)) as writer:
+            assert writer.epoch == 2
+    finally:
+        os.close(ends)
+        os.waitpid(child, 0)
+        os.close(waits)
