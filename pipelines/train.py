@@ -214,7 +214,6 @@ class TrainLoop:
         with ExitStack() as stack:
             folder = StateFolder(self.run.checkpoints)
             holder = stack.enter_context(Writer(folder)) if self.world.rank == 0 else folder
-            self.world.broadcast_bytes(b"")  # where rank 0 has no lease, its leaving ends this wait at once
             chain = Chain(holder, "resume", self.learner.tables, world=self.world)
             if self.resumed_from is not None:
                 if self.world.rank == 0:

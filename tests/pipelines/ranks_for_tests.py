@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +62,28 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
         RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
     else:
         Chain.close = closing  # type: ignore[method-assign]
+    ray_worker.work(settings)
+
+
+def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: str, before: str) -> None:
+    """Works as a rank on Ray does; there is no room for anything from the second version, or the report, on."""
+    cut, report, cuts = Chain.cut, RunDir.write_report, count()
+
+    def fill() -> None:
+        with Path(ballast).open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def cutting(chain: Chain, *arguments: Any) -> None:
+        if next(cuts) == 1 and before == "version":
+            chain.wait()
+            if world.rank == 0:
+                fill()
+        cut(chain, *arguments)
+
+    def reporting(run: RunDir, content: dict[str, Any]) -> None:
+        fill()
+        report(run, content)
+
+    Chain.cut, RunDir.write_report = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work(settings)
