@@ -38,14 +38,18 @@ def resume(world: World, folder: str, overrides: tuple[str, ...]) -> dict[str, A
     return training.resume(RunDir.open(Path(folder)), overrides, world=world, shown=False)
 
 
-def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> None:
+def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> list[bool]:
     """Works as a rank on Ray does; rank 1's disk takes nothing of a version before rank 0 has met an error.
 
     Args:
         log: what rank 1 reads.
         may: a FIFO.
+
+    Returns:
+        Of rank 0, whether it then knew of a mistake of another.
     """
-    write, close, config, allowed = os.write, Chain.close, RunDir.config, []
+    write, close, config = os.write, Chain.close, RunDir.config
+    allowed, knew = [], []
 
     def slow(handle: int, content: memoryview) -> int:
         if threading.current_thread().name.startswith("state.1") and not allowed:
@@ -54,6 +58,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
 
     def closing(chain: Chain) -> None:
         if not chain.is_written(0.0):
+            knew.append(ray_worker.Settings(**settings).error_file.exists())
             Path(may).write_bytes(b"now")
         close(chain)
 
@@ -63,6 +68,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
     else:
         Chain.close = closing  # type: ignore[method-assign]
     ray_worker.work(settings)
+    return knew
 
 
 def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: str, before: str) -> None:

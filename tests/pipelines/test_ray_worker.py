@@ -46,11 +46,11 @@ def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp
     run, may = RunDir.create(load_config(config, changes)), tmp_path / "may"
     settings = Settings(str(run.path), str(tmp_path), (), False, None, None, (), threads=1, token="0")
     os.mkfifo(may)
-    group = Group(2, timeout_seconds=3)
+    group = Group(2, timeout_seconds=8)
     try:
         work = "tests.pipelines.ranks_for_tests:work_with_a_slow_disk"
         with keeping_room(settings, 2):
-            group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may))
+            assert group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may)) == [[True], []]
     finally:
         group.close()
     said = json.loads((run.path / "error-0.json").read_text())
