@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from embtables.shard.world import World
+from embtables.state.content import Words
 
 COUNTS = (
     "waiting",
@@ -21,6 +23,7 @@ COUNTS = (
     "surplus",
     "refused_gradients",
 )
+_SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class TableStats:
         steps: updates so far.
         counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
         load_factor: share of the key map's places that are taken; None of a fixed table.
-        quantiles: `age` and `count` of the rows of a collisionless table: least, p50, p90, p99, greatest.
+        quantiles: `age` and `count` (updates) of the rows of a collisionless table: least, p50, p90, p99, greatest;
+            of no row they are empty, and of a store that does not know them there are none.
     """
 
     rows: int
@@ -46,7 +50,7 @@ class TableStats:
 
 
 def totals(own: Mapping[str, TableStats], growing: Container[str], world: World) -> dict[str, TableStats]:
-    """What all ranks hold together. Load factors are those of this rank; quantiles are not told.
+    """What all ranks hold together. Load factors are those of this rank.
 
     Args:
         own: what this rank holds, the same tables at all.
@@ -61,5 +65,43 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
         parts = dict(zip(stats.bytes_by_part, rest, strict=False))
         counts = dict(zip(counted, rest[len(parts) :], strict=True))
         rows = rows if name in growing else stats.rows
-        found[name] = replace(stats, rows=rows, bytes_by_part=parts, counts=stats.counts | counts, quantiles={})
+        found[name] = replace(stats, rows=rows, bytes_by_part=parts, counts=stats.counts | counts)
     return found
+
+
+def with_quantiles(
+    found: Mapping[str, TableStats], rows: Mapping[str, tuple[Words, Words]], world: World
+) -> dict[str, TableStats]:
+    """The same with what all ranks' rows make together.
+
+    Args:
+        rows: by table, ages and counts of the rows that this rank has; the same tables at all ranks.
+    """
+    spread = iter(quantiles([each for pair in rows.values() for each in pair], world))
+    told = {name: {"age": next(spread), "count": next(spread)} for name in rows}
+    return {name: replace(each, quantiles=told[name]) if name in told else each for name, each in found.items()}
+
+
+def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
+    """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
+
+    The numbers stay where they are: bit by bit, every rank tells how many of its own lie below what is tried, in 32
+    sums of a few numbers over the ranks.
+
+    Args:
+        own: what this rank has of each list, (n,) in any order; as many lists at all ranks.
+    """
+    if not own:
+        return []
+    held = [np.sort(values) for values in own]
+    sizes = torch.tensor([len(values) for values in held], dtype=torch.int64)
+    world.all_reduce(sizes)
+    places = torch.tensor([[int(share * (size - 1)) for share in _SHARES] for size in sizes.tolist()])
+    found = torch.zeros_like(places)
+    for bit in reversed(range(32)):
+        tried = found | 1 << bit
+        below = [np.searchsorted(v, of.astype(np.uint32)) for v, of in zip(held, tried.numpy(), strict=True)]
+        counted = torch.from_numpy(np.stack(below))
+        world.all_reduce(counted)
+        found = torch.where(counted <= places, tried, found)
+    return [values if size else [] for values, size in zip(found.tolist(), sizes.tolist(), strict=True)]

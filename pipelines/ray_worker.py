@@ -10,6 +10,7 @@ last version.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import json
@@ -24,6 +25,7 @@ from embtables.errors import EmbtablesError, StateError, WorldError
 from pipelines.run_dir import RunDir
 from pipelines.signals import InterruptedRunError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of no use to be tried again
 _ROOM = 16_384  # bytes of what a rank writes down
 
 
@@ -142,8 +144,11 @@ def work(settings: Mapping[str, Any]) -> None:
             _write_down(told, world.rank, error)
             dist.destroy_process_group()  # the others are told at once
         except Exception as error:
-            _tell_restart(told, world.rank, error)
-            raise
+            if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+                _tell_restart(told, world.rank, error)
+                raise
+            _write_down(told, world.rank, StateError(str(error.strerror), file=error.filename or told.run))
+            dist.destroy_process_group()
 
 
 def _write_down(told: Settings, rank: int, error: EmbtablesError) -> None:

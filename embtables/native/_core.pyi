@@ -201,8 +201,8 @@ class Store:
         """When those in a bin were seen, and the mixes of their keys."""
     def crowd_out(self, table: int, waiting: bool, age_bin: int, seen: int, mix: int, threads: int) -> None:
         """Drops those in older bins, and of that bin those up to (seen, mix), the mix as an unsigned number."""
-    def row_quantiles(self, table: int) -> tuple[list[int], list[int]]:
-        """Ages of the rows alive and how often they learned: minimum, p50, p90, p99, maximum; empty without rows."""
+    def ages_and_counts(self, table: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Of the rows alive, in any order: the clock since they were last seen, and how often they learned."""
 
 class Capture:
     """A table's rows at this moment, which any thread may read while the store's goes on: rows that change are saved

@@ -1,4 +1,5 @@
-// The nanobind edge of what the parts of a table agree on: which rows and waiting keys go when there are too many.
+// The nanobind edge of what the parts of a table agree on, which rows and waiting keys go when there are too many, and of
+// what they tell of their rows together.
 #include <vector>
 
 #include "binding_types.h"
@@ -40,12 +41,22 @@ void crowd_out(Store& store, int table, bool waiting, std::size_t bin, std::uint
     keys_of(store, table).crowd_out(waiting, bin, {seen, static_cast<std::uint64_t>(mix), 0}, threads);
 }
 
+nb::tuple ages_and_counts(Store& store, int table) {
+    std::vector<std::uint32_t> ages, counts;
+    {
+        nb::gil_scoped_release released;
+        keys_of(store, table).ages_and_counts(ages, counts);
+    }
+    return nb::make_tuple(owned(std::move(ages)), owned(std::move(counts)));
+}
+
 }  // namespace
 
 void define_parts(nb::class_<Store>& store) {
     store.def("age_bins", &age_bins, "table"_a, "waiting"_a, "threads"_a)
         .def("of_age", &of_age, "table"_a, "waiting"_a, "age_bin"_a, "threads"_a)
-        .def("crowd_out", &crowd_out, "table"_a, "waiting"_a, "age_bin"_a, "seen"_a, "mix"_a, "threads"_a);
+        .def("crowd_out", &crowd_out, "table"_a, "waiting"_a, "age_bin"_a, "seen"_a, "mix"_a, "threads"_a)
+        .def("ages_and_counts", &ages_and_counts, "table"_a);
 }
 
 }  // namespace embtables

@@ -7,7 +7,6 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -231,27 +230,6 @@ nb::dict stats(Store& store, int table) {
     return found;
 }
 
-// Minimum, median, 90th and 99th percentile and maximum.
-std::vector<std::uint32_t> quantiles(std::vector<std::uint32_t>& values) {
-    std::vector<std::uint32_t> found;
-    if (values.empty()) return found;
-    std::sort(values.begin(), values.end());
-    for (const double q : {0.0, 0.5, 0.9, 0.99, 1.0})
-        found.push_back(values[static_cast<std::size_t>(q * static_cast<double>(values.size() - 1))]);
-    return found;
-}
-
-nb::tuple row_quantiles(Store& store, int table) {
-    std::vector<std::uint32_t> ages, counts;
-    {
-        nb::gil_scoped_release released;
-        keys_of(store, table).ages_and_counts(ages, counts);
-        ages = quantiles(ages);
-        counts = quantiles(counts);
-    }
-    return nb::make_tuple(ages, counts);
-}
-
 void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, double rate, float eps, float weight_decay,
                double beta1, double beta2, int initial, float initial_a, float initial_b, std::uint64_t seed) {
     need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
@@ -335,8 +313,7 @@ void define_store(nb::module_& module) {
                  keys_of(store, table).end_step(threads);
              },
              "table"_a, "threads"_a)
-        .def("stats", &stats, "table"_a)
-        .def("row_quantiles", &row_quantiles, "table"_a);
+        .def("stats", &stats, "table"_a);
     define_state(module, store);
     define_parts(store);
 }

@@ -304,9 +304,9 @@ class FbgemmRowStore:
         """See RowStore."""
         return {}
 
-    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+    def ages_and_counts(self, table: int) -> None:
         """See RowStore. Not kept."""
-        return {}
+        return
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""

@@ -23,7 +23,7 @@ from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
 from embtables.schema import CollisionlessTable
-from embtables.state.content import TableContent
+from embtables.state.content import TableContent, Words
 
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
@@ -391,13 +391,12 @@ class HostRowStore:
         self._store.crowd_out(table, waiting, chosen, seen, mix, torch.get_num_threads())
         self._epoch += 1
 
-    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+    def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """See RowStore."""
         if table not in self._collisionless:
-            return {}
+            return None
         self._see_pending()
-        ages, counts = self._store.row_quantiles(table)
-        return {"age": ages, "count": counts} if ages else {}
+        return self._store.ages_and_counts(table)
 
     def figures(self, table: int) -> Mapping[str, int]:
         """See RowStore."""

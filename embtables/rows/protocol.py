@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from embtables.schema import Table
-from embtables.state.content import TableContent
+from embtables.state.content import TableContent, Words
 from embtables.state.manifest import Buckets
 from embtables.state.table_files import ALL_BUCKETS
 
@@ -277,8 +277,8 @@ class RowStore(Protocol):
     def figures(self, table: int) -> Mapping[str, int]:
         """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""
 
-    def row_quantiles(self, table: int) -> dict[str, list[int]]:
-        """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; {} of others."""
+    def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
+        """Of a collisionless table's rows in any order, (n,) each: clock less when it was seen, updates. Else None."""
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """Bytes by tensor name."""

@@ -404,9 +404,9 @@ class ReferenceRowStore:
         found = {"refused_gradients": arena.refused}
         return found if policy is None else found | {"now": policy.now, "steps": policy.steps, "rows": policy.num_rows}
 
-    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+    def ages_and_counts(self, table: int) -> None:
         """See RowStore. Not kept."""
-        return {}
+        return
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""

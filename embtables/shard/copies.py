@@ -8,6 +8,7 @@ the others come from them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,6 +61,8 @@ class CopiedGradients:
         self._places = {table: place for place, table in enumerate(shapes)}
         self._replicated = replicated
         self._given: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        # By table, gradients of its cold row that were not finite: every rank's store has refused them.
+        self.refused_cold: Counter[int] = Counter()
 
     def note(self, asked: Asked, got: OwnersGradients) -> None:
         """Adds what of the gradients that this owner got is of copied rows."""
@@ -138,6 +141,13 @@ class CopiedGradients:
             sums = torch.zeros(len(rows), gradients.shape[1]).index_add_(0, torch.from_numpy(places), gradients)
             found += float(sums.double().square().sum())
         return found
+
+    def count_refused(self, gradient_scale: float) -> None:
+        """Looks at the cold rows' gradients of the step that is taken with this factor."""
+        for table, given in self._given.items():
+            if table not in self._replicated:
+                summed = torch.cat([gradient for _, gradient in given]).mul_(gradient_scale).sum(dim=0)
+                self.refused_cold[table] += not bool(summed.isfinite().all())
 
     def end_step(self) -> None:
         """The step was taken, or is not taken."""

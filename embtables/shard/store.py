@@ -23,7 +23,7 @@ from embtables.shard.copies import CopiedGradients, OwnedCapture, joined
 from embtables.shard.exchange import Asked, Blocks, Messenger
 from embtables.shard.routing import Route, agree, owners_of_buckets, to_all
 from embtables.shard.world import World
-from embtables.state.content import TableContent
+from embtables.state.content import TableContent, Words
 
 _MOST_OPEN = 64  # lookups of training since the last step
 MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], PartStore]
@@ -197,6 +197,7 @@ class ShardedRowStore:
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
         self._settle_all()
+        self._copied.count_refused(gradient_scale)
         self._local.update(gradient_scale)
         self._copied.end_step()
         self._limits.enforce()
@@ -309,15 +310,16 @@ class ShardedRowStore:
         self._local.forget_changes(through)
 
     def figures(self, table: int) -> Mapping[str, int]:
-        """See RowStore. Of what this rank owns; what all ranks count alike of a replicated table is told by rank 0."""
+        """See RowStore. Of what this rank owns; what all ranks count alike of copied rows is told by rank 0."""
         found = dict(self._local.figures(table))
-        if table in self._replicated and self._world.rank:
-            found["refused_gradients"] = 0
+        if self._world.rank:
+            own = 0 if table in self._replicated else found["refused_gradients"] - self._copied.refused_cold[table]
+            found["refused_gradients"] = own
         return found
 
-    def row_quantiles(self, table: int) -> dict[str, list[int]]:
+    def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """See RowStore. Of what this rank owns."""
-        return self._local.row_quantiles(table)
+        return self._local.ages_and_counts(table)
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore. Of what this rank owns."""

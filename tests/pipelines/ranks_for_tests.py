@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +38,18 @@ def resume(world: World, folder: str, overrides: tuple[str, ...]) -> dict[str, A
     return training.resume(RunDir.open(Path(folder)), overrides, world=world, shown=False)
 
 
-def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> None:
+def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> list[bool]:
     """Works as a rank on Ray does; rank 1's disk takes nothing of a version before rank 0 has met an error.
 
     Args:
         log: what rank 1 reads.
         may: a FIFO.
+
+    Returns:
+        Of rank 0, whether it then knew of a mistake of another.
     """
-    write, close, config, allowed = os.write, Chain.close, RunDir.config, []
+    write, close, config = os.write, Chain.close, RunDir.config
+    allowed, knew = [], []
 
     def slow(handle: int, content: memoryview) -> int:
         if threading.current_thread().name.startswith("state.1") and not allowed:
@@ -52,6 +58,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
 
     def closing(chain: Chain) -> None:
         if not chain.is_written(0.0):
+            knew.append(ray_worker.Settings(**settings).error_file.exists())
             Path(may).write_bytes(b"now")
         close(chain)
 
@@ -60,4 +67,29 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
         RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
     else:
         Chain.close = closing  # type: ignore[method-assign]
+    ray_worker.work(settings)
+    return knew
+
+
+def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: str, before: str) -> None:
+    """Works as a rank on Ray does; there is no room for anything from the second version, or the report, on."""
+    cut, report, cuts = Chain.cut, RunDir.write_report, count()
+
+    def fill() -> None:
+        with Path(ballast).open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def cutting(chain: Chain, *arguments: Any) -> None:
+        if next(cuts) == 1 and before == "version":
+            chain.wait()
+            if world.rank == 0:
+                fill()
+        cut(chain, *arguments)
+
+    def reporting(run: RunDir, content: dict[str, Any]) -> None:
+        fill()
+        report(run, content)
+
+    Chain.cut, RunDir.write_report = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work(settings)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embtables.errors import StateError
 from embtables.state.store import StateFolder
 from pipelines.config import load_config
 from pipelines.progress import say
@@ -45,11 +46,11 @@ def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp
     run, may = RunDir.create(load_config(config, changes)), tmp_path / "may"
     settings = Settings(str(run.path), str(tmp_path), (), False, None, None, (), threads=1, token="0")
     os.mkfifo(may)
-    group = Group(2, timeout_seconds=3)
+    group = Group(2, timeout_seconds=8)
     try:
         work = "tests.pipelines.ranks_for_tests:work_with_a_slow_disk"
         with keeping_room(settings, 2):
-            group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may))
+            assert group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may)) == [[True], []]
     finally:
         group.close()
     said = json.loads((run.path / "error-0.json").read_text())
@@ -59,3 +60,34 @@ def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp
     assert "started again" not in told
     state = StateFolder(run.checkpoints)
     assert state.manifest("resume", 1).content["state"]["step"] == 80
+
+
+@pytest.mark.parametrize("before", ["version", "report"])
+def test_a_disk_that_stays_full_is_told_and_not_tried_again(tmp_path: Path, small_disk: Path, before: str) -> None:
+    changes = [f"train.runs_dir={small_disk}", "train.max_steps=15", "train.checkpoint_every_steps=10"]
+    run = RunDir.create(load_config(make_config(tmp_path), changes))
+    settings = Settings(str(run.path), str(tmp_path), (), False, None, None, (), threads=1, token="0")
+    group = Group(2)
+    try:
+        with keeping_room(settings, 2):
+            work = "tests.pipelines.ranks_for_tests:work_on_a_disk_that_fills"
+            group.run(work, settings.to_json(), str(small_disk / "ballast"), before)
+    finally:
+        group.close()
+    said = json.loads((run.path / "error-0.json").read_text())
+    assert said["kind"] == "StateError"
+    versions = StateFolder(run.checkpoints).sequences("resume")
+    if before == "report":
+        assert (said["message"], said["path"]) == ("No space left on device", {"file": str(run.path)})
+        assert len(versions) > 1
+        return
+    assert "cannot write version resume-2: No space left on device; earlier versions are intact" in said["message"]
+    assert said["message"].endswith(f"go on from the last one with: embtables train --resume {run.path}")
+    assert versions == [1]
+
+
+def test_a_run_without_room_for_a_mistake_is_not_begun(tmp_path: Path, small_disk: Path) -> None:
+    settings = Settings(str(small_disk), str(tmp_path), (), False, None, None, (), threads=1, token="0")
+    with pytest.raises(StateError, match="cannot be written: No space left on device"), keeping_room(settings, 1_000):
+        raise AssertionError("there is no such room")
+    assert list(small_disk.iterdir()) == []

@@ -260,18 +260,6 @@ def test_damaged_checkpoints_are_refused(make_config: Make) -> None:
         resume(run, shown=False)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """A 1 MB tmpfs."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
     make_config: Make, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

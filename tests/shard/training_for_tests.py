@@ -180,7 +180,10 @@ def held(made: Tables) -> dict[str, Any]:
 
 def _stats(made: Tables) -> dict[str, Any]:
     stats = made.stats()
-    return {name: (each.rows, {n: c for n, c in each.counts.items() if n != "expired"}) for name, each in stats.items()}
+    return {
+        name: (each.rows, {n: c for n, c in each.counts.items() if n != "expired"}, each.quantiles)
+        for name, each in stats.items()
+    }
 
 
 def _in_order(held: list[dict[str, Any]], by: str, names: list[str]) -> dict[str, Any]:
