@@ -36,8 +36,6 @@ class TableStats:
         steps: updates so far.
         counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
         load_factor: share of the key map's places that are taken; None of a fixed table.
-        quantiles: `age` and `count` (updates) of the rows of a collisionless table: least, p50, p90, p99, greatest;
-            of no row they are empty, and of a store that does not know them there are none.
     """
 
     rows: int
@@ -46,7 +44,6 @@ class TableStats:
     steps: int
     counts: dict[str, int]
     load_factor: float | None
-    quantiles: dict[str, list[int]]
 
 
 def totals(own: Mapping[str, TableStats], growing: Container[str], world: World) -> dict[str, TableStats]:
@@ -69,19 +66,6 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
     return found
 
 
-def with_quantiles(
-    found: Mapping[str, TableStats], rows: Mapping[str, tuple[Words, Words]], world: World
-) -> dict[str, TableStats]:
-    """The same with what all ranks' rows make together.
-
-    Args:
-        rows: by table, ages and counts of the rows that this rank has; the same tables at all ranks.
-    """
-    spread = iter(quantiles([each for pair in rows.values() for each in pair], world))
-    told = {name: {"age": next(spread), "count": next(spread)} for name in rows}
-    return {name: replace(each, quantiles=told[name]) if name in told else each for name, each in found.items()}
-
-
 def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
     """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
 
@@ -89,18 +73,19 @@ def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
     sums of a few numbers over the ranks.
 
     Args:
-        own: what this rank has of each list, (n,) in any order; as many lists at all ranks.
+        own: what this rank has of each list, (n,) in any order; as many lists at all ranks. They are sorted.
     """
     if not own:
         return []
-    held = [np.sort(values) for values in own]
-    sizes = torch.tensor([len(values) for values in held], dtype=torch.int64)
+    for values in own:
+        values.sort()
+    sizes = torch.tensor([len(values) for values in own], dtype=torch.int64)
     world.all_reduce(sizes)
     places = torch.tensor([[int(share * (size - 1)) for share in _SHARES] for size in sizes.tolist()])
     found = torch.zeros_like(places)
     for bit in reversed(range(32)):
         tried = found | 1 << bit
-        below = [np.searchsorted(v, of.astype(np.uint32)) for v, of in zip(held, tried.numpy(), strict=True)]
+        below = [np.searchsorted(v, of.astype(np.uint32)) for v, of in zip(own, tried.numpy(), strict=True)]
         counted = torch.from_numpy(np.stack(below))
         world.all_reduce(counted)
         found = torch.where(counted <= places, tried, found)

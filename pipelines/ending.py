@@ -56,11 +56,13 @@ def closing_chain(chain: Chain, stop: StopRequest, on_error: OnError) -> Iterato
     except BaseException as error:
         stop.at_once()
         try:
-            if isinstance(error, KeyboardInterrupt):
-                chain.abandon()
-            elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
-                on_error(error, not chain.is_written(_SOON_SECONDS))
-            chain.close()
+            try:
+                if isinstance(error, KeyboardInterrupt):
+                    chain.abandon()
+                elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
+                    on_error(error, not chain.is_written(_SOON_SECONDS))
+            finally:
+                chain.close()
         except KeyboardInterrupt:  # ends the wait; the error is the one to tell
             chain.abandon()
             chain.close()

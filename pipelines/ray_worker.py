@@ -74,7 +74,7 @@ class Settings:
 
 @contextlib.contextmanager
 def keeping_room(told: Settings, ranks: int) -> Iterator[None]:
-    """While entered, a rank can write down a mistake whatever the disk does.
+    """While entered, a rank can write down a mistake also on a full disk, unless that copies what is written over.
 
     Raises:
         StateError: the disk has no room for that.
@@ -131,7 +131,7 @@ def work(settings: Mapping[str, Any]) -> None:
     run = RunDir(Path(told.run))
     world = ProcessGroup()
     if world.rank == 0:
-        _take_back(told)
+        _take_back(told, world.size)
     world.broadcast_bytes(b"")
     with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
         try:
@@ -152,25 +152,26 @@ def work(settings: Mapping[str, Any]) -> None:
 
 
 def _write_down(told: Settings, rank: int, error: EmbtablesError) -> None:
-    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again.
-
-    Of several the first one counts.
-    """
+    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again."""
     if told.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
         return  # rank 0 knows on whose account it was stopped
     path = {key: str(value) for key, value in error.path.items()}
     found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": rank}
     spare = told.spare_file(rank)
-    with spare.open("r+b") as file:
-        file.write(json.dumps(found).encode().ljust(_ROOM))
-    spare.replace(told.error_file)
+    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody asks
+        with spare.open("r+b") as file:
+            file.write(json.dumps(found).encode().ljust(_ROOM))
+        spare.replace(told.error_file)
 
 
-def _take_back(told: Settings) -> None:
-    """What a rank wrote down in an attempt that was ended by something else."""
-    if told.error_file.exists():
-        rank = json.loads(told.error_file.read_text(encoding="utf-8"))["rank"]
-        told.error_file.replace(told.spare_file(rank))
+def _take_back(told: Settings, ranks: int) -> None:
+    """What ranks wrote down in an attempt that was ended by something else."""
+    missing = [told.spare_file(rank) for rank in range(ranks) if not told.spare_file(rank).exists()]
+    for spare in missing[:1] if told.error_file.exists() else []:
+        told.error_file.replace(spare)
+    for spare in missing:
+        if not spare.exists():  # of several only the last one's is left
+            spare.write_bytes(b" " * _ROOM)
 
 
 def _tell_restart(told: Settings, rank: int, error: Exception) -> None:

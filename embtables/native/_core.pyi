@@ -67,7 +67,7 @@ KeptBags = tuple[
     npt.NDArray[np.float32],
 ]
 # Slots, rows of the keys, bounds (S + 1,) and places (S,) of the segments (below 0: no gradients), message with
-# gradients, how many occurrences each key's stands for.
+# gradients, how many occurrences each key's gradient stands for.
 KeptMessage = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint32],

@@ -292,6 +292,8 @@ KeyList Collisionless::list_waiting(int threads) const {
 
 void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const {
     const RowMeta* const meta = rows_.meta();
+    ages.reserve(next_row_);
+    counts.reserve(next_row_);
     for (std::uint32_t row = 1; row < next_row_; ++row) {
         if (meta[row].cut == 0 || dead(meta[row].seen)) continue;
         ages.push_back(now_ - meta[row].seen);

@@ -3,7 +3,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +10,7 @@
 #include "binding_types.h"
 #include "isa.h"
 #include "key_exchange.h"
+#include "key_message.h"
 #include "store_bindings.h"
 
 using namespace nanobind::literals;
@@ -118,58 +118,29 @@ void sum_gathered(const KeyExchange& self, const std::vector<std::optional<Matri
     self.sum_gathered(pointers, threads, rows.data());
 }
 
-// A message with keys holds, for each rank, its keys, block after block, and then how often each occurred (where that is
-// told), as words of four bytes.
-std::size_t words_of_key(bool counted) { return counted ? 3 : 2; }
-
-nb::ndarray<nb::numpy, std::int32_t, nb::ndim<1>> asked(const KeyExchange& self, bool counted) {
-    std::vector<std::int32_t> words(self.keys().size() * words_of_key(counted));
-    std::size_t key = 0, at = 0;
-    for (std::size_t r = 0; r < self.ranks(); ++r) {
-        std::int64_t n = 0;
-        for (std::size_t b = 0; b < self.num_blocks(); ++b) n += self.sizes()[r * self.num_blocks() + b];
-        const auto keys = static_cast<std::size_t>(n);
-        if (keys == 0) continue;
-        std::memcpy(&words[at], &self.keys()[key], keys * sizeof(std::int64_t));
-        if (counted) std::memcpy(&words[at + 2 * keys], &self.counts()[key], keys * sizeof(std::int32_t));
-        key += keys;
-        at += keys * words_of_key(counted);
+auto asked(const KeyExchange& self, bool counted) {
+    std::vector<std::int32_t> words;
+    {
+        nb::gil_scoped_release released;
+        words = key_message(self, counted);
     }
     return owned(std::move(words));
 }
 
-// What such messages of all ranks hold: keys and counts, by block and within it by rank.
-auto by_block(In<std::int32_t> message, In<std::int64_t> sizes, std::size_t ranks, bool counted) {
+nb::tuple by_block(In<std::int32_t> message, In<std::int64_t> sizes, std::size_t ranks, bool counted) {
     need(ranks >= 1 && sizes.size() % ranks == 0, "every rank has as many blocks");
-    const std::size_t blocks = sizes.size() / ranks;
-    std::vector<const std::int32_t*> keys_at, counts_at;  // of each rank and block
     std::size_t all = 0;
-    for (std::size_t r = 0; r < ranks; ++r) {
-        std::size_t own = 0;
-        for (std::size_t b = 0; b < blocks; ++b) {
-            need(sizes.data()[r * blocks + b] >= 0, "sizes are not below 0");
-            own += static_cast<std::size_t>(sizes.data()[r * blocks + b]);
-        }
-        const std::int32_t* const begin = message.data() + all * words_of_key(counted);
-        for (std::size_t b = 0, before = 0; b < blocks; before += static_cast<std::size_t>(sizes.data()[r * blocks + b++])) {
-            keys_at.push_back(begin + 2 * before);
-            counts_at.push_back(begin + 2 * own + before);
-        }
-        all += own;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+        need(sizes.data()[i] >= 0, "sizes are not below 0");
+        all += static_cast<std::size_t>(sizes.data()[i]);
     }
     need(all * words_of_key(counted) == message.size(), "sizes must add up to the keys of the message");
-    std::vector<std::int64_t> keys(all);
-    std::vector<std::int32_t> counts(counted ? all : 0);
-    std::size_t at = 0;
-    for (std::size_t b = 0; b < blocks; ++b)
-        for (std::size_t r = 0; r < ranks; ++r) {
-            const auto n = static_cast<std::size_t>(sizes.data()[r * blocks + b]);
-            if (n == 0) continue;
-            std::memcpy(&keys[at], keys_at[r * blocks + b], n * sizeof(std::int64_t));
-            if (counted) std::memcpy(&counts[at], counts_at[r * blocks + b], n * sizeof(std::int32_t));
-            at += n;
-        }
-    return nb::make_tuple(owned(std::move(keys)), owned(std::move(counts)));
+    KeysByBlock found;
+    {
+        nb::gil_scoped_release released;
+        found = keys_by_block(message.data(), sizes.data(), ranks, sizes.size() / ranks, counted);
+    }
+    return nb::make_tuple(owned(std::move(found.keys)), owned(std::move(found.counts)));
 }
 
 // Memory for messages, used again once Python has let go of it.

@@ -24,7 +24,7 @@ using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
 // slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
 using KeptBags = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
-// slots, rows of the keys, bounds and places of the segments, message with gradients, occurrences each stands for
+// slots, rows of the keys, bounds and places of the segments, message with gradients, occurrences each of them stands for
 using KeptMessage = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, In<std::int64_t>, In<float>, Counts>;
 using Kept = std::variant<KeptBags, KeptMessage>;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import StoredTable
 from embtables.rows.rules import fresh_state
-from embtables.schema import Optimizer
+from embtables.schema import CollisionlessTable, Optimizer
 from embtables.state.content import buckets_of
 
 _INIT_ROWS = 65_536
@@ -71,7 +72,42 @@ class Place:
         return torch.arange(self.rows) if self.keys is None else self.keys
 
 
-def fixed_place(arena: int, base: int, rows: int, table: StoredTable) -> Place:
+def arenas_of(tables: Sequence[StoredTable]) -> tuple[list[Arena], dict[int, Place]]:
+    """Arenas with the tables' initial rows, and where each table lies, by its number."""
+    groups: dict[str, list[int]] = {}
+    for number, table in enumerate(tables):
+        own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
+        kind = f"{table.config.dim}/{table.config.optimizer!r}/{table.config.trainable}{own}"
+        groups.setdefault(kind, []).append(number)
+    arenas: list[Arena] = []
+    places: dict[int, Place] = {}
+    for members in groups.values():
+        arena = _arena_of({number: tables[number] for number in members}, len(arenas), places)
+        arenas.append(arena)
+    return arenas, places
+
+
+def _arena_of(members: Mapping[int, StoredTable], number: int, places: dict[int, Place]) -> Arena:
+    """The arena of this number, with these tables; notes where they lie."""
+    rows, first_row = 0, 0
+    for table, stored in members.items():
+        config = stored.config
+        if isinstance(config, CollisionlessTable):
+            places[table] = Place(number, 0, 1, KeyPolicy(config, stored.seed, stored.is_part))
+            first_row = 0 if config.cold_row == "trained" else 1
+        else:
+            places[table] = _fixed_place(number, rows, config.num_rows, stored)
+        rows += places[table].rows
+    first = next(iter(members.values())).config
+    state = fresh_state(first.optimizer, rows, first.dim)
+    arena = Arena(first.optimizer, torch.zeros(rows, first.dim), state, first_row)
+    for table, stored in members.items():
+        if places[table].policy is None:
+            _initialise(arena.weight, places[table], stored)
+    return arena
+
+
+def _fixed_place(arena: int, base: int, rows: int, table: StoredTable) -> Place:
     """Where a fixed table of so many rows lies: all of it, or the rows of its part."""
     if not table.is_part:
         return Place(arena, base, rows, None)
@@ -81,7 +117,7 @@ def fixed_place(arena: int, base: int, rows: int, table: StoredTable) -> Place:
     return Place(arena, base, len(own), None, own)
 
 
-def initialise(weight: Tensor, place: Place, table: StoredTable) -> None:
+def _initialise(weight: Tensor, place: Place, table: StoredTable) -> None:
     """Gives a fixed table's rows their initial values."""
     for start in range(0, place.rows, _INIT_ROWS):
         keys = place.own_keys()[start : start + _INIT_ROWS]

@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from embtables.errors import StateError
-from embtables.rows.arena import Arena, Place, fixed_place, initialise
+from embtables.rows.arena import Arena, Place, arenas_of
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
 from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
-from embtables.rows.rules import apply_rule, fresh_state
-from embtables.schema import CollisionlessTable
+from embtables.rows.rules import apply_rule
 from embtables.state.content import TableContent
 
 
@@ -46,33 +45,7 @@ class ReferenceRowStore:
         self._factor = 1.0
         self._cut = 1
         self._changed: dict[int, dict[int, int]] = {}  # of fixed tables: key -> the cut in which its row last changed
-        groups: dict[str, list[int]] = {}
-        for number, table in enumerate(tables):
-            own = f"/{number}" if isinstance(table.config, CollisionlessTable) else ""
-            kind = f"{table.config.dim}/{table.config.optimizer!r}/{table.config.trainable}{own}"
-            groups.setdefault(kind, []).append(number)
-        self._places: dict[int, Place] = {}
-        self._arenas: list[Arena] = []
-        for members in groups.values():
-            self._make_arena(members)
-
-    def _make_arena(self, members: list[int]) -> None:
-        rows, first_row = 0, 0
-        for number in members:
-            config, seed = self._tables[number].config, self._tables[number].seed
-            if isinstance(config, CollisionlessTable):
-                place = Place(len(self._arenas), 0, 1, KeyPolicy(config, seed, self._tables[number].is_part))
-                first_row = 0 if config.cold_row == "trained" else 1
-            else:
-                place = fixed_place(len(self._arenas), rows, config.num_rows, self._tables[number])
-            self._places[number] = place
-            rows += place.rows
-        optimizer, dim = self._tables[members[0]].config.optimizer, self._tables[members[0]].config.dim
-        arena = Arena(optimizer, torch.zeros(rows, dim), fresh_state(optimizer, rows, dim), first_row)
-        self._arenas.append(arena)
-        for number in members:
-            if self._places[number].policy is None:
-                initialise(arena.weight, self._places[number], self._tables[number])
+        self._arenas, self._places = arenas_of(self._tables)
 
     def _place(self, slot: int) -> Place:
         return self._places[self._slot_tables[slot]]

@@ -173,7 +173,7 @@ class Messenger:
             What this rank got as an owner.
         """
         sent, received, tables = asked.sent, asked.received, asked.blocks.tables
-        message = self.take(sent.num_floats) if asked.gradient is None else asked.gradient
+        message = self.take(asked.exchange.num_floats) if asked.gradient is None else asked.gradient
         message.numpy()[sent.marks] = asked.has_gradient or [False] * len(tables)
         out = self.take(received.num_floats)
         self._ranks_of(asked.blocks).all_to_all(out, message, received.lengths, sent.lengths)

@@ -35,12 +35,6 @@ class _Pooled:
     asked: Asked
 
 
-@dataclass(frozen=True, slots=True)
-class _Gathered:
-    sizes: tuple[int, ...]
-    asked: Asked
-
-
 class ShardedRowStore:
     """Row store over the ranks of a world.
 
@@ -146,18 +140,17 @@ class ShardedRowStore:
         found = [torch.empty(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
         for position, rows in enumerate(found):
             asked.exchange.gather(asked.rows.numpy(), position, torch.get_num_threads(), rows.numpy())
-        return found, _Gathered(tuple(map(len, keys)), asked) if keep else None
+        return found, asked if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
         """See RowStore."""
-        assert isinstance(context, _Gathered)
-        asked = context.asked
+        assert isinstance(context, Asked)
         values = [None if g is None else g.detach().float().contiguous().numpy() for g in gradients]
-        message = self._messenger.take(asked.exchange.num_floats)
+        message = self._messenger.take(context.exchange.num_floats)
         if any(value is None for value in values):
             message.zero_()
-        asked.exchange.sum_gathered(values, torch.get_num_threads(), message.numpy())
-        self._keep(asked, message, [value is not None for value in values])
+        context.exchange.sum_gathered(values, torch.get_num_threads(), message.numpy())
+        self._keep(context, message, [value is not None for value in values])
 
     def _settle(self) -> None:
         """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""

@@ -243,9 +243,11 @@ class Writer:
     def close(self) -> None:
         """Gives the lease back."""
         if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
-            os.close(self._lock)
-            self._lock = None
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
+            finally:
+                os.close(self._lock)
+                self._lock = None
 
     def commit(self, purpose: Purpose, version: NewVersion) -> Manifest:
         """Writes a version; it exists when this returns, and not at all when this raises.

@@ -37,6 +37,8 @@ def look_up(
     context = store.resolve(segments, torch.cat(list(keys)), often, keep=True)
     message = torch.full((int(ends.max()),), torch.nan)
     store.rows_into(message, context)
+    within = sum(map(Tensor.numel, _parts(message, segments, dims)))
+    assert int(message.isnan().sum()) == len(message) - within
     if gradients is not None:
         given = torch.full_like(message, torch.nan)
         by_rank = [part for each, of in zip(gradients, sizes.tolist(), strict=True) for part in torch.split(each, of)]

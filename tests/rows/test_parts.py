@@ -52,6 +52,23 @@ class TestHost(PartsContract):
             store.resolve(segments, torch.tensor([1]), torch.tensor([0], dtype=torch.int32), keep=True)
 
 
+    @pytest.mark.parametrize(
+        ("bounds", "places", "what"),
+        [
+            ([0, 2], [1], "within the message"),
+            ([0, 1, 2], [0, 5], "within the message"),
+            ([0, 1, 2], [0, -1], "needs a place"),
+            ([0, 2, 1, 2], [0, 0, 0], "must not fall"),
+        ],
+    )
+    def test_messages_that_do_not_fit_are_refused(self, bounds: list[int], places: list[int], what: str) -> None:
+        store = HostRowStore([StoredTable(TABLE, 3)], [0])
+        segments = Segments((0,), np.array(bounds), np.array(places))
+        context = store.resolve(segments, torch.tensor([1, 2]), None, keep=True)
+        with pytest.raises(ValueError, match=what):
+            store.rows_into(torch.zeros(8), context)
+
+
 def test_fbgemm_holds_whole_tables_alone() -> None:
     with pytest.raises(ConfigError, match=r"table t: fbgemm holds whole tables alone"):
         FbgemmRowStore([StoredTable(TABLE, 3, (0, 512))], [0])

@@ -181,7 +181,7 @@ def held(made: Tables) -> dict[str, Any]:
 def _stats(made: Tables) -> dict[str, Any]:
     stats = made.stats()
     return {
-        name: (each.rows, {n: c for n, c in each.counts.items() if n != "expired"}, each.quantiles)
+        name: (each.rows, {n: c for n, c in each.counts.items() if n != "expired"}, made.row_quantiles(name))
         for name, each in stats.items()
     }
 
