@@ -51,7 +51,6 @@ class TestHost(PartsContract):
             segments = Segments((0,), np.array([0, 1]), np.array([0]))
             store.resolve(segments, torch.tensor([1]), torch.tensor([0], dtype=torch.int32), keep=True)
 
-
     @pytest.mark.parametrize(
         ("bounds", "places", "what"),
         [
