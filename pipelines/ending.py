@@ -6,7 +6,7 @@ error -> told at once -> the version that is being written is finished, then the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.state.chain import Chain
@@ -56,13 +56,12 @@ def closing_chain(chain: Chain, stop: StopRequest, on_error: OnError) -> Iterato
     except BaseException as error:
         stop.at_once()
         try:
-            try:
-                if isinstance(error, KeyboardInterrupt):
-                    chain.abandon()
-                elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
+            if isinstance(error, KeyboardInterrupt):
+                chain.abandon()
+            elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
+                with suppress(OSError):  # where it cannot be told yet; it is raised all the same
                     on_error(error, not chain.is_written(_SOON_SECONDS))
-            finally:
-                chain.close()
+            chain.close()
         except KeyboardInterrupt:  # ends the wait; the error is the one to tell
             chain.abandon()
             chain.close()

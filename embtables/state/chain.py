@@ -31,6 +31,7 @@ from embtables.state.table_files import ALL_BUCKETS
 from embtables.state.versions import RankFiles, Tensors, Version, rank_files, read_version
 from embtables.tables import Tables
 
+_LOOK_SECONDS = 0.5
 _NO_CUT = -1  # told to the other ranks where one cannot take a version
 
 
@@ -195,7 +196,10 @@ class Chain:
         if self._pending is None:
             return None
         written, number, deltas = self._pending
-        futures.wait([written])  # where Ctrl-C ends the wait, it is to be taken up again
+        # Ctrl-C may end the wait, which is then to be taken up again. One that comes just as it begins is seen once
+        # it ends.
+        while futures.wait([written], _LOOK_SECONDS).not_done:
+            pass
         self._pending = None
         try:
             self._parent = _Parent(written.result(), number, deltas)
