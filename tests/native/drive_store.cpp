@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -13,6 +14,7 @@
 
 #include "isa.h"
 #include "key_exchange.h"
+#include "key_message.h"
 #include "row_image.h"
 #include "store.h"
 
@@ -262,6 +264,16 @@ void drive_exchange(const Kernels& kernels, int ranks, int holder) {
         }
         need(at == message.size() && key == exchange.keys().size(), "a message is as long as it should be");
         need(occurrences == static_cast<std::int64_t>(batch.keys.size()), "every key is counted");
+        for (const bool counted : {false, true}) {
+            const std::vector<std::int32_t> words = key_message(exchange, counted);
+            const std::int64_t* const sizes = exchange.sizes().data();
+            const KeysByBlock told = keys_by_block(words.data(), sizes, exchange.ranks(), blocks.size(), counted);
+            need(std::multiset<std::int64_t>(told.keys.begin(), told.keys.end()) ==
+                     std::multiset<std::int64_t>(exchange.keys().begin(), exchange.keys().end()),
+                 "the keys of a message");
+            need(std::accumulate(told.counts.begin(), told.counts.end(), std::int64_t{0}) == (counted ? occurrences : 0),
+                 "their counts");
+        }
         exchange.pooled(message.data(), lookup, kThreads, out.data());
         const float weight = batch.weights.empty() ? 1.0f : 0.5f;
         std::size_t column = 0;
