@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from embtables.clock import EventClock
+from embtables.rows import RowStore
+from embtables.schema import FixedTable, Table
 from embtables.shard.world import World
 from embtables.state.content import Words
 
@@ -23,6 +26,7 @@ COUNTS = (
     "surplus",
     "refused_gradients",
 )
+_MAP_BYTES_A_PLACE = 16
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -44,6 +48,23 @@ class TableStats:
     steps: int
     counts: dict[str, int]
     load_factor: float | None
+
+
+def stats_of(store: RowStore, number: int, config: Table, clock: EventClock | None) -> TableStats:
+    """What a store holds of a table.
+
+    Args:
+        number: the table's in the store.
+        clock: that of its event times, where it has one.
+    """
+    figures = dict(store.figures(number))
+    rows = config.num_rows if isinstance(config, FixedTable) else figures.pop("rows")
+    counts = {name: figures[name] for name in COUNTS if name in figures}
+    if clock is not None:
+        counts |= {"clock_held_back": clock.held_back, "late_batches": clock.late}
+    places = figures.get("map_bytes", 0) // _MAP_BYTES_A_PLACE
+    load_factor = figures["map_entries"] / places if places else None
+    return TableStats(rows, config.dim, store.num_bytes(number), store.num_steps(number), counts, load_factor)
 
 
 def totals(own: Mapping[str, TableStats], growing: Container[str], world: World) -> dict[str, TableStats]:

@@ -27,10 +27,9 @@ from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import Alone, World
 from embtables.state.content import TableContent
 from embtables.state.versions import StoredAs
-from embtables.table_stats import COUNTS, TableStats, quantiles, totals
+from embtables.table_stats import TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
-MAP_BYTES_A_PLACE = 16
 RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
@@ -336,7 +335,7 @@ class Tables:
 
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
-        own = {config.name: self._stats(number, config) for number, config in enumerate(self.configs)}
+        own = {c.name: stats_of(self.rows, n, c, self._clocks.get(n)) for n, c in enumerate(self.configs)}
         if self.world.size == 1:
             return own
         return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)
@@ -349,23 +348,6 @@ class Tables:
         """
         told = self.rows.ages_and_counts(self._numbers[table])
         return {} if told is None else dict(zip(("age", "count"), quantiles(told, self.world), strict=True))
-
-    def _stats(self, number: int, config: Table) -> TableStats:
-        figures = dict(self.rows.figures(number))
-        rows = config.num_rows if isinstance(config, FixedTable) else figures.pop("rows")
-        counts = {name: figures[name] for name in COUNTS if name in figures}
-        if number in self._clocks:
-            clock = self._clocks[number]
-            counts |= {"clock_held_back": clock.held_back, "late_batches": clock.late}
-        places = figures.get("map_bytes", 0) // MAP_BYTES_A_PLACE
-        return TableStats(
-            rows,
-            config.dim,
-            self.rows.num_bytes(number),
-            self.rows.num_steps(number),
-            counts,
-            figures["map_entries"] / places if places else None,
-        )
 
     def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
         return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])

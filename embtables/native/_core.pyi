@@ -118,8 +118,7 @@ class Store:
         threads: int,
         out: npt.NDArray[np.float32],
     ) -> None: ...
-    def gather(self, slot: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]) -> None: ...
-    def gather_message(
+    def gather(
         self,
         slots: npt.NDArray[np.int32],
         rows: npt.NDArray[np.uint32],

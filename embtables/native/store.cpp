@@ -285,15 +285,6 @@ void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const floa
     parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->dots(parts[p]); });
 }
 
-void Store::gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const {
-    const TableRows& table = *tables_[table_of(slot)].rows;
-    std::vector<GatherPart> parts;
-    each_piece(0, static_cast<std::int64_t>(n), kChunkKeys, [&](std::int64_t a, std::int64_t b) {
-        parts.push_back({table.weight(), table.config().dim, table.stride(), rows, a, b, out});
-    });
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->gather(parts[p]); });
-}
-
 void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const {
     std::vector<GatherPart> parts;
     for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i) {

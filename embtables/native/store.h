@@ -79,7 +79,6 @@ public:
 
     void pooled(const LookupView& lookup, const std::uint32_t* rows, int threads, float* out) const;
     void dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads, float* out) const;
-    void gather(int slot, const std::uint32_t* rows, std::size_t n, int threads, float* out) const;
     void gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const;
 
     // Outlives the store while Python holds an output.

@@ -128,14 +128,7 @@ void dots(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In
     store.dots(view, rows.data(), gradient.data(), threads, out.data());
 }
 
-void gather(Store& store, int slot, In<std::uint32_t> rows, int threads, OutMatrix out) {
-    const auto dim = static_cast<std::size_t>(store.rows(store.table_of(slot)).config().dim);
-    need(out.shape(0) == rows.size() && out.shape(1) == dim, "out must be (rows, dim)");
-    nb::gil_scoped_release released;
-    store.gather(slot, rows.data(), rows.size(), threads, out.data());
-}
-
-void gather_message(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> bounds,
+void gather(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> bounds,
                     In<std::int64_t> places, int threads, Out<float> message) {
     const SegmentsView view = segments_of(store, slots, bounds, places, rows.size(), message.size());
     for (std::size_t i = 0; i < places.size(); ++i) need(view.places[i] >= 0, "every segment needs a place");
@@ -293,8 +286,7 @@ void define_store(nb::module_& module) {
              "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert())
         .def("dots", &dots, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
              "gradient"_a.noconvert(), "threads"_a, "out"_a.noconvert())
-        .def("gather", &gather, "slot"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
-        .def("gather_message", &gather_message, "slots"_a.noconvert(), "rows"_a.noconvert(), "bounds"_a.noconvert(),
+        .def("gather", &gather, "slots"_a.noconvert(), "rows"_a.noconvert(), "bounds"_a.noconvert(),
              "places"_a.noconvert(), "threads"_a, "message"_a.noconvert())
         .def("gradient_norm", &gradient_norm, "kept"_a, "threads"_a)
         .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)

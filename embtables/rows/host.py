@@ -8,7 +8,6 @@ expiry in the core (embtables/native/collisionless.h).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
+from embtables.rows.host_lookup import Context, Counts, Resolved, Rows
 from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
@@ -27,29 +27,6 @@ from embtables.state.content import TableContent, Words
 
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
-Rows = npt.NDArray[np.uint32]
-Counts = npt.NDArray[np.int32] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """A lookup whose backward may come, and the evictions there had been before it."""
-
-    slots: npt.NDArray[np.int32]
-    rows: Rows
-    offsets: npt.NDArray[np.int64]
-    weights: npt.NDArray[np.float32] | None
-    num_bags: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """What ranks asked for."""
-
-    lookup: _Context  # all keys of a slot are one bag
-    segments: Segments
-    counts: Counts  # how often each key occurred
 
 
 class HostRowStore:
@@ -67,8 +44,8 @@ class HostRowStore:
         self._store = _core.Store([spec_of(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
         self._pending: list[_core.Kept] = []
-        self._looked_up: list[_Context] = []  # whose gradients these are
-        self._open: list[_Context] = []
+        self._looked_up: list[Context] = []  # whose gradients these are
+        self._open: list[Context] = []
         self._cut = 0  # the last one drawn
         self._epoch = 0
         self._refused = [0] * len(tables)
@@ -78,7 +55,7 @@ class HostRowStore:
     def _dim(self, slot: int) -> int:
         return self._tables[self._slot_tables[slot]].config.dim
 
-    def _context(self, lookup: Lookup, *, keep: bool, counts: Counts = None) -> _Context:
+    def _context(self, lookup: Lookup, *, keep: bool, counts: Counts = None) -> Context:
         """The lookup with its keys resolved to row numbers."""
         slots = np.array(lookup.slots, np.int32)
         keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
@@ -88,14 +65,14 @@ class HostRowStore:
         except IndexError as error:
             raise DataError(str(error)) from None
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
-        context = _Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
+        context = Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
         if keep and self._collisionless:
             self._open.append(context)
             if len(self._open) > _MOST_OPEN:
                 self._see(self._open.pop(0))
         return context
 
-    def _see(self, context: _Context) -> None:
+    def _see(self, context: Context) -> None:
         """Rows of collisionless tables that were seen count as changed, also where no gradient came to them."""
         for position, slot in enumerate(context.slots):
             table = self._slot_tables[slot]
@@ -127,12 +104,12 @@ class HostRowStore:
         self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
         return out
 
-    def _keep(self, context: _Context, gradients: _core.Kept) -> None:
+    def _keep(self, context: Context, gradients: _core.Kept) -> None:
         self._pending.append(gradients)
         if not self._looked_up or self._looked_up[-1] is not context:
             self._looked_up.append(context)
 
-    def _close(self, context: _Context) -> None:
+    def _close(self, context: Context) -> None:
         """All of a lookup's gradients are kept."""
         self._open = [o for o in self._open if o is not context]
 
@@ -142,7 +119,9 @@ class HostRowStore:
         c = self._context(Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1), keep=keep)
         found = [self._output(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
         for slot, rows, (start, stop) in zip(slots, found, pairwise(c.offsets), strict=True):
-            self._store.gather(slot, c.rows[start:stop], torch.get_num_threads(), rows.numpy())
+            of, whole = np.array([slot], np.int32), np.array([0, stop - start])
+            out = rows.view(-1).numpy()
+            self._store.gather(of, c.rows[start:stop], whole, whole[:1], torch.get_num_threads(), out)
         return found, c if keep else None
 
     def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
@@ -161,17 +140,17 @@ class HostRowStore:
         of_slots = torch.from_numpy(segments.bounds[:: segments.ranks])
         lookup = Lookup(segments.slots, keys, of_slots, None, 1)
         often = None if counts is None else _numpy(counts)
-        return _Resolved(self._context(lookup, keep=keep, counts=often), segments, often)
+        return Resolved(self._context(lookup, keep=keep, counts=often), segments, often)
 
     def rows_into(self, message: Tensor, context: object) -> None:
         """See PartStore."""
-        assert isinstance(context, _Resolved)
+        assert isinstance(context, Resolved)
         c, of = self._fresh(context.lookup), context.segments
-        self._store.gather_message(c.slots, c.rows, of.bounds, of.places, torch.get_num_threads(), message.numpy())
+        self._store.gather(c.slots, c.rows, of.bounds, of.places, torch.get_num_threads(), message.numpy())
 
     def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
         """See PartStore."""
-        assert isinstance(context, _Resolved)
+        assert isinstance(context, Resolved)
         c, of = self._fresh(context.lookup), context.segments
         if used.any():
             self._keep(c, (c.slots, c.rows, of.bounds, np.where(used, of.places, -1), message.numpy(), context.counts))
@@ -180,7 +159,7 @@ class HostRowStore:
 
     def cold_keys(self, context: object) -> Tensor:
         """See PartStore."""
-        assert isinstance(context, _Resolved)
+        assert isinstance(context, Resolved)
         c = self._fresh(context.lookup)
         found = c.rows == 0
         for slot, (start, stop) in zip(c.slots, pairwise(c.offsets), strict=True):
@@ -190,11 +169,11 @@ class HostRowStore:
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """See PartStore."""
         slot, values = self._slot_tables.index(table), _numpy(gradient.detach().float()).reshape(1, -1)
-        cold = _Context(np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, self._epoch)
+        cold = Context(np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, self._epoch)
         self._keep(cold, (cold.slots, cold.rows, cold.offsets, None, 1, values))
 
-    def _fresh(self, context: object) -> _Context:
-        assert isinstance(context, _Context)
+    def _fresh(self, context: object) -> Context:
+        assert isinstance(context, Context)
         if context.epoch != self._epoch:
             raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
         return context
