@@ -12,8 +12,18 @@ from benchmarks import _harness
 
 def train_command(config: str, runs: Path, *overrides: str) -> list[str]:
     """The command line that trains an example and prints its report as JSON."""
-    code = "from pipelines.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", code, "train", config, "--json", "--set", f"train.runs_dir={runs}"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "embtables",
+        "train",
+        config,
+        "--json",
+        "--set",
+        f"train.runs_dir={runs}",
+    ]
     for override in overrides:
         command += ["--set", override]
     return command

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks import _harness
 
 if TYPE_CHECKING:
-    from pipelines.parquet import Log
+    from embtables.pipelines.sources.parquet import Log
 
 IDS, LISTS, FLOATS = 26, (10, 20), 11
 VOCABULARY = (100, 1_000, 10_000, 100_000, 1_000_000, 5_000_000)
@@ -71,8 +71,8 @@ def bare(folder: Path) -> int:
 
 def log_of(folder: Path, *, shuffled: bool) -> Log:
     """The log with its schema."""
+    from embtables.pipelines.sources.parquet import Log
     from embtables.schema import Schema, validate
-    from pipelines.parquet import Log
 
     table = {"name": "t", "dim": 4, "num_rows": 100, "optimizer": {"kind": "sgd", "learning_rate": 1}}
     features = [f"c{i}" for i in range(IDS)] + [f"l{j}" for j in range(len(LISTS))]
@@ -89,7 +89,7 @@ def log_of(folder: Path, *, shuffled: bool) -> Log:
 
 def ours(folder: Path, *, shuffled: bool, rank: int = 0, ranks: int = 1) -> int:
     """Rows read by our reader."""
-    from pipelines.parquet import ParquetReader
+    from embtables.pipelines.sources.parquet import ParquetReader
 
     log = log_of(folder, shuffled=shuffled)
     reader = ParquetReader(

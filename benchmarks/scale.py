@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 
 from benchmarks import _harness
 from benchmarks.tables.data import zipf_ranks
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.calibrate import calibrate, measured_for
+from embtables.pipelines.plan.growth import Estimate
+from embtables.pipelines.plan.keys import KeySample
+from embtables.pipelines.plan.load import job_of
+from embtables.pipelines.plan.machine import Link, Machine
+from embtables.pipelines.plan.memory import row_bytes, table_memory
+from embtables.pipelines.plan.sample import read_sample
+from embtables.pipelines.plan.scaling import Point, Scenario
 from embtables.schema import Adagrad, Adam, CollisionlessTable, RowwiseAdagrad, Sgd, validate
-from pipelines.config import RunConfig
-from pipelines.plan.calibrate import calibrate, measured_for
-from pipelines.plan.growth import Estimate
-from pipelines.plan.keys import KeySample
-from pipelines.plan.load import job_of
-from pipelines.plan.machine import Link, Machine
-from pipelines.plan.memory import row_bytes, table_memory
-from pipelines.plan.sample import read_sample
-from pipelines.plan.scaling import Point, Scenario
 
 PAGE = _harness.ROOT / "docs" / "scale.md"
 CONSTANTS = _harness.ROOT / "docs" / "scale-machine.json"

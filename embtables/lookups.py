@@ -12,7 +12,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
 from embtables.errors import ConfigError
 from embtables.ids import encode
-from embtables.rows import Lookup
+from embtables.rows.protocol import Lookup
 from embtables.tables import Slot
 
 

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 
 from embtables.clock import EventClock
-from embtables.rows import RowStore
+from embtables.rows.content import Words
+from embtables.rows.protocol import RowStore
 from embtables.schema import FixedTable, Table
 from embtables.shard.world import World
-from embtables.state.content import Words
 
 COUNTS = (
     "waiting",
     "admitted",
     "expired",
-    "crowded_out",
+    "evicted",
     "deleted",
     "waiting_expired",
-    "waiting_crowded_out",
+    "waiting_evicted",
     "cold_reads",
     "surplus",
     "refused_gradients",

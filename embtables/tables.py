@@ -17,16 +17,16 @@ from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.frozen import Lookups
+from embtables.frozen_tables import Lookups
 from embtables.ids import encode, keys_per_id
-from embtables.rows import PART_STORES, ROW_STORES, RowStore, StoredTable
-from embtables.rows.initial import table_seed
-from embtables.rows.protocol import Capture
+from embtables.keyspace import table_seed
+from embtables.rows.content import TableContent
+from embtables.rows.protocol import Capture, RowStore
+from embtables.rows.stored_table import StoredTable
+from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.shard.store import ShardedRowStore
-from embtables.shard.world import Alone, World
-from embtables.state.content import TableContent
-from embtables.state.versions import StoredAs
+from embtables.shard.world import SingleRank, World
 from embtables.table_stats import TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
@@ -87,7 +87,7 @@ class Tables:
     ) -> None:
         self.configs = tuple(tables)
         self.seed = seed
-        self.world = Alone() if world is None else world
+        self.world = SingleRank() if world is None else world
         numbers = {table.name: number for number, table in enumerate(tables)}
         for feature in features:
             if feature.table not in numbers:
@@ -294,9 +294,9 @@ class Tables:
         self.rows.delete(number, keys)
 
     @property
-    def stored(self) -> tuple[StoredAs, ...]:
+    def stored(self) -> tuple[StoredTable, ...]:
         """How the tables lie in files of state."""
-        return tuple(StoredAs(config, table_seed(self.seed, config.name)) for config in self.configs)
+        return tuple(StoredTable(config, table_seed(self.seed, config.name)) for config in self.configs)
 
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""

@@ -1,1 +1,1 @@
-"""CTR models, one a file; each receives its collections. `models.registry` is the one table of them."""
+"""CTR models, one a file; each receives its collections. `embtables.models.registry` is the one table of them."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from models.config import DcnV2Config
-from models.layers import CrossNet, Mlp
-from models.protocols import PooledCollection
+from embtables.models.config import DcnV2Config
+from embtables.models.layers import CrossNet, Mlp
+from embtables.models.protocols import PooledCollection
 
 
 class DcnV2(nn.Module):

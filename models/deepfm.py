@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from models.config import DeepFmConfig
-from models.layers import Mlp, fm_interaction
-from models.layers.linear import LinearTerm
-from models.protocols import PooledCollection, equal_dim
+from embtables.models.config import DeepFmConfig
+from embtables.models.layers import Mlp, fm_interaction
+from embtables.models.layers.linear import LinearTerm
+from embtables.models.protocols import PooledCollection, equal_dim
 
 
 class DeepFm(nn.Module):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from models.layers import fm_interaction
-from models.layers.linear import LinearTerm
-from models.protocols import PooledCollection, equal_dim
+from embtables.models.layers import fm_interaction
+from embtables.models.layers.linear import LinearTerm
+from embtables.models.protocols import PooledCollection, equal_dim
 
 
 class FactorizationMachine(nn.Module):

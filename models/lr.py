@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from models.layers.linear import LinearTerm
-from models.protocols import PooledCollection
+from embtables.models.layers.linear import LinearTerm
+from embtables.models.protocols import PooledCollection
 
 
 class LogisticRegression(nn.Module):

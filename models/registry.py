@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from models.config import DcnV2Config, DeepFmConfig, ModelConfig
-from models.dcnv2 import DcnV2
-from models.deepfm import DeepFm
-from models.fm import FactorizationMachine
-from models.lr import LogisticRegression
-from models.protocols import PooledCollection
+from embtables.models.config import DcnV2Config, DeepFmConfig, ModelConfig
+from embtables.models.dcnv2 import DcnV2
+from embtables.models.deepfm import DeepFm
+from embtables.models.fm import FactorizationMachine
+from embtables.models.lr import LogisticRegression
+from embtables.models.protocols import PooledCollection
 
 Builder = Callable[[ModelConfig, PooledCollection | None, PooledCollection | None, int, int], nn.Module]
 

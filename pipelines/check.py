@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from embtables.features import FeatureTransform, FittedTransforms
+from embtables.pipelines.config import load_config
+from embtables.pipelines.sources.log import column_check
+from embtables.pipelines.sources.log_splits import with_absolute_joins
+from embtables.pipelines.sources.parquet import Log
 from embtables.schema import FixedTable
-from pipelines.config import load_config
-from pipelines.parquet import Log
-from pipelines.parts import with_absolute_joins
-from pipelines.reader.log import column_check
 
 
 def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:

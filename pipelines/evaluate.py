@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
-from embtables.shard.world import Alone, World
-from models.metrics import MetricSet
-from pipelines.config import RunConfig
-from pipelines.learner import Learner
-from pipelines.parquet import Log, ParquetReader, Part, ReaderItem
-from pipelines.progress import RowProgress
-from pipelines.reader.where import condition_mask
+from embtables.models.metrics import MetricSet
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.progress import RowProgress
+from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, ReaderItem
+from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.training.learner import Learner
+from embtables.shard.world import SingleRank, World
 
 Floats = npt.NDArray[np.float32]
 Judged = npt.NDArray[np.void]
@@ -70,7 +70,7 @@ def evaluate(
     Args:
         world: the ranks that evaluate together, by default this process; all get the same figures.
     """
-    settings, world = config.evaluate, world or Alone()
+    settings, world = config.evaluate, world or SingleRank()
     labels = tuple(label.name or label.column for label in config.labels)
     whole = _Figures(labels, settings.baseline_columns)
     slices = {s.name: _Figures(labels, settings.baseline_columns) for s in settings.slices}

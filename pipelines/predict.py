@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import ConfigError, DataError, StateError
-from pipelines.config import RunConfig, absolute
-from pipelines.loaded import LoadedRun
-from pipelines.parquet import Log, ParquetReader
-from pipelines.progress import RowProgress
+from embtables.pipelines.config import RunConfig, absolute
+from embtables.pipelines.load_run import LoadedRun
+from embtables.pipelines.progress import RowProgress
+from embtables.pipelines.sources.parquet import Log, ParquetReader
 
 
 def predict(

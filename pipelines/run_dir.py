@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import ConfigError, EmbtablesError, StateError
+from embtables.pipelines.config import RunConfig, load_config
 from embtables.schema import to_yaml
-from embtables.state.folder import sync
-from pipelines.config import RunConfig, load_config
+from embtables.state.folder.local_folder import sync
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables import Tables
-from embtables.state.content import TableContent
+from embtables.rows.content import TableContent
 
 Arrays = dict[str, npt.NDArray[Any]]
 

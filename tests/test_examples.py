@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
-from pipelines.train import train
+from embtables.pipelines.config import load_config
+from embtables.pipelines.training.train import train
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DATA = os.environ.get("EMBTABLES_DATA")

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from embtables.batch import Batch
-from models.losses import weighted_bce_with_logits
-from pipelines.config import load_config
-from pipelines.learner import Learner
-from pipelines.parquet import Log, ParquetReader
+from embtables.models.losses import weighted_bce_with_logits
+from embtables.pipelines.config import load_config
+from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.training.learner import Learner
 
 WARM_UP = 10
 STEPS = 100

@@ -32,8 +32,7 @@ def commands(config: list[str], steps: int) -> dict[str, list[str]]:
     """A plan, and runs with 1 and 2 workers."""
     python = [sys.executable, "-W", "ignore"]
     options = [option for override in config[1:] for option in ("--set", override)]
-    code = "from pipelines.cli import main; main()"
-    found = {"plan": [*python, "-c", code, "plan", config[0], "--workers", "2", "--json", *options]}
+    found = {"plan": [*python, "-m", "embtables", "plan", config[0], "--workers", "2", "--json", *options]}
     for workers in (1, 2):
         found[f"train {workers}"] = [*python, "-m", "benchmarks.plan.steps", str(workers), str(steps), *config]
     return found

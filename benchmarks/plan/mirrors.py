@@ -10,7 +10,7 @@ import json
 
 import torch
 
-from pipelines.plan import probes
+from embtables.pipelines.plan import probes
 
 CASE = probes.Case(26, 32, 1, 1, 512)
 

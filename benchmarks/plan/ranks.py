@@ -19,12 +19,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from embtables.pipelines.config import load_config
+from embtables.pipelines.sources.log_splits import with_prepared_data
+from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.rank_agreement import totals
 from embtables.shard.world import ProcessGroup
-from pipelines.config import load_config
-from pipelines.learner import Learner
-from pipelines.parquet import Log, ParquetReader
-from pipelines.parts import with_prepared_data
-from pipelines.together import totals
 
 
 class Counted(ProcessGroup):

@@ -19,8 +19,19 @@ def main() -> None:
     workers, steps, config, *overrides = sys.argv[1:]
     settings = [f"train.max_steps={steps}", f"train.log_every_steps={WINDOW}", *overrides]
     options = [option for setting in settings for option in ("--set", setting)]
-    code = "from pipelines.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", code, "train", config, "--json", "--workers", workers, *options]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "embtables",
+        "train",
+        config,
+        "--json",
+        "--workers",
+        workers,
+        *options,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)

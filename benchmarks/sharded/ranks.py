@@ -131,7 +131,7 @@ def batch(sizes: list[int], of: str, seed: int) -> KeyedJaggedTensor:
 def foreign_bytes(parts: list[KeyedJaggedTensor], world: World, tables: Tables) -> int:
     """What the goal allows a rank to send for a step: of each foreign distinct key 8 + 4 bytes and its row twice, half
     of that by the rank that asks and half by the one that answers."""
-    from embtables.state.content import buckets_of
+    from embtables.keyspace import buckets_of
 
     first, end = world.buckets()
     ids = parts[0].values().numpy().reshape(FEATURES, BATCH)

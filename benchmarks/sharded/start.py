@@ -32,7 +32,7 @@ def first_step(workers: int) -> float:
             pa.table({"item": rng.integers(0, 90, 2000), "click": rng.integers(0, 2, 2000)}), folder / "log.parquet"
         )
         (folder / "start.yaml").write_text(CONFIG)
-        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", "start.yaml"]
+        command = [sys.executable, "-m", "embtables", "train", "start.yaml"]
         started = time.perf_counter()
         process = subprocess.Popen(
             [*command, "--workers", str(workers)],

@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _harness
+from embtables.keyspace import Keys, bucket_offsets, bucket_order
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.compact import compact
-from embtables.state.content import Keys, TableContent, bucket_offsets, bucket_order
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read.version_files import Version, new_version
+from embtables.state.tools.compact import compact
 
 DIM, TOUCHED, SEED = 16, 100_000, 1
-STORED = (StoredAs(CollisionlessTable(name="t", dim=DIM, optimizer=RowwiseAdagrad(learning_rate=0.01)), SEED),)
+STORED = (StoredTable(CollisionlessTable(name="t", dim=DIM, optimizer=RowwiseAdagrad(learning_rate=0.01)), SEED),)
 
 
 def content(keys: Keys, gone: Keys, rng: np.random.Generator) -> TableContent:

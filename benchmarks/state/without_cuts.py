@@ -24,7 +24,7 @@ def build(folder: Path) -> Mapping[str, str]:
     for name in _SOURCES:
         item = _harness.ROOT / name
         if item.is_dir():
-            shutil.copytree(item, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            shutil.copytree(item, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"), symlinks=True)
         else:
             shutil.copy2(item, source / name)
     kernel = source / _KERNEL

@@ -23,9 +23,9 @@ from benchmarks import _turns
 from benchmarks.tables.maps import distinct_keys
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.schema import Constant, Identity, RowwiseAdagrad
-from embtables.state import chain as chains
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write import version_writer as chains
+from embtables.state.write.version_writer import Chain
 
 DIM, BATCH, TOUCHED, PART = 16, 4096, 100_000, 1 << 16
 ROW_BYTES = 8 + 4 * DIM + 4 + 4 + 4  # key, weight, sum, seen, count

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embtables.rows import Lookup
+from embtables.rows.protocol import Lookup
 
 FEATURES = 28
 LONG_FEATURES = 2

@@ -18,9 +18,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from benchmarks import _turns
 from benchmarks.tables.data import draw, table_sizes
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
+from embtables.models.config import DcnV2Config
+from embtables.models.registry import build_model
 from embtables.schema import Identity, RowwiseAdagrad
-from models.config import DcnV2Config
-from models.registry import build_model
 
 FEATURES, DENSE, BATCH, BATCHES = 26, 13, 4096, 6
 

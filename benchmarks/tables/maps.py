@@ -37,7 +37,8 @@ class Ours:
     def __init__(self, threads: int) -> None:
         import torch
 
-        from embtables.rows import HostRowStore, StoredTable
+        from embtables.rows.host import HostRowStore
+        from embtables.rows.stored_table import StoredTable
         from embtables.schema import CollisionlessTable, Sgd, Zeros
 
         torch.set_num_threads(threads)

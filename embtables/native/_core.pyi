@@ -198,7 +198,7 @@ class Store:
         self, table: int, waiting: bool, age_bin: int, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """When those in a bin were seen, and the mixes of their keys."""
-    def crowd_out(self, table: int, waiting: bool, age_bin: int, seen: int, mix: int, threads: int) -> None:
+    def evict(self, table: int, waiting: bool, age_bin: int, seen: int, mix: int, threads: int) -> None:
         """Drops those in older bins, and of that bin those up to (seen, mix), the mix as an unsigned number."""
     def ages_and_counts(self, table: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Of the rows alive, in any order: the clock since they were last seen, and how often they learned."""

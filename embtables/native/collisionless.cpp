@@ -250,12 +250,12 @@ std::vector<Candidate> Collisionless::of_age(bool waiting, std::size_t bin, int 
     return found;
 }
 
-void Collisionless::crowd_out(bool waiting, std::size_t bin, const Candidate& last, int threads) {
+void Collisionless::evict(bool waiting, std::size_t bin, const Candidate& last, int threads) {
     drop_oldest(waiting, oldest(waiting, bin, threads), last);
 }
 
 void Collisionless::drop_oldest(bool waiting, Oldest oldest, const Candidate& last) {
-    std::uint64_t& counter = waiting ? counts_.waiting_crowded_out : counts_.crowded_out;
+    std::uint64_t& counter = waiting ? counts_.waiting_evicted : counts_.evicted;
     for (const auto& shard : oldest.older) drop_all(shard, counter);
     for (auto& shard : oldest.of_bin) {
         std::erase_if(shard, [&](const Candidate& c) { return last < c; });

@@ -34,8 +34,8 @@ struct Policy {
 
 struct KeyCounts {
     std::uint64_t admitted = 0;
-    std::uint64_t expired = 0, crowded_out = 0, deleted = 0;  // rows lost: past their ttl; above max_rows; by request
-    std::uint64_t waiting_expired = 0, waiting_crowded_out = 0;
+    std::uint64_t expired = 0, evicted = 0, deleted = 0;  // rows lost: past their ttl; above max_rows; by request
+    std::uint64_t waiting_expired = 0, waiting_evicted = 0;
     std::uint64_t cold_reads = 0;   // occurrences in training that read the cold row
     std::uint64_t surplus = 0;      // occurrences of keys that no row was left for within one step
 };
@@ -83,7 +83,7 @@ public:
     // Those in a bin.
     std::vector<Candidate> of_age(bool waiting, std::size_t bin, int threads) const;
     // Drops those in older bins, and of that bin what comes up to `last` in the order of eviction.
-    void crowd_out(bool waiting, std::size_t bin, const Candidate& last, int threads);
+    void evict(bool waiting, std::size_t bin, const Candidate& last, int threads);
 
     bool remove(std::int64_t key);
 

@@ -34,11 +34,11 @@ nb::tuple of_age(Store& store, int table, bool waiting, std::size_t bin, int thr
     return nb::make_tuple(owned(std::move(seen)), owned(std::move(mixes)));
 }
 
-void crowd_out(Store& store, int table, bool waiting, std::size_t bin, std::uint32_t seen, std::int64_t mix,
+void evict(Store& store, int table, bool waiting, std::size_t bin, std::uint32_t seen, std::int64_t mix,
                int threads) {
     nb::gil_scoped_release released;
     const Turns::Turn turn(store.turns());
-    keys_of(store, table).crowd_out(waiting, bin, {seen, static_cast<std::uint64_t>(mix), 0}, threads);
+    keys_of(store, table).evict(waiting, bin, {seen, static_cast<std::uint64_t>(mix), 0}, threads);
 }
 
 nb::tuple ages_and_counts(Store& store, int table) {
@@ -55,7 +55,7 @@ nb::tuple ages_and_counts(Store& store, int table) {
 void define_parts(nb::class_<Store>& store) {
     store.def("age_bins", &age_bins, "table"_a, "waiting"_a, "threads"_a)
         .def("of_age", &of_age, "table"_a, "waiting"_a, "age_bin"_a, "threads"_a)
-        .def("crowd_out", &crowd_out, "table"_a, "waiting"_a, "age_bin"_a, "seen"_a, "mix"_a, "threads"_a)
+        .def("evict", &evict, "table"_a, "waiting"_a, "age_bin"_a, "seen"_a, "mix"_a, "threads"_a)
         .def("ages_and_counts", &ages_and_counts, "table"_a);
 }
 

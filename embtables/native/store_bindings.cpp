@@ -214,10 +214,10 @@ nb::dict stats(Store& store, int table) {
     found["steps"] = keys->steps();
     found["admitted"] = c.admitted;
     found["expired"] = c.expired;
-    found["crowded_out"] = c.crowded_out;
+    found["evicted"] = c.evicted;
     found["deleted"] = c.deleted;
     found["waiting_expired"] = c.waiting_expired;
-    found["waiting_crowded_out"] = c.waiting_crowded_out;
+    found["waiting_evicted"] = c.waiting_evicted;
     found["cold_reads"] = c.cold_reads;
     found["surplus"] = c.surplus;
     return found;

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from embtables.errors import DataError
+from embtables.keyspace import buckets_of
 from embtables.rows.duplicates import SparseGradient
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import StoredTable
 from embtables.rows.rules import fresh_state
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Optimizer
-from embtables.state.content import buckets_of
 
 _INIT_ROWS = 65_536
 

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from embtables.errors import ConfigError, StateError
+from embtables.keyspace import bucket_order
+from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, StoredTable, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Taken
+from embtables.rows.stored_table import StoredTable
 from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad
-from embtables.state.content import TableContent, bucket_order
 
 _LANES = 4  # TBE's dimensions are multiples of this
 _INIT_ROWS = 65_536

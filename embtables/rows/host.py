@@ -18,12 +18,13 @@ from torch import Tensor
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
+from embtables.rows.content import TableContent, Words
 from embtables.rows.host_lookup import Context, Counts, Resolved, Rows
 from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, Taken
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
-from embtables.state.content import TableContent, Words
 
 _MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
@@ -363,11 +364,11 @@ class HostRowStore:
         seen, mixes = self._store.of_age(table, waiting, chosen, torch.get_num_threads())
         return torch.from_numpy(seen), torch.from_numpy(mixes)
 
-    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+    def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
         self._refuse_pending("what is too much goes between two steps")
         self._see_open()
-        self._store.crowd_out(table, waiting, chosen, seen, mix, torch.get_num_threads())
+        self._store.evict(table, waiting, chosen, seen, mix, torch.get_num_threads())
         self._epoch += 1
 
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:

@@ -7,7 +7,7 @@ import numpy as np
 from embtables.errors import ConfigError
 from embtables.native import _core
 from embtables.rows.initial import normal_factor
-from embtables.rows.protocol import StoredTable
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
     Adagrad,
     Adam,

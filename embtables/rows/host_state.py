@@ -17,11 +17,11 @@ import torch
 
 from embtables.errors import StateError
 from embtables.native import _core
+from embtables.rows.content import Streamed, TableContent
 from embtables.rows.host_spec import PARTS, ROW_SUM
-from embtables.rows.protocol import Capture, KeyState, StoredTable
+from embtables.rows.protocol import Capture, KeyState
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
-from embtables.state.arrow_writer import Streamed
-from embtables.state.content import TableContent
 
 _PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)

@@ -7,8 +7,6 @@ truncated normals in common use. uniform: low + (high - low) * u, u a multiple o
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 
@@ -21,12 +19,6 @@ _HALF = np.uint32(0xFFFF)
 _MEAN = 2 * 0xFFFF
 # Variance of the sum of four uniforms on 0..65535: 4 * (65536^2 - 1) / 12.
 _STD = float(np.sqrt(4 * (65536.0**2 - 1) / 12))
-
-
-def table_seed(seed: int, table: str) -> int:
-    """The 64-bit seed of a table: from the run's seed and the table's name, so tables differ."""
-    digest = hashlib.blake2b(f"{seed}/{table}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def normal_factor(std: float) -> float:

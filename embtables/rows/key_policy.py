@@ -175,7 +175,7 @@ class KeyPolicy:
         """The bin of the key's age."""
         return age_bin(self.now - self.entries[key].seen)
 
-    def crowd_out(self, waiting: bool, chosen: int, last: tuple[int, int]) -> None:
+    def evict(self, waiting: bool, chosen: int, last: tuple[int, int]) -> None:
         """Keys in older bins go, and of that bin those up to `last`."""
         for key in self.held(waiting):
             if self.bin_of(key) > chosen or (self.bin_of(key) == chosen and self.order(key) <= last):

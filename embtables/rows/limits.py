@@ -64,7 +64,7 @@ class Held(Protocol):
     def of_age(self, chosen: int) -> tuple[Tensor, Tensor]:
         """When those in a bin were seen, and the mixes of their keys; in any order."""
 
-    def crowd_out(self, chosen: int, seen: int, mix: int) -> None:
+    def evict(self, chosen: int, seen: int, mix: int) -> None:
         """Evicts those in older bins, and of that bin those up to (seen, mix)."""
 
 
@@ -75,4 +75,4 @@ def enforce(held: Held, most: int) -> None:
     chosen, count = found
     seen, mixes = (part.numpy() for part in held.of_age(chosen))
     last = np.lexsort((mixes.view(np.uint64), seen))[count - 1]
-    held.crowd_out(chosen, int(seen[last]), int(mixes[last]))
+    held.evict(chosen, int(seen[last]), int(mixes[last]))

@@ -18,10 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from embtables.schema import Table
-from embtables.state.content import TableContent, Words
-from embtables.state.manifest import Buckets
-from embtables.state.table_files import ALL_BUCKETS
+from embtables.rows.content import TableContent, Words
 
 
 class Ability(Enum):
@@ -33,25 +30,6 @@ class Ability(Enum):
     COLLISIONLESS = "collisionless"
     REFUSES_NON_FINITE = "refuses_non_finite"
     CUTS = "cuts"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTable:
-    """A table as a store sees it: its configuration and the seed of its initial rows.
-
-    Attributes:
-        buckets: the range [first, end) of the key space that the store holds: a part of the table where it is not all.
-            Keys given to the store are then of these buckets; of a collisionless table nothing checks that.
-    """
-
-    config: Table
-    seed: int
-    buckets: Buckets = ALL_BUCKETS
-
-    @property
-    def is_part(self) -> bool:
-        """Whether others hold keys of the table too."""
-        return self.buckets != ALL_BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +295,7 @@ class PartStore(RowStore, Protocol):
         """Those alive in a bin of age, in any order: when they were seen, (k,) int64, and the mixes of their keys, (k,)
         unsigned numbers in int64."""
 
-    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+    def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """Evicts all in older bins, and of that bin those up to (seen, mix), by `seen` and then the unsigned mix.
 
         Raises:

@@ -19,13 +19,14 @@ from torch.nn import functional
 
 from embtables.errors import StateError
 from embtables.rows.arena import Arena, Place, arenas_of
+from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, StoredTable, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, Taken
 from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
 from embtables.rows.rules import apply_rule
-from embtables.state.content import TableContent
+from embtables.rows.stored_table import StoredTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,10 +355,10 @@ class ReferenceRowStore:
         """See PartStore."""
         return of_age(self._policy(table), waiting, chosen)
 
-    def crowd_out(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
+    def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
         self._refuse_pending("what is too much goes between two steps")
-        self._policy(table).crowd_out(waiting, chosen, (seen, mix % 2**64))
+        self._policy(table).evict(waiting, chosen, (seen, mix % 2**64))
 
     def _policy(self, table: int) -> KeyPolicy:
         policy = self._places[table].policy

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from embtables.rows.limits import enforce, limits_of
-from embtables.rows.protocol import PartStore, StoredTable
+from embtables.rows.protocol import PartStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
 from embtables.shard.world import World
 
@@ -55,5 +56,5 @@ class _Held:
         seen, mixes = self._local.of_age(self._table, self._waiting, chosen)
         return torch.cat(self._world.all_gather(seen)), torch.cat(self._world.all_gather(mixes))
 
-    def crowd_out(self, chosen: int, seen: int, mix: int) -> None:
-        self._local.crowd_out(self._table, self._waiting, chosen, seen, mix)
+    def evict(self, chosen: int, seen: int, mix: int) -> None:
+        self._local.evict(self._table, self._waiting, chosen, seen, mix)

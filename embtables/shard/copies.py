@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from embtables.native import _core
-from embtables.rows.protocol import Capture, PartStore, Segments, StoredTable
+from embtables.rows.content import TableContent, restrict
+from embtables.rows.protocol import Capture, PartStore, Segments
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
 from embtables.shard.exchange import Asked, OwnersGradients
 from embtables.shard.world import World
-from embtables.state.content import TableContent
-from embtables.state.ranks import restrict
 
 
 class CopiedGradients:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embtables.native import _core
 from embtables.rows.protocol import PartStore, Segments
-from embtables.shard.world import Alone, World
+from embtables.shard.world import SingleRank, World
 
 Sizes = npt.NDArray[np.int64]
 
@@ -147,7 +147,7 @@ class Messenger:
 
     def _ranks_of(self, blocks: Blocks) -> World:
         """Where a lookup's messages go: nowhere if all of its tables are replicated, which all ranks know."""
-        return Alone() if all(table in self._replicated for table in blocks.tables) else self._world
+        return SingleRank() if all(table in self._replicated for table in blocks.tables) else self._world
 
     def ask(self, exchange: _core.KeyExchange, blocks: Blocks, *, keep: bool) -> Asked:
         """Has the owners look up the distinct keys, and brings the rows."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from embtables.errors import EmbtablesError, WorldError
+from embtables.keyspace import buckets_of
 from embtables.shard.world import World
-from embtables.state.content import buckets_of
 
 
 def owners_of_buckets(world: World) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from embtables.errors import EmbtablesError, StateError
 from embtables.native import _core, isa
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore, StoredTable
+from embtables.rows.content import TableContent, Words
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore
+from embtables.rows.stored_table import StoredTable
 from embtables.shard.agreement import Limits
 from embtables.shard.copies import CopiedGradients, OwnedCapture, joined
 from embtables.shard.exchange import Asked, Blocks, Messenger
 from embtables.shard.routing import Route, agree, owners_of_buckets, to_all
 from embtables.shard.world import World
-from embtables.state.content import TableContent, Words
 
 _MOST_OPEN = 64  # lookups of training since the last step
 MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], PartStore]

@@ -1,7 +1,7 @@
 """`World`: the ranks that train together, and what they tell each other.
 
 Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank: what
-another thread says goes through a world of its own (`another`). `Alone` is the only rank there is.
+another thread says goes through a world of its own (`another`). `SingleRank` is the only rank there is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from embtables.errors import WorldError
-from embtables.state.content import NUM_BUCKETS
-from embtables.state.manifest import Buckets
+from embtables.keyspace import NUM_BUCKETS, Buckets
 
 TIMEOUT_SECONDS = 60
 T = TypeVar("T")
@@ -67,7 +66,7 @@ class World(ABC):
         return [bytes(part.numpy()) for part in self.all_gather(own)]
 
 
-class Alone(World):
+class SingleRank(World):
     """One rank."""
 
     rank, size = 0, 1

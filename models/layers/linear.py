@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from embtables.errors import ConfigError
-from models.protocols import PooledCollection
+from embtables.models.protocols import PooledCollection
 
 
 class LinearTerm(nn.Module):

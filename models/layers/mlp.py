@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.layers.dropout import Dropout
+from embtables.models.layers.dropout import Dropout
 
 
 class Mlp(nn.Module):

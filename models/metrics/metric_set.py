@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.metrics.auc import BinnedAuc, Floats, auc, grouped_auc
+from embtables.models.metrics.auc import BinnedAuc, Floats, auc, grouped_auc
 
 EXACT_ROWS = 20_000_000
 _EPS = 1e-7  # float32 probabilities are told from 0 and 1 no closer than this

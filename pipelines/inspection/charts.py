@@ -6,8 +6,8 @@ from typing import Any
 
 import altair as alt
 
-from embtables.state.histograms import Distribution
-from pipelines.inspection import words
+from embtables.pipelines.inspection import words
+from embtables.state.tools.histograms import Distribution
 
 WIDTH, HEIGHT = 280, 150
 # Dark enough for 3:1 against the page, apart from each other for the colour-blind (Wong 2011, Nature Methods 8:441).

@@ -10,12 +10,12 @@ from pathlib import Path
 import vl_convert
 
 from embtables.errors import StateError
-from embtables.state.figures import TableFigures
-from embtables.state.histograms import QUANTILES
-from pipelines.inspection import words
-from pipelines.inspection.charts import COLOURS, histogram
-from pipelines.inspection.report import Inspection
-from pipelines.run_dir import write_atomically
+from embtables.pipelines.inspection import words
+from embtables.pipelines.inspection.charts import COLOURS, histogram
+from embtables.pipelines.inspection.report import Inspection
+from embtables.pipelines.run_dir import write_atomically
+from embtables.state.tools.figures import TableFigures
+from embtables.state.tools.histograms import QUANTILES
 
 # The browser itself keeps the page from loading anything; Vega interprets its expressions where `eval` is forbidden.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embtables.state.figures import TableFigures, figures_of
-from pipelines.state_commands import parse, state_folder
+from embtables.pipelines.state_tools.commands import parse, state_folder
+from embtables.state.tools.figures import TableFigures, figures_of
 
 
 @dataclass(frozen=True, slots=True)

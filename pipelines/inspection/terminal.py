@@ -8,10 +8,10 @@ from rich.padding import Padding
 from rich.table import Table as Shown
 from rich.text import Text
 
-from embtables.state.figures import TableFigures
-from embtables.state.histograms import QUANTILES, Distribution
-from pipelines.inspection import words
-from pipelines.inspection.report import Inspection
+from embtables.pipelines.inspection import words
+from embtables.pipelines.inspection.report import Inspection
+from embtables.state.tools.figures import TableFigures
+from embtables.state.tools.histograms import QUANTILES, Distribution
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _BARS = 16

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from embtables.state.collisions import Collisions
-from embtables.state.figures import Admission, TableFigures
-from embtables.state.histograms import Bin, Distribution
+from embtables.state.tools.collisions import Collisions
+from embtables.state.tools.figures import Admission, TableFigures
+from embtables.state.tools.histograms import Bin, Distribution
 
 STRING_IDS = "An id of a string column is the string's 64-bit hash."
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from embtables.keyspace import NUM_BUCKETS
+from embtables.pipelines.plan.scaling import Point, Scenario
 from embtables.schema import Adagrad, Adam, CollisionlessTable, RowwiseAdagrad
-from embtables.state.content import NUM_BUCKETS
-from pipelines.plan.scaling import Point, Scenario
 
 _MOST_KEPT = 0.9  # of max_rows that fit: a table holds more for a moment
 

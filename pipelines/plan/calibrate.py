@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import StateError
-from pipelines.config import RunConfig
-from pipelines.plan.machine import Machine, Rates, Reading, Wire
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.machine import Machine, Rates, Reading, Wire
 
 _TIMEOUT_SECONDS = 300
 _DEFAULT_CACHE = 32 << 20
@@ -131,8 +131,8 @@ def _measure(config: RunConfig, threads: int, cache: int, rank: int, size: int, 
     import torch
     import torch.distributed as dist
 
+    from embtables.pipelines.plan import probes
     from embtables.shard.world import ProcessGroup
-    from pipelines.plan import probes
 
     torch.set_num_threads(threads)
     with _group(rank, size, meet):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from pipelines.plan.load import Asking, Job, StepLoad, TableLoad
-from pipelines.plan.machine import Link, Machine, Rates
-from pipelines.plan.memory import row_bytes
-from pipelines.plan.traffic import Traffic, traffic
+from embtables.pipelines.plan.load import Asking, Job, StepLoad, TableLoad
+from embtables.pipelines.plan.machine import Link, Machine, Rates
+from embtables.pipelines.plan.memory import row_bytes
+from embtables.pipelines.plan.traffic import Traffic, traffic
 
 
 @dataclass(frozen=True)

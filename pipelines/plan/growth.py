@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.schema import CollisionlessTable, MinCount, Probability
-from pipelines.plan.keys import Ints, KeySample
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embtables.state.content import NUM_BUCKETS, buckets_of
+from embtables.keyspace import NUM_BUCKETS, buckets_of
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

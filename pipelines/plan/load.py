@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from embtables.rows.initial import table_seed
+from embtables.keyspace import table_seed
+from embtables.models.registry import needs_embeddings, needs_linear
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
+from embtables.pipelines.training.learner import features_of, tables_of
 from embtables.rows.limits import limits_of
 from embtables.schema import CollisionlessTable, Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.placement import replicated
-from models.registry import needs_embeddings, needs_linear
-from pipelines.config import RunConfig
-from pipelines.learner import features_of, tables_of
-from pipelines.plan.keys import KeySample, busiest, owner_loads
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def job_of(config: RunConfig, dense_parameters: int) -> Job:
 
 
 def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[Asking]:
-    """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen.py)."""
+    """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen_tables.py)."""
     found = []
     weighted = any(f.pooling == "mean" or f.weights_column is not None for f in features)
     for keep in (True, False):

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field, PositiveInt, ValidationError
 
 from embtables.errors import ConfigError
+from embtables.pipelines.run_dir import write_atomically
 from embtables.schema import Model, config_error
-from pipelines.run_dir import write_atomically
 
 FORMAT = 2
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from embtables.keyspace import NUM_BUCKETS
 from embtables.rows.host_spec import PARTS, ROW_SUM
 from embtables.schema import CollisionlessTable, FixedTable, MinCount, Table
-from embtables.state.content import NUM_BUCKETS
 
 _META_BYTES = 16  # of a row: the sum of rowwise Adagrad, when it changed, how often, when it was seen
 _KEY_BYTES = 8

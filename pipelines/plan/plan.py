@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.advice import Advice, advise
+from embtables.pipelines.plan.calibrate import calibrate, measured_for
+from embtables.pipelines.plan.growth import Estimate, estimate
+from embtables.pipelines.plan.load import job_of, sampled_name
+from embtables.pipelines.plan.machine import Link, Machine, Reading
+from embtables.pipelines.plan.request import Asked
+from embtables.pipelines.plan.sample import LogSample, read_sample
+from embtables.pipelines.plan.scaling import Point, Scenario
+from embtables.pipelines.progress import say
+from embtables.pipelines.sources.log_splits import with_prepared_data
+from embtables.pipelines.training.learner import tables_of
 from embtables.schema import CollisionlessTable, Table
-from pipelines.config import RunConfig
-from pipelines.learner import tables_of
-from pipelines.parts import with_prepared_data
-from pipelines.plan.advice import Advice, advise
-from pipelines.plan.calibrate import calibrate, measured_for
-from pipelines.plan.growth import Estimate, estimate
-from pipelines.plan.load import job_of, sampled_name
-from pipelines.plan.machine import Link, Machine, Reading
-from pipelines.plan.request import Asked
-from pipelines.plan.sample import LogSample, read_sample
-from pipelines.plan.scaling import Point, Scenario
-from pipelines.progress import say
 
 
 @dataclass(frozen=True)

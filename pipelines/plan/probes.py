@@ -20,13 +20,13 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from embtables.collections import EmbeddingBagCollection
+from embtables.models.losses import weighted_bce_with_logits
+from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.machine import Point, Wire, Work
 from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
-from embtables.shard.world import Alone, ProcessGroup, World
+from embtables.shard.world import ProcessGroup, SingleRank, World
 from embtables.tables import Tables
-from models.losses import weighted_bce_with_logits
-from models.registry import build_model, needs_embeddings, needs_linear
-from pipelines.config import RunConfig
-from pipelines.plan.machine import Point, Wire, Work
 
 _REPEATS, _FEWEST = 15, 3
 _CALLS = 40
@@ -127,7 +127,7 @@ class Timed:
 class Bench:
     """Tables of a case in a world, and its batches."""
 
-    def __init__(self, case: Case, world: Alone | Mirrors) -> None:
+    def __init__(self, case: Case, world: SingleRank | Mirrors) -> None:
         self._world = world
         count = 1 if case.pool else case.slots
         tables = [
@@ -178,7 +178,7 @@ def time_cases(cases: Sequence[tuple[int, Case]], meet: Meet) -> list[Timed]:
     """Seconds of a step of each case, of a rank among so many, or alone. `meet`: waits for the processes that measure
     the same beside this one.
     """
-    benches = [Bench(case, Alone() if ranks == 1 else Mirrors(ranks)) for ranks, case in cases]
+    benches = [Bench(case, SingleRank() if ranks == 1 else Mirrors(ranks)) for ranks, case in cases]
     meet()
     firsts = [sum(bench.step(0)) for bench in benches]
     found = []

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embtables.errors import ConfigError
-from embtables.state.content import NUM_BUCKETS
-from pipelines.config import RunConfig
+from embtables.keyspace import NUM_BUCKETS
+from embtables.pipelines.config import RunConfig
 
 
 @dataclass(frozen=True)

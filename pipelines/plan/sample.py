@@ -14,14 +14,14 @@ from embtables.columns import BadRowsError
 from embtables.errors import DataError
 from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.ids import encode, keys_per_id
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.keys import Ints, KeySample
+from embtables.pipelines.plan.machine import Reading
+from embtables.pipelines.progress import RowProgress
+from embtables.pipelines.sources.files import Chunk
+from embtables.pipelines.sources.log import BlockChunks
+from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.schema import Table
-from pipelines.config import RunConfig
-from pipelines.parquet import Log, ParquetReader
-from pipelines.plan.keys import Ints, KeySample
-from pipelines.plan.machine import Reading
-from pipelines.progress import RowProgress
-from pipelines.reader.log import BlockChunks
-from pipelines.reader.source import Chunk
 
 _MOST_KEYS = 16_000_000  # of all tables
 _TIMED_ROWS = 131_072

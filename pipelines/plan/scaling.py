@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from embtables.keyspace import NUM_BUCKETS
+from embtables.pipelines.plan.cost import StepTime, step_time
+from embtables.pipelines.plan.growth import Estimate
+from embtables.pipelines.plan.keys import KeySample
+from embtables.pipelines.plan.load import Job, StepLoad, step_load
+from embtables.pipelines.plan.machine import Link, Machine
+from embtables.pipelines.plan.memory import TableMemory, table_memory
+from embtables.pipelines.plan.traffic import Traffic, traffic
 from embtables.schema import FixedTable
-from embtables.state.content import NUM_BUCKETS
-from pipelines.plan.cost import StepTime, step_time
-from pipelines.plan.growth import Estimate
-from pipelines.plan.keys import KeySample
-from pipelines.plan.load import Job, StepLoad, step_load
-from pipelines.plan.machine import Link, Machine
-from pipelines.plan.memory import TableMemory, table_memory
-from pipelines.plan.traffic import Traffic, traffic
 
 RANKS = tuple(2**n for n in range(NUM_BUCKETS.bit_length()))
 

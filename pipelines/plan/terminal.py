@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from pipelines.plan.plan import Plan
-from pipelines.plan.scaling import Point
+from embtables.pipelines.plan.plan import Plan
+from embtables.pipelines.plan.scaling import Point
 
 
 def show(plan: Plan) -> None:

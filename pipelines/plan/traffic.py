@@ -1,4 +1,4 @@
-"""Bytes and calls of one step, as shard/exchange.py, pipelines/learner.py and pipelines/together.py make them.
+"""Bytes and calls of one step, as shard/exchange.py, training/learner.py and training/rank_agreement.py make them.
 
 An all_reduce of n bytes sends 2 n (N - 1) / N from each rank, as gloo's ring does. What stays at a rank counts nothing.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from embtables.pipelines.plan.load import Job, StepLoad, num_limits
 from embtables.schema import CollisionlessTable, FixedTable, Table
-from pipelines.plan.load import Job, StepLoad, num_limits
 
 
 @dataclass(frozen=True)

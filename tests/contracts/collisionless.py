@@ -11,8 +11,9 @@ import torch
 
 from embtables.errors import StateError
 from embtables.ids.mix import seeded_mix
-from embtables.rows import Lookup, RowStore, StoredTable
 from embtables.rows.initial import initial_rows
+from embtables.rows.protocol import Lookup, RowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
     Adagrad,
     Adam,

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.rows import PartStore, StoredTable
-from embtables.rows.protocol import Segments
+from embtables.rows.protocol import PartStore, Segments
+from embtables.rows.stored_table import StoredTable
 
 
 def look_up(

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from embtables.errors import DataError
-from embtables.rows import PartStore, RowStore, StoredTable
-from embtables.rows.protocol import Segments
+from embtables.keyspace import Buckets, buckets_of
+from embtables.rows.content import TableContent, restrict
+from embtables.rows.protocol import PartStore, RowStore, Segments
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinCount, Normal, Optimizer, RowwiseAdagrad
-from embtables.state.content import TableContent, buckets_of
-from embtables.state.manifest import Buckets
-from embtables.state.ranks import restrict
 from tests.contents import flat_content, same
 from tests.contracts.collisionless import OPTIMIZERS
 from tests.contracts.messages import look_up

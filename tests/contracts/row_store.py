@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from embtables.errors import ConfigError
-from embtables.rows import Ability, Lookup, RowStore, StoredTable
 from embtables.rows.initial import initial_rows
+from embtables.rows.protocol import Ability, Lookup, RowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
 from tests.contracts.single import add_row_gradient, gather
 

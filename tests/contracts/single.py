@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from embtables.rows import RowStore
+from embtables.rows.protocol import RowStore
 
 
 def gather(store: RowStore, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:

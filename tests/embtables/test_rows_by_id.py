@@ -13,9 +13,9 @@ from torchrec import KeyedJaggedTensor
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.schema import Adagrad, Constant, Hash, Identity, MinCount, MultiHash, Sgd
-from embtables.state import chain as chains
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write import version_writer as chains
+from embtables.state.write.version_writer import Chain
 from tests.contents import flat, same
 
 LEARNS = Adagrad(learning_rate=0.1)

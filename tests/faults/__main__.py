@@ -54,14 +54,14 @@ def make_log(folder: Path) -> None:
 
 def train(*arguments: str) -> list[str]:
     """The command line."""
-    return [sys.executable, "-c", "from pipelines.cli import main; main()", "train", *arguments]
+    return [sys.executable, "-m", "embtables", "train", *arguments]
 
 
 def tables_of(run: Path) -> dict[str, bytes]:
     """The files of a finished run's newest version, whose chain is folded into one: tables and dense tensors."""
-    from pipelines import checkpoint
-    from pipelines.learner import Learner
-    from pipelines.run_dir import RunDir
+    from embtables.pipelines.run_dir import RunDir
+    from embtables.pipelines.training import checkpoint
+    from embtables.pipelines.training.learner import Learner
     from tests.contents import flat
 
     opened = RunDir.open(run)

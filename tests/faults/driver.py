@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from embtables.keyspace import bucket_order
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.content import TableContent, bucket_order
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version, read_version
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read.version_files import Version, new_version, read_version
 
 TABLE = CollisionlessTable(name="t", dim=3, optimizer=RowwiseAdagrad(learning_rate=0.1))
-STORED = (StoredAs(TABLE, 5),)
+STORED = (StoredTable(TABLE, 5),)
 SNAPSHOT_EVERY = 3
 BEGIN = "/the-cuts-begin-here"  # looked for, so that a trace of system calls shows where they begin
 

@@ -113,8 +113,8 @@ class Recorder:
                     self.ops.append(Op("sync", self._inode(path)))
 
         patch.setattr(Path, "open", open_)
-        patch.setattr("embtables.state.folder.os.write", write_)
-        patch.setattr("embtables.state.folder.os.fsync", fsync_)
+        patch.setattr("embtables.state.folder.local_folder.os.write", write_)
+        patch.setattr("embtables.state.folder.local_folder.os.fsync", fsync_)
 
     def _patch_names(self, patch: pytest.MonkeyPatch) -> None:
         mkdir, rename, link = Path.mkdir, Path.rename, os.link
@@ -144,7 +144,7 @@ class Recorder:
 
         patch.setattr(Path, "mkdir", mkdir_)
         patch.setattr(Path, "rename", rename_)
-        patch.setattr("embtables.state.folder.os.link", link_)
+        patch.setattr("embtables.state.folder.local_folder.os.link", link_)
 
     def _removing(self, kind: str, function: Callable[..., None]) -> Callable[..., None]:
         def call(path: Path, *arguments: Any, **options: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from benchmarks import _harness
-from pipelines.run_dir import RunDir
+from embtables.pipelines.run_dir import RunDir
 from tests.pipelines.ray_nodes_for_tests import Nodes, ranks_below
 from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, start, steps_of, the_run, until_step
 

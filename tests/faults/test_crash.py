@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
 from tests.faults import kills
 from tests.faults.driver import Rows, load, run
 from tests.faults.kills import Kill

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from embtables.errors import StateError
-from embtables.state import chain as chains
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write import version_writer as chains
+from embtables.state.write.version_writer import Chain
 from tests.contents import flat, same
 from tests.state.versions_for_tests import tables, train
 

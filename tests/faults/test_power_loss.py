@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from embtables.shard.world import World
-from embtables.state.chain import Chain
-from embtables.state.compact import compact
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.tools.compact import compact
+from embtables.state.write.version_writer import Chain
 from tests.contents import same
 from tests.faults import driver
 from tests.faults.driver import load, run

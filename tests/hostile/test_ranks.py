@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
-from embtables.state import chain as chains
-from embtables.state import manifest as manifests
-from embtables.state.fold import rows_of_chain
-from embtables.state.folder import Digests
-from embtables.state.store import StateFolder, Writer
-from embtables.state.table_files import OFFSETS
+from embtables.state.folder.local_folder import Digests
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format import manifest as manifests
+from embtables.state.format.table_files import OFFSETS
+from embtables.state.read.export import rows_of_chain
+from embtables.state.write import version_writer as chains
 from tests.state.ranks_for_tests import Ranks, ranges
 from tests.state.versions_for_tests import tables, write
 

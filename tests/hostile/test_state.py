@@ -19,16 +19,15 @@ import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
-from embtables.rows.initial import table_seed
-from embtables.state import chain as chains
-from embtables.state import manifest as manifests
-from embtables.state.arrow_writer import OFFSETS
-from embtables.state.compact import compact
-from embtables.state.content import bucket_offsets
-from embtables.state.folder import Digests
-from embtables.state.store import NewVersion, StateFolder, Writer
-from embtables.state.table_files import WAITING_SCHEMA, rows_schema
-from embtables.state.versions import read_version
+from embtables.keyspace import bucket_offsets, table_seed
+from embtables.state.folder.local_folder import Digests
+from embtables.state.folder.version_folder import NewVersion, StateFolder, Writer
+from embtables.state.format import manifest as manifests
+from embtables.state.format.arrow_writer import OFFSETS
+from embtables.state.format.table_files import WAITING_SCHEMA, rows_schema
+from embtables.state.read.version_files import read_version
+from embtables.state.tools.compact import compact
+from embtables.state.write import version_writer as chains
 from tests.state.versions_for_tests import tables, write
 
 LIMIT = 256 << 20  # bytes of memory that a refusal may take at most
@@ -245,7 +244,7 @@ HOLD = """
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
 with Writer(StateFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from models.metrics import BinnedAuc, MetricSet, auc, grouped_auc
+from embtables.models.metrics import BinnedAuc, MetricSet, auc, grouped_auc
 
 rows = st.lists(
     st.tuples(

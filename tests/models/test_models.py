@@ -8,9 +8,9 @@ import torch
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
 from embtables.errors import ConfigError
-from models.config import DcnV2Config, DeepFmConfig, FmConfig, LrConfig, ModelConfig
-from models.losses import log_odds_shift, weighted_bce_with_logits
-from models.registry import build_model, needs_embeddings, needs_linear
+from embtables.models.config import DcnV2Config, DeepFmConfig, FmConfig, LrConfig, ModelConfig
+from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
+from embtables.models.registry import build_model, needs_embeddings, needs_linear
 
 FEATURES = ("a", "b", "c")
 

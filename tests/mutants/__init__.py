@@ -1,1 +1,1 @@
-"""Patches that break one invariant each, and the tests that must notice: `make mutants`."""
+"""Texts that, replaced, break one invariant each, and the tests that must notice: `make mutants`."""

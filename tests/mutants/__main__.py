@@ -1,7 +1,6 @@
-"""Applies each patch to a copy of the tree, builds it, and expects the tests it names to fail.
+"""Makes each change of mutants.toml in a copy of the tree, builds it, and expects the tests it names to fail.
 
-The first lines of a patch say which invariant it breaks (`invariant:`) and what must notice (`tests:`, as pytest takes
-it). The unchanged copy is tested first: what fails there proves nothing.
+The unchanged copy is tested first: what fails there proves nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import time
 from pathlib import Path
 
 from benchmarks import _harness
+from tests.mutants.changes import Mutant, all_mutants
 
 ROOT = Path(__file__).parents[2]
-PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
 COPIED = ("embtables", "models", "pipelines", "serving", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -32,7 +31,7 @@ class Tree:
         for name in COPIED:
             item = ROOT / name
             if item.is_dir():
-                shutil.copytree(item, self.source / name, ignore=ignored)
+                shutil.copytree(item, self.source / name, ignore=ignored, symlinks=True)
             else:
                 shutil.copy2(item, self.source / name)
         shutil.copytree(ROOT / "tests", self._tests / "tests", ignore=ignored)
@@ -61,46 +60,35 @@ class Tree:
             sys.exit(f"pytest could not run {selection}:\n{done.stdout}\n{done.stderr}")
         return done.returncode == 0
 
-    def patch(self, patch: Path, *, reverse: bool = False) -> None:
-        """Applies a patch, or takes it back."""
-        direction = ["-R"] if reverse else []
-        subprocess.run(["git", "apply", *direction, str(patch)], cwd=self.source, check=True)
-
-
-def header(patch: Path, name: str) -> str:
-    """A line of the patch's head."""
-    return next(line.split(":", 1)[1].strip() for line in patch.read_text().splitlines() if line.startswith(f"{name}:"))
-
 
 def main() -> None:
-    wanted = [p for p in PATCHES if len(sys.argv) == 1 or p.stem in sys.argv[1:]]
-    selections = {patch: header(patch, "tests").split(" | ") for patch in wanted}
+    known = all_mutants()
+    wanted = [m for m in known if len(sys.argv) == 1 or m.name in sys.argv[1:]]
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
         tree.build()
-        for selection in {tuple(s) for s in selections.values()}:
+        for selection in dict.fromkeys(m.tests for m in wanted):
             if not tree.tests_pass(list(selection)):
-                sys.exit(f"these fail without any patch: {selection}")
-        for patch, selection in selections.items():
+                sys.exit(f"these fail without any change: {selection}")
+        for mutant in wanted:
             start = time.monotonic()
-            tree.patch(patch)
-            tree.build()
-            survived = tree.tests_pass(selection)
-            tree.patch(patch, reverse=True)
-            told = "SURVIVED" if survived else "noticed"
-            print(f"{told}  {patch.stem}: {header(patch, 'invariant')} ({time.monotonic() - start:.0f} s)", flush=True)
-            survivors += [patch.stem] if survived else []
+            with mutant.in_place(tree.source):
+                tree.build()
+                survived = tree.tests_pass(list(mutant.tests))
+            found = "SURVIVED" if survived else "noticed"
+            print(f"{found}  {mutant.name}: {mutant.invariant} ({time.monotonic() - start:.0f} s)", flush=True)
+            survivors += [mutant.name] if survived else []
     if survivors:
         sys.exit(f"{len(survivors)} of {len(wanted)} mutants were not noticed: {', '.join(survivors)}")
     print(f"all {len(wanted)} mutants were noticed")
-    if len(wanted) == len(PATCHES):
+    if len(wanted) == len(known):
         _record(wanted)
 
 
-def _record(patches: list[Path]) -> None:
+def _record(mutants: list[Mutant]) -> None:
     where = _harness.machine()
-    rows = [[patch.stem.replace("_", " "), header(patch, "invariant")] for patch in patches]
+    rows = [[m.name.replace("_", " "), m.invariant] for m in mutants]
     about = f"`make mutants` on {where['cpu']}, commit {where['commit']}, {where['date']}: each made a test fail."
     table = _harness.table(["broken on purpose", "invariant"], rows)
     _harness.write_section("mutants", f"## Mutants\n\n{about}\n\n{table}\n")

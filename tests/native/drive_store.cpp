@@ -232,7 +232,7 @@ void drive_part(const Kernels& kernels, int steps) {
             if (step % 4 != 3 || oldest.empty()) continue;
             const Candidate last = *std::min_element(oldest.begin(), oldest.end());
             const std::uint64_t before = waiting ? keys.num_waiting() : keys.num_rows();
-            keys.crowd_out(waiting, bin, last, kThreads);
+            keys.evict(waiting, bin, last, kThreads);
             need(before - 1 == (waiting ? keys.num_waiting() : keys.num_rows()), "one key goes");
         }
     }

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embtables.pipelines.cli.main import main
+from embtables.pipelines.config import RunConfig
 from embtables.schema import validate
-from pipelines.cli import main
-from pipelines.config import RunConfig
 
 
 def make_table(rows: int, seed: int = 0, first: int = 0) -> pa.Table:

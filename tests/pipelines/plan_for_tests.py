@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from embtables.rows.initial import table_seed
+from embtables.keyspace import table_seed
+from embtables.pipelines.plan.growth import Estimate
+from embtables.pipelines.plan.keys import KeySample
+from embtables.pipelines.plan.load import Asking, Job
+from embtables.pipelines.plan.machine import Link, Machine, Point, Rates, Reading, Wire, Work
+from embtables.pipelines.plan.scaling import Scenario
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Hash, RowwiseAdagrad, Table
-from pipelines.plan.growth import Estimate
-from pipelines.plan.keys import KeySample
-from pipelines.plan.load import Asking, Job
-from pipelines.plan.machine import Link, Machine, Point, Rates, Reading, Wire, Work
-from pipelines.plan.scaling import Scenario
 
 
 def machine(measured_for: str = "", **changes: Any) -> Machine:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.distributed import worker as ray_worker
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import train as training
 from embtables.shard.world import World
-from embtables.state.chain import Chain
-from pipelines import ray_worker
-from pipelines import train as training
-from pipelines.config import RunConfig
-from pipelines.run_dir import RunDir
+from embtables.state.write.version_writer import Chain
 
 
 def train(world: World, config: RunConfig, folder: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipelines import checkpoint
-from pipelines.learner import Learner
-from pipelines.run_dir import RunDir
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
 
 ROWS = 6_000
 
@@ -60,7 +60,13 @@ def make_config(folder: Path) -> Path:
 
 def start(folder: Path, environment: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
     """`embtables train` in a folder."""
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "embtables",
+        "train",
+        *map(str, arguments),
+    ]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
 

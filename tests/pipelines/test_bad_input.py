@@ -16,8 +16,8 @@ import pytest
 
 from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.features import FittedTransforms
-from pipelines.config import RunConfig
-from pipelines.parquet import Log, ParquetReader
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.sources.parquet import Log, ParquetReader
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})

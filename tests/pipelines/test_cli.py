@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
+from embtables.pipelines.cli.main import app
+from embtables.pipelines.config import RunConfig
 from embtables.schema import to_yaml
-from pipelines.cli import app
-from pipelines.config import RunConfig
 
 Make = Callable[..., RunConfig]
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-m", "embtables", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
@@ -143,7 +143,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
 
 
 def test_paths_of_the_file_and_of_the_command_line(make_config: Make, log_dir: Path, tmp_path: Path) -> None:
-    from pipelines.config import load_config
+    from embtables.pipelines.config import load_config
 
     folder = tmp_path / "configs"
     folder.mkdir()

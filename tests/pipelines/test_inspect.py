@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.config import RunConfig
-from pipelines.loaded import load_run
-from pipelines.run_dir import RunDir
-from pipelines.train import train
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.load_run import load_run
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.train import train
 
 Make = Callable[..., RunConfig]
 Told = tuple[int, str, str]
@@ -153,7 +153,7 @@ def test_a_disk_that_takes_no_page_leaves_the_old_one(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.run_dir.os.fsync", full)
+    monkeypatch.setattr("embtables.pipelines.run_dir.os.fsync", full)
     status, _, err = inspect(run, "--html", page)
     assert (status, err) == (1, f"error: file {page}: cannot be written: No space left on device\n")
     assert page.read_text() == "the page of yesterday"

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.plan.calibrate import measured_for
+from embtables.pipelines.plan.growth import estimate
+from embtables.pipelines.plan.machine import Work
+from embtables.pipelines.plan.request import Asked
+from embtables.pipelines.plan.sample import read_sample
 from embtables.schema import CollisionlessTable, to_yaml
-from pipelines.config import RunConfig, load_config
-from pipelines.plan.calibrate import measured_for
-from pipelines.plan.growth import estimate
-from pipelines.plan.machine import Work
-from pipelines.plan.request import Asked
-from pipelines.plan.sample import read_sample
 from tests.pipelines.conftest import make_table
 from tests.pipelines.plan_for_tests import machine
 
@@ -169,7 +169,7 @@ def test_rows_are_foretold_where_each_file_has_its_own_ids(make_config: Make, lo
 @pytest.mark.skipif(DATA is None, reason="MovieLens may not be shipped; set EMBTABLES_DATA to a folder with ml1m/")
 def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
     """From a sixth of MovieLens-1M; rows found are those that training then makes."""
-    from pipelines.plan.plan import plan
+    from embtables.pipelines.plan.plan import plan
 
     path = f"data.path={Path(DATA or '').resolve() / 'ml1m'}"
     config = load_config(Path(__file__).parents[2] / "examples" / "movielens" / "dcnv2.yaml", [path])
@@ -185,7 +185,7 @@ def test_rows_of_a_real_log_are_foretold(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_this_machine_is_measured_and_its_file_used_again(make_config: Make, tmp_path: Path) -> None:
-    from pipelines.plan.plan import plan
+    from embtables.pipelines.plan.plan import plan
 
     node = tmp_path / "node.json"
     first = plan(make_config(), Asked(workers=2, machine=node), shown=False)

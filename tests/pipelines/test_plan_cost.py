@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipelines.config import RunConfig
-from pipelines.learner import Learner
-from pipelines.parquet import Log, ParquetReader
-from pipelines.plan.cost import step_time
-from pipelines.plan.load import job_of, step_load
-from pipelines.plan.machine import Link
-from pipelines.plan.sample import read_sample
-from pipelines.plan.traffic import traffic
-from pipelines.together import totals
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.plan.cost import step_time
+from embtables.pipelines.plan.load import job_of, step_load
+from embtables.pipelines.plan.machine import Link
+from embtables.pipelines.plan.sample import read_sample
+from embtables.pipelines.plan.traffic import traffic
+from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.rank_agreement import totals
 from tests.pipelines.plan_for_tests import keys, machine, scenario, table
 from tests.shard.threads_for_tests import Threads, in_threads
 

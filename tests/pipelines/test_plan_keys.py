@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embtables.keyspace import NUM_BUCKETS, buckets_of
+from embtables.pipelines.plan.growth import estimate
+from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
 from embtables.schema import MinCount
-from embtables.state.content import NUM_BUCKETS, buckets_of
-from pipelines.plan.growth import estimate
-from pipelines.plan.keys import KeySample, busiest, owner_loads
 from tests.pipelines.plan_for_tests import keys, table
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from embtables import Feature, Tables
+from embtables.pipelines.plan.memory import map_bytes, row_bytes, table_memory
 from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad, Sgd
 from embtables.shard.world import World
-from pipelines.plan.memory import map_bytes, row_bytes, table_memory
 from tests.pipelines.plan_for_tests import table
 from tests.shard.threads_for_tests import in_threads
 

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
+from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, prepare
+from embtables.pipelines.prepare.negatives import sample_negatives
+from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.schema import SampledNegatives
 from embtables.schema.prepare import DERIVED_COLUMNS
-from pipelines.events import EventIndex
-from pipelines.negatives import sample_negatives
-from pipelines.prepare import DAY_US, NEVER_DAYS, prepare
 
 HOUR = 3_600_000_000
 
@@ -167,7 +167,7 @@ def test_a_group_that_holds_the_whole_pool_gets_no_negatives() -> None:
 )
 def test_counts_of_earlier_events(events: list[tuple[int, int]], now: int, window: int) -> None:
     keys, times = (np.array(c, np.int64) for c in zip(*events, strict=True))
-    index = EventIndex(keys, times)
+    index = PastCounts(keys, times)
     asked = np.arange(8)
     at = np.full(8, now)
     assert index.count(asked, at).tolist() == [sum(k == a and t < now for k, t in events) for a in asked]

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.config import load_config
-from pipelines.run_dir import RunDir
+from embtables.pipelines.config import load_config
+from embtables.pipelines.run_dir import RunDir
 from tests.pipelines import ray_runs_for_tests
 from tests.pipelines.ray_nodes_for_tests import Nodes, free_port, last_json
 from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, the_run, until_step

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embtables.errors import StateError
-from embtables.state.store import StateFolder
-from pipelines.config import load_config
-from pipelines.progress import say
-from pipelines.ray_worker import Lines, Settings, keeping_room
-from pipelines.run_dir import RunDir
+from embtables.pipelines.config import load_config
+from embtables.pipelines.distributed.worker import Lines, Settings, keeping_room
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.state.folder.version_folder import StateFolder
 from tests.pipelines.ray_runs_for_tests import make_config
 from tests.shard.groups_for_tests import Group
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.ids.strings import hash_strings
-from pipelines.config import RunConfig
-from pipelines.parquet import Log, ParquetReader, Part, Position
-from pipelines.reader.deal import Dealer, Share, needed, part_of
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
+from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, Position
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})

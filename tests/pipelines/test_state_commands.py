@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.config import RunConfig
-from pipelines.loaded import load_run
-from pipelines.run_dir import RunDir
-from pipelines.train import train
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.load_run import load_run
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.train import train
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]

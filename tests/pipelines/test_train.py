@@ -22,16 +22,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
+from embtables.pipelines.load_run import evaluate_run, load_run
+from embtables.pipelines.predict import predict
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner, learning_rate_factor
+from embtables.pipelines.training.signals import InterruptedRunError
+from embtables.pipelines.training.train import TrainLoop, resume, train
 from embtables.schema import to_yaml
-from embtables.state.store import StateFolder, Writer
-from pipelines import checkpoint
-from pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
-from pipelines.learner import Learner, learning_rate_factor
-from pipelines.loaded import evaluate_run, load_run
-from pipelines.predict import predict
-from pipelines.run_dir import RunDir
-from pipelines.signals import InterruptedRunError
-from pipelines.train import TrainLoop, resume, train
+from embtables.state.folder.version_folder import StateFolder, Writer
 from tests.contents import Arrays, flat, same
 
 Make = Callable[..., RunConfig]
@@ -127,7 +127,13 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
 def test_a_killed_process_resumes_from_its_last_checkpoint(make_config: Make, tmp_path: Path) -> None:
     changes = {"train.checkpoint_every_steps": 2, "train.epochs": 400}
     (tmp_path / "config.yaml").write_text(to_yaml(make_config(**changes)))
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "train", str(tmp_path / "config.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "embtables",
+        "train",
+        str(tmp_path / "config.yaml"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         run = _await_checkpoint(tmp_path / "runs", process)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from embtables.errors import ConfigError, StateError
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.continue_from import FormerCheckpoint
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
-from pipelines import checkpoint
-from pipelines.config import RunConfig
-from pipelines.learner import Learner
-from pipelines.origin import Origin
-from pipelines.run_dir import RunDir
-from pipelines.train import resume, train
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
@@ -49,7 +49,7 @@ def at(run: RunDir) -> Learner:
 
 def begun(run: RunDir, config: RunConfig, fresh: Any = ()) -> tuple[Learner, list[str]]:
     """A new learner, and the rules applied, before its first step."""
-    origin, learner = Origin(run, config, "last", fresh), Learner(config)
+    origin, learner = FormerCheckpoint(run, config, "last", fresh), Learner(config)
     origin.load(learner)
     return learner, [str(note) for note in origin.notes]
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from embtables.state.store import StateFolder
-from pipelines import checkpoint
-from pipelines.config import RunConfig
-from pipelines.learner import Learner
-from pipelines.run_dir import RunDir
-from pipelines.train import train
-from pipelines.trained import saved_content, trained_content
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.saved_config import fields_of_version, saved_fields
+from embtables.pipelines.training.train import train
+from embtables.state.folder.version_folder import StateFolder
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
@@ -64,4 +64,4 @@ def test_a_checkpoint_from_before_an_option_has_its_default(make_config: Make) -
     schema = {**newest.content["schema"]}
     schema["tables"] = [{k: v for k, v in table.items() if k != "trainable"} for table in schema["tables"]]
     older = newest.model_copy(update={"content": {**newest.content, "schema": schema}})
-    assert saved_content(older) == trained_content(config)
+    assert fields_of_version(older) == saved_fields(config)

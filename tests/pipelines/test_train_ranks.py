@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import checkpoint
-from pipelines.config import RunConfig
-from pipelines.learner import Learner
-from pipelines.run_dir import RunDir
-from pipelines.train import resume, train
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.train import resume, train
 from tests.shard.groups_for_tests import Group
 
 Make = Callable[..., RunConfig]

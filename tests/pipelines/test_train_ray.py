@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.run_dir import RunDir
+from embtables.pipelines.run_dir import RunDir
 from tests.pipelines import ray_runs_for_tests
 from tests.pipelines.ray_nodes_for_tests import ranks_below
 from tests.pipelines.ray_runs_for_tests import ROWS, assert_same, held, make_config, steps_of, the_run, until_step

@@ -16,12 +16,12 @@ import torch
 
 from embtables.errors import ConfigError, DataError
 from embtables.ids.strings import hash_strings
+from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
-from pipelines import checkpoint
-from pipelines.config import RunConfig, load_config
-from pipelines.learner import Learner
-from pipelines.run_dir import RunDir
-from pipelines.train import resume, train
 
 Make = Callable[..., RunConfig]
 FROZEN = {"name": "item", "dim": 8, "trainable": False, "optimizer": {"kind": "sgd", "learning_rate": 0.1}}

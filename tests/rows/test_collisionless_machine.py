@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from embtables.ids.mix import GOLDEN_GAMMA
 from embtables.native import _core
-from embtables.rows import HostRowStore, Lookup, ReferenceRowStore, StoredTable
-from embtables.rows.protocol import Capture
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import Capture, Lookup
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
     Adagrad,
     Adam,

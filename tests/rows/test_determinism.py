@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from embtables.native import _core
-from embtables.rows import HostRowStore, Lookup, StoredTable
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import Lookup
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
     Adagrad,
     Adam,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embtables.rows.initial import initial_rows, table_seed
+from embtables.keyspace import table_seed
+from embtables.rows.initial import initial_rows
 from embtables.rows.philox import philox
 from embtables.schema import Constant, Initializer, Normal, Uniform, Zeros
 

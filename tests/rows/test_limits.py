@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from embtables.errors import StateError
-from embtables.rows import PART_STORES, HostRowStore, PartStore, ReferenceRowStore, StoredTable
+from embtables.keyspace import buckets_of
+from embtables.rows.host import HostRowStore
 from embtables.rows.limits import NUM_AGE_BINS, age_bin, enforce, limits_of, oldest_bin
-from embtables.rows.protocol import Segments
+from embtables.rows.protocol import PartStore, Segments
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
+from embtables.rows.stores import PART_STORES
 from embtables.schema import Adagrad, CollisionlessTable, MinCount, Normal, Probability, Sgd
-from embtables.state.content import buckets_of
 from tests.contracts.single import add_row_gradient, gather
 from tests.state.ranks_for_tests import ranges
 
@@ -43,9 +46,9 @@ class Together:
         found = [store.of_age(0, self.waiting, chosen) for store in self.stores]
         return torch.cat([seen for seen, _ in found]), torch.cat([mixes for _, mixes in found])
 
-    def crowd_out(self, chosen: int, seen: int, mix: int) -> None:
+    def evict(self, chosen: int, seen: int, mix: int) -> None:
         for store in self.stores:
-            store.crowd_out(0, self.waiting, chosen, seen, mix)
+            store.evict(0, self.waiting, chosen, seen, mix)
 
 
 def keep_limits(stores: Sequence[PartStore], table: CollisionlessTable) -> None:
@@ -144,7 +147,7 @@ def test_parts_hold_what_the_whole_holds(
                 found == pytest.approx(expected[key], abs=1e-6) if make is ReferenceRowStore else found == expected[key]
             )
     if make is HostRowStore:
-        for name in ("admitted", "crowded_out", "waiting_crowded_out", "cold_reads", "surplus"):
+        for name in ("admitted", "evicted", "waiting_evicted", "cold_reads", "surplus"):
             assert sum(store.figures(0)[name] for store in parts) == whole.figures(0)[name], name
     if ttl is None:
         lost = torch.cat([store.changes(0, 1).tombstones for store in parts])
@@ -171,7 +174,7 @@ def test_a_part_alone_keeps_no_limit_but_its_ttl(
     rows, context = gather(store, 0, torch.tensor([1]), keep=True)
     add_row_gradient(store, context, torch.ones_like(rows))
     with pytest.raises(StateError, match="between two steps"):
-        store.crowd_out(0, False, 0, 0, 0)
+        store.evict(0, False, 0, 0, 0)
 
 
 def test_both_stores_have_the_same_bins() -> None:

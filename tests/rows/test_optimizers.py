@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from embtables.native import _core
-from embtables.rows import HostRowStore, ReferenceRowStore, StoredTable
+from embtables.rows.host import HostRowStore
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
 from tests.contracts.single import add_row_gradient, gather
 

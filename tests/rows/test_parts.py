@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.keyspace import buckets_of
 from embtables.native import _core
-from embtables.rows import FbgemmRowStore, HostRowStore, PartStore, ReferenceRowStore, StoredTable
-from embtables.rows.protocol import Segments
+from embtables.rows.fbgemm import FbgemmRowStore
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import PartStore, Segments
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable, Sgd
-from embtables.state.content import buckets_of
 from tests.contracts.parts import PartsContract
 
 TABLE = FixedTable(name="t", dim=4, num_rows=1000, optimizer=Sgd(learning_rate=0.1))

@@ -10,7 +10,11 @@ import torch
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core
-from embtables.rows import FbgemmRowStore, HostRowStore, ReferenceRowStore, RowStore, StoredTable
+from embtables.rows.fbgemm import FbgemmRowStore
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import RowStore
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract

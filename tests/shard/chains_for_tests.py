@@ -14,8 +14,8 @@ from embtables.rows.protocol import Capture
 from embtables.schema import Adagrad, Adam, Identity, MinCount, RowwiseAdagrad
 from embtables.shard.copies import OwnedCapture
 from embtables.shard.world import World
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, flat
 from tests.state.ranks_for_tests import ONE, Batch, Ranks
 

@@ -18,9 +18,9 @@ import pytest
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.shard.world import World
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import read_version
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read.version_files import read_version
+from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, same
 from tests.shard import chains_for_tests as chains
 from tests.shard.chains_for_tests import EVERY_ID, expected, holding, loaded, of, train, write
@@ -247,7 +247,7 @@ def test_what_a_rank_writes_must_come_to_rank_0(tmp_path: Path, monkeypatch: pyt
             raise FileNotFoundError(name)
         return size(folder, name)
 
-    monkeypatch.setattr("embtables.state.folder.Folder.size", unseen)
+    monkeypatch.setattr("embtables.state.folder.local_folder.Folder.size", unseen)
     said = refused(lambda world: tmp_path, lambda world, ranks: None)
     assert "fixed.rows.1.arrow of rank 1 is not where rank 0 sees it" in said
     assert list((tmp_path / "versions").iterdir()) == []

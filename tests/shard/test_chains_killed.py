@@ -16,8 +16,8 @@ from embtables.errors import WorldError
 from embtables.shard import world as worlds
 from embtables.shard.world import World
 from embtables.state import rounds
-from embtables.state.chain import Chain
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, same
 from tests.shard.chains_for_tests import expected, holding, loaded, of, train
 from tests.shard.groups_for_tests import Group

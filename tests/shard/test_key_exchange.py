@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embtables.keyspace import buckets_of
 from embtables.native import _core
-from embtables.state.content import buckets_of
 
 SEEDS = np.array([3, 2**64 - 1, 0], np.uint64)
 

@@ -15,9 +15,9 @@ from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.errors import DataError
 from embtables.schema import Hash, MultiHash, Sgd
 from embtables.shard.placement import replicated
-from embtables.shard.world import Alone, World
-from embtables.state.chain import Chain, load
-from embtables.state.store import StateFolder
+from embtables.shard.world import SingleRank, World
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.write.version_writer import Chain, load
 from tests.shard.chains_for_tests import holding
 from tests.shard.threads_for_tests import in_threads
 from tests.shard.training_for_tests import Run, assert_same_held, held, learn, tables
@@ -84,7 +84,7 @@ def test_versions_do_not_tell_which_tables_were_replicated(tmp_path: Path) -> No
         found = in_threads(ranks, lambda world, p=policy, s=steps: gone_on(world, tmp_path, p, s))  # type: ignore[misc]
         learn(whole, RUN, steps)
         assert_same_held(found, held(whole), 1e-4)
-    read, state = tables("fixed", RUN.optimizer, Alone()), StateFolder(tmp_path)
+    read, state = tables("fixed", RUN.optimizer, SingleRank()), StateFolder(tmp_path)
     load(state, state.chain("resume", state.sequences("resume")[-1]), read)
     assert_same_held([held(read)], held(whole), 1e-4)
 

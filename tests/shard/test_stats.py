@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.schema import Identity, MinCount, Sgd
-from embtables.shard.world import Alone, World
+from embtables.shard.world import SingleRank, World
 from embtables.table_stats import quantiles
 from tests.shard.threads_for_tests import in_threads
 
@@ -67,4 +67,4 @@ def test_quantiles_of_what_ranks_have_are_exact(parts: list[list[int]]) -> None:
 
     for found in in_threads(len(parts), lambda world: quantiles(own(world.rank), world)):
         assert found == expected
-    assert quantiles([], Alone()) == []
+    assert quantiles([], SingleRank()) == []

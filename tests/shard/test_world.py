@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from embtables.errors import WorldError
-from embtables.shard.world import Alone, World
+from embtables.shard.world import SingleRank, World
 from tests.shard.groups_for_tests import Group
 from tests.shard.threads_for_tests import in_threads
 
@@ -92,7 +92,7 @@ def test_worlds_of_the_same_ranks_do_not_mix(run: Run) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1024])
 def test_buckets_are_dealt_out_whole(size: int) -> None:
-    class Of(Alone):
+    class Of(SingleRank):
         def __init__(self) -> None:
             self.size = size
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 
 from benchmarks import _harness
 from embtables.native import isa
-from embtables.rows import HostRowStore, StoredTable
+from embtables.rows.host import HostRowStore
 from embtables.rows.initial import initial_rows
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
 from tests.contracts.single import add_row_gradient, gather
 from tests.rows.test_collisionless_machine import Machine

@@ -11,12 +11,13 @@ import torch
 from torchrec import KeyedJaggedTensor
 
 from embtables import EmbeddingBagCollection, Tables
-from embtables.state import chain as chains
-from embtables.state.content import buckets_of
-from embtables.state.manifest import Buckets, Manifest
-from embtables.state.ranks import RankPart, restrict
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import new_version_of_ranks
+from embtables.keyspace import Buckets, buckets_of
+from embtables.rows.content import restrict
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.manifest import Manifest
+from embtables.state.read.version_files import new_version_of_ranks
+from embtables.state.write import version_writer as chains
+from embtables.state.write.ranks import RankPart
 
 ONE = [(0, 1024)]
 

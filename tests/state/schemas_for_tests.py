@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from embtables import CollisionlessTable, Feature, FixedTable
-from embtables.rows.initial import table_seed
+from embtables.keyspace import table_seed
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, Identity, RowwiseAdagrad, Sgd
-from embtables.state.evolve import StateSchema
-from embtables.state.versions import StoredAs
+from embtables.state.evolve.evolution import StateSchema
 
 OPTIMIZERS: list[Any] = [
     Sgd(learning_rate=0.1),
@@ -35,7 +35,7 @@ def schema(*items: Any, seed: int = 0) -> StateSchema:
     tables = [i for i in items if not isinstance(i, Feature)]
     features = [i for i in items if isinstance(i, Feature)]
     features = features or [feature(f"f_{t.name}", t.name) for t in tables]
-    return StateSchema(tuple(StoredAs(t, table_seed(seed, t.name)) for t in tables), tuple(features))
+    return StateSchema(tuple(StoredTable(t, table_seed(seed, t.name)) for t in tables), tuple(features))
 
 
 IDENTITY = feature("f", encoder=Identity())

@@ -15,10 +15,10 @@ from embtables import Feature, FixedTable, Tables
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.schema import RowwiseAdagrad
-from embtables.state import chain as chains
-from embtables.state.chain import Chain
-from embtables.state.folder import Folder
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.local_folder import Folder
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write import version_writer as chains
+from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, flat, same
 from tests.state.versions_for_tests import open_chain, tables, train, write
 
@@ -138,7 +138,7 @@ def failing(patch: pytest.MonkeyPatch, call: str, code: int, nth: int) -> list[s
     if call in ("mkdir", "unlink", "open"):
         patch.setattr(Path, call, wrapped(getattr(Path, call)))
     else:
-        patch.setattr(f"embtables.state.folder.os.{call}", wrapped(getattr(os, call)))
+        patch.setattr(f"embtables.state.folder.local_folder.os.{call}", wrapped(getattr(os, call)))
     return fired
 
 

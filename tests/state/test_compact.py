@@ -19,15 +19,16 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.errors import StateError
-from embtables.rows.initial import table_seed
+from embtables.keyspace import bucket_order, table_seed
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad, Sgd
-from embtables.state import chain as chains
-from embtables.state import merge
-from embtables.state.chain import Chain
-from embtables.state.compact import Compacted, compact
-from embtables.state.content import TableContent, bucket_order
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read import merge
+from embtables.state.read.version_files import Version, new_version
+from embtables.state.tools.compact import Compacted, compact
+from embtables.state.write import version_writer as chains
+from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, flat, same
 from tests.state.test_chain import failing
 from tests.state.versions_for_tests import FIXED, GROWS, open_chain, tables, train, write
@@ -224,7 +225,7 @@ def test_without_versions(tmp_path: Path) -> None:
 
 def test_a_row_in_the_version_of_its_tombstone_stays(tmp_path: Path) -> None:
     """As tables load it: what is gone goes first, then rows are placed."""
-    stored = (StoredAs(CollisionlessTable(name="t", dim=1, optimizer=Sgd(learning_rate=0.1)), table_seed(1, "t")),)
+    stored = (StoredTable(CollisionlessTable(name="t", dim=1, optimizer=Sgd(learning_rate=0.1)), table_seed(1, "t")),)
     state = StateFolder(tmp_path)
     with Writer(state) as writer:
         for number, (keys, gone) in enumerate([([1, 2, 3, 4], []), ([2], [2, 3]), ([3], [4])]):
@@ -245,13 +246,13 @@ def test_a_row_in_the_version_of_its_tombstone_stays(tmp_path: Path) -> None:
 MEMORY = r"""
 import re, sys
 from pathlib import Path
-from embtables.state.compact import compact
-from embtables.state.compare import compare_rows
-from embtables.state.merge import MergedTable
-from embtables.state.content import TableContent, bucket_order
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version
-from pipelines.state_commands import export
+from embtables.state.tools.compact import compact
+from embtables.state.tools.compare import compare_rows
+from embtables.state.read.merge import MergedTable
+from embtables.rows.content import TableContent, bucket_order
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read.version_files import StoredTable, Version, new_version
+from embtables.pipelines.state_tools.commands import export
 state = StateFolder(Path(sys.argv[1]))
 def peak():  # not ru_maxrss, which begins with what the parent of the process had
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
@@ -277,7 +278,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
             parts = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
             cold = {"weight": np.zeros((1, 144), np.float32), "sum": np.zeros(1, np.float32)}
             version = Version({"t": TableContent(part, parts, ones, ones, cold=cold)})
-            writer.commit("resume", new_version([StoredAs(table, 1)], version, number or None))
+            writer.commit("resume", new_version([StoredTable(table, 1)], version, number or None))
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     changed, rows, grown = map(int, done.stdout.split())
     assert (changed, rows) == (200_000, 400_000)
@@ -354,7 +355,7 @@ def one_thread() -> Iterator[None]:
 @settings(max_examples=20, deadline=None)
 def test_any_history_is_the_same_after_compaction(history: list[tuple[str, list[int]]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embtables.state.folder.os.fsync", lambda handle: None)  # no power is lost here
+        patch.setattr("embtables.state.folder.local_folder.os.fsync", lambda handle: None)  # no power is lost here
         with Writer(StateFolder(Path(folder))) as writer:
             made = History(writer)
             for act, ids in [*history, ("compact", [])]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from embtables.errors import StateError
-from embtables.state import chain as chains
-from embtables.state.manifest import Manifest
-from embtables.state.store import StateFolder
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.manifest import Manifest
+from embtables.state.write import version_writer as chains
 from tests.state.versions_for_tests import tables, write
 
 REGIONS = 24

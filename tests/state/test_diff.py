@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from embtables import CollisionlessTable
+from embtables.keyspace import bucket_offsets, bucket_order
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, RowwiseAdagrad
-from embtables.state import chain as chains
-from embtables.state import merge
-from embtables.state.compact import compact
-from embtables.state.compare import TableDifference, compare_content, compare_rows, compare_tensors
-from embtables.state.content import TableContent, bucket_offsets, bucket_order
-from embtables.state.merge import MergedTable
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read import merge
+from embtables.state.read.merge import MergedTable
+from embtables.state.read.version_files import Version, new_version
+from embtables.state.tools.compact import compact
+from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
+from embtables.state.write import version_writer as chains
 from tests.state.versions_for_tests import tables, write
 
 
@@ -81,7 +83,7 @@ def one_table(
 ) -> MergedTable:
     """A version with a row of equal weights for each key, `special` ones for key 99."""
     table = CollisionlessTable(name="t", **{"dim": 2, "optimizer": RowwiseAdagrad(learning_rate=0.1), **config})
-    stored = StoredAs(table, seed)
+    stored = StoredTable(table, seed)
     found = np.array(keys, np.int64)
     found = found[bucket_order(found, seed)]
     n, ones = len(keys), np.ones(len(keys), np.uint32)

@@ -13,10 +13,10 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import EmbeddingBagCollection, Tables
 from embtables.errors import ConfigError
+from embtables.keyspace import bucket_order
 from embtables.schema import Adagrad, MinCount, Probability, Uniform
-from embtables.state.content import bucket_order
-from embtables.state.evolve import StateSchema, evolve
-from embtables.state.versions import Version
+from embtables.state.evolve.evolution import StateSchema, evolve
+from embtables.state.read.version_files import Version
 from tests.contents import flat_content, same
 from tests.state.schemas_for_tests import IDENTITY, OPTIMIZERS, feature, fixed, grows, schema
 

@@ -15,10 +15,10 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.errors import StateError
 from embtables.ids import encode
 from embtables.schema import Adagrad, Adam, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
-from embtables.state.collisions import estimated_collisions
-from embtables.state.figures import TableFigures, figures_of
-from embtables.state.histograms import Distribution
-from embtables.state.store import StateFolder
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.tools.collisions import estimated_collisions
+from embtables.state.tools.figures import TableFigures, figures_of
+from embtables.state.tools.histograms import Distribution
 from tests.faults.driver import run
 from tests.state.versions_for_tests import open_chain, write
 
@@ -201,7 +201,7 @@ def test_a_table_without_a_free_row_tells_no_number_of_ids() -> None:
 
 
 def test_rows_lost_and_found_again_along_a_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embtables.state.live_rows._NORM_VALUES", 8)  # two rows of three values at once
+    monkeypatch.setattr("embtables.state.tools.live_rows._NORM_VALUES", 8)  # two rows of three values at once
     rows = run(tmp_path, 5)
     state = StateFolder(tmp_path)
     chain = state.chain("resume", 5)

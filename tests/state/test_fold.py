@@ -11,9 +11,9 @@ import torch
 from embtables import CollisionlessTable, Feature, Tables
 from embtables.errors import StateError
 from embtables.schema import Identity, Sgd
-from embtables.state import merge
-from embtables.state.fold import parts_of_chain, rows_of_chain
-from embtables.state.store import StateFolder
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.read import merge
+from embtables.state.read.export import parts_of_chain, rows_of_chain
 from tests.state.versions_for_tests import open_chain, write
 
 

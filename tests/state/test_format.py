@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, RowwiseAdagrad, Sgd
-from embtables.state.folder import Digests
-from embtables.state.store import StateFolder
-from embtables.state.table_files import sketch_file
-from embtables.state.versions import StoredAs, read_version
+from embtables.state.folder.local_folder import Digests
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.table_files import sketch_file
+from embtables.state.read.version_files import read_version
 from tests.faults.driver import Rows, load, run
 from tests.faults.test_crash import assert_same
 
@@ -78,7 +79,7 @@ def test_a_table_that_changed_is_refused_with_the_difference(change: str, tmp_pa
     table, text = CHANGED[change]
     state = StateFolder(tmp_path / "state")
     with pytest.raises(StateError, match=text):
-        read_version(state, state.manifest("resume", 1), [StoredAs(table, 5)])
+        read_version(state, state.manifest("resume", 1), [StoredTable(table, 5)])
 
 
 def test_the_sketchs_file_has_its_bytes() -> None:

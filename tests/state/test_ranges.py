@@ -9,18 +9,19 @@ import pytest
 
 from embtables import CollisionlessTable, Tables
 from embtables.errors import StateError
+from embtables.keyspace import Buckets, bucket_order
+from embtables.rows.content import TableContent, restrict
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import RowwiseAdagrad
-from embtables.state import folder as folders
-from embtables.state.content import TableContent, bucket_order
-from embtables.state.folder import Digests, Folder
-from embtables.state.manifest import Buckets, Manifest
-from embtables.state.ranks import restrict
-from embtables.state.store import StateFolder, Writer
-from embtables.state.versions import StoredAs, Version, new_version, read_version
+from embtables.state.folder.local_folder import Digests, Folder
+from embtables.state.folder.local_folder import local_folder as folders
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.manifest import Manifest
+from embtables.state.read.version_files import Version, new_version, read_version
 from tests.contents import Arrays, flat_content, same
 from tests.state.versions_for_tests import write
 
-STORED = StoredAs(CollisionlessTable(name="t", dim=64, optimizer=RowwiseAdagrad(learning_rate=0.1)), 7)
+STORED = StoredTable(CollisionlessTable(name="t", dim=64, optimizer=RowwiseAdagrad(learning_rate=0.1)), 7)
 ROWS = 100_000
 FILE = "t.rows.0.arrow"
 

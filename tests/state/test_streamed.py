@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from embtables.errors import StateError
-from embtables.state.arrow_writer import Column, Streamed
-from embtables.state.content import bucket_offsets, bucket_order
-from embtables.state.table_files import parts_of, rows_file
+from embtables.keyspace import bucket_offsets, bucket_order
+from embtables.rows.content import Streamed
+from embtables.rows.optimizers import parts_of
+from embtables.state.format.arrow_writer import Column
+from embtables.state.format.table_files import rows_file
 
 SEED = 5
 
@@ -78,8 +80,8 @@ PEAK = r"""
 import re
 from pathlib import Path
 import numpy as np
-from embtables.state.arrow_writer import Streamed
-from embtables.state.table_files import parts_of, rows_file
+from embtables.state.format.arrow_writer import Streamed
+from embtables.state.format.table_files import parts_of, rows_file
 n, part, parts = 8_000_000, 1 << 16, parts_of("adam")
 def column(shape, dtype):
     def pieces():

@@ -11,12 +11,15 @@ import torch
 
 from embtables import Tables
 from embtables.errors import StateError
-from embtables.rows import ROW_STORES, HostRowStore, ReferenceRowStore, RowStore, StoredTable
-from embtables.state import chain as chains
-from embtables.state.content import buckets_of
-from embtables.state.manifest import Buckets
-from embtables.state.ranks import restrict
-from embtables.state.store import StateFolder
+from embtables.keyspace import Buckets, buckets_of
+from embtables.rows.content import restrict
+from embtables.rows.host import HostRowStore
+from embtables.rows.protocol import RowStore
+from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.stored_table import StoredTable
+from embtables.rows.stores import ROW_STORES
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.write import version_writer as chains
 from tests.contents import flat_content, same
 from tests.state.versions_for_tests import tables, write
 

@@ -13,9 +13,9 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad
-from embtables.state.chain import Chain
-from embtables.state.manifest import Manifest
-from embtables.state.store import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.manifest import Manifest
+from embtables.state.write.version_writer import Chain
 
 FIXED = FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1))
 GROWS = CollisionlessTable(

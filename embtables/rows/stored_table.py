@@ -1,0 +1,33 @@
+"""A table as row stores and files have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embtables.keyspace import ALL_BUCKETS, Buckets
+from embtables.rows.optimizers import parts_of
+from embtables.schema import Table
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table as a store sees it: its configuration and the seed of its initial rows.
+
+    Attributes:
+        buckets: the range [first, end) of the key space that the store holds: a part of the table where it is not all.
+            Keys given to the store are then of these buckets; of a collisionless table nothing checks that.
+    """
+
+    config: Table
+    seed: int
+    buckets: Buckets = ALL_BUCKETS
+
+    @property
+    def is_part(self) -> bool:
+        """Whether others hold keys of the table too."""
+        return self.buckets != ALL_BUCKETS
+
+    @property
+    def parts(self) -> dict[str, bool]:
+        """The tensors that its rows have a part of; True: D values a row."""
+        return parts_of(self.config.optimizer.kind)

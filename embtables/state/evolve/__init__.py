@@ -1,0 +1,1 @@
+"""State under a changed schema."""

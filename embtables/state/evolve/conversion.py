@@ -1,0 +1,197 @@
+"""One table's content under a changed configuration of the same table: optimizer, ttl, admission, limits, seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embtables.keyspace import bucket_order
+from embtables.rows.content import Floats, TableContent
+from embtables.rows.stored_table import StoredTable
+from embtables.schema import CollisionlessTable, MinCount, Table
+
+_SUMS = ("adagrad", "rowwise_adagrad")
+
+
+class Conversion:
+    """How the rows of a table go on, decided from the configurations alone; kind, dim and meaning of keys are equal.
+
+    Attributes:
+        notes: what is different, and what becomes of it.
+        counts_anew: the table counts waiting keys in a sketch and none goes over; `apply` gives none.
+    """
+
+    def __init__(self, was: StoredTable, now: StoredTable) -> None:
+        self._was = was
+        self._now = now
+        self.notes: list[str] = []
+        self._reordered = was.seed != now.seed
+        if self._reordered:
+            self.notes.append("another seed: rows stay; initial rows of keys to come are the new seed's")
+        self._optimizer()
+        self._other_options()
+        self._ages = "kept"
+        self._cold = True
+        self._waiting = self._sketch = True
+        self.counts_anew = False
+        if isinstance(was.config, CollisionlessTable) and isinstance(now.config, CollisionlessTable):
+            self._clock(was.config, now.config)
+            self._admission(was.config, now.config)
+            self._limits(was.config, now.config)
+
+    def apply(self, content: TableContent) -> TableContent:
+        """The content as the table goes on with it; `content` is all that it held, and is not changed."""
+        made = replace(content, parts=self._parts(content.parts), cold=self._parts(content.cold))
+        if self._was.config.optimizer.kind != self._now.config.optimizer.kind:
+            made.updates = 0
+        if not self._cold:
+            made.cold = {name: np.zeros_like(values) for name, values in made.cold.items()}
+        if not self._waiting:
+            made.waiting = content.waiting[:0]
+            made.waiting_counts, made.waiting_seen = content.waiting_counts[:0], content.waiting_seen[:0]
+        if not self._sketch:
+            made.sketch = content.sketch[:0]
+        if self._ages != "kept":
+            self._set_ages(made)
+        return self._in_order(made) if self._reordered else made
+
+    def _optimizer(self) -> None:
+        then, here = self._was.config.optimizer, self._now.config.optimizer
+        if then == here:
+            return
+        if then.kind == here.kind:
+            changed = _changed(then.model_dump(), here.model_dump())
+            self.notes.append(f"optimizer {changed}: rows and optimizer state stay")
+        elif {then.kind, here.kind} == set(_SUMS):
+            how = (
+                "the mean of its elements' sums" if here.kind == "rowwise_adagrad" else "its row's sum in each element"
+            )
+            self.notes.append(f"optimizer {then.kind} -> {here.kind}: rows stay, each with {how}")
+        else:
+            self.notes.append(f"optimizer {then.kind} -> {here.kind}: rows stay, optimizer state begins at zero")
+
+    def _parts(self, parts: dict[str, Floats]) -> dict[str, Floats]:
+        """Weight and optimizer state, of rows or of the cold row."""
+        then, here = self._was.config.optimizer.kind, self._now.config.optimizer.kind
+        if then == here or not parts:
+            return parts
+        weight = parts["weight"]
+        made: dict[str, Floats] = {"weight": weight}
+        for name, of_elements in self._now.parts.items():
+            if name == "weight":
+                continue
+            if {then, here} == set(_SUMS):
+                made[name] = _sum(parts["sum"], weight.shape[1], of_elements)
+            else:
+                made[name] = np.zeros(weight.shape if of_elements else len(weight), np.float32)
+        return made
+
+    def _other_options(self) -> None:
+        then, here = self._was.config, self._now.config
+        for name, text in (
+            ("initializer", "rows stay, those to come begin by the new one"),
+            ("non_finite_gradients", "rows stay"),
+            ("num_rows", "rows stay, the new ones are fresh"),
+            ("trainable", "rows stay" if here.trainable else "rows stay as they are from now on"),
+            ("max_clock_step_seconds", "rows stay"),
+        ):
+            ours, theirs = getattr(here, name, None), getattr(then, name, None)
+            if ours != theirs:
+                self.notes.append(f"{name} {_short(theirs)} -> {_short(ours)}: {text}")
+
+    def _clock(self, then: CollisionlessTable, here: CollisionlessTable) -> None:
+        thawed = here.trainable and not then.trainable and here.ttl_seconds is not None
+        if then.ttl_seconds == here.ttl_seconds and not thawed:
+            return
+        change = f"ttl_seconds {_short(then.ttl_seconds)} -> {_short(here.ttl_seconds)}"
+        if then.ttl_seconds is None or thawed:
+            self._ages = "from the first batch"
+            text = "rows stay, their ages begin with the first batch"
+            self.notes.append(f"{change if then.ttl_seconds is None else 'learns again with a ttl'}: {text}")
+        elif here.ttl_seconds is None:
+            self._ages = "in steps"
+            self.notes.append(f"{change}: rows stay, ages count in steps from now on")
+        else:
+            self.notes.append(f"{change}: rows stay, those that are older expire")
+
+    def _set_ages(self, made: TableContent) -> None:
+        """Times of event time and counts of steps do not compare: an order is all that goes over."""
+        now = made.now
+        made.now = made.steps if self._ages == "in steps" else 0
+        for name in ("seen", "waiting_seen"):
+            seen: npt.NDArray[np.uint32] = getattr(made, name)
+            # In steps: as many as seconds, so that what was seen last still was.
+            ages = np.minimum(now - np.minimum(seen.astype(np.int64), now), made.now)
+            setattr(made, name, (made.now - ages).astype(np.uint32))
+
+    def _admission(self, then: CollisionlessTable, here: CollisionlessTable) -> None:
+        exact = _counting(then) == "exact" == _counting(here)
+        same = then.admission == here.admission and then.ttl_seconds == here.ttl_seconds and not self._reordered
+        self._waiting = exact or then.admission == here.admission
+        self._sketch = _counting(then) == "sketch" and same
+        self.counts_anew = _counting(here) == "sketch" and not self._sketch
+        lost = (_counting(then) == "exact" and not self._waiting) or (_counting(then) == "sketch" and not self._sketch)
+        if then.admission != here.admission:
+            text = ", keys that wait begin again" if lost else ", keys that wait keep their counts" if exact else ""
+            self.notes.append(f"admission {_policy(then)} -> {_policy(here)}: rows stay{text}")
+        elif lost:
+            self.notes.append("the sketch does not fit another seed or ttl: keys that wait begin again")
+
+    def _limits(self, then: CollisionlessTable, here: CollisionlessTable) -> None:
+        if then.max_rows != here.max_rows:
+            lower = here.max_rows is not None and (then.max_rows is None or here.max_rows < then.max_rows)
+            lower = lower and here.trainable
+            text = (
+                "rows above it are evicted by the first step, the least recently seen first" if lower else "rows stay"
+            )
+            self.notes.append(f"max_rows {_short(then.max_rows)} -> {_short(here.max_rows)}: {text}")
+        if then.cold_row != here.cold_row:
+            self._cold = here.cold_row == "trained"
+            text = "it begins at zero and learns" if self._cold else "what it had learned is dropped"
+            self.notes.append(f"cold_row {then.cold_row} -> {here.cold_row}: rows stay, {text}")
+
+    def _in_order(self, made: TableContent) -> TableContent:
+        """By the buckets of the new seed."""
+        order = bucket_order(made.keys, self._now.seed)
+        waits = bucket_order(made.waiting, self._now.seed)
+        return replace(
+            made,
+            keys=made.keys[order],
+            parts={name: values[order] for name, values in made.parts.items()},
+            seen=made.seen[order],
+            counts=made.counts[order],
+            waiting=made.waiting[waits],
+            waiting_counts=made.waiting_counts[waits],
+            waiting_seen=made.waiting_seen[waits],
+            begins=None,
+        )
+
+
+def _sum(values: Floats, dim: int, of_elements: bool) -> Floats:
+    """Adagrad's sum of squares, (n, D) of elements or (n,) of rows, as the other."""
+    if of_elements:
+        return np.repeat(values[:, None], dim, axis=1)
+    mean: Floats = values.astype(np.float64).mean(axis=1).astype(np.float32)
+    return mean
+
+
+def _policy(table: CollisionlessTable) -> str:
+    return "none" if table.admission is None else str(table.admission.model_dump())
+
+
+def _counting(table: Table) -> str | None:
+    """How a table counts keys that wait."""
+    admission = table.admission if isinstance(table, CollisionlessTable) else None
+    return admission.counting if isinstance(admission, MinCount) else None
+
+
+def _changed(then: dict[str, object], here: dict[str, object]) -> str:
+    return ", ".join(f"{name} {then[name]} -> {here[name]}" for name in here if then[name] != here[name])
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,184 @@
+"""State under a changed schema: what of a version a new configuration takes over, by the rules of docs/format.md.
+
+`Evolution` decides from the two configurations alone and refuses by name; `evolve` then converts a snapshot's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from embtables.errors import ConfigError, StateError
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
+from embtables.schema import Feature, FixedTable, Identity
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.state.evolve.conversion import Conversion
+from embtables.state.read.version_files import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A rule that was applied.
+
+    Attributes:
+        subject: `table item`, `feature seen`.
+        text: what becomes of it.
+    """
+
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class StateSchema:
+    """Tables as they lie in files, and the features that read them."""
+
+    tables: tuple[StoredTable, ...]
+    features: tuple[Feature, ...]
+
+    def readers(self, table: str) -> list[Feature]:
+        """The features of a table."""
+        return [feature for feature in self.features if feature.table == table]
+
+
+class Evolution:
+    """What becomes of every table between two schemas.
+
+    Args:
+        was: of the version.
+        now: of the configuration that goes on from it.
+        fresh: tables that begin afresh, whatever the version holds of them.
+
+    Attributes:
+        notes: every rule applied, the same for the same schemas; none where nothing differs.
+        kept: how the content of each table that goes on is converted.
+
+    Raises:
+        ConfigError: `fresh` names a table that there is not.
+        StateError: something differs that no rule converts; all of it is told, both figures each.
+    """
+
+    def __init__(self, was: StateSchema, now: StateSchema, fresh: Collection[str] = ()) -> None:
+        there, here = ({t.config.name: t for t in schema.tables} for schema in (was, now))
+        for name in fresh:
+            if name not in here:
+                raise ConfigError(f"there is no such table to begin afresh; there are: {', '.join(here)}", table=name)
+        self.notes: list[Note] = []
+        self.kept: dict[str, Conversion] = {}
+        refused: dict[str, list[str]] = {}
+        for name, table in here.items():
+            if name in there and name not in fresh:
+                wrong = _refusals(there[name], table, was.readers(name), now.readers(name))
+                if wrong:
+                    refused[name] = wrong
+                else:
+                    self.kept[name] = Conversion(there[name], table)
+                    self._note(name, self.kept[name].notes)
+            else:
+                self._note(name, ["begins afresh, as asked" if name in there else "is new: it begins afresh"])
+        for name in there:
+            if name not in here:
+                self._note(name, ["is not wanted any more: its rows are dropped"])
+        if refused:
+            reasons = "; ".join(f"table {name}: {reason}" for name, wrong in refused.items() for reason in wrong)
+            # First-order weights begin afresh with their table.
+            options = dict.fromkeys(f"--fresh {name.removeprefix(LINEAR_PREFIX)}" for name in refused)
+            raise StateError(
+                "cannot go on under this configuration (here: the configuration, there: the version): "
+                f"{reasons}. To let a table begin afresh: {' '.join(options)}"
+            )
+        self.notes += _feature_notes(was.features, now.features)
+
+    def _note(self, table: str, texts: Sequence[str]) -> None:
+        self.notes += [Note(f"table {table}", text) for text in texts]
+
+    def content(self, table: str, content: TableContent) -> TableContent:
+        """What a kept table begins with; `content` is all that it held."""
+        return self.kept[table].apply(content)
+
+
+def evolve(
+    version: Version, was: StateSchema, now: StateSchema, fresh: Collection[str] = ()
+) -> tuple[Version, list[Note]]:
+    """A snapshot under another schema: the tables that go on, converted, and the rules applied.
+
+    Tables that begin afresh are not in it; tensors and content are as they were.
+
+    Raises:
+        ConfigError, StateError: see Evolution.
+    """
+    plan = Evolution(was, now, fresh)
+    tables = {name: plan.content(name, version.tables[name]) for name in plan.kept}
+    return replace(version, tables=tables), plan.notes
+
+
+def _refusals(was: StoredTable, now: StoredTable, readers_then: list[Feature], readers_now: list[Feature]) -> list[str]:
+    """Why a table's rows cannot go on."""
+    then, here = was.config, now.config
+    if then.kind != here.kind:
+        return [f"is {here.kind} here, {then.kind} there"]
+    found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
+    if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
+        found += _num_rows(then.num_rows, here.num_rows, [*readers_then, *readers_now])
+    return found + _meanings(readers_then, readers_now)
+
+
+def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
+    differ = f"num_rows is {here:,} here, {then:,} there"
+    for feature in readers:
+        encoder = feature.encoder
+        if not isinstance(encoder, Identity) or encoder.out_of_range == "modulo":
+            how = "takes ids modulo num_rows" if isinstance(encoder, Identity) else f"is {encoder.kind}"
+            return [f"{differ}: the encoder of feature '{feature.name}' {how}, so ids would read other rows"]
+    return [f"{differ}: rows {here:,} to {then - 1:,} would be lost"] if here < then else []
+
+
+def _meanings(then: list[Feature], here: list[Feature]) -> list[str]:
+    """Features whose ids would read rows that other ids have trained."""
+    found, before = [], {feature.name: feature for feature in then}
+    for feature in here:
+        old = before.get(feature.name)
+        if old is None:
+            continue
+        for what in ("encoder", "cross", "timestamp_part", "num_buckets"):
+            ours, theirs = _meaning(feature, what), _meaning(old, what)
+            if ours != theirs:
+                found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
+    if here and then and not {_meaning(f, "encoder") for f in here} & {_meaning(f, "encoder") for f in then}:
+        found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
+    return found
+
+
+def _meaning(feature: Feature, what: str) -> str:
+    value = getattr(feature, what)
+    if what != "encoder":
+        return str(list(value) if isinstance(value, tuple) else value)
+    # What an identity encoder does with an id that is out of range does not change the keys of those that are not.
+    return str(value.model_dump(exclude={"out_of_range"}))
+
+
+def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:
+    there, here = ({f.name: f for f in features if not _is_copy(f, features)} for features in (was, now))
+    notes = [Note(f"feature {n}", "is new; its table's rows are as they were") for n in here if n not in there]
+    notes += [
+        Note(f"feature {n}", "is not wanted any more; its table's rows stay, where the table does")
+        for n in there
+        if n not in here
+    ]
+    for name in (n for n in here if n in there):
+        ours, theirs = here[name], there[name]
+        if ours.table.removeprefix(LINEAR_PREFIX) != theirs.table.removeprefix(LINEAR_PREFIX):
+            notes.append(Note(f"feature {name}", f"reads table {ours.table} now, {theirs.table} before"))
+        if ours.column != theirs.column:
+            text = f"reads column {ours.column} now, {theirs.column} before: its ids must mean the same"
+            notes.append(Note(f"feature {name}", text))
+    return notes
+
+
+def _is_copy(feature: Feature, features: Sequence[Feature]) -> bool:
+    """Whether it is the second of its name: first-order weights have their features' names."""
+    return next(other for other in features if other.name == feature.name) is not feature

@@ -1,0 +1,399 @@
+"""`StateFolder`: the versions in a folder; `Writer`: the one process that may add to them. See docs/format.md.
+
+    write:  data files, each synced -> their folder synced -> manifest created under its final name, synced = committed
+    read:   manifest (checksummed) -> chain down to its snapshot -> files (sizes and checksums) -> content
+
+A version is there when its manifest is. What no manifest names is garbage that only the lease's holder removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from embtables.errors import StateError
+from embtables.keyspace import NUM_BUCKETS
+from embtables.state.folder.local_folder import TEMPORARY, Buffer, Folder
+from embtables.state.format import manifest as manifests
+from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
+
+MANIFESTS, VERSIONS, PINS = "manifests", "versions", "pins"
+LEASE, LOCK = "lease.json", "lease.lock"
+_NAME = re.compile(r"(resume|serving)-(\d{10})\.json")
+
+
+@dataclass
+class NewFile:
+    """A file to be written: its bytes in pieces, and what the manifest says of it."""
+
+    chunks: Iterable[Buffer]
+    rows: int | None = None
+    buckets: tuple[int, int] | None = None
+
+
+@dataclass
+class NewVersion:
+    """What a version consists of, before it has a number."""
+
+    files: dict[str, NewFile]
+    tables: dict[str, dict[str, Any]]
+    content: dict[str, Any]
+    parent: int | None = None
+    written: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version that is being written: it has a number and a folder, and is not there before its manifest is."""
+
+    purpose: Purpose
+    sequence: int
+    parent: int | None
+    folder: str
+
+    @property
+    def manifest(self) -> str:
+        """The name that its manifest will have within the state folder."""
+        return f"{MANIFESTS}/{manifests.file_name(self.purpose, self.sequence)}"
+
+
+def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> dict[str, dict[str, Any]]:
+    """Writes files to a version's folder, durably. Returns what the manifest says of them. Raises OSError."""
+    place = f"{VERSIONS}/{draft.folder}"
+    found: dict[str, dict[str, Any]] = {}
+    for name, new in files.items():
+        written = folder.write(f"{place}/{name}", new.chunks)
+        buckets = None if new.buckets is None else list(new.buckets)
+        found[name] = {"bytes": written.bytes, "xxh3": written.xxh3, "rows": new.rows, "buckets": buckets}
+        found[name] |= {"blocks": list(written.blocks)} if written.blocks else {}
+    folder.sync(place)
+    return found
+
+
+def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
+    """What is told of a version that could not be written."""
+    reason = error.strerror or str(error)
+    version = f"{draft.purpose}-{draft.sequence}"
+    return StateError(f"cannot write version {version}: {reason}; earlier versions are intact", folder=root)
+
+
+class StateFolder:
+    """The versions below `root`. Reading needs no lease."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = Folder(root)
+
+    def sequences(self, purpose: Purpose) -> list[int]:
+        """Numbers of the versions there are, ascending. Raises StateError where the folder cannot be read."""
+        try:
+            names = self.folder.names(MANIFESTS)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", folder=self.folder.root) from error
+        found = (_NAME.fullmatch(name) for name in names)
+        return sorted(int(m[2]) for m in found if m is not None and m[1] == purpose)
+
+    def manifest(self, purpose: Purpose, sequence: int) -> Manifest:
+        """The manifest of a version. Raises StateError where there is none, or it is damaged."""
+        name = f"{MANIFESTS}/{manifests.file_name(purpose, sequence)}"
+        path = self.folder.path(name)
+        try:
+            found = manifests.decode(self.folder.read(name, manifests.MAX_BYTES), path)
+        except FileNotFoundError:
+            raise StateError(f"there is no version {purpose}-{sequence}", folder=self.folder.root) from None
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=path) from error
+        if (found.purpose, found.sequence) != (purpose, sequence):
+            raise StateError(f"is the manifest of {found.name}, under another name", file=path)
+        return found
+
+    def latest(self, purpose: Purpose) -> Manifest | None:
+        """The newest version; None where there is none."""
+        numbers = self.sequences(purpose)
+        return self.manifest(purpose, numbers[-1]) if numbers else None
+
+    def chain(self, purpose: Purpose, sequence: int) -> list[Manifest]:
+        """A version's snapshot, then the deltas that lead to it.
+
+        Raises:
+            StateError: one is missing or damaged, or a writer that had lost its lease wrote one.
+        """
+        chain = [self.manifest(purpose, sequence)]
+        while chain[-1].parent is not None:
+            chain.append(self.manifest(purpose, chain[-1].parent))
+            if chain[-1].writer > chain[-2].writer:
+                raise StateError(f"{chain[-2].name} was written under a lost lease", folder=self.folder.root)
+        return chain[::-1]
+
+    def verify(self, version: Manifest) -> None:
+        """Reads every file of a version. Raises StateError naming the first that is not as it was written."""
+        for name in version.files:
+            self.verify_file(version, name)
+
+    def verify_file(self, version: Manifest, name: str) -> None:
+        """Reads a file of a version. Raises StateError where it is missing or not as it was written."""
+        self.check_size(version, name)
+        path, file = self.file(version, name), version.files[name]
+        try:
+            found = self.folder.digest(path)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=self.folder.path(path)) from error
+        if (found.xxh3, list(found.blocks)) != (file.xxh3, file.blocks):
+            raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
+
+    def check_size(self, version: Manifest, name: str) -> None:
+        """Raises StateError where a file is missing or not as long as its manifest says."""
+        path = self.file(version, name)
+        try:
+            size = self.folder.size(path)
+        except OSError as error:
+            raise StateError(
+                f"of version {version.name} cannot be read: {error.strerror}", file=self.folder.path(path)
+            ) from error
+        if size != version.files[name].bytes:
+            raise StateError(
+                f"is damaged: it has {size:,} bytes, not the {version.files[name].bytes:,} recorded",
+                file=self.folder.path(path),
+            )
+
+    def file(self, version: Manifest, name: str) -> str:
+        """The name of a version's file within the state folder."""
+        return f"{VERSIONS}/{version.folder}/{name}"
+
+    def pinned(self, pin: str) -> tuple[Purpose, int] | None:
+        """The version that a pin keeps; None where it was never set. Raises StateError where it is damaged."""
+        name = f"{PINS}/{pin}.json"
+        try:
+            fields = json.loads(self.folder.read(name, 1 << 16))
+            purpose, sequence = fields["purpose"], fields["sequence"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError("is damaged: it names no version", file=self.folder.path(name)) from error
+        if purpose not in PURPOSES or not isinstance(sequence, int):
+            raise StateError("is damaged: it names no version", file=self.folder.path(name))
+        return purpose, sequence
+
+    def pins(self) -> list[str]:
+        """Names of the pins."""
+        names = (name for name in self.folder.names(PINS) if not name.startswith(TEMPORARY))
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+class Writer:
+    """The holder of a state folder's lease: `with Writer(state) as writer`. A process that dies loses it.
+
+    Raises:
+        StateError: another process holds the lease (it is named), or the folder cannot be written.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self.state = state
+        self._folder = state.folder
+        self._lock: int | None = None
+        self._failed: str | None = None  # a manifest that was written, but perhaps not durably
+        self.epoch = 0
+
+    def __enter__(self) -> Writer:
+        try:
+            for name in (MANIFESTS, VERSIONS, PINS):
+                self._folder.make(name)
+            self._take_lease()
+        except OSError as error:
+            self.close()
+            raise StateError(f"cannot be written: {error.strerror}", folder=self._folder.root) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _take_lease(self) -> None:
+        self._lock = os.open(self._folder.path(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._lease().get("holder", "another process")
+            self.close()
+            raise StateError(f"is being written by {holder}", folder=self._folder.root) from None
+        self.epoch = int(self._lease().get("epoch", 0)) + 1
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        self._folder.replace(LEASE, json.dumps({"epoch": self.epoch, "holder": holder}).encode())
+
+    def _lease(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._folder.read(LEASE, 1 << 16))
+            return found if isinstance(found, dict) else {}
+        except (FileNotFoundError, ValueError):
+            return {}
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=self._folder.path(LEASE)) from error
+
+    def _check_lease(self) -> None:
+        if self._lock is None or self._lease().get("epoch") != self.epoch:
+            raise StateError("this process has lost the lease to write here", folder=self._folder.root)
+
+    def close(self) -> None:
+        """Gives the lease back."""
+        if self._lock is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
+            finally:
+                os.close(self._lock)
+                self._lock = None
+
+    def commit(self, purpose: Purpose, version: NewVersion) -> Manifest:
+        """Writes a version; it exists when this returns, and not at all when this raises.
+
+        Raises:
+            StateError: the disk is full or failing (earlier versions are as they were), the lease was lost, or the
+                parent is not the newest version of the chain.
+        """
+        draft = self.begin(purpose, version.parent)
+        try:
+            files = write_files(self._folder, draft, version.files)
+        except OSError as error:
+            self.abandon(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return self.finish(draft, files, version.tables, version.content, version.written)
+
+    def begin(self, purpose: Purpose, parent: int | None) -> Draft:
+        """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
+
+        Raises:
+            StateError: the folder cannot be made, the lease was lost, or the parent is not the chain's newest version.
+        """
+        self._check_lease()
+        self._remove_failed()
+        numbers = self.state.sequences(purpose)
+        sequence = numbers[-1] + 1 if numbers else 1
+        if parent is not None and parent != sequence - 1:
+            raise StateError(f"the newest version is {purpose}-{sequence - 1}, not the parent {parent}")
+        draft = Draft(purpose, sequence, parent, f"{purpose}-{sequence:010d}-{secrets.token_hex(4)}")
+        try:
+            self._folder.make(f"{VERSIONS}/{draft.folder}")
+        except OSError as error:
+            self.abandon(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return draft
+
+    def abandon(self, draft: Draft) -> None:
+        """Removes what there is of a version that is not finished, as far as the disk lets it; the rest is garbage."""
+        try:
+            self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
+        except OSError:
+            return
+
+    def finish(
+        self,
+        draft: Draft,
+        files: Mapping[str, Mapping[str, Any]],
+        tables: Mapping[str, Mapping[str, Any]],
+        content: Mapping[str, Any],
+        written: str,
+    ) -> Manifest:
+        """Makes a version exist of files that lie in its folder, durably.
+
+        Args:
+            files: as `write_files` tells of them.
+
+        Raises:
+            StateError: as `commit`; and the manifest would be none that can be read.
+        """
+        fields: dict[str, Any] = {
+            "format": manifests.FORMAT,
+            "purpose": draft.purpose,
+            "sequence": draft.sequence,
+            "parent": draft.parent,
+            "writer": self.epoch,
+            "written": written,
+            "folder": draft.folder,
+            "buckets": NUM_BUCKETS,
+            "files": files,
+            "tables": tables,
+            "schema_hash": manifests.hash_of(content.get("schema")),
+            "content": content,
+        }
+        raw = manifests.encode(fields)
+        manifest = manifests.decode(raw, self._folder.path(draft.manifest))
+        self._check_lease()
+        try:
+            self._folder.create(draft.manifest, raw)
+        except OSError as error:
+            self._forget(draft)
+            raise unwritten(draft, error, self._folder.root) from error
+        return manifest
+
+    def _forget(self, draft: Draft) -> None:
+        """Removes what a failed commit left, as far as the disk lets it, the manifest first; the rest is garbage."""
+        self._failed = draft.manifest
+        try:
+            self._folder.remove(draft.manifest)
+            self._folder.sync(MANIFESTS)
+            self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
+            self._failed = None
+        except OSError:
+            return
+
+    def _remove_failed(self) -> None:
+        if self._failed is None:
+            return
+        try:
+            self._folder.remove(self._failed)
+            self._folder.sync(MANIFESTS)
+            self._failed = None
+        except OSError as error:
+            raise StateError(f"still fails: {error.strerror}", folder=self._folder.root) from error
+
+    def pin(self, pin: str, version: Manifest) -> None:
+        """Makes a version and its chain stay until the pin moves on. Raises StateError where the disk does not."""
+        if pin.startswith(TEMPORARY):
+            raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
+        try:
+            fields = {"purpose": version.purpose, "sequence": version.sequence}
+            self._folder.replace(f"{PINS}/{pin}.json", json.dumps(fields).encode())
+        except OSError as error:
+            raise StateError(f"cannot pin {version.name}: {error.strerror}", folder=self._folder.root) from error
+
+    def collect(self, keep: Mapping[Purpose, int]) -> int:
+        """Removes all but the last `keep` versions of each purpose, pinned ones and what both stand on; then garbage.
+
+        Purposes that are not named keep all of theirs. Returns how many bytes of files went.
+        """
+        self._check_lease()
+        kept = self._kept(keep)
+        # A delta goes before what it stands on, so that a crash in between leaves no version without its chain.
+        for purpose in PURPOSES:
+            for sequence in reversed(self.state.sequences(purpose)):
+                if (purpose, sequence) not in kept:
+                    self._folder.remove(f"{MANIFESTS}/{manifests.file_name(purpose, sequence)}")
+        self._folder.sync(MANIFESTS)
+        return self._remove_garbage({version.folder for version in kept.values()})
+
+    def _kept(self, keep: Mapping[Purpose, int]) -> dict[tuple[Purpose, int], Manifest]:
+        wanted = {pinned for pin in self.state.pins() if (pinned := self.state.pinned(pin)) is not None}
+        for purpose in PURPOSES:
+            numbers = self.state.sequences(purpose)
+            wanted |= {(purpose, n) for n in (numbers[-keep[purpose] :] if purpose in keep else numbers)}
+        return {(m.purpose, m.sequence): m for version in sorted(wanted) for m in self.state.chain(*version)}
+
+    def _remove_garbage(self, folders: set[str]) -> int:
+        freed = 0
+        for folder in self._folder.names(VERSIONS):
+            if folder not in folders:
+                name = f"{VERSIONS}/{folder}"
+                freed += sum(self._folder.size(f"{name}/{file}") for file in self._folder.names(name))
+                self._folder.remove_tree(name)
+        for place in (MANIFESTS, PINS):
+            for file in self._folder.names(place):
+                if file.startswith(TEMPORARY):
+                    self._folder.remove(f"{place}/{file}")
+        return freed

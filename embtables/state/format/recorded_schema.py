@@ -1,0 +1,64 @@
+"""What a version records of how its tables were configured: the `schema` of its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from embtables.errors import StateError
+from embtables.ids import decode
+from embtables.ids.mix import Ids
+from embtables.schema import Encoder, Feature, Table, config_error
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.state.format.manifest import Manifest
+
+
+class _Schema(BaseModel):
+    """The fields of it that are read here."""
+
+    tables: tuple[Table, ...]
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTable:
+    """A table's configuration, and the features that read it."""
+
+    config: Table
+    features: tuple[Feature, ...]
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """Its features' encoders, each once."""
+        found: list[Encoder] = []
+        for feature in self.features:
+            found += [] if feature.encoder in found else [feature.encoder]
+        return found
+
+    def ids(self, keys: Ids) -> Ids | None:
+        """The ids that have these keys (n,), as they went into the encoder: of a string, its 64-bit hash.
+
+        None where they cannot be told: features encode ids differently, several ids may have the same key, or the ids
+        are no values of a column (crosses, pieces of strings).
+        """
+        if len(self.encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
+            return None
+        return decode(self.encoders[0], keys, self.config.key_range)
+
+
+def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:
+    """By table, first-order weights included; empty where the version's writer recorded no tables.
+
+    Raises:
+        StateError: what it recorded is nothing that this build knows.
+    """
+    schema = version.content.get("schema")
+    if not isinstance(schema, dict) or "tables" not in schema:
+        return {}
+    try:
+        known = _Schema.model_validate(schema)
+    except ValidationError as error:
+        raise StateError(f"its schema is none of this build's: {config_error(error)}", version=version.name) from None
+    found = {t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name)) for t in known.tables}
+    return found | {LINEAR_PREFIX + name: recorded for name, recorded in found.items()}

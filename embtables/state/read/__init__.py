@@ -1,0 +1,1 @@
+"""Versions read back: files verified, rows by range, chains merged."""

@@ -1,0 +1,121 @@
+"""`compact`: a snapshot and its deltas become one snapshot, in memory bounded by a group of buckets.
+
+inputs' checksums -> which rows there are (keys alone) -> columns streamed into a new version -> committed
+-> pins of the version that was compacted move to it -> old versions collected
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from embtables.errors import StateError
+from embtables.keyspace import ALL_BUCKETS, Buckets
+from embtables.state.folder.version_folder import NewFile, NewVersion, StateFolder, Writer
+from embtables.state.format.manifest import Manifest, Purpose
+from embtables.state.format.table_files import rows_file
+from embtables.state.read.merge import MergedTable, files_of, verify_table
+
+_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of a chain.
+
+    Attributes:
+        version: the snapshot.
+        chain: what it was made of; the snapshot alone, where there was no delta and so nothing was written.
+        freed_bytes: of files that were removed afterwards.
+        pins: by name the older versions that are still pinned: they and what they stand on hold what they held.
+    """
+
+    version: Manifest
+    chain: tuple[Manifest, ...]
+    freed_bytes: int
+    pins: dict[str, str]
+
+
+def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
+    """Folds the newest version of a purpose and what it stands on into a snapshot, and collects old versions.
+
+    The snapshot is the next version and holds exactly what the newest one did: rows, waiting keys, dense tensors,
+    clocks, and what its writer wanted to know again. Nothing of a key that has no row in it is in its files.
+
+    Args:
+        keep: newest versions that stay, besides pinned ones.
+
+    Raises:
+        StateError: there is no version; one of the chain is damaged (nothing is written then); the disk is full or
+            failing, or the lease was lost (the chain is as it was).
+    """
+    state = writer.state
+    newest = state.latest(purpose)
+    if newest is None:
+        raise StateError(f"there is no {purpose} version", folder=state.folder.root)
+    chain = state.chain(purpose, newest.sequence)
+    if len(chain) > 1:
+        version = _fold(writer, chain)
+        for pin in [name for name in state.pins() if state.pinned(name) == (purpose, newest.sequence)]:
+            writer.pin(pin, version)
+    else:
+        version = newest
+    try:
+        freed = writer.collect({purpose: keep})
+    except OSError as error:
+        message = f"{version.name} was written, but what is no longer needed cannot be removed: {error.strerror}"
+        raise StateError(message, folder=state.folder.root) from error
+    pinned = {name: at for name in state.pins() if (at := state.pinned(name)) is not None}
+    older = {name: f"{purpose}-{n}" for name, (of, n) in pinned.items() if of == purpose and n < version.sequence}
+    return Compacted(version, tuple(chain), freed, older)
+
+
+def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
+    state, last = writer.state, chain[-1]
+    # Not a byte is written before it is known that all of what is read is as it was written.
+    for table in last.tables:
+        verify_table(state, chain, table)
+    kept = [name for name in last.files if not _is_of_rows(last, name)]
+    for name in kept:
+        state.verify_file(last, name)
+    with ExitStack() as stack:
+        files: dict[str, NewFile] = {}
+        tables = {}
+        for table, entry in last.tables.items():
+            merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.root))
+            own = {
+                name: _rows(merged, last.files[name].buckets or ALL_BUCKETS) for name in last.files_of(table, "rows")
+            }
+            own |= {name: _copy(state, last, name) for name in entry.files if name in kept}
+            files |= own
+            now = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
+            tables[table] = {**now, "files": list(own)}
+        files |= {name: _copy(state, last, name) for name in kept if name not in files}
+        return writer.commit(last.purpose, NewVersion(files, tables, last.content))
+
+
+def _is_of_rows(version: Manifest, name: str) -> bool:
+    return any(name == file for table in version.tables for file, _ in files_of(version, table))
+
+
+def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
+    """The rows of one rank."""
+    first, end = (int(merged.begins[bucket]) for bucket in buckets)
+    columns = {name: merged.stream(name, first, end) for name in merged.columns}
+    begins = (merged.begins.clip(first, end) - first).astype(np.uint64)
+    return NewFile(rows_file(columns, merged.dim, merged.parts, begins), end - first, buckets)
+
+
+def _copy(state: StateFolder, version: Manifest, name: str) -> NewFile:
+    """A file that the new version has as it is."""
+    path, of = state.folder.path(state.file(version, name)), version.files[name]
+
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    return NewFile(chunks(), of.rows, of.buckets)

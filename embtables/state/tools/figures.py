@@ -1,0 +1,227 @@
+"""Figures of a version's tables, from its files alone: no torch, no tables made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embtables.rows.optimizers import optimizer_of
+from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.manifest import Manifest, TableEntry
+from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
+from embtables.state.read.version_files import TABLES_FILE, Tensors, read_tensors
+from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
+from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
+from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_of
+
+
+@dataclass(frozen=True, slots=True)
+class TopRow:
+    """A row that learned often.
+
+    `id`: what the encoder made its key of, None where that cannot be told; `norm`: None where it is not finite.
+    """
+
+    key: int
+    id: int | None
+    count: int
+    age: int | None
+    norm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who has a row in a collisionless table, and who lost it.
+
+    Attributes:
+        policy: the options of the table that decide it, as configured; None where the version does not record them.
+        waiting: keys that are counted one by one and have no row yet (those counted in a sketch have no number).
+        waiting_counts: how often these were seen so far.
+        past_ttl: rows that read cold already and that the sweep has not reached.
+        full: rows / max_rows, where there is such a limit.
+        lost: keys that lost their row since the parent; None of a snapshot, which does not say.
+        lost_in_chain: the same, summed over all deltas since the snapshot.
+    """
+
+    policy: dict[str, object] | None
+    waiting: int
+    waiting_counts: Distribution
+    past_ttl: int | None
+    full: float | None
+    lost: int | None
+    lost_in_chain: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableFigures:
+    """Figures of one table, as a version has it.
+
+    Attributes:
+        kind: fixed or collisionless.
+        features: names of those that read it; empty where the version does not record them.
+        now, steps, updates: the table's clock, its steps, Adam's t.
+        bytes_by_part: what keys, weights, each optimizer state, bookkeeping (last sight and count), waiting keys, the
+            sketch and the cold row of this version take in files, without Arrow's padding.
+        bytes_in_files: of the table's own files of the chain: rows that later deltas replaced are in it.
+        age: clock minus last sight, of a collisionless table.
+        count: gradients a row; None where the row store that trained it keeps none.
+        norm: L2 norm of the weights, of rows where it is finite.
+        not_finite: rows with a weight that is NaN or infinite.
+        never_updated: share of rows without a gradient, 0..1; None where that is not known.
+        top: rows by count, the greatest first; then by key.
+    """
+
+    table: str
+    kind: Literal["fixed", "collisionless"]
+    dim: int
+    optimizer: str
+    features: tuple[str, ...]
+    rows: int
+    now: int
+    steps: int
+    updates: int
+    bytes_by_part: dict[str, int]
+    bytes_in_files: int
+    age: Distribution | None
+    count: Distribution | None
+    norm: Distribution
+    not_finite: int
+    never_updated: float | None
+    top: tuple[TopRow, ...]
+    admission: Admission | None
+    collisions: Collisions | None
+
+
+def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[str], top: int) -> list[TableFigures]:
+    """Figures of the named tables (of all where none is named) as the last version of a chain has them.
+
+    Args:
+        top: how many rows by count.
+
+    Raises:
+        StateError: there is no such table, a file is missing or damaged, or what the version records of its
+            configuration is nothing that this build knows.
+    """
+    recorded, beside = recorded_tables(chain[-1]), read_tensors(state, chain[-1], TABLES_FILE)
+    return [
+        _figures(state, chain, name, recorded.get(name), beside, top)
+        for name in dict.fromkeys(tables or sorted(chain[-1].tables))
+    ]
+
+
+def _figures(
+    state: StateFolder, chain: Sequence[Manifest], name: str, recorded: RecordedTable | None, beside: Tensors, top: int
+) -> TableFigures:
+    rows = live_rows(state, chain, name)
+    entry = chain[-1].tables[name]
+    cold = sum(values.nbytes for tensor, values in beside.items() if tensor.startswith(f"{name}/cold/"))
+    fixed = cold == 0
+    # Row stores other than the host's have no counts: a table that learned is then one whose rows never did.
+    counted = entry.updates == 0 or bool(rows.counts.any())
+    ages = None if fixed else entry.now - rows.seen.astype(np.int64)
+    admission = None if ages is None else _admission(state, chain, name, recorded, rows, ages)
+    sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
+    parts = {
+        "keys": rows.keys.nbytes,
+        **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
+        "bookkeeping": rows.seen.nbytes + rows.counts.nbytes,
+        "waiting": 0 if admission is None else 16 * admission.waiting,
+        "sketch": sketch,
+        "cold": cold,
+    }
+    finite = np.isfinite(rows.norms)
+    return TableFigures(
+        table=name,
+        kind="fixed" if fixed else "collisionless",
+        dim=rows.dim,
+        optimizer=optimizer_of(rows.parts),
+        features=() if recorded is None else tuple(f.name for f in recorded.features),
+        rows=len(rows.keys),
+        now=entry.now,
+        steps=entry.steps,
+        updates=entry.updates,
+        bytes_by_part={part: size for part, size in parts.items() if size},
+        bytes_in_files=sum(m.files[file].bytes for m in chain for file in m.tables[name].files),
+        age=None if ages is None else of_integers(ages, _clock_unit(recorded, entry)),
+        count=of_counts(rows.counts, "gradients") if counted else None,
+        norm=of_reals(rows.norms[finite], "L2 norm"),
+        not_finite=int(len(finite) - finite.sum()),
+        never_updated=float((rows.counts == 0).mean()) if counted and len(rows.counts) else None,
+        top=_top(rows, ages, recorded, top),
+        admission=admission,
+        collisions=_collisions(rows, recorded) if fixed and counted else None,
+    )
+
+
+def _clock_unit(recorded: RecordedTable | None, entry: TableEntry) -> str:
+    """What the clock of a table counts: seconds of event time only where it has a ttl."""
+    if recorded is not None and isinstance(recorded.config, CollisionlessTable):
+        return "steps" if recorded.config.ttl_seconds is None else "seconds"
+    return "steps" if entry.now == entry.steps else "ticks of its clock"
+
+
+def _admission(
+    state: StateFolder,
+    chain: Sequence[Manifest],
+    name: str,
+    recorded: RecordedTable | None,
+    rows: LiveRows,
+    ages: npt.NDArray[np.int64],
+) -> Admission:
+    waiting = waiting_of(state, chain[-1], name)
+    counts = np.empty(0, np.uint32) if waiting is None else waiting.column("count").to_numpy()
+    config = None if recorded is None else recorded.config
+    known = config if isinstance(config, CollisionlessTable) else None
+    ttl, limit = (None, None) if known is None else (known.ttl_seconds, known.max_rows)
+    options = {"admission", "ttl_seconds", "max_rows", "cold_row"}
+    return Admission(
+        policy=None if known is None else known.model_dump(mode="json", include=options),
+        waiting=len(counts),
+        waiting_counts=of_counts(counts, "occurrences"),
+        past_ttl=None if ttl is None else int((ages > ttl).sum()),
+        full=None if limit is None else len(rows.keys) / limit,
+        lost=None if chain[-1].parent is None else rows.lost[-1],
+        lost_in_chain=sum(rows.lost),
+    )
+
+
+def _top(
+    rows: LiveRows, ages: npt.NDArray[np.int64] | None, recorded: RecordedTable | None, limit: int
+) -> tuple[TopRow, ...]:
+    limit = min(limit, int((rows.counts > 0).sum()))
+    if limit == 0:
+        return ()
+    # A partition instead of a sort of all rows; of rows with the least count that gets in, those with the least keys.
+    least = np.partition(rows.counts, len(rows.counts) - limit)[len(rows.counts) - limit]
+    above = np.flatnonzero(rows.counts > least)
+    chosen = np.concatenate([above, np.flatnonzero(rows.counts == least)[: limit - len(above)]])
+    chosen = chosen[np.argsort(-rows.counts[chosen].astype(np.int64), kind="stable")]
+    ids = None if recorded is None else recorded.ids(rows.keys[chosen])
+    return tuple(
+        TopRow(
+            key=int(rows.keys[at]),
+            id=None if ids is None else int(ids[place]),
+            count=int(rows.counts[at]),
+            age=None if ages is None else int(ages[at]),
+            norm=float(rows.norms[at]) if np.isfinite(rows.norms[at]) else None,
+        )
+        for place, at in enumerate(chosen)
+    )
+
+
+def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | None:
+    """None where features encode ids in ways of which each would need an estimate of its own, or wrap them."""
+    if recorded is None or not isinstance(recorded.config, FixedTable):
+        return None
+    occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
+    if all(isinstance(e, Identity) and e.out_of_range == "error" for e in encoders):
+        return no_collisions(occupied)
+    hashes = {e.num_hashes if isinstance(e, MultiHash) else 1 for e in encoders}
+    if len(hashes) != 1 or any(isinstance(e, Identity) for e in encoders):
+        return None
+    return estimated_collisions(len(rows.keys), occupied, hashes.pop())

@@ -1,0 +1,1 @@
+"""Versions written: by one process or by all ranks together, in the background."""

@@ -1,0 +1,141 @@
+"""`CommitAcrossRanks`: the ranks that write versions of their tables together; one process is one rank.
+
+    every rank: its files made ready; rank 0: the version's folder made, and named to all
+    -> every rank: its files written and synced, and what they are told to all
+    -> rank 0: the manifest, when all have succeeded and agree; else the folder is removed
+
+A version that fails at one rank fails at all of them, with the same words.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from embtables.errors import StateError, WorldError
+from embtables.shard.world import World
+from embtables.state.folder.version_folder import VERSIONS, Draft, StateFolder, Writer, unwritten, write_files
+from embtables.state.format.manifest import Manifest, Purpose
+from embtables.state.read.version_files import RankFiles, table_entries
+from embtables.state.write.gather_results import gather_results
+
+Files = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A version whose files are there, by rank as `write_files` tells of them; it needs its manifest alone."""
+
+    draft: Draft
+    ranks: list[Files]
+    tables: dict[str, dict[str, Any]]
+    at: str
+
+
+class CommitAcrossRanks:
+    """One rank of those that write to a state folder. All ranks call the same, on the one thread that the world serves.
+
+    Args:
+        holder: at rank 0 the lease's holder, elsewhere the same folder.
+    """
+
+    def __init__(self, holder: Writer | StateFolder, world: World) -> None:
+        self._writer = holder if isinstance(holder, Writer) else None
+        self._state = holder.state if isinstance(holder, Writer) else holder
+        self._world = world
+
+    def write(self, purpose: Purpose, parent: int | None, ready: Callable[[], RankFiles]) -> Written:
+        """Writes all ranks' files of the next version.
+
+        Args:
+            ready: makes this rank's files.
+
+        Raises:
+            StateError: it failed at some rank: nothing of the version is left, earlier ones are as they were.
+            WorldError: a rank is gone or silent; what it still writes is garbage.
+        """
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        own: list[RankFiles] = []
+        drafts: list[Draft] = []
+
+        def begin() -> dict[str, Any] | None:
+            own.append(ready())
+            if self._writer is None:
+                return None
+            drafts.append(self._writer.begin(purpose, parent))
+            return {"sequence": drafts[0].sequence, "folder": drafts[0].folder}
+
+        def abandon() -> None:
+            if self._writer is not None and drafts:
+                self._writer.abandon(drafts[0])
+
+        try:
+            begun = gather_results(self._world, begin)[0]
+            draft = Draft(purpose, parent=parent, **begun)
+            told = gather_results(self._world, lambda: self._write_own(draft, own[0]))
+            return Written(draft, [r["files"] for r in told], table_entries([r["tables"] for r in told]), at)
+        except WorldError:
+            abandon()
+            raise
+        except Exception:
+            gather_results(self._world, abandon)
+            raise
+        finally:
+            # An error would hold what they are made of in its traceback.
+            for each in own:
+                each.files.clear()
+
+    def _write_own(self, draft: Draft, own: RankFiles) -> dict[str, Any]:
+        folder = self._state.folder
+        if self._writer is None and not folder.path(f"{VERSIONS}/{draft.folder}").is_dir():
+            reason = f"does not see {draft.folder}, which rank 0 has made: all need the same, shared folder"
+            raise StateError(reason, folder=folder.root)
+        try:
+            return {"files": write_files(folder, draft, own.files), "tables": own.tables}
+        except OSError as error:
+            raise unwritten(draft, error, folder.root) from error
+
+    def finish(
+        self, written: Written, content: Mapping[str, Any], after: Callable[[Manifest], list[StateError]]
+    ) -> tuple[int, list[StateError]]:
+        """Makes the version exist.
+
+        Args:
+            content: rank 0's; see Version.
+            after: what rank 0 does then; returns what of it failed.
+
+        Returns:
+            Its number, and what failed afterwards.
+
+        Raises:
+            StateError, WorldError: as `write`.
+        """
+
+        failed: list[StateError] = []
+
+        def work() -> tuple[int, list[tuple[str, dict[str, str]]]] | None:
+            if self._writer is None:
+                return None
+            self._check_seen(self._writer, written)
+            files = {name: file for rank in written.ranks for name, file in rank.items()}
+            manifest = self._writer.finish(written.draft, files, written.tables, content, written.at)
+            failed.extend(after(manifest))
+            return manifest.sequence, [(e.message, {key: str(at) for key, at in e.path.items()}) for e in failed]
+
+        sequence, told = gather_results(self._world, work)[0]
+        return sequence, failed or [StateError(message, **path) for message, path in told]
+
+    def _check_seen(self, writer: Writer, written: Written) -> None:
+        """Raises StateError where another rank's file did not come to the folder that rank 0 sees."""
+        for rank, files in enumerate(written.ranks[1:], 1):
+            for name, file in files.items():
+                try:
+                    seen = self._state.folder.size(f"{VERSIONS}/{written.draft.folder}/{name}")
+                except OSError:
+                    seen = -1
+                if seen != file["bytes"]:
+                    writer.abandon(written.draft)
+                    reason = f"{name} of rank {rank} is not where rank 0 sees it: all need the same, shared folder"
+                    raise StateError(reason, folder=self._state.folder.root)

@@ -1,0 +1,266 @@
+"""`Chain`: the versions that trainers write of their tables, in the background, each a delta to the one before.
+
+    between two steps: cut drawn -> a delta copied, or a snapshot captured -> training goes on
+    one thread: files written, a snapshot's rows read meanwhile, and synced -> manifest -> pins -> garbage removed
+
+A write that fails loses nothing: the next version holds what changed since the last one that was committed. Where
+several ranks hold the tables, each has its chain of them and writes what it owns; all of it succeeds or none.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.keyspace import ALL_BUCKETS, Buckets
+from embtables.rows.protocol import Ability, Capture
+from embtables.shard.world import SingleRank, World
+from embtables.state.folder.local_folder import Buffer
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.manifest import Manifest, Purpose, canonical
+from embtables.state.read.version_files import RankFiles, Tensors, Version, rank_files, read_version
+from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.ranks import RankPart
+from embtables.tables import Tables
+
+_LOOK_SECONDS = 0.5
+_NO_CUT = -1  # told to the other ranks where one cannot take a version
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The last committed version, and the cut of the tables that it holds."""
+
+    sequence: int
+    cut: int | None
+    deltas: int  # since its snapshot
+
+
+class Chain:
+    """One purpose's versions of one set of tables; the writer's lease is held by whoever made it.
+
+    Args:
+        writer: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
+        world: the ranks that have the tables' rows, each those of its buckets, and nothing else in what it captures;
+            all make the chain, and call the same of it in the same order. By default there is one rank.
+        keep: newest versions that stay, besides pinned ones.
+        longest: deltas in a row before the next snapshot.
+    """
+
+    def __init__(
+        self,
+        writer: Writer | StateFolder,
+        purpose: Purpose,
+        tables: Tables,
+        *,
+        world: World | None = None,
+        keep: int = 2,
+        longest: int = 16,
+    ) -> None:
+        self._world = SingleRank() if world is None else world
+        if isinstance(writer, Writer) is not (self._world.rank == 0):
+            raise StateError("rank 0 holds the lease to write, and no other rank", rank=self._world.rank)
+        self._writer = writer
+        self._joint = CommitAcrossRanks(writer, self._world.another())
+        self._purpose: Purpose = purpose
+        self._tables = tables
+        self._keep = keep
+        self._longest = longest
+        self._cuts = Ability.CUTS in tables.rows.abilities
+        self._parent: _Parent | None = None
+        self._pending: tuple[futures.Future[int], int | None, int] | None = None
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._abandoned = threading.Event()
+        self.failures: list[EmbtablesError] = []
+
+    def go_on_from(self, manifest: Manifest, deltas: int) -> None:
+        """The tables hold this version: the next one is a delta to it."""
+        self._parent = _Parent(manifest.sequence, self._tables.draw_cut() if self._cuts else None, deltas)
+
+    def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
+        """Takes a version between two steps and has it written. Waits where the one before is still being written.
+
+        What fails on the way to the disk is found in `failures`, or raised by `wait`.
+
+        Args:
+            tensors: everything dense; copied. Of several ranks rank 0's counts, and so with `content` and `pins`.
+            content: what is to be read again with the version; JSON-able, copied.
+            pins: names that shall keep this version.
+
+        Raises:
+            StateError: the content is not JSON; the tables' gradients wait for their step; or so it is at another rank.
+            WorldError: a rank is gone or silent, now or while the version before was written.
+        """
+        self._note(self._harvest())
+        parent = self._parent
+        try:
+            version = self._dense(tensors, content)
+            number = self._tables.draw_cut() if self._cuts else None
+            changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
+        except Exception:
+            self._told(_NO_CUT)
+            raise
+        base = self._base(parent if changed is not None else None)
+        if changed is None or base is None:
+            _let_go(changed or {})
+            changed, base = self._tables.capture(), None
+        deltas = 0 if base is None or parent is None else parent.deltas + 1
+        self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
+
+    def _dense(self, tensors: Tensors, content: Mapping[str, Any]) -> Version:
+        """What rank 0 writes besides the tables, copied."""
+        if self._world.rank:
+            return Version({})
+        try:
+            canonical(content)
+        except (TypeError, ValueError) as error:
+            raise StateError(f"the content of a version must be JSON: {error}") from error
+        return Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
+
+    def _changes(self, parent: _Parent) -> dict[str, Capture] | None:
+        """What changed since the parent; None where only the whole tells it."""
+        if parent.cut is None:
+            return None
+        try:
+            return self._tables.capture(parent.cut)
+        except StateError:
+            return None
+
+    def _base(self, parent: _Parent | None) -> int | None:
+        """The version that all ranks can make a delta to; None where one of them cannot, and all write the whole.
+
+        Args:
+            parent: the version to which this rank can.
+        """
+        told = self._told(0 if parent is None else parent.sequence)
+        if _NO_CUT in told:
+            raise StateError("could not take a version, so no rank does", rank=told.index(_NO_CUT))
+        return None if parent is None or any(each != parent.sequence for each in told) else parent.sequence
+
+    def _told(self, number: int) -> list[int]:
+        """That of every rank."""
+        return [int(each) for each in self._world.all_gather(torch.tensor([number]))]
+
+    def _write(
+        self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
+    ) -> int:
+        try:
+            written = self._joint.write(self._purpose, parent, lambda: self._files(captured, version))
+        finally:
+            # An error would hold them in its traceback, and the tables would go on saving rows for them.
+            _let_go(captured)
+        sequence, failed = self._joint.finish(written, version.content, lambda there: self._keep_only(there, pins))
+        self.failures += failed
+        return sequence
+
+    def _files(self, captured: Mapping[str, Capture], version: Version) -> RankFiles:
+        """This rank's files."""
+        tables = {name: capture.streamed() for name, capture in captured.items()}
+        part = RankPart(self._world.buckets(), tables)
+        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        for file in found.files.values():
+            file.chunks = self._unless_abandoned(file.chunks)
+        return found
+
+    def _unless_abandoned(self, chunks: Iterable[Buffer]) -> Iterator[Buffer]:
+        for chunk in chunks:
+            if self._abandoned.is_set():
+                raise StateError("the version that was being written was given up; earlier versions are intact")
+            yield chunk
+
+    def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
+        """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
+        writer = self._writer
+        assert isinstance(writer, Writer)
+        try:
+            for pin in pins:
+                writer.pin(pin, manifest)
+            writer.collect({self._purpose: self._keep})
+        except OSError as error:
+            reason = f"what is no longer needed cannot be removed: {error.strerror}"
+            return [StateError(reason, folder=writer.state.folder.root)]
+        except StateError as error:
+            return [error]
+        return []
+
+    def _harvest(self) -> StateError | None:
+        """What became of the version being written: None where it is there, or there was none."""
+        if self._pending is None:
+            return None
+        written, number, deltas = self._pending
+        # Ctrl-C may end the wait, which is then to be taken up again. One that comes just as it begins is seen once
+        # it ends.
+        while futures.wait([written], _LOOK_SECONDS).not_done:
+            pass
+        self._pending = None
+        try:
+            self._parent = _Parent(written.result(), number, deltas)
+        except StateError as error:
+            return error
+        if number is not None:
+            self._tables.forget_changes(number)
+        return None
+
+    def _note(self, error: EmbtablesError | None) -> None:
+        if error is not None:
+            self.failures.append(error)
+
+    def wait(self) -> None:
+        """Until the last version is on the disk. Raises StateError or WorldError where it could not be written."""
+        error = self._harvest()
+        if error is not None:
+            raise error
+
+    def is_written(self, seconds: float) -> bool:
+        """Whether nothing is being written any more; waits so long at most. Raises nothing."""
+        return self._pending is None or not futures.wait([self._pending[0]], seconds).not_done
+
+    def abandon(self) -> None:
+        """What is being written shall not be waited for: it ends with the piece that the disk has in hand, by failing.
+
+        It is whole all the same where its files were all written already.
+        """
+        self._abandoned.set()
+
+    def close(self) -> None:
+        """Waits for what is being written; what fails is found in `failures`."""
+        try:
+            self._note(self._harvest())
+        except WorldError as error:
+            self._note(error)
+        self._thread.shutdown()
+
+
+def _let_go(captured: Mapping[str, Capture]) -> None:
+    for capture in captured.values():
+        capture.close()
+
+
+def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets: Buckets = ALL_BUCKETS) -> Version:
+    """Makes the tables hold the last version of a chain; returns that one.
+
+    Args:
+        buckets: a range [first, end) of the key space: the tables then hold the keys of these buckets alone, as one
+            rank of several does. Rows of a fixed table that are of other buckets are left as they are.
+
+    Raises:
+        StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
+    """
+    stored = tables.stored
+    last = Version({})
+
+    def versions() -> Any:
+        nonlocal last
+        for manifest in chain:
+            last = read_version(state, manifest, stored, buckets)
+            yield last.tables
+
+    tables.load(versions())
+    return last

@@ -1,0 +1,1 @@
+"""The command line `embtables`; one file for each group of commands."""

@@ -1,0 +1,231 @@
+"""The command line `embtables`. Heavy imports happen inside the commands, so that `--help` is quick.
+
+`--json` prints one JSON object last on stdout; everything else goes to stderr. Exit status: 0 done, 1 failed, 2 bad
+usage or configuration. A user's mistake is one message without a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embtables.errors import EmbtablesError
+from embtables.pipelines.cli.inspect import inspect
+from embtables.pipelines.cli.plan import plan
+from embtables.pipelines.cli.state import app as state_app
+
+app = typer.Typer(
+    name="embtables",
+    help="Train CTR models on parquet logs with embedding tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+app.add_typer(state_app, name="state")
+app.command()(inspect)
+app.command()(plan)
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
+Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best where there is one.")]
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="YAML file with schema, model and training.")] = None,
+    set_: Set = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
+    former: Annotated[
+        Path | None, typer.Option("--from", help="Begin a new run with what the run in this folder has learned.")
+    ] = None,
+    which: Annotated[str | None, typer.Option("--checkpoint", help="Of --from: best or last.")] = None,
+    fresh: Annotated[
+        list[str] | None, typer.Option("--fresh", metavar="TABLE", help="With --from: this table begins afresh.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Ranks that share the tables, on Ray if several.")] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="With --workers: a Ray cluster that is there, host:port or auto.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model and evaluate it on the test part.
+
+    Example: embtables train examples/online_retail/dcnv2.yaml --set train.epochs=2 --json
+    Example: embtables train examples/online_retail/dcnv2.yaml --workers 2
+    Example: embtables train changed.yaml --from runs/online_retail-... --fresh customer
+    """
+    if (config is None) == (resume is None):
+        raise typer.BadParameter("give a configuration file, or --resume and the folder of a run", param_hint="CONFIG")
+    if former is None and (which is not None or fresh):
+        raise typer.BadParameter(
+            "--checkpoint and --fresh go with --from and a configuration file", param_hint="--from"
+        )
+    if former is not None and resume is not None:
+        raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
+    if ray_address is not None and workers == 1:
+        raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
+    overrides = tuple(set_ or ())
+    if resume is not None:
+        report = _go_on(resume, overrides, workers, ray_address)
+    else:
+        assert config is not None
+        report = _train_new(config, overrides, former, _which(which), tuple(fresh or ()), workers, ray_address)
+    _print(report, as_json)
+
+
+# What is wrong with the arguments is told before torch is imported, which takes seconds.
+def _go_on(folder: Path, overrides: tuple[str, ...], workers: int, ray_address: str | None) -> dict[str, Any]:
+    from embtables.pipelines.run_dir import RunDir
+
+    run = RunDir.open(folder)
+    run.config(overrides)
+    if workers == 1:
+        from embtables.pipelines.training.train import resume
+
+        return resume(run, overrides)
+    from embtables.pipelines.distributed.cluster import Cluster
+    from embtables.pipelines.distributed.train import train_on_ray
+
+    return train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
+
+
+def _train_new(
+    path: Path,
+    overrides: tuple[str, ...],
+    former: Path | None,
+    which: Any,
+    fresh: tuple[str, ...],
+    workers: int,
+    ray_address: str | None,
+) -> dict[str, Any]:
+    from embtables.pipelines.config import load_config
+    from embtables.pipelines.run_dir import RunDir
+
+    config = load_config(path, overrides)
+    begins = None if former is None else RunDir.open(former)
+    if workers == 1:
+        from embtables.pipelines.training.train import train
+
+        return train(config, former=begins, which=which, fresh=fresh)
+    from embtables.pipelines.distributed.cluster import Cluster
+    from embtables.pipelines.distributed.train import train_on_ray
+
+    with RunDir.new(config) as run:
+        return train_on_ray(run, Cluster(workers, ray_address), former=begins, which=which, fresh=fresh)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    part: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    which: Which = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a trained run on a part of its log, or of another one.
+
+    Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
+    """
+    parts: dict[str, Any] = {"train": "train", "validation": "validation", "test": "test", "all": None}
+    _one_of("--part", part, parts)
+    from embtables.pipelines.load_run import evaluate_run
+
+    _print(evaluate_run(run, parts[part], _which(which), tuple(set_ or ())), as_json)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, folder, glob or URI.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    columns: Annotated[str | None, typer.Option(help="Input columns to carry over, separated by commas.")] = None,
+    which: Which = None,
+    as_json: Json = False,
+) -> None:
+    """Score every row of a parquet log.
+
+    Example: embtables predict runs/online_retail-... new.parquet scores.parquet --columns customer_id,stock_code
+    """
+    from embtables.pipelines.load_run import load_run
+    from embtables.pipelines.predict import predict as run_predict
+    from embtables.pipelines.run_dir import RunDir
+
+    carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    loaded = load_run(RunDir.open(run), _which(which))
+    _print(run_predict(loaded, source, output, columns=carried), as_json)
+
+
+@schema_app.command("check")
+def schema_check(config: ConfigPath, set_: Set = None, as_json: Json = False) -> None:
+    """Check a configuration, and the log's columns against it, without training.
+
+    Example: embtables schema check examples/online_retail/dcnv2.yaml
+    """
+    from embtables.pipelines.check import check
+
+    _print(check(config, tuple(set_ or ())), as_json)
+
+
+@schema_app.command("export")
+def schema_export() -> None:
+    """Print the JSON Schema of configuration files, for editors.
+
+    Example: embtables schema export > embtables.schema.json
+    """
+    from embtables.pipelines.config import RunConfig
+    from embtables.schema import json_schema
+
+    sys.stdout.write(json_schema(RunConfig))
+
+
+def _which(value: str | None) -> Any:
+    if value is not None:
+        _one_of("--checkpoint", value, ("best", "last"))
+    return value
+
+
+def _one_of(option: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise typer.BadParameter(f"received '{value}'; choose one of: {', '.join(known)}", param_hint=option)
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    """The report as one JSON line on stdout, or as a table on stderr."""
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+        return
+    from embtables.pipelines.cli.report_table import show
+
+    show(report)
+
+
+def main() -> None:
+    """Entry point of the `embtables` command."""
+    # torchrec's import makes torch log a notice about tracing, which nothing here does.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    try:
+        app()
+    except EmbtablesError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or ''}: {error.strerror or error}\n")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        raise SystemExit(1) from None

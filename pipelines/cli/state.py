@@ -1,0 +1,158 @@
+"""`embtables state`: the versions of a run, or of any state folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="List, verify, compare, compact, clean and export the versions of a run or state folder.", no_args_is_help=True
+)
+
+FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, or a state folder.", show_default=False)]
+Version = Annotated[
+    str | None, typer.Option("--version", help="resume-<n>, serving-<n> or a pin; by default the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
+
+
+@app.command("ls")
+def list_versions(folder: FolderPath, as_json: Json = False) -> None:
+    """List the versions there are.
+
+    Example: embtables state ls runs/online_retail-...
+    """
+    from rich.console import Console
+
+    from embtables.pipelines.state_tools.commands import listing, shown, state_folder
+
+    versions = listing(state_folder(folder))
+    if as_json:
+        _json({"versions": versions})
+    else:
+        Console(stderr=True).print(shown(versions))
+
+
+@app.command("verify")
+def verify_versions(folder: FolderPath, version: Version = None, as_json: Json = False) -> None:
+    """Read every byte of a version and what it stands on (by default of all) and compare checksums.
+
+    Example: embtables state verify runs/online_retail-...
+    """
+    from embtables.pipelines.state_tools.commands import state_folder, verify
+
+    _told(verify(state_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole")
+
+
+@app.command("gc")
+def collect_garbage(
+    folder: FolderPath,
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each purpose to keep.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Remove old versions that nothing pinned or newer needs, and what failed writes left.
+
+    Example: embtables state gc runs/online_retail-... --keep 1
+    """
+    from embtables.pipelines.state_tools.commands import collect, state_folder
+
+    _told(collect(state_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
+
+
+@app.command("compact")
+def compact_chain(
+    folder: FolderPath,
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of that purpose to keep.")] = 1,
+    purpose: Annotated[
+        str | None, typer.Option(help="resume or serving; by default resume, if there is a version of it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fold the newest version and what it stands on into one snapshot, and remove old versions.
+
+    Example: embtables state compact runs/online_retail-...
+    """
+    from embtables.pipelines.state_tools.commands import compact, state_folder
+
+    report = compact(state_folder(folder), purpose, keep)
+    text = "{version}: a snapshot of {bytes:,} bytes, of {folded_versions} versions; {freed_bytes:,} bytes freed"
+    _told(report, as_json, text)
+    for pin, version in report["pins_of_older_versions"].items():
+        moved = f"embtables state pin {folder} {pin} {report['version']}"
+        sys.stderr.write(
+            f"{version} and what it holds stays, pinned as '{pin}'; to let it go: {moved}, compact again\n"
+        )
+
+
+@app.command("pin")
+def pin_version(
+    folder: FolderPath,
+    pin: Annotated[str, typer.Argument(help="Name of the pin, such as best.", show_default=False)],
+    version: Annotated[str, typer.Argument(help="resume-<n>, serving-<n> or another pin.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Make a version stay, whatever follows, until its pin moves on.
+
+    Example: embtables state pin runs/online_retail-... best resume-8
+    """
+    from embtables.pipelines.state_tools.commands import pin as pin_it
+    from embtables.pipelines.state_tools.commands import state_folder
+
+    _told(pin_it(state_folder(folder), pin, version), as_json, "{pin} keeps {version}")
+
+
+@app.command("diff")
+def compare_versions(
+    folder: FolderPath,
+    a: Annotated[str, typer.Argument(metavar="A", help="resume-<n>, serving-<n> or a pin.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="What it is held against.", show_default=False)],
+    against: Annotated[Path | None, typer.Option(help="Run or state folder where B lies, if not FOLDER.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say in which rows, tensors and settings two versions differ.
+
+    Example: embtables state diff runs/online_retail-... best resume-12
+    """
+    from rich.console import Console
+
+    from embtables.pipelines.state_tools.commands import state_folder
+    from embtables.pipelines.state_tools.diff import diff, shown
+
+    first = state_folder(folder)
+    report = diff(first, a, first if against is None else state_folder(against), b)
+    if as_json:
+        _json(report)
+    else:
+        Console(stderr=True, highlight=False).print(shown(report))
+
+
+@app.command("export")
+def export_table(
+    folder: FolderPath,
+    table: Annotated[str, typer.Argument(help="Name of the table.")],
+    output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    version: Version = None,
+    as_json: Json = False,
+) -> None:
+    """Write a table's rows to parquet: key, weight, optimizer state, seen, count.
+
+    Example: embtables state export runs/online_retail-... stock_code items.parquet --version best
+    """
+    from embtables.pipelines.state_tools.commands import export, state_folder
+
+    _told(export(state_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}")
+
+
+def _told(report: dict[str, Any], as_json: bool, text: str) -> None:
+    if as_json:
+        _json(report)
+    else:
+        sys.stderr.write(text.format(**report) + "\n")
+
+
+def _json(report: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")

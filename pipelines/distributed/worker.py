@@ -1,0 +1,209 @@
+"""One rank of a run on Ray: what Ray Train calls in each of its worker processes.
+
+    process group (gloo) -> world -> train, or resume where the run has a version -> rank 0 writes the report
+
+A user's mistake ends the run at once: the rank that meets it writes it down for the driver and returns, for Ray would
+start everything again after an exception. Everything else raises, and Ray starts all ranks again, which go on from the
+last version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.signals import InterruptedRunError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of no use to be tried again
+_ROOM = 16_384  # bytes of what a rank writes down
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the driver tells the ranks; plain values.
+
+    Attributes:
+        run: the run's folder, which all ranks see.
+        folder: the driver's working folder, to which paths of the configuration may be relative.
+        overrides: KEY=VALUE over the run's configuration, where an earlier run goes on.
+        goes_on: an earlier run goes on.
+        former, which, fresh: see embtables.pipelines.training.train.train.
+        threads: of each rank.
+        token: of this command, in the names of the files that the ranks write for it.
+    """
+
+    run: str
+    folder: str
+    overrides: tuple[str, ...]
+    goes_on: bool
+    former: str | None
+    which: Any
+    fresh: tuple[str, ...]
+    threads: int
+    token: str
+
+    @property
+    def error_file(self) -> Path:
+        """Where a rank writes a user's mistake."""
+        return Path(self.run) / f"error-{self.token}.json"
+
+    def spare_file(self, rank: int) -> Path:
+        """Room for what a rank writes there, which a disk that is full meanwhile does not take away."""
+        return self.error_file.with_suffix(f".{rank}.spare")
+
+    @property
+    def log_file(self) -> Path:
+        """What rank 0 says to the user."""
+        return Path(self.run) / f"rank0-{self.token}.log"
+
+    def to_json(self) -> dict[str, Any]:
+        """For Ray, which hands it to the workers."""
+        return asdict(self)
+
+
+@contextlib.contextmanager
+def keeping_room(told: Settings, ranks: int) -> Iterator[None]:
+    """While entered, a rank can write down a mistake also on a full disk, unless that copies what is written over.
+
+    Raises:
+        StateError: the disk has no room for that.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            for file in map(told.spare_file, range(ranks)):
+                stack.callback(file.unlink, missing_ok=True)
+                file.write_bytes(b" " * _ROOM)
+        except OSError as error:
+            raise StateError(f"cannot be written: {error.strerror}", run=told.run) from error
+        yield
+
+
+class Lines(io.TextIOBase):
+    """Text that goes to the end of a file at once, or, while its disk is full or fails, with what is written next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = b""
+
+    def write(self, text: str) -> int:
+        """See io.TextIOBase."""
+        self._held += text.encode()
+        self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """See io.TextIOBase."""
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                while self._held:
+                    self._held = self._held[os.write(file, self._held) :]
+            finally:
+                os.close(file)
+        except OSError:
+            return
+
+
+def work(settings: Mapping[str, Any]) -> None:
+    """Trains as one rank."""
+    told = Settings(**settings)
+    if Path(told.folder).is_dir():
+        os.chdir(told.folder)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    import torch
+    import torch.distributed as dist
+
+    from embtables.shard.world import ProcessGroup
+
+    importlib.import_module(
+        "embtables.pipelines.training.train"
+    )  # its libraries speak as they are imported; the rest is for the user
+    torch.set_num_threads(told.threads)
+    run = RunDir(Path(told.run))
+    world = ProcessGroup()
+    if world.rank == 0:
+        _take_back(told, world.size)
+    world.broadcast_bytes(b"")
+    with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
+        try:
+            _train(told, run, world)
+        except WorldError as error:
+            if not told.error_file.exists():
+                _tell_restart(told, world.rank, error)
+                raise
+        except EmbtablesError as error:
+            _write_down(told, world.rank, error)
+            dist.destroy_process_group()  # the others are told at once
+        except Exception as error:
+            if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+                _tell_restart(told, world.rank, error)
+                raise
+            _write_down(told, world.rank, StateError(str(error.strerror), file=error.filename or told.run))
+            dist.destroy_process_group()
+
+
+def _write_down(told: Settings, rank: int, error: EmbtablesError) -> None:
+    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again."""
+    if told.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
+        return  # rank 0 knows on whose account it was stopped
+    path = {key: str(value) for key, value in error.path.items()}
+    found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": rank}
+    spare = told.spare_file(rank)
+    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody asks
+        with spare.open("r+b") as file:
+            file.write(json.dumps(found).encode().ljust(_ROOM))
+        spare.replace(told.error_file)
+
+
+def _take_back(told: Settings, ranks: int) -> None:
+    """What ranks wrote down in an attempt that was ended by something else."""
+    missing = [told.spare_file(rank) for rank in range(ranks) if not told.spare_file(rank).exists()]
+    for spare in missing[:1] if told.error_file.exists() else []:
+        told.error_file.replace(spare)
+    for spare in missing:
+        if not spare.exists():  # of several only the last one's is left
+            spare.write_bytes(b" " * _ROOM)
+
+
+def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
+    """Of what Ray does next; the traceback is in its logs. Rank 1 tells too, for rank 0 may be the one that is gone."""
+    from embtables.pipelines.progress import say
+
+    # A rank whose node had stopped may find that the command has ended without it.
+    if rank < 2 and told.spare_file(rank).exists():
+        said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
+        with contextlib.redirect_stderr(Lines(told.log_file)):
+            say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
+
+
+def _train(told: Settings, run: RunDir, world: Any) -> None:
+    from embtables.pipelines.training.rank_agreement import rank_0_says
+    from embtables.pipelines.training.shutdown import say_what_is_waited_for
+    from embtables.pipelines.training.train import resume, train
+    from embtables.state.folder.version_folder import StateFolder
+
+    def on_error(error: EmbtablesError, waits: bool) -> None:
+        # Before the version in writing is waited for, which the other ranks may take for silence.
+        _write_down(told, world.rank, error)
+        with contextlib.redirect_stderr(Lines(told.log_file)):
+            say_what_is_waited_for(error, waits)
+
+    shown = world.rank == 0
+    # After a restart there may be versions of this run, where it did not go on from one.
+    if told.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
+        resume(run, told.overrides, world=world, shown=shown, on_error=on_error)
+    else:
+        former = None if told.former is None else RunDir.open(Path(told.former))
+        begins = {"former": former, "which": told.which, "fresh": told.fresh}
+        train(run.config(), **begins, run=run, world=world, shown=shown, on_error=on_error)

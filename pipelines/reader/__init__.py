@@ -1,1 +1,0 @@
-"""Parts of the parquet reader, one a file; `pipelines.parquet` puts them together."""

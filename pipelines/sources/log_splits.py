@@ -1,0 +1,47 @@
+"""Which parts a log has, and the data section as the reader sees it once the declared preparation has been done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embtables.pipelines.config import RunConfig, absolute
+from embtables.pipelines.prepare.examples import prepare
+from embtables.pipelines.progress import RowProgress
+from embtables.pipelines.sources.parquet import Part
+from embtables.schema import ColumnSplit, HashSplit, TimeSplit
+
+
+def has_part(config: RunConfig, part: Part) -> bool:
+    """Whether the split leaves rows for `part`; without a split every row is for training."""
+    split = config.data.split
+    if split is None:
+        return part == "train"
+    if part == "train":
+        return True
+    if isinstance(split, TimeSplit):
+        return (split.validation_from if part == "validation" else split.test_from) is not None
+    if isinstance(split, HashSplit):
+        return (split.validation if part == "validation" else split.test) > 0.0
+    assert isinstance(split, ColumnSplit)
+    return bool(split.validation if part == "validation" else split.test)
+
+
+def with_absolute_joins(config: RunConfig) -> RunConfig:
+    """`config` with the paths of its joins, which are relative to data.path, made absolute."""
+    data = config.data
+    joins = tuple(j.model_copy(update={"path": absolute(j.path, Path(data.path))}) for j in data.join)
+    return config.model_copy(update={"data": data.model_copy(update={"join": joins})})
+
+
+def with_prepared_data(config: RunConfig, *, shown: bool = True) -> RunConfig:
+    """`config` as the reader takes it: absolute joins, the examples of `data.prepare` built (or found) and named."""
+    config = with_absolute_joins(config)
+    data = config.data
+    if data.prepare is None:
+        return config
+    with RowProgress("prepare", None, shown=shown) as progress:
+        folder = prepare(
+            data.prepare, data.path, data.files, Path(config.train.runs_dir) / "prepared", progress.advance
+        )
+    update = {"path": str(folder), "files": "**/*.parquet", "prepare": None}
+    return config.model_copy(update={"data": data.model_copy(update=update)})

@@ -1,0 +1,1 @@
+"""What the `embtables state` commands do."""

@@ -1,0 +1,1 @@
+"""Training: the loop, the learner, checkpoints, what a run begins with."""

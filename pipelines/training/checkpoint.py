@@ -1,0 +1,71 @@
+"""Checkpoints of a run: versions in its `checkpoints/` folder (docs/format.md), the best one pinned.
+
+What a checkpoint holds besides the tables: dense tensors and random state, the run's state, its fitted transforms, and
+the part of the configuration that all of these depend on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embtables.errors import StateError
+from embtables.pipelines.training.learner import Learner
+from embtables.shard.world import World
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.manifest import Manifest
+from embtables.state.write.version_writer import load as load_chain
+
+Which = Literal["last", "best"]
+BEST = "best"
+
+
+def find(folder: Path, which: Which) -> list[Manifest]:
+    """The versions that lead to a checkpoint, its snapshot first.
+
+    Raises:
+        StateError: there is none, or it is damaged.
+    """
+    state = StateFolder(folder)
+    if which == "best":
+        pinned = state.pinned(BEST)
+        if pinned is None:
+            raise StateError("there is no best checkpoint: the run has not been evaluated", folder=folder)
+        return state.chain(*pinned)
+    numbers = state.sequences("resume")
+    if not numbers:
+        raise StateError("there is no last checkpoint; the run ended before its first", folder=folder)
+    return state.chain("resume", numbers[-1])
+
+
+def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest]:
+    """The same at every rank: rank 0 says which version it is. Raises as `find`."""
+    if world.size == 1:
+        return find(folder, which)
+    own = find(folder, which) if world.rank == 0 else []
+    said = json.dumps([own[-1].purpose, own[-1].sequence]).encode() if own else b""
+    purpose, sequence = json.loads(world.broadcast_bytes(said))
+    return own or StateFolder(folder).chain(purpose, sequence)
+
+
+def has_best(folder: Path) -> bool:
+    """Whether a best checkpoint was ever kept."""
+    return StateFolder(folder).pinned(BEST) is not None
+
+
+def load(folder: Path, chain: list[Manifest], learner: Learner) -> Mapping[str, Any]:
+    """Puts a checkpoint into a learner; returns what else it holds: `state`, `transforms`, `schema`."""
+    version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
+    learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
+    return version.content
+
+
+def dense_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:
+    """The learner's dense tensors, as files have them."""
+    return {name: value.detach().contiguous().numpy() for name, value in learner.dense().items()}

@@ -1,0 +1,113 @@
+"""`--from`: a new run that begins with what a former one has learned, under a configuration that may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embtables.errors import ConfigError, StateError
+from embtables.features import FittedTransforms
+from embtables.keyspace import table_seed
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.sources.log_splits import with_absolute_joins
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
+from embtables.pipelines.training.learner import Learner, features_of, tables_of
+from embtables.pipelines.training.saved_config import refuse_other_schema
+from embtables.rows.content import restrict
+from embtables.rows.stored_table import StoredTable
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.state.evolve.evolution import Evolution, Note, StateSchema
+
+
+class FormerCheckpoint:
+    """A checkpoint of a former run, for a new one to begin with.
+
+    Args:
+        which: by default the best checkpoint where there is one, else the last.
+        fresh: tables of the new configuration that begin afresh, with their first-order weights.
+
+    Raises:
+        ConfigError: the folder is no run's, or `fresh` names a table that there is not.
+        StateError: there is no such checkpoint, or no rule converts what differs; all of that is named.
+    """
+
+    def __init__(
+        self, run: RunDir, config: RunConfig, which: checkpoint.Which | None = None, fresh: Collection[str] = ()
+    ) -> None:
+        self._run = run
+        self._was = with_absolute_joins(run.config())
+        self._now = config
+        chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
+        self._chain = checkpoint.find(run.checkpoints, chosen)
+        refuse_other_schema(self._was, self._chain[-1])
+        try:
+            self._plan = Evolution(_schema(self._was), _schema(config), _with_linear(config, fresh))
+        except StateError as error:
+            raise StateError(error.message, run=run.path) from error
+        self.notes: list[Note] = list(self._plan.notes)
+
+    def load(self, learner: Learner) -> None:
+        """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
+
+        Of several ranks each reads what it owns; where the seed is another, all, for then other keys were its own.
+
+        Raises:
+            StateError: a file of the checkpoint is missing or damaged.
+        """
+        # The former run's random state is not taken over: the new run has its own seed.
+        with torch.random.fork_rng(devices=[]):
+            same_seed = self._was.train.seed == self._now.train.seed
+            old = Learner(self._was, learner.world if same_seed else None)
+            checkpoint.load(self._run.checkpoints, self._chain, old)
+        for table, conversion in self._plan.kept.items():
+            content = self._plan.content(table, old.tables.table_content(table))
+            if learner.world.size > 1 and not same_seed:
+                content = restrict(content, table_seed(self._now.train.seed, table), learner.world.buckets())
+            if conversion.counts_anew:
+                content.sketch = learner.tables.table_content(table).sketch
+            learner.tables.take_over(table, content)
+        self.notes += take_dense(old, learner)
+
+    def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
+        """What was fitted for the former run where it still holds, else what was fitted on the new log."""
+        old = FittedTransforms.from_json(self._chain[-1].content["transforms"])
+        merged, notes = take_transforms(self._was, self._now, old, fitted)
+        self.notes += notes
+        return merged
+
+    def tell(self, *, shown: bool) -> dict[str, Any]:
+        """Says every rule that was applied; returns them for the report."""
+        version = self._chain[-1]
+        if shown:
+            say(f"from {self._run.path}, {version.name} of step {version.content['state']['step']}:")
+            for line in [str(note) for note in self.notes] or ["nothing differs: everything goes on"]:
+                say(f"  {line}")
+        return {
+            "run": str(Path(self._run.path).absolute()),
+            "version": version.name,
+            "rules": [asdict(note) for note in self.notes],
+        }
+
+
+def _schema(config: RunConfig) -> StateSchema:
+    stored = tuple(StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config))
+    return StateSchema(stored, features_of(config))
+
+
+def _with_linear(config: RunConfig, fresh: Collection[str]) -> list[str]:
+    names = {table.name for table in tables_of(config)}
+    found = []
+    for name in fresh:
+        both = [n for n in (name, LINEAR_PREFIX + name) if n in names]
+        if not both:
+            known = ", ".join(sorted(names))
+            raise ConfigError(f"--fresh: there is no table '{name}'; there are: {known}")
+        found += both
+    return found

@@ -1,0 +1,234 @@
+"""`Learner`: tables, model and dense optimizer of one run, and one training step over them.
+
+`tables.advance(event_time)` -> forward (lookup, dense net) -> loss -> backward (row gradients are kept) -> clip ->
+dense step -> `tables.step()`. Learning rates are the configured ones times a factor: a pure function of the step.
+
+Of several ranks each takes the step with its part of the batch: losses are parts of the whole batch's mean, dense
+gradients are summed over ranks, and dense weights stay the same at all of them (docs/sharding.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embtables.batch import Batch
+from embtables.collections import EmbeddingBagCollection
+from embtables.errors import ConfigError, StateError
+from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
+from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
+from embtables.schema import Feature, Table
+from embtables.shard.placement import replicated
+from embtables.shard.world import SingleRank, World
+from embtables.tables import Tables
+
+
+def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps: int | None) -> float:
+    """What every learning rate is multiplied by at `step` (from 0).
+
+    Args:
+        epoch: the step's epoch, from 0.
+        total_steps: steps of the whole run, needed by the cosine schedule; may be an estimate.
+    """
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if isinstance(schedule, EpochDecaySchedule):
+        return float(schedule.factor**epoch)
+    if isinstance(schedule, CosineSchedule):
+        if total_steps is None:
+            raise ConfigError("train.schedule: the cosine schedule needs train.max_steps or a log with known rows")
+        span = max(1, total_steps - schedule.warmup_steps)
+        done = min(1.0, (step - schedule.warmup_steps) / span)
+        return schedule.final_factor + (1.0 - schedule.final_factor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
+class Learner:
+    """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout.
+
+    Args:
+        world: the ranks that train together.
+    """
+
+    def __init__(self, config: RunConfig, world: World | None = None) -> None:
+        train = config.train
+        self.world = SingleRank() if world is None else world
+        torch.manual_seed(train.seed)
+        linear = needs_linear(config.model)
+        deep = needs_embeddings(config.model)
+        _refuse_unpooled(config)
+        self.config = config
+        tables, features = tables_of(config), features_of(config)
+        self.tables = Tables(
+            tables,
+            features,
+            seed=train.seed,
+            row_store=train.row_store,
+            world=self.world,
+            replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
+        )
+        names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
+        self.model: nn.Module = build_model(
+            config.model,
+            embeddings=EmbeddingBagCollection.over(self.tables, names[0]) if deep else None,
+            linear=EmbeddingBagCollection.over(self.tables, names[1]) if linear else None,
+            num_dense=len(config.dense),
+            num_labels=len(config.labels),
+        )
+        dense = train.dense_optimizer
+        self.optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=dense.learning_rate,
+            betas=(dense.beta1, dense.beta2),
+            eps=dense.eps,
+            weight_decay=dense.weight_decay,
+            fused=True,
+        )
+        self._autocast = train.precision == "bf16"
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Dense parameters: everything but the tables' rows."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _logits(self, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
+            logits: Tensor = self.model(batch.ids, batch.dense)
+        return logits.float()
+
+    def train_step(self, batch: Batch, factor: float, whole_weight: float | None = None) -> tuple[Tensor, Tensor]:
+        """One update. Returns the loss (a scalar) of the whole batch, and the scores (B, n_labels) of this rank's rows
+        from before the update.
+
+        Args:
+            whole_weight: of several ranks, the sum of the weights of all their rows.
+        """
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
+        self.tables.set_learning_rate_factor(factor)
+        if batch.event_time_us is not None:
+            self.tables.advance(batch.event_time_us)
+        with self._own_masks():
+            logits = self._logits(batch)
+        loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
+        if whole_weight is not None:
+            own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+            loss = loss * (own / max(whole_weight, 1e-12))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        if self.world.size > 1:
+            loss = self._sum_over_ranks(loss)
+        scale = self._clip_scale()
+        if scale < 1.0:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        self.optimizer.step()
+        self.tables.step(gradient_scale=scale)
+        return loss, torch.sigmoid(logits.detach())
+
+    def _sum_over_ranks(self, loss: Tensor) -> Tensor:
+        """Makes of all dense gradients, and of the loss, which is returned, their sums over ranks."""
+        parameters = self.parameters()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([part.reshape(-1) for part in (*parts, loss)])
+        self.world.all_reduce(flat)
+        *summed, loss = torch.split(flat, [part.numel() for part in (*parts, loss)])
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return loss[0]
+
+    @contextmanager
+    def _own_masks(self) -> Iterator[None]:
+        """Each rank draws other dropout masks; the random state goes on alike at all of them."""
+        if self.world.size == 1:
+            yield
+            return
+        drawn = int(torch.randint(2**62, ()))
+        state = torch.get_rng_state()
+        torch.manual_seed(drawn + self.world.rank)
+        yield
+        torch.set_rng_state(state)
+
+    def _clip_scale(self) -> float:
+        """min(1, clip_norm / norm) for the L2 norm over dense gradients and summed row gradients together."""
+        limit = self.config.train.clip_norm
+        if limit is None:
+            return 1.0
+        squares = self.tables.gradient_norm() ** 2
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                squares += float(torch.linalg.vector_norm(parameter.grad)) ** 2
+        norm = math.sqrt(squares)
+        return min(1.0, limit / norm) if norm > 0.0 else 1.0
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Tensor:
+        """Probabilities (B, n_labels) for inference: reads rows, changes nothing."""
+        self.model.eval()
+        logits = self._logits(batch)
+        rate = self.config.evaluate.negative_sampling_rate
+        return torch.sigmoid(logits if rate is None else log_odds_shift(logits, rate))
+
+    def dense(self) -> dict[str, Tensor]:
+        """Every tensor that training changes besides the tables, by name; live views where possible."""
+        state = {f"dense/{name}": value for name, value in self._dense_state()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            state.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()})
+        state["random/torch"] = torch.get_rng_state()
+        return state
+
+    def _dense_state(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.model.named_parameters()
+        yield from self.model.named_buffers()
+
+    def load_dense(self, state: dict[str, Tensor]) -> None:
+        """Puts saved dense tensors back. Raises StateError naming what does not fit."""
+        dense = dict(self._dense_state())
+        saved = {name.removeprefix("dense/"): value for name, value in state.items() if name.startswith("dense/")}
+        for name in sorted(set(dense) ^ set(saved)):
+            raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
+        with torch.no_grad():
+            for name, value in saved.items():
+                if value.shape != dense[name].shape:
+                    shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
+                    raise StateError(f"dense tensor '{name}' has shape {shapes}")
+                dense[name].copy_(value)
+        self._load_optimizer({name: value for name, value in state.items() if name.startswith("optimizer/")})
+        if "random/torch" in state:
+            torch.set_rng_state(state["random/torch"])
+
+    def _load_optimizer(self, saved: dict[str, Tensor]) -> None:
+        content: dict[str, Any] = self.optimizer.state_dict()
+        content["state"] = {}
+        for name, value in saved.items():
+            _, index, key = name.split("/", 2)
+            content["state"].setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(content)
+
+
+def tables_of(config: RunConfig) -> tuple[Table, ...]:
+    """The tables that the model looks up: embeddings, first-order weights, or both."""
+    deep = config.tables if needs_embeddings(config.model) else ()
+    return (*deep, *(config.linear_tables() if needs_linear(config.model) else ()))
+
+
+def features_of(config: RunConfig) -> tuple[Feature, ...]:
+    """The features that read `tables_of`."""
+    deep = config.features if needs_embeddings(config.model) else ()
+    return (*deep, *(config.linear_features() if needs_linear(config.model) else ()))
+
+
+def _refuse_unpooled(config: RunConfig) -> None:
+    for feature in config.features:
+        if feature.pooling == "none":
+            raise ConfigError(
+                f"model '{config.model.kind}' takes pooled features; set pooling: sum or mean", feature=feature.name
+            )

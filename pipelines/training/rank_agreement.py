@@ -1,0 +1,83 @@
+"""What the ranks of one run agree on besides tables: what a step is made of, who does what only one may do."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from embtables.batch import Batch
+from embtables.errors import DataError
+from embtables.pipelines.sources.position import Position
+from embtables.shard.world import World
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """Of a step's whole batch: rows, and the sum of their weights; and whether a rank was asked to stop."""
+
+    rows: int
+    weight: float
+    stop: bool
+
+
+def totals(world: World, batch: Batch, position: Position, *, stop: bool) -> StepTotals:
+    """What the ranks' parts of a batch make together; called by all of them.
+
+    Raises:
+        DataError: the parts are of different batches.
+    """
+    weight = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+    if world.size == 1:
+        return StepTotals(batch.num_rows, weight, stop)
+    place = float(zlib.crc32(json.dumps(position.to_json()).encode()))
+    told = torch.tensor([batch.num_rows, weight, stop, place], dtype=torch.float64)
+    world.all_reduce(told)
+    rows, whole, stops, places = told.tolist()
+    if places != place * world.size:
+        raise DataError("the ranks have read the log differently: all need the same files, whole")
+    return StepTotals(int(rows), whole, stops > 0)
+
+
+def need_same(world: World, what: str, found: object) -> None:
+    """Raises DataError, at all ranks, where what they found, which is JSON, differs."""
+    if world.size == 1:
+        return
+    told = world.gather_bytes(json.dumps(found).encode())
+    for rank, other in enumerate(told):
+        if other != told[0]:
+            raise DataError(f"{what} differ: rank 0 has {told[0].decode()}, rank {rank} {other.decode()}")
+
+
+def rank_0_first(world: World, work: Callable[[], T]) -> T:
+    """Every rank does it, rank 0 before the others: what it leaves on the disk they find."""
+    if world.rank == 0:
+        done = work()
+        world.broadcast_bytes(b"done")
+        return done
+    world.broadcast_bytes(b"")
+    return work()
+
+
+def rank_0_says(world: World, look: Callable[[], bool]) -> bool:
+    """What rank 0 finds."""
+    if world.size == 1:
+        return look()
+    return world.broadcast_bytes(b"yes" if world.rank == 0 and look() else b"no") == b"yes"
+
+
+def summed(world: World, counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, over all ranks."""
+    if world.size == 1:
+        return dict(counts)
+    found: Counter[str] = Counter()
+    for told in world.gather_bytes(json.dumps(dict(counts)).encode()):
+        found.update(json.loads(told))
+    return dict(found)

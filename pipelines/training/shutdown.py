@@ -1,0 +1,69 @@
+"""The end of training: the last version is waited for, and where an error has ended it, after that has been told.
+
+error -> told at once -> the version that is being written is finished, then the error is raised; Ctrl-C gives it up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.signals import StopRequest
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.write.version_writer import Chain
+
+_SOON_SECONDS = 1.0  # what is on the disk by then was not worth a word
+
+# Of an error that ends training, and whether a version is still being written.
+OnError = Callable[[EmbtablesError, bool], None]
+
+
+def say_what_is_waited_for(error: EmbtablesError, waits: bool) -> None:
+    """What a user is told at once of an error that is raised when the version is on the disk."""
+    if waits:
+        say(f"{error}; waiting for the version that is being written, Ctrl-C gives it up")
+
+
+def wait_for_last(chain: Chain, run: RunDir) -> None:
+    """Until the last version is on the disk.
+
+    Raises:
+        StateError: it could not be written; the command that goes on from the one before is named, where there is one.
+        WorldError: as Chain.wait.
+    """
+    try:
+        chain.wait()
+    except StateError as error:
+        if not StateFolder(run.checkpoints).sequences("resume"):
+            raise
+        reason = f"{error.message}; go on from the last one with: embtables train --resume {run.path}"
+        raise StateError(reason, **error.path) from error
+
+
+@contextmanager
+def closing_chain(chain: Chain, stop: StopRequest, on_error: OnError) -> Iterator[None]:
+    """Closes the chain in the end.
+
+    Args:
+        stop: while the version is waited for after an error, the first Ctrl-C is no request to save.
+        on_error: is told of an error of this rank's own, before the version is waited for.
+    """
+    try:
+        yield
+    except BaseException as error:
+        stop.at_once()
+        try:
+            if isinstance(error, KeyboardInterrupt):
+                chain.abandon()
+            elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
+                with suppress(OSError):  # where it cannot be told yet; it is raised all the same
+                    on_error(error, not chain.is_written(_SOON_SECONDS))
+            chain.close()
+        except KeyboardInterrupt:  # ends the wait; the error is the one to tell
+            chain.abandon()
+            chain.close()
+        raise
+    chain.close()
