@@ -7,8 +7,8 @@ from typing import Any
 
 from embtables.features import FeatureTransform, FittedTransforms
 from embtables.pipelines.config import load_config
+from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.log import column_check
-from embtables.pipelines.sources.log_splits import with_absolute_joins
 from embtables.pipelines.sources.parquet import Log
 from embtables.schema import FixedTable
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.evaluate import evaluate
+from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.sources.parquet import Log, Part
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.saved_config import refuse_other_schema
 

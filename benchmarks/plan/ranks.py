@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from embtables.pipelines.config import load_config
-from embtables.pipelines.sources.log_splits import with_prepared_data
+from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.rank_agreement import totals

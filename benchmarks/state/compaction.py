@@ -20,8 +20,9 @@ from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.read.version_files import Version, new_version
+from embtables.state.format.version import Version
 from embtables.state.tools.compact import compact
+from embtables.state.write.version_files import new_version
 
 DIM, TOUCHED, SEED = 16, 100_000, 1
 STORED = (StoredTable(CollisionlessTable(name="t", dim=DIM, optimizer=RowwiseAdagrad(learning_rate=0.01)), SEED),)

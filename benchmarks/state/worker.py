@@ -24,7 +24,7 @@ from benchmarks.tables.maps import distinct_keys
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.schema import Constant, Identity, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import Chain
 
 DIM, BATCH, TOUCHED, PART = 16, 4096, 100_000, 1 << 16
@@ -120,7 +120,7 @@ class Ours:
         start = time.perf_counter()
         tables, newest = new_tables(), self._state.latest("resume")
         assert newest is not None
-        chains.load(self._state, self._state.chain("resume", newest.sequence), tables)
+        load_version(self._state, self._state.chain("resume", newest.sequence), tables)
         tables.get("t", self._keys[:1])
         seconds = time.perf_counter() - start
         assert tables.stats()["t"].rows == len(self._keys)

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.keyspace import NUM_BUCKETS
-from embtables.rows.content import Words
 from embtables.schema.tables import MinCount, Table
 
 HEADS = ("span", "met", "current")
 _HEAD_BYTES = 4 * len(HEADS) * NUM_BUCKETS
 
 Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint32]
 
 
 def counter_bytes(table: Table) -> int | None:

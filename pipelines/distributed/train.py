@@ -22,9 +22,9 @@ from typing import Any
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
 from embtables.pipelines.distributed.cluster import Cluster, connected, need_nodes
 from embtables.pipelines.distributed.worker import Settings, keeping_room, work
+from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import REPORT_FILE, RunDir
-from embtables.pipelines.sources.log_splits import with_prepared_data
 from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.state.folder.version_folder import StateFolder
 

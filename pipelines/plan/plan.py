@@ -15,8 +15,8 @@ from embtables.pipelines.plan.machine import Link, Machine, Reading
 from embtables.pipelines.plan.request import Asked
 from embtables.pipelines.plan.sample import LogSample, read_sample
 from embtables.pipelines.plan.scaling import Point, Scenario
+from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
-from embtables.pipelines.sources.log_splits import with_prepared_data
 from embtables.pipelines.training.learner import tables_of
 from embtables.schema import CollisionlessTable, Table
 

@@ -14,8 +14,9 @@ from rich.text import Text
 from embtables.pipelines.state_tools.commands import parse
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE
 from embtables.state.read.merge import MergedTable, verify_table
-from embtables.state.read.version_files import DENSE_FILE, TABLES_FILE, read_tensors
+from embtables.state.read.version_files import read_tensors
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
 
 _PATHS = 100  # that are listed; all are counted

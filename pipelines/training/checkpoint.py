@@ -20,7 +20,7 @@ from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.write.version_writer import load as load_chain
+from embtables.state.read.load import load as load_chain
 
 Which = Literal["last", "best"]
 BEST = "best"

@@ -13,9 +13,9 @@ from embtables.errors import ConfigError, StateError
 from embtables.features import FittedTransforms
 from embtables.keyspace import table_seed
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.log_splits import with_absolute_joins
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.learner import Learner, features_of, tables_of

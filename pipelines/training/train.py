@@ -24,13 +24,13 @@ import torch
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.evaluate import evaluate
+from embtables.pipelines.prepare.log_splits import has_part, with_prepared_data
 from embtables.pipelines.progress import RowProgress, say
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.log_splits import has_part, with_prepared_data
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, Position, ReaderItem
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.continue_from import FormerCheckpoint
+from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import StepTotals, need_same, rank_0_first, rank_0_says, summed, totals

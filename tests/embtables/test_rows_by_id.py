@@ -14,7 +14,7 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.schema import Adagrad, Constant, Hash, Identity, MinCount, MultiHash, Sgd
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import Chain
 from tests.contents import flat, same
 
@@ -178,7 +178,7 @@ def test_what_was_deleted_is_nowhere_on_the_disk(tmp_path: Path) -> None:
     assert state.sequences("resume") == [3]
     assert not traces(tmp_path, person, row)
     again = Tables(tables.configs, [Feature(name="f", table="t", encoder=Identity())], seed=1)
-    chains.load(state, state.chain("resume", 3), again)
+    load_version(state, state.chain("resume", 3), again)
     assert same(flat(again), flat(tables))
 
 

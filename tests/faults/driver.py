@@ -17,7 +17,9 @@ from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.read.version_files import Version, new_version, read_version
+from embtables.state.format.version import Version
+from embtables.state.read.version_files import read_version
+from embtables.state.write.version_files import new_version
 
 TABLE = CollisionlessTable(name="t", dim=3, optimizer=RowwiseAdagrad(learning_rate=0.1))
 STORED = (StoredTable(TABLE, 5),)

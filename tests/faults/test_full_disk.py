@@ -10,7 +10,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import Chain
 from tests.contents import flat, same
 from tests.state.versions_for_tests import tables, train
@@ -56,7 +56,7 @@ def test_training_goes_on_over_a_full_disk_and_the_next_version_holds_everything
             with pytest.raises(StateError, match="No space left on device"):
                 chain.wait()
         again = tables()
-        chains.load(state, state.chain("resume", 1), again)
+        load_version(state, state.chain("resume", 1), again)
         assert same(flat(again), before)
         ballast.unlink()
         train(made, range(8, 10))
@@ -64,7 +64,7 @@ def test_training_goes_on_over_a_full_disk_and_the_next_version_holds_everything
         chain.wait()
         chain.close()
     assert state.sequences("resume") == [1, 2]
-    chains.load(state, state.chain("resume", 2), again)
+    load_version(state, state.chain("resume", 2), again)
     assert same(flat(again), flat(made))
     assert state.manifest("resume", 2).parent == 1
     assert len(list((small_disk / "state" / "versions").iterdir())) == 2  # what failed is gone

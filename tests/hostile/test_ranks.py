@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
-from embtables.state.folder.local_folder import Digests
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format import manifest as manifests
+from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import OFFSETS
 from embtables.state.read.export import rows_of_chain
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from tests.state.ranks_for_tests import Ranks, ranges
 from tests.state.versions_for_tests import tables, write
 
@@ -49,7 +49,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def refusal(folder: Path, buckets: tuple[int, int]) -> str:
     state = StateFolder(folder)
     with pytest.raises(StateError) as raised:
-        chains.load(state, state.chain("resume", 1), tables(), buckets)
+        load_version(state, state.chain("resume", 1), tables(), buckets)
     return str(raised.value)
 
 
@@ -174,7 +174,7 @@ def test_a_sketch_of_some_buckets(folder: Path) -> None:
 
 def test_an_export_has_the_rows_of_all_ranks(folder: Path) -> None:
     state, whole = StateFolder(folder), tables()
-    chains.load(state, state.chain("resume", 1), whole)
+    load_version(state, state.chain("resume", 1), whole)
     for name in ("fixed", "grows", "counts"):
         rows = rows_of_chain(state, state.chain("resume", 1), name).sort_by("key")
         content = whole.content()[name]

@@ -20,14 +20,14 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, table_seed
-from embtables.state.folder.local_folder import Digests
 from embtables.state.folder.version_folder import NewVersion, StateFolder, Writer
 from embtables.state.format import manifest as manifests
 from embtables.state.format.arrow_writer import OFFSETS
+from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import WAITING_SCHEMA, rows_schema
+from embtables.state.read.load import load as load_version
 from embtables.state.read.version_files import read_version
 from embtables.state.tools.compact import compact
-from embtables.state.write import version_writer as chains
 from tests.state.versions_for_tests import tables, write
 
 LIMIT = 256 << 20  # bytes of memory that a refusal may take at most
@@ -55,7 +55,7 @@ def refusal(folder: Path) -> str:
     state = StateFolder(folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(StateError) as raised:
-        chains.load(state, state.chain("resume", 3), tables())
+        load_version(state, state.chain("resume", 3), tables())
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < LIMIT
     return str(raised.value)
 
@@ -195,7 +195,7 @@ def test_files_of_another_shape_are_not_compacted(folder: Path) -> None:
 
 def test_waiting_keys_that_contradict_the_rows(folder: Path) -> None:
     state, made = StateFolder(folder), tables()
-    chains.load(state, state.chain("resume", 3), made)
+    load_version(state, state.chain("resume", 3), made)
     keys = made.keys("grows")
     assert keys is not None
     for waiting, text in (([7, 7], "key 7 comes twice or out of order"), ([int(keys[0])], "waits and has a row")):
@@ -218,7 +218,7 @@ def test_a_version_of_other_tables(folder: Path) -> None:
     state = StateFolder(folder)
     other = tables(seed=4)
     with pytest.raises(StateError, match="comes twice or out of order: another seed wrote it"):
-        chains.load(state, state.chain("resume", 3), other)
+        load_version(state, state.chain("resume", 3), other)
     version = state.manifest("resume", 1)
     with pytest.raises(StateError, match="table counts: is not part of these tables"):
         read_version(state, version, tables().stored[:1])

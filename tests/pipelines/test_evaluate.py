@@ -10,8 +10,8 @@ import pytest
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.evaluate import evaluate
 from embtables.pipelines.sources.parquet import Log, Part
+from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from tests.shard.threads_for_tests import in_threads

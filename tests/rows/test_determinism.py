@@ -114,7 +114,8 @@ def test_there_is_one_openmp_in_the_process() -> None:
     """The core runs on torch's threads: it loads no second libgomp, and work is really shared."""
     code = """
 import torch
-from embtables.rows import HostRowStore, StoredTable
+from embtables.rows.host import HostRowStore
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable, Sgd
 torch.set_num_threads(2)
 store = HostRowStore([StoredTable(FixedTable(name="t", dim=16, num_rows=99, optimizer=Sgd(learning_rate=1)), 1)], [0])

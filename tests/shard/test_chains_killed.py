@@ -15,8 +15,8 @@ import pytest
 from embtables.errors import WorldError
 from embtables.shard import world as worlds
 from embtables.shard.world import World
-from embtables.state import rounds
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.write import gather_results as rounds
 from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, same
 from tests.shard.chains_for_tests import expected, holding, loaded, of, train

@@ -17,7 +17,8 @@ from embtables.schema import Hash, MultiHash, Sgd
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.write.version_writer import Chain, load
+from embtables.state.read.load import load
+from embtables.state.write.version_writer import Chain
 from tests.shard.chains_for_tests import holding
 from tests.shard.threads_for_tests import in_threads
 from tests.shard.training_for_tests import Run, assert_same_held, held, learn, tables

@@ -15,9 +15,9 @@ from embtables.keyspace import Buckets, buckets_of
 from embtables.rows.content import restrict
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import new_version_of_ranks
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from embtables.state.write.ranks import RankPart
+from embtables.state.write.version_files import new_version_of_ranks
 
 ONE = [(0, 1024)]
 
@@ -99,5 +99,5 @@ class Ranks:
     def load(self, state: StateFolder, chain: Sequence[Manifest]) -> None:
         """Each rank reads what it owns."""
         for owned, tables in zip(self.owned, self.tables, strict=True):
-            chains.load(state, chain, tables, owned)
+            load_version(state, chain, tables, owned)
         self._cuts = [tables.draw_cut() for tables in self.tables]

@@ -17,7 +17,7 @@ from embtables.rows.protocol import Capture
 from embtables.schema import RowwiseAdagrad
 from embtables.state.folder.local_folder import Folder
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, flat, same
 from tests.state.versions_for_tests import open_chain, tables, train, write
@@ -25,7 +25,7 @@ from tests.state.versions_for_tests import open_chain, tables, train, write
 
 def loaded(folder: Path, sequence: int) -> Arrays:
     made, state = tables(), StateFolder(folder)
-    chains.load(state, state.chain("resume", sequence), made)
+    load_version(state, state.chain("resume", sequence), made)
     return flat(made)
 
 
@@ -43,7 +43,7 @@ def test_every_version_of_a_chain_is_what_the_tables_were(tmp_path: Path) -> Non
     assert parents == [None, 1, 2, 3, None, 5, 6, 7, None]
     for number, was in zip(numbers, were, strict=True):
         assert same(loaded(tmp_path, number), was)
-        version = chains.load(state, state.chain("resume", number), tables())
+        version = load_version(state, state.chain("resume", number), tables())
         assert version.content == {"cut": number - 1}
         assert version.tensors["x"].tolist() == [number - 1]
     rows = [state.manifest("resume", n).files["fixed.rows.0.arrow"].rows for n in numbers]
@@ -55,7 +55,7 @@ def test_a_chain_goes_on_from_what_was_loaded(tmp_path: Path) -> None:
     write(tmp_path, 3)
     state, made = StateFolder(tmp_path), tables()
     chain_before = state.chain("resume", 3)
-    chains.load(state, chain_before, made)
+    load_version(state, chain_before, made)
     with open_chain(state, made) as chain:
         chain.go_on_from(chain_before[-1], 2)
         train(made, range(15, 20))
@@ -174,7 +174,7 @@ def test_other_row_stores_have_versions_too(tmp_path: Path, store: Any) -> None:
             made.set_weight("t", made.weight("t") + 1.0)
             chain.cut({}, {})
     again = made_tables()
-    chains.load(state, state.chain("resume", 3), again)
+    load_version(state, state.chain("resume", 3), again)
     assert same(flat(again), flat(made))
     parents = {n: state.manifest("resume", n).parent for n in state.sequences("resume")}
     assert parents == ({2: None, 3: None} if store == "fbgemm" else {1: None, 2: 1, 3: 2})

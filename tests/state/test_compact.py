@@ -24,10 +24,11 @@ from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad, Sgd
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.version import Version
 from embtables.state.read import merge
-from embtables.state.read.version_files import Version, new_version
+from embtables.state.read.load import load as load_version
 from embtables.state.tools.compact import Compacted, compact
-from embtables.state.write import version_writer as chains
+from embtables.state.write.version_files import new_version
 from embtables.state.write.version_writer import Chain
 from tests.contents import Arrays, flat, same
 from tests.state.test_chain import failing
@@ -35,7 +36,7 @@ from tests.state.versions_for_tests import FIXED, GROWS, open_chain, tables, tra
 
 
 def loaded(state: StateFolder, made: Tables, sequence: int) -> Arrays:
-    chains.load(state, state.chain("resume", sequence), made)
+    load_version(state, state.chain("resume", sequence), made)
     return flat(made)
 
 
@@ -76,7 +77,7 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     made = tables()
     chain_now = state.chain("resume", 4)
     assert len(chain_now) == 1
-    version = chains.load(state, chain_now, made)
+    version = load_version(state, chain_now, made)
     assert version.content["step"] == 2
     assert version.tensors["dense"].tolist() == [2, 3, 4, 5]
     with open_chain(state, made) as chain:
@@ -249,9 +250,7 @@ from pathlib import Path
 from embtables.state.tools.compact import compact
 from embtables.state.tools.compare import compare_rows
 from embtables.state.read.merge import MergedTable
-from embtables.rows.content import TableContent, bucket_order
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.read.version_files import StoredTable, Version, new_version
 from embtables.pipelines.state_tools.commands import export
 state = StateFolder(Path(sys.argv[1]))
 def peak():  # not ru_maxrss, which begins with what the parent of the process had

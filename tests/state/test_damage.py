@@ -12,7 +12,7 @@ import pytest
 from embtables.errors import StateError
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from tests.state.versions_for_tests import tables, write
 
 REGIONS = 24
@@ -29,7 +29,7 @@ def refused(folder: Path) -> str:
     """What loading the newest version says, which verifying must say too."""
     state = StateFolder(folder)
     with pytest.raises(StateError) as loading:
-        chains.load(state, state.chain("resume", 3), tables())
+        load_version(state, state.chain("resume", 3), tables())
     with pytest.raises(StateError):
         for version in state.chain("resume", 3):
             state.verify(version)
@@ -74,7 +74,7 @@ def test_no_damage_goes_unseen(whole: Path, tmp_path: Path, damage: Callable[[by
             assert file.name in refused(folder)
         file.write_bytes(data)
     state = StateFolder(folder)
-    chains.load(state, state.chain("resume", 3), tables())
+    load_version(state, state.chain("resume", 3), tables())
 
 
 def test_files_of_another_version_are_refused(whole: Path, tmp_path: Path) -> None:

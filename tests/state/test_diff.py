@@ -14,12 +14,13 @@ from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.version import Version
 from embtables.state.read import merge
+from embtables.state.read.load import load as load_version
 from embtables.state.read.merge import MergedTable
-from embtables.state.read.version_files import Version, new_version
 from embtables.state.tools.compact import compact
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
-from embtables.state.write import version_writer as chains
+from embtables.state.write.version_files import new_version
 from tests.state.versions_for_tests import tables, write
 
 
@@ -36,7 +37,7 @@ def compared(folder: Path, a: int, b: int, table: str) -> TableDifference:
 
 def rows_by_key(folder: Path, number: int, table: str) -> dict[int, dict[str, np.ndarray]]:
     state, made = StateFolder(folder), tables()
-    chains.load(state, state.chain("resume", number), made)
+    load_version(state, state.chain("resume", number), made)
     content = made.content()[table]
     columns = {**content.parts, "seen": content.seen, "count": content.counts}
     return {int(key): {n: v[row] for n, v in columns.items()} for row, key in enumerate(content.keys)}

@@ -16,7 +16,7 @@ from embtables.errors import ConfigError
 from embtables.keyspace import bucket_order
 from embtables.schema import Adagrad, MinCount, Probability, Uniform
 from embtables.state.evolve.evolution import StateSchema, evolve
-from embtables.state.read.version_files import Version
+from embtables.state.format.version import Version
 from tests.contents import flat_content, same
 from tests.state.schemas_for_tests import IDENTITY, OPTIMIZERS, feature, fixed, grows, schema
 

@@ -7,7 +7,7 @@ import pytest
 from embtables.errors import StateError
 from embtables.schema import Hash, Identity, MultiHash
 from embtables.state.evolve.evolution import StateSchema, evolve
-from embtables.state.read.version_files import Version
+from embtables.state.format.version import Version
 from tests.state.schemas_for_tests import IDENTITY, feature, fixed, grows, schema
 
 HASH = "{'kind': 'hash', 'seed': 0}"

@@ -13,8 +13,8 @@ import pytest
 from embtables.errors import StateError
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, RowwiseAdagrad, Sgd
-from embtables.state.folder.local_folder import Digests
 from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import sketch_file
 from embtables.state.read.version_files import read_version
 from tests.faults.driver import Rows, load, run

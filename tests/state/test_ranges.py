@@ -13,11 +13,13 @@ from embtables.keyspace import Buckets, bucket_order
 from embtables.rows.content import TableContent, restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import RowwiseAdagrad
-from embtables.state.folder.local_folder import Digests, Folder
-from embtables.state.folder.local_folder import local_folder as folders
+from embtables.state.folder.local_folder import Folder
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.checksums import BLOCK, Digests
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import Version, new_version, read_version
+from embtables.state.format.version import Version
+from embtables.state.read.version_files import read_version
+from embtables.state.write.version_files import new_version
 from tests.contents import Arrays, flat_content, same
 from tests.state.versions_for_tests import write
 
@@ -68,9 +70,9 @@ def test_a_range_reads_its_blocks_alone(large: tuple[StateFolder, Manifest], buc
     assert len(expected.keys) > 0
     size, columns = version.files[FILE].bytes, 5
     needed = len(expected.keys) * (8 + 64 * 4 + 4 + 4 + 4)
-    at_most = needed + 2 * columns * folders.BLOCK
+    at_most = needed + 2 * columns * BLOCK
     total = sum(length for _, length in folder.read_at)
-    blocks = [start // folders.BLOCK + i for start, n in folder.read_at for i in range(-(-n // folders.BLOCK))]
+    blocks = [start // BLOCK + i for start, n in folder.read_at for i in range(-(-n // BLOCK))]
     assert needed <= total <= min(size, at_most)
     assert len(set(blocks)) == len(blocks)
     if buckets == (300, 512):
@@ -83,11 +85,11 @@ def test_damage_is_noticed_where_it_matters(large: tuple[StateFolder, Manifest])
     path = state.folder.path(state.file(version, FILE))
     data = path.read_bytes()
     buckets = (300, 330)
-    assert len(version.files[FILE].blocks) == -(-len(data) // folders.BLOCK) > 4
+    assert len(version.files[FILE].blocks) == -(-len(data) // BLOCK) > 4
     seen = []
     try:
         for block in range(len(version.files[FILE].blocks)):
-            at = min(block * folders.BLOCK + 1000, len(data) - 1)
+            at = min(block * BLOCK + 1000, len(data) - 1)
             path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             with pytest.raises(StateError, match=FILE):
                 state.verify(version)
@@ -114,7 +116,7 @@ def test_any_damage_to_a_file_is_refused_or_without_effect(
     tmp_path: Path, owned: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With blocks of 64 bytes, so that all of a file's regions are blocks of their own."""
-    monkeypatch.setattr(folders, "BLOCK", 64)
+    monkeypatch.setattr("embtables.state.format.checksums.BLOCK", 64)
     made, _ = write(tmp_path, 2)
     state, outcomes = StateFolder(tmp_path), set()
     for version in state.chain("resume", 2):
@@ -147,7 +149,7 @@ def read(state: StateFolder, version: Manifest, made: Tables, owned: Buckets) ->
 
 def test_files_have_the_checksums_of_their_blocks() -> None:
     """Part of the format: where blocks end, and that a file of one block has none."""
-    block = folders.BLOCK
+    block = BLOCK
     assert block == 1024 * 1024
     for size, count in ((0, 0), (1, 0), (block, 0), (block + 1, 2), (2 * block, 2), (2 * block + 5, 3)):
         raw = np.arange(size, dtype=np.uint32).astype(np.uint8).tobytes()

@@ -17,11 +17,12 @@ from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
 from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
-from embtables.state.folder.local_folder import local_folder as folders
+from embtables.state.folder import local_folder as folders
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import new_version_of_ranks, read_version
+from embtables.state.read.version_files import read_version
 from embtables.state.write.ranks import RankPart
+from embtables.state.write.version_files import new_version_of_ranks
 from tests.contents import flat, flat_content, same
 from tests.state.ranks_for_tests import ONE, Batch, Ranks, ranges
 from tests.state.versions_for_tests import tables, train

@@ -80,8 +80,9 @@ PEAK = r"""
 import re
 from pathlib import Path
 import numpy as np
-from embtables.state.format.arrow_writer import Streamed
-from embtables.state.format.table_files import parts_of, rows_file
+from embtables.rows.content import Streamed
+from embtables.rows.optimizers import parts_of
+from embtables.state.format.table_files import rows_file
 n, part, parts = 8_000_000, 1 << 16, parts_of("adam")
 def column(shape, dtype):
     def pieces():

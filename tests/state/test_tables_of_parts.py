@@ -19,7 +19,7 @@ from embtables.rows.reference import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import ROW_STORES
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.write import version_writer as chains
+from embtables.state.read.load import load as load_version
 from tests.contents import flat_content, same
 from tests.state.versions_for_tests import tables, write
 
@@ -42,7 +42,7 @@ def test_a_chain_is_loaded_by_buckets(
     made, versions = write(tmp_path, 3)
     assert versions[1].parent == 1
     loaded = part(store, buckets, monkeypatch)
-    chains.load(StateFolder(tmp_path), versions, loaded, buckets)
+    load_version(StateFolder(tmp_path), versions, loaded, buckets)
     for table in made.stored:
         name = table.config.name
         expected = flat_content(restrict(made.table_content(name), table.seed, buckets))

@@ -14,7 +14,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import Feature, FixedTable, Identity
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
-from embtables.state.read.version_files import Version
+from embtables.state.format.version import Version
 
 
 @dataclass(frozen=True, slots=True)

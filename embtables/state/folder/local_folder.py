@@ -12,72 +12,17 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
 from embtables.errors import StateError
+from embtables.state.format import checksums
+from embtables.state.format.checksums import Buffer, Digests, Written
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
 _WRITTEN_BACK = 1 << 24  # bytes
 _SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux
-BLOCK = 1 << 20  # bytes; part of the format: files longer than one have a checksum for each
 _MAP_NORESERVE = 0x4000  # Linux; the mmap module of Python 3.11 has no name for it
 TEMPORARY = "tmp-"
-
-Buffer = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A file as it was written: its length and the hexadecimal XXH3-128 of its bytes.
-
-    `blocks`: of a file longer than one block, the XXH3-128 of each; the last block may be shorter than the others.
-    """
-
-    bytes: int
-    xxh3: str
-    blocks: tuple[str, ...] = ()
-
-
-class Digests:
-    """The checksums of bytes that come in pieces."""
-
-    def __init__(self) -> None:
-        self._whole, self._block = xxhash.xxh3_128(), xxhash.xxh3_128()
-        self._filled = self._size = 0
-        self._blocks: list[str] = []
-
-    def update(self, view: Buffer) -> None:
-        """The next bytes. A block at a time, so that the second checksum finds them in the processor's cache."""
-        view = memoryview(view)
-        self._size += len(view)
-        while view:
-            piece = view[: BLOCK - self._filled]
-            self._whole.update(piece)
-            self._block.update(piece)
-            self._filled += len(piece)
-            if self._filled == BLOCK:
-                self._end_block()
-            view = view[len(piece) :]
-
-    def _end_block(self) -> None:
-        self._blocks.append(self._block.hexdigest())
-        self._block.reset()
-        self._filled = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return self._size
-
-    def written(self) -> Written:
-        """What the file is that these bytes make. Nothing can be added afterwards."""
-        if self._filled:
-            self._end_block()
-        blocks = tuple(self._blocks) if self._size > BLOCK else ()
-        return Written(self._size, self._whole.hexdigest(), blocks)
 
 
 class Folder:
@@ -160,7 +105,7 @@ class Folder:
 
     def read_buffer(self, name: str, size: int) -> memoryview:
         """The first `size` bytes of a file, in memory of their own; fewer where it is shorter. Raises OSError."""
-        if size < BLOCK:
+        if size < checksums.BLOCK:
             with self.path(name).open("rb") as file:
                 return memoryview(file.read(size))
         view = empty_memory(size)
@@ -183,7 +128,7 @@ class Folder:
         """A file's length and checksums, read in pieces. Raises OSError."""
         digests = Digests()
         with self.path(name).open("rb") as file:
-            while chunk := file.read(BLOCK):
+            while chunk := file.read(checksums.BLOCK):
                 digests.update(chunk)
         return digests.written()
 

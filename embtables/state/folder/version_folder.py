@@ -23,8 +23,9 @@ from typing import Any
 
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS
-from embtables.state.folder.local_folder import TEMPORARY, Buffer, Folder
+from embtables.state.folder.local_folder import TEMPORARY, Folder
 from embtables.state.format import manifest as manifests
+from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
 
 MANIFESTS, VERSIONS, PINS = "manifests", "versions", "pins"

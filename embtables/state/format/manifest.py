@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, check_tiles
 from embtables.schema.base import Model, Name, config_error
-from embtables.state.folder import local_folder as folders
+from embtables.state.format import checksums
 
 FORMAT = 0
 MAX_BYTES = 64 << 20
@@ -45,7 +45,7 @@ class File(Model):
 
     @model_validator(mode="after")
     def _check(self) -> File:
-        needed = -(-self.bytes // folders.BLOCK) if self.bytes > folders.BLOCK else 0
+        needed = -(-self.bytes // checksums.BLOCK) if self.bytes > checksums.BLOCK else 0
         if len(self.blocks) != needed:
             raise ValueError(f"has {len(self.blocks):,} checksums of blocks, its {self.bytes:,} bytes need {needed:,}")
         return self

@@ -7,6 +7,7 @@ import xxhash
 from embtables.errors import StateError
 from embtables.state.folder import local_folder as folders
 from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
 
 
@@ -40,7 +41,7 @@ class FileBlocks:
                 f"is damaged: it points to bytes {first}..{end} of its {len(self.view)}",
                 file=self._folder.path(self._name),
             )
-        block, last = first // folders.BLOCK, -(-end // folders.BLOCK)
+        block, last = first // checksums.BLOCK, -(-end // checksums.BLOCK)
         while block < last:
             if self._there[block]:
                 block += 1
@@ -51,14 +52,14 @@ class FileBlocks:
 
     def _read(self, first: int, end: int) -> None:
         """Blocks first..end-1, at once."""
-        begin = first * folders.BLOCK
-        part = self.view[begin : min(end * folders.BLOCK, len(self.view))]
+        begin = first * checksums.BLOCK
+        part = self.view[begin : min(end * checksums.BLOCK, len(self.view))]
         try:
             got = self._folder.read_into(self._name, begin, part)
         except OSError as error:
             raise self._unreadable(error) from error
         for block in range(first, end):
-            raw = part[(block - first) * folders.BLOCK : (block - first + 1) * folders.BLOCK]
+            raw = part[(block - first) * checksums.BLOCK : (block - first + 1) * checksums.BLOCK]
             if got < len(part) or xxhash.xxh3_128_hexdigest(raw) != self._checksums[block]:
                 raise StateError(
                     f"is damaged: the checksum of its block {block} is not the one recorded",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embtables.state.format.version import Tensors
 from embtables.state.read import merge
 from embtables.state.read.merge import MergedTable
-from embtables.state.read.version_files import Tensors
 
 LARGEST = 10
 _SHOWN = 60  # characters of a value

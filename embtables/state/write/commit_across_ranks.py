@@ -18,8 +18,8 @@ from embtables.errors import StateError, WorldError
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import VERSIONS, Draft, StateFolder, Writer, unwritten, write_files
 from embtables.state.format.manifest import Manifest, Purpose
-from embtables.state.read.version_files import RankFiles, table_entries
 from embtables.state.write.gather_results import gather_results
+from embtables.state.write.version_files import RankFiles, table_entries
 
 Files = Mapping[str, Mapping[str, Any]]
 

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from embtables.errors import EmbtablesError, StateError, WorldError
-from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
-from embtables.state.folder.local_folder import Buffer
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import Manifest, Purpose, canonical
-from embtables.state.read.version_files import RankFiles, Tensors, Version, rank_files, read_version
+from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
 from embtables.state.write.ranks import RankPart
+from embtables.state.write.version_files import RankFiles, rank_files
 from embtables.tables import Tables
 
 _LOOK_SECONDS = 0.5
@@ -241,26 +241,3 @@ class Chain:
 def _let_go(captured: Mapping[str, Capture]) -> None:
     for capture in captured.values():
         capture.close()
-
-
-def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets: Buckets = ALL_BUCKETS) -> Version:
-    """Makes the tables hold the last version of a chain; returns that one.
-
-    Args:
-        buckets: a range [first, end) of the key space: the tables then hold the keys of these buckets alone, as one
-            rank of several does. Rows of a fixed table that are of other buckets are left as they are.
-
-    Raises:
-        StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
-    """
-    stored = tables.stored
-    last = Version({})
-
-    def versions() -> Any:
-        nonlocal last
-        for manifest in chain:
-            last = read_version(state, manifest, stored, buckets)
-            yield last.tables
-
-    tables.load(versions())
-    return last

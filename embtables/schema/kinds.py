@@ -1,0 +1,83 @@
+"""Open tagged unions: a section's `kind` names one of several models, and more may be added from outside.
+
+    OPTIMIZERS = Kinds("optimizer", OptimizerConfig)      the table of them
+    @OPTIMIZERS.add                                       one kind: a model whose `kind` has its name as default
+    Optimizer = Annotated[OptimizerConfig, OPTIMIZERS]    the type of a field
+
+What a section means to the program (how an optimizer steps, how an encoder makes keys) is registered where it is
+implemented; docs/how-to-add.md walks through each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from embtables.errors import ConfigError
+from embtables.schema.base import Model
+
+M = TypeVar("M", bound=Model)
+
+
+class Kinds(Generic[M]):
+    """The models of one section, by `kind`; as metadata of a field's type it validates and writes them.
+
+    Args:
+        what: the section's word, for errors.
+        default: the kind where a section names none; by default `kind` must be given.
+    """
+
+    def __init__(self, what: str, default: str | None = None) -> None:
+        self._what = what
+        self._default = default
+        self._models: dict[str, type[M]] = {}
+
+    def add(self, model: type[M]) -> type[M]:
+        """Adds a kind; a class decorator.
+
+        Raises:
+            ConfigError: the model's `kind` has no default, or another model has it.
+        """
+        kind = model.model_fields["kind"].default if "kind" in model.model_fields else None
+        if not isinstance(kind, str):
+            raise ConfigError(f"{model.__name__} needs a field `kind: Literal['name'] = 'name'` to be a {self._what}")
+        if kind in self._models:
+            raise ConfigError(f"{self._what} '{kind}' is {self._models[kind].__name__} already")
+        self._models[kind] = model
+        return model
+
+    def remove(self, kind: str) -> None:
+        """Takes a kind back, where it is there."""
+        self._models.pop(kind, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __getitem__(self, kind: str) -> type[M]:
+        return self._models[kind]
+
+    def _validated(self, value: Any) -> M:
+        if isinstance(value, Model):
+            if type(value) in self._models.values():
+                return value  # type: ignore[return-value]
+            raise PydanticCustomError("unknown_kind", f"{type(value).__name__} is no {self._what} that is registered")
+        kind = value.get("kind", self._default) if isinstance(value, dict) else None
+        if kind not in self._models:
+            raise PydanticCustomError("unknown_kind", f"'kind' must be one of: {', '.join(self._models)}")
+        # A ValidationError that is raised here keeps its paths, below the field's own.
+        return self._models[kind].model_validate(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def written(value: Any, info: core_schema.SerializationInfo) -> Any:
+            return value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults)
+
+        writer = core_schema.plain_serializer_function_ser_schema(written, info_arg=True)
+        return core_schema.no_info_plain_validator_function(self._validated, serialization=writer)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        members = [handler(model.__pydantic_core_schema__) for model in self._models.values()]
+        return {"oneOf": members, "discriminator": {"propertyName": "kind"}}

@@ -1,0 +1,124 @@
+"""Tables' contents as the files of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from embtables.keyspace import ALL_BUCKETS, Buckets, bucket_offsets, bucket_order, check_keys
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
+from embtables.state.folder.version_folder import NewFile, NewVersion
+from embtables.state.format.manifest import table_file
+from embtables.state.format.table_files import (
+    row_columns,
+    rows_file,
+    sketch_file,
+    tombstones_file,
+    waiting_file,
+)
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version
+from embtables.state.write.ranks import RankPart, check_agreed, check_ranges, shared_of
+
+
+@dataclass
+class RankFiles:
+    """What one rank adds to a version.
+
+    Attributes:
+        files: by name; what they are made of may be read while they are written.
+        tables: of each table the names of this rank's `files`, and what it has to have as the other ranks (`shared`).
+    """
+
+    files: dict[str, NewFile]
+    tables: dict[str, dict[str, Any]]
+
+
+def new_version(stored: Sequence[StoredTable], version: Version, parent: int | None) -> NewVersion:
+    """The files of a version of tables that one process holds."""
+    whole = RankPart(ALL_BUCKETS, version.tables)
+    return new_version_of_ranks(stored, [whole], version.tensors, version.content, parent)
+
+
+def new_version_of_ranks(
+    stored: Sequence[StoredTable],
+    parts: Sequence[RankPart],
+    tensors: Tensors,
+    content: Mapping[str, Any],
+    parent: int | None,
+) -> NewVersion:
+    """The files of a version of tables that several ranks hold, by rank.
+
+    Args:
+        parts: ranges of buckets in ascending order, which are the whole key space.
+        tensors: everything dense, by name.
+        content: see Version.
+
+    Raises:
+        StateError: the ranges leave a gap or overlap, a rank has a key of another's buckets, or the ranks differ in
+            what they share of a table (clock, steps, cold row).
+    """
+    check_ranges(parts)
+    ranks = [rank_files(stored, rank, part, tensors) for rank, part in enumerate(parts)]
+    files = {name: file for rank in ranks for name, file in rank.files.items()}
+    return NewVersion(files, table_entries([rank.tables for rank in ranks]), dict(content), parent)
+
+
+def rank_files(stored: Sequence[StoredTable], rank: int, part: RankPart, tensors: Tensors) -> RankFiles:
+    """One rank's files of a version.
+
+    Args:
+        tensors: everything dense, by name; rank 0 alone writes it, and the cold rows.
+
+    Raises:
+        StateError: the rank has a key of another's buckets.
+    """
+    found = RankFiles({}, {})
+    beside: Tensors = {}
+    for table in stored:
+        name = table.config.name
+        content = part.tables[name]
+        own = _files(table, rank, content, part.buckets)
+        found.files |= own
+        found.tables[name] = {"files": list(own), "shared": shared_of(content)}
+        beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
+    for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)) if rank == 0 else ():
+        contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
+        found.files[file] = NewFile([safetensors.numpy.save(contiguous)])
+    return found
+
+
+def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the tables, from the `tables` of each rank's RankFiles.
+
+    Raises:
+        StateError: the ranks differ in what they share.
+    """
+    found = {}
+    for name in ranks[0]:
+        shared = [rank[name]["shared"] for rank in ranks]
+        check_agreed(shared, name)
+        clock = {of: shared[0][of] for of in ("now", "steps", "updates")}
+        found[name] = {**clock, "files": [file for rank in ranks for file in rank[name]["files"]]}
+    return found
+
+
+def _files(table: StoredTable, rank: int, content: TableContent, buckets: Buckets) -> dict[str, NewFile]:
+    """One rank's files of a table."""
+    gone = content.tombstones[bucket_order(content.tombstones, table.seed)]
+    for keys in (content.keys, content.waiting, gone):
+        check_keys(keys, table.seed, buckets, table=table.config.name, rank=rank)
+    begins = bucket_offsets(content.keys, table.seed) if content.begins is None else content.begins
+    chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins)
+    found = {"rows": NewFile(chunks, len(content.keys), buckets)}
+    if len(content.waiting):
+        found["waiting"] = NewFile(waiting_file(content, table.seed), len(content.waiting), buckets)
+    if len(gone):
+        found["tombstones"] = NewFile(tombstones_file(gone, table.seed), len(gone), buckets)
+    if len(content.sketch):
+        found["sketch"] = NewFile(sketch_file(content.sketch, buckets), buckets[1] - buckets[0], buckets)
+    return {table_file(table.config.name, what, rank): file for what, file in found.items()}
