@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
+    from embtables.rows.optimizers import StateColumn as StateColumn
+    from embtables.rows.optimizers import register_optimizer as register_optimizer
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
+    from embtables.schema import OptimizerConfig as OptimizerConfig
     from embtables.schema import Schema as Schema
     from embtables.tables import Tables as Tables
 
@@ -31,8 +35,12 @@ _HOMES = {
     "Feature": "embtables.schema",
     "FixedTable": "embtables.schema",
     "FeatureTransform": "embtables.features",
+    "OptimizerConfig": "embtables.schema",
+    "OptimizerSpec": "embtables.rows.optimizers",
     "Schema": "embtables.schema",
+    "StateColumn": "embtables.rows.optimizers",
     "Tables": "embtables.tables",
+    "register_optimizer": "embtables.rows.optimizers",
 }
 
 __all__ = [
@@ -44,9 +52,13 @@ __all__ = [
     "Feature",
     "FeatureTransform",
     "FixedTable",
+    "OptimizerConfig",
+    "OptimizerSpec",
     "Schema",
+    "StateColumn",
     "Tables",
     "__version__",
+    "register_optimizer",
 ]
 
 

@@ -24,6 +24,9 @@ def hash_strings(
 def available_isas() -> list[str]:
     """The instruction sets that this build holds and this processor can run, slowest first."""
 
+def stride_of(dim: int) -> int:
+    """Floats from one row of `dim` floats to the next, as tables have them."""
+
 class TableSpec:
     """A table as the core sees it: numbers for optimizer (0 SGD, 1 Adagrad, 2 rowwise Adagrad, 3 Adam) and initial rows
     (0 zeros, 1 constant a, 2 normal with factor a, 3 uniform from a over a width of b)."""

@@ -261,6 +261,13 @@ Kernels kernels_of(Isa isa) {
 }
 
 void define_store(nb::module_& module) {
+    module.def(
+        "stride_of",
+        [](int dim) {
+            need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
+            return stride_of(dim);
+        },
+        "dim"_a);
     nb::class_<TableSpec>(module, "TableSpec")
         .def("__init__", &make_spec, "dim"_a, "num_rows"_a, "rule"_a, "rate"_a, "eps"_a, "weight_decay"_a, "beta1"_a,
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)

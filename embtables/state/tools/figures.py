@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from embtables.rows.optimizers import optimizer_of
+from embtables.rows.optimizers import WEIGHT
 from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
@@ -64,6 +64,8 @@ class TableFigures:
 
     Attributes:
         kind: fixed or collisionless.
+        optimizer: its kind; None where the version does not record it.
+        state: the columns of optimizer state; True: D values for each row, False: one.
         features: names of those that read it; empty where the version does not record them.
         now, steps, updates: the table's clock, its steps, Adam's t.
         bytes_by_part: what keys, weights, each optimizer state, bookkeeping (last sight and count), waiting keys, the
@@ -80,7 +82,8 @@ class TableFigures:
     table: str
     kind: Literal["fixed", "collisionless"]
     dim: int
-    optimizer: str
+    optimizer: str | None
+    state: dict[str, bool]
     features: tuple[str, ...]
     rows: int
     now: int
@@ -140,7 +143,8 @@ def _figures(
         table=name,
         kind="fixed" if fixed else "collisionless",
         dim=rows.dim,
-        optimizer=optimizer_of(rows.parts),
+        optimizer=None if recorded is None else recorded.config.optimizer.kind,
+        state={name: is_wide for name, is_wide in rows.parts.items() if name != WEIGHT},
         features=() if recorded is None else tuple(f.name for f in recorded.features),
         rows=len(rows.keys),
         now=entry.now,
