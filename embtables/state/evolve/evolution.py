@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from embtables.errors import ConfigError, StateError
+from embtables.ids import make_encoder
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import Feature, FixedTable, Identity
+from embtables.schema import Feature, FixedTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
 from embtables.state.format.version import Version
@@ -124,41 +125,42 @@ def _refusals(was: StoredTable, now: StoredTable, readers_then: list[Feature], r
     found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
     if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
         found += _num_rows(then.num_rows, here.num_rows, [*readers_then, *readers_now])
-    return found + _meanings(readers_then, readers_now)
+    return found + _meanings(readers_then, readers_now, here.key_range)
 
 
 def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
     differ = f"num_rows is {here:,} here, {then:,} there"
     for feature in readers:
-        encoder = feature.encoder
-        if not isinstance(encoder, Identity) or encoder.out_of_range == "modulo":
-            how = "takes ids modulo num_rows" if isinstance(encoder, Identity) else f"is {encoder.kind}"
-            return [f"{differ}: the encoder of feature '{feature.name}' {how}, so ids would read other rows"]
+        if make_encoder(feature.encoder, here, feature.name).uses_key_range:
+            how = f"the {feature.encoder.kind} encoder of feature '{feature.name}' depends on num_rows"
+            return [f"{differ}: {how}, so ids would read other rows"]
     return [f"{differ}: rows {here:,} to {then - 1:,} would be lost"] if here < then else []
 
 
-def _meanings(then: list[Feature], here: list[Feature]) -> list[str]:
+def _meanings(then: list[Feature], here: list[Feature], key_range: int | None) -> list[str]:
     """Features whose ids would read rows that other ids have trained."""
     found, before = [], {feature.name: feature for feature in then}
     for feature in here:
         old = before.get(feature.name)
         if old is None:
             continue
-        for what in ("encoder", "cross", "timestamp_part", "num_buckets"):
-            ours, theirs = _meaning(feature, what), _meaning(old, what)
+        differ = [("encoder", _of_encoder(feature, key_range), _of_encoder(old, key_range))]
+        differ += [(o, _of_option(feature, o), _of_option(old, o)) for o in ("cross", "timestamp_part", "num_buckets")]
+        for what, ours, theirs in differ:
             if ours != theirs:
                 found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
-    if here and then and not {_meaning(f, "encoder") for f in here} & {_meaning(f, "encoder") for f in then}:
+    if here and then and not {_of_encoder(f, key_range) for f in here} & {_of_encoder(f, key_range) for f in then}:
         found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
 
 
-def _meaning(feature: Feature, what: str) -> str:
+def _of_encoder(feature: Feature, key_range: int | None) -> str:
+    return str(make_encoder(feature.encoder, key_range, feature.name).meaning())
+
+
+def _of_option(feature: Feature, what: str) -> str:
     value = getattr(feature, what)
-    if what != "encoder":
-        return str(list(value) if isinstance(value, tuple) else value)
-    # What an identity encoder does with an id that is out of range does not change the keys of those that are not.
-    return str(value.model_dump(exclude={"out_of_range"}))
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from embtables.errors import StateError
-from embtables.ids import decode
+from embtables.ids import Encoder, make_encoder
 from embtables.ids.mix import Ids
-from embtables.schema import Encoder, Feature, Table, config_error
+from embtables.schema import Feature, Table, config_error
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.format.manifest import Manifest
 
@@ -29,11 +30,12 @@ class RecordedTable:
     features: tuple[Feature, ...]
 
     @property
-    def encoders(self) -> list[Encoder]:
-        """Its features' encoders, each once."""
-        found: list[Encoder] = []
+    def encoders(self) -> list[Encoder[Any]]:
+        """Its features' encoders, one for each configuration."""
+        found: list[Encoder[Any]] = []
         for feature in self.features:
-            found += [] if feature.encoder in found else [feature.encoder]
+            if all(feature.encoder != encoder.config for encoder in found):
+                found.append(make_encoder(feature.encoder, self.config.key_range, feature.name))
         return found
 
     def ids(self, keys: Ids) -> Ids | None:
@@ -42,9 +44,10 @@ class RecordedTable:
         None where they cannot be told: features encode ids differently, several ids may have the same key, or the ids
         are no values of a column (crosses, pieces of strings).
         """
-        if len(self.encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
+        encoders = self.encoders
+        if len(encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
             return None
-        return decode(self.encoders[0], keys, self.config.key_range)
+        return encoders[0].decode(keys)
 
 
 def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.rows.optimizers import optimizer_of
-from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
@@ -220,9 +220,9 @@ def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | 
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
     occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
-    if all(isinstance(e, Identity) and e.out_of_range == "error" for e in encoders):
+    if all(encoder.collisions == "none" for encoder in encoders):
         return no_collisions(occupied)
-    hashes = {e.num_hashes if isinstance(e, MultiHash) else 1 for e in encoders}
-    if len(hashes) != 1 or any(isinstance(e, Identity) for e in encoders):
+    draws = {encoder.num_keys for encoder in encoders}
+    if len(draws) != 1 or any(encoder.collisions != "random" for encoder in encoders):
         return None
-    return estimated_collisions(len(rows.keys), occupied, hashes.pop())
+    return estimated_collisions(len(rows.keys), occupied, draws.pop())
