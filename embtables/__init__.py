@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.ids import Artifacts as Artifacts
+    from embtables.ids import Encoder as Encoder
+    from embtables.ids import EncoderSpec as EncoderSpec
+    from embtables.ids import register_encoder as register_encoder
     from embtables.schema import CollisionlessTable as CollisionlessTable
+    from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
     from embtables.schema import Schema as Schema
@@ -23,6 +28,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Artifacts": "embtables.ids",
+    "Encoder": "embtables.ids",
+    "EncoderConfig": "embtables.schema",
+    "EncoderSpec": "embtables.ids",
+    "register_encoder": "embtables.ids",
     "Batch": "embtables.batch",
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
@@ -36,17 +46,22 @@ _HOMES = {
 }
 
 __all__ = [
+    "Artifacts",
     "Batch",
     "CollisionlessTable",
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderSpec",
     "Feature",
     "FeatureTransform",
     "FixedTable",
     "Schema",
     "Tables",
     "__version__",
+    "register_encoder",
 ]
 
 

@@ -47,7 +47,7 @@ def row_gradients(gradient: Tensor, rows: Tensor | None, num_keys: int, how: Com
     if how == "concat":
         return gradient.reshape(len(gradient) * num_keys, gradient.shape[1] // num_keys)
     assert rows is not None
-    return (gradient[:, None] * _product_of_others(rows.view(len(gradient), num_keys, -1))).flatten(0, 1)
+    return (gradient[:, None] * _product_of_others(rows.view(len(gradient), num_keys, rows.shape[1]))).flatten(0, 1)
 
 
 def _product_of_others(each: Tensor) -> Tensor:

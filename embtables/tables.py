@@ -19,7 +19,7 @@ from embtables.clock import EventClock
 from embtables.combine import combined
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen_tables import Lookups
-from embtables.ids import Combine, Encoder, make_encoder
+from embtables.ids import Artifacts, Combine, Encoder, make_encoder
 from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
 from embtables.rows.protocol import Capture, RowStore
@@ -94,6 +94,7 @@ class Tables:
         world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
             With others, every method but those that list or capture is called by all of them, in the same order.
         replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
+        artifacts: by feature the data of encoders, of the version that is loaded; what is not named is of a new run.
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
@@ -108,6 +109,7 @@ class Tables:
         row_store: RowStoreName = "host",
         world: World | None = None,
         replicated: Collection[str] = (),
+        artifacts: Mapping[str, Artifacts] | None = None,
     ) -> None:
         self.configs = tuple(tables)
         self.seed = seed
@@ -116,7 +118,7 @@ class Tables:
         for feature in features:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
-        self.slots = _slots(features, [tables[numbers[f.table]] for f in features])
+        self.slots = _slots(features, [tables[numbers[f.table]] for f in features], artifacts or {})
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         copied = {numbers[name] for name in replicated}
         of_slots = [slot.table for slot in self.slots for _ in range(slot.blocks)]  # of the row store
@@ -331,6 +333,11 @@ class Tables:
         """How the tables lie in files of state."""
         return tuple(StoredTable(config, table_seed(self.seed, config.name)) for config in self.configs)
 
+    @property
+    def artifacts(self) -> dict[str, Artifacts]:
+        """By feature the data of its encoder, where it has any."""
+        return {slot.feature.name: slot.encoder.artifacts for slot in self.slots if slot.encoder.artifacts}
+
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""
         return self.rows.capture(self._numbers[table], None).content()
@@ -409,12 +416,14 @@ class Tables:
             start += len(part)
 
 
-def _slots(features: Sequence[Feature], tables: Sequence[Table]) -> tuple[Slot, ...]:
+def _slots(
+    features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
+) -> tuple[Slot, ...]:
     """A slot of each feature and the table it reads."""
     found: list[Slot] = []
     number = 0
     for feature, table in zip(features, tables, strict=True):
-        encoder = make_encoder(feature.encoder, table.key_range, feature.name)
+        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
         combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
         found.append(Slot(number, feature, table, encoder, combine))
         number += found[-1].blocks

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from embtables.ids.artifacts import NO_ARTIFACTS, Artifacts
+from embtables.ids.artifacts import Artifacts
 from embtables.ids.cross import cross_ids
-from embtables.ids.encoder import Combine, Encoder, EncoderSpec, make_encoder, register_encoder
+from embtables.ids.encoder import Combine, Encoder, EncoderSpec, make_encoder, register_encoder, width_of
 from embtables.ids.hash import SPEC as _HASH
 from embtables.ids.identity import SPEC as _IDENTITY
 from embtables.ids.multi_hash import SPEC as _MULTI_HASH
 
 __all__ = [
-    "NO_ARTIFACTS",
     "Artifacts",
     "Combine",
     "Encoder",
@@ -18,6 +17,7 @@ __all__ = [
     "cross_ids",
     "make_encoder",
     "register_encoder",
+    "width_of",
 ]
 
 for _spec in (_IDENTITY, _HASH, _MULTI_HASH):

@@ -46,6 +46,3 @@ class Artifacts(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._files)
-
-
-NO_ARTIFACTS = Artifacts()

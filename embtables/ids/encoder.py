@@ -21,15 +21,17 @@ A run imports that file before it reads a schema that names the encoder.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar, final
 
 import numpy as np
 
 from embtables.errors import ConfigError
-from embtables.ids.artifacts import NO_ARTIFACTS, Artifacts
+from embtables.ids.artifacts import Artifacts
 from embtables.ids.mix import Ids
-from embtables.schema import ENCODERS, EncoderConfig
+from embtables.schema import ENCODERS, EncoderConfig, Feature, Table
 
 C = TypeVar("C", bound=EncoderConfig)
 Combine = Literal["sum", "mean", "concat", "product"]
@@ -38,12 +40,13 @@ Combine = Literal["sum", "mean", "concat", "product"]
 class Encoder(ABC, Generic[C]):
     """A pure function: each int64 id -> T keys of one table.
 
+    What the attributes say follows from the configuration alone; data is looked at when the first key is made.
+
     Args:
         config: its configuration.
         key_range: keys are 0..key_range-1; None: any 64-bit integer.
         feature: the feature's name, for errors.
-        artifacts: its data, of the version that the run goes on from; empty in a new run, whose encoder then reads
-            what its configuration names.
+        artifacts: its data, of the version that is loaded; None in a new run: then `read_artifacts` gets them.
 
     Attributes:
         num_keys: T, the number of rows that an id reads.
@@ -58,13 +61,24 @@ class Encoder(ABC, Generic[C]):
     collisions: Literal["none", "random", "unknown"] = "unknown"
     uses_key_range: bool = True
 
-    def __init__(
-        self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts = NO_ARTIFACTS
-    ) -> None:
+    def __init__(self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None) -> None:
         self.config = config
         self.key_range = key_range
         self.feature = feature
-        self.artifacts = artifacts
+        self._given = artifacts
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Its data, which travels with every version."""
+        return self.read_artifacts() if self._given is None else self._given
+
+    def read_artifacts(self) -> Artifacts:
+        """The data of a new run, from the files that the configuration names; by default there is none.
+
+        Raises:
+            ConfigError: a file is missing, or not what it should be.
+        """
+        return Artifacts()
 
     @abstractmethod
     def keys(self, ids: Ids) -> Ids:
@@ -123,7 +137,7 @@ class EncoderSpec(Generic[C]):
     encoder: type[Encoder[C]]
 
     def load(
-        self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts = NO_ARTIFACTS
+        self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
     ) -> Encoder[C]:
         """The encoder of a configuration; arguments as of Encoder. Raises ConfigError where they do not fit."""
         return self.encoder(config, key_range, feature, artifacts)
@@ -147,7 +161,7 @@ def register_encoder(spec: EncoderSpec[Any]) -> None:
 
 
 def make_encoder(
-    config: EncoderConfig, key_range: int | None, feature: str = "", artifacts: Artifacts = NO_ARTIFACTS
+    config: EncoderConfig, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
 ) -> Encoder[Any]:
     """The encoder of a feature; arguments as of Encoder.
 
@@ -163,3 +177,9 @@ def make_encoder(
     if config.kind not in SPECS:
         raise ConfigError(f"encoder '{config.kind}' has a configuration alone; give both to register_encoder")
     return SPECS[config.kind].load(config, key_range, feature, artifacts)
+
+
+def width_of(feature: Feature, tables: Iterable[Table]) -> int:
+    """How many values a model gets of each id or list of a feature, by its encoder and its table among `tables`."""
+    table = next(table for table in tables if table.name == feature.table)
+    return make_encoder(feature.encoder, table.key_range, feature.name).width(table.dim)

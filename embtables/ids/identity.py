@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embtables.errors import DataError
-from embtables.ids.artifacts import NO_ARTIFACTS, Artifacts
+from embtables.ids.artifacts import Artifacts
 from embtables.ids.encoder import Encoder, EncoderSpec
 from embtables.ids.mix import Ids
 from embtables.schema import Identity
@@ -17,7 +17,7 @@ class IdentityEncoder(Encoder[Identity]):
     """Ids (n,) int64 -> keys (n,) in 0..key_range-1, or the ids where the table takes any key."""
 
     def __init__(
-        self, config: Identity, key_range: int | None, feature: str = "", artifacts: Artifacts = NO_ARTIFACTS
+        self, config: Identity, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
     ) -> None:
         super().__init__(config, key_range, feature, artifacts)
         wraps = config.out_of_range == "modulo"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embtables.ids.artifacts import NO_ARTIFACTS, Artifacts
+from embtables.ids.artifacts import Artifacts
 from embtables.ids.encoder import Encoder, EncoderSpec
 from embtables.ids.mix import Ids, mix, reduced, seeded_mix
 from embtables.schema import MultiHash
@@ -22,7 +22,7 @@ class MultiHashEncoder(Encoder[MultiHash]):
     collisions = "random"
 
     def __init__(
-        self, config: MultiHash, key_range: int | None, feature: str = "", artifacts: Artifacts = NO_ARTIFACTS
+        self, config: MultiHash, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
     ) -> None:
         super().__init__(config, key_range, feature, artifacts)
         self.num_keys = config.num_hashes

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from embtables.errors import ConfigError, StateError
-from embtables.ids import make_encoder
+from embtables.ids import Artifacts, make_encoder
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import Feature, FixedTable
+from embtables.schema import Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
 from embtables.state.format.version import Version
@@ -36,14 +36,26 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StateSchema:
-    """Tables as they lie in files, and the features that read them."""
+    """Tables as they lie in files, and the features that read them.
+
+    Attributes:
+        artifacts: by feature the data of its encoder in the version; what is not named is of a new run.
+    """
 
     tables: tuple[StoredTable, ...]
     features: tuple[Feature, ...]
+    artifacts: Mapping[str, Artifacts] = field(default_factory=dict)
 
     def readers(self, table: str) -> list[Feature]:
         """The features of a table."""
         return [feature for feature in self.features if feature.table == table]
+
+    def meanings(self, table: Table) -> dict[str, str]:
+        """By feature of a table what its encoder's keys mean."""
+        return {
+            f.name: str(make_encoder(f.encoder, table.key_range, f.name, self.artifacts.get(f.name)).meaning())
+            for f in self.readers(table.name)
+        }
 
 
 class Evolution:
@@ -73,7 +85,7 @@ class Evolution:
         refused: dict[str, list[str]] = {}
         for name, table in here.items():
             if name in there and name not in fresh:
-                wrong = _refusals(there[name], table, was.readers(name), now.readers(name))
+                wrong = _refusals(there[name].config, table.config, was, now)
                 if wrong:
                     refused[name] = wrong
                 else:
@@ -117,15 +129,14 @@ def evolve(
     return replace(version, tables=tables), plan.notes
 
 
-def _refusals(was: StoredTable, now: StoredTable, readers_then: list[Feature], readers_now: list[Feature]) -> list[str]:
+def _refusals(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Why a table's rows cannot go on."""
-    then, here = was.config, now.config
     if then.kind != here.kind:
         return [f"is {here.kind} here, {then.kind} there"]
     found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
     if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
-        found += _num_rows(then.num_rows, here.num_rows, [*readers_then, *readers_now])
-    return found + _meanings(readers_then, readers_now, here.key_range)
+        found += _num_rows(then.num_rows, here.num_rows, [*was.readers(then.name), *now.readers(here.name)])
+    return found + _meanings(then, here, was, now)
 
 
 def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
@@ -137,25 +148,22 @@ def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
     return [f"{differ}: rows {here:,} to {then - 1:,} would be lost"] if here < then else []
 
 
-def _meanings(then: list[Feature], here: list[Feature], key_range: int | None) -> list[str]:
+def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Features whose ids would read rows that other ids have trained."""
-    found, before = [], {feature.name: feature for feature in then}
-    for feature in here:
+    found, before = [], {feature.name: feature for feature in was.readers(then.name)}
+    encoders, encoders_then = now.meanings(here), was.meanings(then)
+    for feature in now.readers(here.name):
         old = before.get(feature.name)
         if old is None:
             continue
-        differ = [("encoder", _of_encoder(feature, key_range), _of_encoder(old, key_range))]
+        differ = [("encoder", encoders[feature.name], encoders_then[feature.name])]
         differ += [(o, _of_option(feature, o), _of_option(old, o)) for o in ("cross", "timestamp_part", "num_buckets")]
         for what, ours, theirs in differ:
             if ours != theirs:
                 found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
-    if here and then and not {_of_encoder(f, key_range) for f in here} & {_of_encoder(f, key_range) for f in then}:
+    if encoders and encoders_then and not set(encoders.values()) & set(encoders_then.values()):
         found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
-
-
-def _of_encoder(feature: Feature, key_range: int | None) -> str:
-    return str(make_encoder(feature.encoder, key_range, feature.name).meaning())
 
 
 def _of_option(feature: Feature, what: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from embtables.errors import StateError
-from embtables.ids import Encoder, make_encoder
+from embtables.ids import Artifacts, Encoder, make_encoder
 from embtables.ids.mix import Ids
 from embtables.schema import Feature, Table, config_error
 from embtables.schema.schema import LINEAR_PREFIX
@@ -24,10 +25,15 @@ class _Schema(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RecordedTable:
-    """A table's configuration, and the features that read it."""
+    """A table's configuration, and the features that read it.
+
+    Attributes:
+        artifacts: by feature the data of its encoder.
+    """
 
     config: Table
     features: tuple[Feature, ...]
+    artifacts: Mapping[str, Artifacts]
 
     @property
     def encoders(self) -> list[Encoder[Any]]:
@@ -35,7 +41,8 @@ class RecordedTable:
         found: list[Encoder[Any]] = []
         for feature in self.features:
             if all(feature.encoder != encoder.config for encoder in found):
-                found.append(make_encoder(feature.encoder, self.config.key_range, feature.name))
+                of = self.artifacts.get(feature.name)
+                found.append(make_encoder(feature.encoder, self.config.key_range, feature.name, of))
         return found
 
     def ids(self, keys: Ids) -> Ids | None:
@@ -50,8 +57,11 @@ class RecordedTable:
         return encoders[0].decode(keys)
 
 
-def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:
+def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> dict[str, RecordedTable]:
     """By table, first-order weights included; empty where the version's writer recorded no tables.
+
+    Args:
+        artifacts: by feature the data of its encoder, as `read_artifacts` finds it.
 
     Raises:
         StateError: what it recorded is nothing that this build knows.
@@ -63,5 +73,7 @@ def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:
         known = _Schema.model_validate(schema)
     except ValidationError as error:
         raise StateError(f"its schema is none of this build's: {config_error(error)}", version=version.name) from None
-    found = {t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name)) for t in known.tables}
+    found = {
+        t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name), artifacts) for t in known.tables
+    }
     return found | {LINEAR_PREFIX + name: recorded for name, recorded in found.items()}

@@ -15,7 +15,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
-from embtables.state.read.version_files import read_tensors
+from embtables.state.read.version_files import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
 from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_of
@@ -108,7 +108,8 @@ def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[s
         StateError: there is no such table, a file is missing or damaged, or what the version records of its
             configuration is nothing that this build knows.
     """
-    recorded, beside = recorded_tables(chain[-1]), read_tensors(state, chain[-1], TABLES_FILE)
+    recorded = recorded_tables(chain[-1], read_artifacts(state, chain[0]))
+    beside = read_tensors(state, chain[-1], TABLES_FILE)
     return [
         _figures(state, chain, name, recorded.get(name), beside, top)
         for name in dict.fromkeys(tables or sorted(chain[-1].tables))
