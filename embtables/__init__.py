@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.ids import Artifacts as Artifacts
+    from embtables.ids import Encoder as Encoder
+    from embtables.ids import EncoderSpec as EncoderSpec
+    from embtables.ids import register_encoder as register_encoder
     from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
     from embtables.rows.optimizers import StateColumn as StateColumn
     from embtables.rows.optimizers import register_optimizer as register_optimizer
     from embtables.schema import CollisionlessTable as CollisionlessTable
+    from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
     from embtables.schema import OptimizerConfig as OptimizerConfig
@@ -27,6 +32,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Artifacts": "embtables.ids",
+    "Encoder": "embtables.ids",
+    "EncoderConfig": "embtables.schema",
+    "EncoderSpec": "embtables.ids",
+    "register_encoder": "embtables.ids",
     "Batch": "embtables.batch",
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
@@ -44,11 +54,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "Artifacts",
     "Batch",
     "CollisionlessTable",
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderSpec",
     "Feature",
     "FeatureTransform",
     "FixedTable",
@@ -58,6 +72,7 @@ __all__ = [
     "StateColumn",
     "Tables",
     "__version__",
+    "register_encoder",
     "register_optimizer",
 ]
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from embtables.combine import combined, pooled, row_gradients
 from embtables.errors import ConfigError
-from embtables.lookups import Request, pooled_request, sequence_keys
+from embtables.lookups import Request, given_weights, pooled_request, sequence_keys
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
 from embtables.tables import RowStoreName, Slot, Tables
 
@@ -49,7 +50,7 @@ class _Pooled(torch.autograd.Function):
 
 
 class _Gathered(torch.autograd.Function):
-    """The one autograd edge of a sequence lookup: an output for each slot."""
+    """The one autograd edge of a lookup of single rows: for each slot the vectors of its ids."""
 
     @staticmethod
     def forward(
@@ -58,16 +59,14 @@ class _Gathered(torch.autograd.Function):
         ctx.view, ctx.slots = view, slots
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
         found, ctx.context = view.tables.lookups.gather([slot.number for slot in slots], keys, keep=keep)
-        return tuple(
-            rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
-            for slot, rows in zip(slots, found, strict=True)
-        )
+        ctx.rows = [rows if slot.combine == "product" else None for slot, rows in zip(slots, found, strict=True)]
+        return tuple(combined(rows, s.keys_per_id, s.combine) for s, rows in zip(slots, found, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
         each = [
-            None if gradient is None else gradient.repeat_interleave(slot.keys_per_id, dim=0)
-            for slot, gradient in zip(ctx.slots, gradients, strict=True)
+            None if gradient is None else row_gradients(gradient, rows, slot.keys_per_id, slot.combine)
+            for slot, rows, gradient in zip(ctx.slots, ctx.rows, gradients, strict=True)
         ]
         ctx.view.tables.lookups.add_row_gradients(ctx.context, each)
         ctx.view.after_backward()
@@ -89,11 +88,16 @@ class _View(nn.Module):
         self.embedding_names = [
             s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in slots
         ]
-        self.embedding_dims = [s.table.dim for s in slots]
+        self.embedding_dims = [s.dim for s in slots]
 
     def learns(self) -> bool:
         """Whether a lookup is part of training: it may count keys, make rows and receive gradients."""
         return self.training and torch.is_grad_enabled()
+
+    def learning(self) -> tuple[bool, Tensor]:
+        """`learns`, and the tensor that makes a lookup's output require a gradient where it does."""
+        keep = self.learns()
+        return keep, self._anchor if keep else self._anchor.detach()
 
     def after_backward(self) -> None:
         """Applies the update at once in `backward` mode."""
@@ -183,11 +187,31 @@ class EmbeddingBagCollection(_View):
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
-        request = pooled_request(self.slots, features, weighted=self._weighted)
-        keep = self.learns()
-        anchor = self._anchor if keep else self._anchor.detach()
-        values = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        products = [slot for slot in self.slots if slot.combine == "product"]
+        values = self._with_products(features, products) if products else self._sums(features, self.slots)
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=values)
+
+    def _sums(self, features: KeyedJaggedTensor, slots: Sequence[Slot]) -> Tensor:
+        """The columns of slots whose vectors are sums of rows, which the row store pools."""
+        request = pooled_request(slots, features, weighted=self._weighted)
+        keep, anchor = self.learning()
+        values: Tensor = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        return values
+
+    def _with_products(self, features: KeyedJaggedTensor, products: Sequence[Slot]) -> Tensor:
+        """All columns; the rows of `products` are gathered, multiplied for each id, and pooled here."""
+        columns: dict[int, Tensor] = {}
+        sums = [slot for slot in self.slots if slot.combine != "product"]
+        if sums:
+            parts = torch.split(self._sums(features, sums), [slot.dim for slot in sums], dim=1)
+            columns |= {slot.number: part for slot, part in zip(sums, parts, strict=True)}
+        lists = [sequence_keys(slot, features) for slot in products]
+        keep, anchor = self.learning()
+        found = _Gathered.apply(anchor, self, products, [keys for keys, _ in lists], keep)  # type: ignore[no-untyped-call]
+        for slot, vectors, (_, ids) in zip(products, found, lists, strict=True):
+            weights = given_weights(ids.weights_or_none()) if self._weighted else None
+            columns[slot.number] = pooled(vectors, ids.lengths(), weights, mean=slot.feature.pooling == "mean")
+        return torch.cat([columns[slot.number] for slot in self.slots], dim=1)
 
 
 class EmbeddingCollection(_View):
@@ -221,8 +245,7 @@ class EmbeddingCollection(_View):
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """Looks the ids up. Raises as EmbeddingBagCollection does."""
         parts = [sequence_keys(slot, features) for slot in self.slots]
-        keep = self.learns()
-        anchor = self._anchor if keep else self._anchor.detach()
+        keep, anchor = self.learning()
         found = _Gathered.apply(anchor, self, self.slots, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
         return {
             name: JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())

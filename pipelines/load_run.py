@@ -37,7 +37,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
     chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
     chain = checkpoint.find(run.checkpoints, chosen)
     refuse_other_schema(config, chain[-1])
-    learner = Learner(config)
+    learner = Learner(config, artifacts=checkpoint.artifacts(run.checkpoints, chain))
     content = checkpoint.load(run.checkpoints, chain, learner)
     return LoadedRun(config, FittedTransforms.from_json(content["transforms"]), learner, content["state"]["step"])
 

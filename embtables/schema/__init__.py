@@ -3,16 +3,8 @@
 from embtables.schema.base import Model, Name, config_error
 from embtables.schema.condition import Condition
 from embtables.schema.data import ColumnSplit, Data, HashSplit, Join, Shuffle, Split, TimeSplit
-from embtables.schema.features import (
-    DenseColumn,
-    Encoder,
-    EventTime,
-    Feature,
-    Hash,
-    Identity,
-    Label,
-    MultiHash,
-)
+from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
+from embtables.schema.features import DenseColumn, EventTime, Feature, Label
 from embtables.schema.prepare import SampledNegatives
 from embtables.schema.schema import Schema
 from embtables.schema.tables import (
@@ -37,6 +29,7 @@ from embtables.schema.tables import (
 from embtables.schema.text import json_schema, parse_value, parse_yaml, read_yaml, to_yaml, validate
 
 __all__ = [
+    "ENCODERS",
     "Adagrad",
     "Adam",
     "Admission",
@@ -46,7 +39,7 @@ __all__ = [
     "Constant",
     "Data",
     "DenseColumn",
-    "Encoder",
+    "EncoderConfig",
     "EventTime",
     "Feature",
     "FixedTable",

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from embtables.collections import EmbeddingBagCollection
+from embtables.ids import width_of
 from embtables.models.losses import weighted_bce_with_logits
 from embtables.models.registry import build_model, needs_embeddings, needs_linear
 from embtables.pipelines.config import RunConfig
@@ -279,8 +280,8 @@ def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Poin
 def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     """A step of the dense net, and how many parameters it has."""
     names = [feature.name for feature in config.features]
-    dims = {table.name: table.dim for table in config.tables}
-    deep = _Given(names, [dims[f.table] for f in config.features], rows) if needs_embeddings(config.model) else None
+    dims = [width_of(feature, config.tables) for feature in config.features]
+    deep = _Given(names, dims, rows) if needs_embeddings(config.model) else None
     linear = _Given(names, [1] * len(names), rows) if needs_linear(config.model) else None
     model = build_model(
         config.model, embeddings=deep, linear=linear, num_dense=len(config.dense), num_labels=len(config.labels)

@@ -13,7 +13,7 @@ from embtables.batch import Batch
 from embtables.columns import BadRowsError
 from embtables.errors import DataError
 from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
-from embtables.ids import encode, keys_per_id
+from embtables.ids import make_encoder
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.pipelines.plan.machine import Reading
@@ -150,8 +150,9 @@ def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[t
     values, total = batch.ids.values().numpy(), 0
     for position, feature in enumerate(config.features):
         ids = values[int(bounds[position]) : int(bounds[position + 1])].astype(np.int64, copy=False)
-        keys = encode(feature.encoder, ids, tables[feature.table].key_range, feature.name)
-        rows = base + np.repeat(np.arange(b), lengths[position] * keys_per_id(feature.encoder))
+        encoder = make_encoder(feature.encoder, tables[feature.table].key_range, feature.name)
+        keys = encoder.encode(ids)
+        rows = base + np.repeat(np.arange(b), lengths[position] * encoder.num_keys)
         parts[feature.table].append((rows, keys))
         total += len(keys)
     return total

@@ -16,11 +16,13 @@ import numpy.typing as npt
 import torch
 
 from embtables.errors import StateError
+from embtables.ids import Artifacts
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.load import load as load_chain
+from embtables.state.read.version_files import read_artifacts
 
 Which = Literal["last", "best"]
 BEST = "best"
@@ -57,6 +59,11 @@ def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest
 def has_best(folder: Path) -> bool:
     """Whether a best checkpoint was ever kept."""
     return StateFolder(folder).pinned(BEST) is not None
+
+
+def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
+    """By feature the data of its encoder in a checkpoint. Raises StateError where a file is missing or damaged."""
+    return read_artifacts(StateFolder(folder), chain[0])
 
 
 def load(folder: Path, chain: list[Manifest], learner: Learner) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from embtables.errors import ConfigError, StateError
 from embtables.features import FittedTransforms
+from embtables.ids import Artifacts
 from embtables.keyspace import table_seed
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
@@ -47,8 +48,10 @@ class FormerCheckpoint:
         chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
         self._chain = checkpoint.find(run.checkpoints, chosen)
         refuse_other_schema(self._was, self._chain[-1])
+        self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)
         try:
-            self._plan = Evolution(_schema(self._was), _schema(config), _with_linear(config, fresh))
+            was = _schema(self._was, self._artifacts)
+            self._plan = Evolution(was, _schema(config, {}), _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
         self.notes: list[Note] = list(self._plan.notes)
@@ -64,7 +67,7 @@ class FormerCheckpoint:
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
             same_seed = self._was.train.seed == self._now.train.seed
-            old = Learner(self._was, learner.world if same_seed else None)
+            old = Learner(self._was, learner.world if same_seed else None, self._artifacts)
             checkpoint.load(self._run.checkpoints, self._chain, old)
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))
@@ -96,9 +99,9 @@ class FormerCheckpoint:
         }
 
 
-def _schema(config: RunConfig) -> StateSchema:
+def _schema(config: RunConfig, artifacts: Mapping[str, Artifacts]) -> StateSchema:
     stored = tuple(StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config))
-    return StateSchema(stored, features_of(config))
+    return StateSchema(stored, features_of(config), artifacts)
 
 
 def _with_linear(config: RunConfig, fresh: Collection[str]) -> list[str]:

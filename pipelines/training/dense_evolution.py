@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from embtables.features import FittedTransforms
+from embtables.ids import width_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.learner import Learner
 from embtables.schema import DenseColumn, Feature
@@ -69,8 +70,7 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
 
 def _features(config: RunConfig) -> list[tuple[str, int]]:
     """What the net reads, in order, with its width."""
-    dims = {table.name: table.dim for table in config.tables}
-    return [(feature.name, dims[feature.table]) for feature in config.features]
+    return [(feature.name, width_of(feature, config.tables)) for feature in config.features]
 
 
 def take_transforms(

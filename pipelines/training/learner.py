@@ -10,7 +10,7 @@ gradients are summed over ranks, and dense weights stay the same at all of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from embtables.batch import Batch
 from embtables.collections import EmbeddingBagCollection
 from embtables.errors import ConfigError, StateError
+from embtables.ids import Artifacts
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
 from embtables.models.registry import build_model, needs_embeddings, needs_linear
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
@@ -54,9 +55,12 @@ class Learner:
 
     Args:
         world: the ranks that train together.
+        artifacts: by feature the data of encoders, of the version that is loaded.
     """
 
-    def __init__(self, config: RunConfig, world: World | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, world: World | None = None, artifacts: Mapping[str, Artifacts] | None = None
+    ) -> None:
         train = config.train
         self.world = SingleRank() if world is None else world
         torch.manual_seed(train.seed)
@@ -72,6 +76,7 @@ class Learner:
             row_store=train.row_store,
             world=self.world,
             replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
+            artifacts=artifacts,
         )
         names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
         self.model: nn.Module = build_model(

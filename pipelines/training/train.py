@@ -14,7 +14,7 @@ what is not a checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
+from embtables.ids import Artifacts
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import has_part, with_prepared_data
 from embtables.pipelines.progress import RowProgress, say
@@ -134,7 +135,7 @@ def resume(
     if overrides:
         state.finished = False
         _count(config, log, state, world)
-    learner = _learner(config, world)
+    learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain))
     checkpoint.load(run.checkpoints, chain, learner)
     fitted = FittedTransforms.from_json(content["transforms"])
     loop = TrainLoop(learner, run, log, fitted, state, shown=shown, on_error=on_error)
@@ -144,10 +145,10 @@ def resume(
     return loop.run_to_end()
 
 
-def _learner(config: RunConfig, world: World) -> Learner:
+def _learner(config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None) -> Learner:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return Learner(config, world)
+    return Learner(config, world, artifacts)
 
 
 def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:

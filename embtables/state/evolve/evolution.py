@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from embtables.errors import ConfigError, StateError
+from embtables.ids import Artifacts, make_encoder
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import Feature, FixedTable, Identity
+from embtables.schema import Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
 from embtables.state.format.version import Version
@@ -35,14 +36,26 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StateSchema:
-    """Tables as they lie in files, and the features that read them."""
+    """Tables as they lie in files, and the features that read them.
+
+    Attributes:
+        artifacts: by feature the data of its encoder in the version; what is not named is of a new run.
+    """
 
     tables: tuple[StoredTable, ...]
     features: tuple[Feature, ...]
+    artifacts: Mapping[str, Artifacts] = field(default_factory=dict)
 
     def readers(self, table: str) -> list[Feature]:
         """The features of a table."""
         return [feature for feature in self.features if feature.table == table]
+
+    def meanings(self, table: Table) -> dict[str, str]:
+        """By feature of a table what its encoder's keys mean."""
+        return {
+            f.name: str(make_encoder(f.encoder, table.key_range, f.name, self.artifacts.get(f.name)).meaning())
+            for f in self.readers(table.name)
+        }
 
 
 class Evolution:
@@ -72,7 +85,7 @@ class Evolution:
         refused: dict[str, list[str]] = {}
         for name, table in here.items():
             if name in there and name not in fresh:
-                wrong = _refusals(there[name], table, was.readers(name), now.readers(name))
+                wrong = _refusals(there[name].config, table.config, was, now)
                 if wrong:
                     refused[name] = wrong
                 else:
@@ -116,49 +129,46 @@ def evolve(
     return replace(version, tables=tables), plan.notes
 
 
-def _refusals(was: StoredTable, now: StoredTable, readers_then: list[Feature], readers_now: list[Feature]) -> list[str]:
+def _refusals(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Why a table's rows cannot go on."""
-    then, here = was.config, now.config
     if then.kind != here.kind:
         return [f"is {here.kind} here, {then.kind} there"]
     found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
     if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
-        found += _num_rows(then.num_rows, here.num_rows, [*readers_then, *readers_now])
-    return found + _meanings(readers_then, readers_now)
+        found += _num_rows(then.num_rows, here.num_rows, [*was.readers(then.name), *now.readers(here.name)])
+    return found + _meanings(then, here, was, now)
 
 
 def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
     differ = f"num_rows is {here:,} here, {then:,} there"
     for feature in readers:
-        encoder = feature.encoder
-        if not isinstance(encoder, Identity) or encoder.out_of_range == "modulo":
-            how = "takes ids modulo num_rows" if isinstance(encoder, Identity) else f"is {encoder.kind}"
-            return [f"{differ}: the encoder of feature '{feature.name}' {how}, so ids would read other rows"]
+        if make_encoder(feature.encoder, here, feature.name).uses_key_range:
+            how = f"the {feature.encoder.kind} encoder of feature '{feature.name}' depends on num_rows"
+            return [f"{differ}: {how}, so ids would read other rows"]
     return [f"{differ}: rows {here:,} to {then - 1:,} would be lost"] if here < then else []
 
 
-def _meanings(then: list[Feature], here: list[Feature]) -> list[str]:
+def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Features whose ids would read rows that other ids have trained."""
-    found, before = [], {feature.name: feature for feature in then}
-    for feature in here:
+    found, before = [], {feature.name: feature for feature in was.readers(then.name)}
+    encoders, encoders_then = now.meanings(here), was.meanings(then)
+    for feature in now.readers(here.name):
         old = before.get(feature.name)
         if old is None:
             continue
-        for what in ("encoder", "cross", "timestamp_part", "num_buckets"):
-            ours, theirs = _meaning(feature, what), _meaning(old, what)
+        differ = [("encoder", encoders[feature.name], encoders_then[feature.name])]
+        differ += [(o, _of_option(feature, o), _of_option(old, o)) for o in ("cross", "timestamp_part", "num_buckets")]
+        for what, ours, theirs in differ:
             if ours != theirs:
                 found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
-    if here and then and not {_meaning(f, "encoder") for f in here} & {_meaning(f, "encoder") for f in then}:
+    if encoders and encoders_then and not set(encoders.values()) & set(encoders_then.values()):
         found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
 
 
-def _meaning(feature: Feature, what: str) -> str:
+def _of_option(feature: Feature, what: str) -> str:
     value = getattr(feature, what)
-    if what != "encoder":
-        return str(list(value) if isinstance(value, tuple) else value)
-    # What an identity encoder does with an id that is out of range does not change the keys of those that are not.
-    return str(value.model_dump(exclude={"out_of_range"}))
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.rows.optimizers import WEIGHT
-from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
-from embtables.state.read.version_files import read_tensors
+from embtables.state.read.version_files import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
 from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_of
@@ -111,7 +111,8 @@ def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[s
         StateError: there is no such table, a file is missing or damaged, or what the version records of its
             configuration is nothing that this build knows.
     """
-    recorded, beside = recorded_tables(chain[-1]), read_tensors(state, chain[-1], TABLES_FILE)
+    recorded = recorded_tables(chain[-1], read_artifacts(state, chain[0]))
+    beside = read_tensors(state, chain[-1], TABLES_FILE)
     return [
         _figures(state, chain, name, recorded.get(name), beside, top)
         for name in dict.fromkeys(tables or sorted(chain[-1].tables))
@@ -224,9 +225,9 @@ def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | 
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
     occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
-    if all(isinstance(e, Identity) and e.out_of_range == "error" for e in encoders):
+    if all(encoder.collisions == "none" for encoder in encoders):
         return no_collisions(occupied)
-    hashes = {e.num_hashes if isinstance(e, MultiHash) else 1 for e in encoders}
-    if len(hashes) != 1 or any(isinstance(e, Identity) for e in encoders):
+    draws = {encoder.num_keys for encoder in encoders}
+    if len(draws) != 1 or any(encoder.collisions != "random" for encoder in encoders):
         return None
-    return estimated_collisions(len(rows.keys), occupied, hashes.pop())
+    return estimated_collisions(len(rows.keys), occupied, draws.pop())
