@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from embtables.batch import JaggedIds
 from embtables.models.config import DcnV2Config
 from embtables.models.layers import CrossNet, Mlp
 from embtables.models.protocols import PooledCollection
@@ -24,9 +24,9 @@ class DcnV2(nn.Module):
         self.out_deep = nn.Linear(self.deep.out_size, num_labels)
         self.out_cross = nn.Linear(width, num_labels, bias=False) if self.parallel else None
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
+        pooled = self.embeddings(ids)
         x = torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled
         crossed = self.cross(x)
         if self.out_cross is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from embtables.batch import JaggedIds
 from embtables.models.config import DeepFmConfig
 from embtables.models.layers import Mlp, fm_interaction
 from embtables.models.layers.linear import LinearTerm
@@ -30,9 +30,9 @@ class DeepFm(nn.Module):
         self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, config.hidden_sizes, config.dropout)
         self.out = nn.Linear(self.deep.out_size, num_labels, bias=False)
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
+        pooled = self.embeddings(ids)
         first: Tensor = self.first_order(ids, dense)
         deep = self.deep(torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled)
         logits: Tensor = first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim)) + self.out(deep)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from embtables.batch import JaggedIds
 from embtables.models.layers import fm_interaction
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledCollection, equal_dim
@@ -19,8 +19,8 @@ class FactorizationMachine(nn.Module):
         self.embeddings = embeddings
         self.first_order = LinearTerm(linear, num_dense, num_labels)
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
+        pooled = self.embeddings(ids)
         first: Tensor = self.first_order(ids, dense)
         return first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim))  # (B, F, D)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from embtables.batch import JaggedIds
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledCollection
 
@@ -16,7 +16,7 @@ class LogisticRegression(nn.Module):
         super().__init__()
         self.first_order = LinearTerm(linear, num_dense, num_labels)
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
         result: Tensor = self.first_order(ids, dense)
         return result

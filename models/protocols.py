@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+from torch import Tensor
 
+from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
 
 
 class PooledCollection(Protocol):
-    """A collection of embedding bags: ids (B rows) -> pooled embeddings (B, sum of embedding_dims)."""
+    """A view of pooled embeddings: ids (B rows) -> pooled embeddings (B, sum of embedding_dims)."""
 
     @property
     def embedding_names(self) -> list[str]:
@@ -20,7 +21,7 @@ class PooledCollection(Protocol):
     def embedding_dims(self) -> list[int]:
         """D of each output key."""
 
-    def __call__(self, features: KeyedJaggedTensor) -> KeyedTensor:
+    def __call__(self, ids: JaggedIds) -> Tensor:
         """Pooled embeddings of a batch."""
 
 
