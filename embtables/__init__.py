@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.models.registry import ModelInputs as ModelInputs
+    from embtables.models.registry import ModelOptions as ModelOptions
+    from embtables.models.registry import ModelSpec as ModelSpec
+    from embtables.models.registry import register_model as register_model
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
@@ -27,6 +31,10 @@ _HOMES = {
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
     "EmbtablesError": "embtables.errors",
+    "ModelInputs": "embtables.models.registry",
+    "ModelOptions": "embtables.models.registry",
+    "ModelSpec": "embtables.models.registry",
+    "register_model": "embtables.models.registry",
     "CollisionlessTable": "embtables.schema",
     "Feature": "embtables.schema",
     "FixedTable": "embtables.schema",
@@ -44,9 +52,13 @@ __all__ = [
     "Feature",
     "FeatureTransform",
     "FixedTable",
+    "ModelInputs",
+    "ModelOptions",
+    "ModelSpec",
     "Schema",
     "Tables",
     "__version__",
+    "register_model",
 ]
 
 

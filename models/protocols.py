@@ -1,4 +1,4 @@
-"""What a model needs of the collection it receives."""
+"""What a model needs of the views it receives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from embtables.batch import JaggedIds
+from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
 
 
@@ -23,6 +23,21 @@ class PooledCollection(Protocol):
 
     def __call__(self, ids: JaggedIds) -> Tensor:
         """Pooled embeddings of a batch."""
+
+
+class SequenceCollection(Protocol):
+    """A view of sequences: ids (B rows) -> by feature the row (D,) of each id."""
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """Output keys."""
+
+    @property
+    def embedding_dims(self) -> list[int]:
+        """D of each output key."""
+
+    def __call__(self, ids: JaggedIds) -> dict[str, Jagged]:
+        """Rows of a batch's ids, with the lengths of its lists."""
 
 
 def equal_dim(collection: PooledCollection, model: str) -> int:

@@ -18,8 +18,8 @@ from benchmarks import _turns
 from benchmarks.tables.data import draw, table_sizes
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.batch import JaggedIds
-from embtables.models.config import DcnV2Config
-from embtables.models.registry import build_model
+from embtables.models.dcnv2 import DCNV2, DcnV2Config
+from embtables.models.spec import ModelInputs
 from embtables.schema import Identity, RowwiseAdagrad
 from embtables.views import PooledView
 
@@ -43,13 +43,8 @@ def main() -> None:
     torch.manual_seed(0)
     sizes = table_sizes(1_000_000)[:FEATURES]
     tables = make_tables(kind, sizes)
-    model = build_model(
-        DcnV2Config(num_cross_layers=3, hidden_sizes=(256, 256, 256)),
-        embeddings=PooledView(tables),
-        linear=None,
-        num_dense=DENSE,
-        num_labels=1,
-    )
+    inputs = ModelInputs(PooledView(tables), None, None, num_dense=DENSE, num_labels=1)
+    model = DCNV2.build(DcnV2Config(num_cross_layers=3, hidden_sizes=(256, 256, 256)), inputs)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = np.random.default_rng(0)
     names, lengths = tuple(f"f{i}" for i in range(FEATURES)), torch.ones(FEATURES * BATCH, dtype=torch.int64)

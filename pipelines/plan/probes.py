@@ -20,7 +20,7 @@ from torch import Tensor
 
 from embtables.batch import JaggedIds
 from embtables.models.losses import weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.models.registry import ModelInputs, spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.machine import Point, Wire, Work
 from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
@@ -280,11 +280,10 @@ def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     """A step of the dense net, and how many parameters it has."""
     names = [feature.name for feature in config.features]
     dims = {table.name: table.dim for table in config.tables}
-    deep = _Given(names, [dims[f.table] for f in config.features], rows) if needs_embeddings(config.model) else None
-    linear = _Given(names, [1] * len(names), rows) if needs_linear(config.model) else None
-    model = build_model(
-        config.model, embeddings=deep, linear=linear, num_dense=len(config.dense), num_labels=len(config.labels)
-    )
+    spec = spec_of(config.model)
+    deep = _Given(names, [dims[f.table] for f in config.features], rows) if "pooled" in spec.takes else None
+    linear = _Given(names, [1] * len(names), rows) if "first_order" in spec.takes else None
+    model = spec.build(config.model, ModelInputs(deep, None, linear, len(config.dense), len(config.labels)))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
     columns, labels = torch.randn(rows, len(config.dense)), torch.zeros(rows, len(config.labels))

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from embtables.batch import Batch
 from embtables.errors import ConfigError, StateError
+from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
 from embtables.pipelines.training.dense_adam import DenseAdam
-from embtables.schema import Feature, Table
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.tables import Tables
-from embtables.views import PooledView
 
 
 def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps: int | None) -> float:
@@ -60,11 +58,9 @@ class Learner:
         train = config.train
         self.world = SingleRank() if world is None else world
         torch.manual_seed(train.seed)
-        linear = needs_linear(config.model)
-        deep = needs_embeddings(config.model)
-        _refuse_unpooled(config)
+        refuse_features_without_view(config, config.model)
         self.config = config
-        tables, features = tables_of(config), features_of(config)
+        tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(
             tables,
             features,
@@ -73,14 +69,7 @@ class Learner:
             world=self.world,
             replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
         )
-        names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
-        self.model: nn.Module = build_model(
-            config.model,
-            embeddings=PooledView(self.tables, names[0]) if deep else None,
-            linear=PooledView(self.tables, names[1]) if linear else None,
-            num_dense=len(config.dense),
-            num_labels=len(config.labels),
-        )
+        self.model: nn.Module = build_model(config, config.model, self.tables)
         self.optimizer = DenseAdam(self.parameters(), train.dense_optimizer)
         self._autocast = train.precision == "bf16"
 
@@ -194,23 +183,3 @@ class Learner:
         self.optimizer.load(of_optimizer)
         if "random/torch" in state:
             torch.set_rng_state(state["random/torch"])
-
-
-def tables_of(config: RunConfig) -> tuple[Table, ...]:
-    """The tables that the model looks up: embeddings, first-order weights, or both."""
-    deep = config.tables if needs_embeddings(config.model) else ()
-    return (*deep, *(config.linear_tables() if needs_linear(config.model) else ()))
-
-
-def features_of(config: RunConfig) -> tuple[Feature, ...]:
-    """The features that read `tables_of`."""
-    deep = config.features if needs_embeddings(config.model) else ()
-    return (*deep, *(config.linear_features() if needs_linear(config.model) else ()))
-
-
-def _refuse_unpooled(config: RunConfig) -> None:
-    for feature in config.features:
-        if feature.pooling == "none":
-            raise ConfigError(
-                f"model '{config.model.kind}' takes pooled features; set pooling: sum or mean", feature=feature.name
-            )

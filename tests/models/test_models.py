@@ -11,9 +11,12 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 from embtables.batch import JaggedIds
 from embtables.collections import keyed_jagged_tensor
 from embtables.errors import ConfigError
-from embtables.models.config import DcnV2Config, DeepFmConfig, FmConfig, LrConfig, ModelConfig
+from embtables.models.dcnv2 import DcnV2Config
+from embtables.models.deepfm import DeepFmConfig
+from embtables.models.fm import FM, FmConfig
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.models.lr import LR, LrConfig
+from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 
 FEATURES = ("a", "b", "c")
 
@@ -49,14 +52,15 @@ def batch(rows: int = 6) -> tuple[JaggedIds, Tensor]:
     return JaggedIds(FEATURES, values, lengths, rows), torch.randn(rows, 2, generator=generator)
 
 
-def build(config: ModelConfig, labels: int = 1, dense: int = 2) -> torch.nn.Module:
+def build(config: ModelOptions, labels: int = 1, dense: int = 2) -> torch.nn.Module:
     torch.manual_seed(0)
-    embeddings = Bags((4, 4, 4)) if needs_embeddings(config) else None
-    linear = Bags((1, 1, 1)) if needs_linear(config) else None
-    return build_model(config, embeddings=embeddings, linear=linear, num_dense=dense, num_labels=labels)
+    takes = spec_of(config).takes
+    pooled = Bags((4, 4, 4)) if "pooled" in takes else None
+    linear = Bags((1, 1, 1)) if "first_order" in takes else None
+    return spec_of(config).build(config, ModelInputs(pooled, None, linear, dense, labels))
 
 
-ALL: list[ModelConfig] = [
+ALL: list[ModelOptions] = [
     LrConfig(),
     FmConfig(),
     DeepFmConfig(hidden_sizes=(8, 8)),
@@ -69,7 +73,7 @@ ALL: list[ModelConfig] = [
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("dense", [0, 2])
 def test_logits_have_a_column_a_label_and_every_parameter_gets_a_gradient(
-    config: ModelConfig, labels: int, dense: int
+    config: ModelOptions, labels: int, dense: int
 ) -> None:
     model = build(config, labels, dense)
     ids, values = batch()
@@ -80,7 +84,7 @@ def test_logits_have_a_column_a_label_and_every_parameter_gets_a_gradient(
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda c: c.kind)
-def test_the_same_seed_builds_the_same_model(config: ModelConfig) -> None:
+def test_the_same_seed_builds_the_same_model(config: ModelOptions) -> None:
     ids, dense = batch()
     assert torch.equal(build(config)(ids, dense), build(config)(ids, dense))
 
@@ -126,9 +130,9 @@ def test_dcnv2_follows_its_equation(structure: str) -> None:
 
 def test_unequal_dimensions_are_refused_with_the_features() -> None:
     with pytest.raises(ConfigError, match="'a' and 8 for 'b'"):
-        build_model(FmConfig(), embeddings=Bags((4, 8, 4)), linear=Bags((1, 1, 1)), num_dense=0, num_labels=1)
+        FM.build(FmConfig(), ModelInputs(Bags((4, 8, 4)), None, Bags((1, 1, 1)), 0, 1))
     with pytest.raises(ConfigError, match="received 4 for feature 'b'"):
-        build_model(LrConfig(), embeddings=None, linear=Bags((1, 4, 1)), num_dense=0, num_labels=1)
+        LR.build(LrConfig(), ModelInputs(None, None, Bags((1, 4, 1)), 0, 1))
 
 
 def test_the_loss_is_the_weighted_mean_over_rows() -> None:
