@@ -2,7 +2,7 @@
 
 A log of 1M rows x 40 columns (26 integer ids, 2 integer lists of about 10 and 20, 11 floats, a label), snappy, row
 groups of 131,072; synthetic. The bare scanner decodes batches of 131,072 rows and lays every column out as numpy; the
-reader makes batches of 4,096 with KeyedJaggedTensor, dense, label.
+reader makes batches of 4,096 with ids, dense, label.
 """
 
 from __future__ import annotations

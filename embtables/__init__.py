@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from embtables.ids import Encoder as Encoder
     from embtables.ids import EncoderSpec as EncoderSpec
     from embtables.ids import register_encoder as register_encoder
+    from embtables.models.registry import ModelInputs as ModelInputs
+    from embtables.models.registry import ModelOptions as ModelOptions
+    from embtables.models.registry import ModelSpec as ModelSpec
+    from embtables.models.registry import register_model as register_model
     from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
     from embtables.rows.optimizers import StateColumn as StateColumn
     from embtables.rows.optimizers import register_optimizer as register_optimizer
@@ -41,6 +45,10 @@ _HOMES = {
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
     "EmbtablesError": "embtables.errors",
+    "ModelInputs": "embtables.models.registry",
+    "ModelOptions": "embtables.models.registry",
+    "ModelSpec": "embtables.models.registry",
+    "register_model": "embtables.models.registry",
     "CollisionlessTable": "embtables.schema",
     "Feature": "embtables.schema",
     "FixedTable": "embtables.schema",
@@ -66,6 +74,9 @@ __all__ = [
     "Feature",
     "FeatureTransform",
     "FixedTable",
+    "ModelInputs",
+    "ModelOptions",
+    "ModelSpec",
     "OptimizerConfig",
     "OptimizerSpec",
     "Schema",
@@ -73,6 +84,7 @@ __all__ = [
     "Tables",
     "__version__",
     "register_encoder",
+    "register_model",
     "register_optimizer",
 ]
 

@@ -1,7 +1,7 @@
 """The features stage: Arrow rows -> `Block` of numpy arrays -> `Batch`. Training and serving run this code alike.
 
-A table is converted once, column by column; batches are slices of the result, laid out as one KeyedJaggedTensor in the
-order of the schema's features. List columns come over without a copy; a batch copies its slice once, into the KJT.
+A table is converted once, column by column; batches are slices of the result, laid out as `JaggedIds` in the order of
+the schema's features. List columns come over without a copy; a batch copies its slice once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from embtables.batch import Batch
+from embtables.batch import Batch, JaggedIds
 from embtables.columns import BadRowsError, Ids, Int64s, as_float64, as_microseconds, feature_ids, one_array, ranges
 from embtables.errors import DataError
 from embtables.schema import Label, Schema
@@ -171,28 +170,28 @@ def make_batch(names: list[str], parts: Sequence[tuple[Block, int, int]]) -> Bat
     values: list[Int64s] = []
     weights: list[Floats] = []
     first = parts[0][0]
-    weighted = any(ids.weights is not None for ids in first.ids)
+    weighted = any(own.weights is not None for own in first.ids)
     lengths = np.ones((len(names), rows), np.int64)
     for feature in range(len(names)):
         at = 0
         for block, start, stop in parts:
-            ids, starts = block.ids[feature], block.starts[feature]
+            own, starts = block.ids[feature], block.starts[feature]
             piece = slice(start, stop) if starts is None else slice(int(starts[start]), int(starts[stop]))
-            values.append(ids.values[piece])
-            if ids.lengths is not None:
-                lengths[feature, at : at + stop - start] = ids.lengths[start:stop]
+            values.append(own.values[piece])
+            if own.lengths is not None:
+                lengths[feature, at : at + stop - start] = own.lengths[start:stop]
             if weighted:
-                weights.append(np.ones(len(values[-1]), np.float32) if ids.weights is None else ids.weights[piece])
+                weights.append(np.ones(len(values[-1]), np.float32) if own.weights is None else own.weights[piece])
             at += stop - start
-    jagged = KeyedJaggedTensor(
-        names,
+    ids = JaggedIds(
+        tuple(names),
         torch.from_numpy(np.concatenate(values)),
-        weights=torch.from_numpy(np.concatenate(weights)) if weighted else None,
-        lengths=torch.from_numpy(lengths.reshape(-1)),
-        stride=rows,
+        torch.from_numpy(lengths.reshape(-1)),
+        rows,
+        torch.from_numpy(np.concatenate(weights)) if weighted else None,
     )
     return Batch(
-        jagged,
+        ids,
         _joined([b.dense[i:j] for b, i, j in parts]),
         _joined([b.labels[i:j] for b, i, j in parts]),
         None if first.weight is None else _joined([b.weight[i:j] for b, i, j in parts if b.weight is not None]),

@@ -1,4 +1,4 @@
-"""From a KeyedJaggedTensor to a lookup: choose the features, encode ids to keys, turn pooling into weights."""
+"""From the ids of a batch to a lookup: choose the features, encode ids to keys, turn pooling into weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
+from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
 from embtables.rows.protocol import Lookup
 from embtables.tables import Slot
@@ -21,7 +21,7 @@ class Request:
 
     Attributes:
         lookup: keys of F slots, and the factors of their rows.
-        id_weights: (N_kjt,) the KJT's weights tensor, or None.
+        id_weights: (N_ids,) the ids' weights tensor, or None.
         id_positions: (N,) for each key its place in `id_weights`; None without weights.
         mean_factors: (N,) 1/L of each key's list, or None where no slot pools by mean.
     """
@@ -32,27 +32,27 @@ class Request:
     mean_factors: Tensor | None
 
     def weight_gradient(self, of_keys: Tensor) -> Tensor:
-        """Gradients of the keys' factors (N,) -> of the KJT's weights (N_kjt,)."""
+        """Gradients of the keys' factors (N,) -> of the ids' weights (N_ids,)."""
         assert self.id_weights is not None
         assert self.id_positions is not None
         scaled = of_keys if self.mean_factors is None else of_keys * self.mean_factors
         return torch.zeros_like(self.id_weights).index_add_(0, self.id_positions, scaled.to(self.id_weights.dtype))
 
 
-def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weighted: bool) -> Request:
+def pooled_request(slots: Sequence[Slot], ids: JaggedIds, *, weighted: bool) -> Request:
     """The pooled lookup of the slots' features. Mean pooling divides by the number of ids, weights or not.
 
     Raises:
         ConfigError: the batch lacks a feature, or weights that `weighted` promises.
         DataError: an id is refused by its encoder.
     """
-    b = features.stride()
-    positions = {name: i for i, name in enumerate(features.keys())}
+    b = ids.num_rows
+    positions = {name: i for i, name in enumerate(ids.keys)}
     _refuse_missing(slots, positions)
-    values = features.values().detach().numpy()
-    lengths = features.lengths().numpy().reshape(len(positions), b)
+    values = ids.values.detach().numpy()
+    lengths = ids.lengths.numpy().reshape(len(positions), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    weights = given_weights(features.weights_or_none()) if weighted else None
+    weights = given_weights(ids.weights) if weighted else None
     keys, counts, means, sources = [], [], [], []
     any_mean = any(slot.feature.pooling == "mean" or slot.combine == "mean" for slot in slots)
     for slot in slots:
@@ -88,18 +88,17 @@ def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weight
 
 
 def given_weights(weights: Tensor | None) -> Tensor:
-    """The per-id weights that a weighted collection needs. Raises ConfigError where there are none."""
+    """The per-id weights that a weighted view needs. Raises ConfigError where there are none."""
     if weights is None:
-        raise ConfigError("a weighted collection needs a KeyedJaggedTensor with weights")
+        raise ConfigError("a weighted view needs ids with weights, and the batch has none")
     return weights
 
 
-def sequence_keys(slot: Slot, features: KeyedJaggedTensor) -> tuple[Tensor, JaggedTensor]:
+def sequence_keys(slot: Slot, ids: JaggedIds) -> tuple[Tensor, Jagged]:
     """Keys (n * T,) of one feature, for a lookup of single rows, and its part of the batch."""
-    _refuse_missing([slot], {name: i for i, name in enumerate(features.keys())})
-    jagged = features[slot.feature.name]
-    ids = jagged.values().detach().numpy().astype(np.int64, copy=False)
-    return torch.from_numpy(slot.encoder.encode(ids)), jagged
+    of_feature = ids[slot.feature.name]
+    own = of_feature.values.detach().numpy().astype(np.int64, copy=False)
+    return torch.from_numpy(np.ascontiguousarray(slot.encoder.encode(own))), of_feature
 
 
 def _refuse_missing(slots: Sequence[Slot], positions: dict[str, int]) -> None:

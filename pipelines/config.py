@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from embtables.errors import ConfigError
-from embtables.models.config import ModelConfig
+from embtables.models.registry import ModelConfig
 from embtables.pickles import refuse_pickle
 from embtables.schema import CollisionlessTable, Condition, Model, Name, Schema, parse_value, read_yaml, validate
 

@@ -78,9 +78,10 @@ def _step(learner: Learner, batch: Batch, clock: Clock) -> None:
         return weighted_bce_with_logits(learner._logits(batch), batch.labels, batch.weight)
 
     loss = clock.measure("forward", forward)
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad()
     clock.measure("backward", loss.backward)
-    clock.measure("dense Adam", learner.optimizer.step)
+    rate = learner.config.train.dense_optimizer.learning_rate
+    clock.measure("dense Adam", lambda: learner.optimizer.step(rate))
     clock.measure("row update", learner.tables.step)
 
 

@@ -144,10 +144,10 @@ def _no_parts(config: RunConfig) -> dict[str, list[tuple[Ints, Ints]]]:
 def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[tuple[Ints, Ints]]]) -> int:
     """Adds a batch's keys, with their rows; how many there are."""
     tables: dict[str, Table] = {table.name: table for table in config.tables}
-    names, b = list(batch.ids.keys()), batch.num_rows
-    lengths = batch.ids.lengths().numpy().reshape(len(names), b)
+    names, b = list(batch.ids.keys), batch.num_rows
+    lengths = batch.ids.lengths.numpy().reshape(len(names), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    values, total = batch.ids.values().numpy(), 0
+    values, total = batch.ids.values.numpy(), 0
     for position, feature in enumerate(config.features):
         ids = values[int(bounds[position]) : int(bounds[position + 1])].astype(np.int64, copy=False)
         encoder = make_encoder(feature.encoder, tables[feature.table].key_range, feature.name)

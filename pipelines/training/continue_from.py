@@ -13,13 +13,14 @@ from embtables.errors import ConfigError, StateError
 from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
 from embtables.keyspace import table_seed
+from embtables.models.build import features_of, tables_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
-from embtables.pipelines.training.learner import Learner, features_of, tables_of
+from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
@@ -100,12 +101,14 @@ class FormerCheckpoint:
 
 
 def _schema(config: RunConfig, artifacts: Mapping[str, Artifacts]) -> StateSchema:
-    stored = tuple(StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config))
-    return StateSchema(stored, features_of(config), artifacts)
+    stored = tuple(
+        StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config, config.model)
+    )
+    return StateSchema(stored, features_of(config, config.model), artifacts)
 
 
 def _with_linear(config: RunConfig, fresh: Collection[str]) -> list[str]:
-    names = {table.name for table in tables_of(config)}
+    names = {table.name for table in tables_of(config, config.model)}
     found = []
     for name in fresh:
         both = [n for n in (name, LINEAR_PREFIX + name) if n in names]

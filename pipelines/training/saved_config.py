@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from embtables.errors import ConfigError, StateError
-from embtables.models.config import ModelConfig
+from embtables.models.registry import ModelConfig
 from embtables.pipelines.config import RunConfig, differences
 from embtables.schema import DenseColumn, Feature, Label, Model, Table, validate
 from embtables.state.format.manifest import Manifest

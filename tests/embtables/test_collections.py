@@ -175,7 +175,7 @@ def test_what_cannot_work_is_refused() -> None:
         view(KeyedJaggedTensor(["a", "b", "c"], torch.tensor([99]), lengths=torch.tensor([1, 0, 0])))
     with pytest.raises(ConfigError, match="received device cuda"):
         EmbeddingBagCollection(tables=bag_configs(), device="cuda")
-    with pytest.raises(ConfigError, match="needs a KeyedJaggedTensor with weights"):
+    with pytest.raises(ConfigError, match="needs ids with weights"):
         EmbeddingBagCollection(tables=bag_configs(), is_weighted=True)(kjt(["a", "b", "c"], 3, 12))
 
 

@@ -201,7 +201,7 @@ def test_a_list_of_a_million_ids_is_refused_or_cut(make_config: Make, log_dir: P
     path = log_dir / "part-0.parquet"
     with_value(path, "tags", 4, list(range(1_000_000)))
     reader = ParquetReader(Log(make_config()), None, batch_size=10, fitted=FITTED)
-    assert next(iter(reader)).batch.ids["tags"].to_dense()[4].tolist() == [999_997, 999_998, 999_999]
+    assert next(iter(reader)).batch.ids["tags"].rows()[4].tolist() == [999_997, 999_998, 999_999]
     with pytest.raises(DataError, match=r"a list of 1,000,000 ids, more than 65,536; set max_length") as raised:
         rows(make_config(**{"features.2.max_length": None}))
     assert raised.value.path["row"] == 4
@@ -221,10 +221,10 @@ def test_extreme_ids_pass_unchanged(make_config: Make, log_dir: Path) -> None:
     change(log_dir / "part-0.parquet", "user", pa.array(extremes * 150))
     reader = ParquetReader(Log(make_config()), None, batch_size=600, fitted=FITTED)
     batch = next(iter(reader)).batch
-    assert batch.ids["user"].values().tolist() == extremes * 150
+    assert batch.ids["user"].values.tolist() == extremes * 150
     change(log_dir / "part-0.parquet", "user", pa.array(np.full(600, 2**64 - 1, np.uint64)))
     reader = ParquetReader(Log(make_config()), None, batch_size=600, fitted=FITTED)
-    assert next(iter(reader)).batch.ids["user"].values()[0] == -1
+    assert next(iter(reader)).batch.ids["user"].values[0] == -1
 
 
 @pytest.mark.parametrize("encoded", [False, True])

@@ -51,10 +51,10 @@ def test_values_are_those_of_the_files(make_config: Make, log_dir: Path) -> None
         assert item.extra is not None
         rows = table.take(item.extra.column("row").combine_chunks())
         batch = item.batch
-        assert batch.ids["user"].values().tolist() == rows.column("user").to_pylist()
-        assert batch.ids["item"].values().tolist() == hash_strings(rows.column("item")).tolist()
+        assert batch.ids["user"].values.tolist() == rows.column("user").to_pylist()
+        assert batch.ids["item"].values.tolist() == hash_strings(rows.column("item")).tolist()
         kept = [tags[-3:] for tags in rows.column("tags").to_pylist()]
-        assert [t.tolist() for t in batch.ids["tags"].to_dense()] == kept
+        assert [t.tolist() for t in batch.ids["tags"].rows()] == kept
         assert np.allclose(batch.dense[:, 0], np.log1p(rows.column("price").to_numpy()), atol=1e-6)
         assert batch.labels[:, 0].tolist() == rows.column("label").to_pylist()
         assert batch.event_time_us is not None
@@ -182,8 +182,8 @@ def test_a_ranks_part_has_the_values_of_its_rows(make_config: Make, ranks: int) 
         batches = [item.batch for item in each]
         assert sum(batch.num_rows for batch in batches) == whole.batch.num_rows
         for feature in ("user", "item", "tags"):
-            pooled = [t.tolist() for batch in batches for t in batch.ids[feature].to_dense()]
-            assert pooled == [t.tolist() for t in whole.batch.ids[feature].to_dense()]
+            pooled = [t.tolist() for batch in batches for t in batch.ids[feature].rows()]
+            assert pooled == [t.tolist() for t in whole.batch.ids[feature].rows()]
         for name in ("dense", "labels", "weight", "event_time_us"):
             assert torch.cat([getattr(batch, name) for batch in batches]).equal(getattr(whole.batch, name))
         assert pa.concat_tables([item.extra for item in each]).equals(whole.extra.combine_chunks())
@@ -263,7 +263,7 @@ def test_files_may_differ_in_width_and_encoding(make_config: Make, log_dir: Path
     (item,) = list(whole)
     users = pa.concat_tables([pq.read_table(p, columns=["row"]) for p in sorted(log_dir.iterdir())])
     assert item.batch.num_rows == users.num_rows
-    assert item.batch.ids["item"].values()[600:1200].tolist() == hash_strings(table.column("item")).tolist()
+    assert item.batch.ids["item"].values[600:1200].tolist() == hash_strings(table.column("item")).tolist()
 
 
 def test_time_splits_and_timestamp_units(make_config: Make) -> None:
