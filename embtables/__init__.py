@@ -1,6 +1,7 @@
 """embtables: embedding tables for recommender systems, from the parquet log to the live server.
 
-Public names load on first use, so that reading a schema does not import torch.
+Every public name is here. A name is imported at its first use, so that `import embtables` imports neither torch nor
+numpy nor pyarrow. To add a name, add it to the imports for type checkers, to `_HOMES` and to `__all__`.
 """
 
 from __future__ import annotations
@@ -12,84 +13,194 @@ if TYPE_CHECKING:
     from embtables.batch import Batch as Batch
     from embtables.collections import EmbeddingBagCollection as EmbeddingBagCollection
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
+    from embtables.errors import BadFileError as BadFileError
+    from embtables.errors import ConfigError as ConfigError
+    from embtables.errors import DataError as DataError
     from embtables.errors import EmbtablesError as EmbtablesError
+    from embtables.errors import StateError as StateError
+    from embtables.errors import WorldError as WorldError
+    from embtables.features import BadRowsError as BadRowsError
     from embtables.features import FeatureTransform as FeatureTransform
     from embtables.ids import Artifacts as Artifacts
     from embtables.ids import Encoder as Encoder
     from embtables.ids import EncoderSpec as EncoderSpec
     from embtables.ids import register_encoder as register_encoder
+    from embtables.ids.strings import hash_strings as hash_strings
     from embtables.models.registry import ModelInputs as ModelInputs
     from embtables.models.registry import ModelOptions as ModelOptions
     from embtables.models.registry import ModelSpec as ModelSpec
     from embtables.models.registry import register_model as register_model
+    from embtables.pipelines.config import RunConfig as RunConfig
+    from embtables.pipelines.config import load_config as load_config
+    from embtables.pipelines.load_run import LoadedRun as LoadedRun
+    from embtables.pipelines.runs import evaluate as evaluate
+    from embtables.pipelines.runs import load as load
+    from embtables.pipelines.runs import predict as predict
+    from embtables.pipelines.runs import resume as resume
+    from embtables.pipelines.runs import train as train
     from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
     from embtables.rows.optimizers import StateColumn as StateColumn
     from embtables.rows.optimizers import register_optimizer as register_optimizer
+    from embtables.schema import Adagrad as Adagrad
+    from embtables.schema import Adam as Adam
     from embtables.schema import CollisionlessTable as CollisionlessTable
+    from embtables.schema import Constant as Constant
+    from embtables.schema import DenseColumn as DenseColumn
     from embtables.schema import EncoderConfig as EncoderConfig
+    from embtables.schema import EventTime as EventTime
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
+    from embtables.schema import Hash as Hash
+    from embtables.schema import Identity as Identity
+    from embtables.schema import Label as Label
+    from embtables.schema import MinCount as MinCount
+    from embtables.schema import MultiHash as MultiHash
+    from embtables.schema import Normal as Normal
     from embtables.schema import OptimizerConfig as OptimizerConfig
+    from embtables.schema import Probability as Probability
+    from embtables.schema import RowwiseAdagrad as RowwiseAdagrad
     from embtables.schema import Schema as Schema
+    from embtables.schema import Sgd as Sgd
+    from embtables.schema import Uniform as Uniform
+    from embtables.schema import Zeros as Zeros
+    from embtables.state.folder.version_folder import StateFolder as StateFolder
+    from embtables.table_stats import TableStats as TableStats
+    from embtables.tables import TableChanges as TableChanges
     from embtables.tables import Tables as Tables
+    from embtables.transforms import FittedTransforms as FittedTransforms
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Artifacts": "embtables.ids",
-    "Encoder": "embtables.ids",
-    "EncoderConfig": "embtables.schema",
-    "EncoderSpec": "embtables.ids",
-    "register_encoder": "embtables.ids",
     "Batch": "embtables.batch",
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
+    "BadFileError": "embtables.errors",
+    "ConfigError": "embtables.errors",
+    "DataError": "embtables.errors",
     "EmbtablesError": "embtables.errors",
+    "StateError": "embtables.errors",
+    "WorldError": "embtables.errors",
+    "BadRowsError": "embtables.features",
+    "FeatureTransform": "embtables.features",
+    "Artifacts": "embtables.ids",
+    "Encoder": "embtables.ids",
+    "EncoderSpec": "embtables.ids",
+    "register_encoder": "embtables.ids",
+    "hash_strings": "embtables.ids.strings",
     "ModelInputs": "embtables.models.registry",
     "ModelOptions": "embtables.models.registry",
     "ModelSpec": "embtables.models.registry",
     "register_model": "embtables.models.registry",
+    "RunConfig": "embtables.pipelines.config",
+    "load_config": "embtables.pipelines.config",
+    "LoadedRun": "embtables.pipelines.load_run",
+    "evaluate": "embtables.pipelines.runs",
+    "load": "embtables.pipelines.runs",
+    "predict": "embtables.pipelines.runs",
+    "resume": "embtables.pipelines.runs",
+    "train": "embtables.pipelines.runs",
+    "OptimizerSpec": "embtables.rows.optimizers",
+    "StateColumn": "embtables.rows.optimizers",
+    "register_optimizer": "embtables.rows.optimizers",
+    "Adagrad": "embtables.schema",
+    "Adam": "embtables.schema",
     "CollisionlessTable": "embtables.schema",
+    "Constant": "embtables.schema",
+    "DenseColumn": "embtables.schema",
+    "EncoderConfig": "embtables.schema",
+    "EventTime": "embtables.schema",
     "Feature": "embtables.schema",
     "FixedTable": "embtables.schema",
-    "FeatureTransform": "embtables.features",
+    "Hash": "embtables.schema",
+    "Identity": "embtables.schema",
+    "Label": "embtables.schema",
+    "MinCount": "embtables.schema",
+    "MultiHash": "embtables.schema",
+    "Normal": "embtables.schema",
     "OptimizerConfig": "embtables.schema",
-    "OptimizerSpec": "embtables.rows.optimizers",
+    "Probability": "embtables.schema",
+    "RowwiseAdagrad": "embtables.schema",
     "Schema": "embtables.schema",
-    "StateColumn": "embtables.rows.optimizers",
+    "Sgd": "embtables.schema",
+    "Uniform": "embtables.schema",
+    "Zeros": "embtables.schema",
+    "StateFolder": "embtables.state.folder.version_folder",
+    "TableStats": "embtables.table_stats",
+    "TableChanges": "embtables.tables",
     "Tables": "embtables.tables",
-    "register_optimizer": "embtables.rows.optimizers",
+    "FittedTransforms": "embtables.transforms",
 }
 
 __all__ = [
+    "Adagrad",
+    "Adam",
     "Artifacts",
+    "BadFileError",
+    "BadRowsError",
     "Batch",
     "CollisionlessTable",
+    "ConfigError",
+    "Constant",
+    "DataError",
+    "DenseColumn",
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",
     "Encoder",
     "EncoderConfig",
     "EncoderSpec",
+    "EventTime",
     "Feature",
     "FeatureTransform",
+    "FittedTransforms",
     "FixedTable",
+    "Hash",
+    "Identity",
+    "Label",
+    "LoadedRun",
+    "MinCount",
     "ModelInputs",
     "ModelOptions",
     "ModelSpec",
+    "MultiHash",
+    "Normal",
     "OptimizerConfig",
     "OptimizerSpec",
+    "Probability",
+    "RowwiseAdagrad",
+    "RunConfig",
     "Schema",
+    "Sgd",
     "StateColumn",
+    "StateError",
+    "StateFolder",
+    "TableChanges",
+    "TableStats",
     "Tables",
+    "Uniform",
+    "WorldError",
+    "Zeros",
     "__version__",
+    "evaluate",
+    "hash_strings",
+    "load",
+    "load_config",
+    "predict",
     "register_encoder",
     "register_model",
     "register_optimizer",
+    "resume",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'embtables' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'embtables' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

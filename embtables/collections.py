@@ -51,6 +51,19 @@ class EmbeddingBagCollection(View):
 
     Raises:
         ConfigError: an unsupported device or configuration.
+
+    Example:
+        >>> import embtables, torch
+        >>> from torchrec import KeyedJaggedTensor
+        >>> item = embtables.FixedTable(name="item", dim=4, num_rows=100, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> bags = embtables.EmbeddingBagCollection.over(tables)
+        >>> batch = KeyedJaggedTensor(["seen"], torch.tensor([7, 8, 9]), lengths=torch.tensor([2, 1]))
+        >>> pooled = bags(batch)["seen"]
+        >>> pooled.shape
+        torch.Size([2, 4])
+        >>> pooled.sum().backward()
+        >>> tables.step()  # three rows are updated
     """
 
     _state_prefix = "embedding_bags"
@@ -98,6 +111,16 @@ class EmbeddingCollection(View):
     """Sequence embeddings: ids of B rows -> {name: JaggedTensor of (ids of the feature, D)}.
 
     Arguments as of EmbeddingBagCollection, with TorchRec's EmbeddingConfig.
+
+    Example:
+        >>> import embtables, torch
+        >>> from torchrec import KeyedJaggedTensor
+        >>> item = embtables.FixedTable(name="item", dim=4, num_rows=100, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item", pooling="none")], seed=0)
+        >>> sequences = embtables.EmbeddingCollection.over(tables)
+        >>> batch = KeyedJaggedTensor(["seen"], torch.tensor([7, 8, 9]), lengths=torch.tensor([2, 1]))
+        >>> sequences(batch)["seen"].values().shape
+        torch.Size([3, 4])
     """
 
     _state_prefix = "embeddings"

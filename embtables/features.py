@@ -73,6 +73,14 @@ class FeatureTransform:
         schema: what the columns mean.
         fitted: transforms fitted on training data; may be empty where the schema needs none.
         with_labels: false for prediction, where the input need not have labels.
+
+    Example:
+        >>> import embtables, pyarrow
+        >>> config = embtables.load_config("my.yaml")
+        >>> transform = embtables.FeatureTransform(config, embtables.FittedTransforms(), with_labels=False)
+        >>> batch = transform.batch(pyarrow.table({"user": [1, 2], "item": [7, 7]}))
+        >>> batch.ids["user"].values()
+        tensor([1, 2])
     """
 
     def __init__(self, schema: Schema, fitted: FittedTransforms, *, with_labels: bool = True) -> None:

@@ -98,6 +98,17 @@ class Tables:
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
+
+    Example:
+        >>> import embtables, torch
+        >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> tables.set("item", torch.tensor([7, -42]), torch.ones(2, 4))
+        >>> tables.get("item", torch.tensor([-42, 8]))  # id 8 has no row: it reads zeros
+        tensor([[1., 1., 1., 1.],
+                [0., 0., 0., 0.]])
+        >>> tables.stats()["item"].rows
+        2
     """
 
     def __init__(

@@ -170,12 +170,19 @@ class RunConfig(Schema):
                 raise ValueError(f"table '{table}': ttl_seconds {reason}")
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """The run configuration in the YAML file at `path` with `key=value` overrides laid over it.
 
     Raises:
         ConfigError: the file cannot be read, an override names no existing place, or a value is wrong.
+
+    Example:
+        >>> import embtables
+        >>> config = embtables.load_config("my.yaml", ["train.epochs=2"])
+        >>> (config.train.epochs, [table.name for table in config.tables])
+        (2, ['user', 'item'])
     """
+    path = Path(path)
     content = read_yaml(path)
     _resolve_paths(content, path.resolve().parent)
     for override in overrides:

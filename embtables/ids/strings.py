@@ -28,6 +28,11 @@ def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
     Raises:
         DataError: the array is of another type, or its offsets, indices or buffers are damaged.
+
+    Example:
+        >>> import embtables, pyarrow
+        >>> embtables.hash_strings(pyarrow.array(["United Kingdom", None])).tolist()
+        [8853588106534093199, 0]
     """
     if isinstance(array, pa.ChunkedArray):
         parts = [hash_strings(chunk) for chunk in array.chunks]

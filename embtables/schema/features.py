@@ -16,6 +16,13 @@ class Feature(Model):
     """A categorical feature: a column (or a cross of columns) whose ids look rows up in a table.
 
     A null id is an absent id: the row's list is empty and pools to zeros, unless `null_id` stands in for it.
+
+    Example:
+        >>> import embtables
+        >>> embtables.Feature(name="history", table="item", pooling="mean", max_length=50).columns
+        ('history',)
+        >>> embtables.Feature(name="user_hour", cross=("user", "hour"), table="pair").columns
+        ('user', 'hour')
     """
 
     name: Name

@@ -97,7 +97,14 @@ Initializer = Annotated[Zeros | Constant | Normal | Uniform, Field(discriminator
 
 
 class FixedTable(Model):
-    """`num_rows` rows of `dim` values; a key is the row's index `uint64(h) % num_rows`, so ids may share a row."""
+    """`num_rows` rows of `dim` values; a key is the row's index `uint64(h) % num_rows`, so ids may share a row.
+
+    Example:
+        >>> import embtables
+        >>> optimizer = embtables.RowwiseAdagrad(learning_rate=0.05)
+        >>> embtables.FixedTable(name="item", dim=16, num_rows=1_000_000, optimizer=optimizer).initializer
+        Normal(kind='normal', std=0.01)
+    """
 
     kind: Literal["fixed"] = "fixed"
     name: Name
@@ -144,7 +151,18 @@ Admission = Annotated[MinCount | Probability, Field(discriminator="kind")]
 
 
 class CollisionlessTable(Model):
-    """Every admitted key has a row of its own; the table grows with the keys, and forgets what it no longer sees."""
+    """Every admitted key has a row of its own; the table grows with the keys, and forgets what it no longer sees.
+
+    Example:
+        >>> import embtables
+        >>> user = embtables.CollisionlessTable(
+        ...     name="user",
+        ...     dim=16,
+        ...     optimizer=embtables.Adam(learning_rate=0.001),
+        ...     admission=embtables.MinCount(count=3),  # a row from the third occurrence on
+        ...     ttl_seconds=30 * 86_400,  # a row not seen for 30 days goes
+        ... )
+    """
 
     kind: Literal["collisionless"] = "collisionless"
     name: Name

@@ -75,54 +75,23 @@ def train(
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
+    from embtables.pipelines import runs
+
     overrides = tuple(set_ or ())
     if resume is not None:
-        report = _go_on(resume, overrides, workers, ray_address)
+        report = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
     else:
         assert config is not None
-        report = _train_new(config, overrides, former, _which(which), tuple(fresh or ()), workers, ray_address)
+        report = runs.train(
+            config,
+            overrides=overrides,
+            continue_from=former,
+            checkpoint=_which(which),
+            fresh=fresh or (),
+            workers=workers,
+            ray_address=ray_address,
+        )
     _print(report, as_json)
-
-
-# What is wrong with the arguments is told before torch is imported, which takes seconds.
-def _go_on(folder: Path, overrides: tuple[str, ...], workers: int, ray_address: str | None) -> dict[str, Any]:
-    from embtables.pipelines.run_dir import RunDir
-
-    run = RunDir.open(folder)
-    run.config(overrides)
-    if workers == 1:
-        from embtables.pipelines.training.train import resume
-
-        return resume(run, overrides)
-    from embtables.pipelines.distributed.cluster import Cluster
-    from embtables.pipelines.distributed.train import train_on_ray
-
-    return train_on_ray(run, Cluster(workers, ray_address), overrides=overrides, goes_on=True)
-
-
-def _train_new(
-    path: Path,
-    overrides: tuple[str, ...],
-    former: Path | None,
-    which: Any,
-    fresh: tuple[str, ...],
-    workers: int,
-    ray_address: str | None,
-) -> dict[str, Any]:
-    from embtables.pipelines.config import load_config
-    from embtables.pipelines.run_dir import RunDir
-
-    config = load_config(path, overrides)
-    begins = None if former is None else RunDir.open(former)
-    if workers == 1:
-        from embtables.pipelines.training.train import train
-
-        return train(config, former=begins, which=which, fresh=fresh)
-    from embtables.pipelines.distributed.cluster import Cluster
-    from embtables.pipelines.distributed.train import train_on_ray
-
-    with RunDir.new(config) as run:
-        return train_on_ray(run, Cluster(workers, ray_address), former=begins, which=which, fresh=fresh)
 
 
 @app.command()
@@ -137,11 +106,11 @@ def evaluate(
 
     Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
     """
-    parts: dict[str, Any] = {"train": "train", "validation": "validation", "test": "test", "all": None}
-    _one_of("--part", part, parts)
-    from embtables.pipelines.load_run import evaluate_run
+    _one_of("--part", part, ("train", "validation", "test", "all"))
+    from embtables.pipelines import runs
 
-    _print(evaluate_run(run, parts[part], _which(which), tuple(set_ or ())), as_json)
+    chosen: Any = part
+    _print(runs.evaluate(run, chosen, checkpoint=_which(which), overrides=set_ or ()), as_json)
 
 
 @app.command()
@@ -157,13 +126,10 @@ def predict(
 
     Example: embtables predict runs/online_retail-... new.parquet scores.parquet --columns customer_id,stock_code
     """
-    from embtables.pipelines.load_run import load_run
-    from embtables.pipelines.predict import predict as run_predict
-    from embtables.pipelines.run_dir import RunDir
+    from embtables.pipelines import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    loaded = load_run(RunDir.open(run), _which(which))
-    _print(run_predict(loaded, source, output, columns=carried), as_json)
+    _print(runs.predict(run, source, output, columns=carried, checkpoint=_which(which)), as_json)
 
 
 @schema_app.command("check")

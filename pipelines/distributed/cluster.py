@@ -74,7 +74,8 @@ def connected(cluster: Cluster, threads: int) -> Iterator[None]:
         options |= {**own, "_node_ip_address": "127.0.0.1"}
     else:
         options["address"] = cluster.address
-    # Ray puts the driver's folder on the workers' path.
+    # Ray puts the working folder ahead on the ranks' path, where the command itself does not look for modules: a user's
+    # own random.py or embtables/ there would be taken for what the ranks import.
     with tempfile.TemporaryDirectory() as empty:
         try:
             with contextlib.chdir(empty), _native_lines_dropped():

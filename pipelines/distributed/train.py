@@ -3,8 +3,7 @@
     driver: run folder -> ray.init -> TorchTrainer -> N workers (worker.py), a process group among them
             meanwhile: rank 0's lines are shown as they come; Ctrl-C asks the ranks to stop and save
 
-Everything of the run lies in its folder, which all nodes must see: versions, the report, what a rank complains of. The
-driver's working folder is not on the workers' path, where Ray would put it: a user's own `models/` is not ours.
+Everything of the run lies in its folder, which all nodes must see: versions, the report, what a rank complains of.
 """
 
 from __future__ import annotations

@@ -89,7 +89,18 @@ def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
 
 
 class StateFolder:
-    """The versions below `root`. Reading needs no lease."""
+    """The versions below `root`. Reading needs no lease.
+
+    Example:
+        >>> import embtables
+        >>> from pathlib import Path
+        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
+        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> newest = state.latest("resume")
+        >>> newest.name, len(state.chain("resume", newest.sequence)) >= 1
+        ('resume-2', True)
+        >>> state.verify(newest)  # raises StateError where a byte differs
+    """
 
     def __init__(self, root: Path) -> None:
         self.folder = Folder(root)
