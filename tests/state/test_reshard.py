@@ -106,7 +106,7 @@ def test_any_number_of_ranks_goes_on_from_any_other(
     one = Ranks(made, ONE)
     # Blocks so small that ranks read parts of files.
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "BLOCK", 256)
+        patch.setattr("embtables.state.format.checksums.BLOCK", 256)
         state = StateFolder(Path(folder))
         with Writer(state) as writer:
             for stage in plan:
