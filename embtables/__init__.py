@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import Feature as Feature
+    from embtables.schema import FeatureSchema as FeatureSchema
     from embtables.schema import FixedTable as FixedTable
-    from embtables.schema import Schema as Schema
     from embtables.tables import Tables as Tables
 
 __version__ = "0.1.0"
@@ -39,9 +39,9 @@ _HOMES = {
     "EmbtablesError": "embtables.errors",
     "CollisionlessTable": "embtables.schema",
     "Feature": "embtables.schema",
+    "FeatureSchema": "embtables.schema",
     "FixedTable": "embtables.schema",
     "FeatureTransform": "embtables.features",
-    "Schema": "embtables.schema",
     "Tables": "embtables.tables",
 }
 
@@ -56,9 +56,9 @@ __all__ = [
     "EncoderConfig",
     "EncoderSpec",
     "Feature",
+    "FeatureSchema",
     "FeatureTransform",
     "FixedTable",
-    "Schema",
     "Tables",
     "__version__",
     "register_encoder",

@@ -20,6 +20,7 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.learner import Learner, features_of, tables_of
+from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
@@ -47,7 +48,8 @@ class FormerCheckpoint:
         self._now = config
         chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
         self._chain = checkpoint.find(run.checkpoints, chosen)
-        refuse_other_schema(self._was, self._chain[-1])
+        self._content = run_content(self._chain[-1])
+        refuse_other_schema(self._was, self._content)
         self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)
         try:
             was = _schema(self._was, self._artifacts)
@@ -80,8 +82,7 @@ class FormerCheckpoint:
 
     def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
         """What was fitted for the former run where it still holds, else what was fitted on the new log."""
-        old = FittedTransforms.from_json(self._chain[-1].content["transforms"])
-        merged, notes = take_transforms(self._was, self._now, old, fitted)
+        merged, notes = take_transforms(self._was, self._now, self._content.fitted, fitted)
         self.notes += notes
         return merged
 
@@ -89,7 +90,7 @@ class FormerCheckpoint:
         """Says every rule that was applied; returns them for the report."""
         version = self._chain[-1]
         if shown:
-            say(f"from {self._run.path}, {version.name} of step {version.content['state']['step']}:")
+            say(f"from {self._run.path}, {version.name} of step {self._content.state.step}:")
             for line in [str(note) for note in self.notes] or ["nothing differs: everything goes on"]:
                 say(f"  {line}")
         return {
