@@ -24,6 +24,7 @@ from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
+from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 
@@ -56,7 +57,19 @@ class FormerCheckpoint:
             self._plan = Evolution(was, _schema(config, {}), _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
-        self.notes: list[Note] = list(self._plan.notes)
+        self.notes: list[Note] = [*self._plan.notes, *self._clocks()]
+
+    def _clocks(self) -> list[Note]:
+        """Ages are differences of event times, those of the version and those to come."""
+        then, here = self._was.event_time, self._now.event_time
+        ages = [
+            {t.name for t in config.tables if isinstance(t, CollisionlessTable) and t.ttl_seconds is not None}
+            for config in (self._was, self._now)
+        ]
+        if then == here or not ages[0] & ages[1] & self._plan.kept.keys():
+            return []
+        ours, theirs = ("none" if time is None else time.column for time in (here, then))
+        return [Note("event_time", f"is {ours} now, {theirs} before: ages go on, its times must follow those before")]
 
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
