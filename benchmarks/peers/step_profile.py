@@ -56,7 +56,7 @@ def profile(config: str, overrides: list[str]) -> dict[str, float]:
     run = load_config(Path(config), overrides)
     if run.train.threads is not None:
         torch.set_num_threads(run.train.threads)
-    log = Log(run)
+    log = Log(run, run.data)
     reader = ParquetReader(log, "train", batch_size=run.train.batch_size, fitted=log.fit_transforms(0), seed=0)
     batches = [item.batch for item, _ in zip(reader, range(WARM_UP + STEPS), strict=False)]
     learner, clock = Learner(run), Clock()

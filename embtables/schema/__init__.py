@@ -1,12 +1,12 @@
 """The schema: frozen, validated models of tables, features, labels and data; YAML in and out."""
 
-from embtables.schema.base import Model, Name, config_error
+from embtables.schema.base import Model, Name, config_error, error_lines
 from embtables.schema.condition import Condition
-from embtables.schema.data import ColumnSplit, Data, HashSplit, Join, Shuffle, Split, TimeSplit
+from embtables.schema.data import ColumnSplit, HashSplit, Join, LogConfig, Shuffle, Split, TimeSplit
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
-from embtables.schema.features import DenseColumn, EventTime, Feature, Label
+from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.prepare import SampledNegatives
-from embtables.schema.schema import Schema
+from embtables.schema.schema import FeatureSchema
 from embtables.schema.tables import (
     Adagrad,
     Adam,
@@ -37,11 +37,11 @@ __all__ = [
     "ColumnSplit",
     "Condition",
     "Constant",
-    "Data",
     "DenseColumn",
     "EncoderConfig",
     "EventTime",
     "Feature",
+    "FeatureSchema",
     "FixedTable",
     "Hash",
     "HashSplit",
@@ -49,6 +49,7 @@ __all__ = [
     "Initializer",
     "Join",
     "Label",
+    "LogConfig",
     "MinCount",
     "Model",
     "MultiHash",
@@ -59,15 +60,16 @@ __all__ = [
     "Probability",
     "RowwiseAdagrad",
     "SampledNegatives",
-    "Schema",
     "Sgd",
     "Shuffle",
+    "Side",
     "Split",
     "Table",
     "TimeSplit",
     "Uniform",
     "Zeros",
     "config_error",
+    "error_lines",
     "json_schema",
     "parse_value",
     "parse_yaml",

@@ -10,6 +10,7 @@ from embtables.schema.base import Model, Name
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash
 
 TimestampPart = Literal["hour", "weekday", "day", "month", "day_number"]
+Side = Literal["user", "item", "context"]
 
 
 class Feature(Model):
@@ -39,6 +40,7 @@ class Feature(Model):
         None, description="quantile buckets, fitted on training data; the bucket's number is the id"
     )
     null_id: int | str | None = Field(None, description="the id that stands for a null")
+    side: Side = Field("context", description="whom the feature describes: who asks, what is offered, or neither")
 
     @model_validator(mode="before")
     @classmethod

@@ -61,7 +61,7 @@ def read_sample(config: RunConfig, most_rows: int, *, shown: bool = True) -> Log
     Raises:
         DataError: the train part has no rows, or what the reader raises.
     """
-    log = Log(config)
+    log = Log(config, config.data)
     train_rows = log.count_rows("train")
     if train_rows == 0:
         raise DataError("the train part holds no rows; look at data.split and data.where")
@@ -102,7 +102,7 @@ def _scattered(
 
     Where all row groups are read, rows come in random order too: then they are a sample of the whole log.
     """
-    transform, parts = FeatureTransform(config, fitted), _no_parts(config)
+    transform, parts = FeatureTransform.for_training(config, fitted), _no_parts(config)
     rng = np.random.default_rng(config.train.seed)
     chunks = [chunk for block in log.blocks(0, None) for chunk in block]
     wanted = min(train_rows, max(_READ_TIMES * most_rows, _READ_ROWS))
@@ -166,7 +166,7 @@ def _ordered(pieces: list[tuple[Ints, Ints]], rows: int, batch_rows: int) -> Key
 
 def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Reading:
     """Processor seconds of the reader's work on the beginning of an epoch, a row of the train part."""
-    transform, seed = FeatureTransform(config, fitted), config.train.seed
+    transform, seed = FeatureTransform.for_training(config, fitted), config.train.seed
     chunks, table = _first_rows(log, seed, transform)
     rows = table.num_rows
     order = np.random.default_rng(seed).permutation(rows)

@@ -7,9 +7,8 @@ the part of the configuration that all of these depend on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +65,10 @@ def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
     return read_artifacts(StateFolder(folder), chain[0])
 
 
-def load(folder: Path, chain: list[Manifest], learner: Learner) -> Mapping[str, Any]:
-    """Puts a checkpoint into a learner; returns what else it holds: `state`, `transforms`, `schema`."""
+def load(folder: Path, chain: list[Manifest], learner: Learner) -> None:
+    """Puts a checkpoint's tables and tensors into a learner; `run_content` has what else it holds."""
     version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
     learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
-    return version.content
 
 
 def dense_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:

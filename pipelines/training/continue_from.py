@@ -21,9 +21,11 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
+from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 
@@ -48,14 +50,27 @@ class FormerCheckpoint:
         self._now = config
         chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
         self._chain = checkpoint.find(run.checkpoints, chosen)
-        refuse_other_schema(self._was, self._chain[-1])
+        self._content = run_content(self._chain[-1])
+        refuse_other_schema(self._was, self._content)
         self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)
         try:
             was = _schema(self._was, self._artifacts)
             self._plan = Evolution(was, _schema(config, {}), _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
-        self.notes: list[Note] = list(self._plan.notes)
+        self.notes: list[Note] = [*self._plan.notes, *self._clocks()]
+
+    def _clocks(self) -> list[Note]:
+        """Ages are differences of event times, those of the version and those to come."""
+        then, here = self._was.event_time, self._now.event_time
+        ages = [
+            {t.name for t in config.tables if isinstance(t, CollisionlessTable) and t.ttl_seconds is not None}
+            for config in (self._was, self._now)
+        ]
+        if then == here or not ages[0] & ages[1] & self._plan.kept.keys():
+            return []
+        ours, theirs = ("none" if time is None else time.column for time in (here, then))
+        return [Note("event_time", f"is {ours} now, {theirs} before: ages go on, its times must follow those before")]
 
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
@@ -81,8 +96,7 @@ class FormerCheckpoint:
 
     def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
         """What was fitted for the former run where it still holds, else what was fitted on the new log."""
-        old = FittedTransforms.from_json(self._chain[-1].content["transforms"])
-        merged, notes = take_transforms(self._was, self._now, old, fitted)
+        merged, notes = take_transforms(self._was, self._now, self._content.fitted, fitted)
         self.notes += notes
         return merged
 
@@ -90,7 +104,7 @@ class FormerCheckpoint:
         """Says every rule that was applied; returns them for the report."""
         version = self._chain[-1]
         if shown:
-            say(f"from {self._run.path}, {version.name} of step {version.content['state']['step']}:")
+            say(f"from {self._run.path}, {version.name} of step {self._content.state.step}:")
             for line in [str(note) for note in self.notes] or ["nothing differs: everything goes on"]:
                 say(f"  {line}")
         return {

@@ -17,7 +17,6 @@ from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
 from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
-from embtables.state.folder import local_folder as folders
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_files import read_version

@@ -1,6 +1,7 @@
 """State under a changed schema: what of a version a new configuration takes over, by the rules of docs/format.md.
 
 `Evolution` decides from the two configurations alone and refuses by name; `evolve` then converts a snapshot's tables.
+options.py lists what each option of the schema means for rows; what is not listed is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
+from embtables.state.evolve.options import meaning_of_ids, notes_of_feature, refused_of_feature, refused_of_table
 from embtables.state.format.version import Version
 
 
@@ -72,7 +74,7 @@ class Evolution:
 
     Raises:
         ConfigError: `fresh` names a table that there is not.
-        StateError: something differs that no rule converts; all of it is told, both figures each.
+        StateError: something differs that no rule converts; all of it is reported, both values each.
     """
 
     def __init__(self, was: StateSchema, now: StateSchema, fresh: Collection[str] = ()) -> None:
@@ -131,9 +133,9 @@ def evolve(
 
 def _refusals(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Why a table's rows cannot go on."""
+    found = refused_of_table(then, here)
     if then.kind != here.kind:
-        return [f"is {here.kind} here, {then.kind} there"]
-    found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
+        return found
     if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
         found += _num_rows(then.num_rows, here.num_rows, [*was.readers(then.name), *now.readers(here.name)])
     return found + _meanings(then, here, was, now)
@@ -156,19 +158,15 @@ def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> l
         old = before.get(feature.name)
         if old is None:
             continue
-        differ = [("encoder", encoders[feature.name], encoders_then[feature.name])]
-        differ += [(o, _of_option(feature, o), _of_option(old, o)) for o in ("cross", "timestamp_part", "num_buckets")]
-        for what, ours, theirs in differ:
-            if ours != theirs:
-                found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
-    if encoders and encoders_then and not set(encoders.values()) & set(encoders_then.values()):
+        ours, theirs = encoders[feature.name], encoders_then[feature.name]
+        if ours != theirs:
+            found.append(f"feature '{feature.name}' has encoder {ours} here, {theirs} there: ids mean other keys")
+        found += refused_of_feature(old, feature)
+    meanings = {meaning_of_ids(feature, encoders[feature.name]) for feature in now.readers(here.name)}
+    known = {meaning_of_ids(feature, encoders_then[feature.name]) for feature in before.values()}
+    if meanings and known and not meanings & known:
         found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
-
-
-def _of_option(feature: Feature, what: str) -> str:
-    value = getattr(feature, what)
-    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:
@@ -183,9 +181,7 @@ def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]
         ours, theirs = here[name], there[name]
         if ours.table.removeprefix(LINEAR_PREFIX) != theirs.table.removeprefix(LINEAR_PREFIX):
             notes.append(Note(f"feature {name}", f"reads table {ours.table} now, {theirs.table} before"))
-        if ours.column != theirs.column:
-            text = f"reads column {ours.column} now, {theirs.column} before: its ids must mean the same"
-            notes.append(Note(f"feature {name}", text))
+        notes += [Note(f"feature {name}", text) for text in notes_of_feature(theirs, ours)]
     return notes
 
 
