@@ -48,7 +48,7 @@ def test_both_roles_convert_features_alike() -> None:
     training = FeatureTransform.for_training(SCHEMA, FittedTransforms()).batch(table)
     assert torch.equal(scoring.dense, training.dense)
     for what in ("values", "lengths", "weights"):
-        assert torch.equal(getattr(scoring.ids, what)(), getattr(training.ids, what)())
+        assert torch.equal(getattr(scoring.ids, what), getattr(training.ids, what))
     assert training.labels.tolist() == [[0.0], [1.0], [1.0]]
     assert training.weight is not None
     assert training.weight.tolist() == [1.0, 2.0, 3.0]
