@@ -19,7 +19,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 from embtables.errors import ConfigError
 from embtables.lookups import Request, pooled_request, sequence_keys
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
-from embtables.tables import RowStoreName, Slot, Tables
+from embtables.tables import RowStoreName, TableFeature, Tables
 
 UpdateMode = Literal["step", "backward"]
 
@@ -34,15 +34,17 @@ class _Pooled(torch.autograd.Function):
     def forward(
         ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request, keep: bool
     ) -> Tensor:
-        of_weights = keep and bool(ctx.needs_input_grad[1])
-        output, context = view.tables.lookups.pooled(request.lookup, keep=keep, of_weights=of_weights)
-        ctx.view, ctx.request, ctx.context = view, request, context
+        if not keep:
+            return view.tables.lookups.pooled(request.lookup)
+        of_weights = bool(ctx.needs_input_grad[1])
+        output, lookup = view.tables.lookups.train_pooled(request.lookup, of_weights=of_weights)
+        ctx.view, ctx.request, ctx.lookup = view, request, lookup
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         wanted = bool(ctx.needs_input_grad[1])
-        of_keys = ctx.view.tables.lookups.add_gradient(ctx.context, gradient, of_weights=wanted)
+        of_keys = ctx.lookup.add_gradient(gradient, of_weights=wanted)
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
         return None, of_ids, None, None, None
@@ -53,11 +55,15 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, view: _View, slots: Sequence[Slot], keys: Sequence[Tensor], keep: bool
+        ctx: Any, anchor: Tensor, view: _View, slots: Sequence[TableFeature], keys: Sequence[Tensor], keep: bool
     ) -> tuple[Tensor, ...]:
         ctx.view, ctx.slots = view, slots
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        found, ctx.context = view.tables.lookups.gather([slot.number for slot in slots], keys, keep=keep)
+        numbers = [slot.number for slot in slots]
+        if keep:
+            found, ctx.lookup = view.tables.lookups.train_rows(numbers, keys)
+        else:
+            found = view.tables.lookups.gather(numbers, keys)
         return tuple(
             rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
             for slot, rows in zip(slots, found, strict=True)
@@ -69,7 +75,7 @@ class _Gathered(torch.autograd.Function):
             None if gradient is None else gradient.repeat_interleave(slot.keys_per_id, dim=0)
             for slot, gradient in zip(ctx.slots, gradients, strict=True)
         ]
-        ctx.view.tables.lookups.add_row_gradients(ctx.context, each)
+        ctx.lookup.add_gradients(each)
         ctx.view.after_backward()
         return None, None, None, None, None
 
@@ -79,7 +85,7 @@ class _View(nn.Module):
 
     _state_prefix: str
 
-    def __init__(self, tables: Tables, slots: Sequence[Slot], update: UpdateMode) -> None:
+    def __init__(self, tables: Tables, slots: Sequence[TableFeature], update: UpdateMode) -> None:
         super().__init__()
         self.tables = tables
         self.slots = tuple(slots)
@@ -160,7 +166,7 @@ class EmbeddingBagCollection(_View):
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
-        super().__init__(made, made.slots, update)
+        super().__init__(made, made.features, update)
         self._weighted = is_weighted
         self._configs = list(tables)
 
@@ -209,7 +215,7 @@ class EmbeddingCollection(_View):
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
-        super().__init__(made, made.slots, update)
+        super().__init__(made, made.features, update)
 
     @classmethod
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingCollection:
@@ -230,8 +236,8 @@ class EmbeddingCollection(_View):
         }
 
 
-def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:
-    readers: dict[str, list[Slot]] = {}
+def _bag_configs(slots: Sequence[TableFeature]) -> list[EmbeddingBagConfig]:
+    readers: dict[str, list[TableFeature]] = {}
     for slot in slots:
         readers.setdefault(slot.table.name, []).append(slot)
     return [
@@ -246,8 +252,8 @@ def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:
     ]
 
 
-def _chosen(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[Slot]:
-    slots = [s for s in tables.slots if (s.feature.pooling != "none") is pooled]
+def _chosen(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
+    slots = [s for s in tables.features if (s.feature.pooling != "none") is pooled]
     slots = [s for s in slots if names is None or s.table.name in names]
     if not slots:
         kind = "pooled" if pooled else "unpooled"

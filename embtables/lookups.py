@@ -13,7 +13,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 from embtables.errors import ConfigError
 from embtables.ids import encode
 from embtables.rows.protocol import Lookup
-from embtables.tables import Slot
+from embtables.tables import TableFeature
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Request:
     """A pooled lookup and how its weights came about, to carry gradients back to per-id weights.
 
     Attributes:
-        lookup: keys of F slots, and the factors of their rows.
+        lookup: keys of F features, and the factors of their rows.
         id_weights: (N_kjt,) the KJT's weights tensor, or None.
         id_positions: (N,) for each key its place in `id_weights`; None without weights.
         mean_factors: (N,) 1/L of each key's list, or None where no slot pools by mean.
@@ -40,7 +40,7 @@ class Request:
         return torch.zeros_like(self.id_weights).index_add_(0, self.id_positions, scaled.to(self.id_weights.dtype))
 
 
-def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weighted: bool) -> Request:
+def pooled_request(slots: Sequence[TableFeature], features: KeyedJaggedTensor, *, weighted: bool) -> Request:
     """The pooled lookup of the slots' features. Mean pooling divides by the number of ids, weights or not.
 
     Raises:
@@ -88,7 +88,7 @@ def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weight
     return Request(lookup, weights, id_positions, mean_factors)
 
 
-def sequence_keys(slot: Slot, features: KeyedJaggedTensor) -> tuple[Tensor, JaggedTensor]:
+def sequence_keys(slot: TableFeature, features: KeyedJaggedTensor) -> tuple[Tensor, JaggedTensor]:
     """Keys (n * T,) of one unpooled feature, and its part of the batch."""
     _refuse_missing([slot], {name: i for i, name in enumerate(features.keys())})
     jagged = features[slot.feature.name]
@@ -97,7 +97,7 @@ def sequence_keys(slot: Slot, features: KeyedJaggedTensor) -> tuple[Tensor, Jagg
     return torch.from_numpy(np.ascontiguousarray(keys)), jagged
 
 
-def _refuse_missing(slots: Sequence[Slot], positions: dict[str, int]) -> None:
+def _refuse_missing(slots: Sequence[TableFeature], positions: dict[str, int]) -> None:
     for slot in slots:
         if slot.feature.name not in positions:
             raise ConfigError(

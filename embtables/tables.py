@@ -21,6 +21,7 @@ from embtables.frozen_tables import Lookups
 from embtables.ids import encode, keys_per_id
 from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
+from embtables.rows.exclusive import StoreLock, exclusive
 from embtables.rows.protocol import Capture, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES, ROW_STORES
@@ -34,7 +35,7 @@ RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class TableFeature:
     """A feature that reads a table: what a lookup is made of."""
 
     number: int
@@ -61,6 +62,10 @@ class TableChanges:
 class Tables:
     """Tables and the features that read them; a feature may read several tables (once each).
 
+    Threads wait for each other: each method, and each lookup and backward of the views, holds a lock to its end. What
+    another thread changes between a lookup and its backward may end that backward in a StateError. A process that was
+    forked from one that had tables cannot use any: StateError.
+
     Args:
         tables: their configurations, names unique.
         features: what reads them, each naming its table.
@@ -85,6 +90,7 @@ class Tables:
         world: World | None = None,
         replicated: Collection[str] = (),
     ) -> None:
+        self.lock = StoreLock()
         self.configs = tuple(tables)
         self.seed = seed
         self.world = SingleRank() if world is None else world
@@ -92,14 +98,15 @@ class Tables:
         for feature in features:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
-        self.slots = tuple(
-            Slot(number, f, tables[numbers[f.table]], keys_per_id(f.encoder)) for number, f in enumerate(features)
+        self.features = tuple(
+            TableFeature(number, f, tables[numbers[f.table]], keys_per_id(f.encoder))
+            for number, f in enumerate(features)
         )
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         copied = {numbers[name] for name in replicated}
         self.rows = _row_store(row_store, stored, [numbers[f.table] for f in features], self.world, copied)
-        frozen = [slot.number for slot in self.slots if not slot.table.trainable]
-        self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
+        frozen = [read.number for read in self.features if not read.table.trainable]
+        self.lookups = Lookups(self.rows, [read.table.dim for read in self.features], frozen, self.lock)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
@@ -109,10 +116,12 @@ class Tables:
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
+    @exclusive
     def set_learning_rate_factor(self, factor: float) -> None:
         """From now on every table learns at its configured rate times `factor`."""
         self.rows.set_learning_rate_factor(factor)
 
+    @exclusive
     def advance(self, event_time_us: Tensor) -> None:
         """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
 
@@ -138,6 +147,7 @@ class Tables:
         found.now = now
         self.rows.apply(number, found)
 
+    @exclusive
     def step(self, *, gradient_scale: float = 1.0) -> None:
         """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
 
@@ -173,27 +183,33 @@ class Tables:
                     table=self.configs[number].name,
                 )
 
+    @exclusive
     def gradient_norm(self) -> float:
         """L2 norm over the row gradients that the next `step` will apply, duplicates summed."""
         return self.rows.gradient_norm()
 
+    @exclusive
     def discard(self) -> None:
         """Forgets the row gradients kept since the last step."""
         self.rows.discard()
 
+    @exclusive
     def keys(self, table: str) -> Tensor | None:
         """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
         found = self.rows.key_state(self._numbers[table])
         return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
 
+    @exclusive
     def weight(self, table: str) -> Tensor:
         """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
         return self._read_all(self._numbers[table], "weight", self.keys(table))
 
+    @exclusive
     def set_weight(self, table: str, values: Tensor) -> None:
         """Replaces all rows of a table. Raises StateError where the shape differs."""
         self._write_all(self._numbers[table], "weight", values, self.keys(table))
 
+    @exclusive
     def draw_cut(self) -> int:
         """Ends a cut: `changes` can tell from now on what happened after it. Between a step and the next lookup.
 
@@ -206,6 +222,7 @@ class Tables:
         """
         return self.rows.draw_cut()
 
+    @exclusive
     def changes(self, table: str, after: int) -> TableChanges:
         """What happened to a table since the cut `after`. A row past its ttl becomes a
         tombstone when the sweep reaches it.
@@ -218,6 +235,7 @@ class Tables:
         rows = torch.from_numpy(content.parts["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
+    @exclusive
     def forget_changes(self, through: int) -> None:
         """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""
         self.rows.forget_changes(through)
@@ -231,18 +249,19 @@ class Tables:
         """
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
-        readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
+        readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
         if not readers:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
-        if any(s.feature.encoder != readers[0].feature.encoder for s in readers):
-            names = ", ".join(s.feature.name for s in readers)
+        if any(r.feature.encoder != readers[0].feature.encoder for r in readers):
+            names = ", ".join(r.feature.name for r in readers)
             raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
-        slot = readers[0]
-        if slot.keys_per_id != 1:
-            raise ConfigError(f"feature '{slot.feature.name}' has {slot.keys_per_id} rows an id", table=table)
-        keys = encode(slot.feature.encoder, ids.numpy(), slot.table.key_range, slot.feature.name)
+        reader = readers[0]
+        if reader.keys_per_id != 1:
+            raise ConfigError(f"feature '{reader.feature.name}' has {reader.keys_per_id} rows an id", table=table)
+        keys = encode(reader.feature.encoder, ids.numpy(), reader.table.key_range, reader.feature.name)
         return self._numbers[table], torch.from_numpy(keys)
 
+    @exclusive
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
         """Rows of raw ids (n,) int64, as inference reads them: (n, D); the cold row for an id without one.
 
@@ -255,6 +274,7 @@ class Tables:
         number, keys = self.keys_of(table, ids, feature)
         return self.rows.read(number, "weight", keys)
 
+    @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         Of an id that comes twice the last row counts.
@@ -272,6 +292,7 @@ class Tables:
             )
         self.set_rows(number, keys, rows)
 
+    @exclusive
     def set_rows(self, number: int, keys: Tensor, rows: Tensor) -> None:
         """`set` by the table's number and keys (n,), of rows (n, D) that are finite. Raises StateError as `set`."""
         distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
@@ -281,6 +302,7 @@ class Tables:
         self.rows.make(number, keys)
         self.rows.write(number, "weight", keys, rows)
 
+    @exclusive
     def delete(self, table: str, ids: Tensor, *, feature: str | None = None) -> None:
         """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
 
@@ -298,10 +320,12 @@ class Tables:
         """How the tables lie in files of state."""
         return tuple(StoredTable(config, table_seed(self.seed, config.name)) for config in self.configs)
 
+    @exclusive
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""
         return self.rows.capture(self._numbers[table], None).content()
 
+    @exclusive
     def capture(self, after: int | None = None) -> dict[str, Capture]:
         """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
 
@@ -313,10 +337,12 @@ class Tables:
         """
         return {config.name: self.rows.capture(number, after) for number, config in enumerate(self.configs)}
 
+    @exclusive
     def content(self, after: int | None = None) -> dict[str, TableContent]:
         """The same, copied. Raises as `capture`."""
         return {name: captured.content() for name, captured in self.capture(after).items()}
 
+    @exclusive
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
         """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten."""
         self.discard()
@@ -326,6 +352,7 @@ class Tables:
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
 
+    @exclusive
     def take_over(self, table: str, content: TableContent) -> None:
         """Makes a table hold what another of its configuration held, over what it holds itself."""
         number = self._numbers[table]
@@ -333,6 +360,7 @@ class Tables:
         if number in self._clocks:
             self._clocks[number].now = content.now
 
+    @exclusive
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
         own = {c.name: stats_of(self.rows, n, c, self._clocks.get(n)) for n, c in enumerate(self.configs)}
@@ -340,6 +368,7 @@ class Tables:
             return own
         return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)
 
+    @exclusive
     def row_quantiles(self, table: str) -> dict[str, list[int]]:
         """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; [] of no row.
 
@@ -377,10 +406,10 @@ class Tables:
 
 
 def _row_store(
-    name: RowStoreName, stored: Sequence[StoredTable], slot_tables: Sequence[int], world: World, replicated: set[int]
+    name: RowStoreName, stored: Sequence[StoredTable], feature_tables: Sequence[int], world: World, replicated: set[int]
 ) -> RowStore:
     if world.size == 1:
-        return ROW_STORES[name](stored, slot_tables)
+        return ROW_STORES[name](stored, feature_tables)
     if name not in PART_STORES:
         raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
-    return ShardedRowStore(stored, slot_tables, world, PART_STORES[name], replicated)
+    return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)
