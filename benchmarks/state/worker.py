@@ -43,7 +43,7 @@ def filled(keys: Tensor) -> Tables:
     """A table with a row for every key."""
     tables = new_tables()
     for start in range(0, len(keys), PART):
-        tables.rows.gather([0], [keys[start : start + PART]], keep=True)
+        tables.rows.train_rows([0], [keys[start : start + PART]])
         tables.step()
     return tables
 
@@ -87,8 +87,8 @@ class Ours:
         return self._cut()
 
     def _learn(self, ids: Tensor) -> None:
-        out, context = self._tables.rows.gather([0], [ids], keep=True)
-        self._tables.rows.add_row_gradients(context, [torch.full_like(out[0], 0.01)])
+        out, kept = self._tables.rows.train_rows([0], [ids])
+        kept.add_gradients([torch.full_like(out[0], 0.01)])
         self._tables.step()
 
     def step(self) -> dict[str, float]:

@@ -33,8 +33,8 @@ def tables(optimizer: Optimizer, rows: int) -> Tables:
 def learn(made: Tables, generator: torch.Generator, rows: int, n: int) -> None:
     """One step; ids beyond the rows make the collisionless table evict."""
     keys = [torch.randint(2 * rows, (n,), generator=generator), torch.randint(rows, (n,), generator=generator)]
-    found, context = made.rows.gather([0, 1], keys, keep=True)
-    made.rows.add_row_gradients(context, [torch.randn(f.shape, generator=generator) for f in found])
+    found, kept = made.rows.train_rows([0, 1], keys)
+    kept.add_gradients([torch.randn(f.shape, generator=generator) for f in found])
     made.step()
 
 
@@ -138,8 +138,8 @@ def test_lookups_that_never_became_a_step_are_forgotten_by_a_load() -> None:
     cut = made.draw_cut()
     made.delete("c", torch.arange(200))
     chain.append(made.content(cut))
-    other.rows.gather([0, 1], [torch.arange(500), torch.arange(300)], keep=True)
-    found, context = other.rows.gather([0, 1], [torch.arange(250), torch.arange(9)], keep=True)
-    other.rows.add_row_gradients(context, [torch.ones_like(f) for f in found])
+    other.rows.train_rows([0, 1], [torch.arange(500), torch.arange(300)])
+    found, kept = other.rows.train_rows([0, 1], [torch.arange(250), torch.arange(9)])
+    kept.add_gradients([torch.ones_like(f) for f in found])
     other.load(chain)
     assert same(flat(other), flat(made))

@@ -119,10 +119,10 @@ def test_a_gradient_that_is_not_finite_is_refused_by_every_copy_and_counted_once
         features = [Feature(name="f", table="t", encoder=Hash(seed=1), pooling="sum")]
         made = Tables([table], features, seed=1, world=world, replicated=["t"])
         before = made.weight("t")
-        (rows,), context = made.rows.gather([0], [torch.arange(2)], keep=True)
+        (rows,), kept = made.rows.train_rows([0], [torch.arange(2)])
         gradient = torch.ones_like(rows)
         gradient[0] = float("nan") if world.rank == 1 else 1.0
-        made.rows.add_row_gradients(context, [gradient])
+        kept.add_gradients([gradient])
         assert not np.isfinite(made.gradient_norm())
         made.step()
         after = made.weight("t")
@@ -140,8 +140,8 @@ def test_a_refused_gradient_ends_the_step_at_every_rank() -> None:
         made = Tables(
             [table], [Feature(name="f", table="t", encoder=Hash(seed=1))], seed=1, world=world, replicated=["t"]
         )
-        (rows,), context = made.rows.gather([0], [torch.arange(2)], keep=True)
-        made.rows.add_row_gradients(context, [torch.full_like(rows, float("inf") if world.rank else 1.0)])
+        (rows,), kept = made.rows.train_rows([0], [torch.arange(2)])
+        kept.add_gradients([torch.full_like(rows, float("inf") if world.rank else 1.0)])
         with pytest.raises(DataError, match="table t: gradients of 2 rows were not finite"):
             made.step()
 

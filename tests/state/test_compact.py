@@ -160,7 +160,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
         writer.pin("best", done.version)
     assert compacted(state).pins == {}
     assert erased_traces(tmp_path, key, row.numpy()[0]) == []
-    again = Tables([config], [made.slots[0].feature], seed=1)
+    again = Tables([config], [made.features[0].feature], seed=1)
     assert same(loaded(state, again, 4), flat(made))
 
 
