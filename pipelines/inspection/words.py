@@ -45,7 +45,8 @@ def amount(value: float, unit: str) -> str:
 def heading(table: TableFigures) -> str:
     """`collisionless, dim 16, rowwise adagrad; read by user, history`."""
     readers = f"; read by {', '.join(table.features)}" if table.features else ""
-    return f"{table.kind}, dim {table.dim}, {table.optimizer.replace('_', ' ')}{readers}"
+    optimizer = "" if table.optimizer is None else f", {table.optimizer.replace('_', ' ')}"
+    return f"{table.kind}, dim {table.dim}{optimizer}{readers}"
 
 
 def distributions(table: TableFigures) -> list[tuple[str, Distribution]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from embtables.errors import StateError
 from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
@@ -21,8 +22,12 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
             rank of several does. Rows of a fixed table that are of other buckets are left as they are.
 
     Raises:
-        StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
+        StateError: the version holds weights alone, and the tables are as they were; or a file is missing, damaged or
+            of other tables, and they are not to be used.
     """
+    if chain[-1].projection != "full":
+        reason = "holds weights alone, for servers: training needs a version with optimizer state, such as resume-<n>"
+        raise StateError(reason, folder=state.folder.root, version=chain[-1].name)
     stored = tables.stored
     last = Version({})
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from embtables.rows.content import Words
 from embtables.rows.optimizers import optimizer_of
 from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
 from embtables.state.folder.version_folder import StateFolder
@@ -70,7 +71,9 @@ class TableFigures:
             sketch and the cold row of this version take in files, without Arrow's padding.
         bytes_in_files: of the table's own files of the chain: rows that later deltas replaced are in it.
         age: clock minus last sight, of a collisionless table.
-        count: gradients a row; None where the row store that trained it keeps none.
+        optimizer: its kind; None where the version holds weights alone and records no configuration.
+        count: gradients per row; None where the version holds weights alone, or the row store that trained it keeps
+            none.
         norm: L2 norm of the weights, of rows where it is finite.
         not_finite: rows with a weight that is NaN or infinite.
         never_updated: share of rows without a gradient, 0..1; None where that is not known.
@@ -80,7 +83,7 @@ class TableFigures:
     table: str
     kind: Literal["fixed", "collisionless"]
     dim: int
-    optimizer: str
+    optimizer: str | None
     features: tuple[str, ...]
     rows: int
     now: int
@@ -123,14 +126,16 @@ def _figures(
     cold = sum(values.nbytes for tensor, values in beside.items() if tensor.startswith(f"{name}/cold/"))
     fixed = cold == 0
     # Row stores other than the host's have no counts: a table that learned is then one whose rows never did.
-    counted = entry.updates == 0 or bool(rows.counts.any())
+    counts = rows.counts
+    if counts is not None and entry.updates and not counts.any():
+        counts = None
     ages = None if fixed else entry.now - rows.seen.astype(np.int64)
     admission = None if ages is None else _admission(state, chain, name, recorded, rows, ages)
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     parts = {
         "keys": rows.keys.nbytes,
         **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
-        "bookkeeping": rows.seen.nbytes + rows.counts.nbytes,
+        "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,
         "cold": cold,
@@ -140,7 +145,7 @@ def _figures(
         table=name,
         kind="fixed" if fixed else "collisionless",
         dim=rows.dim,
-        optimizer=optimizer_of(rows.parts),
+        optimizer=_optimizer(chain[-1], rows, recorded),
         features=() if recorded is None else tuple(f.name for f in recorded.features),
         rows=len(rows.keys),
         now=entry.now,
@@ -149,14 +154,21 @@ def _figures(
         bytes_by_part={part: size for part, size in parts.items() if size},
         bytes_in_files=sum(m.files[file].bytes for m in chain for file in m.tables[name].files),
         age=None if ages is None else of_integers(ages, _clock_unit(recorded, entry)),
-        count=of_counts(rows.counts, "gradients") if counted else None,
+        count=None if counts is None else of_counts(counts, "gradients"),
         norm=of_reals(rows.norms[finite], "L2 norm"),
         not_finite=int(len(finite) - finite.sum()),
-        never_updated=float((rows.counts == 0).mean()) if counted and len(rows.counts) else None,
+        never_updated=None if counts is None or not len(counts) else float((counts == 0).mean()),
         top=_top(rows, ages, recorded, top),
         admission=admission,
-        collisions=_collisions(rows, recorded) if fixed and counted else None,
+        collisions=None if counts is None or not fixed else _collisions(counts, recorded),
     )
+
+
+def _optimizer(version: Manifest, rows: LiveRows, recorded: RecordedTable | None) -> str | None:
+    """Known by the rows' state, and where a version holds none by the configuration that it records."""
+    if version.projection == "full":
+        return optimizer_of(rows.parts)
+    return None if recorded is None else recorded.config.optimizer.kind
 
 
 def _clock_unit(recorded: RecordedTable | None, entry: TableEntry) -> str:
@@ -194,20 +206,21 @@ def _admission(
 def _top(
     rows: LiveRows, ages: npt.NDArray[np.int64] | None, recorded: RecordedTable | None, limit: int
 ) -> tuple[TopRow, ...]:
-    limit = min(limit, int((rows.counts > 0).sum()))
-    if limit == 0:
+    counts = rows.counts
+    limit = 0 if counts is None else min(limit, int((counts > 0).sum()))
+    if counts is None or limit == 0:
         return ()
     # A partition instead of a sort of all rows; of rows with the least count that gets in, those with the least keys.
-    least = np.partition(rows.counts, len(rows.counts) - limit)[len(rows.counts) - limit]
-    above = np.flatnonzero(rows.counts > least)
-    chosen = np.concatenate([above, np.flatnonzero(rows.counts == least)[: limit - len(above)]])
-    chosen = chosen[np.argsort(-rows.counts[chosen].astype(np.int64), kind="stable")]
+    least = np.partition(counts, len(counts) - limit)[len(counts) - limit]
+    above = np.flatnonzero(counts > least)
+    chosen = np.concatenate([above, np.flatnonzero(counts == least)[: limit - len(above)]])
+    chosen = chosen[np.argsort(-counts[chosen].astype(np.int64), kind="stable")]
     ids = None if recorded is None else recorded.ids(rows.keys[chosen])
     return tuple(
         TopRow(
             key=int(rows.keys[at]),
             id=None if ids is None else int(ids[place]),
-            count=int(rows.counts[at]),
+            count=int(counts[at]),
             age=None if ages is None else int(ages[at]),
             norm=float(rows.norms[at]) if np.isfinite(rows.norms[at]) else None,
         )
@@ -215,14 +228,14 @@ def _top(
     )
 
 
-def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | None:
+def _collisions(counts: Words, recorded: RecordedTable | None) -> Collisions | None:
     """None where features encode ids in ways of which each would need an estimate of its own, or wrap them."""
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
-    occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
+    occupied, encoders = int((counts > 0).sum()), recorded.encoders
     if all(isinstance(e, Identity) and e.out_of_range == "error" for e in encoders):
         return no_collisions(occupied)
     hashes = {e.num_hashes if isinstance(e, MultiHash) else 1 for e in encoders}
     if len(hashes) != 1 or any(isinstance(e, Identity) for e in encoders):
         return None
-    return estimated_collisions(len(rows.keys), occupied, hashes.pop())
+    return estimated_collisions(len(counts), occupied, hashes.pop())
