@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from embtables.cuts import CutConsumer
 from embtables.errors import StateError
 from embtables.schema import Identity, Sgd
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import NewFile, StateFolder, VersionKind, Writer
 from embtables.state.read.load import load as load_version
+from embtables.state.write.commit_across_ranks import commit
+from embtables.state.write.version_files import RankFiles
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
 from tests.shard import chains_for_tests as chains
@@ -137,6 +140,23 @@ def test_two_writers_of_one_purpose_need_two_names(tmp_path: Path) -> None:
         second = VersionWriter(b, "serving", made, consumer="other region")
         first.close()
         second.close()
+
+
+def test_a_version_that_is_being_written_is_not_the_garbage_of_another(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+    with Writer(state) as holder:
+
+        def while_others_clean() -> Iterator[bytes]:
+            yield b"one"
+            commit(holder, VersionKind("serving"), lambda: RankFiles({}, {}), {})
+            holder.collect({"serving": 1, "resume": 1})
+            yield b"two"
+
+        files = RankFiles({"of.a.user": NewFile(while_others_clean())}, {})
+        version = commit(holder, VersionKind("resume"), lambda: files, {})
+        state.verify(version)
+        assert state.sequences("serving") == [1]
+        assert holder.collect({"serving": 1, "resume": 1}) == 0
 
 
 def test_a_writer_that_lags_writes_a_snapshot_and_the_other_one_deltas(tmp_path: Path) -> None:
