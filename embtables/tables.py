@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.combine import combined
+from embtables.cuts import CutLedger
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen_tables import Lookups
 from embtables.ids import Artifacts, Combine, Encoder, make_encoder
@@ -148,6 +149,7 @@ class Tables:
             for number, table in enumerate(tables)
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
+        self.cuts = CutLedger(self.rows.forget_changes)
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
@@ -246,7 +248,10 @@ class Tables:
 
     @exclusive
     def draw_cut(self) -> int:
-        """Ends a cut: `changes` can tell from now on what happened after it. Between a step and the next lookup.
+        """Ends a cut, after which `changes` can report. Between a step and the next lookup.
+
+        Changes since a cut stay known while a consumer holds it or an earlier one (`cuts`); up to 256 MB of a table
+        are kept for that, and of more the oldest go.
 
         Returns:
             Its number; the first is 1.
@@ -255,25 +260,30 @@ class Tables:
             StateError: row gradients are waiting for their step.
             ConfigError: the row store knows no cuts (fbgemm).
         """
-        return self.rows.draw_cut()
+        cut = self.rows.draw_cut()
+        self.cuts.note_drawn(cut)
+        return cut
 
     @exclusive
     def changes(self, table: str, after: int) -> TableChanges:
-        """What happened to a table since the cut `after`. A row past its ttl becomes a
-        tombstone when the sweep reaches it.
+        """What happened to a table since the cut `after`.
+
+        A row past its ttl becomes a tombstone when the sweep reaches it. A copy that follows:
+
+            with tables.cuts.consumer("copy") as copy:
+                copy.hold(tables.draw_cut())
+                ...  # the copy takes the whole table; training goes on
+                changes = tables.changes("items", after=copy.cut)
+                copy.hold(tables.draw_cut())
 
         Raises:
-            StateError: no such cut was drawn, or so much happened since that only the whole table tells it.
+            StateError: no such cut was drawn, or what happened since is not known any more: no consumer held the cut,
+                or too much happened. Take the whole table then.
         """
         content = self.rows.capture(self._numbers[table], after).content()
         order = np.argsort(content.keys)
         rows = torch.from_numpy(content.parts["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
-
-    @exclusive
-    def forget_changes(self, through: int) -> None:
-        """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""
-        self.rows.forget_changes(through)
 
     def _reader(self, table: str, feature: str | None) -> TableFeature:
         """Whose encoder makes keys of a table's ids. Raises ConfigError where there is none, or several that differ."""
@@ -404,8 +414,17 @@ class Tables:
 
     @exclusive
     def take_over(self, table: str, content: TableContent) -> None:
-        """Makes a table hold what another of its configuration held, over what it holds itself."""
+        """Makes a table hold what another of its configuration held, over what it holds itself.
+
+        Raises:
+            StateError: the content has other tensors than the table's rows (weights alone, say, without the optimizer's
+                state).
+        """
         number = self._numbers[table]
+        held, needed = content.parts.keys() | content.streamed.keys() - {"count"}, self.stored[number].parts.keys()
+        if held != needed:
+            reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"
+            raise StateError(reason, table=table)
         self.rows.apply(number, content)
         if number in self._clocks:
             self._clocks[number].now = content.now

@@ -42,7 +42,7 @@ from embtables.pipelines.training.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 
 def train(
@@ -189,12 +189,12 @@ class TrainLoop:
             return self._report()
 
     @contextmanager
-    def _checkpoints(self) -> Iterator[Chain]:
+    def _checkpoints(self) -> Iterator[VersionWriter]:
         """The run's chain of versions, which these ranks alone write to."""
         with ExitStack() as stack:
             folder = StateFolder(self.run.checkpoints)
             holder = stack.enter_context(Writer(folder)) if self.world.rank == 0 else folder
-            chain = Chain(holder, "resume", self.learner.tables, world=self.world)
+            chain = VersionWriter(holder, "resume", self.learner.tables, world=self.world)
             if self.resumed_from is not None:
                 if self.world.rank == 0:
                     self.run.truncate_metrics(self.state.step)
@@ -318,7 +318,7 @@ class TrainLoop:
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)
 
-    def _tell_failures(self, chain: Chain, then: str = "; training goes on") -> None:
+    def _tell_failures(self, chain: VersionWriter, then: str = "; training goes on") -> None:
         for error in chain.failures if self.world.rank == 0 else ():
             say(f"warning: {error}{then}")
         chain.failures.clear()

@@ -18,7 +18,7 @@ from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.load import load
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.shard.chains_for_tests import holding
 from tests.shard.threads_for_tests import in_threads
 from tests.shard.training_for_tests import Run, assert_same_held, held, learn, tables
@@ -59,7 +59,7 @@ def gone_on(world: World, folder: Path, policy: str, steps: range) -> dict[str, 
     """Goes on from the newest version under some placement, with two more versions; what this rank holds."""
     made, state = tables(policy, RUN.optimizer, world), StateFolder(folder)
     with holding(world, folder) as holder:
-        chain = Chain(holder, "resume", made, world=world)
+        chain = VersionWriter(holder, "resume", made, world=world)
         numbers = state.sequences("resume")
         if numbers:
             versions = state.chain("resume", numbers[-1])
