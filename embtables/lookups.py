@@ -98,7 +98,7 @@ def sequence_keys(read: TableFeature, ids: JaggedIds) -> tuple[Tensor, Jagged]:
     """Keys (n * T,) of one feature, for a lookup of single rows, and its part of the batch."""
     of_feature = ids[read.feature.name]
     own = of_feature.values.detach().numpy().astype(np.int64, copy=False)
-    return torch.from_numpy(np.ascontiguousarray(read.encoder.encode(own))), of_feature
+    return torch.from_numpy(read.encoder.encode(own)), of_feature
 
 
 def _refuse_missing(features: Sequence[TableFeature], positions: dict[str, int]) -> None:
