@@ -130,6 +130,35 @@ def test_a_closed_capture_is_refused_and_saves_nothing_more() -> None:
         captured["c"].content()
 
 
+def test_a_capture_that_is_closed_while_a_thread_reads_it_ends_the_read() -> None:
+    rows = 60_000
+    made, generator = tables(OPTIMIZERS[0], rows), torch.Generator().manual_seed(0)
+    learn(made, generator, rows, 40_000)
+    made.draw_cut()
+    held, found = flat(made), list[Arrays]()
+
+    def read(captured: dict[str, Capture], begun: threading.Event) -> None:
+        begun.set()
+        try:
+            found.append(contents(captured))
+        except ValueError as error:
+            assert "closed" in str(error)
+
+    for _ in range(20):
+        captured, begun = made.capture(), threading.Event()
+        reader = threading.Thread(target=read, args=(captured, begun))
+        reader.start()
+        begun.wait()
+        for capture in captured.values():
+            capture.close()
+        learn(made, generator, rows, 1000)
+        reader.join()
+        made.load([{name: of.content() for name, of in made.capture().items()}])
+        made.draw_cut()
+        assert all(same(each, held) for each in found)
+        held, found = flat(made), []
+
+
 def test_lookups_that_never_became_a_step_are_forgotten_by_a_load() -> None:
     made, other = tables(OPTIMIZERS[0], 300), tables(OPTIMIZERS[0], 300)
     generator = torch.Generator().manual_seed(0)
