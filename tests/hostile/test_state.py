@@ -107,6 +107,18 @@ def test_another_format(folder: Path) -> None:
     assert "has format 1, this build reads 0" in refusal(folder)
 
 
+def test_what_a_version_holds_of_its_tables(folder: Path) -> None:
+    rewrite(folder, 3, {"projection": "some"})
+    assert "projection: Input should be 'full' or 'weights'" in refusal(folder)
+    rewrite(folder, 3, {"projection": "full", "same_as": "resume-0000000002-00000000"})
+    assert "is a delta, and none is the same as another version" in refusal(folder)
+    rewrite(folder, 3, lambda fields: fields.pop("same_as") and fields.update(projection="weights"))
+    assert "resume-3 holds weights, its parent full: they are of no one chain" in refusal(folder)
+    state = StateFolder(folder)
+    with pytest.raises(StateError, match=r"rows\.0\.arrow: holds other columns than the table"):
+        read_version(state, state.manifest("resume", 3), tables().stored)
+
+
 def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
     """Another file in its place, with the right length and checksum in the manifest."""
     version = StateFolder(folder).manifest("resume", 3)

@@ -17,9 +17,10 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
-from embtables.shard.world import World
+from embtables.shard.world import TIMEOUT_SECONDS, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.version_files import read_version
+from embtables.state.write.gather_results import ROUND_SECONDS
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
 from tests.shard import chains_for_tests as chains
@@ -201,6 +202,10 @@ def test_a_write_that_fails_at_one_rank_loses_nothing_at_any(
         if not fired:
             assert nth > 1 or (rank == 1 and call in ("link", "mkdir", "unlink"))
             return
+
+
+def test_a_rank_that_still_writes_speaks_before_it_counts_as_gone() -> None:
+    assert ROUND_SECONDS <= TIMEOUT_SECONDS / 4
 
 
 def failure_of(chain: VersionWriter) -> str | None:

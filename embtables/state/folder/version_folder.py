@@ -88,7 +88,7 @@ def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> d
 
 
 def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
-    """What is told of a version that could not be written."""
+    """The error that reports a version which could not be written."""
     reason = error.strerror or str(error)
     version = f"{draft.kind.purpose}-{draft.sequence}"
     return StateError(f"cannot write version {version}: {reason}; earlier versions are intact", folder=root)
@@ -318,7 +318,7 @@ class Writer:
         """Makes a version exist of files that lie in its folder, durably.
 
         Args:
-            files: as `write_files` tells of them.
+            files: as `write_files` describes them.
 
         Raises:
             StateError: the disk is full or failing, the lease was lost, or the manifest would be none that can be read.

@@ -1,7 +1,7 @@
 """The one way in which a version is written, by the ranks that hold its tables; a process alone is one rank.
 
     every rank: its files made ready; rank 0: the version's folder made, and named to all
-    -> every rank: its files written and synced, and what they are told to all
+    -> every rank: its files written and synced; their names, sizes and checksums given to all
     -> rank 0: the manifest, when all have succeeded and agree; else the folder is removed
 
 A version that fails at one rank fails at all of them, with the same words. `CommitAcrossRanks` is one rank's side;
