@@ -39,6 +39,7 @@ from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.pipelines.training.set_aside import SetAside
 from embtables.pipelines.training.shutdown import OnError, closing_chain, say_what_is_waited_for, wait_for_last
 from embtables.pipelines.training.signals import InterruptedRunError, StopRequest
+from embtables.pipelines.training.table_counts import TableCounts
 from embtables.pipelines.training.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder, Writer
@@ -173,6 +174,7 @@ class TrainLoop:
         self._on_error = on_error
         self.resumed_from: list[Manifest] | None = None
         self._set_aside: SetAside | None = None
+        self._table_counts = TableCounts(learner.tables, state)
         self._stop = StopRequest(run.stop_file if self.world.size > 1 and self.world.rank == 0 else None)
 
     def run_to_end(self) -> dict[str, Any]:
@@ -322,6 +324,7 @@ class TrainLoop:
     def _save(self, pin: str | None = None) -> None:
         """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
         self._count_set_aside()
+        self._table_counts.record()
         content = written_content(self.config, self.state, self.fitted)
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)
@@ -365,7 +368,12 @@ class TrainLoop:
             "quarantined_rows": state.quarantined_rows,
             "quarantined_files": sorted(state.quarantined_files | self.log.bad_files),
             "tables": {
-                name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+                name: {
+                    "rows": stats.rows,
+                    "bytes": sum(stats.bytes_by_part.values()),
+                    **stats.counts,
+                    **state.table_counts.get(name, {}),
+                }
                 for name, stats in self.learner.tables.stats().items()
             },
             "seed": self.config.train.seed,
