@@ -67,7 +67,7 @@ def with_ray_data(folder: Path, ranks: int) -> float:
             from embtables.features import FeatureTransform, FittedTransforms
 
             torch.set_num_threads(1)
-            transform, rows = FeatureTransform(log_of(folder, shuffled=True).schema, FittedTransforms()), 0
+            transform, rows = FeatureTransform.for_training(log_of(folder, shuffled=True).schema, FittedTransforms()), 0
             for table in split.iter_batches(
                 batch_size=BATCH, batch_format="pyarrow", local_shuffle_buffer_size=BUFFER_ROWS, local_shuffle_seed=0
             ):

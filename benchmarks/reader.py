@@ -2,7 +2,7 @@
 
 A log of 1M rows x 40 columns (26 integer ids, 2 integer lists of about 10 and 20, 11 floats, a label), snappy, row
 groups of 131,072; synthetic. The bare scanner decodes batches of 131,072 rows and lays every column out as numpy; the
-reader makes batches of 4,096 with KeyedJaggedTensor, dense, label.
+reader makes batches of 4,096 with ids, dense, label.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def bare(folder: Path) -> int:
 def log_of(folder: Path, *, shuffled: bool) -> Log:
     """The log with its schema."""
     from embtables.pipelines.sources.parquet import Log
-    from embtables.schema import Schema, validate
+    from embtables.schema import FeatureSchema, LogConfig, validate
 
     table = {"name": "t", "dim": 4, "num_rows": 100, "optimizer": {"kind": "sgd", "learning_rate": 1}}
     features = [f"c{i}" for i in range(IDS)] + [f"l{j}" for j in range(len(LISTS))]
@@ -82,9 +82,9 @@ def log_of(folder: Path, *, shuffled: bool) -> Log:
         "features": [{"name": name, "table": "t"} for name in features],
         "labels": [{"column": "label"}],
         "dense": [{"column": f"d{i}"} for i in range(FLOATS)],
-        "data": {"path": str(folder), "shuffle": {"buffer_rows": 131_072} if shuffled else None},
     }
-    return Log(validate(Schema, content))
+    data = {"path": str(folder), "shuffle": {"buffer_rows": 131_072} if shuffled else None}
+    return Log(validate(FeatureSchema, content), validate(LogConfig, data))
 
 
 def ours(folder: Path, *, shuffled: bool, rank: int = 0, ranks: int = 1) -> int:

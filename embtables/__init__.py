@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from embtables.errors import WorldError as WorldError
     from embtables.features import BadRowsError as BadRowsError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.ids import Artifacts as Artifacts
+    from embtables.ids import Encoder as Encoder
+    from embtables.ids import EncoderSpec as EncoderSpec
+    from embtables.ids import register_encoder as register_encoder
     from embtables.ids.strings import hash_strings as hash_strings
+    from embtables.models.registry import ModelInputs as ModelInputs
+    from embtables.models.registry import ModelOptions as ModelOptions
+    from embtables.models.registry import ModelSpec as ModelSpec
+    from embtables.models.registry import register_model as register_model
     from embtables.pipelines.config import RunConfig as RunConfig
     from embtables.pipelines.config import load_config as load_config
     from embtables.pipelines.load_run import LoadedRun as LoadedRun
@@ -30,13 +38,18 @@ if TYPE_CHECKING:
     from embtables.pipelines.runs import predict as predict
     from embtables.pipelines.runs import resume as resume
     from embtables.pipelines.runs import train as train
+    from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
+    from embtables.rows.optimizers import StateColumn as StateColumn
+    from embtables.rows.optimizers import register_optimizer as register_optimizer
     from embtables.schema import Adagrad as Adagrad
     from embtables.schema import Adam as Adam
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Constant as Constant
     from embtables.schema import DenseColumn as DenseColumn
+    from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import EventTime as EventTime
     from embtables.schema import Feature as Feature
+    from embtables.schema import FeatureSchema as FeatureSchema
     from embtables.schema import FixedTable as FixedTable
     from embtables.schema import Hash as Hash
     from embtables.schema import Identity as Identity
@@ -44,9 +57,9 @@ if TYPE_CHECKING:
     from embtables.schema import MinCount as MinCount
     from embtables.schema import MultiHash as MultiHash
     from embtables.schema import Normal as Normal
+    from embtables.schema import OptimizerConfig as OptimizerConfig
     from embtables.schema import Probability as Probability
     from embtables.schema import RowwiseAdagrad as RowwiseAdagrad
-    from embtables.schema import Schema as Schema
     from embtables.schema import Sgd as Sgd
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
@@ -70,7 +83,15 @@ _HOMES = {
     "WorldError": "embtables.errors",
     "BadRowsError": "embtables.features",
     "FeatureTransform": "embtables.features",
+    "Artifacts": "embtables.ids",
+    "Encoder": "embtables.ids",
+    "EncoderSpec": "embtables.ids",
+    "register_encoder": "embtables.ids",
     "hash_strings": "embtables.ids.strings",
+    "ModelInputs": "embtables.models.registry",
+    "ModelOptions": "embtables.models.registry",
+    "ModelSpec": "embtables.models.registry",
+    "register_model": "embtables.models.registry",
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
     "LoadedRun": "embtables.pipelines.load_run",
@@ -79,13 +100,18 @@ _HOMES = {
     "predict": "embtables.pipelines.runs",
     "resume": "embtables.pipelines.runs",
     "train": "embtables.pipelines.runs",
+    "OptimizerSpec": "embtables.rows.optimizers",
+    "StateColumn": "embtables.rows.optimizers",
+    "register_optimizer": "embtables.rows.optimizers",
     "Adagrad": "embtables.schema",
     "Adam": "embtables.schema",
     "CollisionlessTable": "embtables.schema",
     "Constant": "embtables.schema",
     "DenseColumn": "embtables.schema",
+    "EncoderConfig": "embtables.schema",
     "EventTime": "embtables.schema",
     "Feature": "embtables.schema",
+    "FeatureSchema": "embtables.schema",
     "FixedTable": "embtables.schema",
     "Hash": "embtables.schema",
     "Identity": "embtables.schema",
@@ -93,9 +119,9 @@ _HOMES = {
     "MinCount": "embtables.schema",
     "MultiHash": "embtables.schema",
     "Normal": "embtables.schema",
+    "OptimizerConfig": "embtables.schema",
     "Probability": "embtables.schema",
     "RowwiseAdagrad": "embtables.schema",
-    "Schema": "embtables.schema",
     "Sgd": "embtables.schema",
     "Uniform": "embtables.schema",
     "Zeros": "embtables.schema",
@@ -109,6 +135,7 @@ _HOMES = {
 __all__ = [
     "Adagrad",
     "Adam",
+    "Artifacts",
     "BadFileError",
     "BadRowsError",
     "Batch",
@@ -120,8 +147,12 @@ __all__ = [
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",
+    "Encoder",
+    "EncoderConfig",
+    "EncoderSpec",
     "EventTime",
     "Feature",
+    "FeatureSchema",
     "FeatureTransform",
     "FittedTransforms",
     "FixedTable",
@@ -130,13 +161,18 @@ __all__ = [
     "Label",
     "LoadedRun",
     "MinCount",
+    "ModelInputs",
+    "ModelOptions",
+    "ModelSpec",
     "MultiHash",
     "Normal",
+    "OptimizerConfig",
+    "OptimizerSpec",
     "Probability",
     "RowwiseAdagrad",
     "RunConfig",
-    "Schema",
     "Sgd",
+    "StateColumn",
     "StateError",
     "StateFolder",
     "TableChanges",
@@ -151,6 +187,9 @@ __all__ = [
     "load",
     "load_config",
     "predict",
+    "register_encoder",
+    "register_model",
+    "register_optimizer",
     "resume",
     "train",
 ]

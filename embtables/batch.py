@@ -1,27 +1,93 @@
-"""`Batch`: what the features stage makes of rows of a log, and what a model trains on."""
+"""`Batch`: what the features stage makes of rows of a log, and what a model trains on. `JaggedIds`: its ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from embtables.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Jagged:
+    """A list of values for each of B rows. Shape letters: B rows, N values.
+
+    Attributes:
+        values: (N, ...) the lists, one after the other.
+        lengths: (B,) integers, how many values each row has.
+        weights: (N,) float32, a weight for each value, or None.
+    """
+
+    values: Tensor
+    lengths: Tensor
+    weights: Tensor | None = None
+
+    def rows(self) -> tuple[Tensor, ...]:
+        """The values of each row."""
+        return torch.split(self.values, self.lengths.tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class JaggedIds:
+    """Ids of B rows, a list for each row and feature. Shape letters: B rows, F features, N ids.
+
+        >>> ids = JaggedIds.of({"user": [[7], [8]], "tags": [[1, 2], []]})
+        >>> ids.values.tolist(), ids.lengths.tolist()
+        ([7, 8, 1, 2], [1, 1, 2, 0])
+        >>> ids["tags"].lengths.tolist()
+        [2, 0]
+
+    Attributes:
+        keys: the features' names.
+        values: (N,) int64 raw ids, feature after feature, and within one row after row.
+        lengths: (F * B,) integers in the same order: how many ids each row has of each feature.
+        num_rows: B.
+        weights: (N,) float32, a weight for each id, or None.
+    """
+
+    keys: tuple[str, ...]
+    values: Tensor
+    lengths: Tensor
+    num_rows: int
+    weights: Tensor | None = None
+
+    @classmethod
+    def of(cls, lists: dict[str, list[list[int]]]) -> JaggedIds:
+        """Ids given as a list for each row, by feature; every feature has as many rows."""
+        rows = {len(of_feature) for of_feature in lists.values()}
+        if len(rows) != 1:
+            raise ConfigError(f"every feature needs a list for each row, received {sorted(rows)} rows")
+        each = [row for of_feature in lists.values() for row in of_feature]
+        values = torch.tensor([i for row in each for i in row], dtype=torch.int64)
+        return cls(tuple(lists), values, torch.tensor([len(row) for row in each]), rows.pop())
+
+    def __getitem__(self, feature: str) -> Jagged:
+        """One feature's ids. Raises ConfigError where there is no such feature."""
+        if feature not in self.keys:
+            raise ConfigError(f"is missing from the batch, which has: {', '.join(self.keys)}", feature=feature)
+        place, b = self.keys.index(feature), self.num_rows
+        lengths = self.lengths[place * b : (place + 1) * b]
+        start = int(self.lengths[: place * b].sum())
+        part = slice(start, start + int(lengths.sum()))
+        return Jagged(self.values[part], lengths, None if self.weights is None else self.weights[part])
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows of a log. Shape letters: B rows, N ids.
+    """B rows of a log.
 
     Attributes:
-        ids: raw ids, int64, one key a feature in schema order, stride B. If any feature has per-id weights the KJT
-            carries float32 weights for all (1.0 where a feature has none).
+        ids: raw ids, features in schema order. If any feature has per-id weights there are weights for all (1.0 where a
+            feature has none).
         dense: (B, n_dense) float32, transformed.
         labels: (B, n_labels) float32, each 0 or 1.
         weight: (B,) float32 sample weights, or None where the schema names none.
         event_time_us: (B,) int64 microseconds since 1970-01-01 UTC, or None where the schema names none.
     """
 
-    ids: KeyedJaggedTensor
+    ids: JaggedIds
     dense: Tensor
     labels: Tensor
     weight: Tensor | None

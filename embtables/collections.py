@@ -1,4 +1,4 @@
-"""The two TorchRec-shaped views over one set of tables, and their edge to autograd.
+"""The two TorchRec-shaped views over one set of tables; the only module that imports torchrec.
 
 `EmbeddingBagCollection`: KeyedJaggedTensor -> KeyedTensor (pooled). `EmbeddingCollection`: KeyedJaggedTensor -> dict of
 JaggedTensor (sequences). Both take raw ids where they stand over a `Tables` of a schema (the features' encoders make
@@ -7,126 +7,33 @@ keys of them), and row indices where they are built from TorchRec configurations
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
-from embtables.lookups import Request, pooled_request, sequence_keys
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
 from embtables.tables import RowStoreName, Slot, Tables
-
-UpdateMode = Literal["step", "backward"]
-
-
-class _Pooled(torch.autograd.Function):
-    """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient.
-
-    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad tells: the anchor always asks.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: _View, request: Request, keep: bool
-    ) -> Tensor:
-        of_weights = keep and bool(ctx.needs_input_grad[1])
-        output, context = view.tables.lookups.pooled(request.lookup, keep=keep, of_weights=of_weights)
-        ctx.view, ctx.request, ctx.context = view, request, context
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
-        wanted = bool(ctx.needs_input_grad[1])
-        of_keys = ctx.view.tables.lookups.add_gradient(ctx.context, gradient, of_weights=wanted)
-        of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
-        ctx.view.after_backward()
-        return None, of_ids, None, None, None
+from embtables.views import UpdateMode, View, chosen_slots
 
 
-class _Gathered(torch.autograd.Function):
-    """The one autograd edge of a sequence lookup: an output for each slot."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, view: _View, slots: Sequence[Slot], keys: Sequence[Tensor], keep: bool
-    ) -> tuple[Tensor, ...]:
-        ctx.view, ctx.slots = view, slots
-        ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        found, ctx.context = view.tables.lookups.gather([slot.number for slot in slots], keys, keep=keep)
-        return tuple(
-            rows if slot.keys_per_id == 1 else rows.view(-1, slot.keys_per_id, rows.shape[1]).sum(dim=1)
-            for slot, rows in zip(slots, found, strict=True)
-        )
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
-        each = [
-            None if gradient is None else gradient.repeat_interleave(slot.keys_per_id, dim=0)
-            for slot, gradient in zip(ctx.slots, gradients, strict=True)
-        ]
-        ctx.view.tables.lookups.add_row_gradients(ctx.context, each)
-        ctx.view.after_backward()
-        return None, None, None, None, None
+def jagged_ids(features: KeyedJaggedTensor) -> JaggedIds:
+    """The ids of a KeyedJaggedTensor, which share its memory; weights keep their gradients."""
+    return JaggedIds(
+        tuple(features.keys()), features.values(), features.lengths(), features.stride(), features.weights_or_none()
+    )
 
 
-class _View(nn.Module):
-    """What the two views share: slots of a `Tables`, output names, state_dict keys."""
-
-    _state_prefix: str
-
-    def __init__(self, tables: Tables, slots: Sequence[Slot], update: UpdateMode) -> None:
-        super().__init__()
-        self.tables = tables
-        self.slots = tuple(slots)
-        self._update = update
-        self._anchor = torch.zeros(0, requires_grad=True)
-        tables_of = Counter(slot.feature.name for slot in slots)
-        self.embedding_names = [
-            s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in slots
-        ]
-        self.embedding_dims = [s.table.dim for s in slots]
-
-    def learns(self) -> bool:
-        """Whether a lookup is part of training: it may count keys, make rows and receive gradients."""
-        return self.training and torch.is_grad_enabled()
-
-    def after_backward(self) -> None:
-        """Applies the update at once in `backward` mode."""
-        if self._update == "backward":
-            self.tables.step()
-
-    def _table_names(self) -> list[str]:
-        return list(dict.fromkeys(slot.table.name for slot in self.slots))
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name in self._table_names():
-            destination[f"{prefix}{self._state_prefix}.{name}.weight"] = self.tables.weight(name)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        ours = {f"{prefix}{self._state_prefix}.{name}.weight": name for name in self._table_names()}
-        for key, name in ours.items():
-            if key in state_dict:
-                self.tables.set_weight(name, state_dict[key])
-            else:
-                missing_keys.append(key)
-        unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in ours)
+def keyed_jagged_tensor(ids: JaggedIds) -> KeyedJaggedTensor:
+    """The same ids as TorchRec's type."""
+    return KeyedJaggedTensor(list(ids.keys), ids.values, weights=ids.weights, lengths=ids.lengths, stride=ids.num_rows)
 
 
-class EmbeddingBagCollection(_View):
+class EmbeddingBagCollection(View):
     """Pooled embeddings: ids of B rows -> KeyedTensor (B, sum of D).
 
     Built like TorchRec's: `EmbeddingBagCollection(tables=[EmbeddingBagConfig(...)], is_weighted=False)`; or over the
@@ -181,7 +88,7 @@ class EmbeddingBagCollection(_View):
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingBagCollection:
         """The view over the pooled features of `tables`, or of the tables named; KJT weights count where given."""
         view = cls.__new__(cls)
-        _View.__init__(view, tables, _chosen(tables, names, pooled=True), "step")
+        View.__init__(view, tables, chosen_slots(tables, names, pooled=True), "step")
         view._weighted = any(slot.feature.weights_column is not None for slot in view.slots)
         view._configs = _bag_configs(view.slots)
         return view
@@ -196,14 +103,11 @@ class EmbeddingBagCollection(_View):
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
-        request = pooled_request(self.slots, features, weighted=self._weighted)
-        keep = self.learns()
-        anchor = self._anchor if keep else self._anchor.detach()
-        values = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        values = self._pooled(jagged_ids(features), weighted=self._weighted)
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=values)
 
 
-class EmbeddingCollection(_View):
+class EmbeddingCollection(View):
     """Sequence embeddings: ids of B rows -> {name: JaggedTensor of (ids of the feature, D)}.
 
     Arguments as of EmbeddingBagCollection, with TorchRec's EmbeddingConfig.
@@ -238,18 +142,14 @@ class EmbeddingCollection(_View):
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingCollection:
         """The view over the unpooled features (`pooling: none`) of `tables`, or of the tables named."""
         view = cls.__new__(cls)
-        _View.__init__(view, tables, _chosen(tables, names, pooled=False), "step")
+        View.__init__(view, tables, chosen_slots(tables, names, pooled=False), "step")
         return view
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """Looks the ids up. Raises as EmbeddingBagCollection does."""
-        parts = [sequence_keys(slot, features) for slot in self.slots]
-        keep = self.learns()
-        anchor = self._anchor if keep else self._anchor.detach()
-        found = _Gathered.apply(anchor, self, self.slots, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
         return {
-            name: JaggedTensor(values=rows, lengths=jagged.lengths(), weights=jagged.weights_or_none())
-            for name, rows, (_, jagged) in zip(self.embedding_names, found, parts, strict=True)
+            name: JaggedTensor(values=rows.values, lengths=rows.lengths, weights=rows.weights)
+            for name, rows in self._sequences(jagged_ids(features)).items()
         }
 
 
@@ -267,15 +167,6 @@ def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:
         )
         for name, of in readers.items()
     ]
-
-
-def _chosen(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[Slot]:
-    slots = [s for s in tables.slots if (s.feature.pooling != "none") is pooled]
-    slots = [s for s in slots if names is None or s.table.name in names]
-    if not slots:
-        kind = "pooled" if pooled else "unpooled"
-        raise ConfigError(f"no {kind} feature reads these tables; look at the features' pooling")
-    return slots
 
 
 def _tables_of(

@@ -1,7 +1,7 @@
 """The features stage: Arrow rows -> `Block` of numpy arrays -> `Batch`. Training and serving run this code alike.
 
-A table is converted once, column by column; batches are slices of the result, laid out as one KeyedJaggedTensor in the
-order of the schema's features. List columns come over without a copy; a batch copies its slice once, into the KJT.
+A table is converted once, column by column; batches are slices of the result, laid out as `JaggedIds` in the order of
+the schema's features. List columns come over without a copy; a batch copies its slice once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from embtables.batch import Batch
+from embtables.batch import Batch, JaggedIds
 from embtables.columns import BadRowsError, Ids, Int64s, as_float64, as_microseconds, feature_ids, one_array, ranges
 from embtables.errors import DataError
-from embtables.schema import Label, Schema
+from embtables.schema import EventTime, FeatureSchema, Label
 from embtables.transforms import FittedTransforms, TransformFitter
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "TransformFitter", "make_batch"]
@@ -70,34 +69,77 @@ def _block(
 class FeatureTransform:
     """Converts Arrow tables of a schema's columns.
 
+    Two roles: `for_training` reads labels, sample weight and event time beside features and dense columns;
+    `for_scoring` reads features and dense columns alone, so that a request needs nothing else. Both convert them by
+    the same code.
+
+    >>> import pyarrow as pa
+    >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Label, Sgd
+    >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+    >>> feature, label = Feature(name="item_id", table="item"), Label(column="clicked")
+    >>> schema = FeatureSchema(tables=(item,), features=(feature,), labels=(label,))
+    >>> scoring = FeatureTransform.for_scoring(schema, FittedTransforms())
+    >>> scoring.columns, scoring.batch(pa.table({"item_id": [7, 8]})).num_rows
+    (('item_id',), 2)
+    >>> FeatureTransform.for_training(schema, FittedTransforms()).columns
+    ('item_id', 'clicked')
+
     Args:
         schema: what the columns mean.
         fitted: transforms fitted on training data; may be empty where the schema needs none.
-        with_labels: false for prediction, where the input need not have labels.
+        labels, sample_weight, event_time: what is read beside features and dense columns.
 
     Example:
         >>> import embtables, pyarrow
         >>> config = embtables.load_config("my.yaml")
-        >>> transform = embtables.FeatureTransform(config, embtables.FittedTransforms(), with_labels=False)
+        >>> transform = embtables.FeatureTransform.for_scoring(config, embtables.FittedTransforms())
         >>> batch = transform.batch(pyarrow.table({"user": [1, 2], "item": [7, 7]}))
-        >>> batch.ids["user"].values()
+        >>> batch.ids["user"].values
         tensor([1, 2])
     """
 
-    def __init__(self, schema: Schema, fitted: FittedTransforms, *, with_labels: bool = True) -> None:
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        fitted: FittedTransforms,
+        *,
+        labels: tuple[Label, ...] = (),
+        sample_weight: str | None = None,
+        event_time: EventTime | None = None,
+    ) -> None:
         self.schema = schema
         self.fitted = fitted
-        self._labels: tuple[Label, ...] = schema.labels if with_labels else ()
+        self._labels = labels
+        self._sample_weight = sample_weight
+        self._event_time = event_time
         self.names = [feature.name for feature in schema.features]
+
+    @classmethod
+    def for_training(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
+        """Reads all that training and evaluation need of a row."""
+        return cls(
+            schema,
+            fitted,
+            labels=schema.labels,
+            sample_weight=schema.sample_weight,
+            event_time=schema.event_time,
+        )
+
+    @classmethod
+    def for_scoring(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
+        """Reads features and dense columns; labels are (B, 0), weight and event time None.
+
+        A row past its table's ttl reads cold by the table's own clock, which only training moves.
+        """
+        return cls(schema, fitted)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that `convert` reads."""
-        s = self.schema
-        names = [c for f in s.features for c in f.columns] + [d.column for d in s.dense]
+        names = [c for f in self.schema.features for c in f.columns] + [d.column for d in self.schema.dense]
         names += [label.column for label in self._labels]
-        names += [s.sample_weight] if s.sample_weight is not None else []
-        names += [s.event_time.column] if s.event_time is not None else []
+        names += [self._sample_weight] if self._sample_weight is not None else []
+        names += [self._event_time.column] if self._event_time is not None else []
         return tuple(dict.fromkeys(names))
 
     def convert(self, table: pa.Table | pa.RecordBatch) -> Block:
@@ -125,9 +167,9 @@ class FeatureTransform:
         nothing = np.empty(0, np.int64)
         s = self.schema
         ids = [Ids(nothing, None, None if f.weights_column is None else np.empty(0, np.float32)) for f in s.features]
-        weight = None if s.sample_weight is None else np.empty(0, np.float32)
+        weight = None if self._sample_weight is None else np.empty(0, np.float32)
         dense, labels = (np.empty((0, len(columns)), np.float32) for columns in (s.dense, self._labels))
-        return _block(0, ids, dense, labels, weight, None if s.event_time is None else nothing)
+        return _block(0, ids, dense, labels, weight, None if self._event_time is None else nothing)
 
     def batch(self, table: pa.Table | pa.RecordBatch) -> Batch:
         """All rows of a table as one batch: what a server does with a request."""
@@ -159,7 +201,7 @@ class FeatureTransform:
         return labels
 
     def _weight(self, columns: dict[str, pa.Array]) -> Floats | None:
-        name = self.schema.sample_weight
+        name = self._sample_weight
         if name is None:
             return None
         values = as_float64(name, columns[name], fill=None)
@@ -169,7 +211,7 @@ class FeatureTransform:
         return values.astype(np.float32)
 
     def _time(self, columns: dict[str, pa.Array]) -> Int64s | None:
-        event_time = self.schema.event_time
+        event_time = self._event_time
         return None if event_time is None else as_microseconds(event_time, columns[event_time.column])
 
 
@@ -179,28 +221,28 @@ def make_batch(names: list[str], parts: Sequence[tuple[Block, int, int]]) -> Bat
     values: list[Int64s] = []
     weights: list[Floats] = []
     first = parts[0][0]
-    weighted = any(ids.weights is not None for ids in first.ids)
+    weighted = any(own.weights is not None for own in first.ids)
     lengths = np.ones((len(names), rows), np.int64)
     for feature in range(len(names)):
         at = 0
         for block, start, stop in parts:
-            ids, starts = block.ids[feature], block.starts[feature]
+            own, starts = block.ids[feature], block.starts[feature]
             piece = slice(start, stop) if starts is None else slice(int(starts[start]), int(starts[stop]))
-            values.append(ids.values[piece])
-            if ids.lengths is not None:
-                lengths[feature, at : at + stop - start] = ids.lengths[start:stop]
+            values.append(own.values[piece])
+            if own.lengths is not None:
+                lengths[feature, at : at + stop - start] = own.lengths[start:stop]
             if weighted:
-                weights.append(np.ones(len(values[-1]), np.float32) if ids.weights is None else ids.weights[piece])
+                weights.append(np.ones(len(values[-1]), np.float32) if own.weights is None else own.weights[piece])
             at += stop - start
-    jagged = KeyedJaggedTensor(
-        names,
+    ids = JaggedIds(
+        tuple(names),
         torch.from_numpy(np.concatenate(values)),
-        weights=torch.from_numpy(np.concatenate(weights)) if weighted else None,
-        lengths=torch.from_numpy(lengths.reshape(-1)),
-        stride=rows,
+        torch.from_numpy(lengths.reshape(-1)),
+        rows,
+        torch.from_numpy(np.concatenate(weights)) if weighted else None,
     )
     return Batch(
-        jagged,
+        ids,
         _joined([b.dense[i:j] for b, i, j in parts]),
         _joined([b.labels[i:j] for b, i, j in parts]),
         None if first.weight is None else _joined([b.weight[i:j] for b, i, j in parts if b.weight is not None]),

@@ -1,4 +1,4 @@
-"""From a KeyedJaggedTensor to a lookup: choose the features, encode ids to keys, turn pooling into weights."""
+"""From the ids of a batch to a lookup: choose the features, encode ids to keys, turn pooling into weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
+from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
-from embtables.ids import encode
 from embtables.rows.protocol import Lookup
 from embtables.tables import Slot
 
@@ -22,7 +21,7 @@ class Request:
 
     Attributes:
         lookup: keys of F slots, and the factors of their rows.
-        id_weights: (N_kjt,) the KJT's weights tensor, or None.
+        id_weights: (N_ids,) the ids' weights tensor, or None.
         id_positions: (N,) for each key its place in `id_weights`; None without weights.
         mean_factors: (N,) 1/L of each key's list, or None where no slot pools by mean.
     """
@@ -33,44 +32,44 @@ class Request:
     mean_factors: Tensor | None
 
     def weight_gradient(self, of_keys: Tensor) -> Tensor:
-        """Gradients of the keys' factors (N,) -> of the KJT's weights (N_kjt,)."""
+        """Gradients of the keys' factors (N,) -> of the ids' weights (N_ids,)."""
         assert self.id_weights is not None
         assert self.id_positions is not None
         scaled = of_keys if self.mean_factors is None else of_keys * self.mean_factors
         return torch.zeros_like(self.id_weights).index_add_(0, self.id_positions, scaled.to(self.id_weights.dtype))
 
 
-def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weighted: bool) -> Request:
+def pooled_request(slots: Sequence[Slot], ids: JaggedIds, *, weighted: bool) -> Request:
     """The pooled lookup of the slots' features. Mean pooling divides by the number of ids, weights or not.
 
     Raises:
         ConfigError: the batch lacks a feature, or weights that `weighted` promises.
         DataError: an id is refused by its encoder.
     """
-    b = features.stride()
-    positions = {name: i for i, name in enumerate(features.keys())}
+    b = ids.num_rows
+    positions = {name: i for i, name in enumerate(ids.keys)}
     _refuse_missing(slots, positions)
-    values = features.values().detach().numpy()
-    lengths = features.lengths().numpy().reshape(len(positions), b)
+    values = ids.values.detach().numpy()
+    lengths = ids.lengths.numpy().reshape(len(positions), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    weights = features.weights_or_none() if weighted else None
-    if weighted and weights is None:
-        raise ConfigError("a weighted collection needs a KeyedJaggedTensor with weights")
+    weights = given_weights(ids.weights) if weighted else None
     keys, counts, means, sources = [], [], [], []
-    any_mean = any(slot.feature.pooling == "mean" for slot in slots)
+    any_mean = any(slot.feature.pooling == "mean" or slot.combine == "mean" for slot in slots)
     for slot in slots:
         f = positions[slot.feature.name]
         start, stop = int(bounds[f]), int(bounds[f + 1])
-        ids = values[start:stop].astype(np.int64, copy=False)
-        keys.append(encode(slot.feature.encoder, ids, slot.table.key_range, slot.feature.name))
-        t = slot.keys_per_id
-        counts.append(lengths[f] * t)
+        made = slot.encoder.encode(values[start:stop].astype(np.int64, copy=False))
+        # Concatenated, the T keys of an id are bags of T slots, one block of keys each; else they lie in one bag.
+        blocks, together = slot.blocks, slot.keys_per_id // slot.blocks
+        keys.append(made.reshape(-1, blocks).T.ravel() if blocks > 1 else made)
+        counts += [lengths[f] * together] * blocks
         if any_mean:
             each = 1.0 / np.maximum(lengths[f], 1) if slot.feature.pooling == "mean" else np.ones(b)
-            means.append(np.repeat(each.astype(np.float32), counts[-1]))
+            each = each / slot.keys_per_id if slot.combine == "mean" else each
+            means += [np.repeat(each.astype(np.float32), counts[-1])] * blocks
         if weights is not None:
-            sources.append(np.repeat(np.arange(start, stop), t))
-    offsets = np.zeros(len(slots) * b + 1, np.int64)
+            sources += [np.repeat(np.arange(start, stop), together)] * blocks
+    offsets = np.zeros(len(counts) * b + 1, np.int64)
     np.cumsum(np.concatenate(counts), out=offsets[1:])
     mean_factors = torch.from_numpy(np.concatenate(means)) if any_mean else None
     id_positions = torch.from_numpy(np.concatenate(sources)) if weights is not None else None
@@ -79,7 +78,7 @@ def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weight
         factors = weights.detach().float()[id_positions]
         factors = factors if mean_factors is None else factors * mean_factors
     lookup = Lookup(
-        tuple(slot.number for slot in slots),
+        tuple(slot.number + block for slot in slots for block in range(slot.blocks)),
         torch.from_numpy(np.concatenate(keys)),
         torch.from_numpy(offsets),
         factors,
@@ -88,13 +87,18 @@ def pooled_request(slots: Sequence[Slot], features: KeyedJaggedTensor, *, weight
     return Request(lookup, weights, id_positions, mean_factors)
 
 
-def sequence_keys(slot: Slot, features: KeyedJaggedTensor) -> tuple[Tensor, JaggedTensor]:
-    """Keys (n * T,) of one unpooled feature, and its part of the batch."""
-    _refuse_missing([slot], {name: i for i, name in enumerate(features.keys())})
-    jagged = features[slot.feature.name]
-    ids = jagged.values().detach().numpy().astype(np.int64, copy=False)
-    keys = encode(slot.feature.encoder, ids, slot.table.key_range, slot.feature.name)
-    return torch.from_numpy(np.ascontiguousarray(keys)), jagged
+def given_weights(weights: Tensor | None) -> Tensor:
+    """The per-id weights that a weighted view needs. Raises ConfigError where there are none."""
+    if weights is None:
+        raise ConfigError("a weighted view needs ids with weights, and the batch has none")
+    return weights
+
+
+def sequence_keys(slot: Slot, ids: JaggedIds) -> tuple[Tensor, Jagged]:
+    """Keys (n * T,) of one feature, for a lookup of single rows, and its part of the batch."""
+    of_feature = ids[slot.feature.name]
+    own = of_feature.values.detach().numpy().astype(np.int64, copy=False)
+    return torch.from_numpy(np.ascontiguousarray(slot.encoder.encode(own))), of_feature
 
 
 def _refuse_missing(slots: Sequence[Slot], positions: dict[str, int]) -> None:

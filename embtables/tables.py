@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embtables.clock import EventClock
+from embtables.combine import combined
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen_tables import Lookups
-from embtables.ids import encode, keys_per_id
+from embtables.ids import Artifacts, Combine, Encoder, make_encoder
 from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
 from embtables.rows.protocol import Capture, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
+from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
 from embtables.table_stats import TableStats, quantiles, stats_of, totals
@@ -35,12 +37,34 @@ RowStoreName = Literal["host", "fbgemm", "reference"]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A feature that reads a table: what a lookup is made of."""
+    """A feature that reads a table: what a lookup is made of.
+
+    Attributes:
+        number: of the row store's slot that serves it; of the first where it has several.
+        encoder: makes keys of its ids.
+        combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
+    """
 
     number: int
     feature: Feature
     table: Table
-    keys_per_id: int
+    encoder: Encoder[Any]
+    combine: Combine
+
+    @property
+    def keys_per_id(self) -> int:
+        """T: how many rows one id reads."""
+        return self.encoder.num_keys
+
+    @property
+    def blocks(self) -> int:
+        """How many of the row store's slots serve it: pooled and concatenated, each of the T keys has its own."""
+        return self.keys_per_id if self.combine == "concat" and self.feature.pooling != "none" else 1
+
+    @property
+    def dim(self) -> int:
+        """How many values an id's vector has: D, or T * D where its rows are concatenated."""
+        return self.table.dim * (self.keys_per_id if self.combine == "concat" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,7 @@ class Tables:
         world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
             With others, every method but those that list or capture is called by all of them, in the same order.
         replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
+        artifacts: by feature the data of encoders, of the version that is loaded; what is not named is of a new run.
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
@@ -95,6 +120,7 @@ class Tables:
         row_store: RowStoreName = "host",
         world: World | None = None,
         replicated: Collection[str] = (),
+        artifacts: Mapping[str, Artifacts] | None = None,
     ) -> None:
         self.configs = tuple(tables)
         self.seed = seed
@@ -103,14 +129,13 @@ class Tables:
         for feature in features:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
-        self.slots = tuple(
-            Slot(number, f, tables[numbers[f.table]], keys_per_id(f.encoder)) for number, f in enumerate(features)
-        )
+        self.slots = _slots(features, [tables[numbers[f.table]] for f in features], artifacts or {})
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         copied = {numbers[name] for name in replicated}
-        self.rows = _row_store(row_store, stored, [numbers[f.table] for f in features], self.world, copied)
-        frozen = [slot.number for slot in self.slots if not slot.table.trainable]
-        self.lookups = Lookups(self.rows, [slot.table.dim for slot in self.slots], frozen)
+        of_slots = [slot.table for slot in self.slots for _ in range(slot.blocks)]  # of the row store
+        self.rows = _row_store(row_store, stored, [numbers[t.name] for t in of_slots], self.world, copied)
+        frozen = [number for number, table in enumerate(of_slots) if not table.trainable]
+        self.lookups = Lookups(self.rows, [table.dim for table in of_slots], frozen)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
@@ -233,13 +258,8 @@ class Tables:
         """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""
         self.rows.forget_changes(through)
 
-    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
-        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
-
-        Raises:
-            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
-            DataError: the encoder refuses an id.
-        """
+    def _reader(self, table: str, feature: str | None) -> Slot:
+        """Whose encoder makes keys of a table's ids. Raises ConfigError where there is none, or several that differ."""
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
         readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
@@ -248,30 +268,45 @@ class Tables:
         if any(s.feature.encoder != readers[0].feature.encoder for s in readers):
             names = ", ".join(s.feature.name for s in readers)
             raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
-        slot = readers[0]
+        return readers[0]
+
+    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
+        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
+
+        Raises:
+            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
+            DataError: the encoder refuses an id.
+        """
+        slot = self._reader(table, feature)
         if slot.keys_per_id != 1:
-            raise ConfigError(f"feature '{slot.feature.name}' has {slot.keys_per_id} rows an id", table=table)
-        keys = encode(slot.feature.encoder, ids.numpy(), slot.table.key_range, slot.feature.name)
-        return self._numbers[table], torch.from_numpy(keys)
+            name, rows = slot.feature.name, slot.keys_per_id
+            raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
+        return self._numbers[table], torch.from_numpy(slot.encoder.encode(ids.numpy()))
 
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
-        """Rows of raw ids (n,) int64, as inference reads them: (n, D); the cold row for an id without one.
+        """Vectors of raw ids (n,) int64, as inference reads them; an id without a row reads the cold row.
 
         Args:
             feature: whose encoder turns ids into keys, where the table's features differ in that.
 
+        Returns:
+            (n, D); where the encoder has T rows per id, these combined: (n, T * D) if they are concatenated.
+
         Raises:
-            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
+            ConfigError: no such table or feature, or encoders that differ.
+            DataError: the encoder refuses an id.
         """
-        number, keys = self.keys_of(table, ids, feature)
-        return self.rows.read(number, "weight", keys)
+        slot = self._reader(table, feature)
+        keys = torch.from_numpy(slot.encoder.encode(ids.numpy()))
+        rows = self.rows.read(self._numbers[table], "weight", keys)
+        return combined(rows, slot.keys_per_id, slot.combine)
 
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         Of an id that comes twice the last row counts.
 
         Raises:
-            ConfigError: as `get`.
+            ConfigError: as `keys_of`.
             DataError: the shape is wrong, or a value is not finite.
             StateError: row gradients are waiting for their step.
         """
@@ -298,7 +333,7 @@ class Tables:
         Of a fixed table, whose rows several ids may share, the rows are fresh afterwards.
 
         Raises:
-            ConfigError: as `get`.
+            ConfigError: as `keys_of`.
             StateError: row gradients are waiting for their step.
         """
         number, keys = self.keys_of(table, ids, feature)
@@ -308,6 +343,11 @@ class Tables:
     def stored(self) -> tuple[StoredTable, ...]:
         """How the tables lie in files of state."""
         return tuple(StoredTable(config, table_seed(self.seed, config.name)) for config in self.configs)
+
+    @property
+    def artifacts(self) -> dict[str, Artifacts]:
+        """By feature the data of its encoder, where it has any."""
+        return {slot.feature.name: slot.encoder.artifacts for slot in self.slots if slot.encoder.artifacts}
 
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""
@@ -385,6 +425,20 @@ class Tables:
         for part in parts:
             self.rows.write(table, name, part, values[start : start + len(part)])
             start += len(part)
+
+
+def _slots(
+    features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
+) -> tuple[Slot, ...]:
+    """A slot of each feature and the table it reads."""
+    found: list[Slot] = []
+    number = 0
+    for feature, table in zip(features, tables, strict=True):
+        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
+        combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
+        found.append(Slot(number, feature, table, encoder, combine))
+        number += found[-1].blocks
+    return tuple(found)
 
 
 def _row_store(

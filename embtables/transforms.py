@@ -4,19 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from embtables.columns import BadRowsError
 from embtables.errors import StateError
-from embtables.schema import DenseColumn, Schema
+from embtables.schema import DenseColumn, FeatureSchema, Model
 
 Float64s = npt.NDArray[np.float64]
 
 SAMPLE_ROWS = 1_000_000
 NUM_QUANTILES = 1_000
+
+
+Number = Annotated[float, Field(strict=True)]  # finite, as every float of a Model
+Positive = Annotated[float, Field(strict=True, gt=0.0)]
+
+
+class TransformsContent(Model):
+    """Fitted transforms as JSON: what `FittedTransforms.to_json` writes, and `FittedTransforms.of` reads.
+
+    Attributes:
+        moments: by dense column mean and standard deviation.
+        quantiles: by dense column values that ascend.
+        buckets: by feature inner boundaries, each above the one before.
+    """
+
+    moments: dict[str, tuple[Number, Positive]] = Field(default_factory=dict)
+    quantiles: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
+    buckets: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _ascends(self) -> TransformsContent:
+        for name, values in self.quantiles.items():
+            if any(a > b for a, b in pairwise(values)):
+                raise ValueError(f"quantiles.{name}: the values do not ascend")
+        for name, values in self.buckets.items():
+            if any(a >= b for a, b in pairwise(values)):
+                raise ValueError(f"buckets.{name}: a boundary is not above the one before")
+        return self
+
+    def check(self, schema: FeatureSchema) -> None:
+        """Raises ValueError where they are not the transforms of this schema."""
+        buckets = {f.name: f.num_buckets for f in schema.features if f.num_buckets is not None}
+        wanted = {
+            "moments": {d.column for d in schema.dense if "standardise" in d.transforms},
+            "quantiles": {d.column for d in schema.dense if "quantile" in d.transforms},
+            "buckets": set(buckets),
+        }
+        for what, names in wanted.items():
+            for name in sorted(names ^ getattr(self, what).keys()):
+                raise ValueError(f"{what}.{name}: {'is missing' if name in names else 'nothing in the schema has it'}")
+        for name, count in buckets.items():
+            if len(self.buckets[name]) >= count:
+                raise ValueError(f"buckets.{name}: {count} buckets have at most {count - 1} boundaries between them")
 
 
 @dataclass(frozen=True)
@@ -36,15 +81,9 @@ class FittedTransforms:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> FittedTransforms:
-        """Reads what `to_json` wrote. Raises StateError where it is something else."""
-        try:
-            moments = {name: (float(mean), float(std)) for name, (mean, std) in content["moments"].items()}
-            quantiles = {name: tuple(map(float, values)) for name, values in content["quantiles"].items()}
-            buckets = {name: tuple(map(float, values)) for name, values in content["buckets"].items()}
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"the fitted transforms are damaged: {error!r}") from error
-        return cls(moments, quantiles, buckets)
+    def of(cls, content: TransformsContent) -> FittedTransforms:
+        """Reads what `to_json` wrote."""
+        return cls(content.moments, content.quantiles, content.buckets)
 
     def apply(self, dense: DenseColumn, values: Float64s) -> npt.NDArray[np.float32]:
         """The dense column's transforms, in order: (n,) float64 -> (n,) float32."""
@@ -138,7 +177,7 @@ class Sample:
 class TransformFitter:
     """Accumulates what a schema's transforms need, table by table."""
 
-    def __init__(self, schema: Schema, seed: int) -> None:
+    def __init__(self, schema: FeatureSchema, seed: int) -> None:
         self._dense = [d for d in schema.dense if {"standardise", "quantile"} & set(d.transforms)]
         self._buckets = [f for f in schema.features if f.num_buckets is not None]
         self._moments = {d.column: Moments() for d in self._dense if "standardise" in d.transforms}

@@ -1,1 +1,1 @@
-"""CTR models, one a file; each receives its collections. `embtables.models.registry` is the one table of them."""
+"""Models, one per file; each receives its views. `embtables.models.registry` is the one list of them."""

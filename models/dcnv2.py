@@ -1,37 +1,39 @@
-"""DCN-V2 (Wang et al. 2021): explicit crosses of bounded degree and a deep net, parallel or stacked (fig. 1)."""
+"""DCN-V2 (Wang et al. 2021)."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from typing import TYPE_CHECKING, Literal
 
-from embtables.models.config import DcnV2Config
-from embtables.models.layers import CrossNet, Mlp
-from embtables.models.protocols import PooledCollection
+from pydantic import PositiveInt
+
+from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class DcnV2(nn.Module):
-    """parallel: logit = w . [cross(x), deep(x)]; stacked: logit = w . deep(cross(x)), x = [embeddings, dense]."""
+class DcnV2Config(ModelOptions):
+    """DCN-V2 (Wang et al. 2021): cross layers and a deep net, side by side or one after the other."""
 
-    def __init__(self, config: DcnV2Config, embeddings: PooledCollection, num_dense: int, num_labels: int) -> None:
-        super().__init__()
-        width = sum(embeddings.embedding_dims) + num_dense
-        self.parallel = config.structure == "parallel"
-        self.embeddings = embeddings
-        self.cross = CrossNet(width, config.num_cross_layers)
-        self.deep = Mlp(width, config.hidden_sizes, config.dropout)
-        self.out_deep = nn.Linear(self.deep.out_size, num_labels)
-        self.out_cross = nn.Linear(width, num_labels, bias=False) if self.parallel else None
+    kind: Literal["dcnv2"] = "dcnv2"
+    structure: Literal["parallel", "stacked"] = "parallel"
+    num_cross_layers: PositiveInt = 3
+    hidden_sizes: Sizes = (256, 256, 256)
+    dropout: Rate = 0.0
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
-        """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
-        x = torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled
-        crossed = self.cross(x)
-        if self.out_cross is None:
-            stacked: Tensor = self.out_deep(self.deep(crossed))
-            return stacked
-        # Two products and a sum instead of one product of the concatenation: no (B, width + hidden) copy.
-        parallel: Tensor = self.out_cross(crossed) + self.out_deep(self.deep(x))
-        return parallel
+
+def _build(config: DcnV2Config, inputs: ModelInputs) -> nn.Module:
+    from embtables.models.nets.dcnv2 import DcnV2
+
+    return DcnV2(
+        inputs.need_pooled(),
+        inputs.num_dense,
+        inputs.num_labels,
+        parallel=config.structure == "parallel",
+        num_cross_layers=config.num_cross_layers,
+        hidden_sizes=config.hidden_sizes,
+        dropout=config.dropout,
+    )
+
+
+DCNV2 = ModelSpec(DcnV2Config, frozenset({"pooled"}), _build)

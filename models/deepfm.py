@@ -1,39 +1,35 @@
-"""DeepFM (Guo et al. 2017, eq. 1): a factorisation machine and a deep net over the same embeddings."""
+"""DeepFM (Guo et al. 2017)."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from typing import TYPE_CHECKING, Literal
 
-from embtables.models.config import DeepFmConfig
-from embtables.models.layers import Mlp, fm_interaction
-from embtables.models.layers.linear import LinearTerm
-from embtables.models.protocols import PooledCollection, equal_dim
+from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class DeepFm(nn.Module):
-    """logit = first-order term + FM interactions + MLP(embeddings, dense)."""
+class DeepFmConfig(ModelOptions):
+    """DeepFM (Guo et al. 2017): FM and a deep net over the same embeddings."""
 
-    def __init__(
-        self,
-        config: DeepFmConfig,
-        embeddings: PooledCollection,
-        linear: PooledCollection,
-        num_dense: int,
-        num_labels: int,
-    ) -> None:
-        super().__init__()
-        self.dim = equal_dim(embeddings, "deepfm")
-        self.embeddings = embeddings
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
-        self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, config.hidden_sizes, config.dropout)
-        self.out = nn.Linear(self.deep.out_size, num_labels, bias=False)
+    kind: Literal["deepfm"] = "deepfm"
+    hidden_sizes: Sizes = (256, 256, 256)
+    dropout: Rate = 0.0
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
-        """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
-        first: Tensor = self.first_order(ids, dense)
-        deep = self.deep(torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled)
-        logits: Tensor = first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim)) + self.out(deep)
-        return logits
+
+def _build(config: DeepFmConfig, inputs: ModelInputs) -> nn.Module:
+    from embtables.models.nets.deepfm import DeepFm
+
+    pooled, first_order = inputs.need_pooled(), inputs.need_first_order()
+    return DeepFm(
+        pooled,
+        first_order,
+        inputs.num_dense,
+        inputs.num_labels,
+        hidden_sizes=config.hidden_sizes,
+        dropout=config.dropout,
+    )
+
+
+DEEPFM = ModelSpec(DeepFmConfig, frozenset({"pooled", "first_order"}), _build)

@@ -1,26 +1,26 @@
-"""Factorisation machine (Rendle 2010, eq. 1)."""
+"""Factorisation machine (Rendle 2010)."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from typing import TYPE_CHECKING, Literal
 
-from embtables.models.layers import fm_interaction
-from embtables.models.layers.linear import LinearTerm
-from embtables.models.protocols import PooledCollection, equal_dim
+from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class FactorizationMachine(nn.Module):
-    """logit = first-order term + sum over pairs of features of <v_i, v_j>."""
+class FmConfig(ModelOptions):
+    """Factorisation machine (Rendle 2010)."""
 
-    def __init__(self, embeddings: PooledCollection, linear: PooledCollection, num_dense: int, num_labels: int) -> None:
-        super().__init__()
-        self.dim = equal_dim(embeddings, "fm")
-        self.embeddings = embeddings
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
+    kind: Literal["fm"] = "fm"
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
-        """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids).values()
-        first: Tensor = self.first_order(ids, dense)
-        return first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim))  # (B, F, D)
+
+def _build(config: FmConfig, inputs: ModelInputs) -> nn.Module:
+    from embtables.models.nets.fm import FactorizationMachine
+
+    pooled, first_order = inputs.need_pooled(), inputs.need_first_order()
+    return FactorizationMachine(pooled, first_order, inputs.num_dense, inputs.num_labels)
+
+
+FM = ModelSpec(FmConfig, frozenset({"pooled", "first_order"}), _build)

@@ -1,22 +1,25 @@
-"""Logistic regression: one weight an id, one a dense column."""
+"""Logistic regression over first-order weights and dense columns."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from typing import TYPE_CHECKING, Literal
 
-from embtables.models.layers.linear import LinearTerm
-from embtables.models.protocols import PooledCollection
+from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
-class LogisticRegression(nn.Module):
-    """logit = b + sum of first-order weights of the row's ids + w . dense."""
+class LrConfig(ModelOptions):
+    """Logistic regression over first-order weights and dense columns."""
 
-    def __init__(self, linear: PooledCollection, num_dense: int, num_labels: int) -> None:
-        super().__init__()
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
+    kind: Literal["lr"] = "lr"
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
-        """B rows -> logits (B, n_labels)."""
-        result: Tensor = self.first_order(ids, dense)
-        return result
+
+def _build(config: LrConfig, inputs: ModelInputs) -> nn.Module:
+    from embtables.models.nets.lr import LogisticRegression
+
+    return LogisticRegression(inputs.need_first_order(), inputs.num_dense, inputs.num_labels)
+
+
+LR = ModelSpec(LrConfig, frozenset({"first_order"}), _build)

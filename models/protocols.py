@@ -1,16 +1,17 @@
-"""What a model needs of the collection it receives."""
+"""What a model needs of the views it receives."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
+from torch import Tensor
 
+from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
 
 
 class PooledCollection(Protocol):
-    """A collection of embedding bags: ids (B rows) -> pooled embeddings (B, sum of embedding_dims)."""
+    """A view of pooled embeddings: ids (B rows) -> pooled embeddings (B, sum of embedding_dims)."""
 
     @property
     def embedding_names(self) -> list[str]:
@@ -20,8 +21,23 @@ class PooledCollection(Protocol):
     def embedding_dims(self) -> list[int]:
         """D of each output key."""
 
-    def __call__(self, features: KeyedJaggedTensor) -> KeyedTensor:
+    def __call__(self, ids: JaggedIds) -> Tensor:
         """Pooled embeddings of a batch."""
+
+
+class SequenceCollection(Protocol):
+    """A view of sequences: ids (B rows) -> by feature the row (D,) of each id."""
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """Output keys."""
+
+    @property
+    def embedding_dims(self) -> list[int]:
+        """D of each output key."""
+
+    def __call__(self, ids: JaggedIds) -> dict[str, Jagged]:
+        """Rows of a batch's ids, with the lengths of its lists."""
 
 
 def equal_dim(collection: PooledCollection, model: str) -> int:

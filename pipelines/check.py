@@ -29,7 +29,7 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         "fixed_table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables if isinstance(t, FixedTable)),
     }
     if config.data.prepare is None:
-        log = Log(config)
-        column_check(log, FeatureTransform(config, FittedTransforms()), "train")
+        log = Log(config, config.data)
+        column_check(log, FeatureTransform.for_training(config, FittedTransforms()), "train")
         report["log_rows"] = log.num_rows
     return report

@@ -1,4 +1,4 @@
-"""`RunConfig`: a schema plus the model, training and evaluation sections; read from YAML with overrides.
+"""`RunConfig`: a schema of features, a log, and the model, training and evaluation sections; read from YAML.
 
 `load_config` reads the file, lays the `--set key=value` overrides over it, makes paths absolute (those of the file
 relative to the file's folder, those of the command line relative to the working folder) and validates the whole.
@@ -13,9 +13,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from embtables.errors import ConfigError
-from embtables.models.config import ModelConfig
+from embtables.models.registry import ModelConfig
 from embtables.pickles import refuse_pickle
-from embtables.schema import CollisionlessTable, Condition, Model, Name, Schema, parse_value, read_yaml, validate
+from embtables.schema import (
+    CollisionlessTable,
+    Condition,
+    FeatureSchema,
+    Label,
+    LogConfig,
+    Model,
+    Name,
+    TimeSplit,
+    parse_value,
+    read_yaml,
+    validate,
+)
 
 
 class DenseOptimizer(Model):
@@ -134,9 +146,15 @@ class Evaluate(Model):
     )
 
 
-class RunConfig(Schema):
-    """Everything a training run needs."""
+class RunConfig(FeatureSchema):
+    """Everything a training run needs: what a model reads of a row, where rows come from, and how to train on them.
 
+    In YAML the sections of `FeatureSchema` stand beside the others.
+    """
+
+    name: Name
+    labels: tuple[Label, ...]
+    data: LogConfig
     model: ModelConfig
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
@@ -144,6 +162,10 @@ class RunConfig(Schema):
 
     @model_validator(mode="after")
     def _check_run(self) -> RunConfig:
+        if not self.labels:
+            raise ValueError("'labels' is empty; at least 1 item is needed")
+        if isinstance(self.data.split, TimeSplit) and self.event_time is None:
+            raise ValueError("a split by time needs 'event_time'")
         if self.train.early_stopping is not None and self.data.split is None:
             raise ValueError("train.early_stopping needs data.split with a validation part")
         for table in self.tables:

@@ -14,6 +14,7 @@ from embtables.pipelines.sources.parquet import Log, Part
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
 
 
@@ -36,10 +37,11 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
     config = with_absolute_joins(run.config(overrides))
     chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
     chain = checkpoint.find(run.checkpoints, chosen)
-    refuse_other_schema(config, chain[-1])
-    learner = Learner(config)
-    content = checkpoint.load(run.checkpoints, chain, learner)
-    return LoadedRun(config, FittedTransforms.from_json(content["transforms"]), learner, content["state"]["step"])
+    content = run_content(chain[-1])
+    refuse_other_schema(config, content)
+    learner = Learner(config, artifacts=checkpoint.artifacts(run.checkpoints, chain))
+    checkpoint.load(run.checkpoints, chain, learner)
+    return LoadedRun(config, content.fitted, learner, content.state.step)
 
 
 def evaluate_run(
@@ -48,5 +50,5 @@ def evaluate_run(
     """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
     loaded = load_run(RunDir.open(folder), which, overrides)
     config = with_prepared_data(loaded.config)
-    figures = evaluate(loaded.learner, config, Log(config), loaded.fitted, part)
+    figures = evaluate(loaded.learner, config, Log(config, config.data), loaded.fitted, part)
     return {**figures, "part": part, "step": loaded.step, "run_dir": str(folder)}

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.pipelines.config import RunConfig, absolute
+from embtables.pipelines.config import absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.schema import LogConfig
 
 
 def predict(
@@ -26,19 +27,20 @@ def predict(
         columns: input columns to carry over; by default all of them.
         output: a parquet file, written whole or not at all.
 
-    The score column is `score` for a schema with one label, else `score_<label>`. Labels need not be in the input;
-    `data.where` and `data.split` are not applied: every row of the input has one row in the output.
+    The score column is `score` for a schema with one label, else `score_<label>`. The input needs the columns of
+    features and dense columns alone; `data.where` and `data.split` are not applied: every row of the input has one row
+    in the output.
     """
-    config = _unfiltered(loaded.config, source)
+    config = loaded.config
     names = [label.name or label.column for label in config.labels]
     score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
-    log = Log(config)
+    log = Log(config, _unfiltered(config.data, source))
     carried = tuple(columns) if columns is not None else tuple(log.stored_columns)
     clash = set(score_names) & set(carried)
     if clash:
         raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
     reader = ParquetReader(
-        log, None, batch_size=config.evaluate.batch_size, fitted=loaded.fitted, extra_columns=carried, with_labels=False
+        log, None, batch_size=config.evaluate.batch_size, fitted=loaded.fitted, extra_columns=carried, role="scoring"
     )
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     rows = 0
@@ -70,16 +72,6 @@ def predict(
     return {"rows": rows, "output": str(output), "columns": [*carried, *score_names]}
 
 
-def _unfiltered(config: RunConfig, source: str) -> RunConfig:
-    path = absolute(source, Path.cwd())
-    data = config.data.model_copy(
-        update={
-            "path": path,
-            "files": "**/*.parquet",
-            "where": (),
-            "split": None,
-            "prepare": None,
-            "on_bad_row": "error",
-        }
-    )
-    return config.model_copy(update={"data": data})
+def _unfiltered(data: LogConfig, source: str) -> LogConfig:
+    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None}
+    return data.model_copy(update={**update, "prepare": None, "on_bad_row": "error"})

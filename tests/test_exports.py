@@ -19,7 +19,7 @@ EXPORTS = [name for name in embtables.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
     *("Adagrad", "Adam", "RowwiseAdagrad", "Sgd", "Constant", "Normal", "Uniform", "Zeros"),
     *("Hash", "Identity", "MultiHash", "MinCount", "Probability", "DenseColumn", "EventTime", "Label"),
-    *("Batch", "FittedTransforms", "LoadedRun", "RunConfig", "Schema", "TableChanges", "TableStats"),
+    *("Batch", "FittedTransforms", "LoadedRun", "FeatureSchema", "RunConfig", "TableChanges", "TableStats"),
 }
 
 

@@ -56,7 +56,7 @@ def profile(config: str, overrides: list[str]) -> dict[str, float]:
     run = load_config(Path(config), overrides)
     if run.train.threads is not None:
         torch.set_num_threads(run.train.threads)
-    log = Log(run)
+    log = Log(run, run.data)
     reader = ParquetReader(log, "train", batch_size=run.train.batch_size, fitted=log.fit_transforms(0), seed=0)
     batches = [item.batch for item, _ in zip(reader, range(WARM_UP + STEPS), strict=False)]
     learner, clock = Learner(run), Clock()
@@ -78,9 +78,10 @@ def _step(learner: Learner, batch: Batch, clock: Clock) -> None:
         return weighted_bce_with_logits(learner._logits(batch), batch.labels, batch.weight)
 
     loss = clock.measure("forward", forward)
-    learner.optimizer.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad()
     clock.measure("backward", loss.backward)
-    clock.measure("dense Adam", learner.optimizer.step)
+    rate = learner.config.train.dense_optimizer.learning_rate
+    clock.measure("dense Adam", lambda: learner.optimizer.step(rate))
     clock.measure("row update", learner.tables.step)
 
 

@@ -71,7 +71,7 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=size, timeout=timeout)
     world = Counted()
     config = with_prepared_data(load_config(Path(config_file), overrides), shown=False)
-    log = Log(config)
+    log = Log(config, config.data)
     reader = ParquetReader(
         log,
         "train",

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from benchmarks import _turns
 from benchmarks.tables.data import draw, table_sizes
-from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
-from embtables.models.config import DcnV2Config
-from embtables.models.registry import build_model
+from embtables import CollisionlessTable, Feature, FixedTable, Tables
+from embtables.batch import JaggedIds
+from embtables.models.dcnv2 import DCNV2, DcnV2Config
+from embtables.models.spec import ModelInputs
 from embtables.schema import Identity, RowwiseAdagrad
+from embtables.views import PooledView
 
 FEATURES, DENSE, BATCH, BATCHES = 26, 13, 4096, 6
 
@@ -42,20 +43,15 @@ def main() -> None:
     torch.manual_seed(0)
     sizes = table_sizes(1_000_000)[:FEATURES]
     tables = make_tables(kind, sizes)
-    model = build_model(
-        DcnV2Config(num_cross_layers=3, hidden_sizes=(256, 256, 256)),
-        embeddings=EmbeddingBagCollection.over(tables),
-        linear=None,
-        num_dense=DENSE,
-        num_labels=1,
-    )
+    inputs = ModelInputs(PooledView(tables), None, None, num_dense=DENSE, num_labels=1)
+    model = DCNV2.build(DcnV2Config(num_cross_layers=3, hidden_sizes=(256, 256, 256)), inputs)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = np.random.default_rng(0)
-    names, lengths = [f"f{i}" for i in range(FEATURES)], torch.ones(FEATURES * BATCH, dtype=torch.int64)
+    names, lengths = tuple(f"f{i}" for i in range(FEATURES)), torch.ones(FEATURES * BATCH, dtype=torch.int64)
     batches = []
     for _ in range(BATCHES):
         ids = torch.from_numpy(np.concatenate([draw(rng, BATCH, size, "zipf") for size in sizes]))
-        batches.append((KeyedJaggedTensor(names, ids, lengths=lengths), torch.randn(BATCH, DENSE)))
+        batches.append((JaggedIds(names, ids, lengths, BATCH), torch.randn(BATCH, DENSE)))
     labels = (torch.rand(BATCH, 1) < 0.3).float()
     turn = 0
 

@@ -1,42 +1,24 @@
-"""Ids: the string hash, and one encoder a file (pure functions int64 ids -> keys). `encode` is the one way in."""
+"""Ids: the string hash, crosses, and one encoder per file. `make_encoder` makes the encoder of a feature."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-
+from embtables.ids.artifacts import Artifacts
 from embtables.ids.cross import cross_ids
-from embtables.ids.hash import hash_keys
-from embtables.ids.identity import identity_keys
-from embtables.ids.mix import Ids, seeded_unmix
-from embtables.ids.multi_hash import multi_hash_keys
-from embtables.schema import Encoder, Hash, Identity, MultiHash
+from embtables.ids.encoder import Combine, Encoder, EncoderSpec, make_encoder, register_encoder, width_of
+from embtables.ids.hash import SPEC as _HASH
+from embtables.ids.identity import SPEC as _IDENTITY
+from embtables.ids.multi_hash import SPEC as _MULTI_HASH
 
-__all__ = ["ENCODERS", "cross_ids", "decode", "encode", "keys_per_id"]
+__all__ = [
+    "Artifacts",
+    "Combine",
+    "Encoder",
+    "EncoderSpec",
+    "cross_ids",
+    "make_encoder",
+    "register_encoder",
+    "width_of",
+]
 
-ENCODERS: dict[str, Callable[[Any, Ids, int | None, str], Ids]] = {
-    "identity": identity_keys,
-    "hash": hash_keys,
-    "multi_hash": multi_hash_keys,
-}
-
-
-def encode(encoder: Encoder, ids: Ids, key_range: int | None, feature: str) -> Ids:
-    """Keys of `ids` (n,): (n * keys_per_id,) int64 in 0..key_range-1, or any 64-bit integers where that is None."""
-    return ENCODERS[encoder.kind](encoder, ids, key_range, feature)
-
-
-def decode(encoder: Encoder, keys: Ids, key_range: int | None) -> Ids | None:
-    """The ids (n,) that `encode` turned into these keys (n,); None where several ids may have the same key."""
-    if isinstance(encoder, Identity) and (key_range is None or encoder.out_of_range == "error"):
-        return keys
-    if isinstance(encoder, Hash) and key_range is None:
-        return seeded_unmix(keys.view(np.uint64), encoder.seed)
-    return None
-
-
-def keys_per_id(encoder: Encoder) -> int:
-    """T: how many rows one id reads."""
-    return encoder.num_hashes if isinstance(encoder, MultiHash) else 1
+for _spec in (_IDENTITY, _HASH, _MULTI_HASH):
+    register_encoder(_spec)

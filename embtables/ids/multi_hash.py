@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import numpy as np
 
+from embtables.ids.artifacts import Artifacts
+from embtables.ids.encoder import Encoder, EncoderSpec
 from embtables.ids.mix import Ids, mix, reduced, seeded_mix
 from embtables.schema import MultiHash
 
 _STEP = np.uint64(0xD1B54A32D192ED03)  # odd, so that the T words of an id differ
 
 
-def multi_hash_keys(encoder: MultiHash, ids: Ids, key_range: int | None, feature: str) -> Ids:
-    """Ids (n,) int64 -> keys (n * T,): the T keys of an id lie side by side."""
-    base = seeded_mix(ids, encoder.seed)
-    numbers = np.arange(encoder.num_hashes, dtype=np.uint64) * _STEP
-    words = mix(base[:, None] + numbers[None, :])  # (n, T)
-    return reduced(words, key_range).ravel()
+class MultiHashEncoder(Encoder[MultiHash]):
+    """Ids (n,) int64, any value -> keys (n, T)."""
+
+    collisions = "random"
+
+    def __init__(
+        self, config: MultiHash, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
+    ) -> None:
+        super().__init__(config, key_range, feature, artifacts)
+        self.num_keys = config.num_hashes
+        self._numbers = np.arange(config.num_hashes, dtype=np.uint64) * _STEP
+
+    def keys(self, ids: Ids) -> Ids:
+        """See Encoder."""
+        base = seeded_mix(ids, self.config.seed)
+        return reduced(mix(base[:, None] + self._numbers[None, :]), self.key_range)
+
+
+SPEC = EncoderSpec(MultiHash, MultiHashEncoder)

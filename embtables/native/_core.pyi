@@ -24,6 +24,9 @@ def hash_strings(
 def available_isas() -> list[str]:
     """The instruction sets that this build holds and this processor can run, slowest first."""
 
+def stride_of(dim: int) -> int:
+    """Floats from one row of `dim` floats to the next, as tables have them."""
+
 class TableSpec:
     """A table as the core sees it: numbers for optimizer (0 SGD, 1 Adagrad, 2 rowwise Adagrad, 3 Adam) and initial rows
     (0 zeros, 1 constant a, 2 normal with factor a, 3 uniform from a over a width of b)."""
@@ -56,8 +59,11 @@ class TableSpec:
         """Makes it collisionless; ttl_seconds 2^32 - 1: none; max_rows 0: no limit."""
     def set_part(self, first: int, end: int) -> None:
         """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
+    def share_keys(self, table: int) -> None:
+        """Its rows belong to the keys of a collisionless table before it, under the same row numbers."""
 
-# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
+# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D). Of F slots with keys, or of 2 F:
+# slot F + f then reads the keys of slot f in a table that shares them.
 KeptBags = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint32],

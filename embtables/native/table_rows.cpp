@@ -11,14 +11,6 @@
 namespace embtables {
 namespace {
 
-// Floats from row to row: whole cache lines, or a power of two below one, so that no small row lies across two.
-int stride_of(int dim) {
-    if (dim > 8) return (dim + 15) / 16 * 16;
-    int stride = 1;
-    while (stride < dim) stride *= 2;
-    return stride;
-}
-
 double power(double base, std::uint64_t exponent) {
     double result = 1.0;
     for (; exponent != 0; exponent >>= 1, base *= base)
@@ -35,6 +27,13 @@ void in_chunks(std::size_t n, int threads, F&& f) {
 }
 
 }  // namespace
+
+int stride_of(int dim) {
+    if (dim > 8) return (dim + 15) / 16 * 16;
+    int stride = 1;
+    while (stride < dim) stride *= 2;
+    return stride;
+}
 
 TableRows::TableRows(const TableConfig& config, bool keyed, std::uint32_t cut)
     : config_(config), keyed_(keyed), stride_(stride_of(config.dim)), cut_(cut) {}

@@ -20,6 +20,9 @@ namespace embtables {
 class RowImage;
 
 // What never changes about a table's rows.
+// Floats from row to row: whole cache lines, or a power of two below one, so that no small row lies across two.
+int stride_of(int dim);
+
 struct TableConfig {
     int dim;
     InitialRow initial;

@@ -24,10 +24,11 @@ from embtables.keyspace import bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
+from embtables.rows.optimizers import optimizer_spec, specs
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Taken
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
-from embtables.schema import Adagrad, Adam, FixedTable, RowwiseAdagrad
+from embtables.schema import FixedTable
 
 _LANES = 4  # TBE's dimensions are multiples of this
 _INIT_ROWS = 65_536
@@ -230,11 +231,10 @@ class FbgemmRowStore:
         views: dict[str, Tensor] = {"weight": group.module.split_embedding_weights()[position][:, :dim]}
         states = group.module.split_optimizer_states()
         if states:
-            state = states[position][0]
-            if isinstance(self._tables[table].config.optimizer, RowwiseAdagrad):
-                views["sum"] = state[:, 0] if state.dim() == 2 else state
-            else:
-                views["sum"] = state.view(-1, _laid_out(dim))[:, :dim]
+            columns = self._tables[table].optimizer.state.items()
+            for (name, column), state in zip(columns, states[position], strict=False):
+                of_one = state[:, 0] if state.dim() == 2 else state
+                views[name] = state.view(-1, _laid_out(dim))[:, :dim] if column.per_element else of_one
         return views
 
     def state_names(self, table: int) -> Sequence[str]:
@@ -325,8 +325,10 @@ def _refuse_unsupported(stored: StoredTable) -> FixedTable:
         raise ConfigError(f"fbgemm holds whole tables alone; {instead}", table=table.name)
     if not isinstance(table, FixedTable):
         raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
-    if isinstance(table.optimizer, Adam):
-        raise ConfigError(f"fbgemm has no Adam on CPU; use adagrad or rowwise_adagrad, or {instead}", table=table.name)
+    if stored.optimizer.fbgemm is None:
+        known = " or ".join(spec.kind for spec in specs() if spec.fbgemm is not None)
+        instead = instead if stored.optimizer.native_rule is not None else "set train.row_store: reference"
+        raise ConfigError(f"fbgemm has no {stored.optimizer.kind} on CPU; use {known}, or {instead}", table=table.name)
     if table.non_finite_gradients == "raise":
         raise ConfigError(f"fbgemm does not look for non-finite gradients; {instead}", table=table.name)
     if table.optimizer.weight_decay > 0.0:
@@ -353,15 +355,14 @@ def _make_tbe(configs: Sequence[FixedTable], feature_tables: list[int]) -> Any:
             SplitTableBatchedEmbeddingBagsCodegen,
         )
     optimizer = configs[0].optimizer
-    kinds = {"sgd": EmbOptimType.EXACT_SGD, "adagrad": EmbOptimType.EXACT_ADAGRAD}
-    rowwise = isinstance(optimizer, RowwiseAdagrad) and configs[0].dim != 1
-    eps = optimizer.eps if isinstance(optimizer, Adagrad | RowwiseAdagrad) else 1e-8
+    spec = optimizer_spec(optimizer)
+    name = spec.fbgemm_of_one_value if configs[0].dim == 1 and spec.fbgemm_of_one_value is not None else spec.fbgemm
     return SplitTableBatchedEmbeddingBagsCodegen(
         [(c.num_rows, _laid_out(c.dim), EmbeddingLocation.HOST, ComputeDevice.CPU) for c in configs],
         feature_table_map=feature_tables,
-        optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD if rowwise else kinds[optimizer.kind.replace("rowwise_", "")],
+        optimizer=EmbOptimType[name],
         learning_rate=optimizer.learning_rate,
-        eps=eps,
+        eps=spec.parameters(optimizer).get("eps", 1e-8),
         pooling_mode=PoolingMode.SUM,
         device=torch.device("cpu"),
     )

@@ -20,7 +20,7 @@ from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.content import TableContent, Words
 from embtables.rows.host_lookup import Context, Counts, Resolved, Rows
-from embtables.rows.host_spec import PARTS, ROW_SUM, spec_of
+from embtables.rows.host_spec import spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, Taken
 from embtables.rows.stored_table import StoredTable
@@ -260,7 +260,7 @@ class HostRowStore:
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
-        return tuple(PARTS[self._tables[table].config.optimizer.kind])
+        return tuple(self._tables[table].parts)
 
     def _find(self, table: int, keys: Tensor) -> Rows:
         rows = np.empty(len(keys), np.uint32)
@@ -276,8 +276,8 @@ class HostRowStore:
 
     def _read(self, table: int, name: str, rows: Rows) -> Tensor:
         stored = self._tables[table]
-        part = PARTS[stored.config.optimizer.kind][name]
-        out = torch.empty(len(rows)) if part == ROW_SUM else self._output(len(rows), stored.config.dim)
+        part = stored.optimizer.native_parts[name]
+        out = self._output(len(rows), stored.config.dim) if stored.parts[name] else torch.empty(len(rows))
         self._store.read(table, part, rows, torch.get_num_threads(), out.view(-1).numpy())
         return out
 
@@ -287,7 +287,7 @@ class HostRowStore:
         if table in self._collisionless and (rows == 0).any():
             missing = int(keys[int(np.argmax(rows == 0))])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        part = PARTS[self._tables[table].config.optimizer.kind][name]
+        part = self._tables[table].optimizer.native_parts[name]
         self._store.write(table, part, rows, torch.get_num_threads(), _numpy(values.float()).reshape(-1))
 
     def num_steps(self, table: int) -> int:

@@ -8,37 +8,19 @@ from embtables.errors import ConfigError
 from embtables.native import _core
 from embtables.rows.initial import normal_factor
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import (
-    Adagrad,
-    Adam,
-    CollisionlessTable,
-    Constant,
-    FixedTable,
-    MinCount,
-    Normal,
-    Probability,
-    RowwiseAdagrad,
-    Uniform,
-)
+from embtables.schema import CollisionlessTable, Constant, FixedTable, MinCount, Normal, Probability, Uniform
 
 FOREVER = 2**32 - 1
 MAX_HOST_ROWS = 2**32 - 1
-_RULES = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 2, "adam": 3}
 _INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
 
 
-ROW_SUM = 3
-# Name -> number of the tensors a row has a part of, by optimizer (Part in row_parts.h).
-PARTS: dict[str, dict[str, int]] = {
-    "sgd": {"weight": 0},
-    "adagrad": {"weight": 0, "sum": 1},
-    "rowwise_adagrad": {"weight": 0, "sum": ROW_SUM},
-    "adam": {"weight": 0, "exp_avg": 1, "exp_avg_sq": 2},
-}
-
-
 def spec_of(table: StoredTable) -> _core.TableSpec:
-    """The native description of a table. Raises ConfigError where a fixed one is too large."""
+    """The native description of a table.
+
+    Raises:
+        ConfigError: a fixed table is too large, or the native core does not have its optimizer.
+    """
     config, optimizer, initializer = table.config, table.config.optimizer, table.config.initializer
     first = second = 0.0
     if isinstance(initializer, Normal):
@@ -49,15 +31,20 @@ def spec_of(table: StoredTable) -> _core.TableSpec:
         first = initializer.value
     if isinstance(config, FixedTable) and config.num_rows > MAX_HOST_ROWS:
         raise ConfigError(f"has {config.num_rows:,} rows; the host store holds at most 2^32 - 1", table=config.name)
+    rule, parameters = table.optimizer.native_rule, table.optimizer.parameters(optimizer)
+    if rule is None:
+        raise ConfigError(
+            f"the host row store has no optimizer '{optimizer.kind}'; set train.row_store: reference", table=config.name
+        )
     spec = _core.TableSpec(
-        dim=config.dim,
+        dim=table.format.dim,
         num_rows=config.num_rows if isinstance(config, FixedTable) else 0,
-        rule=_RULES[optimizer.kind],
+        rule=rule,
         rate=optimizer.learning_rate,
-        eps=optimizer.eps if isinstance(optimizer, Adagrad | RowwiseAdagrad | Adam) else 0.0,
+        eps=parameters.get("eps", 0.0),
         weight_decay=optimizer.weight_decay,
-        beta1=optimizer.beta1 if isinstance(optimizer, Adam) else 0.0,
-        beta2=optimizer.beta2 if isinstance(optimizer, Adam) else 0.0,
+        beta1=parameters.get("beta1", 0.0),
+        beta2=parameters.get("beta2", 0.0),
         initial=_INITIALS[initializer.kind],
         initial_a=first,
         initial_b=second,

@@ -18,7 +18,6 @@ import torch
 from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.content import Streamed, TableContent
-from embtables.rows.host_spec import PARTS, ROW_SUM
 from embtables.rows.protocol import Capture, KeyState
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
@@ -27,12 +26,6 @@ _PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)
 Rows = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float32]
-
-
-def shape_of(stored: StoredTable, name: str, rows: int) -> tuple[int, ...]:
-    """Of that tensor's part of so many rows."""
-    config = stored.config
-    return (rows,) if PARTS[config.optimizer.kind][name] == ROW_SUM else (rows, config.dim)
 
 
 class HostCapture(Capture):
@@ -50,9 +43,7 @@ class HostCapture(Capture):
     def streamed(self) -> TableContent:
         """See Capture."""
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
-        columns = {
-            name: self._part(name, part, rows) for name, part in PARTS[self._stored.config.optimizer.kind].items()
-        }
+        columns = {name: self._part(name, part, rows) for name, part in self._stored.optimizer.native_parts.items()}
         columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
         return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
 
@@ -60,7 +51,7 @@ class HostCapture(Capture):
         def read(some: Rows, out: Values) -> None:
             self._capture.read(part, some, out.reshape(-1))
 
-        return _streamed(rows, shape_of(self._stored, name, len(rows)), np.float32, read)
+        return _streamed(rows, self._stored.shape(name, len(rows)), np.float32, read)
 
 
 def _streamed(
@@ -101,14 +92,14 @@ def delta(
     found.keys, rows, found.seen, found.begins = store.list_rows(table, after, threads)
     found.counts = np.empty(len(rows), np.uint32)
     store.read_counts(table, rows, found.counts)
-    found.parts = {name: _read(store, table, stored, name, rows) for name in PARTS[stored.config.optimizer.kind]}
+    found.parts = {name: _read(store, table, stored, name, rows) for name in stored.optimizer.native_parts}
     found.tombstones = tombstones
     return found
 
 
 def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: Rows) -> Values:
-    out = np.empty(shape_of(stored, name, len(rows)), np.float32)
-    store.read(table, PARTS[stored.config.optimizer.kind][name], rows, torch.get_num_threads(), out.reshape(-1))
+    out = np.empty(stored.shape(name, len(rows)), np.float32)
+    store.read(table, stored.optimizer.native_parts[name], rows, torch.get_num_threads(), out.reshape(-1))
     return out
 
 
@@ -120,14 +111,14 @@ def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent
         threads, figures = torch.get_num_threads(), store.stats(table)
         found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
         found.sketch = store.sketch(table)
-        found.cold = {name: _read(store, table, stored, name, _COLD) for name in PARTS[stored.config.optimizer.kind]}
+        found.cold = {name: _read(store, table, stored, name, _COLD) for name in stored.optimizer.native_parts}
         found.now, found.steps = figures["now"], figures["steps"]
     return found
 
 
 def apply(store: _core.Store, table: int, stored: StoredTable, content: TableContent) -> None:
     """Takes over a content. Raises StateError where its keys contradict each other."""
-    threads, parts = torch.get_num_threads(), PARTS[stored.config.optimizer.kind]
+    threads, parts = torch.get_num_threads(), stored.optimizer.native_parts
     keys = np.ascontiguousarray(content.keys)
     rows = np.empty(len(keys), np.uint32)
     if isinstance(stored.config, FixedTable):
@@ -176,11 +167,8 @@ def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, 
     waiting keys in it, or the index of a part's keys; `counts`: the sketch of waiting keys."""
     config, figures = stored.config, store.stats(table)
     held = "rows" if isinstance(config, FixedTable) else "rows_in_use"
-    rows = figures.get(held, getattr(config, "num_rows", 0))
-    found = {
-        name: rows * (4 if part == ROW_SUM else 4 * figures["stride"])
-        for name, part in PARTS[config.optimizer.kind].items()
-    }
+    rows, of = figures.get(held, getattr(config, "num_rows", 0)), stored.format
+    found = {name: rows * of.value_bytes * (of.stride if wide else 1) for name, wide in stored.parts.items()}
     found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
     for part, name in (("keys", "map_bytes"), ("keys", "index_bytes"), ("counts", "sketch_bytes")):
         found |= {part: figures[name]} if figures.get(name) else {}

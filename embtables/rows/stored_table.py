@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embtables.keyspace import ALL_BUCKETS, Buckets
-from embtables.rows.optimizers import parts_of
+from embtables.rows.optimizers import OptimizerSpec, optimizer_spec
+from embtables.rows.row_format import RowFormat
 from embtables.schema import Table
 
 
@@ -28,6 +29,20 @@ class StoredTable:
         return self.buckets != ALL_BUCKETS
 
     @property
+    def format(self) -> RowFormat:
+        """How the weights of its rows lie."""
+        return RowFormat(self.config.dim)
+
+    @property
+    def optimizer(self) -> OptimizerSpec:
+        """How its rows learn. Raises ConfigError for an optimizer that is not registered."""
+        return optimizer_spec(self.config.optimizer)
+
+    @property
     def parts(self) -> dict[str, bool]:
-        """The tensors that its rows have a part of; True: D values a row."""
-        return parts_of(self.config.optimizer.kind)
+        """The tensors that its rows have a part of; True: D values for each row."""
+        return self.optimizer.parts
+
+    def shape(self, part: str, rows: int) -> tuple[int, ...]:
+        """Of that part of so many rows: (rows, D) or (rows,)."""
+        return (rows, self.config.dim) if self.parts[part] else (rows,)

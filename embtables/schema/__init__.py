@@ -1,20 +1,12 @@
 """The schema: frozen, validated models of tables, features, labels and data; YAML in and out."""
 
-from embtables.schema.base import Model, Name, config_error
+from embtables.schema.base import Model, Name, config_error, error_lines
 from embtables.schema.condition import Condition
-from embtables.schema.data import ColumnSplit, Data, HashSplit, Join, Shuffle, Split, TimeSplit
-from embtables.schema.features import (
-    DenseColumn,
-    Encoder,
-    EventTime,
-    Feature,
-    Hash,
-    Identity,
-    Label,
-    MultiHash,
-)
+from embtables.schema.data import ColumnSplit, HashSplit, Join, LogConfig, Shuffle, Split, TimeSplit
+from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
+from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.prepare import SampledNegatives
-from embtables.schema.schema import Schema
+from embtables.schema.schema import FeatureSchema
 from embtables.schema.tables import (
     Adagrad,
     Adam,
@@ -26,6 +18,7 @@ from embtables.schema.tables import (
     MinCount,
     Normal,
     Optimizer,
+    OptimizerConfig,
     Probability,
     RowwiseAdagrad,
     Sgd,
@@ -36,6 +29,7 @@ from embtables.schema.tables import (
 from embtables.schema.text import json_schema, parse_value, parse_yaml, read_yaml, to_yaml, validate
 
 __all__ = [
+    "ENCODERS",
     "Adagrad",
     "Adam",
     "Admission",
@@ -43,11 +37,11 @@ __all__ = [
     "ColumnSplit",
     "Condition",
     "Constant",
-    "Data",
     "DenseColumn",
-    "Encoder",
+    "EncoderConfig",
     "EventTime",
     "Feature",
+    "FeatureSchema",
     "FixedTable",
     "Hash",
     "HashSplit",
@@ -55,24 +49,27 @@ __all__ = [
     "Initializer",
     "Join",
     "Label",
+    "LogConfig",
     "MinCount",
     "Model",
     "MultiHash",
     "Name",
     "Normal",
     "Optimizer",
+    "OptimizerConfig",
     "Probability",
     "RowwiseAdagrad",
     "SampledNegatives",
-    "Schema",
     "Sgd",
     "Shuffle",
+    "Side",
     "Split",
     "Table",
     "TimeSplit",
     "Uniform",
     "Zeros",
     "config_error",
+    "error_lines",
     "json_schema",
     "parse_value",
     "parse_yaml",

@@ -31,7 +31,7 @@ class Model(BaseModel):
     def _refuse_unknown_keys(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = list(cls.model_fields)
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in value:
             if key in known:
                 continue
@@ -43,14 +43,20 @@ class Model(BaseModel):
 
 def config_error(error: ValidationError, **path: object) -> ConfigError:
     """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path."""
+    lines = error_lines(error)
+    text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
+    return ConfigError(text, **path)
+
+
+def error_lines(error: ValidationError, *above: str) -> list[str]:
+    """A line for each wrong value: its path (below `above`), what is wrong with it and what was received."""
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if not _is_tag(str(part)))
+        where = ".".join([*above, *(str(part) for part in item["loc"] if not _is_tag(str(part)))])
         message = item["msg"].removeprefix("Value error, ")
         shown = "" if item["type"] in ("unknown_key", "missing") else f" (received {_short(item['input'])})"
         lines.append(f"{where}: {message}{shown}" if where else f"{message}{shown}")
-    text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
-    return ConfigError(text, **path)
+    return lines
 
 
 def _is_tag(part: str) -> bool:

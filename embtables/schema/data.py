@@ -75,8 +75,11 @@ class Shuffle(Model):
     buffer_rows: PositiveInt = Field(262_144, description="rows held in memory and shuffled together")
 
 
-class Data(Model):
-    """The parquet log. A relative path is relative to the configuration file (on the command line: to the folder)."""
+class LogConfig(Model):
+    """Where rows of a parquet log come from, which of them count, and in what order they come.
+
+    A relative path is relative to the configuration file (on the command line: to the working folder).
+    """
 
     path: str = Field(description="folder, file, glob, or any pyarrow.fs URI (s3://..., gs://...)")
     files: str = Field("**/*.parquet", description="glob of the log's files below a folder")

@@ -7,32 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from embtables.schema.base import Model, Name
+from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash
 
-
-class Identity(Model):
-    """key = id: for ids that are dense already. An id outside 0..num_rows-1 is refused, or wraps by modulo."""
-
-    kind: Literal["identity"] = "identity"
-    out_of_range: Literal["error", "modulo"] = "error"
-
-
-class Hash(Model):
-    """key = uint64(mix(seed, id)) % num_rows, with a fixed 64-bit bijective mix."""
-
-    kind: Literal["hash"] = "hash"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-
-class MultiHash(Model):
-    """`num_hashes` rows of one table a id, summed (Tito Svenstrup et al. 2017, without importance weights)."""
-
-    kind: Literal["multi_hash"] = "multi_hash"
-    num_hashes: Annotated[int, Field(ge=2, le=16)] = 2
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-
-Encoder = Annotated[Identity | Hash | MultiHash, Field(discriminator="kind")]
 TimestampPart = Literal["hour", "weekday", "day", "month", "day_number"]
+Side = Literal["user", "item", "context"]
 
 
 class Feature(Model):
@@ -52,7 +30,7 @@ class Feature(Model):
     column: str | None = Field(None, description="the log's column; by default the feature's name")
     cross: tuple[str, ...] | None = Field(None, description="two or more columns whose ids are crossed into one")
     table: Name
-    encoder: Encoder = Hash()
+    encoder: Annotated[EncoderConfig, ENCODERS] = Hash()
     pooling: Literal["sum", "mean", "none"] = "sum"
     max_length: PositiveInt | None = Field(None, description="ids a row; the last ones are kept")
     weights_column: str | None = Field(None, description="list<float> column with one weight an id")
@@ -62,6 +40,7 @@ class Feature(Model):
         None, description="quantile buckets, fitted on training data; the bucket's number is the id"
     )
     null_id: int | str | None = Field(None, description="the id that stands for a null")
+    side: Side = Field("context", description="whom the feature describes: who asks, what is offered, or neither")
 
     @model_validator(mode="before")
     @classmethod

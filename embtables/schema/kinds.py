@@ -79,5 +79,10 @@ class Kinds(Generic[M]):
         return core_schema.no_info_plain_validator_function(self._validated, serialization=writer)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        members = [handler(model.__pydantic_core_schema__) for model in self._models.values()]
-        return {"oneOf": members, "discriminator": {"propertyName": "kind"}}
+        # As definitions the models are written once in a document, however many fields refer to them.
+        members = {
+            kind: handler(core_schema.definitions_schema(model.__pydantic_core_schema__, []))
+            for kind, model in self._models.items()
+        }
+        mapping = {kind: member["$ref"] for kind, member in members.items() if "$ref" in member}
+        return {"oneOf": list(members.values()), "discriminator": {"propertyName": "kind", "mapping": mapping}}

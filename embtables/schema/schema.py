@@ -1,4 +1,4 @@
-"""`Schema`: tables, features, labels, dense columns and data of one model, validated as a whole."""
+"""`FeatureSchema`: tables, features, dense columns, labels and time of one model, validated as a whole."""
 
 from __future__ import annotations
 
@@ -8,28 +8,40 @@ from collections.abc import Iterable
 from pydantic import Field, model_validator
 
 from embtables.schema.base import Model, Name
-from embtables.schema.data import Data, TimeSplit
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label
 from embtables.schema.tables import Table, Zeros
 
 LINEAR_PREFIX = "linear."
 
 
-class Schema(Model):
-    """What a log holds and which tables its features read. Frozen."""
+class FeatureSchema(Model):
+    """What a model reads of a row: its features and their tables, dense columns, and beside them labels, weight, time.
 
-    name: Name
+    It does not say where rows come from (`LogConfig`) nor how to train on them (`RunConfig`), so that a version can
+    record it and a server can score by it. Scoring needs neither labels nor weight nor time. Frozen.
+
+    >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Sgd
+    >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+    >>> schema = FeatureSchema(tables=(item,), features=(Feature(name="item_id", table="item", side="item"),))
+    >>> [feature.column for feature in schema.features]
+    ['item_id']
+
+    Raises:
+        pydantic.ValidationError: a value is wrong, or two of them do not go together; `validate` makes a ConfigError
+            of it.
+    """
+
+    name: Name | None = Field(None, description="in reports, and of a run in its folder's name")
     tables: tuple[Table, ...]
     features: tuple[Feature, ...]
-    labels: tuple[Label, ...]
+    labels: tuple[Label, ...] = ()
     sample_weight: str | None = Field(None, description="column with the row's weight in the loss; default 1")
     dense: tuple[DenseColumn, ...] = ()
     event_time: EventTime | None = None
-    data: Data
 
     @model_validator(mode="after")
-    def _check(self) -> Schema:
-        for what in ("tables", "features", "labels"):
+    def _check(self) -> FeatureSchema:
+        for what in ("tables", "features"):
             if not getattr(self, what):
                 raise ValueError(f"'{what}' is empty; at least 1 item is needed")
         _refuse_twice("tables", (t.name for t in self.tables))
@@ -47,8 +59,6 @@ class Schema(Model):
                 raise ValueError(f"table '{table.name}': the prefix '{LINEAR_PREFIX}' is kept for first-order weights")
         for name in known - {f.table for f in self.features}:
             raise ValueError(f"table '{name}' is used by no feature; remove it or name it in a feature")
-        if isinstance(self.data.split, TimeSplit) and self.event_time is None:
-            raise ValueError("a split by time needs 'event_time'")
         return self
 
     def linear_tables(self) -> tuple[Table, ...]:

@@ -7,48 +7,56 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from embtables.schema.base import Model, Name
+from embtables.schema.kinds import Kinds
 
 MAX_TABLE_ROWS = 2**40
 
 
-class Sgd(Model):
+class OptimizerConfig(Model):
+    """What every optimizer of rows has; what it does is an `OptimizerSpec` (embtables/rows/optimizers.py)."""
+
+    kind: str
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
+
+
+OPTIMIZERS: Kinds[OptimizerConfig] = Kinds("optimizer")
+
+
+@OPTIMIZERS.add
+class Sgd(OptimizerConfig):
     """w -= lr * g, where g is the sum of the row's gradients in the batch (+ weight_decay * w)."""
 
     kind: Literal["sgd"] = "sgd"
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
 
 
-class Adagrad(Model):
+@OPTIMIZERS.add
+class Adagrad(OptimizerConfig):
     """s += g*g; w -= lr * g / (sqrt(s) + eps), elementwise (Duchi et al. 2011)."""
 
     kind: Literal["adagrad"] = "adagrad"
-    learning_rate: PositiveFloat
     eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
 
 
-class RowwiseAdagrad(Model):
-    """s += mean(g*g); w -= lr * g / (sqrt(s) + eps), one state value a row."""
+@OPTIMIZERS.add
+class RowwiseAdagrad(OptimizerConfig):
+    """s += mean(g*g); w -= lr * g / (sqrt(s) + eps), one state value per row."""
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
-    learning_rate: PositiveFloat
     eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
 
 
-class Adam(Model):
+@OPTIMIZERS.add
+class Adam(OptimizerConfig):
     """Adam (Kingma and Ba 2015, algorithm 1) on touched rows only; bias correction by the table's step count."""
 
     kind: Literal["adam"] = "adam"
-    learning_rate: PositiveFloat
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
 
 
-Optimizer = Annotated[Sgd | Adagrad | RowwiseAdagrad | Adam, Field(discriminator="kind")]
+Optimizer = Annotated[OptimizerConfig, OPTIMIZERS]
 
 
 class Zeros(Model):

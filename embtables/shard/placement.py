@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embtables.ids import keys_per_id
+from embtables.ids import make_encoder
 from embtables.schema import Feature, FixedTable, Table
 
 KEYS_A_ROW = 32
@@ -28,9 +28,10 @@ def replicated(
     """
     if world_size == 1:
         return frozenset()
-    keys = {table.name: 0 for table in tables}
+    keys, ranges = {table.name: 0 for table in tables}, {table.name: table.key_range for table in tables}
     for feature in features:
-        keys[feature.table] += keys_per_id(feature.encoder) * (batch_rows // world_size)
+        num_keys = make_encoder(feature.encoder, ranges[feature.table], feature.name).num_keys
+        keys[feature.table] += num_keys * (batch_rows // world_size)
     return frozenset(
         table.name
         for table in tables

@@ -43,7 +43,7 @@ def from_parquet(
         on_rows: called with the number of rows of every part that was set.
 
     Raises:
-        ConfigError: no such table or feature, encoders that differ, or an encoder with several rows an id.
+        ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
         DataError: a column is missing or has another type; a null, a vector of another length, a number that is not
             finite; names file, column and row. Rows before it have been set.
         BadFileError: the file cannot be read.

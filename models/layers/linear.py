@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
 from embtables.models.protocols import PooledCollection
 
@@ -28,7 +28,7 @@ class LinearTerm(nn.Module):
         if self.dense is not None:
             nn.init.zeros_(self.dense.weight)
 
-    def forward(self, ids: KeyedJaggedTensor, dense: Tensor) -> Tensor:
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> (B, n_labels)."""
-        total: Tensor = self.linear(ids).values().sum(dim=1, keepdim=True) + self.bias
+        total: Tensor = self.linear(ids).sum(dim=1, keepdim=True) + self.bias
         return total if self.dense is None else total + self.dense(dense)

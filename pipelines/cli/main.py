@@ -7,7 +7,6 @@ usage or configuration. A user's mistake is one message without a traceback.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -179,8 +178,6 @@ def _print(report: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Entry point of the `embtables` command."""
-    # torchrec's import makes torch log a notice about tracing, which nothing here does.
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
         app()
     except EmbtablesError as error:

@@ -45,7 +45,10 @@ def amount(value: float, unit: str) -> str:
 def heading(table: TableFigures) -> str:
     """`collisionless, dim 16, rowwise adagrad; read by user, history`."""
     readers = f"; read by {', '.join(table.features)}" if table.features else ""
-    return f"{table.kind}, dim {table.dim}, {table.optimizer.replace('_', ' ')}{readers}"
+    learns = f"optimizer state {', '.join(table.state) or 'none'}"
+    if table.optimizer is not None:
+        learns = table.optimizer.replace("_", " ")
+    return f"{table.kind}, dim {table.dim}, {learns}{readers}"
 
 
 def distributions(table: TableFigures) -> list[tuple[str, Distribution]]:

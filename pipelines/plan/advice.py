@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from embtables.keyspace import NUM_BUCKETS
 from embtables.pipelines.plan.scaling import Point, Scenario
-from embtables.schema import Adagrad, Adam, CollisionlessTable, RowwiseAdagrad
+from embtables.rows.optimizers import optimizer_spec
+from embtables.schema import CollisionlessTable, RowwiseAdagrad
 
 _MOST_KEPT = 0.9  # of max_rows that fit: a table holds more for a moment
 
@@ -50,7 +51,7 @@ def _smaller(scenario: Scenario, point: Point, memory_bytes: float) -> list[str]
     elif rest <= 0:
         lines.append(f"without table '{name}', the largest, it would not fit either")
     changes: list[tuple[str, dict[str, object]]] = []
-    if isinstance(table.optimizer, Adagrad | Adam):
+    if any(column.per_element for column in optimizer_spec(table.optimizer).state.values()):
         changed = RowwiseAdagrad(learning_rate=table.optimizer.learning_rate)
         changes.append(("optimizer: {kind: rowwise_adagrad}", {"optimizer": changed}))
     if table.dim >= 2:

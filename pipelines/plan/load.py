@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embtables.keyspace import table_seed
-from embtables.models.registry import needs_embeddings, needs_linear
+from embtables.models.build import features_of, tables_of
+from embtables.models.registry import spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
-from embtables.pipelines.training.learner import features_of, tables_of
 from embtables.rows.limits import limits_of
 from embtables.schema import CollisionlessTable, Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
@@ -84,15 +84,16 @@ def _part(asking: Asking, replicated: Collection[str], wanted: bool) -> Asking |
 
 def job_of(config: RunConfig, dense_parameters: int) -> Job:
     """The job of a configuration, of one process."""
-    tables = {table.name: table for table in tables_of(config)}
+    tables = {table.name: table for table in tables_of(config, config.model)}
     lookups: list[Asking] = []
-    if needs_embeddings(config.model):
+    takes = spec_of(config.model).takes
+    if takes & {"pooled", "sequence"}:
         lookups += _lookups(config.tables, config.features)
-    if needs_linear(config.model):
+    if "first_order" in takes:
         lookups += _lookups(config.linear_tables(), config.linear_features())
     return Job(
         tables=tables,
-        features=features_of(config),
+        features=features_of(config, config.model),
         seeds={name: table_seed(config.train.seed, name) for name in tables},
         lookups=tuple(lookups),
         batch_rows=config.train.batch_size,

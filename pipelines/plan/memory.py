@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from embtables.keyspace import NUM_BUCKETS
-from embtables.rows.host_spec import PARTS, ROW_SUM
+from embtables.rows.optimizers import optimizer_spec
+from embtables.rows.row_format import RowFormat
 from embtables.schema import CollisionlessTable, FixedTable, MinCount, Table
 
 _META_BYTES = 16  # of a row: the sum of rowwise Adagrad, when it changed, how often, when it was seen
@@ -16,16 +17,12 @@ _INDEX_KEYS = 448  # keys a line of the index of a fixed table's part
 _MOST_LISTED = 128 << 20  # bytes of the list of rows touched since a cut
 
 
-def stride(dim: int) -> int:
-    """Floats from row to row."""
-    return -(-dim // 16) * 16 if dim > 8 else 1 << max(dim - 1, 0).bit_length()
-
-
 def row_bytes(table: Table) -> int:
     """Bytes of a row: weight, optimizer state, bookkeeping, and its key where the table grows."""
-    arenas = sum(part != ROW_SUM for part in PARTS[table.optimizer.kind].values())
+    arenas = sum(optimizer_spec(table.optimizer).parts.values())
+    of = RowFormat(table.dim)
     key = _KEY_BYTES if isinstance(table, CollisionlessTable) else 0
-    return 4 * stride(table.dim) * arenas + _META_BYTES + key
+    return of.value_bytes * of.stride * arenas + _META_BYTES + key
 
 
 def map_bytes(entries: float) -> int:

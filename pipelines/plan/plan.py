@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embtables.models.build import tables_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.advice import Advice, advise
 from embtables.pipelines.plan.calibrate import calibrate, measured_for
@@ -17,7 +18,6 @@ from embtables.pipelines.plan.sample import LogSample, read_sample
 from embtables.pipelines.plan.scaling import Point, Scenario
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
-from embtables.pipelines.training.learner import tables_of
 from embtables.schema import CollisionlessTable, Table
 
 
@@ -91,7 +91,7 @@ def plan(config: RunConfig, asked: Asked, *, shown: bool = True) -> Plan:
     prepared = with_prepared_data(config, shown=shown)
     sample = read_sample(prepared, asked.sample_rows, shown=shown)
     machine = known if known is not None else _measured(config, asked.machine, sample.reading, shown=shown)
-    estimates = {table.name: _estimate(config, table, sample, given) for table in tables_of(config)}
+    estimates = {table.name: _estimate(config, table, sample, given) for table in tables_of(config, config.model)}
     job = job_of(config, machine.dense_parameters)
     shuffle = config.data.shuffle
     scenario = Scenario(

@@ -17,16 +17,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from embtables.collections import EmbeddingBagCollection
+from embtables.batch import JaggedIds
+from embtables.ids import width_of
 from embtables.models.losses import weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.models.registry import ModelInputs, spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.machine import Point, Wire, Work
 from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
 from embtables.shard.world import ProcessGroup, SingleRank, World
 from embtables.tables import Tables
+from embtables.views import PooledView
 
 _REPEATS, _FEWEST = 15, 3
 _CALLS = 40
@@ -140,21 +141,21 @@ class Bench:
             for n, name in enumerate(self._names)
         ]
         self._tables = Tables(tables, features, seed=0, world=world)
-        self._view = EmbeddingBagCollection.over(self._tables)
+        self._view = PooledView(self._tables)
         if case.pool:
             keys = torch.arange(case.pool)
             self._tables.rows.make(0, self._tables.keys_of("t0", keys, "f0")[1])
         self._gradient = torch.full((case.rows, case.slots * case.dim), 1e-3)
         self._batches = [self._batch(case, np.random.default_rng(seed)) for seed in range(3)]
 
-    def _batch(self, case: Case, rng: np.random.Generator) -> KeyedJaggedTensor:
+    def _batch(self, case: Case, rng: np.random.Generator) -> JaggedIds:
         each = case.rows * case.ids
         if case.pool:
             ids = [rng.integers(0, case.pool, each) for _ in range(case.slots)]
         else:
             ids = [rng.permutation(np.arange(each) // case.times) for _ in range(case.slots)]
         lengths = torch.full((case.slots * case.rows,), case.ids)
-        return KeyedJaggedTensor(self._names, torch.from_numpy(np.concatenate(ids)), lengths=lengths)
+        return JaggedIds(tuple(self._names), torch.from_numpy(np.concatenate(ids)), lengths, case.rows)
 
     def step(self, number: int) -> tuple[float, float]:
         """Seconds of one step: of who asks, of who owns."""
@@ -162,7 +163,7 @@ class Bench:
         calls = self._world.calls if isinstance(self._world, Mirrors) else []
         calls.clear()
         begin = time.perf_counter()
-        out = self._view(batch).values()
+        out = self._view(batch)
         out.backward(self._gradient)
         self._tables.step()
         end = time.perf_counter()
@@ -258,8 +259,8 @@ class _Given:
         self.embedding_names, self.embedding_dims = names, dims
         self.values = (torch.randn(rows, sum(dims)) * 0.1).requires_grad_()
 
-    def __call__(self, features: KeyedJaggedTensor) -> KeyedTensor:
-        return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=self.values)
+    def __call__(self, ids: JaggedIds) -> Tensor:
+        return self.values
 
 
 def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Point], int]:
@@ -279,16 +280,15 @@ def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Poin
 def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     """A step of the dense net, and how many parameters it has."""
     names = [feature.name for feature in config.features]
-    dims = {table.name: table.dim for table in config.tables}
-    deep = _Given(names, [dims[f.table] for f in config.features], rows) if needs_embeddings(config.model) else None
-    linear = _Given(names, [1] * len(names), rows) if needs_linear(config.model) else None
-    model = build_model(
-        config.model, embeddings=deep, linear=linear, num_dense=len(config.dense), num_labels=len(config.labels)
-    )
+    dims = [width_of(feature, config.tables) for feature in config.features]
+    spec = spec_of(config.model)
+    deep = _Given(names, dims, rows) if "pooled" in spec.takes else None
+    linear = _Given(names, [1] * len(names), rows) if "first_order" in spec.takes else None
+    model = spec.build(config.model, ModelInputs(deep, None, linear, len(config.dense), len(config.labels)))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
     columns, labels = torch.randn(rows, len(config.dense)), torch.zeros(rows, len(config.labels))
-    ids = KeyedJaggedTensor(["none"], torch.empty(0, dtype=torch.int64), lengths=torch.zeros(rows, dtype=torch.int64))
+    ids = JaggedIds((), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), rows)
 
     def step(number: int) -> tuple[float, float]:
         begin = time.perf_counter()

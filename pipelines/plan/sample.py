@@ -13,7 +13,7 @@ from embtables.batch import Batch
 from embtables.columns import BadRowsError
 from embtables.errors import DataError
 from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
-from embtables.ids import encode, keys_per_id
+from embtables.ids import make_encoder
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.pipelines.plan.machine import Reading
@@ -61,7 +61,7 @@ def read_sample(config: RunConfig, most_rows: int, *, shown: bool = True) -> Log
     Raises:
         DataError: the train part has no rows, or what the reader raises.
     """
-    log = Log(config)
+    log = Log(config, config.data)
     train_rows = log.count_rows("train")
     if train_rows == 0:
         raise DataError("the train part holds no rows; look at data.split and data.where")
@@ -102,7 +102,7 @@ def _scattered(
 
     Where all row groups are read, rows come in random order too: then they are a sample of the whole log.
     """
-    transform, parts = FeatureTransform(config, fitted), _no_parts(config)
+    transform, parts = FeatureTransform.for_training(config, fitted), _no_parts(config)
     rng = np.random.default_rng(config.train.seed)
     chunks = [chunk for block in log.blocks(0, None) for chunk in block]
     wanted = min(train_rows, max(_READ_TIMES * most_rows, _READ_ROWS))
@@ -144,14 +144,15 @@ def _no_parts(config: RunConfig) -> dict[str, list[tuple[Ints, Ints]]]:
 def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[tuple[Ints, Ints]]]) -> int:
     """Adds a batch's keys, with their rows; how many there are."""
     tables: dict[str, Table] = {table.name: table for table in config.tables}
-    names, b = list(batch.ids.keys()), batch.num_rows
-    lengths = batch.ids.lengths().numpy().reshape(len(names), b)
+    names, b = list(batch.ids.keys), batch.num_rows
+    lengths = batch.ids.lengths.numpy().reshape(len(names), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    values, total = batch.ids.values().numpy(), 0
+    values, total = batch.ids.values.numpy(), 0
     for position, feature in enumerate(config.features):
         ids = values[int(bounds[position]) : int(bounds[position + 1])].astype(np.int64, copy=False)
-        keys = encode(feature.encoder, ids, tables[feature.table].key_range, feature.name)
-        rows = base + np.repeat(np.arange(b), lengths[position] * keys_per_id(feature.encoder))
+        encoder = make_encoder(feature.encoder, tables[feature.table].key_range, feature.name)
+        keys = encoder.encode(ids)
+        rows = base + np.repeat(np.arange(b), lengths[position] * encoder.num_keys)
         parts[feature.table].append((rows, keys))
         total += len(keys)
     return total
@@ -165,7 +166,7 @@ def _ordered(pieces: list[tuple[Ints, Ints]], rows: int, batch_rows: int) -> Key
 
 def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Reading:
     """Processor seconds of the reader's work on the beginning of an epoch, a row of the train part."""
-    transform, seed = FeatureTransform(config, fitted), config.train.seed
+    transform, seed = FeatureTransform.for_training(config, fitted), config.train.seed
     chunks, table = _first_rows(log, seed, transform)
     rows = table.num_rows
     order = np.random.default_rng(seed).permutation(rows)

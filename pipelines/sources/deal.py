@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from embtables.columns import Int64s
+from embtables.errors import StateError
 from embtables.pipelines.sources.position import Position
+
+_OTHER = "it is not the log that the run was trained on; give that one, or begin a new run with --from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Dealer:
         rows_of: rows of a block, after filters; called once a block, in order.
         batch_size: rows of a batch; only the last may hold fewer.
         position: where to go on.
+
+    Raises:
+        StateError: there are fewer blocks or rows than the position says were handed out.
     """
 
     def __init__(self, num_blocks: int, rows_of: Callable[[int], int], batch_size: int, position: Position) -> None:
@@ -41,7 +47,13 @@ class Dealer:
         self._batch_size = batch_size
         self._epoch = position.epoch
         self._next = position.next_block
+        if position.next_block > num_blocks:
+            raise StateError(f"the log has {num_blocks:,} blocks, of which {position.next_block:,} were read: {_OTHER}")
         self._queue = deque(Share(block, used, rows_of(block)) for block, used in position.partial)
+        for share in self._queue:
+            if share.start > share.stop:
+                rows = f"{share.stop:,} rows, of which {share.start:,}"
+                raise StateError(f"block {share.block} of the log has {rows} were read: {_OTHER}")
 
     def steps(self) -> Iterator[tuple[list[Share], Position]]:
         """The shares of every batch, and the position after it."""

@@ -21,7 +21,7 @@ from embtables.pipelines.sources.files import Chunk, check_columns, open_source,
 from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.split import Part, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
-from embtables.schema import Schema
+from embtables.schema import FeatureSchema, LogConfig
 
 BlockChunks = tuple[Chunk, ...]
 
@@ -47,13 +47,17 @@ class Rows:
 class Log:
     """An opened log; reads footers and side tables once.
 
+    Args:
+        schema: what rows are read for: columns that transforms are fitted on, and the time that a split may go by.
+        data: where the files lie, which rows count, and in what order they come.
+
     Raises:
         DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
     """
 
-    def __init__(self, schema: Schema) -> None:
-        data = schema.data
+    def __init__(self, schema: FeatureSchema, data: LogConfig) -> None:
         self.schema = schema
+        self.data = data
         self._source = open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")
         self._sides = [SideTable(join) for join in data.join]
         self._chunks = self._source.chunks()
@@ -77,13 +81,13 @@ class Log:
 
     def filter_columns(self, part: Part | None) -> tuple[str, ...]:
         """The columns that decide whether a row belongs to a part."""
-        data = self.schema.data
+        data = self.data
         split = split_columns(data.split, self.schema.event_time) if part is not None else ()
         return tuple(dict.fromkeys((*(c.column for c in data.where), *split)))
 
     def blocks(self, epoch: int, seed: int | None) -> list[BlockChunks]:
         """The epoch's blocks in order; `seed` None: files in path order."""
-        data = self.schema.data
+        data = self.data
         chunks, limit = self._chunks, data.block_rows
         if seed is not None and data.shuffle is not None:
             order = np.random.default_rng([seed, data.shuffle.seed, epoch]).permutation(len(chunks))
@@ -102,7 +106,7 @@ class Log:
     def check(self, columns: Sequence[str]) -> None:
         """Raises DataError where a file lacks one of the columns or holds it as another type than the others."""
         wanted = [name for name in columns if name not in self._joined and name not in self._checked]
-        keys = [join.key for join in self.schema.data.join if self._joined & set(columns)]
+        keys = [join.key for join in self.data.join if self._joined & set(columns)]
         check_columns(self._source.files, list(dict.fromkeys([*wanted, *keys])))
         self._checked.update(wanted)
 
@@ -110,9 +114,7 @@ class Log:
         """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns."""
         needed = tuple(dict.fromkeys((*columns, *self.filter_columns(part))))
         self.check(needed)
-        sides = [
-            (s, j) for s, j in zip(self._sides, self.schema.data.join, strict=True) if set(s.columns) & set(needed)
-        ]
+        sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(needed)]
         stored = [name for name in needed if name not in self._joined] + [j.key for _, j in sides]
         tables, segments = self._read(block, list(dict.fromkeys(stored)))
         if not tables:
@@ -125,12 +127,12 @@ class Log:
             mask = self._mask(table, part)
             if not mask.all():
                 table, numbers = table.filter(pa.array(mask)), np.flatnonzero(mask)
-        elif part is not None and self.schema.data.split is None and part != "train":
+        elif part is not None and self.data.split is None and part != "train":
             table, numbers = table.slice(0, 0), numbers[:0]
         return Rows(table, numbers, tuple(segments))
 
     def _mask(self, table: pa.Table, part: Part | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        data = self.schema.data
+        data = self.data
         for condition in data.where:
             if condition.column not in table.schema.names:
                 raise ConfigError(f"data.where names column '{condition.column}', which is not in the log")
@@ -151,7 +153,7 @@ class Log:
                 else:
                     table = self._source.read(file, [g.row_group for g in groups], columns)
             except BadFileError as error:
-                if self.schema.data.on_bad_file == "error":
+                if self.data.on_bad_file == "error":
                     raise
                 self._source.bad_files[file.path] = error.message
                 continue
@@ -161,7 +163,7 @@ class Log:
 
     def count(self, block: BlockChunks, part: Part | None) -> int:
         """Rows of a block that belong to a part; reads only the columns that decide it."""
-        if not self.filter_columns(part) and (part in (None, "train") or self.schema.data.split is not None):
+        if not self.filter_columns(part) and (part in (None, "train") or self.data.split is not None):
             return sum(chunk.rows for chunk in block)
         return len(self.rows(block, part, ()).numbers)
 

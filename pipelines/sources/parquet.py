@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from embtables.pipelines.sources.split import Part
 __all__ = ["Log", "ParquetReader", "Part", "Position", "ReaderItem"]
 
 Mask = npt.NDArray[np.bool_]
+Role = Literal["training", "scoring"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class ParquetReader:
             B * (rank + 1) // world_size, perhaps none.
         position: where to go on.
         extra_columns: log columns handed out beside each batch.
-        with_labels: false for prediction.
+        role: `scoring` reads neither labels nor sample weights nor event times, which the log then need not have.
         quarantine_dir: where bad rows of this rank are listed, with `data.on_bad_row: quarantine`.
 
     Raises (on iteration):
@@ -113,7 +115,7 @@ class ParquetReader:
         world_size: int = 1,
         position: Position | None = None,
         extra_columns: Sequence[str] = (),
-        with_labels: bool = True,
+        role: Role = "training",
         quarantine_dir: Path | None = None,
     ) -> None:
         self._log = log
@@ -124,7 +126,8 @@ class ParquetReader:
         self._world_size = world_size
         self._start = position if position is not None else Position(epoch)
         self._extra = tuple(extra_columns)
-        self._transform = FeatureTransform(log.schema, fitted, with_labels=with_labels)
+        reads = FeatureTransform.for_training if role == "training" else FeatureTransform.for_scoring
+        self._transform = reads(log.schema, fitted)
         self._blocks = log.blocks(self._start.epoch, seed)
         self._used = dict(self._start.partial)
         sequence = [*self._used, *range(self._start.next_block, len(self._blocks))]
@@ -195,7 +198,7 @@ class ParquetReader:
         dealt = len(rows.numbers)
         if dealt == 0:
             return _Loaded(self._transform.empty(), None, 0, None)
-        shuffle = self._log.schema.data.shuffle
+        shuffle = self._log.data.shuffle
         order = None
         if self._seed is not None and shuffle is not None:
             order = np.random.default_rng([self._seed, shuffle.seed, self._start.epoch, number]).permutation(dealt)
@@ -252,7 +255,7 @@ class ParquetReader:
                 return self._transform.convert(rest), alive, found
             except BadRowsError as error:
                 bad = error.rows if alive is None else np.flatnonzero(alive)[error.rows]
-                if self._log.schema.data.on_bad_row == "error":
+                if self._log.data.on_bad_row == "error":
                     raise locate(BadRowsError(error.message, error.column, picked[bad]), rows) from None
                 origins = [rows.origin(int(row)) for row in picked[bad]]
                 found.append(_Bad(error.column, error.message, bad, origins))

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
 
 from embtables.errors import StateError
+from embtables.schema import Model, error_lines
+
+_Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
+
+class _Content(Model):
+    """The JSON of a position."""
+
+    epoch: _Count
+    next_block: _Count
+    partial: tuple[tuple[_Count, _Count], ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> _Content:
+        blocks = [block for block, _ in self.partial]
+        if any(a >= b for a, b in pairwise([*blocks, self.next_block])):
+            raise ValueError("partial: the blocks must ascend, all below next_block")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +52,7 @@ class Position:
     def from_json(cls, content: Mapping[str, Any]) -> Position:
         """Reads what `to_json` wrote. Raises StateError where it is something else."""
         try:
-            partial = tuple((int(block), int(rows)) for block, rows in content["partial"])
-            return cls(int(content["epoch"]), int(content["next_block"]), partial)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(f"the reader's position is damaged: {error!r}") from error
+            read = _Content.model_validate(content)
+        except ValidationError as error:
+            raise StateError(f"the reader's position is damaged: {error_lines(error)[0]}") from None
+        return cls(read.epoch, read.next_block, read.partial)

@@ -16,7 +16,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE
 from embtables.state.read.merge import MergedTable, verify_table
-from embtables.state.read.version_files import read_tensors
+from embtables.state.read.version_files import artifact_digests, read_tensors
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
 
 _PATHS = 100  # that are listed; all are counted
@@ -40,6 +40,7 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
     tensors: dict[str, Any] = {}
     for file in (TABLES_FILE, DENSE_FILE):
         tensors |= compare_tensors(read_tensors(state_a, versions[0], file), read_tensors(state_b, versions[1], file))
+    data = [artifact_digests(chain[0]) for chain in chains]
     paths = list(compare_content(versions[0].content, versions[1].content))
     return {
         "a": versions[0].name,
@@ -48,6 +49,7 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
         "tables_only_in_a": sorted(versions[0].tables.keys() - versions[1].tables.keys()),
         "tables_only_in_b": sorted(versions[1].tables.keys() - versions[0].tables.keys()),
         "tensors": tensors,
+        "artifacts": sorted(f for f in data[0].keys() | data[1].keys() if data[0].get(f) != data[1].get(f)),
         "content": paths[:_PATHS],
         "content_differences": len(paths),
     }
@@ -100,6 +102,7 @@ def shown(report: dict[str, Any]) -> Group:
         lines += _table_lines(name, found)
     for which in ("a", "b"):
         lines += [f"{name}: only in {which.upper()}" for name in report[f"tables_only_in_{which}"]]
+    lines += [f"feature {name}: its encoder has other data" for name in report["artifacts"]]
     tensors = [f"tensor {name}: {_tensor(value)}" for name, value in report["tensors"].items()]
     lines += _some(tensors, len(tensors)) + _some(report["content"], report["content_differences"])
     return Group(table, *(Text(line) for line in lines))

@@ -7,20 +7,21 @@ the part of the configuration that all of these depend on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from embtables.errors import StateError
+from embtables.ids import Artifacts
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.load import load as load_chain
+from embtables.state.read.version_files import read_artifacts
 
 Which = Literal["last", "best"]
 BEST = "best"
@@ -59,11 +60,15 @@ def has_best(folder: Path) -> bool:
     return StateFolder(folder).pinned(BEST) is not None
 
 
-def load(folder: Path, chain: list[Manifest], learner: Learner) -> Mapping[str, Any]:
-    """Puts a checkpoint into a learner; returns what else it holds: `state`, `transforms`, `schema`."""
+def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
+    """By feature the data of its encoder in a checkpoint. Raises StateError where a file is missing or damaged."""
+    return read_artifacts(StateFolder(folder), chain[0])
+
+
+def load(folder: Path, chain: list[Manifest], learner: Learner) -> None:
+    """Puts a checkpoint's tables and tensors into a learner; `run_content` has what else it holds."""
     version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
     learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
-    return version.content
 
 
 def dense_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,21 @@ import torch
 
 from embtables.errors import ConfigError, StateError
 from embtables.features import FittedTransforms
+from embtables.ids import Artifacts
 from embtables.keyspace import table_seed
+from embtables.models.build import features_of, tables_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
-from embtables.pipelines.training.learner import Learner, features_of, tables_of
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
+from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 
@@ -46,12 +50,27 @@ class FormerCheckpoint:
         self._now = config
         chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
         self._chain = checkpoint.find(run.checkpoints, chosen)
-        refuse_other_schema(self._was, self._chain[-1])
+        self._content = run_content(self._chain[-1])
+        refuse_other_schema(self._was, self._content)
+        self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)
         try:
-            self._plan = Evolution(_schema(self._was), _schema(config), _with_linear(config, fresh))
+            was = _schema(self._was, self._artifacts)
+            self._plan = Evolution(was, _schema(config, {}), _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
-        self.notes: list[Note] = list(self._plan.notes)
+        self.notes: list[Note] = [*self._plan.notes, *self._clocks()]
+
+    def _clocks(self) -> list[Note]:
+        """Ages are differences of event times, those of the version and those to come."""
+        then, here = self._was.event_time, self._now.event_time
+        ages = [
+            {t.name for t in config.tables if isinstance(t, CollisionlessTable) and t.ttl_seconds is not None}
+            for config in (self._was, self._now)
+        ]
+        if then == here or not ages[0] & ages[1] & self._plan.kept.keys():
+            return []
+        ours, theirs = ("none" if time is None else time.column for time in (here, then))
+        return [Note("event_time", f"is {ours} now, {theirs} before: ages go on, its times must follow those before")]
 
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
@@ -64,7 +83,7 @@ class FormerCheckpoint:
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
             same_seed = self._was.train.seed == self._now.train.seed
-            old = Learner(self._was, learner.world if same_seed else None)
+            old = Learner(self._was, learner.world if same_seed else None, self._artifacts)
             checkpoint.load(self._run.checkpoints, self._chain, old)
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))
@@ -77,8 +96,7 @@ class FormerCheckpoint:
 
     def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
         """What was fitted for the former run where it still holds, else what was fitted on the new log."""
-        old = FittedTransforms.from_json(self._chain[-1].content["transforms"])
-        merged, notes = take_transforms(self._was, self._now, old, fitted)
+        merged, notes = take_transforms(self._was, self._now, self._content.fitted, fitted)
         self.notes += notes
         return merged
 
@@ -86,7 +104,7 @@ class FormerCheckpoint:
         """Says every rule that was applied; returns them for the report."""
         version = self._chain[-1]
         if shown:
-            say(f"from {self._run.path}, {version.name} of step {version.content['state']['step']}:")
+            say(f"from {self._run.path}, {version.name} of step {self._content.state.step}:")
             for line in [str(note) for note in self.notes] or ["nothing differs: everything goes on"]:
                 say(f"  {line}")
         return {
@@ -96,13 +114,15 @@ class FormerCheckpoint:
         }
 
 
-def _schema(config: RunConfig) -> StateSchema:
-    stored = tuple(StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config))
-    return StateSchema(stored, features_of(config))
+def _schema(config: RunConfig, artifacts: Mapping[str, Artifacts]) -> StateSchema:
+    stored = tuple(
+        StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config, config.model)
+    )
+    return StateSchema(stored, features_of(config, config.model), artifacts)
 
 
 def _with_linear(config: RunConfig, fresh: Collection[str]) -> list[str]:
-    names = {table.name for table in tables_of(config)}
+    names = {table.name for table in tables_of(config, config.model)}
     found = []
     for name in fresh:
         both = [n for n in (name, LINEAR_PREFIX + name) if n in names]

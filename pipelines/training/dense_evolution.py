@@ -8,12 +8,20 @@ from typing import Any
 import torch
 
 from embtables.features import FittedTransforms
+from embtables.ids import width_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.learner import Learner
 from embtables.schema import DenseColumn, Feature
 from embtables.state.evolve.evolution import Note
 
 _NET, _TRANSFORMS = "dense net", "transforms"
+# Options of a model under which a tensor of the same name and shape is the same part of the net.
+_SHAPES_TELL = {"kind", "hidden_sizes", "num_cross_layers", "dropout"}
+# Options of a feature that say which rows it reads, and nothing of what the net reads of them.
+_OF_ROWS = {
+    *("column", "cross", "table", "encoder", "split", "timestamp_part", "num_buckets"),
+    *("max_length", "null_id", "side"),
+}
 
 
 def take_dense(old: Learner, new: Learner) -> list[Note]:
@@ -52,10 +60,14 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
     """Why equal shapes say nothing: what goes into the net, or comes out, is something else of the same size."""
     if was.model.kind != now.model.kind:
         return f"model is {now.model.kind} here, {was.model.kind} there"
+    for name in type(now.model).model_fields:
+        ours, theirs = getattr(now.model, name), getattr(was.model, name)
+        if ours != theirs and name not in _SHAPES_TELL:
+            return f"model.{name} is {ours} here, {theirs} there"
     features = _features(was), _features(now)
-    columns = [d.column for d in was.dense], [d.column for d in now.dense]
+    columns = [str(d.model_dump()) for d in was.dense], [str(d.model_dump()) for d in now.dense]
     labels = [str(label.model_dump()) for label in was.labels], [str(label.model_dump()) for label in now.labels]
-    widths = sum(d for _, d in features[0]), sum(d for _, d in features[1])
+    widths = sum(f[1] for f in features[0]), sum(f[1] for f in features[1])
     same_width = widths[0] + len(columns[0]) == widths[1] + len(columns[1])
     for what, (then, here), alike in (
         ("features", features, widths[0] == widths[1] or same_width),
@@ -67,10 +79,9 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
     return None
 
 
-def _features(config: RunConfig) -> list[tuple[str, int]]:
-    """What the net reads, in order, with its width."""
-    dims = {table.name: table.dim for table in config.tables}
-    return [(feature.name, dims[feature.table]) for feature in config.features]
+def _features(config: RunConfig) -> list[tuple[str, int, str]]:
+    """What the net reads, in order: name, width, and the options by which its values have another scale."""
+    return [(f.name, width_of(f, config.tables), str(f.model_dump(exclude=_OF_ROWS))) for f in config.features]
 
 
 def take_transforms(

@@ -10,20 +10,19 @@ gradients are summed over ranks, and dense weights stay the same at all of them 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from embtables.batch import Batch
-from embtables.collections import EmbeddingBagCollection
 from embtables.errors import ConfigError, StateError
+from embtables.ids import Artifacts
+from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
-from embtables.schema import Feature, Table
+from embtables.pipelines.training.dense_adam import DenseAdam
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.tables import Tables
@@ -54,17 +53,18 @@ class Learner:
 
     Args:
         world: the ranks that train together.
+        artifacts: by feature the data of encoders, of the version that is loaded.
     """
 
-    def __init__(self, config: RunConfig, world: World | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, world: World | None = None, artifacts: Mapping[str, Artifacts] | None = None
+    ) -> None:
         train = config.train
         self.world = SingleRank() if world is None else world
         torch.manual_seed(train.seed)
-        linear = needs_linear(config.model)
-        deep = needs_embeddings(config.model)
-        _refuse_unpooled(config)
+        refuse_features_without_view(config, config.model)
         self.config = config
-        tables, features = tables_of(config), features_of(config)
+        tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(
             tables,
             features,
@@ -72,24 +72,10 @@ class Learner:
             row_store=train.row_store,
             world=self.world,
             replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
+            artifacts=artifacts,
         )
-        names = tuple(t.name for t in config.tables), tuple(t.name for t in config.linear_tables())
-        self.model: nn.Module = build_model(
-            config.model,
-            embeddings=EmbeddingBagCollection.over(self.tables, names[0]) if deep else None,
-            linear=EmbeddingBagCollection.over(self.tables, names[1]) if linear else None,
-            num_dense=len(config.dense),
-            num_labels=len(config.labels),
-        )
-        dense = train.dense_optimizer
-        self.optimizer = torch.optim.Adam(
-            self.parameters(),
-            lr=dense.learning_rate,
-            betas=(dense.beta1, dense.beta2),
-            eps=dense.eps,
-            weight_decay=dense.weight_decay,
-            fused=True,
-        )
+        self.model: nn.Module = build_model(config, config.model, self.tables)
+        self.optimizer = DenseAdam(self.parameters(), train.dense_optimizer)
         self._autocast = train.precision == "bf16"
 
     def parameters(self) -> list[nn.Parameter]:
@@ -109,8 +95,6 @@ class Learner:
             whole_weight: of several ranks, the sum of the weights of all their rows.
         """
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.train.dense_optimizer.learning_rate * factor
         self.tables.set_learning_rate_factor(factor)
         if batch.event_time_us is not None:
             self.tables.advance(batch.event_time_us)
@@ -120,7 +104,7 @@ class Learner:
         if whole_weight is not None:
             own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
             loss = loss * (own / max(whole_weight, 1e-12))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         if self.world.size > 1:
@@ -130,7 +114,7 @@ class Learner:
             for parameter in self.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(scale)
-        self.optimizer.step()
+        self.optimizer.step(self.config.train.dense_optimizer.learning_rate * factor)
         self.tables.step(gradient_scale=scale)
         return loss, torch.sigmoid(logits.detach())
 
@@ -180,8 +164,7 @@ class Learner:
     def dense(self) -> dict[str, Tensor]:
         """Every tensor that training changes besides the tables, by name; live views where possible."""
         state = {f"dense/{name}": value for name, value in self._dense_state()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            state.update({f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()})
+        state |= {f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()}
         state["random/torch"] = torch.get_rng_state()
         return state
 
@@ -201,34 +184,7 @@ class Learner:
                     shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
                     raise StateError(f"dense tensor '{name}' has shape {shapes}")
                 dense[name].copy_(value)
-        self._load_optimizer({name: value for name, value in state.items() if name.startswith("optimizer/")})
+        of_optimizer = {n.removeprefix("optimizer/"): v for n, v in state.items() if n.startswith("optimizer/")}
+        self.optimizer.load(of_optimizer)
         if "random/torch" in state:
             torch.set_rng_state(state["random/torch"])
-
-    def _load_optimizer(self, saved: dict[str, Tensor]) -> None:
-        content: dict[str, Any] = self.optimizer.state_dict()
-        content["state"] = {}
-        for name, value in saved.items():
-            _, index, key = name.split("/", 2)
-            content["state"].setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(content)
-
-
-def tables_of(config: RunConfig) -> tuple[Table, ...]:
-    """The tables that the model looks up: embeddings, first-order weights, or both."""
-    deep = config.tables if needs_embeddings(config.model) else ()
-    return (*deep, *(config.linear_tables() if needs_linear(config.model) else ()))
-
-
-def features_of(config: RunConfig) -> tuple[Feature, ...]:
-    """The features that read `tables_of`."""
-    deep = config.features if needs_embeddings(config.model) else ()
-    return (*deep, *(config.linear_features() if needs_linear(config.model) else ()))
-
-
-def _refuse_unpooled(config: RunConfig) -> None:
-    for feature in config.features:
-        if feature.pooling == "none":
-            raise ConfigError(
-                f"model '{config.model.kind}' takes pooled features; set pooling: sum or mean", feature=feature.name
-            )

@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class MetricsLog:
@@ -25,11 +27,10 @@ class MetricsLog:
     def __init__(self, run: RunDir, start_step: int, *, writes: bool = True) -> None:
         self._run = run
         self._writes = writes
+        self._start_step = start_step
         self._held: list[dict[str, Any]] = []
         self._events: SummaryWriter | None = None
-        if writes:
-            with self._outliving("TensorBoard's events are left out from here on"):
-                self._events = SummaryWriter(str(run.tensorboard), purge_step=start_step if start_step else None)
+        self._writes_events = writes
         self._losses: list[torch.Tensor] = []
         self._rows = 0
         self._since = time.perf_counter()
@@ -81,14 +82,21 @@ class MetricsLog:
             self._held = []
 
     def _scalars(self, part: str, figures: dict[str, Any], step: int) -> None:
-        if self._events is None:
+        if not self._writes_events:
             return
-        events, self._events = self._events, None
+        events, self._events, self._writes_events = self._events, None, False
         with self._outliving("TensorBoard's events are left out from here on"):
+            events = events or self._open_events()
             for name, value in figures.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
                     events.add_scalar(f"{part}/{name}", value, step)
-            self._events = events
+            self._events, self._writes_events = events, True
+
+    def _open_events(self) -> SummaryWriter:
+        # Imported when there is something to write: the first step of a run does not wait for TensorBoard.
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._run.tensorboard), purge_step=self._start_step or None)
 
     @contextmanager
     def _outliving(self, what: str | None) -> Iterator[None]:

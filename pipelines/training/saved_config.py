@@ -1,47 +1,26 @@
-"""The part of a configuration that trained state depends on, as a checkpoint remembers it."""
+"""The part of a configuration that trained state depends on, compared with what a version recorded."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from embtables.errors import ConfigError, StateError
-from embtables.models.config import ModelConfig
+from embtables.errors import StateError
+from embtables.models.version_content import TrainedSchema
 from embtables.pipelines.config import RunConfig, differences
-from embtables.schema import DenseColumn, Feature, Label, Model, Table, validate
-from embtables.state.format.manifest import Manifest
+from embtables.pipelines.training.run_content import RunContent, trained_schema
+from embtables.schema import CollisionlessTable
+
+# A run may go on with other weights of its rows, as with other rows; its name says nothing.
+_NOT_LEARNED = {"name", "sample_weight"}
 
 
-class SavedConfig(Model):
-    """Tables, features, labels, dense columns and model of a trained run."""
+def refuse_other_schema(config: RunConfig, saved: RunContent) -> None:
+    """Raises StateError, with the fields that differ, unless the version is of this schema, model and seed.
 
-    tables: tuple[Table, ...]
-    features: tuple[Feature, ...]
-    labels: tuple[Label, ...]
-    dense: tuple[DenseColumn, ...]
-    model: ModelConfig
-
-
-def saved_fields(config: RunConfig) -> dict[str, Any]:
-    """The part of a configuration that trained state depends on, as JSON."""
-    return config.model_dump(mode="json", include=set(SavedConfig.model_fields))
-
-
-def fields_of_version(saved: Manifest) -> dict[str, Any]:
-    """What a checkpoint remembers of its configuration; options that are younger than it have their defaults.
-
-    Raises:
-        StateError: it remembers none, or one that this build does not know.
+    What the version's build did not record yet is not compared.
     """
-    try:
-        return validate(SavedConfig, saved.content.get("schema", {})).model_dump(mode="json")
-    except ConfigError as error:
-        raise StateError(f"remembers no configuration that this build knows: {error}", version=saved.name) from error
-
-
-def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
-    """Raises StateError, with the fields that differ, unless the checkpoint is of this schema, model and seed."""
-    found = differences(saved_fields(config), fields_of_version(saved))
-    seed = saved.content.get("seed", config.train.seed)  # versions from before it was recorded have none
+    found = differences(_compared(trained_schema(config), saved), _compared(saved.trained, saved))
+    seed = config.train.seed if saved.seed is None else saved.seed
     if seed != config.train.seed:
         found = [*found, f"train.seed: {config.train.seed} here, {seed} there"]
     if found:
@@ -49,3 +28,15 @@ def refuse_other_schema(config: RunConfig, saved: Manifest) -> None:
             "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "
             + "; ".join(found[:8])
         )
+
+
+def _compared(schema: TrainedSchema, saved: RunContent) -> dict[str, Any]:
+    left_out = set(_NOT_LEARNED)
+    if "event_time" not in saved.trained.model_fields_set or not _has_clock(saved.trained):
+        left_out.add("event_time")
+    return schema.model_dump(mode="json", exclude=left_out)
+
+
+def _has_clock(schema: TrainedSchema) -> bool:
+    """Whether tables remember event times."""
+    return any(isinstance(table, CollisionlessTable) and table.ttl_seconds is not None for table in schema.tables)

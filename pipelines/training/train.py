@@ -14,15 +14,15 @@ what is not a checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
+from embtables.ids import Artifacts
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import has_part, with_prepared_data
 from embtables.pipelines.progress import RowProgress, say
@@ -34,7 +34,8 @@ from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import StepTotals, need_same, rank_0_first, rank_0_says, summed, totals
-from embtables.pipelines.training.saved_config import refuse_other_schema, saved_fields
+from embtables.pipelines.training.run_content import RunState, run_content, written_content
+from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.pipelines.training.shutdown import OnError, closing_chain, say_what_is_waited_for, wait_for_last
 from embtables.pipelines.training.signals import InterruptedRunError, StopRequest
 from embtables.pipelines.training.warm_start import warm
@@ -42,26 +43,6 @@ from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
 from embtables.state.write.version_writer import Chain
-
-
-@dataclass
-class RunState:
-    """What is no tensor but must survive: where the run stands. JSON-able."""
-
-    step: int = 0
-    epoch: int = 0
-    position: dict[str, Any] | None = None
-    rows: int = 0
-    train_seconds: float = 0.0
-    epoch_rows: int | None = None
-    total_steps: int | None = None
-    best: float | None = None
-    best_step: int | None = None
-    evaluated_step: int | None = None
-    evaluations_without_gain: int = 0
-    finished: bool = False
-    quarantined_rows: int = 0
-    started_from: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -91,7 +72,7 @@ def train(
     origin = None if former is None else FormerCheckpoint(former, config, which, fresh)
     world = SingleRank() if world is None else world
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
-    log = Log(prepared)
+    log = Log(prepared, prepared.data)
     state = RunState()
     _count(prepared, log, state, world)
     learner = _learner(prepared, world)
@@ -127,27 +108,26 @@ def resume(
     world = SingleRank() if world is None else world
     config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
     chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
-    refuse_other_schema(config, chain[-1])
-    log = Log(config)
-    content = chain[-1].content
-    state = RunState(**content["state"])
+    content = run_content(chain[-1])
+    refuse_other_schema(config, content)
+    log = Log(config, config.data)
+    state = content.state
     if overrides:
         state.finished = False
         _count(config, log, state, world)
-    learner = _learner(config, world)
+    learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain))
     checkpoint.load(run.checkpoints, chain, learner)
-    fitted = FittedTransforms.from_json(content["transforms"])
-    loop = TrainLoop(learner, run, log, fitted, state, shown=shown, on_error=on_error)
+    loop = TrainLoop(learner, run, log, content.fitted, state, shown=shown, on_error=on_error)
     loop.resumed_from = chain
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return loop.run_to_end()
 
 
-def _learner(config: RunConfig, world: World) -> Learner:
+def _learner(config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None) -> Learner:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return Learner(config, world)
+    return Learner(config, world, artifacts)
 
 
 def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:
@@ -334,12 +314,7 @@ class TrainLoop:
 
     def _save(self, pin: str | None = None) -> None:
         """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
-        content = {
-            "state": asdict(self.state),
-            "transforms": self.fitted.to_json(),
-            "schema": saved_fields(self.config),
-            "seed": self.config.train.seed,
-        }
+        content = written_content(self.config, self.state, self.fitted)
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)
 
@@ -352,7 +327,7 @@ class TrainLoop:
         """The best state, unless the disk did not take it when it came."""
         has = rank_0_says(self.world, lambda: checkpoint.has_best(self.run.checkpoints))
         chain = checkpoint.find_on_all_ranks(self.world, self.run.checkpoints, "best") if has else None
-        if chain is None or chain[-1].content["state"]["step"] != self.state.best_step:
+        if chain is None or run_content(chain[-1]).state.step != self.state.best_step:
             if self.world.rank == 0:
                 step = self.state.best_step
                 say(f"warning: the best checkpoint, of step {step}, was not written; the last is evaluated")

@@ -96,6 +96,7 @@ class Naive:
                 s[0] = s[0] + (g * g).mean()
                 self.rows[at] = w - lr * g / (np.sqrt(s[0]) + o.eps)
             else:
+                assert isinstance(o, Adam)
                 m = self.state.setdefault(at, [np.zeros_like(w), np.zeros_like(w)])
                 m[0] = o.beta1 * m[0] + (1 - o.beta1) * g
                 m[1] = o.beta2 * m[1] + (1 - o.beta2) * g * g

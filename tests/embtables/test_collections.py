@@ -14,7 +14,7 @@ from torchrec.models.dlrm import DLRM
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError
-from embtables.ids import encode
+from embtables.ids import make_encoder
 from embtables.schema import Adagrad, Adam, Constant, Identity, MultiHash, RowwiseAdagrad, Sgd
 from tests.contents import flat, same
 from tests.embtables.collections_for_tests import STORES, assert_same_step, kjt, schema_tables
@@ -67,12 +67,12 @@ def test_encoders_and_pooling_are_applied_to_raw_ids(store: Any) -> None:
     for slot in tables.slots[:3]:
         jagged = batch[slot.feature.name].to_dense()
         for row, ids in enumerate(jagged):
-            keys = encode(slot.feature.encoder, ids.numpy(), slot.table.num_rows, "f")
+            keys = slot.encoder.encode(ids.numpy())
             total = weight[slot.table.name][torch.from_numpy(keys)].sum(0)
             expected = total / max(len(ids), 1) if slot.feature.pooling == "mean" else total
             assert torch.allclose(pooled[slot.feature.name][row], expected, atol=1e-6)
     sequence = EmbeddingCollection.over(tables)(batch)["q"]
-    keys = encode(MultiHash(num_hashes=2), batch["q"].values().numpy(), 30, "q").reshape(-1, 2)
+    keys = make_encoder(MultiHash(num_hashes=2), 30).encode(batch["q"].values().numpy()).reshape(-1, 2)
     assert torch.allclose(sequence.values(), weight["s"][torch.from_numpy(keys)].sum(1), atol=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_work_is_refused() -> None:
         view(KeyedJaggedTensor(["a", "b", "c"], torch.tensor([99]), lengths=torch.tensor([1, 0, 0])))
     with pytest.raises(ConfigError, match="received device cuda"):
         EmbeddingBagCollection(tables=bag_configs(), device="cuda")
-    with pytest.raises(ConfigError, match="needs a KeyedJaggedTensor with weights"):
+    with pytest.raises(ConfigError, match="needs ids with weights"):
         EmbeddingBagCollection(tables=bag_configs(), is_weighted=True)(kjt(["a", "b", "c"], 3, 12))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embtables.errors import DataError
-from embtables.ids import cross_ids, decode, encode, keys_per_id
+from embtables.ids import cross_ids, make_encoder
 from embtables.ids.mix import mix, seeded_mix
 from embtables.schema import Hash, Identity, MultiHash
 
@@ -28,25 +28,25 @@ def python_mix(x: int) -> int:
 
 @given(int64s, st.integers(0, 2**63 - 1), st.sampled_from([1, 7, 1000, 2**31, 2**40]))
 def test_hash_is_the_mix_modulo_rows_for_every_int64(ids: list[int], seed: int, rows: int) -> None:
-    got = encode(Hash(seed=seed), np.array(ids, np.int64), rows, "f")
+    got = make_encoder(Hash(seed=seed), rows, "f").encode(np.array(ids, np.int64))
     offset = (seed + 1) * 0x9E3779B97F4A7C15
     assert got.tolist() == [python_mix((i + offset) % 2**64) % rows for i in ids]
 
 
 @given(int64s, st.integers(2, 5))
 def test_multi_hash_gives_t_keys_side_by_side(ids: list[int], t: int) -> None:
-    encoder = MultiHash(num_hashes=t)
-    got = encode(encoder, np.array(ids, np.int64), 1000, "f").reshape(len(ids), keys_per_id(encoder))
+    encoder = make_encoder(MultiHash(num_hashes=t), 1000)
+    got = encoder.encode(np.array(ids, np.int64)).reshape(len(ids), encoder.num_keys)
     assert got.shape == (len(ids), t)
     assert ((got >= 0) & (got < 1000)).all()
     for row, i in zip(got, ids, strict=True):
-        assert row.tolist() == encode(encoder, np.array([i], np.int64), 1000, "f").tolist()
+        assert row.tolist() == encoder.encode(np.array([i], np.int64)).tolist()
 
 
 def test_multi_hash_separates_ids_that_one_hash_would_merge() -> None:
     ids = np.arange(20_000)
-    one = encode(Hash(), ids, 1000, "f")
-    two = encode(MultiHash(), ids, 1000, "f").reshape(-1, 2)
+    one = make_encoder(Hash(), 1000, "f").encode(ids)
+    two = make_encoder(MultiHash(), 1000, "f").encode(ids).reshape(-1, 2)
     assert len(np.unique(one)) <= 1000
     assert len(np.unique(np.sort(two, axis=1), axis=0)) > 19_000
 
@@ -54,22 +54,23 @@ def test_multi_hash_separates_ids_that_one_hash_would_merge() -> None:
 def test_identity_refuses_or_wraps_what_is_out_of_range() -> None:
     ids = np.array([0, 9, 10, -1, -(2**63), 2**63 - 1])
     with pytest.raises(DataError, match=r"feature item: id 10 is outside 0\.\.9 \(4 such ids"):
-        encode(Identity(), ids, 10, "item")
-    assert encode(Identity(), ids[:2], 10, "item").tolist() == [0, 9]
-    wrapped = encode(Identity(out_of_range="modulo"), ids, 10, "item")
+        make_encoder(Identity(), 10, "item").encode(ids)
+    assert make_encoder(Identity(), 10, "item").encode(ids[:2]).tolist() == [0, 9]
+    wrapped = make_encoder(Identity(out_of_range="modulo"), 10, "item").encode(ids)
     assert wrapped.tolist() == [int(i) % 2**64 % 10 for i in ids.tolist()]
 
 
 @given(int64s, st.integers(0, 2**63 - 1))
 def test_keys_turn_back_into_ids_where_no_two_ids_have_the_same_key(ids: list[int], seed: int) -> None:
     given_ids = np.array(ids, np.int64)
-    for encoder in (Hash(seed=seed), Identity(), Identity(out_of_range="modulo")):
-        back = decode(encoder, encode(encoder, given_ids, None, "f"), None)
+    for config in (Hash(seed=seed), Identity(), Identity(out_of_range="modulo")):
+        encoder = make_encoder(config, None)
+        back = encoder.decode(encoder.encode(given_ids))
         assert back is not None
         assert back.tolist() == ids
-    assert decode(Hash(seed=seed), given_ids, 10) is None
-    assert decode(MultiHash(seed=seed), given_ids, None) is None
-    assert decode(Identity(out_of_range="modulo"), given_ids, 10) is None
+    assert make_encoder(Hash(seed=seed), 10).decode(given_ids) is None
+    assert make_encoder(MultiHash(seed=seed), None).decode(given_ids) is None
+    assert make_encoder(Identity(out_of_range="modulo"), 10).decode(given_ids) is None
 
 
 @given(int64s)
@@ -91,6 +92,6 @@ def test_pinned_vectors_never_change() -> None:
     ids = np.array(GOLDEN["ids"], np.int64)
     assert mix(ids.view(np.uint64)).tolist() == GOLDEN["mix"]
     assert seeded_mix(ids, 42).tolist() == GOLDEN["seeded_mix_42"]
-    assert encode(Hash(seed=3), ids, 1_000_003, "f").tolist() == GOLDEN["hash_3"]
-    assert encode(MultiHash(num_hashes=3), ids, 1_000_003, "f").tolist() == GOLDEN["multi_hash"]
+    assert make_encoder(Hash(seed=3), 1_000_003, "f").encode(ids).tolist() == GOLDEN["hash_3"]
+    assert make_encoder(MultiHash(num_hashes=3), 1_000_003, "f").encode(ids).tolist() == GOLDEN["multi_hash"]
     assert cross_ids(ids, ids[::-1].copy()).tolist() == GOLDEN["cross"]

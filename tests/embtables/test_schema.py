@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from embtables.errors import ConfigError
-from embtables.schema import Condition, Schema, json_schema, parse_value, parse_yaml, read_yaml, to_yaml, validate
+from embtables.pipelines.config import RunConfig
+from embtables.schema import (
+    Condition,
+    FeatureSchema,
+    FixedTable,
+    json_schema,
+    parse_value,
+    parse_yaml,
+    read_yaml,
+    to_yaml,
+    validate,
+)
 
 TEXT = """
 name: shop
@@ -34,6 +45,7 @@ data:
   where: ["rating != 3", "country in [UK, FR]", "customer_id is not null"]
   join: [{path: items.parquet, key: stock_code}]
   split: {kind: time, test_from: 2011-11-01}
+model: {kind: lr}
 """
 
 
@@ -42,19 +54,46 @@ def content() -> dict[str, Any]:
 
 
 def test_yaml_out_and_in_gives_an_equal_schema() -> None:
-    schema = validate(Schema, content())
-    assert validate(Schema, parse_yaml(to_yaml(schema))) == schema
+    schema = validate(RunConfig, content())
+    assert validate(RunConfig, parse_yaml(to_yaml(schema))) == schema
+
+
+def test_what_a_model_reads_needs_no_log_and_no_labels() -> None:
+    sections = content()
+    reads = {name: sections[name] for name in ("tables", "features", "dense")}
+    schema = validate(FeatureSchema, reads)
+    assert (schema.labels, schema.event_time, schema.sample_weight) == ((), None, None)
+    whole = validate(RunConfig, sections)
+    assert (schema.tables, schema.features, schema.dense) == (whole.tables, whole.features, whole.dense)
+    assert isinstance(whole, FeatureSchema)
+    with pytest.raises(ConfigError, match="labels"):
+        validate(RunConfig, {name: value for name, value in sections.items() if name != "labels"})
+
+
+def test_a_file_begins_with_the_name_and_goes_on_in_the_order_of_the_docs() -> None:
+    keys = list(parse_yaml(to_yaml(validate(RunConfig, content()))))
+    assert keys[:8] == ["name", "tables", "features", "labels", "sample_weight", "dense", "event_time", "data"]
+    assert keys[8:] == ["model", "train", "evaluate", "warm_start"]
+
+
+def test_a_feature_describes_a_side() -> None:
+    sections = content()
+    sections["features"][0]["side"] = "item"
+    assert [f.side for f in validate(RunConfig, sections).features] == ["item", "context", "context"]
+    sections["features"][0]["side"] = "buyer"
+    with pytest.raises(ConfigError, match=r"features\.0\.side: .*'user', 'item' or 'context'"):
+        validate(RunConfig, sections)
 
 
 def test_a_feature_reads_the_column_of_its_name_by_default() -> None:
-    schema = validate(Schema, content())
+    schema = validate(RunConfig, content())
     assert schema.features[0].columns == ("stock_code",)
     assert schema.features[1].columns == ("history", "history_weight")
     assert schema.features[2].columns == ("customer_id", "stock_code")
 
 
 def test_numbers_in_scientific_notation_are_numbers() -> None:
-    assert validate(Schema, content()).tables[0].optimizer.learning_rate == 0.05
+    assert validate(RunConfig, content()).tables[0].optimizer.learning_rate == 0.05
     assert parse_value("1e-4") == 1e-4
     assert parse_value("-2E3") == -2000.0
 
@@ -90,7 +129,7 @@ def test_what_is_wrong_is_refused_with_its_place(place: tuple[Any, ...], key: st
         node = node[part]
     node[key] = value
     with pytest.raises(ConfigError) as raised:
-        validate(Schema, changed, file="shop.yaml")
+        validate(RunConfig, changed, file="shop.yaml")
     assert message in str(raised.value)
     assert "shop.yaml" in str(raised.value)
     assert raised.value.exit_status == 2
@@ -101,13 +140,13 @@ def test_every_wrong_value_is_told_at_once() -> None:
     changed["tables"][0]["dim"] = "wide"
     changed["tables"][1]["num_rows"] = 0
     with pytest.raises(ConfigError, match=r"2 values are wrong") as raised:
-        validate(Schema, changed)
+        validate(RunConfig, changed)
     assert "tables.0.dim" in str(raised.value)
     assert "tables.1.num_rows" in str(raised.value)
 
 
 def test_a_schema_is_frozen() -> None:
-    schema = validate(Schema, content())
+    schema = validate(RunConfig, content())
     with pytest.raises(ValueError, match="frozen"):
         schema.name = "other"  # type: ignore[misc]
 
@@ -147,15 +186,15 @@ def test_duplicate_and_odd_yaml_is_refused(tmp_path: Any) -> None:
 
 
 def test_json_schema_names_every_key_with_its_kind() -> None:
-    exported = json.loads(json_schema(Schema))
+    exported = json.loads(json_schema(RunConfig))
     assert exported["additionalProperties"] is False
-    assert set(exported["properties"]) == set(Schema.model_fields)
+    assert set(exported["properties"]) == set(RunConfig.model_fields)
     assert exported["$defs"]["FixedTable"]["properties"]["optimizer"]["discriminator"]["propertyName"] == "kind"
 
 
 def test_linear_tables_mirror_the_tables_at_dimension_one() -> None:
-    schema = validate(Schema, content())
-    assert [(t.name, t.dim, t.num_rows) for t in schema.linear_tables()] == [
+    schema = validate(RunConfig, content())
+    assert [(t.name, t.dim, t.num_rows) for t in schema.linear_tables() if isinstance(t, FixedTable)] == [
         ("linear.item", 1, 1000),
         ("linear.customer", 1, 500),
     ]

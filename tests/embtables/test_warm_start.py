@@ -217,7 +217,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
         load(collisionless(), str(tmp_path / "v.pt"))
     with pytest.raises(DataError, match=r"v\.parquet, row_group 0, column id: feature f: id 1 is outside 0\.\.0"):
         load(fixed(1, Identity()), path)
-    with pytest.raises(ConfigError, match="feature 'f' has 2 rows an id"):
+    with pytest.raises(ConfigError, match="feature 'f' has 2 rows per id"):
         load(fixed(9, MultiHash()), path)
     with pytest.raises(ConfigError, match="table u: there is no such table"):
         from_parquet(collisionless(), "u", path, id_column="id", vector_column="vector")

@@ -5,21 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+from torch import Tensor, nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 
+from embtables.batch import JaggedIds
+from embtables.collections import keyed_jagged_tensor
 from embtables.errors import ConfigError
-from embtables.models.config import DcnV2Config, DeepFmConfig, FmConfig, LrConfig, ModelConfig
+from embtables.models.dcnv2 import DcnV2Config
+from embtables.models.deepfm import DeepFmConfig
+from embtables.models.fm import FM, FmConfig
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
-from embtables.models.registry import build_model, needs_embeddings, needs_linear
+from embtables.models.lr import LR, LrConfig
+from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 
 FEATURES = ("a", "b", "c")
 
 
-class Bags(EmbeddingBagCollection):
-    """torchrec's collection with the two attributes models read."""
+class Bags(nn.Module):
+    """torchrec's collection as a view: what models take is a protocol."""
 
     def __init__(self, dims: tuple[int, ...]) -> None:
-        super().__init__(
+        super().__init__()
+        self.collection = EmbeddingBagCollection(
             tables=[
                 EmbeddingBagConfig(
                     name=f"t_{f}", num_embeddings=20, embedding_dim=d, feature_names=[f], pooling=PoolingType.SUM
@@ -30,22 +37,30 @@ class Bags(EmbeddingBagCollection):
         self.embedding_names = list(FEATURES)
         self.embedding_dims = list(dims)
 
+    def forward(self, ids: JaggedIds) -> Tensor:
+        values: Tensor = self.collection(keyed_jagged_tensor(ids)).values()
+        return values
 
-def batch(rows: int = 6) -> tuple[KeyedJaggedTensor, torch.Tensor]:
+    def by_name(self, ids: JaggedIds) -> dict[str, Tensor]:
+        return dict(zip(self.embedding_names, self(ids).split(self.embedding_dims, dim=1), strict=True))
+
+
+def batch(rows: int = 6) -> tuple[JaggedIds, Tensor]:
     generator = torch.Generator().manual_seed(3)
     lengths = torch.randint(0, 4, (len(FEATURES) * rows,), generator=generator)
     values = torch.randint(0, 20, (int(lengths.sum()),), generator=generator)
-    return KeyedJaggedTensor(list(FEATURES), values, lengths=lengths), torch.randn(rows, 2, generator=generator)
+    return JaggedIds(FEATURES, values, lengths, rows), torch.randn(rows, 2, generator=generator)
 
 
-def build(config: ModelConfig, labels: int = 1, dense: int = 2) -> torch.nn.Module:
+def build(config: ModelOptions, labels: int = 1, dense: int = 2) -> torch.nn.Module:
     torch.manual_seed(0)
-    embeddings = Bags((4, 4, 4)) if needs_embeddings(config) else None
-    linear = Bags((1, 1, 1)) if needs_linear(config) else None
-    return build_model(config, embeddings=embeddings, linear=linear, num_dense=dense, num_labels=labels)
+    takes = spec_of(config).takes
+    pooled = Bags((4, 4, 4)) if "pooled" in takes else None
+    linear = Bags((1, 1, 1)) if "first_order" in takes else None
+    return spec_of(config).build(config, ModelInputs(pooled, None, linear, dense, labels))
 
 
-ALL: list[ModelConfig] = [
+ALL: list[ModelOptions] = [
     LrConfig(),
     FmConfig(),
     DeepFmConfig(hidden_sizes=(8, 8)),
@@ -58,7 +73,7 @@ ALL: list[ModelConfig] = [
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("dense", [0, 2])
 def test_logits_have_a_column_a_label_and_every_parameter_gets_a_gradient(
-    config: ModelConfig, labels: int, dense: int
+    config: ModelOptions, labels: int, dense: int
 ) -> None:
     model = build(config, labels, dense)
     ids, values = batch()
@@ -69,7 +84,7 @@ def test_logits_have_a_column_a_label_and_every_parameter_gets_a_gradient(
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda c: c.kind)
-def test_the_same_seed_builds_the_same_model(config: ModelConfig) -> None:
+def test_the_same_seed_builds_the_same_model(config: ModelOptions) -> None:
     ids, dense = batch()
     assert torch.equal(build(config)(ids, dense), build(config)(ids, dense))
 
@@ -77,7 +92,7 @@ def test_the_same_seed_builds_the_same_model(config: ModelConfig) -> None:
 def test_fm_is_the_sum_over_pairs() -> None:
     model = build(FmConfig())
     ids, dense = batch()
-    pooled = model.embeddings(ids).to_dict()
+    pooled = model.embeddings.by_name(ids)
     expected = model.first_order(ids, dense)
     for i, a in enumerate(FEATURES):
         for b in FEATURES[i + 1 :]:
@@ -91,7 +106,7 @@ def test_lr_is_bias_plus_weights() -> None:
         model.first_order.bias.fill_(0.5)
         model.first_order.dense.weight.copy_(torch.tensor([[2.0, -1.0]]))
     ids, dense = batch()
-    pooled = model.first_order.linear(ids).to_dict()
+    pooled = model.first_order.linear.by_name(ids)
     expected = 0.5 + sum(pooled[f] for f in FEATURES) + 2.0 * dense[:, :1] - dense[:, 1:]
     assert torch.allclose(model(ids, dense), expected, atol=1e-6)
 
@@ -100,7 +115,7 @@ def test_lr_is_bias_plus_weights() -> None:
 def test_dcnv2_follows_its_equation(structure: str) -> None:
     model = build(DcnV2Config(hidden_sizes=(8,), num_cross_layers=2, structure=structure))
     ids, dense = batch()
-    x0 = torch.cat([model.embeddings(ids).values(), dense], 1)
+    x0 = torch.cat([model.embeddings(ids), dense], 1)
     x = x0
     for layer in model.cross.layers:
         x = x0 * (x @ layer.weight.T + layer.bias) + x
@@ -115,9 +130,9 @@ def test_dcnv2_follows_its_equation(structure: str) -> None:
 
 def test_unequal_dimensions_are_refused_with_the_features() -> None:
     with pytest.raises(ConfigError, match="'a' and 8 for 'b'"):
-        build_model(FmConfig(), embeddings=Bags((4, 8, 4)), linear=Bags((1, 1, 1)), num_dense=0, num_labels=1)
+        FM.build(FmConfig(), ModelInputs(Bags((4, 8, 4)), None, Bags((1, 1, 1)), 0, 1))
     with pytest.raises(ConfigError, match="received 4 for feature 'b'"):
-        build_model(LrConfig(), embeddings=None, linear=Bags((1, 4, 1)), num_dense=0, num_labels=1)
+        LR.build(LrConfig(), ModelInputs(None, None, Bags((1, 4, 1)), 0, 1))
 
 
 def test_the_loss_is_the_weighted_mean_over_rows() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from embtables.pipelines.cli.main import main
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.sources.log import Log
 from embtables.schema import validate
 
 
@@ -34,6 +35,10 @@ def make_table(rows: int, seed: int = 0, first: int = 0) -> pa.Table:
             "time": pa.array(np.arange(first, first + rows) * 60, pa.timestamp("s")),
         }
     )
+
+
+def open_log(config: RunConfig) -> Log:
+    return Log(config, config.data)
 
 
 @pytest.fixture

@@ -17,14 +17,15 @@ import pytest
 from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.sources.parquet import ParquetReader
+from tests.pipelines.conftest import open_log
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
 
 
 def rows(config: RunConfig, **options: Any) -> list[int]:
-    reader = ParquetReader(Log(config), None, batch_size=128, fitted=FITTED, extra_columns=("row",), **options)
+    reader = ParquetReader(open_log(config), None, batch_size=128, fitted=FITTED, extra_columns=("row",), **options)
     return [row for item in reader if item.extra is not None for row in item.extra.column("row").to_pylist()]
 
 
@@ -77,7 +78,7 @@ def test_rows_set_aside_are_counted_by_cause_and_positions_stay_exact(make_confi
         with_value(log_dir / "part-0.parquet", "price", row, float("nan"))
     with_value(log_dir / "part-2.parquet", "label", 7, 9)
     config = make_config(**{"data.on_bad_row": "quarantine"})
-    reader = ParquetReader(Log(config), None, batch_size=50, fitted=FITTED, seed=2, extra_columns=("row",))
+    reader = ParquetReader(open_log(config), None, batch_size=50, fitted=FITTED, seed=2, extra_columns=("row",))
     items = list(reader)
     assert sum(reader.quarantine.counts.values()) == 4
     assert sorted(reader.quarantine.counts.values()) == [1, 3]
@@ -98,7 +99,7 @@ def test_of_several_ranks_each_sets_aside_its_own_rows(
     options: dict[str, Any] = {"batch_size": 64, "fitted": FITTED, "seed": 2, "extra_columns": ("row",)}
 
     def read(**more: Any) -> tuple[ParquetReader, list[list[int]]]:
-        reader = ParquetReader(Log(config), None, **options, **more)
+        reader = ParquetReader(open_log(config), None, **options, **more)
         return reader, [item.extra.column("row").to_pylist() for item in reader if item.extra is not None]
 
     one, whole = read(quarantine_dir=tmp_path / "one")
@@ -111,9 +112,9 @@ def test_of_several_ranks_each_sets_aside_its_own_rows(
     listed = sorted(line for path in (tmp_path / "all").iterdir() for line in path.read_text().splitlines())
     assert listed == sorted((tmp_path / "one" / "rows.jsonl").read_text().splitlines())
     # What was set aside before a position is not counted again after it.
-    items = list(ParquetReader(Log(config), None, **options))
+    items = list(ParquetReader(open_log(config), None, **options))
     rest, _ = read(position=items[8].position)
-    before = ParquetReader(Log(config), None, **options)
+    before = ParquetReader(open_log(config), None, **options)
     with closing(iter(before)) as taken:
         for _ in range(9):
             next(taken)
@@ -154,11 +155,11 @@ def test_an_empty_or_missing_folder(make_config: Make, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no log here")
     with pytest.raises(DataError, match=r"empty: holds no file that matches '\*\*/\*.parquet'"):
-        Log(make_config(**{"data.path": str(tmp_path / "empty")}))
+        open_log(make_config(**{"data.path": str(tmp_path / "empty")}))
     with pytest.raises(DataError, match="nowhere: does not exist"):
-        Log(make_config(**{"data.path": str(tmp_path / "nowhere")}))
+        open_log(make_config(**{"data.path": str(tmp_path / "nowhere")}))
     with pytest.raises(DataError, match="is no URI that can be opened"):
-        Log(make_config(**{"data.path": "nonsense://x/y"}))
+        open_log(make_config(**{"data.path": "nonsense://x/y"}))
 
 
 def damage(path: Path, how: str) -> None:
@@ -180,7 +181,7 @@ def test_a_damaged_file_is_named_or_set_aside(make_config: Make, log_dir: Path, 
     with pytest.raises(BadFileError, match=r"part-1.parquet: cannot be read as parquet"):
         rows(make_config())
     config = make_config(**{"data.on_bad_file": "quarantine"})
-    log = Log(config)
+    log = open_log(config)
     reader = ParquetReader(log, None, batch_size=128, fitted=FITTED, extra_columns=("row",))
     kept = [row for item in reader if item.extra is not None for row in item.extra.column("row").to_pylist()]
     assert kept == [*range(600), *range(1200, 1800)]
@@ -200,8 +201,8 @@ def test_a_flipped_byte_in_a_checksummed_file_is_found(make_config: Make, log_di
 def test_a_list_of_a_million_ids_is_refused_or_cut(make_config: Make, log_dir: Path) -> None:
     path = log_dir / "part-0.parquet"
     with_value(path, "tags", 4, list(range(1_000_000)))
-    reader = ParquetReader(Log(make_config()), None, batch_size=10, fitted=FITTED)
-    assert next(iter(reader)).batch.ids["tags"].to_dense()[4].tolist() == [999_997, 999_998, 999_999]
+    reader = ParquetReader(open_log(make_config()), None, batch_size=10, fitted=FITTED)
+    assert next(iter(reader)).batch.ids["tags"].rows()[4].tolist() == [999_997, 999_998, 999_999]
     with pytest.raises(DataError, match=r"a list of 1,000,000 ids, more than 65,536; set max_length") as raised:
         rows(make_config(**{"features.2.max_length": None}))
     assert raised.value.path["row"] == 4
@@ -213,18 +214,18 @@ def test_a_row_group_that_would_fill_the_memory_is_refused_by_its_footer(make_co
     pq.write_table(zeros, path, row_group_size=20_000_000, compression="zstd")
     assert path.stat().st_size < 100_000
     with pytest.raises(BadFileError, match=r"part-1.parquet: has a row group of 10,000,001 rows"):
-        Log(make_config())
+        open_log(make_config())
 
 
 def test_extreme_ids_pass_unchanged(make_config: Make, log_dir: Path) -> None:
     extremes = [-1, -(2**63), 2**63 - 1, 0]
     change(log_dir / "part-0.parquet", "user", pa.array(extremes * 150))
-    reader = ParquetReader(Log(make_config()), None, batch_size=600, fitted=FITTED)
+    reader = ParquetReader(open_log(make_config()), None, batch_size=600, fitted=FITTED)
     batch = next(iter(reader)).batch
-    assert batch.ids["user"].values().tolist() == extremes * 150
+    assert batch.ids["user"].values.tolist() == extremes * 150
     change(log_dir / "part-0.parquet", "user", pa.array(np.full(600, 2**64 - 1, np.uint64)))
-    reader = ParquetReader(Log(make_config()), None, batch_size=600, fitted=FITTED)
-    assert next(iter(reader)).batch.ids["user"].values()[0] == -1
+    reader = ParquetReader(open_log(make_config()), None, batch_size=600, fitted=FITTED)
+    assert next(iter(reader)).batch.ids["user"].values[0] == -1
 
 
 @pytest.mark.parametrize("encoded", [False, True])

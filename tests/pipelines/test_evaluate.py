@@ -10,10 +10,11 @@ import pytest
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.parquet import Log, Part
+from embtables.pipelines.sources.parquet import Part
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
+from tests.pipelines.conftest import open_log
 from tests.shard.threads_for_tests import in_threads
 
 Make = Callable[..., RunConfig]
@@ -25,7 +26,7 @@ def figures(config: RunConfig, part: Part | None, ranks: int) -> list[dict[str, 
     learners = [Learner(config) for _ in range(ranks)]
 
     def work(world: World) -> dict[str, Any]:
-        return evaluate(learners[world.rank], config, Log(config), FITTED, part, world=world, shown=False)
+        return evaluate(learners[world.rank], config, open_log(config), FITTED, part, world=world, shown=False)
 
     return in_threads(ranks, work)
 
@@ -59,8 +60,8 @@ def test_figures_are_those_of_one_process(make_config: Make, ranks: int) -> None
         }
     )
     learner = Learner(config)
-    one = evaluate(learner, config, Log(config), FITTED, "test", shown=False)
-    assert one["rows"] == Log(config).count_rows("test")
+    one = evaluate(learner, config, open_log(config), FITTED, "test", shown=False)
+    assert one["rows"] == open_log(config).count_rows("test")
     assert 0 < one["slices"]["few"]["rows"] < one["rows"]
     assert one["gauc"] is not None
     found = figures(config, "test", ranks)

@@ -17,9 +17,10 @@ from embtables.pipelines.plan.load import job_of, step_load
 from embtables.pipelines.plan.machine import Link
 from embtables.pipelines.plan.sample import read_sample
 from embtables.pipelines.plan.traffic import traffic
-from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.sources.parquet import ParquetReader
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.rank_agreement import totals
+from tests.pipelines.conftest import open_log
 from tests.pipelines.plan_for_tests import keys, machine, scenario, table
 from tests.shard.threads_for_tests import Threads, in_threads
 
@@ -57,7 +58,7 @@ def _sent(config: RunConfig, ranks: int, steps: int) -> list[tuple[float, float]
 
     def work(world: Any) -> tuple[float, float]:
         counted: Any = Counted(world)
-        log = Log(config)
+        log = open_log(config)
         fitted = log.fit_transforms(0)
         batch = config.train.batch_size
         reader = ParquetReader(log, "train", batch_size=batch, fitted=fitted, seed=0, rank=world.rank, world_size=ranks)

@@ -22,6 +22,7 @@ from embtables.ids.strings import hash_strings
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, Position
+from tests.pipelines.conftest import open_log
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
@@ -39,22 +40,22 @@ def flat(batches: list[list[int]]) -> list[int]:
 
 
 def test_rows_come_in_path_order_and_batches_are_full(make_config: Make) -> None:
-    batches = read(Log(make_config()))
+    batches = read(open_log(make_config()))
     assert flat(batches) == list(range(1800))
     assert {len(b) for b in batches[:-1]} == {64}
 
 
 def test_values_are_those_of_the_files(make_config: Make, log_dir: Path) -> None:
     table = pa.concat_tables([pq.read_table(p) for p in sorted(log_dir.iterdir())])
-    reader = ParquetReader(Log(make_config()), None, batch_size=256, fitted=FITTED, seed=3, extra_columns=("row",))
+    reader = ParquetReader(open_log(make_config()), None, batch_size=256, fitted=FITTED, seed=3, extra_columns=("row",))
     for item in reader:
         assert item.extra is not None
         rows = table.take(item.extra.column("row").combine_chunks())
         batch = item.batch
-        assert batch.ids["user"].values().tolist() == rows.column("user").to_pylist()
-        assert batch.ids["item"].values().tolist() == hash_strings(rows.column("item")).tolist()
+        assert batch.ids["user"].values.tolist() == rows.column("user").to_pylist()
+        assert batch.ids["item"].values.tolist() == hash_strings(rows.column("item")).tolist()
         kept = [tags[-3:] for tags in rows.column("tags").to_pylist()]
-        assert [t.tolist() for t in batch.ids["tags"].to_dense()] == kept
+        assert [t.tolist() for t in batch.ids["tags"].rows()] == kept
         assert np.allclose(batch.dense[:, 0], np.log1p(rows.column("price").to_numpy()), atol=1e-6)
         assert batch.labels[:, 0].tolist() == rows.column("label").to_pylist()
         assert batch.event_time_us is not None
@@ -63,7 +64,7 @@ def test_values_are_those_of_the_files(make_config: Make, log_dir: Path) -> None
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_the_shuffle_is_a_seeded_permutation_that_changes_with_the_epoch(make_config: Make, part: Part) -> None:
-    log = Log(make_config())
+    log = open_log(make_config())
     plain = flat(read(log, part))
     first, again = (flat(read(log, part, seed=1, epoch=0)) for _ in range(2))
     other = flat(read(log, part, seed=1, epoch=1))
@@ -74,7 +75,7 @@ def test_the_shuffle_is_a_seeded_permutation_that_changes_with_the_epoch(make_co
 
 
 def test_parts_are_disjoint_and_cover_the_log(make_config: Make) -> None:
-    log = Log(make_config())
+    log = open_log(make_config())
     parts = {part: flat(read(log, part)) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
     assert sorted(row for rows in parts.values() for row in rows) == list(range(1800))
     assert 0.15 < len(parts["test"]) / 1800 < 0.25
@@ -145,7 +146,7 @@ def parts(log: Log, part: Part | None, ranks: int, **options: Any) -> list[list[
 @pytest.mark.parametrize("changes", [{}, {"data.shuffle": None}])
 def test_the_ranks_parts_are_the_batches_of_one_reader(make_config: Make, ranks: int, changes: dict[str, Any]) -> None:
     """Seventy ranks share sixty-four rows: some get none."""
-    log = Log(make_config(**changes))
+    log = open_log(make_config(**changes))
     whole = read(log, "train", seed=1)
     found = parts(log, "train", ranks, seed=1)
     assert [flat(batch) for batch in found] == whole
@@ -162,7 +163,7 @@ def test_the_ranks_parts_are_the_batches_of_one_reader(make_config: Make, ranks:
 def test_a_position_resumes_at_the_exact_row_with_any_number_of_ranks(
     make_config: Make, stop: int, ranks: int, later: int, batch_size: int
 ) -> None:
-    log = Log(make_config())
+    log = open_log(make_config())
     whole = read(log, "train", seed=1, batch_size=batch_size)
     reader = ParquetReader(log, "train", batch_size=batch_size, fitted=FITTED, seed=1, rank=ranks - 1, world_size=ranks)
     number = min(stop, len(whole))
@@ -175,15 +176,15 @@ def test_a_position_resumes_at_the_exact_row_with_any_number_of_ranks(
 @pytest.mark.parametrize("ranks", [2, 3, 64])
 def test_a_ranks_part_has_the_values_of_its_rows(make_config: Make, ranks: int) -> None:
     """Also where it has no rows: a batch all the same, with every feature and column."""
-    log = Log(make_config(**{"sample_weight": "price"}))
+    log = open_log(make_config(**{"sample_weight": "price"}))
     options: dict[str, Any] = {"batch_size": 50, "fitted": FITTED, "seed": 1, "extra_columns": ("row", "item")}
     readers = [ParquetReader(log, "test", rank=rank, world_size=ranks, **options) for rank in range(ranks)]
     for whole, *each in zip(ParquetReader(log, "test", **options), *readers, strict=True):
         batches = [item.batch for item in each]
         assert sum(batch.num_rows for batch in batches) == whole.batch.num_rows
         for feature in ("user", "item", "tags"):
-            pooled = [t.tolist() for batch in batches for t in batch.ids[feature].to_dense()]
-            assert pooled == [t.tolist() for t in whole.batch.ids[feature].to_dense()]
+            pooled = [t.tolist() for batch in batches for t in batch.ids[feature].rows()]
+            assert pooled == [t.tolist() for t in whole.batch.ids[feature].rows()]
         for name in ("dense", "labels", "weight", "event_time_us"):
             assert torch.cat([getattr(batch, name) for batch in batches]).equal(getattr(whole.batch, name))
         assert pa.concat_tables([item.extra for item in each]).equals(whole.extra.combine_chunks())
@@ -191,7 +192,7 @@ def test_a_ranks_part_has_the_values_of_its_rows(make_config: Make, ranks: int) 
 
 
 def test_an_abandoned_reader_leaves_no_thread_behind(make_config: Make) -> None:
-    items = iter(ParquetReader(Log(make_config()), None, batch_size=10, fitted=FITTED))
+    items = iter(ParquetReader(open_log(make_config()), None, batch_size=10, fitted=FITTED))
     next(items)
     items.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("embtables-reader")]
@@ -207,13 +208,13 @@ def test_where_joins_and_nulls(make_config: Make, tmp_path: Path) -> None:
         }
     )
     columns = ("user", "user_town", "price")
-    reader = ParquetReader(Log(config), None, batch_size=500, fitted=FITTED, extra_columns=columns)
+    reader = ParquetReader(open_log(config), None, batch_size=500, fitted=FITTED, extra_columns=columns)
     extra = pa.concat_tables([item.extra for item in reader])
     assert set(extra.column("user_town").to_pylist()) == {"Ulm"}
     assert all(user % 4 in (1, 3) for user in extra.column("user").to_pylist())
     assert max(extra.column("price").to_pylist()) < 1.5
     nobody = make_config(**{"data.where": ["item is null"]})
-    assert read(Log(nobody)) == []
+    assert read(open_log(nobody)) == []
 
 
 def test_a_side_table_must_have_unique_and_complete_keys(make_config: Make, tmp_path: Path) -> None:
@@ -227,11 +228,11 @@ def test_a_side_table_must_have_unique_and_complete_keys(make_config: Make, tmp_
 
     pq.write_table(pa.table({"user": [1, 2, 2], "town": ["a", "b", "c"]}), side)
     with pytest.raises(DataError, match=r"column user: holds 2 2 times"):
-        Log(config())
+        open_log(config())
     pq.write_table(pa.table({"user": list(range(39)), "town": ["a"] * 39}), side)
     with pytest.raises(DataError, match=r"1 keys of the log are missing, for example 39; .*on_missing: null"):
-        read(Log(config()))
-    rows = flat(read(Log(config(on_missing="null"))))
+        read(open_log(config()))
+    rows = flat(read(open_log(config(on_missing="null"))))
     assert rows == list(range(1800))
 
 
@@ -246,11 +247,11 @@ def test_hive_folders_become_columns_and_column_splits_use_them(
     (root / "_SUCCESS").write_text("")
     split = {"kind": "column", "column": "kind", "test": ["test"]}
     config = make_config(**{"data.path": str(root), "data.split": split})
-    assert flat(read(Log(config), "test")) == list(range(600))
-    assert flat(read(Log(config), "train")) == list(range(600, 1800))
+    assert flat(read(open_log(config), "test")) == list(range(600))
+    assert flat(read(open_log(config), "train")) == list(range(600, 1800))
     for path in (f"file://{root}", f"{root}/day=1/*/*.parquet", str(root / "day=1" / "kind=train" / "x.parquet")):
         located = make_config(**{"data.path": path})
-        assert len(flat(read(Log(located)))) == (1800 if path.startswith("file") else 600)
+        assert len(flat(read(open_log(located)))) == (1800 if path.startswith("file") else 600)
 
 
 def test_files_may_differ_in_width_and_encoding(make_config: Make, log_dir: Path) -> None:
@@ -259,16 +260,16 @@ def test_files_may_differ_in_width_and_encoding(make_config: Make, log_dir: Path
     changed = table.set_column(1, "user", table.column("user").cast(pa.int16()))
     changed = changed.set_column(2, "item", table.column("item").cast(pa.large_string()).dictionary_encode())
     pq.write_table(changed, path, row_group_size=100)
-    whole = ParquetReader(Log(make_config(**{"data.block_rows": 10_000})), None, batch_size=1800, fitted=FITTED)
+    whole = ParquetReader(open_log(make_config(**{"data.block_rows": 10_000})), None, batch_size=1800, fitted=FITTED)
     (item,) = list(whole)
     users = pa.concat_tables([pq.read_table(p, columns=["row"]) for p in sorted(log_dir.iterdir())])
     assert item.batch.num_rows == users.num_rows
-    assert item.batch.ids["item"].values()[600:1200].tolist() == hash_strings(table.column("item")).tolist()
+    assert item.batch.ids["item"].values[600:1200].tolist() == hash_strings(table.column("item")).tolist()
 
 
 def test_time_splits_and_timestamp_units(make_config: Make) -> None:
     split = {"kind": "time", "validation_from": "1970-01-01T10:00:00", "test_from": "1970-01-01T20:00:00"}
-    log = Log(make_config(**{"data.split": split}))
+    log = open_log(make_config(**{"data.split": split}))
     assert flat(read(log, "train")) == list(range(600))
     assert flat(read(log, "validation")) == list(range(600, 1200))
     assert flat(read(log, "test")) == list(range(1200, 1800))
@@ -276,7 +277,7 @@ def test_time_splits_and_timestamp_units(make_config: Make) -> None:
 
 def test_transforms_are_fitted_on_the_training_part_only(make_config: Make, log_dir: Path) -> None:
     config = make_config(**{"dense": [{"column": "price", "transforms": ["standardise"]}]})
-    log = Log(config)
+    log = open_log(config)
     table = pa.concat_tables([pq.read_table(p) for p in sorted(log_dir.iterdir())])
     train = table.take(pa.array(flat(read(log, "train")))).column("price").to_numpy()
     mean, std = log.fit_transforms(0).moments["price"]

@@ -169,6 +169,12 @@ FEATURES = [
 OTHER_MEANING: dict[str, tuple[dict[str, Any], str]] = {
     "order of features": ({"features": FEATURES}, "other features of the same number of values"),
     "dense column": ({"dense": [{"column": "row"}]}, "other dense columns of the same number of values"),
+    "transforms of a dense column": (
+        {"dense": [{"column": "price", "transforms": ["standardise"]}]},
+        "other dense columns of the same number of values",
+    ),
+    "pooling": ({"features.2.pooling": "sum"}, "other features of the same number of values"),
+    "parts of the net": ({"model.structure": "stacked"}, "model.structure is stacked here, parallel there"),
     "label": ({"labels": [{"column": "price", "positive_above": 1.0}]}, "other labels of the same number of values"),
     "model": ({"model": {"kind": "deepfm", "hidden_sizes": [16]}}, "model is deepfm here, dcnv2 there"),
 }
@@ -213,6 +219,18 @@ def test_transforms_stay_with_what_was_trained_on_them(make_config: Make, former
     other = fitted_for(RunDir.open(Path(train(config, shown=False)["run_dir"])))
     assert other["moments"] != old["moments"]
     assert other["buckets"] != old["buckets"]
+
+
+def test_ages_are_said_to_go_on_by_other_times(make_config: Make, former: Callable[..., RunDir]) -> None:
+    changes: dict[str, Any] = {"data.shuffle": None, "train.epochs": 1}
+    ages = [{"name": name, **ROWS, "ttl_seconds": 86_400} for name in ("user", "item")]
+    run = former(tables=ages, **changes)
+    other = {"event_time": {"column": "row", "unit": "s"}, **changes}
+    text = "event_time: is row now, time before: ages go on, its times must follow those before"
+    assert begun(run, make_config(tables=ages, **other))[1] == [text]
+    without = [{k: v for k, v in table.items() if k != "ttl_seconds"} for table in ages]
+    assert text not in begun(run, make_config(tables=without, **other))[1]
+    assert begun(run, make_config(tables=ages, **changes))[1] == []
 
 
 # ---- refused

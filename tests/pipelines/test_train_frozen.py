@@ -13,7 +13,7 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.saved_config import fields_of_version, saved_fields
+from embtables.pipelines.training.run_content import run_content, trained_schema
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from tests.contents import flat, same
@@ -64,4 +64,4 @@ def test_a_checkpoint_from_before_an_option_has_its_default(make_config: Make) -
     schema = {**newest.content["schema"]}
     schema["tables"] = [{k: v for k, v in table.items() if k != "trainable"} for table in schema["tables"]]
     older = newest.model_copy(update={"content": {**newest.content, "schema": schema}})
-    assert fields_of_version(older) == saved_fields(config)
+    assert run_content(older).trained == trained_schema(config)

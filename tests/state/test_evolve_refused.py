@@ -18,18 +18,20 @@ REFUSED: dict[str, tuple[StateSchema, StateSchema, str]] = {
     "rows of a hash": (
         schema(fixed(), feature()),
         schema(fixed(num_rows=1_800), feature()),
-        "num_rows is 1,800 here, 9 there: the encoder of feature 'f' is hash, so ids would read other rows",
+        "num_rows is 1,800 here, 9 there: the hash encoder of feature 'f' depends on num_rows, so ids "
+        "would read other rows",
     ),
     "rows of several hashes": (
         schema(fixed(), feature(encoder=MultiHash())),
         schema(fixed(num_rows=8), feature(encoder=MultiHash())),
-        "num_rows is 8 here, 9 there: the encoder of feature 'f' is multi_hash, so ids would read other rows",
+        "num_rows is 8 here, 9 there: the multi_hash encoder of feature 'f' depends on num_rows, so ids "
+        "would read other rows",
     ),
     "rows of a modulo": (
         schema(fixed(), feature(encoder=Identity(out_of_range="modulo"))),
         schema(fixed(num_rows=10), feature(encoder=Identity())),
-        "num_rows is 10 here, 9 there: the encoder of feature 'f' takes ids modulo num_rows, so ids would read other "
-        "rows",
+        "num_rows is 10 here, 9 there: the identity encoder of feature 'f' depends on num_rows, so ids "
+        "would read other rows",
     ),
     "fewer rows": (
         schema(fixed(), IDENTITY),

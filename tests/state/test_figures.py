@@ -13,7 +13,7 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.errors import StateError
-from embtables.ids import encode
+from embtables.ids import make_encoder
 from embtables.schema import Adagrad, Adam, Hash, Identity, MinCount, MultiHash, RowwiseAdagrad, Sgd
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.tools.collisions import estimated_collisions
@@ -184,7 +184,7 @@ def test_collisions_of_ids_that_are_hashed_are_estimated(made: tuple[Tables, dic
 def test_the_estimate_is_near_what_the_encoders_do(hashes: int, num_ids: int) -> None:
     encoder, num_rows = Hash(seed=4) if hashes == 1 else MultiHash(num_hashes=hashes), 2**16
     ids = np.random.default_rng(num_ids).integers(-(2**63), 2**63 - 1, num_ids)
-    rows = encode(encoder, ids, num_rows, "f").reshape(num_ids, hashes)
+    rows = make_encoder(encoder, num_rows).encode(ids).reshape(num_ids, hashes)
     # An id that has a row twice shares it with nobody by that.
     owners = np.unique(np.stack([rows.ravel(), np.arange(num_ids).repeat(hashes)]), axis=1)[0]
     shared = np.bincount(owners, minlength=num_rows)[rows] > 1

@@ -12,8 +12,6 @@ from embtables.rows.content import Floats, TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Table
 
-_SUMS = ("adagrad", "rowwise_adagrad")
-
 
 class Conversion:
     """How the rows of a table go on, decided from the configurations alone; kind, dim and meaning of keys are equal.
@@ -64,28 +62,39 @@ class Conversion:
         if then.kind == here.kind:
             changed = _changed(then.model_dump(), here.model_dump())
             self.notes.append(f"optimizer {changed}: rows and optimizer state stay")
-        elif {then.kind, here.kind} == set(_SUMS):
-            how = (
-                "the mean of its elements' sums" if here.kind == "rowwise_adagrad" else "its row's sum in each element"
-            )
-            self.notes.append(f"optimizer {then.kind} -> {here.kind}: rows stay, each with {how}")
         else:
-            self.notes.append(f"optimizer {then.kind} -> {here.kind}: rows stay, optimizer state begins at zero")
+            kept = self._kept()
+            hows = [self._how(name, of) for name, of in kept.items()]
+            if kept and kept.keys() != self._now.optimizer.state.keys():
+                hows.append("its other optimizer state at zero")
+            text = f"rows stay, each with {', '.join(hows)}" if hows else "rows stay, optimizer state begins at zero"
+            self.notes.append(f"optimizer {then.kind} -> {here.kind}: {text}")
+
+    def _kept(self) -> dict[str, str]:
+        """The columns of optimizer state that are made of the former optimizer's, and of which: those that mean the
+        same."""
+        then, here = self._was.optimizer.state, self._now.optimizer.state
+        by_meaning = {column.meaning: name for name, column in then.items() if column.meaning is not None}
+        return {name: by_meaning[column.meaning] for name, column in here.items() if column.meaning in by_meaning}
+
+    def _how(self, name: str, of: str) -> str:
+        """In words, how a column is made of a former one."""
+        here, then = self._now.parts[name], self._was.parts[of]
+        if here == then:
+            return f"its {of}"
+        return f"its row's {of} in each element" if here else f"the mean of its elements' {of}"
 
     def _parts(self, parts: dict[str, Floats]) -> dict[str, Floats]:
         """Weight and optimizer state, of rows or of the cold row."""
-        then, here = self._was.config.optimizer.kind, self._now.config.optimizer.kind
-        if then == here or not parts:
+        if self._was.optimizer is self._now.optimizer or not parts:
             return parts
-        weight = parts["weight"]
+        weight, kept = parts["weight"], self._kept()
         made: dict[str, Floats] = {"weight": weight}
-        for name, of_elements in self._now.parts.items():
-            if name == "weight":
-                continue
-            if {then, here} == set(_SUMS):
-                made[name] = _sum(parts["sum"], weight.shape[1], of_elements)
+        for name, column in self._now.optimizer.state.items():
+            if name in kept:
+                made[name] = _as(parts[kept[name]], weight.shape[1], column.per_element)
             else:
-                made[name] = np.zeros(weight.shape if of_elements else len(weight), np.float32)
+                made[name] = np.zeros(weight.shape if column.per_element else len(weight), np.float32)
         return made
 
     def _other_options(self) -> None:
@@ -169,8 +178,10 @@ class Conversion:
         )
 
 
-def _sum(values: Floats, dim: int, of_elements: bool) -> Floats:
-    """Adagrad's sum of squares, (n, D) of elements or (n,) of rows, as the other."""
+def _as(values: Floats, dim: int, of_elements: bool) -> Floats:
+    """Optimizer state, (n, D) of elements or (n,) of rows, as of elements or of rows."""
+    if of_elements == (values.ndim == 2):
+        return values
     if of_elements:
         return np.repeat(values[:, None], dim, axis=1)
     mean: Floats = values.astype(np.float64).mean(axis=1).astype(np.float32)

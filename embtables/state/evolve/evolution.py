@@ -1,19 +1,22 @@
 """State under a changed schema: what of a version a new configuration takes over, by the rules of docs/format.md.
 
 `Evolution` decides from the two configurations alone and refuses by name; `evolve` then converts a snapshot's tables.
+options.py lists what each option of the schema means for rows; what is not listed is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from embtables.errors import ConfigError, StateError
+from embtables.ids import Artifacts, make_encoder
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import Feature, FixedTable, Identity
+from embtables.schema import Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
+from embtables.state.evolve.options import meaning_of_ids, notes_of_feature, refused_of_feature, refused_of_table
 from embtables.state.format.version import Version
 
 
@@ -35,14 +38,26 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StateSchema:
-    """Tables as they lie in files, and the features that read them."""
+    """Tables as they lie in files, and the features that read them.
+
+    Attributes:
+        artifacts: by feature the data of its encoder in the version; what is not named is of a new run.
+    """
 
     tables: tuple[StoredTable, ...]
     features: tuple[Feature, ...]
+    artifacts: Mapping[str, Artifacts] = field(default_factory=dict)
 
     def readers(self, table: str) -> list[Feature]:
         """The features of a table."""
         return [feature for feature in self.features if feature.table == table]
+
+    def meanings(self, table: Table) -> dict[str, str]:
+        """By feature of a table what its encoder's keys mean."""
+        return {
+            f.name: str(make_encoder(f.encoder, table.key_range, f.name, self.artifacts.get(f.name)).meaning())
+            for f in self.readers(table.name)
+        }
 
 
 class Evolution:
@@ -59,7 +74,7 @@ class Evolution:
 
     Raises:
         ConfigError: `fresh` names a table that there is not.
-        StateError: something differs that no rule converts; all of it is told, both figures each.
+        StateError: something differs that no rule converts; all of it is reported, both values each.
     """
 
     def __init__(self, was: StateSchema, now: StateSchema, fresh: Collection[str] = ()) -> None:
@@ -72,7 +87,7 @@ class Evolution:
         refused: dict[str, list[str]] = {}
         for name, table in here.items():
             if name in there and name not in fresh:
-                wrong = _refusals(there[name], table, was.readers(name), now.readers(name))
+                wrong = _refusals(there[name].config, table.config, was, now)
                 if wrong:
                     refused[name] = wrong
                 else:
@@ -116,49 +131,42 @@ def evolve(
     return replace(version, tables=tables), plan.notes
 
 
-def _refusals(was: StoredTable, now: StoredTable, readers_then: list[Feature], readers_now: list[Feature]) -> list[str]:
+def _refusals(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Why a table's rows cannot go on."""
-    then, here = was.config, now.config
+    found = refused_of_table(then, here)
     if then.kind != here.kind:
-        return [f"is {here.kind} here, {then.kind} there"]
-    found = [] if then.dim == here.dim else [f"dim is {here.dim} here, {then.dim} there"]
+        return found
     if isinstance(then, FixedTable) and isinstance(here, FixedTable) and then.num_rows != here.num_rows:
-        found += _num_rows(then.num_rows, here.num_rows, [*readers_then, *readers_now])
-    return found + _meanings(readers_then, readers_now)
+        found += _num_rows(then.num_rows, here.num_rows, [*was.readers(then.name), *now.readers(here.name)])
+    return found + _meanings(then, here, was, now)
 
 
 def _num_rows(then: int, here: int, readers: list[Feature]) -> list[str]:
     differ = f"num_rows is {here:,} here, {then:,} there"
     for feature in readers:
-        encoder = feature.encoder
-        if not isinstance(encoder, Identity) or encoder.out_of_range == "modulo":
-            how = "takes ids modulo num_rows" if isinstance(encoder, Identity) else f"is {encoder.kind}"
-            return [f"{differ}: the encoder of feature '{feature.name}' {how}, so ids would read other rows"]
+        if make_encoder(feature.encoder, here, feature.name).uses_key_range:
+            how = f"the {feature.encoder.kind} encoder of feature '{feature.name}' depends on num_rows"
+            return [f"{differ}: {how}, so ids would read other rows"]
     return [f"{differ}: rows {here:,} to {then - 1:,} would be lost"] if here < then else []
 
 
-def _meanings(then: list[Feature], here: list[Feature]) -> list[str]:
+def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> list[str]:
     """Features whose ids would read rows that other ids have trained."""
-    found, before = [], {feature.name: feature for feature in then}
-    for feature in here:
+    found, before = [], {feature.name: feature for feature in was.readers(then.name)}
+    encoders, encoders_then = now.meanings(here), was.meanings(then)
+    for feature in now.readers(here.name):
         old = before.get(feature.name)
         if old is None:
             continue
-        for what in ("encoder", "cross", "timestamp_part", "num_buckets"):
-            ours, theirs = _meaning(feature, what), _meaning(old, what)
-            if ours != theirs:
-                found.append(f"feature '{feature.name}' has {what} {ours} here, {theirs} there: ids mean other keys")
-    if here and then and not {_meaning(f, "encoder") for f in here} & {_meaning(f, "encoder") for f in then}:
+        ours, theirs = encoders[feature.name], encoders_then[feature.name]
+        if ours != theirs:
+            found.append(f"feature '{feature.name}' has encoder {ours} here, {theirs} there: ids mean other keys")
+        found += refused_of_feature(old, feature)
+    meanings = {meaning_of_ids(feature, encoders[feature.name]) for feature in now.readers(here.name)}
+    known = {meaning_of_ids(feature, encoders_then[feature.name]) for feature in before.values()}
+    if meanings and known and not meanings & known:
         found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
-
-
-def _meaning(feature: Feature, what: str) -> str:
-    value = getattr(feature, what)
-    if what != "encoder":
-        return str(list(value) if isinstance(value, tuple) else value)
-    # What an identity encoder does with an id that is out of range does not change the keys of those that are not.
-    return str(value.model_dump(exclude={"out_of_range"}))
 
 
 def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:
@@ -173,9 +181,7 @@ def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]
         ours, theirs = here[name], there[name]
         if ours.table.removeprefix(LINEAR_PREFIX) != theirs.table.removeprefix(LINEAR_PREFIX):
             notes.append(Note(f"feature {name}", f"reads table {ours.table} now, {theirs.table} before"))
-        if ours.column != theirs.column:
-            text = f"reads column {ours.column} now, {theirs.column} before: its ids must mean the same"
-            notes.append(Note(f"feature {name}", text))
+        notes += [Note(f"feature {name}", text) for text in notes_of_feature(theirs, ours)]
     return notes
 
 

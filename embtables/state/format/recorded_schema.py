@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from embtables.errors import StateError
-from embtables.ids import decode
+from embtables.ids import Artifacts, Encoder, make_encoder
 from embtables.ids.mix import Ids
-from embtables.schema import Encoder, Feature, Table, config_error
+from embtables.schema import Feature, Table, config_error
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.format.manifest import Manifest
 
@@ -23,17 +25,24 @@ class _Schema(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RecordedTable:
-    """A table's configuration, and the features that read it."""
+    """A table's configuration, and the features that read it.
+
+    Attributes:
+        artifacts: by feature the data of its encoder.
+    """
 
     config: Table
     features: tuple[Feature, ...]
+    artifacts: Mapping[str, Artifacts]
 
     @property
-    def encoders(self) -> list[Encoder]:
-        """Its features' encoders, each once."""
-        found: list[Encoder] = []
+    def encoders(self) -> list[Encoder[Any]]:
+        """Its features' encoders, one for each configuration."""
+        found: list[Encoder[Any]] = []
         for feature in self.features:
-            found += [] if feature.encoder in found else [feature.encoder]
+            if all(feature.encoder != encoder.config for encoder in found):
+                of = self.artifacts.get(feature.name)
+                found.append(make_encoder(feature.encoder, self.config.key_range, feature.name, of))
         return found
 
     def ids(self, keys: Ids) -> Ids | None:
@@ -42,13 +51,17 @@ class RecordedTable:
         None where they cannot be told: features encode ids differently, several ids may have the same key, or the ids
         are no values of a column (crosses, pieces of strings).
         """
-        if len(self.encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
+        encoders = self.encoders
+        if len(encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
             return None
-        return decode(self.encoders[0], keys, self.config.key_range)
+        return encoders[0].decode(keys)
 
 
-def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:
+def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> dict[str, RecordedTable]:
     """By table, first-order weights included; empty where the version's writer recorded no tables.
+
+    Args:
+        artifacts: by feature the data of its encoder, as `read_artifacts` finds it.
 
     Raises:
         StateError: what it recorded is nothing that this build knows.
@@ -60,5 +73,7 @@ def recorded_tables(version: Manifest) -> dict[str, RecordedTable]:
         known = _Schema.model_validate(schema)
     except ValidationError as error:
         raise StateError(f"its schema is none of this build's: {config_error(error)}", version=version.name) from None
-    found = {t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name)) for t in known.tables}
+    found = {
+        t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name), artifacts) for t in known.tables
+    }
     return found | {LINEAR_PREFIX + name: recorded for name, recorded in found.items()}

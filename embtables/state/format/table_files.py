@@ -17,7 +17,6 @@ import pyarrow as pa
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, Buckets, Keys, Offsets, bucket_offsets
 from embtables.rows.content import Floats, TableContent, Words
-from embtables.rows.optimizers import known_parts
 from embtables.rows.sketch import HEADS, Bytes
 from embtables.rows.sketch import columns as sketch_columns
 from embtables.state.format.arrow_footer import Need, need_metadata
@@ -176,10 +175,13 @@ def layout_of(raw: memoryview, file: object) -> tuple[int, dict[str, bool]]:
         schema = pa.ipc.open_file(pa.BufferReader(raw)).schema
     except pa.ArrowException as error:
         raise StateError(f"is damaged: {error}", file=file) from error
-    dim = _list_size(schema.field("weight").type) if "weight" in schema.names else 0
-    for parts in known_parts() if 1 <= dim <= MAX_DIM else ():
-        if rows_schema(dim, parts).equals(schema):
-            return dim, parts
+    # Weight first, then optimizer state of D values or of one: any optimizer's, whether this process knows it or not.
+    columns = {field.name: field.type for field in list(schema)[1 : -len(_SCALARS)]}
+    parts = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
+    dim = _list_size(columns["weight"]) if next(iter(parts), None) == "weight" else 0
+    is_distinct = len(set(schema.names)) == len(schema.names)
+    if is_distinct and 1 <= dim <= MAX_DIM and rows_schema(dim, parts).equals(schema):
+        return dim, parts
     raise StateError(f"holds columns that no table has: {', '.join(schema.names)}", file=file)
 
 

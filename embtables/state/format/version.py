@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy.typing as npt
 
+from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 
+_ARTIFACT = re.compile(r"artifact\.(.+)\.([^.]+)\.bin")
 Tensors = dict[str, npt.NDArray[Any]]
 TABLES_FILE, DENSE_FILE = "tables.safetensors", "dense.safetensors"
 
@@ -21,8 +24,21 @@ class Version:
         tables: by name; of a delta what changed.
         tensors: everything dense, by name.
         content: what else its writer wanted to know again; JSON. `schema` is part of it.
+        artifacts: by feature the data of its encoder; a snapshot's, which its deltas stand on.
     """
 
     tables: dict[str, TableContent]
     tensors: Tensors = field(default_factory=dict)
     content: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Artifacts] = field(default_factory=dict)
+
+
+def artifact_file(feature: str, name: str) -> str:
+    """The name of an artefact's file: `artifact.item.codes.bin`."""
+    return f"artifact.{feature}.{name}.bin"
+
+
+def parsed_artifact(file: str) -> tuple[str, str] | None:
+    """The feature and the name of an artefact whose file it is; None of another file."""
+    found = _ARTIFACT.fullmatch(file)
+    return None if found is None else (found[1], found[2])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from embtables.errors import StateError
 from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_files import artifact_digests, read_version
 from embtables.tables import Tables
 
 
@@ -21,8 +22,10 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
             rank of several does. Rows of a fixed table that are of other buckets are left as they are.
 
     Raises:
-        StateError: a file is missing, damaged or of other tables; the tables are then not to be used.
+        StateError: a file is missing, damaged or of other tables, whose encoders had other data for example; the
+            tables are then not to be used.
     """
+    _need_artifacts(state, chain[0], tables)
     stored = tables.stored
     last = Version({})
 
@@ -34,3 +37,16 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
 
     tables.load(versions())
     return last
+
+
+def _need_artifacts(state: StateFolder, snapshot: Manifest, tables: Tables) -> None:
+    """Raises StateError where an encoder of the tables has other data than the version's: it makes other keys."""
+    there, here = artifact_digests(snapshot), {name: of.digests for name, of in tables.artifacts.items()}
+    for feature in sorted(there.keys() | here.keys()):
+        if there.get(feature) != here.get(feature):
+            raise StateError(
+                "its encoder has other data than the version: make the tables with artifacts=read_artifacts(...)",
+                folder=state.folder.root,
+                version=snapshot.name,
+                feature=feature,
+            )

@@ -11,6 +11,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from embtables.errors import StateError
+from embtables.ids import Artifacts
 from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.rows.content import TableContent
 from embtables.rows.sketch import counter_bytes
@@ -24,7 +25,7 @@ from embtables.state.format.table_files import (
     rows_of,
     rows_schema,
 )
-from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file, parsed_artifact
 from embtables.state.read.table_read import read_file, read_keyed, read_sketch
 
 
@@ -86,6 +87,30 @@ def _cold(state: StateFolder, manifest: Manifest, table: StoredTable, part: str,
         file = state.folder.path(state.file(manifest, TABLES_FILE))
         raise StateError(f"holds no cold row {part} of shape {shape}", file=file, table=table.config.name)
     return values
+
+
+def read_artifacts(state: StateFolder, snapshot: Manifest) -> dict[str, Artifacts]:
+    """By feature the data of its encoder, of a snapshot and so of the deltas that stand on it.
+
+    `Tables(..., artifacts=read_artifacts(state, chain[0]))` makes the keys that the version's tables were trained by.
+
+    Raises:
+        StateError: a file is missing or damaged.
+    """
+    return {
+        feature: Artifacts({name: bytes(read_file(state, snapshot, artifact_file(feature, name))) for name in names})
+        for feature, names in artifact_digests(snapshot).items()
+    }
+
+
+def artifact_digests(snapshot: Manifest) -> dict[str, dict[str, str]]:
+    """By feature the checksum of each of its encoder's artefacts, as the snapshot's manifest has it."""
+    found: dict[str, dict[str, str]] = {}
+    for file, of in sorted(snapshot.files.items()):
+        parsed = parsed_artifact(file)
+        if parsed is not None:
+            found.setdefault(parsed[0], {})[parsed[1]] = of.xxh3
+    return found
 
 
 def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:

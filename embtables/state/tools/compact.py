@@ -17,6 +17,7 @@ from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import NewFile, NewVersion, StateFolder, Writer
 from embtables.state.format.manifest import Manifest, Purpose
 from embtables.state.format.table_files import rows_file
+from embtables.state.format.version import parsed_artifact
 from embtables.state.read.merge import MergedTable, files_of, verify_table
 
 _CHUNK = 4 << 20
@@ -79,8 +80,10 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
     for table in last.tables:
         verify_table(state, chain, table)
     kept = [name for name in last.files if not _is_of_rows(last, name)]
-    for name in kept:
-        state.verify_file(last, name)
+    artifacts = [name for name in chain[0].files if parsed_artifact(name) is not None]
+    for version, names in ((last, kept), (chain[0], artifacts)):
+        for name in names:
+            state.verify_file(version, name)
     with ExitStack() as stack:
         files: dict[str, NewFile] = {}
         tables = {}
@@ -94,6 +97,7 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
             now = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
             tables[table] = {**now, "files": list(own)}
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
+        files |= {name: _copy(state, chain[0], name) for name in artifacts}
         return writer.commit(last.purpose, NewVersion(files, tables, last.content))
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from embtables.rows.optimizers import optimizer_of
-from embtables.schema import CollisionlessTable, FixedTable, Identity, MultiHash
+from embtables.rows.optimizers import WEIGHT
+from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
-from embtables.state.read.version_files import read_tensors
+from embtables.state.read.version_files import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
 from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_of
@@ -64,6 +64,8 @@ class TableFigures:
 
     Attributes:
         kind: fixed or collisionless.
+        optimizer: its kind; None where the version does not record it.
+        state: the columns of optimizer state; True: D values for each row, False: one.
         features: names of those that read it; empty where the version does not record them.
         now, steps, updates: the table's clock, its steps, Adam's t.
         bytes_by_part: what keys, weights, each optimizer state, bookkeeping (last sight and count), waiting keys, the
@@ -80,7 +82,8 @@ class TableFigures:
     table: str
     kind: Literal["fixed", "collisionless"]
     dim: int
-    optimizer: str
+    optimizer: str | None
+    state: dict[str, bool]
     features: tuple[str, ...]
     rows: int
     now: int
@@ -108,7 +111,8 @@ def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[s
         StateError: there is no such table, a file is missing or damaged, or what the version records of its
             configuration is nothing that this build knows.
     """
-    recorded, beside = recorded_tables(chain[-1]), read_tensors(state, chain[-1], TABLES_FILE)
+    recorded = recorded_tables(chain[-1], read_artifacts(state, chain[0]))
+    beside = read_tensors(state, chain[-1], TABLES_FILE)
     return [
         _figures(state, chain, name, recorded.get(name), beside, top)
         for name in dict.fromkeys(tables or sorted(chain[-1].tables))
@@ -140,7 +144,8 @@ def _figures(
         table=name,
         kind="fixed" if fixed else "collisionless",
         dim=rows.dim,
-        optimizer=optimizer_of(rows.parts),
+        optimizer=None if recorded is None else recorded.config.optimizer.kind,
+        state={name: is_wide for name, is_wide in rows.parts.items() if name != WEIGHT},
         features=() if recorded is None else tuple(f.name for f in recorded.features),
         rows=len(rows.keys),
         now=entry.now,
@@ -220,9 +225,9 @@ def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | 
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
     occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
-    if all(isinstance(e, Identity) and e.out_of_range == "error" for e in encoders):
+    if all(encoder.collisions == "none" for encoder in encoders):
         return no_collisions(occupied)
-    hashes = {e.num_hashes if isinstance(e, MultiHash) else 1 for e in encoders}
-    if len(hashes) != 1 or any(isinstance(e, Identity) for e in encoders):
+    draws = {encoder.num_keys for encoder in encoders}
+    if len(draws) != 1 or any(encoder.collisions != "random" for encoder in encoders):
         return None
-    return estimated_collisions(len(rows.keys), occupied, hashes.pop())
+    return estimated_collisions(len(rows.keys), occupied, draws.pop())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from embtables.ids import Artifacts
 from embtables.keyspace import ALL_BUCKETS, Buckets, bucket_offsets, bucket_order, check_keys
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
@@ -21,7 +22,7 @@ from embtables.state.format.table_files import (
     tombstones_file,
     waiting_file,
 )
-from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file
 from embtables.state.write.ranks import RankPart, check_agreed, check_ranges, shared_of
 
 
@@ -41,7 +42,9 @@ class RankFiles:
 def new_version(stored: Sequence[StoredTable], version: Version, parent: int | None) -> NewVersion:
     """The files of a version of tables that one process holds."""
     whole = RankPart(ALL_BUCKETS, version.tables)
-    return new_version_of_ranks(stored, [whole], version.tensors, version.content, parent)
+    made = new_version_of_ranks(stored, [whole], version.tensors, version.content, parent)
+    made.files |= artifact_files(version.artifacts)
+    return made
 
 
 def new_version_of_ranks(
@@ -90,6 +93,15 @@ def rank_files(stored: Sequence[StoredTable], rank: int, part: RankPart, tensors
         contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
         found.files[file] = NewFile([safetensors.numpy.save(contiguous)])
     return found
+
+
+def artifact_files(artifacts: Mapping[str, Artifacts]) -> dict[str, NewFile]:
+    """The data of the features' encoders, a file each, which rank 0 writes with a snapshot."""
+    return {
+        artifact_file(feature, name): NewFile([content])
+        for feature, of in artifacts.items()
+        for name, content in of.items()
+    }
 
 
 def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

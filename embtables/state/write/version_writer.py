@@ -27,7 +27,7 @@ from embtables.state.format.manifest import Manifest, Purpose, canonical
 from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import RankFiles, rank_files
+from embtables.state.write.version_files import RankFiles, artifact_files, rank_files
 from embtables.tables import Tables
 
 _LOOK_SECONDS = 0.5
@@ -111,6 +111,7 @@ class Chain:
         if changed is None or base is None:
             _let_go(changed or {})
             changed, base = self._tables.capture(), None
+            version.artifacts = {} if self._world.rank else self._tables.artifacts
         deltas = 0 if base is None or parent is None else parent.deltas + 1
         self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
 
@@ -165,6 +166,7 @@ class Chain:
         tables = {name: capture.streamed() for name, capture in captured.items()}
         part = RankPart(self._world.buckets(), tables)
         found = rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        found.files |= artifact_files(version.artifacts)
         for file in found.files.values():
             file.chunks = self._unless_abandoned(file.chunks)
         return found

@@ -1,0 +1,185 @@
+"""`Encoder`: how the ids of a feature become keys; `EncoderSpec`: the configuration that it is made of.
+
+An encoder is one file: its configuration, its class, and the line that registers both.
+
+    class QuotientRemainderConfig(EncoderConfig):
+        kind: Literal["quotient_remainder"] = "quotient_remainder"
+        num_remainders: PositiveInt
+
+    class QuotientRemainder(Encoder[QuotientRemainderConfig]):
+        num_keys, combine = 2, "product"
+
+        def keys(self, ids):
+            quotients, remainders = np.divmod(ids, self.config.num_remainders)
+            return np.stack([remainders, self.config.num_remainders + quotients], axis=1)
+
+    register_encoder(EncoderSpec(QuotientRemainderConfig, QuotientRemainder))
+
+A run imports that file before it reads a schema that names the encoder.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar, final
+
+import numpy as np
+
+from embtables.errors import ConfigError
+from embtables.ids.artifacts import Artifacts
+from embtables.ids.mix import Ids
+from embtables.schema import ENCODERS, EncoderConfig, Feature, Table
+
+C = TypeVar("C", bound=EncoderConfig)
+Combine = Literal["sum", "mean", "concat", "product"]
+
+
+class Encoder(ABC, Generic[C]):
+    """A pure function: each int64 id -> T keys of one table.
+
+    What the attributes say follows from the configuration alone; data is looked at when the first key is made.
+
+    Args:
+        config: its configuration.
+        key_range: keys are 0..key_range-1; None: any 64-bit integer.
+        feature: the feature's name, for errors.
+        artifacts: its data, of the version that is loaded; None in a new run: then `read_artifacts` gets them.
+
+    Attributes:
+        num_keys: T, the number of rows that an id reads.
+        combine: how the T rows of an id, (T, D), become one vector: (D,), or (T * D,) where they are concatenated.
+        collisions: what is known of ids that have a key in common. `none`: there are none (of ids in range); `random`:
+            the T keys of each id are as independent draws from the key range; else `unknown`.
+        uses_key_range: whether an id has other keys under another key range.
+    """
+
+    num_keys: int = 1
+    combine: Combine = "sum"
+    collisions: Literal["none", "random", "unknown"] = "unknown"
+    uses_key_range: bool = True
+
+    def __init__(self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None) -> None:
+        self.config = config
+        self.key_range = key_range
+        self.feature = feature
+        self._given = artifacts
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Its data, which travels with every version."""
+        return self.read_artifacts() if self._given is None else self._given
+
+    def read_artifacts(self) -> Artifacts:
+        """The data of a new run, from the files that the configuration names; by default there is none.
+
+        Raises:
+            ConfigError: a file is missing, or not what it should be.
+        """
+        return Artifacts()
+
+    @abstractmethod
+    def keys(self, ids: Ids) -> Ids:
+        """Ids (n,) int64, any value -> keys (n, T) int64, or the same flat: the T keys of an id lie side by side.
+
+        Raises:
+            DataError: an id is refused; names the feature and the id.
+        """
+
+    def decode(self, keys: Ids) -> Ids | None:
+        """The ids (n,) that have these keys (n,); None where several ids may have the same key."""
+        return None
+
+    def meaning(self) -> Any:
+        """JSON. Two encoders of equal meaning, over tables of one key range, make the same keys of ids in range and
+        combine their rows in the same way.
+
+        A run that goes on from a version refuses another meaning. By default every option counts, and the artefacts.
+        """
+        found = self.config.model_dump(mode="json")
+        return {**found, "artifacts": self.artifacts.digests} if self.artifacts else found
+
+    @final
+    def encode(self, ids: Ids) -> Ids:
+        """The keys (n * T,) of ids (n,), as `keys` makes them.
+
+        Raises:
+            ConfigError: they are not T int64 for each id, which is the encoder's mistake.
+            DataError: an id is refused.
+        """
+        found = self.keys(ids)
+        if found.dtype != np.int64 or found.shape not in ((len(ids) * self.num_keys,), (len(ids), self.num_keys)):
+            raise ConfigError(
+                f"encoder '{self.config.kind}' made keys {found.shape} {found.dtype} of {len(ids)} ids; "
+                f"it must make ({len(ids)}, {self.num_keys}) int64",
+                feature=self.feature,
+            )
+        return np.ascontiguousarray(found).reshape(-1)
+
+    @final
+    def width(self, dim: int) -> int:
+        """How many values an id's vector has, from rows of `dim` values."""
+        return dim * self.num_keys if self.combine == "concat" else dim
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec(Generic[C]):
+    """One kind of encoder.
+
+    Attributes:
+        config: the model of its section in the schema.
+        encoder: its class.
+    """
+
+    config: type[C]
+    encoder: type[Encoder[C]]
+
+    def load(
+        self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
+    ) -> Encoder[C]:
+        """The encoder of a configuration; arguments as of Encoder. Raises ConfigError where they do not fit."""
+        return self.encoder(config, key_range, feature, artifacts)
+
+
+SPECS: dict[str, EncoderSpec[Any]] = {}
+
+
+def register_encoder(spec: EncoderSpec[Any]) -> None:
+    """Adds an encoder: schemas may name its `kind` from now on.
+
+    Raises:
+        ConfigError: its configuration has no default `kind`, or another encoder has that kind.
+    """
+    if spec.config not in [ENCODERS[kind] for kind in ENCODERS]:
+        ENCODERS.add(spec.config)
+    kind = str(spec.config.model_fields["kind"].default)
+    if kind in SPECS:
+        raise ConfigError(f"encoder '{kind}' is {SPECS[kind].encoder.__name__} already")
+    SPECS[kind] = spec
+
+
+def make_encoder(
+    config: EncoderConfig, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
+) -> Encoder[Any]:
+    """The encoder of a feature; arguments as of Encoder.
+
+    >>> import numpy as np
+    >>> from embtables.schema import MultiHash
+    >>> encoder = make_encoder(MultiHash(num_hashes=2), key_range=1000)
+    >>> encoder.encode(np.array([7, 8])).shape, encoder.width(16)
+    ((4,), 16)
+
+    Raises:
+        ConfigError: the kind has a configuration and no encoder, or the encoder cannot be made.
+    """
+    if config.kind not in SPECS:
+        raise ConfigError(f"encoder '{config.kind}' has a configuration alone; give both to register_encoder")
+    return SPECS[config.kind].load(config, key_range, feature, artifacts)
+
+
+def width_of(feature: Feature, tables: Iterable[Table]) -> int:
+    """How many values a model gets of each id or list of a feature, by its encoder and its table among `tables`."""
+    table = next(table for table in tables if table.name == feature.table)
+    return make_encoder(feature.encoder, table.key_range, feature.name).width(table.dim)

@@ -1,0 +1,44 @@
+"""How ids become keys, as configured: the section `encoder` of a feature. embtables/ids has what each of them does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from embtables.schema.base import Model
+from embtables.schema.kinds import Kinds
+
+
+class EncoderConfig(Model):
+    """The base of every encoder's configuration; `kind` names the encoder."""
+
+    kind: str
+
+
+ENCODERS: Kinds[EncoderConfig] = Kinds("encoder")
+
+
+@ENCODERS.add
+class Identity(EncoderConfig):
+    """key = id: for ids that are dense already. An id outside 0..num_rows-1 is refused, or wraps by modulo."""
+
+    kind: Literal["identity"] = "identity"
+    out_of_range: Literal["error", "modulo"] = "error"
+
+
+@ENCODERS.add
+class Hash(EncoderConfig):
+    """key = uint64(mix(seed, id)) % num_rows, with a fixed 64-bit bijective mix."""
+
+    kind: Literal["hash"] = "hash"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+@ENCODERS.add
+class MultiHash(EncoderConfig):
+    """`num_hashes` rows of one table per id, summed (Tito Svenstrup et al. 2017, without importance weights)."""
+
+    kind: Literal["multi_hash"] = "multi_hash"
+    num_hashes: Annotated[int, Field(ge=2, le=16)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -1,0 +1,62 @@
+"""From a schema and a model's configuration to tables, views and a module."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from embtables.errors import ConfigError
+from embtables.models.registry import ModelInputs, ModelOptions, spec_of
+from embtables.schema import Feature, FeatureSchema, Table
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.tables import Tables
+from embtables.views import PooledView, SequenceView
+
+
+def tables_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Table, ...]:
+    """The tables that the model looks up: embeddings, first-order weights, or both."""
+    takes = spec_of(model).takes
+    deep = schema.tables if takes & {"pooled", "sequence"} else ()
+    return (*deep, *(schema.linear_tables() if "first_order" in takes else ()))
+
+
+def features_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Feature, ...]:
+    """The features that read `tables_of`; of a list of ids that is a sequence the first-order weights are summed."""
+    takes = spec_of(model).takes
+    deep = schema.features if takes & {"pooled", "sequence"} else ()
+    if "first_order" not in takes:
+        return deep
+    linear = (f.model_copy(update={"pooling": "sum"}) if f.pooling == "none" else f for f in schema.linear_features())
+    return (*deep, *linear)
+
+
+def refuse_features_without_view(schema: FeatureSchema, model: ModelOptions) -> None:
+    """Raises ConfigError where the model takes no view that a feature's pooling asks for."""
+    takes = spec_of(model).takes
+    for feature in schema.features:
+        if feature.pooling == "none" and "sequence" not in takes:
+            raise ConfigError(
+                f"model '{model.kind}' takes pooled features; set pooling: sum or mean", feature=feature.name
+            )
+        if feature.pooling != "none" and takes == {"sequence"}:
+            raise ConfigError(f"model '{model.kind}' takes sequences; set pooling: none", feature=feature.name)
+
+
+def build_model(schema: FeatureSchema, model: ModelOptions, tables: Tables) -> nn.Module:
+    """The configured model over the views that it takes of `tables`, which hold `tables_of`; seeded by torch's
+    generator.
+
+    Raises:
+        ConfigError: the model does not take a feature as it is pooled, or refuses dimensions.
+    """
+    refuse_features_without_view(schema, model)
+    spec = spec_of(model)
+    names = tuple(table.name for table in schema.tables)
+    pooled = {f.pooling != "none" for f in schema.features}
+    inputs = ModelInputs(
+        pooled=PooledView(tables, names) if "pooled" in spec.takes and True in pooled else None,
+        sequence=SequenceView(tables, names) if "sequence" in spec.takes and False in pooled else None,
+        first_order=PooledView(tables, [LINEAR_PREFIX + n for n in names]) if "first_order" in spec.takes else None,
+        num_dense=len(schema.dense),
+        num_labels=len(schema.labels),
+    )
+    return spec.build(model, inputs)

@@ -1,0 +1,22 @@
+"""Logistic regression: one weight an id, one a dense column."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from embtables.batch import JaggedIds
+from embtables.models.layers.linear import LinearTerm
+from embtables.models.protocols import PooledCollection
+
+
+class LogisticRegression(nn.Module):
+    """logit = b + sum of first-order weights of the row's ids + w . dense."""
+
+    def __init__(self, linear: PooledCollection, num_dense: int, num_labels: int) -> None:
+        super().__init__()
+        self.first_order = LinearTerm(linear, num_dense, num_labels)
+
+    def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
+        """B rows -> logits (B, n_labels)."""
+        result: Tensor = self.first_order(ids, dense)
+        return result

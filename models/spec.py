@@ -1,0 +1,124 @@
+"""`ModelSpec`: what the program knows of a kind of model; `register_model` adds one, also from outside the package.
+
+Nothing here imports torch: a configuration is read and checked before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import Field, PositiveInt
+
+from embtables.errors import ConfigError
+from embtables.schema.base import Model
+from embtables.schema.kinds import Kinds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from embtables.models.protocols import PooledCollection, SequenceCollection
+
+Sizes = tuple[PositiveInt, ...]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+ViewName = Literal["pooled", "sequence", "first_order"]
+
+
+class ModelOptions(Model):
+    """The `model` section: a frozen record for each model, told apart by `kind`."""
+
+    kind: str
+
+
+MODELS: Kinds[ModelOptions] = Kinds("model")
+ModelConfig = Annotated[ModelOptions, MODELS]
+C = TypeVar("C", bound=ModelOptions)
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """What a model is built over. A view that the model does not take, or that no feature goes to, is None.
+
+    Attributes:
+        pooled: embeddings of the features with `pooling: sum` or `mean`.
+        sequence: embeddings of the features with `pooling: none`.
+        first_order: a weight for each id of every feature, as embeddings of dimension 1.
+        num_dense: dense columns.
+        num_labels: columns of the result.
+    """
+
+    pooled: PooledCollection | None
+    sequence: SequenceCollection | None
+    first_order: PooledCollection | None
+    num_dense: int
+    num_labels: int
+
+    def need_pooled(self) -> PooledCollection:
+        """The pooled view. Raises ConfigError where there is none."""
+        if self.pooled is None:
+            raise ConfigError("the model needs pooled features; set pooling: sum or mean for at least one")
+        return self.pooled
+
+    def need_sequence(self) -> SequenceCollection:
+        """The view of sequences. Raises ConfigError where there is none."""
+        if self.sequence is None:
+            raise ConfigError("the model needs sequences; set pooling: none for at least one feature")
+        return self.sequence
+
+    def need_first_order(self) -> PooledCollection:
+        """First-order weights. Raises ConfigError where the model's spec does not take them."""
+        if self.first_order is None:
+            raise ConfigError("the model needs first-order weights; its ModelSpec must take 'first_order'")
+        return self.first_order
+
+
+@dataclass(frozen=True)
+class ModelSpec(Generic[C]):
+    """A kind of model.
+
+        class TowerConfig(ModelOptions):
+            kind: Literal["tower"] = "tower"
+            width: PositiveInt = 64
+
+        register_model(ModelSpec(TowerConfig, frozenset({"pooled"}), lambda c, i: Tower(c, i.need_pooled())))
+
+    Attributes:
+        config: its section; `kind` has the name as its default.
+        takes: the views that it looks up. Which of `pooled` and `sequence` a feature goes to follows from its pooling.
+        build: configuration and inputs -> module; `module(ids: JaggedIds, dense: (B, num_dense))` gives the task's
+            outputs, for the pointwise task logits (B, num_labels). Seeded by torch's generator.
+    """
+
+    config: type[C]
+    takes: frozenset[ViewName]
+    build: Callable[[C, ModelInputs], nn.Module]
+
+    @property
+    def kind(self) -> str:
+        """The model's name in configurations."""
+        return str(self.config.model_fields["kind"].default)
+
+
+_SPECS: dict[str, ModelSpec[Any]] = {}
+
+
+def register_model(spec: ModelSpec[Any]) -> None:
+    """Makes a model known to configurations, training and scoring.
+
+    Raises:
+        ConfigError: its configuration has no kind, or another model has it.
+    """
+    MODELS.add(spec.config)
+    _SPECS[spec.kind] = spec
+
+
+def forget_model(kind: str) -> None:
+    """Takes a registered model back, where it is there."""
+    MODELS.remove(kind)
+    _SPECS.pop(kind, None)
+
+
+def spec_of(config: ModelOptions) -> ModelSpec[Any]:
+    """The spec of a configured model."""
+    return _SPECS[config.kind]

@@ -1,0 +1,102 @@
+"""What a version of a trained model records besides its tables and tensors, as the `content` of its manifest.
+
+`ScoringContent` is the part that scoring needs, so that a version can be served without the configuration of its run.
+A training run's versions hold more: embtables.pipelines.training.run_content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from embtables.errors import StateError
+from embtables.models.registry import ModelConfig
+from embtables.schema import FeatureSchema, Model, error_lines
+from embtables.state.format.manifest import Manifest
+from embtables.transforms import FittedTransforms, TransformsContent
+
+CONTENT_FORMAT = 1
+OF_TRAINING = "state"  # what a run needs to go on, and nobody else
+
+C = TypeVar("C", bound="ScoringContent")
+
+
+class TrainedSchema(FeatureSchema):
+    """A schema and the model over it. Without a name: two runs of other names may have the same."""
+
+    model: ModelConfig
+
+
+class Scoring(Model):
+    """What scores depend on besides schema and weights. None of it changes what was learned.
+
+    Attributes:
+        negative_sampling_rate: share of negatives that the log kept; scores are corrected by its log-odds.
+        precision: bf16: autocast of the dense net.
+    """
+
+    negative_sampling_rate: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class ScoringContent(Model):
+    """All that scoring needs of a version's content.
+
+    Attributes:
+        format: 0: written before it was recorded, and without `scoring`, `schema.event_time` and
+            `schema.sample_weight`, which then have their defaults.
+        seed: of the run; tables derive theirs from it and their names. None in versions older than it.
+        transforms: fitted on training data; those that the schema asks for.
+    """
+
+    # Written and read under its own name; as an attribute it would hide one of pydantic's.
+    model_config = ConfigDict(populate_by_name=True)
+
+    format: Literal[0, 1] = 0
+    trained: TrainedSchema = Field(alias="schema")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
+    transforms: TransformsContent
+    scoring: Scoring = Scoring()
+
+    @model_validator(mode="after")
+    def _transforms_fit(self) -> ScoringContent:
+        try:
+            self.transforms.check(self.trained)
+        except ValueError as error:
+            raise ValueError(f"transforms.{error}") from None
+        return self
+
+    @property
+    def fitted(self) -> FittedTransforms:
+        """The transforms, ready to apply."""
+        return FittedTransforms.of(self.transforms)
+
+
+def scoring_content(version: Manifest) -> ScoringContent:
+    """What a version says about scoring; its training state is not looked at.
+
+    Raises:
+        StateError: see `read_content`.
+    """
+    return read_content(ScoringContent, version, {k: v for k, v in version.content.items() if k != OF_TRAINING})
+
+
+def read_content(model: type[C], version: Manifest, content: Mapping[str, Any]) -> C:
+    """The content of a version as a `model`.
+
+    Raises:
+        StateError: a field is missing, unknown or of another type: another build wrote it, or it was edited. One
+            sentence, which names the version and the first such field.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first, *others = error_lines(error, "content")
+        more = f" (and {len(others)} more)" if others else ""
+        raise StateError(
+            f"its content is none that this build reads: {first}{more}; "
+            "read it with the build that wrote it, or take an older version",
+            version=version.name,
+        ) from None

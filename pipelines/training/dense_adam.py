@@ -1,0 +1,91 @@
+"""Adam over dense parameters (Kingma and Ba 2015, algorithm 1; weight decay as an L2 term).
+
+The kernel is torch's fused one. `torch.optim.Adam` gives the same bits, but its first call imports torch._dynamo, which
+takes longer than everything else before the first step of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from embtables.errors import StateError
+from embtables.pipelines.config import DenseOptimizer
+
+_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+class DenseAdam:
+    """Adam over `parameters`; one without a gradient is left as it is.
+
+    Attributes:
+        state: of each parameter that had a gradient `step` (a float32 scalar), `exp_avg` and `exp_avg_sq` of its shape.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: DenseOptimizer) -> None:
+        self._parameters = list(parameters)
+        self._config = config
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update from the parameters' gradients."""
+        learning = [(p, p.grad) for p in self._parameters if p.grad is not None]
+        for parameter, _ in learning:
+            if parameter not in self.state:
+                zeros = (torch.zeros_like(parameter) for _ in range(2))
+                self.state[parameter] = dict(zip(_STATE, (torch.zeros(()), *zeros), strict=True))
+        states = [self.state[parameter] for parameter, _ in learning]
+        config = self._config
+        adam(
+            [parameter for parameter, _ in learning],
+            [gradient for _, gradient in learning],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            lr=learning_rate,
+            weight_decay=config.weight_decay,
+            eps=config.eps,
+            maximize=False,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state by name, `0/exp_avg`: the parameter's number and the part; live views."""
+        found = {}
+        for number, parameter in enumerate(self._parameters):
+            found.update({f"{number}/{part}": value for part, value in self.state.get(parameter, {}).items()})
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces the whole state by what `tensors` gave.
+
+        Raises:
+            StateError: a name or a shape is not that of a parameter here.
+        """
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            number, _, part = name.partition("/")
+            if part not in _STATE or not number.isdigit() or int(number) >= len(self._parameters):
+                raise StateError(f"the dense optimizer has no '{name}' here")
+            parameter = self._parameters[int(number)]
+            if part != "step" and value.shape != parameter.shape:
+                shapes = f"{tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
+                raise StateError(f"the dense optimizer's '{name}' has shape {shapes}")
+            loaded.setdefault(parameter, {})[part] = value.clone()
+        for index, known in enumerate(self._parameters):
+            if known in loaded and (missing := set(_STATE) - set(loaded[known])):
+                raise StateError(f"the dense optimizer's '{index}/{min(missing)}' is missing")
+        self.state = loaded

@@ -1,0 +1,80 @@
+"""What a version of a run records: what scoring needs, and where training stands.
+
+This is the only place that knows how a run's content is laid out; docs/format.md lists the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from embtables.features import FittedTransforms
+from embtables.models.version_content import CONTENT_FORMAT, Scoring, ScoringContent, TrainedSchema, read_content
+from embtables.pipelines.config import RunConfig
+from embtables.schema import Model
+from embtables.state.format.manifest import Manifest
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+
+
+class RunState(Model):
+    """What is no tensor but must survive: where the run stands. Training changes it in place.
+
+    Attributes:
+        position: of the batch source, as it writes and reads it; None at the beginning of an epoch.
+        epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
+        started_from: what the run began with, for its report.
+    """
+
+    model_config = ConfigDict(frozen=False)
+
+    step: Count = 0
+    epoch: Count = 0
+    position: dict[str, Any] | None = None
+    rows: Count = 0
+    train_seconds: Annotated[float, Field(strict=True, ge=0.0)] = 0.0
+    epoch_rows: Count | None = None
+    total_steps: Count | None = None
+    best: Annotated[float, Field(strict=True)] | None = None
+    best_step: Count | None = None
+    evaluated_step: Count | None = None
+    evaluations_without_gain: Count = 0
+    finished: Annotated[bool, Field(strict=True)] = False
+    quarantined_rows: Count = 0
+    started_from: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunContent(ScoringContent):
+    """All of a version's content."""
+
+    state: RunState
+
+
+def run_content(version: Manifest) -> RunContent:
+    """What a run's version says besides its tables and tensors.
+
+    Raises:
+        StateError: it is of another build, or edited; names the version and the field.
+    """
+    return read_content(RunContent, version, version.content)
+
+
+def trained_schema(config: RunConfig) -> TrainedSchema:
+    """The part of a configuration that a version records as `schema`."""
+    return TrainedSchema(**{n: getattr(config, n) for n in TrainedSchema.model_fields if n != "name"})
+
+
+def written_content(config: RunConfig, state: RunState, fitted: FittedTransforms) -> Mapping[str, Any]:
+    """The content of a version of this run, as JSON."""
+    evaluate, train = config.evaluate, config.train
+    scoring = Scoring(negative_sampling_rate=evaluate.negative_sampling_rate, precision=train.precision)
+    return {
+        "format": CONTENT_FORMAT,
+        "schema": trained_schema(config).model_dump(mode="json", exclude={"name"}),
+        "seed": train.seed,
+        "transforms": fitted.to_json(),
+        "scoring": scoring.model_dump(mode="json"),
+        "state": state.model_dump(mode="json"),
+    }
