@@ -11,9 +11,9 @@ GPU ?=
 PYTEST_WORKERS ?= 2
 STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
-LINTED := embtables models pipelines serving tests benchmarks examples
+LINTED := embtables models pipelines serving tests benchmarks examples docs
 
-.PHONY: help setup test check lint demo bench mutants soak sanitize crash faults clean
+.PHONY: help setup test check lint docs demo bench mutants soak sanitize crash faults clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	$(BIN)/mypy
+	cd docs/site && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml build.py options.py reference.py
 	$(BIN)/lint-imports
 
 test: lint  ## every check: ruff, mypy --strict, import-linter, pytest
@@ -43,6 +44,10 @@ test: lint  ## every check: ruff, mypy --strict, import-linter, pytest
 
 check: lint  ## the fast part of `make test`
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not slow"
+
+docs: $(STAMP)  ## rewrite the generated pages, build the site in build/docs/site, check its links
+	$(BIN)/python docs/site/build.py --write
+	$(BIN)/python docs/site/build.py build/docs
 
 demo: $(STAMP)  ## train on real data and print what was learned
 	$(BIN)/embtables train examples/online_retail/dcnv2.yaml
