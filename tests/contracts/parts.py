@@ -252,8 +252,8 @@ class PartsContract:
                 mine = [own(k, tables[n]) for k, n in zip(keys, slots, strict=True)]
                 asked = [k[m] for k, m in zip(keys, mine, strict=True)]
                 gradients = [g[m] for g, m in zip(wide, mine, strict=True)]
-                rows, kept = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
-                reads = kept.cold_keys()
+                rows, owned = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
+                reads = owned.cold_keys()
                 ends = torch.tensor([len(r) for r in rows]).cumsum(0)[:-1].tolist()
                 by_slot = torch.tensor_split(reads, ends)
                 assert not by_slot[0].any()

@@ -200,12 +200,12 @@ class RowStoreContract:
         batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
         batch[1] = [[(k, 1.0)] for k in keys]
         out, kept = pooled.train_pooled(lookup(batch, weighted=False))
-        rows, gathered_context = train_rows(gathered, 1, torch.tensor(keys))
+        rows, of_rows = train_rows(gathered, 1, torch.tensor(keys))
         assert torch.equal(rows, out[:, 8:16])
         wide = torch.zeros(len(keys), out.shape[1])
         wide[:, 8:16] = gradient
         kept.add_gradient(wide, of_weights=False)
-        gathered_context.add_gradients([gradient])
+        of_rows.add_gradients([gradient])
         pooled.update(1.0)
         gathered.update(1.0)
         rows = torch.arange(10)

@@ -113,11 +113,11 @@ class Machine(RuleBasedStateMachine):
     def train_sequence(self, keys: list[int], learns: bool) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
         expected, kept = train_rows(self.reference, 0, asked)
-        out, kept = train_rows(self.host, 0, asked)
+        out, of_host = train_rows(self.host, 0, asked)
         assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
         if learns:
             kept.add_gradients([torch.ones_like(out)])
-            kept.add_gradients([torch.ones_like(out)])
+            of_host.add_gradients([torch.ones_like(out)])
             self.pending = True
 
     @rule(keys=st.lists(KEYS, max_size=6))

@@ -17,7 +17,7 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.errors import ConfigError, StateError
 from embtables.rows.initial import initial_rows
 from embtables.rows.optimizers import optimizer_spec, unregister_optimizer
-from embtables.schema import Identity, Sgd, json_schema, validate
+from embtables.schema import Identity, Sgd, Table, json_schema, validate
 from embtables.state.evolve.conversion import Conversion
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.load import load
@@ -59,7 +59,7 @@ def _registered() -> Iterator[None]:
 
 def made(row_store: Any = "reference") -> Tables:
     learns = Momentum(learning_rate=0.1, beta=0.25)
-    tables = [
+    tables: list[Table] = [
         FixedTable(name="t", dim=4, num_rows=ROWS, optimizer=learns),
         CollisionlessTable(name="g", dim=3, optimizer=learns),
     ]
