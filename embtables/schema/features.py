@@ -34,8 +34,8 @@ class Feature(Model):
     pooling: Literal["sum", "mean", "none"] = Field(
         "sum", description="how the rows of a list become one vector; none: a sequence"
     )
-    max_length: PositiveInt | None = Field(None, description="ids a row; the last ones are kept")
-    weights_column: str | None = Field(None, description="list<float> column with one weight an id")
+    max_length: PositiveInt | None = Field(None, description="ids per row; the last ones are kept")
+    weights_column: str | None = Field(None, description="list<float> column with one weight per id")
     split: Annotated[str, Field(min_length=1)] | None = Field(None, description="separator that makes a string a list")
     timestamp_part: TimestampPart | None = Field(None, description="part of a timestamp column used as the id (UTC)")
     num_buckets: Annotated[int, Field(ge=2, le=65536)] | None = Field(
