@@ -73,29 +73,22 @@ class FeatureTransform:
     `for_scoring` reads features and dense columns alone, so that a request needs nothing else. Both convert them by
     the same code.
 
-    >>> import pyarrow as pa
-    >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Label, Sgd
-    >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
-    >>> feature, label = Feature(name="item_id", table="item"), Label(column="clicked")
-    >>> schema = FeatureSchema(tables=(item,), features=(feature,), labels=(label,))
-    >>> scoring = FeatureTransform.for_scoring(schema, FittedTransforms())
-    >>> scoring.columns, scoring.batch(pa.table({"item_id": [7, 8]})).num_rows
-    (('item_id',), 2)
-    >>> FeatureTransform.for_training(schema, FittedTransforms()).columns
-    ('item_id', 'clicked')
-
     Args:
         schema: what the columns mean.
         fitted: transforms fitted on training data; may be empty where the schema needs none.
         labels, sample_weight, event_time: what is read beside features and dense columns.
 
     Example:
-        >>> import embtables, pyarrow
-        >>> config = embtables.load_config("my.yaml")
-        >>> transform = embtables.FeatureTransform.for_scoring(config, embtables.FittedTransforms())
-        >>> batch = transform.batch(pyarrow.table({"user": [1, 2], "item": [7, 7]}))
-        >>> batch.ids["user"].values
-        tensor([1, 2])
+        >>> import pyarrow
+        >>> from embtables import Feature, FeatureSchema, FeatureTransform, FittedTransforms, FixedTable, Label, Sgd
+        >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+        >>> feature, label = Feature(name="item_id", table="item"), Label(column="clicked")
+        >>> schema = FeatureSchema(tables=(item,), features=(feature,), labels=(label,))
+        >>> scoring = FeatureTransform.for_scoring(schema, FittedTransforms())
+        >>> scoring.columns, scoring.batch(pyarrow.table({"item_id": [7, 8]})).num_rows
+        (('item_id',), 2)
+        >>> FeatureTransform.for_training(schema, FittedTransforms()).columns
+        ('item_id', 'clicked')
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
 
@@ -16,10 +16,12 @@ class DcnV2Config(ModelOptions):
     """DCN-V2 (Wang et al. 2021): cross layers and a deep net, side by side or one after the other."""
 
     kind: Literal["dcnv2"] = "dcnv2"
-    structure: Literal["parallel", "stacked"] = "parallel"
-    num_cross_layers: PositiveInt = 3
-    hidden_sizes: Sizes = (256, 256, 256)
-    dropout: Rate = 0.0
+    structure: Literal["parallel", "stacked"] = Field(
+        "parallel", description="cross layers and deep net side by side, or one after the other"
+    )
+    num_cross_layers: PositiveInt = Field(3, description="cross layers")
+    hidden_sizes: Sizes = Field((256, 256, 256), description="widths of the hidden layers")
+    dropout: Rate = Field(0.0, description="share of hidden values that training sets to zero")
 
 
 def _build(config: DcnV2Config, inputs: ModelInputs) -> nn.Module:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ class DeepFmConfig(ModelOptions):
     """DeepFM (Guo et al. 2017): FM and a deep net over the same embeddings."""
 
     kind: Literal["deepfm"] = "deepfm"
-    hidden_sizes: Sizes = (256, 256, 256)
-    dropout: Rate = 0.0
+    hidden_sizes: Sizes = Field((256, 256, 256), description="widths of the hidden layers")
+    dropout: Rate = Field(0.0, description="share of hidden values that training sets to zero")
 
 
 def _build(config: DeepFmConfig, inputs: ModelInputs) -> nn.Module:

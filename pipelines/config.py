@@ -33,34 +33,38 @@ from embtables.schema import (
 class DenseOptimizer(Model):
     """Adam over the dense parameters (Kingma and Ba 2015); weight_decay is its L2 term."""
 
-    learning_rate: PositiveFloat = 1e-3
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.0
+    learning_rate: PositiveFloat = Field(1e-3, description="step size of the dense weights")
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of squared gradients")
+    eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment")
+    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient")
 
 
 class ConstantSchedule(Model):
     """The configured learning rates, after `warmup_steps` of linear warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup_steps: NonNegativeInt = 0
+    warmup_steps: NonNegativeInt = Field(0, description="steps over which learning rates rise from zero, linearly")
 
 
 class CosineSchedule(Model):
     """Warm-up, then a half cosine from 1 to `final_factor` at the last step of the run."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: NonNegativeInt = 0
-    final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    warmup_steps: NonNegativeInt = Field(0, description="steps over which learning rates rise from zero, linearly")
+    final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.0, description="of the configured learning rates, at the last step"
+    )
 
 
 class EpochDecaySchedule(Model):
     """Warm-up, then every learning rate times `factor` after each epoch."""
 
     kind: Literal["epoch_decay"] = "epoch_decay"
-    warmup_steps: NonNegativeInt = 0
-    factor: Annotated[float, Field(gt=0.0, le=1.0)]
+    warmup_steps: NonNegativeInt = Field(0, description="steps over which learning rates rise from zero, linearly")
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="by which every learning rate is multiplied after each epoch"
+    )
 
 
 Schedule = Annotated[ConstantSchedule | CosineSchedule | EpochDecaySchedule, Field(discriminator="kind")]
@@ -69,29 +73,33 @@ Schedule = Annotated[ConstantSchedule | CosineSchedule | EpochDecaySchedule, Fie
 class EarlyStopping(Model):
     """Training ends after `patience` evaluations of the validation part without a better `metric`."""
 
-    metric: Literal["auc", "log_loss"] = "auc"
-    patience: PositiveInt = 1
+    metric: Literal["auc", "log_loss"] = Field("auc", description="figure of the validation part that decides")
+    patience: PositiveInt = Field(1, description="evaluations without a better value")
 
 
 class Train(Model):
     """How to train: for how long, with what, and what to keep."""
 
-    epochs: PositiveInt = 1
+    epochs: PositiveInt = Field(1, description="passes over the training part")
     max_steps: PositiveInt | None = Field(None, description="end after this many steps, whatever the epochs")
-    batch_size: PositiveInt = 4096
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    batch_size: PositiveInt = Field(4096, description="rows of a batch, of all workers together")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of initial rows, dense weights, dropout and the order of rows"
+    )
     threads: PositiveInt | None = Field(None, description="torch threads; by default all cores")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the dense net")
-    row_store: Literal["host", "fbgemm", "reference"] = "host"
+    row_store: Literal["host", "fbgemm", "reference"] = Field(
+        "host", description="what holds the rows: host is native and has every option"
+    )
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     schedule: Schedule = ConstantSchedule()
     clip_norm: PositiveFloat | None = Field(None, description="global L2 norm over dense and row gradients")
     evaluate_every_steps: PositiveInt | None = Field(None, description="by default after every epoch")
     early_stopping: EarlyStopping | None = None
     checkpoint_every_steps: PositiveInt | None = Field(None, description="besides the one after every evaluation")
-    log_every_steps: PositiveInt = 50
+    log_every_steps: PositiveInt = Field(50, description="steps between two lines of metrics.jsonl")
     max_restarts: Annotated[int, Field(ge=0)] = Field(3, description="of several ranks, after one of them failed")
-    runs_dir: str = "runs"
+    runs_dir: str = Field("runs", description="folder in which runs have theirs")
 
 
 class WarmStart(Model):
@@ -137,7 +145,7 @@ class Slice(Model):
 class Evaluate(Model):
     """What to report beside the usual figures."""
 
-    batch_size: PositiveInt = 16384
+    batch_size: PositiveInt = Field(16384, description="rows of a batch in evaluation and prediction")
     group_column: str | None = Field(None, description="column whose groups GAUC averages over")
     slices: tuple[Slice, ...] = ()
     baseline_columns: tuple[str, ...] = Field((), description="numeric columns scored as if they were predictions")

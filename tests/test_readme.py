@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.docs.quick_start import make_log_and_configuration
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -16,6 +20,16 @@ def test_the_first_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len([line for line in lines if line]) <= 15
     exec(compile(snippet, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == lines[-1].split("# ")[1].split(":")[0]
+
+
+def test_the_error_is_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_log_and_configuration(tmp_path)
+    ((command, shown),) = re.findall(r"```\n\$ (embtables .*)\n(error: .*)\n```", README.read_text())
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{shown}\n")
 
 
 def test_every_linked_file_exists() -> None:

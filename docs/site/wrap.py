@@ -21,11 +21,12 @@ _MARKER = re.compile(r"([-+*>]|#+|\d+[.)])$")
 
 def wrapped(text: str) -> str:
     """The page, wrapped where it is too wide."""
-    return "\n".join(line for block in _blocks(text.splitlines()) for line in _wrap(block)) + "\n"
+    blocks = _blocks(text.splitlines())
+    return "\n".join(line for block, fixed in blocks for line in (block if fixed else _wrap(block))) + "\n"
 
 
-def _blocks(lines: list[str]) -> Iterator[list[str]]:
-    """Paragraphs, list items, and single lines that stay as they are."""
+def _blocks(lines: list[str]) -> Iterator[tuple[list[str], bool]]:
+    """Paragraphs and list items; and, with True, single lines that stay as they are."""
     block: list[str] = []
     code = False
     for line in lines:
@@ -33,19 +34,19 @@ def _blocks(lines: list[str]) -> Iterator[list[str]]:
         apart = fence or code or not line.strip() or bool(_FIXED.match(line) and not block)
         if apart or _ITEM.match(line):
             if block:
-                yield block
+                yield block, False
             block = []
         if apart:
-            yield [line]
+            yield [line], True
         else:
             block.append(line)
         code ^= fence
     if block:
-        yield block
+        yield block, False
 
 
 def _wrap(block: list[str]) -> list[str]:
-    if max(map(len, block)) <= WIDTH or block[0].lstrip().startswith("```") or _FIXED.match(block[0]):
+    if max(map(len, block)) <= WIDTH:
         return block
     item = _ITEM.match(block[0])
     first = item[0] if item else ""

@@ -27,8 +27,8 @@ class TimeSplit(Model):
     """Rows before `validation_from` train, rows from `test_from` on test; needs event_time."""
 
     kind: Literal["time"] = "time"
-    validation_from: datetime | None = None
-    test_from: datetime | None = None
+    validation_from: datetime | None = Field(None, description="first time of the validation part")
+    test_from: datetime | None = Field(None, description="first time of the test part")
 
     @model_validator(mode="after")
     def _check(self) -> TimeSplit:
@@ -43,20 +43,24 @@ class ColumnSplit(Model):
     """Rows go to the part whose list holds the column's value; other rows to none."""
 
     kind: Literal["column"] = "column"
-    column: str
-    train: tuple[str | int, ...] = ("train",)
-    validation: tuple[str | int, ...] = ("validation",)
-    test: tuple[str | int, ...] = ("test",)
+    column: str = Field(description="the log's column that names the part")
+    train: tuple[str | int, ...] = Field(("train",), description="its values that mean the training part")
+    validation: tuple[str | int, ...] = Field(("validation",), description="its values that mean the validation part")
+    test: tuple[str | int, ...] = Field(("test",), description="its values that mean the test part")
 
 
 class HashSplit(Model):
     """Rows go to a part by a seeded hash of `columns`: the same row goes to the same part in any file order."""
 
     kind: Literal["hash"] = "hash"
-    columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    validation: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    test: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="columns whose values decide the part of a row"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the hash")
+    validation: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of the rows in the validation part"
+    )
+    test: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.1, description="share of the rows in the test part")
 
     @model_validator(mode="after")
     def _check(self) -> HashSplit:
@@ -71,7 +75,7 @@ Split = Annotated[TimeSplit | ColumnSplit | HashSplit, Field(discriminator="kind
 class Shuffle(Model):
     """Training rows in seeded random order: chunks (row groups) of all files, then rows within a buffer."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the order")
     buffer_rows: PositiveInt = Field(262_144, description="rows held in memory and shuffled together")
 
 
@@ -89,5 +93,9 @@ class LogConfig(Model):
     split: Split | None = None
     shuffle: Shuffle | None = None
     block_rows: PositiveInt = Field(131_072, description="rows read and converted at a time")
-    on_bad_file: Literal["error", "quarantine"] = "error"
-    on_bad_row: Literal["error", "quarantine"] = "error"
+    on_bad_file: Literal["error", "quarantine"] = Field(
+        "error", description="a file that cannot be read: error, or skipped, counted and listed"
+    )
+    on_bad_row: Literal["error", "quarantine"] = Field(
+        "error", description="a row whose value has no meaning: error, or skipped, counted and written aside"
+    )

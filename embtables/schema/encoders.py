@@ -33,7 +33,9 @@ class Identity(EncoderConfig):
     """key = id: for ids that are dense already. An id outside 0..num_rows-1 is refused, or wraps by modulo."""
 
     kind: Literal["identity"] = "identity"
-    out_of_range: Literal["error", "modulo"] = "error"
+    out_of_range: Literal["error", "modulo"] = Field(
+        "error", description="what becomes of an id outside 0..num_rows-1 of a fixed table"
+    )
 
 
 @ENCODERS.add
@@ -41,7 +43,9 @@ class Hash(EncoderConfig):
     """key = uint64(mix(seed, id)) % num_rows, with a fixed 64-bit bijective mix."""
 
     kind: Literal["hash"] = "hash"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of the hash; another seed gives other collisions"
+    )
 
 
 @ENCODERS.add
@@ -49,5 +53,7 @@ class MultiHash(EncoderConfig):
     """`num_hashes` rows of one table per id, summed (Tito Svenstrup et al. 2017, without importance weights)."""
 
     kind: Literal["multi_hash"] = "multi_hash"
-    num_hashes: Annotated[int, Field(ge=2, le=16)] = 2
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    num_hashes: Annotated[int, Field(ge=2, le=16)] = Field(2, description="rows per id")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of the hashes; another seed gives other collisions"
+    )

@@ -31,9 +31,11 @@ class Feature(Model):
     cross: tuple[str, ...] | None = Field(None, description="two or more columns whose ids are crossed into one")
     table: Name
     encoder: Annotated[EncoderConfig, ENCODERS] = Hash()
-    pooling: Literal["sum", "mean", "none"] = "sum"
-    max_length: PositiveInt | None = Field(None, description="ids a row; the last ones are kept")
-    weights_column: str | None = Field(None, description="list<float> column with one weight an id")
+    pooling: Literal["sum", "mean", "none"] = Field(
+        "sum", description="how the rows of a list become one vector; none: a sequence"
+    )
+    max_length: PositiveInt | None = Field(None, description="ids per row; the last ones are kept")
+    weights_column: str | None = Field(None, description="list<float> column with one weight per id")
     split: Annotated[str, Field(min_length=1)] | None = Field(None, description="separator that makes a string a list")
     timestamp_part: TimestampPart | None = Field(None, description="part of a timestamp column used as the id (UTC)")
     num_buckets: Annotated[int, Field(ge=2, le=65536)] | None = Field(
@@ -79,8 +81,10 @@ class DenseColumn(Model):
     quantile: x -> its rank among the training part's values, in [0, 1].
     """
 
-    column: str
-    transforms: tuple[Literal["log1p", "standardise", "quantile"], ...] = ()
+    column: str = Field(description="the log's column")
+    transforms: tuple[Literal["log1p", "standardise", "quantile"], ...] = Field(
+        (), description="applied in this order; fitted on the training part"
+    )
     fill_null: float | None = Field(None, description="value (before transforms) that stands for a null")
 
     @model_validator(mode="after")
@@ -95,13 +99,15 @@ class DenseColumn(Model):
 class Label(Model):
     """What the model predicts: a 0/1 column, or `column > positive_above`."""
 
-    column: str
+    column: str = Field(description="the log's column")
     name: Name | None = Field(None, description="by default the column's name")
-    positive_above: float | None = None
+    positive_above: float | None = Field(
+        None, description="a value above it is a positive; by default the column holds 0 and 1"
+    )
 
 
 class EventTime(Model):
     """When the row happened: a timestamp column, or an integer column with its unit."""
 
-    column: str
+    column: str = Field(description="the log's column: a timestamp, or an integer with its unit")
     unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="of an integer column")

@@ -33,7 +33,7 @@ class SampledNegatives(Model):
     Every derived column uses strictly earlier groups (invoices) alone; docs/negatives.md lists them.
     """
 
-    kind: Literal["sampled_negatives"] = "sampled_negatives"
+    kind: Literal["sampled_negatives"] = Field("sampled_negatives", description="the only way there is")
     item: str = Field(description="column of the item sold")
     user: str = Field(description="column of who bought it")
     group: str = Field(description="column of the invoice or session: its lines happen at once")
@@ -41,10 +41,12 @@ class SampledNegatives(Model):
     price: str | None = Field(None, description="numeric column whose last earlier value becomes last_price")
     context: tuple[str, ...] = Field((), description="columns to copy as they are")
     where: tuple[Condition, ...] = Field((), description="which lines are positives")
-    negatives_per_positive: PositiveInt = 4
+    negatives_per_positive: PositiveInt = Field(4, description="negatives drawn for each positive")
     pool_days: PositiveInt = Field(28, description="negatives are items sold in this many days before the positive's")
-    popularity_exponent: Annotated[PositiveFloat, Field(le=1.0)] = 0.75
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    popularity_exponent: Annotated[PositiveFloat, Field(le=1.0)] = Field(
+        0.75, description="negatives are drawn in proportion to an item's sales, to this power"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the drawing")
     history_length: PositiveInt = Field(100, description="the user's last items that are kept, oldest first")
 
     @model_validator(mode="after")

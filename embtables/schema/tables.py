@@ -16,7 +16,7 @@ class OptimizerConfig(Model):
     """What every optimizer of rows has; what it does is an `OptimizerSpec` (embtables/rows/optimizers.py)."""
 
     kind: str
-    learning_rate: PositiveFloat
+    learning_rate: PositiveFloat = Field(description="step size; a schedule may scale it during a run")
     weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
 
 
@@ -35,7 +35,7 @@ class Adagrad(OptimizerConfig):
     """s += g*g; w -= lr * g / (sqrt(s) + eps), elementwise (Duchi et al. 2011)."""
 
     kind: Literal["adagrad"] = "adagrad"
-    eps: PositiveFloat = 1e-8
+    eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment, against division by zero")
 
 
 @OPTIMIZERS.add
@@ -43,7 +43,7 @@ class RowwiseAdagrad(OptimizerConfig):
     """s += mean(g*g); w -= lr * g / (sqrt(s) + eps), one state value per row."""
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
-    eps: PositiveFloat = 1e-8
+    eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment, against division by zero")
 
 
 @OPTIMIZERS.add
@@ -51,9 +51,9 @@ class Adam(OptimizerConfig):
     """Adam (Kingma and Ba 2015, algorithm 1) on touched rows only; bias correction by the table's step count."""
 
     kind: Literal["adam"] = "adam"
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    eps: PositiveFloat = 1e-8
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of squared gradients")
+    eps: PositiveFloat = Field(1e-8, description="added to the root of the second moment, against division by zero")
 
 
 Optimizer = Annotated[OptimizerConfig, OPTIMIZERS]
@@ -69,22 +69,22 @@ class Constant(Model):
     """Every element of a fresh row is `value`."""
 
     kind: Literal["constant"] = "constant"
-    value: float
+    value: float = Field(description="of every element of a fresh row")
 
 
 class Normal(Model):
     """Elements of a fresh row are drawn from N(0, std^2) by Philox(seed, key)."""
 
     kind: Literal["normal"] = "normal"
-    std: PositiveFloat = 0.01
+    std: PositiveFloat = Field(0.01, description="standard deviation of the elements of a fresh row")
 
 
 class Uniform(Model):
     """Elements of a fresh row are drawn from [low, high) by Philox(seed, key)."""
 
     kind: Literal["uniform"] = "uniform"
-    low: float
-    high: float
+    low: float = Field(description="least value of an element of a fresh row")
+    high: float = Field(description="upper bound of an element of a fresh row, itself excluded")
 
     @model_validator(mode="after")
     def _check(self) -> Uniform:
@@ -108,8 +108,10 @@ class FixedTable(Model):
 
     kind: Literal["fixed"] = "fixed"
     name: Name
-    dim: Annotated[int, Field(ge=1, le=4096)]
-    num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)]
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values of a row")
+    num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)] = Field(
+        description="rows of the table; ids share them where there are more ids"
+    )
     optimizer: Optimizer
     initializer: Initializer = Normal()
     trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
@@ -128,7 +130,7 @@ class MinCount(Model):
     """A key gets its row at its `count`-th occurrence, repetitions in a batch included."""
 
     kind: Literal["min_count"] = "min_count"
-    count: Annotated[int, Field(ge=1, le=65_535)]
+    count: Annotated[int, Field(ge=1, le=65_535)] = Field(description="occurrences after which a key gets its row")
     max_waiting: Annotated[PositiveInt, Field(le=2**31)] = Field(
         1_000_000,
         description="keys that are counted and have no row yet; above it the least recently seen are forgotten",
@@ -144,7 +146,9 @@ class Probability(Model):
     """A key gets its row with this probability, drawn from (seed, key, step) at every step that sees it."""
 
     kind: Literal["probability"] = "probability"
-    probability: Annotated[float, Field(gt=0.0, le=1.0)]
+    probability: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="of getting a row at a step that sees the key"
+    )
 
 
 Admission = Annotated[MinCount | Probability, Field(discriminator="kind")]
@@ -166,7 +170,7 @@ class CollisionlessTable(Model):
 
     kind: Literal["collisionless"] = "collisionless"
     name: Name
-    dim: Annotated[int, Field(ge=1, le=4096)]
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values of a row")
     optimizer: Optimizer
     initializer: Initializer = Normal()
     admission: Admission | None = Field(None, description="by default every key gets its row at first sight")
