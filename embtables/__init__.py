@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.features import FeatureTransform as FeatureTransform
+    from embtables.models.metrics import MetricSpec as MetricSpec
+    from embtables.models.metrics import register_metric as register_metric
     from embtables.models.registry import ModelInputs as ModelInputs
     from embtables.models.registry import ModelOptions as ModelOptions
     from embtables.models.registry import ModelSpec as ModelSpec
     from embtables.models.registry import register_model as register_model
+    from embtables.models.scorer import Scorer as Scorer
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Feature as Feature
     from embtables.schema import FixedTable as FixedTable
@@ -31,6 +34,9 @@ _HOMES = {
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
     "EmbtablesError": "embtables.errors",
+    "MetricSpec": "embtables.models.metrics",
+    "register_metric": "embtables.models.metrics",
+    "Scorer": "embtables.models.scorer",
     "ModelInputs": "embtables.models.registry",
     "ModelOptions": "embtables.models.registry",
     "ModelSpec": "embtables.models.registry",
@@ -52,12 +58,15 @@ __all__ = [
     "Feature",
     "FeatureTransform",
     "FixedTable",
+    "MetricSpec",
     "ModelInputs",
     "ModelOptions",
     "ModelSpec",
     "Schema",
+    "Scorer",
     "Tables",
     "__version__",
+    "register_metric",
     "register_model",
 ]
 
