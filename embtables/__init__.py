@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from embtables.ids import EncoderSpec as EncoderSpec
     from embtables.ids import register_encoder as register_encoder
     from embtables.ids.strings import hash_strings as hash_strings
+    from embtables.models.metrics import MetricSpec as MetricSpec
+    from embtables.models.metrics import register_metric as register_metric
     from embtables.models.registry import ModelInputs as ModelInputs
     from embtables.models.registry import ModelOptions as ModelOptions
     from embtables.models.registry import ModelSpec as ModelSpec
     from embtables.models.registry import register_model as register_model
+    from embtables.models.scorer import Scorer as Scorer
     from embtables.pipelines.config import RunConfig as RunConfig
     from embtables.pipelines.config import load_config as load_config
     from embtables.pipelines.load_run import LoadedRun as LoadedRun
@@ -88,10 +91,13 @@ _HOMES = {
     "EncoderSpec": "embtables.ids",
     "register_encoder": "embtables.ids",
     "hash_strings": "embtables.ids.strings",
+    "MetricSpec": "embtables.models.metrics",
+    "register_metric": "embtables.models.metrics",
     "ModelInputs": "embtables.models.registry",
     "ModelOptions": "embtables.models.registry",
     "ModelSpec": "embtables.models.registry",
     "register_model": "embtables.models.registry",
+    "Scorer": "embtables.models.scorer",
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
     "LoadedRun": "embtables.pipelines.load_run",
@@ -160,6 +166,7 @@ __all__ = [
     "Identity",
     "Label",
     "LoadedRun",
+    "MetricSpec",
     "MinCount",
     "ModelInputs",
     "ModelOptions",
@@ -171,6 +178,7 @@ __all__ = [
     "Probability",
     "RowwiseAdagrad",
     "RunConfig",
+    "Scorer",
     "Sgd",
     "StateColumn",
     "StateError",
@@ -188,6 +196,7 @@ __all__ = [
     "load_config",
     "predict",
     "register_encoder",
+    "register_metric",
     "register_model",
     "register_optimizer",
     "resume",

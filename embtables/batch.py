@@ -97,3 +97,8 @@ class Batch:
     def num_rows(self) -> int:
         """B."""
         return self.dense.shape[0]
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the rows' weights: B without weights."""
+        return float(self.num_rows) if self.weight is None else float(self.weight.sum(dtype=torch.float64))

@@ -223,6 +223,32 @@ class SequenceView(View):
         return self._sequences(ids)
 
 
+class RowsById(View):
+    """The row of each id of one feature, as inference reads it: ids of B rows with one id each -> (B, D).
+
+    Args:
+        tables: what the feature reads.
+        table, feature: the lookup.
+
+    Raises:
+        ConfigError: the feature does not read this table.
+    """
+
+    _state_prefix = "embedding_bags"
+
+    def __init__(self, tables: Tables, table: str, feature: str) -> None:
+        features = [s for s in tables.features if s.table.name == table and s.feature.name == feature]
+        if not features:
+            raise ConfigError(f"feature '{feature}' does not read it", table=table)
+        super().__init__(tables, features, "step")
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, ids: JaggedIds) -> Tensor:
+        """Looks the ids up. Raises as PooledView does."""
+        return self._pooled(ids, weighted=False)
+
+
 def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
     """The features of pooled (or of unpooled) features of all tables, or of those named.
 

@@ -10,9 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from embtables.errors import ConfigError
+from embtables.models.metrics import monitor_of
 from embtables.models.registry import ModelConfig
 from embtables.pickles import refuse_pickle
 from embtables.schema import (
@@ -73,8 +82,16 @@ Schedule = Annotated[ConstantSchedule | CosineSchedule | EpochDecaySchedule, Fie
 class EarlyStopping(Model):
     """Training ends after `patience` evaluations of the validation part without a better `metric`."""
 
-    metric: Literal["auc", "log_loss"] = Field("auc", description="figure of the validation part that decides")
+    metric: str = Field("auc", description="figure of a metric: auc, gauc, log_loss, normalised_entropy")
     patience: PositiveInt = Field(1, description="evaluations without a better value")
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, value: str) -> str:
+        try:
+            return monitor_of(value).figure
+        except ConfigError as error:
+            raise ValueError(error.message) from error
 
 
 class Train(Model):

@@ -1,4 +1,4 @@
-"""A trained run loaded for inference: its configuration, transforms and learner at the best (or last) checkpoint."""
+"""A trained run loaded for inference: its configuration, and a scorer of its best (or last) checkpoint."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embtables.features import FittedTransforms
+from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.parquet import Log, Part
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
-from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.learner import task_of
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.read.find import find, has_best
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,7 @@ class LoadedRun:
     """What evaluation and prediction need of a run."""
 
     config: RunConfig
-    fitted: FittedTransforms
-    learner: Learner
+    scorer: Scorer
     step: int
 
 
@@ -35,13 +36,19 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         StateError: there is no checkpoint, it is damaged, or the overrides make it another schema's.
     """
     config = with_absolute_joins(run.config(overrides))
-    chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
-    chain = checkpoint.find(run.checkpoints, chosen)
+    chain = find(run.checkpoints, which or ("best" if has_best(run.checkpoints) else "last"))
     content = run_content(chain[-1])
     refuse_other_schema(config, content)
-    learner = Learner(config, artifacts=checkpoint.artifacts(run.checkpoints, chain))
-    checkpoint.load(run.checkpoints, chain, learner)
-    return LoadedRun(config, content.fitted, learner, content.state.step)
+    scorer = Scorer.of_chain(
+        StateFolder(run.checkpoints),
+        chain,
+        config,
+        task_of(config),
+        seed=config.train.seed,
+        row_store=config.train.row_store,
+        autocast=config.train.precision == "bf16",
+    )
+    return LoadedRun(config, scorer, content.state.step)
 
 
 def evaluate_run(
@@ -50,5 +57,5 @@ def evaluate_run(
     """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
     loaded = load_run(RunDir.open(folder), which, overrides)
     config = with_prepared_data(loaded.config)
-    figures = evaluate(loaded.learner, config, Log(config, config.data), loaded.fitted, part)
+    figures = evaluate(loaded.scorer, config, Log(config, config.data), part)
     return {**figures, "part": part, "step": loaded.step, "run_dir": str(folder)}

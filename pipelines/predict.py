@@ -40,7 +40,12 @@ def predict(
     if clash:
         raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
     reader = ParquetReader(
-        log, None, batch_size=config.evaluate.batch_size, fitted=loaded.fitted, extra_columns=carried, role="scoring"
+        log,
+        None,
+        batch_size=config.evaluate.batch_size,
+        fitted=loaded.scorer.fitted,
+        extra_columns=carried,
+        role="scoring",
     )
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     rows = 0
@@ -50,7 +55,7 @@ def predict(
             for item in reader:
                 assert item.extra is not None
                 table = item.extra
-                scores = loaded.learner.scores(item.batch)
+                scores = loaded.scorer.score(item.batch)
                 for index, name in enumerate(score_names):
                     table = table.append_column(name, pa.array(scores[:, index].numpy()))
                 if writer is None:

@@ -32,7 +32,7 @@ def loaded_by(script: str, *arguments: str) -> tuple[list[str], str]:
         "import embtables",
         "import embtables; embtables.Tables; embtables.Batch; embtables.FeatureTransform",
         "import embtables.state.write.version_writer, embtables.state.read.load",
-        "import embtables.models.registry",
+        "import embtables; embtables.Scorer; embtables.register_metric; embtables.register_model",
         "import embtables.pipelines.cli.main",
     ],
 )

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 
 from embtables.batch import Batch
-from embtables.models.losses import weighted_bce_with_logits
 from embtables.pipelines.config import load_config
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training.learner import Learner
@@ -76,7 +75,7 @@ def _step(learner: Learner, batch: Batch, clock: Clock) -> None:
     learner.model.train()
 
     def forward() -> torch.Tensor:
-        return weighted_bce_with_logits(learner._logits(batch), batch.labels, batch.weight)
+        return learner.task.loss(learner._outputs(batch), batch)
 
     loss = clock.measure("forward", forward)
     learner.optimizer.zero_grad()

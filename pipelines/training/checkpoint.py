@@ -14,50 +14,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embtables.errors import StateError
 from embtables.ids import Artifacts
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.read.find import find
 from embtables.state.read.load import load as load_chain
 from embtables.state.read.version_files import read_artifacts
 
 Which = Literal["last", "best"]
-BEST = "best"
-
-
-def find(folder: Path, which: Which) -> list[Manifest]:
-    """The versions that lead to a checkpoint, its snapshot first.
-
-    Raises:
-        StateError: there is none, or it is damaged.
-    """
-    state = StateFolder(folder)
-    if which == "best":
-        pinned = state.pinned(BEST)
-        if pinned is None:
-            raise StateError("there is no best checkpoint: the run has not been evaluated", folder=folder)
-        return state.chain(*pinned)
-    numbers = state.sequences("resume")
-    if not numbers:
-        raise StateError("there is no last checkpoint; the run ended before its first", folder=folder)
-    return state.chain("resume", numbers[-1])
 
 
 def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest]:
-    """The same at every rank: rank 0 says which version it is. Raises as `find`."""
+    """As `find`, the same at every rank: rank 0 says which version it is."""
     if world.size == 1:
         return find(folder, which)
     own = find(folder, which) if world.rank == 0 else []
     said = json.dumps([own[-1].purpose, own[-1].sequence]).encode() if own else b""
     purpose, sequence = json.loads(world.broadcast_bytes(said))
     return own or StateFolder(folder).chain(purpose, sequence)
-
-
-def has_best(folder: Path) -> bool:
-    """Whether a best checkpoint was ever kept."""
-    return StateFolder(folder).pinned(BEST) is not None
 
 
 def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:

@@ -28,6 +28,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
+from embtables.state.read.find import find, has_best
 
 
 class FormerCheckpoint:
@@ -48,8 +49,7 @@ class FormerCheckpoint:
         self._run = run
         self._was = with_absolute_joins(run.config())
         self._now = config
-        chosen: checkpoint.Which = which or ("best" if checkpoint.has_best(run.checkpoints) else "last")
-        self._chain = checkpoint.find(run.checkpoints, chosen)
+        self._chain = find(run.checkpoints, which or ("best" if has_best(run.checkpoints) else "last"))
         self._content = run_content(self._chain[-1])
         refuse_other_schema(self._was, self._content)
         self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)

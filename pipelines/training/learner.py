@@ -12,15 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from embtables.batch import Batch
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError
+from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
 from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
-from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
+from embtables.models.dense import dense_tensors, load_dense
+from embtables.models.scorer import Scorer
+from embtables.models.task import Pointwise, Task
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
 from embtables.pipelines.training.dense_adam import DenseAdam
 from embtables.shard.placement import replicated
@@ -48,6 +52,11 @@ def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps:
     return 1.0
 
 
+def task_of(config: RunConfig) -> Task[Any]:
+    """What a run learns."""
+    return Pointwise([label.name or label.column for label in config.labels], config.evaluate.negative_sampling_rate)
+
+
 class Learner:
     """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout.
 
@@ -64,6 +73,8 @@ class Learner:
         torch.manual_seed(train.seed)
         refuse_features_without_view(config, config.model)
         self.config = config
+        self.task = task_of(config)
+        self.task.needs(config)
         tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(
             tables,
@@ -82,14 +93,12 @@ class Learner:
         """Dense parameters: everything but the tables' rows."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
-    def _logits(self, batch: Batch) -> Tensor:
+    def _outputs(self, batch: Batch) -> Any:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
-            logits: Tensor = self.model(batch.ids, batch.dense)
-        return logits.float()
+            return self.task.forward(self.model, batch)
 
-    def train_step(self, batch: Batch, factor: float, whole_weight: float | None = None) -> tuple[Tensor, Tensor]:
-        """One update. Returns the loss (a scalar) of the whole batch, and the scores (B, n_labels) of this rank's rows
-        from before the update.
+    def train_step(self, batch: Batch, factor: float, whole_weight: float | None = None) -> Tensor:
+        """One update. Returns the loss (a scalar) of the whole batch.
 
         Args:
             whole_weight: of several ranks, the sum of the weights of all their rows.
@@ -99,10 +108,10 @@ class Learner:
         if batch.event_time_us is not None:
             self.tables.advance(batch.event_time_us)
         with self._own_masks():
-            logits = self._logits(batch)
-        loss = weighted_bce_with_logits(logits, batch.labels, batch.weight)
+            outputs = self._outputs(batch)
+        loss = self.task.loss(outputs, batch)
         if whole_weight is not None:
-            own = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+            own = batch.total_weight
             loss = loss * (own / max(whole_weight, 1e-12))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -116,7 +125,7 @@ class Learner:
                     parameter.grad.mul_(scale)
         self.optimizer.step(self.config.train.dense_optimizer.learning_rate * factor)
         self.tables.step(gradient_scale=scale)
-        return loss, torch.sigmoid(logits.detach())
+        return loss
 
     def _sum_over_ranks(self, loss: Tensor) -> Tensor:
         """Makes of all dense gradients, and of the loss, which is returned, their sums over ranks."""
@@ -153,37 +162,20 @@ class Learner:
         norm = math.sqrt(squares)
         return min(1.0, limit / norm) if norm > 0.0 else 1.0
 
-    @torch.no_grad()
-    def scores(self, batch: Batch) -> Tensor:
-        """Probabilities (B, n_labels) for inference: reads rows, changes nothing."""
-        self.model.eval()
-        logits = self._logits(batch)
-        rate = self.config.evaluate.negative_sampling_rate
-        return torch.sigmoid(logits if rate is None else log_odds_shift(logits, rate))
+    def scorer(self, fitted: FittedTransforms) -> Scorer:
+        """What the learner holds, for inference; it goes on seeing what training changes."""
+        return Scorer(self.config, self.tables, self.model, fitted, self.task, autocast=self._autocast)
 
     def dense(self) -> dict[str, Tensor]:
         """Every tensor that training changes besides the tables, by name; live views where possible."""
-        state = {f"dense/{name}": value for name, value in self._dense_state()}
+        state = dense_tensors(self.model)
         state |= {f"optimizer/{name}": value for name, value in self.optimizer.tensors().items()}
         state["random/torch"] = torch.get_rng_state()
         return state
 
-    def _dense_state(self) -> Iterator[tuple[str, Tensor]]:
-        yield from self.model.named_parameters()
-        yield from self.model.named_buffers()
-
     def load_dense(self, state: dict[str, Tensor]) -> None:
         """Puts saved dense tensors back. Raises StateError naming what does not fit."""
-        dense = dict(self._dense_state())
-        saved = {name.removeprefix("dense/"): value for name, value in state.items() if name.startswith("dense/")}
-        for name in sorted(set(dense) ^ set(saved)):
-            raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
-        with torch.no_grad():
-            for name, value in saved.items():
-                if value.shape != dense[name].shape:
-                    shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
-                    raise StateError(f"dense tensor '{name}' has shape {shapes}")
-                dense[name].copy_(value)
+        load_dense(self.model, state)
         of_optimizer = {n.removeprefix("optimizer/"): v for n, v in state.items() if n.startswith("optimizer/")}
         self.optimizer.load(of_optimizer)
         if "random/torch" in state:

@@ -34,7 +34,7 @@ def totals(world: World, batch: Batch, position: Position, *, stop: bool) -> Ste
     Raises:
         DataError: the parts are of different batches.
     """
-    weight = float(batch.num_rows) if batch.weight is None else float(batch.weight.sum(dtype=torch.float64))
+    weight = batch.total_weight
     if world.size == 1:
         return StepTotals(batch.num_rows, weight, stop)
     place = float(zlib.crc32(json.dumps(position.to_json()).encode()))

@@ -44,6 +44,7 @@ from embtables.pipelines.training.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
+from embtables.state.read.find import BEST, has_best
 from embtables.state.write.version_writer import VersionWriter
 
 
@@ -273,7 +274,7 @@ class TrainLoop:
     def _step(self, item: ReaderItem, of_all: StepTotals) -> torch.Tensor:
         state = self.state
         factor = learning_rate_factor(self.config.train.schedule, state.step, state.epoch, state.total_steps)
-        loss, _ = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
+        loss = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
         state.step += 1
         state.rows += of_all.rows
         state.position = item.position.to_json()
@@ -306,11 +307,13 @@ class TrainLoop:
         figures = self._figures("validation")
         log.evaluated(state.step, state.epoch, "validation", figures)
         stopping = self.config.train.early_stopping
-        metric = stopping.metric if stopping is not None else "auc"
-        value = figures[metric]
+        monitor = self.learner.task.monitor(None if stopping is None else stopping.metric)
+        value = figures.get(monitor.figure)
         if value is None:
-            raise DataError(f"the validation part gives no {metric}: it holds only one class; look at data.split")
-        gain = value if metric == "auc" else -value
+            raise DataError(
+                f"the validation part gives no {monitor.figure}: it holds only one class; look at data.split"
+            )
+        gain = monitor.gain(value)
         better = state.best is None or gain > state.best
         if better:
             state.best, state.best_step, state.evaluations_without_gain = gain, state.step, 0
@@ -318,8 +321,10 @@ class TrainLoop:
             state.evaluations_without_gain += 1
         if self.shown:
             mark = " (best so far)" if better else ""
-            say(f"step {state.step}: validation auc {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}{mark}")
-        self._save(checkpoint.BEST if better else None)
+            shown = dict.fromkeys((*self.learner.task.headline, monitor.figure))
+            values = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown)
+            say(f"step {state.step}: validation {values}{mark}")
+        self._save(BEST if better else None)
 
     def _save(self, pin: str | None = None) -> None:
         """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
@@ -336,7 +341,7 @@ class TrainLoop:
 
     def _load_best(self) -> None:
         """The best state, unless the disk did not take it when it came."""
-        has = rank_0_says(self.world, lambda: checkpoint.has_best(self.run.checkpoints))
+        has = rank_0_says(self.world, lambda: has_best(self.run.checkpoints))
         chain = checkpoint.find_on_all_ranks(self.world, self.run.checkpoints, "best") if has else None
         if chain is None or run_content(chain[-1]).state.step != self.state.best_step:
             if self.world.rank == 0:
@@ -350,7 +355,7 @@ class TrainLoop:
         """The final figures: on the test part if there is one, else on the validation part."""
         state = self.state
         part: Part | None = next((p for p in ("test", "validation") if has_part(self.config, p)), None)
-        figures: dict[str, Any] = {"auc": None, "log_loss": None}
+        figures: dict[str, Any] = dict.fromkeys(self.learner.task.headline)
         if state.best_step is not None and state.best_step != state.step:
             self._load_best()
         if part is not None:
@@ -387,4 +392,5 @@ class TrainLoop:
 
     def _figures(self, part: Part) -> dict[str, Any]:
         """An evaluation by all ranks, which get the same figures."""
-        return evaluate(self.learner, self.config, self.log, self.fitted, part, world=self.world, shown=self.shown)
+        scorer = self.learner.scorer(self.fitted)
+        return evaluate(scorer, self.config, self.log, part, world=self.world, shown=self.shown)

@@ -62,11 +62,12 @@ def tables_of(run: Path) -> dict[str, bytes]:
     from embtables.pipelines.run_dir import RunDir
     from embtables.pipelines.training import checkpoint
     from embtables.pipelines.training.learner import Learner
+    from embtables.state.read.find import find
     from tests.contents import flat
 
     opened = RunDir.open(run)
     learner = Learner(opened.config())
-    checkpoint.load(opened.checkpoints, checkpoint.find(opened.checkpoints, "last"), learner)
+    checkpoint.load(opened.checkpoints, find(opened.checkpoints, "last"), learner)
     arrays = {**flat(learner.tables), **checkpoint.dense_arrays(learner)}
     return {name: values.tobytes() for name, values in arrays.items()}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from embtables.models.metrics import BinnedAuc, MetricSet, auc, grouped_auc
+from embtables.models.metrics import BinnedAuc, MetricSet, RankingMetric, auc, grouped_auc
 
 rows = st.lists(
     st.tuples(
@@ -103,17 +103,16 @@ def test_the_set_agrees_with_scikit_learn_and_torchrec() -> None:
     assert got["calibration"] == pytest.approx(float(compute_calibration((tw * ts).sum(), (tw * ty).sum())), rel=1e-6)
 
 
-@pytest.mark.parametrize("exact_rows", [10_000, 150])
-def test_merged_sets_equal_one_set_over_all_rows(exact_rows: int) -> None:
+def test_beyond_exact_rows_auc_comes_from_bins() -> None:
     rng = np.random.default_rng(1)
     s, y = rng.random(300).astype(np.float32), rng.integers(0, 2, 300).astype(np.float32)
-    one, left, right = (MetricSet(exact_rows) for _ in range(3))
-    one.update(s, y)
-    left.update(s[:100], y[:100])
-    right.update(s[100:], y[100:])
-    left.merge(right)
-    assert left.compute() == pytest.approx(one.compute())
-    assert left.compute()["auc_exact"] is (exact_rows == 10_000)
+    exact, binned = RankingMetric(10_000), RankingMetric(150)
+    for part in (slice(0, 100), slice(100, 300)):
+        exact.update(s[part], y[part])
+        binned.update(s[part], y[part])
+    assert exact.compute()["auc_exact"] is True
+    assert binned.compute()["auc_exact"] is False
+    assert binned.compute()["auc"] == pytest.approx(exact.compute()["auc"], abs=2e-3)
 
 
 def test_one_class_and_no_rows_leave_figures_undefined() -> None:

@@ -17,6 +17,7 @@ import yaml
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
+from embtables.state.read.find import find
 
 ROWS = 6_000
 
@@ -78,7 +79,7 @@ def the_run(folder: Path) -> RunDir:
 
 def held(run: RunDir) -> dict[str, Any]:
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     found: dict[str, Any] = dict(checkpoint.dense_arrays(learner))
     for name, of in learner.tables.content().items():
         found |= {f"{name} keys": of.keys, f"{name} counts": of.counts, f"{name} waiting": of.waiting}

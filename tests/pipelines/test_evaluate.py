@@ -26,7 +26,7 @@ def figures(config: RunConfig, part: Part | None, ranks: int) -> list[dict[str, 
     learners = [Learner(config) for _ in range(ranks)]
 
     def work(world: World) -> dict[str, Any]:
-        return evaluate(learners[world.rank], config, open_log(config), FITTED, part, world=world, shown=False)
+        return evaluate(learners[world.rank].scorer(FITTED), config, open_log(config), part, world=world, shown=False)
 
     return in_threads(ranks, work)
 
@@ -60,7 +60,7 @@ def test_figures_are_those_of_one_process(make_config: Make, ranks: int) -> None
         }
     )
     learner = Learner(config)
-    one = evaluate(learner, config, open_log(config), FITTED, "test", shown=False)
+    one = evaluate(learner.scorer(FITTED), config, open_log(config), "test", shown=False)
     assert one["rows"] == open_log(config).count_rows("test")
     assert 0 < one["slices"]["few"]["rows"] < one["rows"]
     assert one["gauc"] is not None

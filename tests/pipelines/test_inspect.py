@@ -63,7 +63,7 @@ def test_json_tells_what_the_tables_of_the_run_hold(run: Path, inspect: Callable
     assert status == 0
     found = json.loads(out.splitlines()[-1])
     loaded = load_run(RunDir.open(run), "last")
-    tables = loaded.learner.tables
+    tables = loaded.scorer.tables
     assert found["kind"] == "delta"
     assert found["chain"][-1] == found["version"]
     assert found["step"] == loaded.step

@@ -15,7 +15,10 @@ import pytest
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.load_run import load_run
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import train
+from embtables.state.read.find import find
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
@@ -78,8 +81,8 @@ def test_an_exported_table_is_what_the_model_has(run: Path, version: str | None,
     assert len(frame) == report["rows"]
     assert frame["key"].is_unique
     if version != "resume-1":
-        learner = load_run(RunDir.open(run), "last" if version is None else "best").learner
-        expected = learner.tables.weight(table).numpy()
+        scorer = load_run(RunDir.open(run), "last" if version is None else "best").scorer
+        expected = scorer.tables.weight(table).numpy()
         assert np.array_equal(np.stack(frame["weight"].to_numpy()), expected)
     assert not list(tmp_path.glob(".*"))
 
@@ -99,7 +102,9 @@ def test_a_compacted_run_goes_on_to_the_same_bits(make_config: Make, tmp_path: P
             assert (left[-1]["version"], left[-1]["kind"]) == (report["version"], "snapshot")
             assert left[-1]["step"] == newest["step"]
         assert call("train", "--resume", run, "--set", "train.epochs=2", "--json")[0] == 0
-        learner = load_run(RunDir.open(run), "last").learner
+        opened = RunDir.open(run)
+        learner = Learner(opened.config())
+        checkpoint.load(opened.checkpoints, find(opened.checkpoints, "last"), learner)
         ends.append({**flat(learner.tables), **{n: v.detach().numpy() for n, v in learner.dense().items()}})
     assert same(*ends)
 

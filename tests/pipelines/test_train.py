@@ -32,6 +32,7 @@ from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.pipelines.training.train import TrainLoop, resume, train
 from embtables.schema import to_yaml
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.read.find import find
 from tests.contents import Arrays, flat, same
 
 Make = Callable[..., RunConfig]
@@ -41,7 +42,7 @@ def tensors(report: dict[str, Any], which: checkpoint.Which = "last") -> Arrays:
     """Everything that a run's checkpoint holds."""
     run = RunDir.open(Path(report["run_dir"]))
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, which), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, which), learner)
     return {**flat(learner.tables), **checkpoint.dense_arrays(learner)}
 
 
@@ -140,7 +141,7 @@ def test_a_killed_process_resumes_from_its_last_checkpoint(make_config: Make, tm
     finally:
         process.kill()
         process.wait()
-    step = checkpoint.find(run / "checkpoints", "last")[-1].content["state"]["step"]
+    step = find(run / "checkpoints", "last")[-1].content["state"]["step"]
     epochs = step // 11 + 2
     report = resume(RunDir.open(run), (f"train.epochs={epochs}",), shown=False)
     whole = train(make_config(**{**changes, "train.epochs": epochs}), shown=False)
@@ -247,7 +248,7 @@ def test_more_epochs_go_on_from_a_finished_run(make_config: Make) -> None:
 def test_damaged_checkpoints_are_refused(make_config: Make) -> None:
     report = train(make_config(**{"train.epochs": 1}), shown=False)
     run = RunDir.open(Path(report["run_dir"]))
-    newest = checkpoint.find(run.checkpoints, "last")[-1]
+    newest = find(run.checkpoints, "last")[-1]
     for name in newest.files:
         file = run.checkpoints / "versions" / newest.folder / name
         whole = file.read_bytes()
@@ -336,7 +337,7 @@ def test_only_the_newest_and_the_best_checkpoint_stay(make_config: Make) -> None
     assert set(numbers) == wanted
     assert numbers[-1] > 80
     assert len(list((folder / "versions").iterdir())) == len(numbers)
-    assert len(checkpoint.find(folder, "last")) > 1  # deltas to a snapshot
+    assert len(find(folder, "last")) > 1  # deltas to a snapshot
 
 
 def test_learning_rate_schedules() -> None:

@@ -19,6 +19,7 @@ from embtables.pipelines.training.continue_from import FormerCheckpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
+from embtables.state.read.find import find
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
@@ -43,7 +44,7 @@ def former(make_config: Make) -> Callable[..., RunDir]:
 
 def at(run: RunDir) -> Learner:
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     return learner
 
 
@@ -195,7 +196,7 @@ def test_a_shape_that_fits_by_chance_is_not_taken(make_config: Make, former: Cal
 
 
 def fitted_for(run: RunDir) -> dict[str, Any]:
-    transforms: dict[str, Any] = checkpoint.find(run.checkpoints, "last")[-1].content["transforms"]
+    transforms: dict[str, Any] = find(run.checkpoints, "last")[-1].content["transforms"]
     return transforms
 
 

@@ -16,6 +16,7 @@ from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import run_content, trained_schema
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
+from embtables.state.read.find import find
 from tests.contents import flat, same
 
 Make = Callable[..., RunConfig]
@@ -25,7 +26,7 @@ ROWS = {"dim": 8, "optimizer": {"kind": "rowwise_adagrad", "learning_rate": 0.1}
 def learner_of(report: dict[str, Any]) -> Learner:
     run = RunDir.open(Path(report["run_dir"]))
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     return learner
 
 
@@ -60,7 +61,7 @@ def test_deltas_of_a_frozen_table_are_empty_and_its_ttl_asks_for_no_order(make_c
 
 def test_a_checkpoint_from_before_an_option_has_its_default(make_config: Make) -> None:
     config = make_config(**{"train.epochs": 1})
-    newest = checkpoint.find(RunDir.open(Path(train(config, shown=False)["run_dir"])).checkpoints, "last")[-1]
+    newest = find(RunDir.open(Path(train(config, shown=False)["run_dir"])).checkpoints, "last")[-1]
     schema = {**newest.content["schema"]}
     schema["tables"] = [{k: v for k, v in table.items() if k != "trainable"} for table in schema["tables"]]
     older = newest.model_copy(update={"content": {**newest.content, "schema": schema}})

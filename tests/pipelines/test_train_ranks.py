@@ -15,6 +15,7 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import resume, train
+from embtables.state.read.find import find
 from tests.shard.groups_for_tests import Group
 
 Make = Callable[..., RunConfig]
@@ -43,7 +44,7 @@ CHANGES = {
 def learned(run: RunDir) -> dict[str, Any]:
     """What the last checkpoint of a run holds, read by one process."""
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     found: dict[str, Any] = dict(checkpoint.dense_arrays(learner))
     for name, content in learner.tables.content().items():
         found |= {f"{name} keys": content.keys, f"{name} counts": content.counts, f"{name} waiting": content.waiting}

@@ -22,6 +22,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
+from embtables.state.read.find import find
 
 Make = Callable[..., RunConfig]
 FROZEN = {"name": "item", "dim": 8, "trainable": False, "optimizer": {"kind": "sgd", "learning_rate": 0.1}}
@@ -31,7 +32,7 @@ USER = {"name": "user", "num_rows": 64, "dim": 8, "optimizer": {"kind": "sgd", "
 def learner_of(report: dict[str, Any]) -> Learner:
     run = RunDir.open(Path(report["run_dir"]))
     learner = Learner(run.config())
-    checkpoint.load(run.checkpoints, checkpoint.find(run.checkpoints, "last"), learner)
+    checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     return learner
 
 

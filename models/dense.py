@@ -1,0 +1,32 @@
+"""Dense tensors of a model, as versions name them: `dense/` and the parameter's or buffer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from embtables.errors import StateError
+
+_PREFIX = "dense/"
+
+
+def dense_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by the names that versions give them; live views."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {_PREFIX + name: value for name, value in named.items()}
+
+
+@torch.no_grad()
+def load_dense(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Puts a version's dense tensors into a model. Raises StateError naming what does not fit."""
+    dense = {name.removeprefix(_PREFIX): value for name, value in dense_tensors(model).items()}
+    saved = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+    for name in sorted(set(dense) ^ set(saved)):
+        raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
+    for name, value in saved.items():
+        if value.shape != dense[name].shape:
+            shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
+            raise StateError(f"dense tensor '{name}' has shape {shapes}")
+        dense[name].copy_(value)

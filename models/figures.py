@@ -1,0 +1,121 @@
+"""`Figures`: what an evaluation reports of a task's outputs, accumulated batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from embtables.batch import Batch
+from embtables.ids.strings import hash_strings
+from embtables.models.metrics import MetricSet
+
+O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model
+Judged = npt.NDArray[np.void]
+
+
+class FigureColumns(Protocol):
+    """Columns of the log that figures read beside the batch (the `evaluate` section of a configuration)."""
+
+    @property
+    def group_column(self) -> str | None:
+        """Whose groups GAUC averages over."""
+
+    @property
+    def baseline_columns(self) -> tuple[str, ...]:
+        """Numbers to judge as if they were predictions."""
+
+
+class Figures(Protocol[O_contra]):
+    """Figures of one set of rows.
+
+    Several ranks each judge their own rows; what `judged` returns travels to all of them, so every rank updates with
+    all rows of a batch, in the batch's order, and computes the same.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the log that `judged` reads."""
+
+    def judged(self, outputs: O_contra, batch: Batch, columns: pa.Table | None) -> Judged:
+        """What the figures need of each row of a batch: (B,) of a structured type without objects."""
+
+    def update(self, rows: Judged) -> None:
+        """Adds rows."""
+
+    def compute(self) -> dict[str, Any]:
+        """The figures by name, JSON-able; None where one is undefined."""
+
+
+class PointwiseFigures:
+    """All registered metrics of each label's scores, and the ranking ones of baseline columns on the same rows.
+
+    The first label's figures stand for themselves; of several labels, `labels` has those of each by its name.
+    """
+
+    def __init__(self, labels: Sequence[str], columns: FigureColumns, scores: Callable[[Tensor], Tensor]) -> None:
+        self._scores = scores
+        self._group = columns.group_column
+        self._labels = {name: MetricSet() for name in labels}
+        # A baseline ranks rows; its values are no probabilities, so only ranking figures mean anything.
+        self._baselines = {name: MetricSet(of_order=True) for name in columns.baseline_columns}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See Figures."""
+        return (*self._baselines, *([self._group] if self._group is not None else []))
+
+    def judged(self, outputs: Tensor, batch: Batch, columns: pa.Table | None) -> Judged:
+        """See Figures: scores (n_labels,), labels (n_labels,), baselines, and weight and group where there are any."""
+        scores = self._scores(outputs).numpy()
+        fields: list[tuple[str, type, tuple[int, ...]]] = [
+            ("scores", np.float32, scores.shape[1:]),
+            ("labels", np.float32, scores.shape[1:]),
+            ("baselines", np.float32, (len(self._baselines),)),
+        ]
+        fields += [("weight", np.float32, ())] if batch.weight is not None else []
+        fields += [("group", np.int64, ())] if self._group is not None else []
+        rows = np.empty(batch.num_rows, np.dtype(fields))
+        rows["scores"], rows["labels"] = scores, batch.labels.numpy()
+        if batch.weight is not None:
+            rows["weight"] = batch.weight.numpy()
+        if columns is not None:
+            for number, name in enumerate(self._baselines):
+                rows["baselines"][:, number] = columns.column(name).to_numpy().astype(np.float32)
+            if self._group is not None:
+                rows["group"] = _group_ids(columns.column(self._group))
+        return rows
+
+    def update(self, rows: Judged) -> None:
+        """See Figures."""
+        names = rows.dtype.names or ()
+        # Metrics keep what they are given: columns of their own, without the rest of the rows.
+        weight = rows["weight"].copy() if "weight" in names else None
+        groups = rows["group"].copy() if "group" in names else None
+        labels = [rows["labels"][:, index].copy() for index in range(len(self._labels))]
+        for index, metrics in enumerate(self._labels.values()):
+            metrics.update(rows["scores"][:, index].copy(), labels[index], weight, groups)
+        for index, metrics in enumerate(self._baselines.values()):
+            metrics.update(rows["baselines"][:, index].copy(), labels[0], weight, groups)
+
+    def compute(self) -> dict[str, Any]:
+        """See Figures."""
+        of_labels = {name: metrics.compute() for name, metrics in self._labels.items()}
+        report: dict[str, Any] = dict(next(iter(of_labels.values())))
+        if len(of_labels) > 1:
+            report["labels"] = of_labels
+        if self._baselines:
+            report["baselines"] = {name: metrics.compute() for name, metrics in self._baselines.items()}
+        return report
+
+
+def _group_ids(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A 64-bit integer for each group: integers as they are, strings by their hash."""
+    if pa.types.is_integer(column.type):
+        values: npt.NDArray[np.int64] = column.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+        return values
+    return hash_strings(column)

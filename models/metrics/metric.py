@@ -1,0 +1,101 @@
+"""`Metric`: figures of one stream of predictions; `register_metric` adds some, also from outside the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embtables.errors import ConfigError
+
+Floats = npt.NDArray[np.floating]
+Groups = npt.NDArray[np.int64]
+
+
+class Metric(Protocol):
+    """Accumulates predictions batch by batch."""
+
+    def update(self, scores: Floats, labels: Floats, weights: Floats | None, groups: Groups | None) -> None:
+        """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None.
+
+        The arrays may be kept: nobody changes them afterwards.
+        """
+
+    def compute(self) -> Mapping[str, Any]:
+        """The figures so far, by name, as plain numbers; None where one is undefined."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A kind of metric.
+
+        class Accuracy:
+            def __init__(self) -> None:
+                self.right = self.rows = 0
+
+            def update(self, scores, labels, weights, groups) -> None:
+                self.right += int(((scores > 0.5) == (labels > 0.5)).sum())
+                self.rows += len(scores)
+
+            def compute(self) -> dict[str, float | None]:
+                return {"accuracy": self.right / self.rows if self.rows else None}
+
+        embtables.register_metric(MetricSpec("accuracy", Accuracy, larger_is_better={"accuracy": True}))
+
+    Attributes:
+        name: of the metric, unique.
+        make: makes one without rows.
+        larger_is_better: the figures that may decide which version is best, and which way.
+        of_order: the figures that depend on the order of scores alone; a baseline column has these.
+    """
+
+    name: str
+    make: Callable[[], Metric]
+    larger_is_better: Mapping[str, bool] = field(default_factory=dict)
+    of_order: frozenset[str] = frozenset()
+
+
+METRICS: dict[str, MetricSpec] = {}
+
+
+def register_metric(spec: MetricSpec) -> None:
+    """Makes a metric part of every evaluation, and its figures known to `train.early_stopping.metric`.
+
+    Raises:
+        ConfigError: a metric has this name, or one of its figures, already.
+    """
+    if spec.name in METRICS:
+        raise ConfigError(f"there is a metric '{spec.name}' already")
+    for figure in spec.larger_is_better:
+        for other in METRICS.values():
+            if figure in other.larger_is_better:
+                raise ConfigError(f"metric '{other.name}' has a figure '{figure}' already")
+    METRICS[spec.name] = spec
+
+
+def forget_metric(name: str) -> None:
+    """Takes a registered metric back, where it is there."""
+    METRICS.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """The figure that decides which version is best."""
+
+    figure: str
+    larger_is_better: bool
+
+    def gain(self, value: float) -> float:
+        """The figure's value as a number of which a larger one is better."""
+        return value if self.larger_is_better else -value
+
+
+def monitor_of(figure: str) -> Monitor:
+    """How to monitor a figure. Raises ConfigError where no metric has it, or where it has no better."""
+    known = {name: larger for spec in METRICS.values() for name, larger in spec.larger_is_better.items()}
+    if figure not in known:
+        raise ConfigError(f"there is no figure '{figure}' to monitor; there are: {', '.join(known)}")
+    return Monitor(figure, known[figure])

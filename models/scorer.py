@@ -1,0 +1,197 @@
+"""`Scorer`: a trained model for inference, from raw rows to scores. Evaluation, prediction and serving all use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from embtables.batch import Batch, JaggedIds
+from embtables.errors import ConfigError, StateError
+from embtables.features import FeatureTransform, FittedTransforms
+from embtables.ids.strings import hash_strings
+from embtables.models.build import build_model, features_of, tables_of
+from embtables.models.dense import load_dense
+from embtables.models.task import Pointwise, Task
+from embtables.models.version_content import scoring_content
+from embtables.schema import FeatureSchema
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.manifest import Manifest
+from embtables.state.read.find import find
+from embtables.state.read.load import load
+from embtables.state.read.version_files import read_artifacts
+from embtables.tables import RowStoreName, Tables
+from embtables.views import RowsById
+
+Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"
+Rows: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
+
+
+class Scorer:
+    """A model over its tables, read and never changed. Shape letters: B rows, D dimension.
+
+        scorer = embtables.Scorer.from_version("runs/online_retail-20261127-101500-1a2b")
+        scorer.score({"customer_id": [17850], "stock_code": ["85123A"], "price": [2.55]})  # (1, n_labels)
+        scorer.embed("stock_code", ["85123A", "71053"])  # (2, D)
+
+    Args:
+        schema: what columns of raw rows mean.
+        tables: what the model looks up.
+        model: over views of the tables.
+        fitted: transforms that were fitted on training data.
+        task: how outputs become scores.
+        autocast: the dense net computes in bf16.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        tables: Tables,
+        model: nn.Module,
+        fitted: FittedTransforms,
+        task: Task[Any],
+        *,
+        autocast: bool = False,
+    ) -> None:
+        self.schema = schema
+        self.tables = tables
+        self.model = model
+        self.fitted = fitted
+        self.task = task
+        self._autocast = autocast
+        self._transform = FeatureTransform.for_scoring(schema, fitted)
+        self._rows_by_id: dict[str, RowsById] = {}
+
+    @classmethod
+    def from_version(
+        cls,
+        folder: Path | str,
+        which: str = "best",
+        *,
+        row_store: RowStoreName = "host",
+    ) -> Scorer:
+        """A scorer of a version alone: its tables, model, transforms and seed are what the version records.
+
+        Args:
+            folder: of a run, or of its versions (`checkpoints` in the run's folder).
+            which: `best`, `last`, or a version's name: `resume-12`.
+            row_store: see Tables.
+
+        Raises:
+            StateError: there is no such version, it is damaged, or another build has written it.
+        """
+        path = Path(folder)
+        versions = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        chain = find(versions, which)
+        content = scoring_content(chain[-1])
+        names = [label.name or label.column for label in content.trained.labels]
+        return cls.of_chain(
+            StateFolder(versions),
+            chain,
+            content.trained,
+            Pointwise(names, content.scoring.negative_sampling_rate),
+            row_store=row_store,
+            autocast=content.scoring.precision == "bf16",
+        )
+
+    @classmethod
+    def of_chain(
+        cls,
+        state: StateFolder,
+        chain: Sequence[Manifest],
+        schema: FeatureSchema,
+        task: Task[Any],
+        *,
+        seed: int | None = None,
+        row_store: RowStoreName = "host",
+        autocast: bool = False,
+    ) -> Scorer:
+        """A scorer of the version that a chain leads to, for a schema that has the version's tables and features.
+
+        Args:
+            seed: of the run, where the version is older than the record of it.
+
+        Raises:
+            StateError: the version is damaged, or lacks what it should record.
+        """
+        content = scoring_content(chain[-1])
+        seed = seed if content.seed is None else content.seed
+        if seed is None:
+            raise StateError("records no seed; score with the run that wrote it", version=chain[-1].name)
+        config = content.trained.model
+        tables = Tables(
+            tables_of(schema, config),
+            features_of(schema, config),
+            seed=seed,
+            row_store=row_store,
+            artifacts=read_artifacts(state, chain[0]),
+        )
+        with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
+            model = build_model(schema, config, tables)
+        loaded = load(state, chain, tables)
+        load_dense(model, {name: torch.from_numpy(values.copy()) for name, values in loaded.tensors.items()})
+        return cls(schema, tables, model, content.fitted, task, autocast=autocast)
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> Any:
+        """The model's outputs for a batch, as the task's figures take them."""
+        self.model.eval()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
+            return self.task.forward(self.model, batch)
+
+    def score(self, rows: Rows) -> Tensor:
+        """Scores (B, n_labels) float32; for the pointwise task probabilities.
+
+        Args:
+            rows: a batch; or raw rows, with the columns of the schema's features and dense columns: an Arrow table, or
+                a list or array for each column.
+
+        Raises:
+            DataError: a column is missing, has the wrong type, or holds values without meaning.
+        """
+        if not isinstance(rows, Batch):
+            table = rows if isinstance(rows, pa.Table | pa.RecordBatch) else pa.table(dict(rows))
+            rows = self._transform.batch(table)
+        return self.task.scores(self.outputs(rows))
+
+    def embed(self, feature: str, ids: Ids) -> Tensor:
+        """The embeddings (n, D) float32 of n raw ids of a feature, as lookups of inference read them.
+
+        Args:
+            ids: integers, or strings where the feature's column holds strings.
+
+        Raises:
+            ConfigError: there is no such feature, or the model has no embeddings of it.
+            DataError: the encoder refuses an id.
+        """
+        if feature not in self._rows_by_id:
+            self._rows_by_id[feature] = RowsById(self.tables, self._table_of(feature), feature)
+        values = _int64(ids)
+        ones = torch.ones(len(values), dtype=torch.int64)
+        rows: Tensor = self._rows_by_id[feature](JaggedIds((feature,), values, ones, len(values)))
+        return rows
+
+    def _table_of(self, feature: str) -> str:
+        names = {f.name: f.table for f in self.schema.features}
+        if feature not in names:
+            raise ConfigError(f"there is no such feature; there are: {', '.join(names)}", feature=feature)
+        if names[feature] not in {config.name for config in self.tables.configs}:
+            raise ConfigError("the model has no embeddings, only first-order weights", feature=feature)
+        return names[feature]
+
+
+def _int64(ids: Ids) -> Tensor:
+    if isinstance(ids, Tensor):
+        return ids.to(torch.int64)
+    if isinstance(ids, np.ndarray):
+        return torch.from_numpy(ids.astype(np.int64))
+    array = ids if isinstance(ids, pa.Array) else pa.array(list(ids))
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return torch.from_numpy(hash_strings(array))
+    return torch.from_numpy(array.cast(pa.int64()).to_numpy(zero_copy_only=False).copy())

@@ -1,0 +1,102 @@
+"""`Task`: what a run learns. `Pointwise`: probabilities of labels, a row at a time (click-through rates)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from embtables.batch import Batch
+from embtables.errors import ConfigError
+from embtables.models.figures import FigureColumns, Figures, PointwiseFigures
+from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
+from embtables.models.metrics import Monitor, monitor_of
+from embtables.schema import FeatureSchema
+
+O = TypeVar("O")  # noqa: E741 - outputs of a model
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a task reads of a training batch beside its ids and dense columns."""
+
+    labels: bool
+    weight: bool
+
+
+class Task(Protocol[O]):
+    """What a run learns: how a model is called, its loss, and the figures that judge it.
+
+    Attributes:
+        headline: the figures to show of an evaluation, first ones first.
+    """
+
+    headline: tuple[str, ...]
+
+    def needs(self, schema: FeatureSchema) -> Needs:
+        """What the task reads of a training batch. Raises ConfigError where the schema lacks it."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> O:
+        """The model's outputs for B rows, in float32."""
+
+    def loss(self, outputs: O, batch: Batch) -> Tensor:
+        """A scalar: the mean over the batch's rows by their weights; 0 for a batch without rows."""
+
+    def scores(self, outputs: O) -> Tensor:
+        """What a user gets for each row: (B, n) float32."""
+
+    def figures(self, columns: FigureColumns) -> Figures[O]:
+        """Figures without rows, over labels and the columns of the log that are named."""
+
+    def monitor(self, figure: str | None) -> Monitor:
+        """The figure that decides which version is best: the one named, or the task's own choice.
+
+        Raises:
+            ConfigError: there is no such figure.
+        """
+
+
+class Pointwise:
+    """Probabilities of labels: weighted binary cross entropy over logits (B, n_labels).
+
+    Args:
+        labels: their names.
+        negative_sampling_rate: the share of negatives that the training log kept; scores are corrected by its log-odds.
+            None: all of them.
+    """
+
+    headline: tuple[str, ...] = ("auc", "log_loss")
+
+    def __init__(self, labels: Sequence[str], negative_sampling_rate: float | None = None) -> None:
+        self._labels = tuple(labels)
+        self._rate = negative_sampling_rate
+
+    def needs(self, schema: FeatureSchema) -> Needs:
+        """See Task."""
+        if not schema.labels:
+            raise ConfigError("the pointwise task learns labels; name at least one in 'labels'")
+        return Needs(labels=True, weight=schema.sample_weight is not None)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """See Task: logits (B, n_labels)."""
+        logits: Tensor = model(batch.ids, batch.dense)
+        return logits.float()
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """See Task."""
+        return weighted_bce_with_logits(outputs, batch.labels, batch.weight)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """See Task: probabilities (B, n_labels)."""
+        return torch.sigmoid(outputs if self._rate is None else log_odds_shift(outputs, self._rate))
+
+    def figures(self, columns: FigureColumns) -> PointwiseFigures:
+        """See Task."""
+        return PointwiseFigures(self._labels, columns, self.scores)
+
+    def monitor(self, figure: str | None) -> Monitor:
+        """See Task; by default AUC."""
+        return monitor_of(figure or "auc")
