@@ -37,7 +37,7 @@ from embtables.state.read.load import load
 from embtables.state.read.version_files import read_artifacts
 from embtables.state.tools.compact import compact
 from embtables.state.tools.figures import figures_of
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
 from tests.embtables.encoders_for_tests import Digits, DigitsEncoder, registered
 from tests.shard.threads_for_tests import in_threads
@@ -119,7 +119,7 @@ def test_two_ranks_train_it_like_one(store: Any, kind: str, combine: Any) -> Non
 def test_a_version_holds_what_it_learned(store: Any, kind: str, tmp_path: Path) -> None:
     tables, state = made(kind, row_store=store), StateFolder(tmp_path)
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables)
+        chain = VersionWriter(writer, "resume", tables)
         for cut in range(2):
             train(tables, range(3 * cut, 3 * cut + 3))
             chain.cut({}, {})
@@ -144,7 +144,7 @@ def test_data_of_an_encoder_travels_with_every_version(tmp_path: Path) -> None:
     order.write_bytes(np.arange(BASE)[::-1].astype(np.int64).tobytes())
     tables, state, ids = made(order=str(order)), StateFolder(tmp_path / "state"), torch.arange(NUM_IDS)
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables)
+        chain = VersionWriter(writer, "resume", tables)
         for cut in range(3):
             train(tables, range(2 * cut, 2 * cut + 2))
             chain.cut({}, {"schema": schema_of(tables)})
@@ -169,7 +169,7 @@ def test_data_of_an_encoder_travels_with_every_version(tmp_path: Path) -> None:
 
 
 def schema_of(tables: Tables) -> dict[str, Any]:
-    features = dict.fromkeys(slot.feature for slot in tables.slots)
+    features = dict.fromkeys(slot.feature for slot in tables.features)
     return {
         "tables": [t.model_dump(mode="json") for t in tables.configs],
         "features": [f.model_dump(mode="json") for f in features],
@@ -200,7 +200,7 @@ def test_figures_and_placement_ask_the_encoder(tmp_path: Path) -> None:
     tables, state = made(), StateFolder(tmp_path)
     train(tables, range(2))
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables)
+        chain = VersionWriter(writer, "resume", tables)
         chain.cut({}, {"schema": schema_of(tables)})
         chain.wait()
         chain.close()
