@@ -59,11 +59,8 @@ class TableSpec:
         """Makes it collisionless; ttl_seconds 2^32 - 1: none; max_rows 0: no limit."""
     def set_part(self, first: int, end: int) -> None:
         """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
-    def share_keys(self, table: int) -> None:
-        """Its rows belong to the keys of a collisionless table before it, under the same row numbers."""
 
-# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D). Of F slots with keys, or of 2 F:
-# slot F + f then reads the keys of slot f in a table that shares them.
+# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
 KeptBags = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint32],

@@ -27,16 +27,11 @@ std::size_t age_bin(std::uint32_t age) {
 
 }  // namespace
 
-Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), map_(policy.seed) {
+Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_(rows), map_(policy.seed) {
     if (policy.max_rows > kMostRows / 2 + 1) throw std::length_error("max_rows may be at most 2^29");
     if (policy.sketch)
         sketch_ = std::make_unique<CountSketch>(policy.max_waiting, policy.min_count, policy.ttl_seconds);
-    add(rows);
-}
-
-void Collisionless::add(TableRows& rows) {
-    rows_.push_back(&rows);
-    reserve();  // the cold row: zeros until it learns
+    rows_.reserve(1);  // the cold row: zeros until it learns
 }
 
 FindPart Collisionless::find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const {
@@ -60,7 +55,7 @@ void Collisionless::admit(const std::int64_t* keys, const std::int32_t* counts, 
         else
             counts_.cold_reads += counts == nullptr ? 1 : static_cast<std::uint64_t>(counts[i]);
     }
-    reserve();
+    rows_.reserve(next_row_);
 }
 
 // Counts one occurrence of a key that the first search missed; its row, or 0.
@@ -155,7 +150,7 @@ std::uint32_t Collisionless::take_row() {
 void Collisionless::free_row(std::uint64_t h, std::uint32_t row) {
     --num_rows_;
     free_rows_.push_back(row);
-    for (TableRows* const rows : rows_) rows->release(row);
+    rows_.release(row);
     const std::int64_t key = map_.key_of(h);
     lost_.add(&key, 1);
 }
@@ -296,7 +291,7 @@ KeyList Collisionless::list_waiting(int threads) const {
 }
 
 void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const {
-    const RowMeta* const meta = rows_[0]->meta();
+    const RowMeta* const meta = rows_.meta();
     ages.reserve(next_row_);
     counts.reserve(next_row_);
     for (std::uint32_t row = 1; row < next_row_; ++row) {
@@ -313,15 +308,9 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         std::iota(rows, rows + n, next_row_);
         num_rows_ = n;
         next_row_ += static_cast<std::uint32_t>(n);
-        reserve();
-        for (TableRows* const of : rows_) {
-            // What is in the table's own rows is written next; in those of tables that share the keys perhaps nothing is.
-            for (std::size_t i = 0; i < n && of != rows_[0]; ++i) of->reset(rows[i], keys[i]);
-            of->place(rows, keys, seen, n, threads);
-        }
-        return;
+        rows_.reserve(next_row_);
+        return rows_.place(rows, keys, seen, n, threads);
     }
-    std::vector<FreshRow> taken;
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
         const std::uint64_t h = map_.mixed(keys[i]);
@@ -334,7 +323,6 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         num_waiting_ -= place.found;
         ++num_rows_;
         rows[i] = take_row();
-        taken.push_back({rows[i], keys[i]});
         if (place.found) {
             place.set_value(rows[i]);
             place.seen() = seen[i];
@@ -342,19 +330,8 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
             map_.insert(place, h, rows[i], seen[i]);
         }
     }
-    reserve();
-    for (TableRows* const of : rows_) {
-        for (std::size_t i = 0; i < taken.size() && of != rows_[0]; ++i) of->reset(taken[i].row, taken[i].key);
-        of->place(rows, keys, seen, n, threads);
-    }
-}
-
-void Collisionless::rows_of(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const {
-    for (std::size_t i = 0; i < n; ++i) {
-        if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
-        const KeyMap::Place place = map_.find(map_.mixed(keys[i]));
-        rows[i] = place.found && place.value() < kWaiting ? place.value() : 0;
-    }
+    rows_.reserve(next_row_);
+    rows_.place(rows, keys, seen, n, threads);
 }
 
 bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
@@ -371,7 +348,7 @@ bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
     counts_.expired += has_row;
     row = has_row ? place.value() : take_row();
     set(place, h, row);
-    reserve();
+    rows_.reserve(next_row_);
     return true;
 }
 

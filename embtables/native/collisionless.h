@@ -3,8 +3,6 @@
 //   lookup in training: count every missed occurrence -> admit -> look up -> fresh rows are initialised
 //   advance: the clock of the lookups to come          end_step: sweep a little, evict what is too much
 //
-// Other tables may share the keys: each has rows of its own under the same row numbers, which come and go with these.
-//
 // Row 0 is the cold row. All decisions depend on keys, counts and times alone, never on row numbers or on how far the
 // sweep has come, so a restored table goes on like the one that was saved.
 #pragma once
@@ -58,9 +56,6 @@ class Collisionless {
 public:
     // Throws std::length_error where max_rows is beyond 2^29.
     Collisionless(const Policy& policy, TableRows& rows);
-
-    // One more table has a row for each key that has one. Only while there are no keys.
-    void add(TableRows& rows);
 
     // What finds the rows of keys[0..n). Where `train` is false, keys without a row read row 0; else they are kMissed,
     // and `admit` comes next.
@@ -119,18 +114,6 @@ public:
     // gives key i row i + 1. Throws std::invalid_argument where an empty table is given a key twice.
     void place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads, std::uint32_t* rows);
 
-    // The row of each key that has one, alive or not; 0: none. Changes nothing.
-    void rows_of(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const;
-
-    // Makes rows that keys have got fresh ones, in all tables.
-    void reset(std::uint32_t row, std::int64_t key) {
-        for (TableRows* const rows : rows_) rows->reset(row, key);
-    }
-    // Training has seen a row.
-    void see(std::uint32_t row) {
-        for (TableRows* const rows : rows_) rows->see(row, now_);
-    }
-
     // Makes these keys the ones that wait. Throws std::invalid_argument where one has a row.
     void set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen, std::size_t n);
 
@@ -160,12 +143,9 @@ private:
     Oldest oldest(bool waiting, std::size_t bin, int threads) const;
     void drop_oldest(bool waiting, Oldest oldest, const Candidate& last);
     void drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter);
-    void reserve() {
-        for (TableRows* const rows : rows_) rows->reserve(next_row_);
-    }
 
     Policy policy_;
-    std::vector<TableRows*> rows_;  // of the table itself, then of those that share its keys
+    TableRows& rows_;
     KeyMap map_;
     std::unique_ptr<CountSketch> sketch_;
     KeyCounts counts_;

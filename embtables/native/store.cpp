@@ -29,13 +29,6 @@ Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const 
         tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.policy || is_part, cut_),
                            nullptr, nullptr, {}});
         Table& table = tables_.back();
-        if (spec.keys_of >= 0) {
-            const auto of = static_cast<std::size_t>(spec.keys_of);
-            if (of + 1 >= tables_.size() || !tables_[of].keys || !spec.policy)
-                throw std::invalid_argument("a table shares the keys of a collisionless table before it");
-            tables_[of].keys->add(*table.rows);
-            continue;
-        }
         if (table.spec.policy) {
             table.spec.policy->is_part = is_part;
             table.keys = std::make_unique<Collisionless>(*table.spec.policy, *table.rows);
@@ -68,36 +61,14 @@ void Store::make_fixed_rows(Table& table, int threads) const {
 
 std::uint64_t Store::num_rows(int table) const {
     const Table& t = tables_.at(static_cast<std::size_t>(table));
-    const Collisionless* const keys = keys_of(t);
-    return keys != nullptr ? keys->rows_in_use() : t.index ? t.index->num_rows() : t.spec.num_rows;
+    return t.keys ? t.keys->rows_in_use() : t.index ? t.index->num_rows() : t.spec.num_rows;
 }
 
 void Store::clear(int table) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
-    if (t.spec.keys_of >= 0) return;
     t.rows = std::make_unique<TableRows>(t.spec.config, true, cut_);
     t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
     if (cut_ > 1) t.keys->lost().begin_anew(cut_);
-    for (Table& other : tables_) {
-        if (other.spec.keys_of != table) continue;
-        other.rows = std::make_unique<TableRows>(other.spec.config, true, cut_);
-        t.keys->add(*other.rows);
-    }
-}
-
-void Store::place_shared(int table, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
-                         std::uint32_t* rows) {
-    Table& t = tables_.at(static_cast<std::size_t>(table));
-    keys_of(t)->rows_of(keys, n, rows);
-    std::vector<std::uint32_t> found_rows, found_seen;
-    std::vector<std::int64_t> found_keys;
-    for (std::size_t i = 0; i < n; ++i) {
-        if (rows[i] == 0) continue;
-        found_rows.push_back(rows[i]);
-        found_keys.push_back(keys[i]);
-        found_seen.push_back(seen[i]);
-    }
-    t.rows->place(found_rows.data(), found_keys.data(), found_seen.data(), found_rows.size(), threads);
 }
 
 std::uint32_t Store::draw_cut() {
@@ -118,11 +89,11 @@ void Store::forget(std::uint32_t cut) {
 }
 
 void Store::make(int table, const std::int64_t* keys, std::size_t n) {
-    Collisionless* const of = this->keys(table);
-    for (std::size_t i = 0; i < n && of != nullptr; ++i) {
+    Table& t = tables_.at(static_cast<std::size_t>(table));
+    for (std::size_t i = 0; i < n && t.keys; ++i) {
         std::uint32_t row = 0;
-        if (of->make_row(keys[i], row)) of->reset(row, keys[i]);
-        of->see(row);
+        if (t.keys->make_row(keys[i], row)) t.rows->reset(row, keys[i]);
+        see(table, &row, 1);
     }
 }
 
@@ -135,8 +106,7 @@ void Store::make_fresh(int table, const std::uint32_t* rows, std::size_t n) {
 
 void Store::see(int table, const std::uint32_t* rows, std::size_t n) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
-    const Collisionless* const keys = keys_of(t);
-    const std::uint32_t now = keys != nullptr ? keys->now() : 0;
+    const std::uint32_t now = t.keys ? t.keys->now() : 0;
     for (std::size_t i = 0; i < n; ++i) t.rows->see(rows[i], now);
 }
 
@@ -148,10 +118,8 @@ KeyList Store::list_rows(int table, std::uint32_t after, int threads) const {
     const Table& t = tables_.at(static_cast<std::size_t>(table));
     const bool is_logged = after != 0 && t.rows->touched().knows(after);
     const std::vector<std::uint32_t> touched = is_logged ? t.rows->touched().since(after) : std::vector<std::uint32_t>{};
-    const Collisionless* const keys = keys_of(t);
-    return embtables::list_rows(t.rows->arrays(), keys != nullptr ? 1 : 0, num_rows(table),
-                                is_logged ? &touched : nullptr, filter_of(t, after, keys != nullptr ? keys->now() : 0),
-                                t.spec.config.initial.seed, threads);
+    return embtables::list_rows(t.rows->arrays(), t.keys ? 1 : 0, num_rows(table), is_logged ? &touched : nullptr,
+                                filter_of(t, after, t.keys ? t.keys->now() : 0), t.spec.config.initial.seed, threads);
 }
 
 KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int threads) {
@@ -169,12 +137,10 @@ KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int thre
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
                     std::uint32_t* rows) {
     std::vector<Span> fixed, collisionless;
-    for (std::size_t s = 0; s < lookup.num_keyed; ++s) {
+    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const auto table = static_cast<std::size_t>(table_of(lookup.slots[s]));
         const std::int64_t begin = lookup.offsets[s * lookup.num_bags], end = lookup.offsets[(s + 1) * lookup.num_bags];
-        if (train && tables_[table].spec.keys_of >= 0)
-            throw std::invalid_argument("a table that shares another's keys is trained by lookups of that one");
-        if (keys_of(tables_[table]) != nullptr)
+        if (tables_[table].keys)
             collisionless.push_back({table, begin, end});
         else
             each_piece(begin, end, kChunkKeys, [&](std::int64_t a, std::int64_t b) { fixed.push_back({table, a, b}); });
@@ -188,7 +154,7 @@ void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads
     std::vector<Span> pieces;
     each_piece(0, static_cast<std::int64_t>(n), kChunkKeys,
                [&](std::int64_t a, std::int64_t b) { pieces.push_back({t, a, b}); });
-    const Collisionless* const collisionless = keys_of(tables_.at(t));
+    const Collisionless* const collisionless = tables_.at(t).keys.get();
     parallel_for(pieces.size(), threads, [&](std::size_t p) {
         const Span& piece = pieces[p];
         if (collisionless == nullptr)
@@ -236,7 +202,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
     std::vector<std::size_t> missed(pieces.size());
     parallel_for(pieces.size(), threads, [&](std::size_t p) {
         const Span& piece = pieces[p];
-        missed[p] = kernels_.find(keys_of(tables_[piece.table])->find_part(
+        missed[p] = kernels_.find(tables_[piece.table].keys->find_part(
             keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin), train, rows + piece.begin));
     });
     if (!train) return;
@@ -255,7 +221,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
         const Span& span = resets[r];
         const Table& table = tables_[span.table];
         for (std::int64_t i = span.begin; i < span.end; ++i)
-            table.keys->reset(table.missed.fresh[i].row, table.missed.fresh[i].key);
+            table.rows->reset(table.missed.fresh[i].row, table.missed.fresh[i].key);
     });
 }
 
@@ -298,7 +264,7 @@ void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int thre
     std::vector<PooledPart> parts;
     for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
-        const std::int64_t* const offsets = lookup.offsets_of(s);
+        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
             parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
                              out + column[s], column.back()});
@@ -310,19 +276,16 @@ void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int thre
 void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads,
                  float* out) const {
     const std::vector<int> column = columns(lookup);
-    const auto keys = static_cast<std::size_t>(lookup.offsets[lookup.num_keyed * lookup.num_bags]);
-    std::vector<float> others(lookup.num_slots == lookup.num_keyed ? 0 : keys);
     std::vector<DotPart> parts;
     for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
-        float* const to = s < lookup.num_keyed ? out : others.data();
+        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, lookup.offsets_of(s), a, b,
-                             gradient + column[s], column.back(), to});
+            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
+                             gradient + column[s], column.back(), out});
         });
     }
     parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->dots(parts[p]); });
-    for (std::size_t i = 0; i < others.size(); ++i) out[i] += others[i];
 }
 
 void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const {
@@ -340,11 +303,9 @@ void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int 
 
 std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
     std::vector<KeptTable> found;
-    for (const Table& table : tables_) {
-        const Collisionless* const keys = keys_of(table);
-        found.push_back({table.rows.get(), keys != nullptr && !table.spec.cold_row_learns ? 1u : 0u,
-                         keys != nullptr ? keys->now() : 0, {}});
-    }
+    for (const Table& table : tables_)
+        found.push_back({table.rows.get(), table.keys && !table.spec.cold_row_learns ? 1u : 0u,
+                         table.keys ? table.keys->now() : 0, {}});
     space_.learning.clear();
     for (const KeptGradients& k : kept) std::visit([&](const auto& one) { add(one, found); }, k);
     return found;
@@ -353,7 +314,7 @@ std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
 void Store::add(const KeptLookup& k, std::vector<KeptTable>& tables) const {
     const std::vector<int> column = columns(k.lookup);
     for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
-        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets_of(s),
+        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
                                                              k.lookup.weights, k.lookup.num_bags,
                                                              k.gradient + column[s], column.back(), nullptr});
 }
@@ -372,7 +333,7 @@ void Store::add(const KeptSegments& k, std::vector<KeptTable>& tables) {
         const Table& table = tables_[number];
         KeptSlot slot{k.rows + begin, numbers, nullptr, n, k.message + segments.places[i], table.spec.config.dim,
                       k.times == nullptr ? nullptr : k.times + begin};
-        const bool leaves_cold = table.spec.policy && !table.spec.buckets.are_all() && table.spec.cold_row_learns;
+        const bool leaves_cold = table.keys && table.spec.policy->is_part && table.spec.cold_row_learns;
         if (leaves_cold && std::find(slot.rows, slot.rows + n, 0u) != slot.rows + n) space_.learning.emplace_back(slot);
         tables[number].slots.push_back(slot);
     }

@@ -30,23 +30,16 @@ struct TableSpec {
     std::optional<Policy> policy;  // of a collisionless one
     bool cold_row_learns;
     Buckets buckets{};  // which it has the keys of
-    int keys_of = -1;   // a collisionless table before it, whose keys have its rows: it has no map of its own
 };
 
-// Keys of F slots for B bags each, as embtables/rows/protocol.py has them. There may be 2 F slots: slot F + f then reads
-// the keys of slot f in another table, whose rows have the same numbers.
+// Keys of F slots for B bags each, as embtables/rows/protocol.py has them.
 struct LookupView {
     const std::int32_t* slots;
-    std::size_t num_slots;  // F or 2 F
-    std::size_t num_keyed;  // F
+    std::size_t num_slots;
     const std::int64_t* offsets;  // F * B + 1
     const float* weights;         // or null
     std::int64_t num_bags;
     const std::int32_t* counts = nullptr;  // how often each key occurred; null: once
-
-    const std::int64_t* offsets_of(std::size_t slot) const {
-        return offsets + slot % num_keyed * static_cast<std::size_t>(num_bags);
-    }
 };
 
 struct KeptLookup {
@@ -100,17 +93,11 @@ public:
 
     TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
     const TableConfig& config(int table) const { return tables_.at(static_cast<std::size_t>(table)).spec.config; }
-    // Of a table that shares another's keys, that one's.
-    Collisionless* keys(int table) { return keys_of(tables_.at(static_cast<std::size_t>(table))); }
-    bool shares_keys(int table) const { return tables_.at(static_cast<std::size_t>(table)).spec.keys_of >= 0; }
+    Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
     std::uint64_t num_rows(int table) const;  // addressable: of a fixed table all, else the rows ever taken
     const KeyIndex* index(int table) const { return tables_.at(static_cast<std::size_t>(table)).index.get(); }
-    // Empties a collisionless table, and those that share its keys, as they were made.
+    // Empties a collisionless table, as it was made.
     void clear(int table);
-
-    // Of a table that shares another's keys: the rows of a saved table's keys, 0 where the other has no such key.
-    void place_shared(int table, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
-                      std::uint32_t* rows);
 
     // Changes from now on belong to the next cut; returns the one that ends here, 1 being the first.
     std::uint32_t draw_cut();
@@ -142,7 +129,7 @@ private:
     struct Table {
         TableSpec spec;
         std::unique_ptr<TableRows> rows;
-        std::unique_ptr<Collisionless> keys;  // of a collisionless table that has keys of its own
+        std::unique_ptr<Collisionless> keys;  // of a collisionless table
         std::unique_ptr<KeyIndex> index;      // of a part of a fixed one
         Missed missed;
     };
@@ -151,9 +138,6 @@ private:
         std::int64_t begin, end;
     };
 
-    Collisionless* keys_of(const Table& table) const {
-        return (table.spec.keys_of < 0 ? table : tables_[static_cast<std::size_t>(table.spec.keys_of)]).keys.get();
-    }
     RowFilter filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const;
     std::vector<KeptTable> by_table(const std::vector<KeptGradients>& kept);
     void add(const KeptLookup& kept, std::vector<KeptTable>& tables) const;

@@ -22,7 +22,7 @@ namespace {
 
 using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
-// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width). Of F slots, or of 2 F: see LookupView.
+// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
 using KeptBags = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
 // slots, rows of the keys, bounds and places of the segments, message with gradients, occurrences each of them stands for
 using KeptMessage = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, In<std::int64_t>, In<float>, Counts>;
@@ -30,18 +30,13 @@ using Kept = std::variant<KeptBags, KeptMessage>;
 
 LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
                    const Weights& weights, std::int64_t bags, std::size_t keys) {
-    // Without bags the offsets say nothing of F, and nothing depends on it.
-    const auto per_slot = static_cast<std::size_t>(std::max<std::int64_t>(bags, 1));
-    const std::size_t keyed = bags == 0 ? slots.size() : (offsets.size() - 1) / per_slot;
-    need(bags >= 0 && offsets.size() == keyed * static_cast<std::size_t>(bags) + 1 &&
-             (slots.size() == keyed || slots.size() == 2 * keyed),
-         "F or 2 F slots of B bags need F * B + 1 offsets");
+    need(bags >= 0 && offsets.size() == slots.size() * static_cast<std::size_t>(bags) + 1,
+         "F slots of B bags need F * B + 1 offsets");
     need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys),
          "offsets must begin at 0 and end at the number of keys");
     need(!weights || weights->size() == keys, "as many weights as keys are needed");
     for (std::size_t i = 0; i < slots.size(); ++i) store.table_of(slots.data()[i]);
-    return {slots.data(), slots.size(), std::max<std::size_t>(keyed, 1), offsets.data(),
-            weights ? weights->data() : nullptr, bags};
+    return {slots.data(), slots.size(), offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
 SegmentsView segments_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& bounds,
@@ -203,13 +198,6 @@ nb::dict stats(Store& store, int table) {
     found["row_bytes"] = rows.row_bytes();
     found["stride"] = rows.stride();
     const Collisionless* const keys = store.keys(table);
-    if (store.shares_keys(table)) {
-        found["rows"] = keys->num_rows();
-        found["rows_in_use"] = keys->rows_in_use();
-        found["now"] = keys->now();
-        found["steps"] = keys->steps();
-        return found;
-    }
     if (store.index(table) != nullptr) {
         found["rows"] = store.num_rows(table);
         found["index_bytes"] = store.index(table)->bytes();
@@ -245,13 +233,7 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
                          num_rows,
                          std::nullopt,
                          false,
-                         {},
-                         -1};
-}
-
-void share_keys(TableSpec& spec, int table) {
-    need(table >= 0, "a table's number is needed");
-    spec.keys_of = table;
+                         {}};
 }
 
 void set_part(TableSpec& spec, std::uint32_t first, std::uint32_t end) {
@@ -291,8 +273,7 @@ void define_store(nb::module_& module) {
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
         .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "sketch"_a, "ttl_seconds"_a, "max_rows"_a,
              "cold_row_learns"_a)
-        .def("set_part", &set_part, "first"_a, "end"_a)
-        .def("share_keys", &share_keys, "table"_a);
+        .def("set_part", &set_part, "first"_a, "end"_a);
     nb::class_<Store> store(module, "Store");
     store
         .def(
