@@ -17,8 +17,8 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
-from embtables.tables import RowStoreName, Slot, Tables
-from embtables.views import UpdateMode, View, chosen_slots
+from embtables.tables import RowStoreName, TableFeature, Tables
+from embtables.views import UpdateMode, View, chosen_features
 
 
 def jagged_ids(features: KeyedJaggedTensor) -> JaggedIds:
@@ -80,7 +80,7 @@ class EmbeddingBagCollection(View):
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
-        super().__init__(made, made.slots, update)
+        super().__init__(made, made.features, update)
         self._weighted = is_weighted
         self._configs = list(tables)
 
@@ -88,9 +88,9 @@ class EmbeddingBagCollection(View):
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingBagCollection:
         """The view over the pooled features of `tables`, or of the tables named; KJT weights count where given."""
         view = cls.__new__(cls)
-        View.__init__(view, tables, chosen_slots(tables, names, pooled=True), "step")
-        view._weighted = any(slot.feature.weights_column is not None for slot in view.slots)
-        view._configs = _bag_configs(view.slots)
+        View.__init__(view, tables, chosen_features(tables, names, pooled=True), "step")
+        view._weighted = any(slot.feature.weights_column is not None for slot in view.features)
+        view._configs = _bag_configs(view.features)
         return view
 
     def is_weighted(self) -> bool:
@@ -136,13 +136,13 @@ class EmbeddingCollection(View):
         update: UpdateMode = "step",
     ) -> None:
         made = _tables_of(tables, device, optimizer, seed, row_store)
-        super().__init__(made, made.slots, update)
+        super().__init__(made, made.features, update)
 
     @classmethod
     def over(cls, tables: Tables, names: Sequence[str] | None = None) -> EmbeddingCollection:
         """The view over the unpooled features (`pooling: none`) of `tables`, or of the tables named."""
         view = cls.__new__(cls)
-        View.__init__(view, tables, chosen_slots(tables, names, pooled=False), "step")
+        View.__init__(view, tables, chosen_features(tables, names, pooled=False), "step")
         return view
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
@@ -153,8 +153,8 @@ class EmbeddingCollection(View):
         }
 
 
-def _bag_configs(slots: Sequence[Slot]) -> list[EmbeddingBagConfig]:
-    readers: dict[str, list[Slot]] = {}
+def _bag_configs(slots: Sequence[TableFeature]) -> list[EmbeddingBagConfig]:
+    readers: dict[str, list[TableFeature]] = {}
     for slot in slots:
         readers.setdefault(slot.table.name, []).append(slot)
     return [

@@ -1,8 +1,8 @@
 """Lookups of training where some tables are frozen (`trainable: false`): their rows are read as inference reads them.
 
-A lookup is parted by its slots. Those of frozen tables are read without `keep`, so that no row store counts, admits,
-marks or updates anything for them; per-id weights get their gradients all the same, from rows that the forward kept:
-where several ranks hold the tables, a backward asks nothing of the others.
+A lookup is parted by its features. Those of frozen tables are read by the row store's reading methods, so that no row
+store counts, admits, marks or updates anything for them; per-id weights get their gradients all the same, from rows
+that the forward kept: where several ranks hold the tables, a backward asks nothing of the others.
 """
 
 from __future__ import annotations
@@ -14,79 +14,37 @@ import torch
 from torch import Tensor
 
 from embtables.rows.duplicates import bag_numbers
-from embtables.rows.protocol import Lookup, RowStore
+from embtables.rows.exclusive import StoreLock, exclusive
+from embtables.rows.protocol import Lookup, PooledLookup, RowsLookup, RowStore
 
 
-@dataclass(frozen=True, slots=True)
-class _Pooled:
-    """A lookup with frozen slots: which positions learn, and the row store's context of those; of the others, where
-    weights need gradients, the rows (n, D) of their keys."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _PooledLookup:
+    """See PooledLookup.
 
-    lookup: Lookup
-    learns: tuple[bool, ...]
-    context: object
-    frozen_rows: Mapping[int, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class _Gathered:
-    learns: tuple[bool, ...]
-    context: object
-
-
-class Lookups:
-    """What the views look up in a row store: its four methods, with frozen slots kept out of training.
-
-    Args:
-        rows: the row store.
-        dims: D of each slot's table.
-        frozen: the slots of frozen tables.
+    Attributes:
+        dims: D of each feature of the lookup.
+        learning: what takes the gradients of the features that learn; None where none does.
+        frozen_rows: of the others, by position, where weights need gradients: the rows (n, D) of their keys.
     """
 
-    def __init__(self, rows: RowStore, dims: Sequence[int], frozen: Sequence[int]) -> None:
-        self._rows = rows
-        self._dims = tuple(dims)
-        self._frozen = frozenset(frozen)
+    lookup: Lookup
+    dims: Sequence[int]
+    learns: tuple[bool, ...]
+    learning: PooledLookup | None
+    frozen_rows: Mapping[int, Tensor]
 
-    def _learns(self, slots: Sequence[int]) -> tuple[bool, ...]:
-        return tuple(slot not in self._frozen for slot in slots)
-
-    def pooled(self, lookup: Lookup, *, keep: bool, of_weights: bool) -> tuple[Tensor, object]:
-        """See RowStore; `of_weights`: the backward may ask for their gradients."""
-        learns = self._learns(lookup.slots)
-        if not keep or all(learns):
-            return self._rows.pooled(lookup, keep=keep)
-        context: object = None
-        columns: dict[int, Tensor] = {}
-        for training, positions in _parted(learns):
-            out, found = self._rows.pooled(_part(lookup, positions), keep=training)
-            context = found if training else context
-            widths = [self._dims[lookup.slots[p]] for p in positions]
-            columns |= dict(zip(positions, torch.split(out, widths, dim=1), strict=True))
-        frozen_rows: dict[int, Tensor] = {}
-        if of_weights:
-            frozen = [p for p, learning in enumerate(learns) if not learning]
-            of = [_keys(lookup, p) for p in frozen]
-            rows, _ = self._rows.gather([lookup.slots[p] for p in frozen], of, keep=False)
-            frozen_rows = dict(zip(frozen, rows, strict=True))
-        out = torch.cat([columns[p] for p in range(len(learns))], dim=1)
-        return out, _Pooled(lookup, learns, context, frozen_rows)
-
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """See RowStore."""
-        if not isinstance(context, _Pooled):
-            return self._rows.add_gradient(context, gradient, of_weights=of_weights)
-        lookup = context.lookup
-        by_slot = torch.split(gradient, [self._dims[slot] for slot in lookup.slots], dim=1)
-        positions = [p for p, learning in enumerate(context.learns) if learning]
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See PooledLookup."""
+        lookup, by_feature = self.lookup, torch.split(gradient, list(self.dims), dim=1)
         of_learning = None
-        if positions:
-            own = torch.cat([by_slot[p] for p in positions], dim=1)
-            of_learning = self._rows.add_gradient(context.context, own, of_weights=of_weights)
+        if self.learning is not None:
+            own = torch.cat([g for g, learning in zip(by_feature, self.learns, strict=True) if learning], dim=1)
+            of_learning = self.learning.add_gradient(own, of_weights=of_weights)
         if not of_weights:
             return None
         found, start = [], 0
-        for position, learning in enumerate(context.learns):
+        for position, learning in enumerate(self.learns):
             keys = len(_keys(lookup, position))
             if learning:
                 assert of_learning is not None
@@ -95,45 +53,131 @@ class Lookups:
             else:
                 # Of each key its row times the gradient (D,) of its bag.
                 bags = bag_numbers(lookup.offsets[position * lookup.num_rows : (position + 1) * lookup.num_rows + 1])
-                found.append(_row_sums(context.frozen_rows[position] * by_slot[position].float()[bags]))
+                found.append(_row_sums(self.frozen_rows[position] * by_feature[position].float()[bags]))
         return torch.cat(found)
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """See RowStore."""
-        learns = self._learns(slots)
-        if not keep or all(learns):
-            return self._rows.gather(slots, keys, keep=keep)
-        context: object = None
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowsLookup:
+    """See RowsLookup."""
+
+    learns: tuple[bool, ...]
+    learning: RowsLookup | None
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """See RowsLookup."""
+        if self.learning is not None:
+            self.learning.add_gradients([g for g, learning in zip(gradients, self.learns, strict=True) if learning])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ExclusivePooled:
+    """See PooledLookup."""
+
+    lock: StoreLock
+    lookup: PooledLookup
+
+    @exclusive
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See PooledLookup."""
+        return self.lookup.add_gradient(gradient, of_weights=of_weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ExclusiveRows:
+    """See RowsLookup."""
+
+    lock: StoreLock
+    lookup: RowsLookup
+
+    @exclusive
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """See RowsLookup."""
+        self.lookup.add_gradients(gradients)
+
+
+class Lookups:
+    """What the views look up in a row store, with the features of frozen tables kept out of training.
+
+    Args:
+        rows: the row store.
+        dims: D of each feature's table.
+        frozen: the features of frozen tables, by number.
+        lock: of the row store; each lookup and each backward holds it.
+    """
+
+    def __init__(self, rows: RowStore, dims: Sequence[int], frozen: Sequence[int], lock: StoreLock) -> None:
+        self.lock = lock
+        self._rows = rows
+        self._dims = tuple(dims)
+        self._frozen = frozenset(frozen)
+
+    @exclusive
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        return self._rows.pooled(lookup)
+
+    @exclusive
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        return self._rows.gather(features, keys)
+
+    @exclusive
+    def train_pooled(self, lookup: Lookup, *, of_weights: bool) -> tuple[Tensor, PooledLookup]:
+        """See RowTrainer; `of_weights`: the backward may ask for their gradients."""
+        learns, frozen = self._learns(lookup.features)
+        if not frozen:
+            out, whole = self._rows.train_pooled(lookup)
+            return out, _ExclusivePooled(self.lock, whole)
+        learning: PooledLookup | None = None
+        columns: dict[int, Tensor] = {}
+        if own := [p for p, learn in enumerate(learns) if learn]:
+            out, learning = self._rows.train_pooled(_part(lookup, own))
+            columns |= self._columns(lookup, own, out)
+        columns |= self._columns(lookup, frozen, self._rows.pooled(_part(lookup, frozen)))
+        frozen_rows: dict[int, Tensor] = {}
+        if of_weights:
+            rows = self._rows.gather([lookup.features[p] for p in frozen], [_keys(lookup, p) for p in frozen])
+            frozen_rows = dict(zip(frozen, rows, strict=True))
+        dims = [self._dims[feature] for feature in lookup.features]
+        out = torch.cat([columns[p] for p in range(len(learns))], dim=1)
+        return out, _ExclusivePooled(self.lock, _PooledLookup(lookup, dims, learns, learning, frozen_rows))
+
+    @exclusive
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """See RowTrainer."""
+        learns, frozen = self._learns(features)
+        if not frozen:
+            found, whole = self._rows.train_rows(features, keys)
+            return found, _ExclusiveRows(self.lock, whole)
+        learning: RowsLookup | None = None
         rows: dict[int, Tensor] = {}
-        for training, positions in _parted(learns):
-            parts, found = self._rows.gather([slots[p] for p in positions], [keys[p] for p in positions], keep=training)
-            context = found if training else context
-            rows |= dict(zip(positions, parts, strict=True))
-        return [rows[p] for p in range(len(learns))], _Gathered(learns, context)
+        if own := [p for p, learn in enumerate(learns) if learn]:
+            found, learning = self._rows.train_rows([features[p] for p in own], [keys[p] for p in own])
+            rows |= dict(zip(own, found, strict=True))
+        read = self._rows.gather([features[p] for p in frozen], [keys[p] for p in frozen])
+        rows |= dict(zip(frozen, read, strict=True))
+        return [rows[p] for p in range(len(learns))], _ExclusiveRows(self.lock, _RowsLookup(learns, learning))
 
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """See RowStore."""
-        if not isinstance(context, _Gathered):
-            self._rows.add_row_gradients(context, gradients)
-        elif any(context.learns):
-            own = [g for g, learning in zip(gradients, context.learns, strict=True) if learning]
-            self._rows.add_row_gradients(context.context, own)
+    def _learns(self, features: Sequence[int]) -> tuple[tuple[bool, ...], list[int]]:
+        """Which features of a lookup learn, and the positions of those that do not."""
+        learns = tuple(feature not in self._frozen for feature in features)
+        return learns, [p for p, learn in enumerate(learns) if not learn]
 
-
-def _parted(learns: Sequence[bool]) -> list[tuple[bool, list[int]]]:
-    """The positions that learn, then those that do not; what there is none of is left out."""
-    parts = [(training, [p for p, own in enumerate(learns) if own is training]) for training in (True, False)]
-    return [(training, positions) for training, positions in parts if positions]
+    def _columns(self, lookup: Lookup, positions: Sequence[int], out: Tensor) -> dict[int, Tensor]:
+        """A pooled output's columns, by the positions of their features."""
+        widths = [self._dims[lookup.features[p]] for p in positions]
+        return dict(zip(positions, torch.split(out, widths, dim=1), strict=True))
 
 
 def _keys(lookup: Lookup, position: int) -> Tensor:
-    """The keys of the slot at a position."""
+    """The keys of the feature at a position."""
     b = lookup.num_rows
     return lookup.keys[int(lookup.offsets[position * b]) : int(lookup.offsets[(position + 1) * b])]
 
 
 def _part(lookup: Lookup, positions: Sequence[int]) -> Lookup:
-    """The slots at some positions of a lookup, as a lookup."""
+    """The features at some positions of a lookup, as a lookup."""
     b = lookup.num_rows
     lengths = lookup.offsets.diff()
     offsets = torch.zeros(len(positions) * b + 1, dtype=torch.int64)
@@ -141,7 +185,7 @@ def _part(lookup: Lookup, positions: Sequence[int]) -> Lookup:
     spans = [slice(int(lookup.offsets[p * b]), int(lookup.offsets[(p + 1) * b])) for p in positions]
     return replace(
         lookup,
-        slots=tuple(lookup.slots[p] for p in positions),
+        features=tuple(lookup.features[p] for p in positions),
         keys=torch.cat([lookup.keys[span] for span in spans]),
         offsets=offsets,
         weights=None if lookup.weights is None else torch.cat([lookup.weights[span] for span in spans]),

@@ -12,7 +12,7 @@ from torch import Tensor
 from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
 from embtables.rows.protocol import Lookup
-from embtables.tables import Slot
+from embtables.tables import TableFeature
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Request:
     """A pooled lookup and how its weights came about, to carry gradients back to per-id weights.
 
     Attributes:
-        lookup: keys of F slots, and the factors of their rows.
+        lookup: keys of F features, and the factors of their rows.
         id_weights: (N_ids,) the ids' weights tensor, or None.
         id_positions: (N,) for each key its place in `id_weights`; None without weights.
-        mean_factors: (N,) 1/L of each key's list, or None where no slot pools by mean.
+        mean_factors: (N,) 1/L of each key's list, or None where no feature pools by mean.
     """
 
     lookup: Lookup
@@ -39,8 +39,8 @@ class Request:
         return torch.zeros_like(self.id_weights).index_add_(0, self.id_positions, scaled.to(self.id_weights.dtype))
 
 
-def pooled_request(slots: Sequence[Slot], ids: JaggedIds, *, weighted: bool) -> Request:
-    """The pooled lookup of the slots' features. Mean pooling divides by the number of ids, weights or not.
+def pooled_request(features: Sequence[TableFeature], ids: JaggedIds, *, weighted: bool) -> Request:
+    """The pooled lookup of features. Mean pooling divides by the number of ids, weights or not.
 
     Raises:
         ConfigError: the batch lacks a feature, or weights that `weighted` promises.
@@ -48,24 +48,24 @@ def pooled_request(slots: Sequence[Slot], ids: JaggedIds, *, weighted: bool) -> 
     """
     b = ids.num_rows
     positions = {name: i for i, name in enumerate(ids.keys)}
-    _refuse_missing(slots, positions)
+    _refuse_missing(features, positions)
     values = ids.values.detach().numpy()
     lengths = ids.lengths.numpy().reshape(len(positions), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
     weights = given_weights(ids.weights) if weighted else None
     keys, counts, means, sources = [], [], [], []
-    any_mean = any(slot.feature.pooling == "mean" or slot.combine == "mean" for slot in slots)
-    for slot in slots:
-        f = positions[slot.feature.name]
+    any_mean = any(read.feature.pooling == "mean" or read.combine == "mean" for read in features)
+    for read in features:
+        f = positions[read.feature.name]
         start, stop = int(bounds[f]), int(bounds[f + 1])
-        made = slot.encoder.encode(values[start:stop].astype(np.int64, copy=False))
-        # Concatenated, the T keys of an id are bags of T slots, one block of keys each; else they lie in one bag.
-        blocks, together = slot.blocks, slot.keys_per_id // slot.blocks
+        made = read.encoder.encode(values[start:stop].astype(np.int64, copy=False))
+        # Concatenated, the T keys of an id are bags of T features, one block of keys each; else they lie in one bag.
+        blocks, together = read.blocks, read.keys_per_id // read.blocks
         keys.append(made.reshape(-1, blocks).T.ravel() if blocks > 1 else made)
         counts += [lengths[f] * together] * blocks
         if any_mean:
-            each = 1.0 / np.maximum(lengths[f], 1) if slot.feature.pooling == "mean" else np.ones(b)
-            each = each / slot.keys_per_id if slot.combine == "mean" else each
+            each = 1.0 / np.maximum(lengths[f], 1) if read.feature.pooling == "mean" else np.ones(b)
+            each = each / read.keys_per_id if read.combine == "mean" else each
             means += [np.repeat(each.astype(np.float32), counts[-1])] * blocks
         if weights is not None:
             sources += [np.repeat(np.arange(start, stop), together)] * blocks
@@ -78,7 +78,7 @@ def pooled_request(slots: Sequence[Slot], ids: JaggedIds, *, weighted: bool) -> 
         factors = weights.detach().float()[id_positions]
         factors = factors if mean_factors is None else factors * mean_factors
     lookup = Lookup(
-        tuple(slot.number + block for slot in slots for block in range(slot.blocks)),
+        tuple(read.number + block for read in features for block in range(read.blocks)),
         torch.from_numpy(np.concatenate(keys)),
         torch.from_numpy(offsets),
         factors,
@@ -94,16 +94,16 @@ def given_weights(weights: Tensor | None) -> Tensor:
     return weights
 
 
-def sequence_keys(slot: Slot, ids: JaggedIds) -> tuple[Tensor, Jagged]:
+def sequence_keys(read: TableFeature, ids: JaggedIds) -> tuple[Tensor, Jagged]:
     """Keys (n * T,) of one feature, for a lookup of single rows, and its part of the batch."""
-    of_feature = ids[slot.feature.name]
+    of_feature = ids[read.feature.name]
     own = of_feature.values.detach().numpy().astype(np.int64, copy=False)
-    return torch.from_numpy(np.ascontiguousarray(slot.encoder.encode(own))), of_feature
+    return torch.from_numpy(read.encoder.encode(own)), of_feature
 
 
-def _refuse_missing(slots: Sequence[Slot], positions: dict[str, int]) -> None:
-    for slot in slots:
-        if slot.feature.name not in positions:
+def _refuse_missing(features: Sequence[TableFeature], positions: dict[str, int]) -> None:
+    for read in features:
+        if read.feature.name not in positions:
             raise ConfigError(
-                f"is missing from the batch, which has: {', '.join(positions)}", feature=slot.feature.name
+                f"is missing from the batch, which has: {', '.join(positions)}", feature=read.feature.name
             )

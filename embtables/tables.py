@@ -17,11 +17,13 @@ from torch import Tensor
 
 from embtables.clock import EventClock
 from embtables.combine import combined
+from embtables.cuts import CutLedger
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen_tables import Lookups
 from embtables.ids import Artifacts, Combine, Encoder, make_encoder
 from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
+from embtables.rows.exclusive import StoreLock, exclusive
 from embtables.rows.protocol import Capture, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES, ROW_STORES
@@ -36,11 +38,11 @@ RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class TableFeature:
     """A feature that reads a table: what a lookup is made of.
 
     Attributes:
-        number: of the row store's slot that serves it; of the first where it has several.
+        number: of the row store's feature that serves it; of the first where it has several.
         encoder: makes keys of its ids.
         combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
     """
@@ -85,6 +87,10 @@ class TableChanges:
 class Tables:
     """Tables and the features that read them; a feature may read several tables (once each).
 
+    Threads wait for each other: each method, and each lookup and backward of the views, holds a lock to its end. What
+    another thread changes between a lookup and its backward may end that backward in a StateError. A process that was
+    forked from one that had tables cannot use any: StateError.
+
     Args:
         tables: their configurations, names unique.
         features: what reads them, each naming its table.
@@ -122,6 +128,7 @@ class Tables:
         replicated: Collection[str] = (),
         artifacts: Mapping[str, Artifacts] | None = None,
     ) -> None:
+        self.lock = StoreLock()
         self.configs = tuple(tables)
         self.seed = seed
         self.world = SingleRank() if world is None else world
@@ -129,26 +136,29 @@ class Tables:
         for feature in features:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
-        self.slots = _slots(features, [tables[numbers[f.table]] for f in features], artifacts or {})
+        self.features = _read_by(features, [tables[numbers[f.table]] for f in features], artifacts or {})
         stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
         copied = {numbers[name] for name in replicated}
-        of_slots = [slot.table for slot in self.slots for _ in range(slot.blocks)]  # of the row store
-        self.rows = _row_store(row_store, stored, [numbers[t.name] for t in of_slots], self.world, copied)
-        frozen = [number for number, table in enumerate(of_slots) if not table.trainable]
-        self.lookups = Lookups(self.rows, [table.dim for table in of_slots], frozen)
+        read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
+        self.rows = _row_store(row_store, stored, [numbers[t.name] for t in read], self.world, copied)
+        frozen = [number for number, table in enumerate(read) if not table.trainable]
+        self.lookups = Lookups(self.rows, [table.dim for table in read], frozen, self.lock)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
             for number, table in enumerate(tables)
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
+        self.cuts = CutLedger(self.rows.forget_changes)
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
+    @exclusive
     def set_learning_rate_factor(self, factor: float) -> None:
         """From now on every table learns at its configured rate times `factor`."""
         self.rows.set_learning_rate_factor(factor)
 
+    @exclusive
     def advance(self, event_time_us: Tensor) -> None:
         """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
 
@@ -174,6 +184,7 @@ class Tables:
         found.now = now
         self.rows.apply(number, found)
 
+    @exclusive
     def step(self, *, gradient_scale: float = 1.0) -> None:
         """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
 
@@ -209,29 +220,38 @@ class Tables:
                     table=self.configs[number].name,
                 )
 
+    @exclusive
     def gradient_norm(self) -> float:
         """L2 norm over the row gradients that the next `step` will apply, duplicates summed."""
         return self.rows.gradient_norm()
 
+    @exclusive
     def discard(self) -> None:
         """Forgets the row gradients kept since the last step."""
         self.rows.discard()
 
+    @exclusive
     def keys(self, table: str) -> Tensor | None:
         """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
         found = self.rows.key_state(self._numbers[table])
         return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
 
+    @exclusive
     def weight(self, table: str) -> Tensor:
         """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
         return self._read_all(self._numbers[table], "weight", self.keys(table))
 
+    @exclusive
     def set_weight(self, table: str, values: Tensor) -> None:
         """Replaces all rows of a table. Raises StateError where the shape differs."""
         self._write_all(self._numbers[table], "weight", values, self.keys(table))
 
+    @exclusive
     def draw_cut(self) -> int:
-        """Ends a cut: `changes` can tell from now on what happened after it. Between a step and the next lookup.
+        """Ends a cut, after which `changes` can report. Between a step and the next lookup.
+
+        Changes since a cut stay known while a consumer holds it or an earlier one (`cuts`); up to 256 MB of a table
+        are kept for that, and of more the oldest go.
 
         Returns:
             Its number; the first is 1.
@@ -240,33 +260,40 @@ class Tables:
             StateError: row gradients are waiting for their step.
             ConfigError: the row store knows no cuts (fbgemm).
         """
-        return self.rows.draw_cut()
+        cut = self.rows.draw_cut()
+        self.cuts.note_drawn(cut)
+        return cut
 
+    @exclusive
     def changes(self, table: str, after: int) -> TableChanges:
-        """What happened to a table since the cut `after`. A row past its ttl becomes a
-        tombstone when the sweep reaches it.
+        """What happened to a table since the cut `after`.
+
+        A row past its ttl becomes a tombstone when the sweep reaches it. A copy that follows:
+
+            with tables.cuts.consumer("copy") as copy:
+                copy.hold(tables.draw_cut())
+                ...  # the copy takes the whole table; training goes on
+                changes = tables.changes("items", after=copy.cut)
+                copy.hold(tables.draw_cut())
 
         Raises:
-            StateError: no such cut was drawn, or so much happened since that only the whole table tells it.
+            StateError: no such cut was drawn, or what happened since is not known any more: no consumer held the cut,
+                or too much happened. Take the whole table then.
         """
         content = self.rows.capture(self._numbers[table], after).content()
         order = np.argsort(content.keys)
         rows = torch.from_numpy(content.parts["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
-    def forget_changes(self, through: int) -> None:
-        """Frees what is kept to tell changes since cuts before `through`: up to 256 MB a table."""
-        self.rows.forget_changes(through)
-
-    def _reader(self, table: str, feature: str | None) -> Slot:
+    def _reader(self, table: str, feature: str | None) -> TableFeature:
         """Whose encoder makes keys of a table's ids. Raises ConfigError where there is none, or several that differ."""
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
-        readers = [s for s in self.slots if s.table.name == table and feature in (None, s.feature.name)]
+        readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
         if not readers:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
-        if any(s.feature.encoder != readers[0].feature.encoder for s in readers):
-            names = ", ".join(s.feature.name for s in readers)
+        if any(r.feature.encoder != readers[0].feature.encoder for r in readers):
+            names = ", ".join(r.feature.name for r in readers)
             raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
         return readers[0]
 
@@ -283,6 +310,7 @@ class Tables:
             raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
         return self._numbers[table], torch.from_numpy(slot.encoder.encode(ids.numpy()))
 
+    @exclusive
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
         """Vectors of raw ids (n,) int64, as inference reads them; an id without a row reads the cold row.
 
@@ -301,6 +329,7 @@ class Tables:
         rows = self.rows.read(self._numbers[table], "weight", keys)
         return combined(rows, slot.keys_per_id, slot.combine)
 
+    @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         Of an id that comes twice the last row counts.
@@ -318,6 +347,7 @@ class Tables:
             )
         self.set_rows(number, keys, rows)
 
+    @exclusive
     def set_rows(self, number: int, keys: Tensor, rows: Tensor) -> None:
         """`set` by the table's number and keys (n,), of rows (n, D) that are finite. Raises StateError as `set`."""
         distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
@@ -327,6 +357,7 @@ class Tables:
         self.rows.make(number, keys)
         self.rows.write(number, "weight", keys, rows)
 
+    @exclusive
     def delete(self, table: str, ids: Tensor, *, feature: str | None = None) -> None:
         """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
 
@@ -347,12 +378,14 @@ class Tables:
     @property
     def artifacts(self) -> dict[str, Artifacts]:
         """By feature the data of its encoder, where it has any."""
-        return {slot.feature.name: slot.encoder.artifacts for slot in self.slots if slot.encoder.artifacts}
+        return {slot.feature.name: slot.encoder.artifacts for slot in self.features if slot.encoder.artifacts}
 
+    @exclusive
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""
         return self.rows.capture(self._numbers[table], None).content()
 
+    @exclusive
     def capture(self, after: int | None = None) -> dict[str, Capture]:
         """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
 
@@ -364,10 +397,12 @@ class Tables:
         """
         return {config.name: self.rows.capture(number, after) for number, config in enumerate(self.configs)}
 
+    @exclusive
     def content(self, after: int | None = None) -> dict[str, TableContent]:
         """The same, copied. Raises as `capture`."""
         return {name: captured.content() for name, captured in self.capture(after).items()}
 
+    @exclusive
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
         """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten."""
         self.discard()
@@ -377,13 +412,24 @@ class Tables:
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
 
+    @exclusive
     def take_over(self, table: str, content: TableContent) -> None:
-        """Makes a table hold what another of its configuration held, over what it holds itself."""
+        """Makes a table hold what another of its configuration held, over what it holds itself.
+
+        Raises:
+            StateError: the content has other tensors than the table's rows (weights alone, say, without the optimizer's
+                state).
+        """
         number = self._numbers[table]
+        held, needed = content.parts.keys() | content.streamed.keys() - {"count"}, self.stored[number].parts.keys()
+        if held != needed:
+            reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"
+            raise StateError(reason, table=table)
         self.rows.apply(number, content)
         if number in self._clocks:
             self._clocks[number].now = content.now
 
+    @exclusive
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
         own = {c.name: stats_of(self.rows, n, c, self._clocks.get(n)) for n, c in enumerate(self.configs)}
@@ -391,6 +437,7 @@ class Tables:
             return own
         return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)
 
+    @exclusive
     def row_quantiles(self, table: str) -> dict[str, list[int]]:
         """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; [] of no row.
 
@@ -427,25 +474,25 @@ class Tables:
             start += len(part)
 
 
-def _slots(
+def _read_by(
     features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
-) -> tuple[Slot, ...]:
-    """A slot of each feature and the table it reads."""
-    found: list[Slot] = []
+) -> tuple[TableFeature, ...]:
+    """Each feature with the table it reads."""
+    found: list[TableFeature] = []
     number = 0
     for feature, table in zip(features, tables, strict=True):
         encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
         combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
-        found.append(Slot(number, feature, table, encoder, combine))
+        found.append(TableFeature(number, feature, table, encoder, combine))
         number += found[-1].blocks
     return tuple(found)
 
 
 def _row_store(
-    name: RowStoreName, stored: Sequence[StoredTable], slot_tables: Sequence[int], world: World, replicated: set[int]
+    name: RowStoreName, stored: Sequence[StoredTable], feature_tables: Sequence[int], world: World, replicated: set[int]
 ) -> RowStore:
     if world.size == 1:
-        return ROW_STORES[name](stored, slot_tables)
+        return ROW_STORES[name](stored, feature_tables)
     if name not in PART_STORES:
         raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
-    return ShardedRowStore(stored, slot_tables, world, PART_STORES[name], replicated)
+    return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)

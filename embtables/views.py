@@ -17,7 +17,7 @@ from embtables.batch import Jagged, JaggedIds
 from embtables.combine import combined, pooled, row_gradients
 from embtables.errors import ConfigError
 from embtables.lookups import Request, given_weights, pooled_request, sequence_keys
-from embtables.tables import Slot, Tables
+from embtables.tables import TableFeature, Tables
 
 UpdateMode = Literal["step", "backward"]
 
@@ -32,65 +32,71 @@ class _Pooled(torch.autograd.Function):
     def forward(
         ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: View, request: Request, keep: bool
     ) -> Tensor:
-        of_weights = keep and bool(ctx.needs_input_grad[1])
-        output, context = view.tables.lookups.pooled(request.lookup, keep=keep, of_weights=of_weights)
-        ctx.view, ctx.request, ctx.context = view, request, context
+        if not keep:
+            return view.tables.lookups.pooled(request.lookup)
+        of_weights = bool(ctx.needs_input_grad[1])
+        output, lookup = view.tables.lookups.train_pooled(request.lookup, of_weights=of_weights)
+        ctx.view, ctx.request, ctx.lookup = view, request, lookup
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
         wanted = bool(ctx.needs_input_grad[1])
-        of_keys = ctx.view.tables.lookups.add_gradient(ctx.context, gradient, of_weights=wanted)
+        of_keys = ctx.lookup.add_gradient(gradient, of_weights=wanted)
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
         return None, of_ids, None, None, None
 
 
 class _Gathered(torch.autograd.Function):
-    """The one autograd edge of a lookup of single rows: for each slot the vectors of its ids."""
+    """The one autograd edge of a lookup of single rows: for each feature the vectors of its ids."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, view: View, slots: Sequence[Slot], keys: Sequence[Tensor], keep: bool
+        ctx: Any, anchor: Tensor, view: View, features: Sequence[TableFeature], keys: Sequence[Tensor], keep: bool
     ) -> tuple[Tensor, ...]:
-        ctx.view, ctx.slots = view, slots
+        ctx.view, ctx.features = view, features
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        found, ctx.context = view.tables.lookups.gather([slot.number for slot in slots], keys, keep=keep)
-        ctx.rows = [rows if slot.combine == "product" else None for slot, rows in zip(slots, found, strict=True)]
-        return tuple(combined(rows, s.keys_per_id, s.combine) for s, rows in zip(slots, found, strict=True))
+        numbers = [read.number for read in features]
+        if keep:
+            found, ctx.lookup = view.tables.lookups.train_rows(numbers, keys)
+        else:
+            found = view.tables.lookups.gather(numbers, keys)
+        ctx.rows = [rows if read.combine == "product" else None for read, rows in zip(features, found, strict=True)]
+        return tuple(combined(rows, s.keys_per_id, s.combine) for s, rows in zip(features, found, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
         each = [
-            None if gradient is None else row_gradients(gradient, rows, slot.keys_per_id, slot.combine)
-            for slot, rows, gradient in zip(ctx.slots, ctx.rows, gradients, strict=True)
+            None if gradient is None else row_gradients(gradient, rows, read.keys_per_id, read.combine)
+            for read, rows, gradient in zip(ctx.features, ctx.rows, gradients, strict=True)
         ]
-        ctx.view.tables.lookups.add_row_gradients(ctx.context, each)
+        ctx.lookup.add_gradients(each)
         ctx.view.after_backward()
         return None, None, None, None, None
 
 
 class View(nn.Module):
-    """What views share: slots of a `Tables`, output names, state_dict keys.
+    """What views share: features of a `Tables`, output names, state_dict keys.
 
     Attributes:
-        embedding_names: an output for each slot: the feature's name, `feature@table` where it reads several tables.
+        embedding_names: an output for each feature: the feature's name, `feature@table` where it reads several tables.
         embedding_dims: D of each output.
     """
 
     _state_prefix: str
 
-    def __init__(self, tables: Tables, slots: Sequence[Slot], update: UpdateMode) -> None:
+    def __init__(self, tables: Tables, features: Sequence[TableFeature], update: UpdateMode) -> None:
         super().__init__()
         self.tables = tables
-        self.slots = tuple(slots)
+        self.features = tuple(features)
         self._update = update
         self._anchor = torch.zeros(0, requires_grad=True)
-        tables_of = Counter(slot.feature.name for slot in slots)
+        tables_of = Counter(read.feature.name for read in features)
         self.embedding_names = [
-            s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in slots
+            s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in features
         ]
-        self.embedding_dims = [s.dim for s in slots]
+        self.embedding_dims = [s.dim for s in features]
 
     def learns(self) -> bool:
         """Whether a lookup is part of training: it may count keys, make rows and receive gradients."""
@@ -108,46 +114,46 @@ class View(nn.Module):
 
     def _pooled(self, ids: JaggedIds, *, weighted: bool) -> Tensor:
         """All columns, (B, sum of D)."""
-        products = [slot for slot in self.slots if slot.combine == "product"]
+        products = [read for read in self.features if read.combine == "product"]
         if products:
             return self._with_products(ids, products, weighted=weighted)
-        return self._sums(ids, self.slots, weighted=weighted)
+        return self._sums(ids, self.features, weighted=weighted)
 
-    def _sums(self, ids: JaggedIds, slots: Sequence[Slot], *, weighted: bool) -> Tensor:
-        """The columns of slots whose vectors are sums of rows, which the row store pools."""
-        request = pooled_request(slots, ids, weighted=weighted)
+    def _sums(self, ids: JaggedIds, features: Sequence[TableFeature], *, weighted: bool) -> Tensor:
+        """The columns of features whose vectors are sums of rows, which the row store pools."""
+        request = pooled_request(features, ids, weighted=weighted)
         keep, anchor = self._learning()
         values: Tensor = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
         return values
 
-    def _with_products(self, ids: JaggedIds, products: Sequence[Slot], *, weighted: bool) -> Tensor:
+    def _with_products(self, ids: JaggedIds, products: Sequence[TableFeature], *, weighted: bool) -> Tensor:
         """All columns; the rows of `products` are gathered, multiplied for each id, and pooled here."""
         columns: dict[int, Tensor] = {}
-        sums = [slot for slot in self.slots if slot.combine != "product"]
+        sums = [read for read in self.features if read.combine != "product"]
         if sums:
-            parts = torch.split(self._sums(ids, sums, weighted=weighted), [slot.dim for slot in sums], dim=1)
-            columns |= {slot.number: part for slot, part in zip(sums, parts, strict=True)}
+            parts = torch.split(self._sums(ids, sums, weighted=weighted), [read.dim for read in sums], dim=1)
+            columns |= {read.number: part for read, part in zip(sums, parts, strict=True)}
         found = self._rows_of(ids, products)
-        for slot, (vectors, of_feature) in zip(products, found, strict=True):
+        for read, (vectors, of_feature) in zip(products, found, strict=True):
             weights = given_weights(of_feature.weights) if weighted else None
-            columns[slot.number] = pooled(vectors, of_feature.lengths, weights, mean=slot.feature.pooling == "mean")
-        return torch.cat([columns[slot.number] for slot in self.slots], dim=1)
+            columns[read.number] = pooled(vectors, of_feature.lengths, weights, mean=read.feature.pooling == "mean")
+        return torch.cat([columns[read.number] for read in self.features], dim=1)
 
-    def _rows_of(self, ids: JaggedIds, slots: Sequence[Slot]) -> list[tuple[Tensor, Jagged]]:
-        """Of each slot a vector for each id, and the ids."""
-        parts = [sequence_keys(slot, ids) for slot in slots]
+    def _rows_of(self, ids: JaggedIds, features: Sequence[TableFeature]) -> list[tuple[Tensor, Jagged]]:
+        """For each feature a vector for each id, and the ids."""
+        parts = [sequence_keys(read, ids) for read in features]
         keep, anchor = self._learning()
-        found = _Gathered.apply(anchor, self, slots, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
+        found = _Gathered.apply(anchor, self, features, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
         return [(vectors, of_feature) for vectors, (_, of_feature) in zip(found, parts, strict=True)]
 
     def _sequences(self, ids: JaggedIds) -> dict[str, Jagged]:
         return {
             name: Jagged(vectors, of_feature.lengths, of_feature.weights)
-            for name, (vectors, of_feature) in zip(self.embedding_names, self._rows_of(ids, self.slots), strict=True)
+            for name, (vectors, of_feature) in zip(self.embedding_names, self._rows_of(ids, self.features), strict=True)
         }
 
     def _table_names(self) -> list[str]:
-        return list(dict.fromkeys(slot.table.name for slot in self.slots))
+        return list(dict.fromkeys(read.table.name for read in self.features))
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name in self._table_names():
@@ -193,8 +199,8 @@ class PooledView(View):
     _state_prefix = "embedding_bags"
 
     def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
-        super().__init__(tables, chosen_slots(tables, names, pooled=True), "step")
-        self._weighted = any(slot.feature.weights_column is not None for slot in self.slots)
+        super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
+        self._weighted = any(read.feature.weights_column is not None for read in self.features)
 
     def forward(self, ids: JaggedIds) -> Tensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
@@ -210,22 +216,22 @@ class SequenceView(View):
     _state_prefix = "embeddings"
 
     def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
-        super().__init__(tables, chosen_slots(tables, names, pooled=False), "step")
+        super().__init__(tables, chosen_features(tables, names, pooled=False), "step")
 
     def forward(self, ids: JaggedIds) -> dict[str, Jagged]:
         """Looks the ids up. Raises as PooledView does."""
         return self._sequences(ids)
 
 
-def chosen_slots(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[Slot]:
-    """The slots of pooled (or of unpooled) features of all tables, or of those named.
+def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
+    """The features of pooled (or of unpooled) features of all tables, or of those named.
 
     Raises:
         ConfigError: there are none.
     """
-    slots = [s for s in tables.slots if (s.feature.pooling != "none") is pooled]
-    slots = [s for s in slots if names is None or s.table.name in names]
-    if not slots:
+    features = [s for s in tables.features if (s.feature.pooling != "none") is pooled]
+    features = [s for s in features if names is None or s.table.name in names]
+    if not features:
         kind = "pooled" if pooled else "unpooled"
         raise ConfigError(f"no {kind} feature reads these tables; look at the features' pooling")
-    return slots
+    return features

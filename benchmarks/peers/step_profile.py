@@ -23,6 +23,7 @@ from embtables.models.losses import weighted_bce_with_logits
 from embtables.pipelines.config import load_config
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training.learner import Learner
+from embtables.rows.host_lookup import HostPooledLookup
 
 WARM_UP = 10
 STEPS = 100
@@ -61,7 +62,7 @@ def profile(config: str, overrides: list[str]) -> dict[str, float]:
     batches = [item.batch for item, _ in zip(reader, range(WARM_UP + STEPS), strict=False)]
     learner, clock = Learner(run), Clock()
     clock.wrap(learner.model.embeddings, "forward", "lookup")
-    clock.wrap(learner.tables.rows, "add_gradient", "row gradients")
+    clock.wrap(HostPooledLookup, "add_gradient", "row gradients")
     for batch in batches:
         clock.measure("step", lambda batch=batch: _step(learner, batch, clock))  # type: ignore[misc]
     found = clock.milliseconds()

@@ -19,10 +19,10 @@ from embtables.keyspace import Keys, bucket_offsets, bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.version import Version
 from embtables.state.tools.compact import compact
-from embtables.state.write.version_files import new_version
+from embtables.state.write.commit_across_ranks import write_version
 
 DIM, TOUCHED, SEED = 16, 100_000, 1
 STORED = (StoredTable(CollisionlessTable(name="t", dim=DIM, optimizer=RowwiseAdagrad(learning_rate=0.01)), SEED),)
@@ -56,7 +56,7 @@ def write(folder: Path, rows: int, deltas: int) -> None:
                 chosen = np.unique(chosen)
                 rng.shuffle(chosen)
                 made = content(chosen[touched // 100 :], chosen[: touched // 100], rng)
-            parent = writer.commit("resume", new_version(STORED, Version({"t": made}), parent)).sequence
+            parent = write_version(writer, VersionKind("resume", parent), STORED, Version({"t": made})).sequence
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Table
 from embtables.schema import Constant, Identity, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.load import load as load_version
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 DIM, BATCH, TOUCHED, PART = 16, 4096, 100_000, 1 << 16
 ROW_BYTES = 8 + 4 * DIM + 4 + 4 + 4  # key, weight, sum, seen, count
@@ -43,7 +43,7 @@ def filled(keys: Tensor) -> Tables:
     """A table with a row for every key."""
     tables = new_tables()
     for start in range(0, len(keys), PART):
-        tables.rows.gather([0], [keys[start : start + PART]], keep=True)
+        tables.rows.train_rows([0], [keys[start : start + PART]])
         tables.step()
     return tables
 
@@ -55,7 +55,7 @@ class Ours:
         self._tables, self._keys = filled(keys), keys
         self._state = StateFolder(folder)
         self._writer = Writer(self._state).__enter__()
-        self._chain = Chain(self._writer, "resume", self._tables, keep=1, longest=1000)
+        self._chain = VersionWriter(self._writer, "resume", self._tables, keep=1, longest=1000)
         self._view = EmbeddingBagCollection.over(self._tables)
         self._rng = np.random.default_rng(0)
 
@@ -87,8 +87,8 @@ class Ours:
         return self._cut()
 
     def _learn(self, ids: Tensor) -> None:
-        out, context = self._tables.rows.gather([0], [ids], keep=True)
-        self._tables.rows.add_row_gradients(context, [torch.full_like(out[0], 0.01)])
+        out, kept = self._tables.rows.train_rows([0], [ids])
+        kept.add_gradients([torch.full_like(out[0], 0.01)])
         self._tables.step()
 
     def step(self) -> dict[str, float]:
@@ -100,7 +100,7 @@ class Ours:
 
     def steps(self) -> dict[str, float]:
         """A hundred training steps, a cut drawn before them."""
-        self._tables.forget_changes(self._tables.draw_cut())
+        self._tables.draw_cut()
         return {"seconds": sum(self.step()["seconds"] for _ in range(100))}
 
     def training_snapshot(self) -> dict[str, float]:

@@ -41,16 +41,16 @@ class Store:
         if kind == "collisionless":
             for slot, size in enumerate(sizes):
                 for start in range(0, size, 1 << 16):
-                    self._store.gather([slot], [torch.arange(start, min(size, start + (1 << 16)))], keep=True)
+                    self._store.train_rows([slot], [torch.arange(start, min(size, start + (1 << 16)))])
             self._store.update(1.0)
 
     def forward(self, batch: Lookup) -> None:
         with torch.no_grad():
-            self._store.pooled(batch, keep=False)
+            self._store.pooled(batch)
 
     def step(self, batch: Lookup, gradient: Tensor) -> None:
-        _, context = self._store.pooled(batch, keep=True)
-        self._store.add_gradient(context, gradient, of_weights=False)
+        _, kept = self._store.train_pooled(batch)
+        kept.add_gradient(gradient, of_weights=False)
         self._store.update(1.0)
 
 
@@ -97,7 +97,7 @@ class TorchRec:
     def forward(self, batch: Lookup) -> None:
         from torchrec import KeyedJaggedTensor
 
-        keys = [f"f{i}" for i in range(len(batch.slots))]
+        keys = [f"f{i}" for i in range(len(batch.features))]
         features = KeyedJaggedTensor(keys, batch.keys, lengths=batch.offsets.diff())
         with torch.no_grad():
             self._collection(features).values()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.cross import cross_ids
-from embtables.ids.encoder import Combine, Encoder, EncoderSpec, make_encoder, register_encoder, width_of
+from embtables.ids.encoder import (
+    Combine,
+    Encoder,
+    EncoderSpec,
+    make_encoder,
+    register_encoder,
+    unregister_encoder,
+    width_of,
+)
 from embtables.ids.hash import SPEC as _HASH
 from embtables.ids.identity import SPEC as _IDENTITY
 from embtables.ids.multi_hash import SPEC as _MULTI_HASH
@@ -17,6 +25,7 @@ __all__ = [
     "cross_ids",
     "make_encoder",
     "register_encoder",
+    "unregister_encoder",
     "width_of",
 ]
 

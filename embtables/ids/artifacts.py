@@ -16,9 +16,10 @@ _NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 class Artifacts(Mapping[str, bytes]):
     """Named bytes, each with its checksum. Immutable.
 
-    >>> codes = Artifacts({"codes": b"0123"})
-    >>> codes["codes"], list(codes.digests)
-    (b'0123', ['codes'])
+        >>> from embtables import Artifacts
+        >>> of_items = Artifacts({"codes": b"0123"})
+        >>> of_items["codes"], list(of_items.digests)
+        (b'0123', ['codes'])
 
     Args:
         files: content by name; a name is of letters, digits, '_' and '-'.

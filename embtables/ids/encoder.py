@@ -1,20 +1,6 @@
 """`Encoder`: how the ids of a feature become keys; `EncoderSpec`: the configuration that it is made of.
 
-An encoder is one file: its configuration, its class, and the line that registers both.
-
-    class QuotientRemainderConfig(EncoderConfig):
-        kind: Literal["quotient_remainder"] = "quotient_remainder"
-        num_remainders: PositiveInt
-
-    class QuotientRemainder(Encoder[QuotientRemainderConfig]):
-        num_keys, combine = 2, "product"
-
-        def keys(self, ids):
-            quotients, remainders = np.divmod(ids, self.config.num_remainders)
-            return np.stack([remainders, self.config.num_remainders + quotients], axis=1)
-
-    register_encoder(EncoderSpec(QuotientRemainderConfig, QuotientRemainder))
-
+An encoder is one file: its configuration, its class, and the line that registers both. `register_encoder` has one.
 A run imports that file before it reads a schema that names the encoder.
 """
 
@@ -39,6 +25,15 @@ Combine = Literal["sum", "mean", "concat", "product"]
 
 class Encoder(ABC, Generic[C]):
     """A pure function: each int64 id -> T keys of one table.
+
+        >>> import numpy as np
+        >>> from embtables import Encoder, Identity
+        >>> class Halves(Encoder[Identity]):
+        ...     num_keys, combine = 2, "concat"
+        ...     def keys(self, ids):
+        ...         return np.stack([ids // 2, ids % 2], axis=1)
+        >>> Halves(Identity(), key_range=100, feature="item").encode(np.array([7, 8]))
+        array([3, 1, 4, 0])
 
     What the attributes say follows from the configuration alone; data is looked at when the first key is made.
 
@@ -128,6 +123,11 @@ class Encoder(ABC, Generic[C]):
 class EncoderSpec(Generic[C]):
     """One kind of encoder.
 
+        >>> from embtables.ids import EncoderSpec
+        >>> from embtables.ids.hash import Hash, HashEncoder
+        >>> EncoderSpec(Hash, HashEncoder).load(Hash(seed=3), key_range=100).num_keys
+        1
+
     Attributes:
         config: the model of its section in the schema.
         encoder: its class.
@@ -149,6 +149,20 @@ SPECS: dict[str, EncoderSpec[Any]] = {}
 def register_encoder(spec: EncoderSpec[Any]) -> None:
     """Adds an encoder: schemas may name its `kind` from now on.
 
+        >>> from typing import Literal
+        >>> import numpy as np
+        >>> from embtables import Encoder, EncoderConfig, EncoderSpec, Feature, register_encoder
+        >>> class QuotientRemainderConfig(EncoderConfig):
+        ...     kind: Literal["quotient_remainder"] = "quotient_remainder"
+        ...     num_remainders: int
+        >>> class QuotientRemainder(Encoder[QuotientRemainderConfig]):
+        ...     num_keys, combine = 2, "product"
+        ...     def keys(self, ids):
+        ...         quotients, remainders = np.divmod(ids, self.config.num_remainders)
+        ...         return np.stack([remainders, self.config.num_remainders + quotients], axis=1)
+        >>> register_encoder(EncoderSpec(QuotientRemainderConfig, QuotientRemainder))
+        >>> item = Feature(name="item", table="t", encoder={"kind": "quotient_remainder", "num_remainders": 100})
+
     Raises:
         ConfigError: its configuration has no default `kind`, or another encoder has that kind.
     """
@@ -158,6 +172,12 @@ def register_encoder(spec: EncoderSpec[Any]) -> None:
     if kind in SPECS:
         raise ConfigError(f"encoder '{kind}' is {SPECS[kind].encoder.__name__} already")
     SPECS[kind] = spec
+
+
+def unregister_encoder(kind: str) -> None:
+    """Takes back an encoder that `register_encoder` added."""
+    del SPECS[kind]
+    ENCODERS.remove(kind)
 
 
 def make_encoder(

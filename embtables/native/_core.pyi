@@ -215,7 +215,7 @@ class Capture:
 
     def __init__(self, store: Store, table: int) -> None: ...
     def close(self) -> None:
-        """Frees it; its other methods raise ValueError afterwards."""
+        """Frees it; its other methods raise ValueError afterwards, and those that another thread is in."""
     def list_rows(
         self, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:

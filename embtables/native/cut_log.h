@@ -15,10 +15,11 @@ public:
     // Nobody can ask for what happened before the first cut, so nothing is kept until then.
     bool is_kept() const { return !starts_.empty(); }
 
-    // Where there is no room, what happened in this cut is not known any more.
+    // Where there is no room, the oldest cuts are forgotten, and where that is not enough what happened in this one too.
     void add(const T* items, std::size_t n) {
         if (!is_kept()) return;
-        if (items_.size() + n > kMostBytes / sizeof(T)) return begin_anew(starts_.back().cut);
+        if (!has_room(n)) forget_oldest(n);
+        if (!has_room(n)) return begin_anew(starts_.back().cut);
         try {
             items_.insert(items_.end(), items, items + n);
         } catch (const std::bad_alloc&) {
@@ -43,12 +44,7 @@ public:
     void forget(std::uint32_t cut) {
         std::size_t first = 0;
         while (first + 1 < starts_.size() && starts_[first].cut <= cut) ++first;
-        if (first == 0) return;
-        const std::size_t dropped = starts_[first].begin;
-        items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(dropped));
-        starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(first));
-        for (Start& start : starts_) start.begin -= dropped;
-        whole_since_ = std::max(whole_since_, starts_[0].cut - 1);
+        drop(first);
     }
 
     // Whether all that happened after a cut is known.
@@ -68,6 +64,31 @@ private:
         std::size_t begin;
     };
     static constexpr std::size_t kMostBytes = std::size_t{128} << 20;
+    static constexpr std::size_t kMost = kMostBytes / sizeof(T);
+
+    bool has_room(std::size_t n) const { return items_.size() + n <= kMost; }
+
+    // Forgets as many of the oldest cuts as give room to n items: who asks for what happened since is not concerned.
+    // More of them go where they are small, for each time what stays is moved.
+    void forget_oldest(std::size_t n) {
+        std::size_t first = 0;
+        while (first + 1 < starts_.size()) {
+            const bool has_enough = items_.size() - starts_[first].begin + n <= kMost;
+            if (has_enough && starts_[first + 1].begin > kMost / 8) break;
+            ++first;
+        }
+        drop(first);
+    }
+
+    // The first cuts go, and what happened in them.
+    void drop(std::size_t cuts) {
+        if (cuts == 0) return;
+        const std::size_t dropped = starts_[cuts].begin;
+        items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(dropped));
+        starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(cuts));
+        for (Start& start : starts_) start.begin -= dropped;
+        whole_since_ = std::max(whole_since_, starts_[0].cut - 1);
+    }
 
     std::vector<T> items_;
     std::vector<Start> starts_;

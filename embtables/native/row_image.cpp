@@ -65,10 +65,15 @@ void RowImage::read_counts(const std::uint32_t* rows, std::size_t n, std::uint32
 void RowImage::finish() {
     const RowArrays live = this->live();
     for (std::uint64_t row = 0; row < end_ && source_ != nullptr; ++row) own_.save(live, row);
-    abandon();
+    leave();
 }
 
 void RowImage::abandon() {
+    is_abandoned_ = true;
+    leave();
+}
+
+void RowImage::leave() {
     if (source_ != nullptr) source_->end_image();
     source_ = nullptr;
 }

@@ -37,8 +37,9 @@ public:
     // Takes over all rows, so that the table may go. Not while rows change.
     void finish();
 
-    // It is not wanted any more.
+    // It is not wanted any more: what it had not saved yet is not to be read.
     void abandon();
+    bool is_abandoned() const { return is_abandoned_; }
 
     const ImageView& view() const { return own_; }
     std::uint64_t end() const { return end_; }
@@ -51,7 +52,10 @@ private:
 
     Region weight_{true}, states_[2]{Region{true}, Region{true}}, meta_{true}, keys_{true}, saved_{true};
     ImageView own_{};
+    void leave();
+
     TableRows* source_;  // null once it is finished or abandoned
+    bool is_abandoned_ = false;
     std::uint64_t end_, listed_ = 0;
 };
 

@@ -119,53 +119,63 @@ public:
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
 
-    // The memory is freed after the turn, and without the GIL: a large image takes tenths of a second.
+    // The memory is freed after the turn, and without the GIL: a large image takes tenths of a second. Another thread may
+    // be reading: it holds the image too, and its next slice finds it abandoned.
     void close() {
-        const std::shared_ptr<RowImage> image = std::move(image_);
+        std::shared_ptr<RowImage> image = std::move(image_);
         image_.reset();
         if (!image) return;
-        const Turns::Turn turn(store_.turns());
-        image->abandon();
+        nb::gil_scoped_release released;
+        {
+            const Turns::Turn turn(store_.turns());
+            image->abandon();
+        }
+        image.reset();
     }
 
     nb::tuple list_rows(int threads) {
-        need_open();
+        const std::shared_ptr<RowImage> image = need_open();
         KeyList found;
         {
             nb::gil_scoped_release released;
-            found = store_.list_rows(table_, *image_, now_, threads);
+            found = store_.list_rows(table_, *image, now_, threads);
         }
         return tuple_of(std::move(found));
     }
 
     void read(int part, In<std::uint32_t> rows, Out<float> out) const {
-        need_open();
+        const std::shared_ptr<RowImage> image = need_open();
         const std::size_t width = store_.rows(table_).width_of(static_cast<Part>(part));
         need(out.size() == rows.size() * width, "values must be (rows, values a row)");
-        each_slice(rows, [&](std::size_t at, std::size_t n) {
-            image_->read(static_cast<Part>(part), width, rows.data() + at, n, out.data() + at * width);
+        each_slice(*image, rows, [&](std::size_t at, std::size_t n) {
+            image->read(static_cast<Part>(part), width, rows.data() + at, n, out.data() + at * width);
         });
     }
 
     void read_counts(In<std::uint32_t> rows, Out<std::uint32_t> out) const {
-        need_open();
+        const std::shared_ptr<RowImage> image = need_open();
         need(out.size() == rows.size(), "as many counts as rows are needed");
-        each_slice(rows, [&](std::size_t at, std::size_t n) { image_->read_counts(rows.data() + at, n, out.data() + at); });
+        each_slice(*image, rows,
+                   [&](std::size_t at, std::size_t n) { image->read_counts(rows.data() + at, n, out.data() + at); });
     }
 
 private:
-    void need_open() const { need(image_ != nullptr, "the capture is closed"); }
+    std::shared_ptr<RowImage> need_open() const {
+        need(image_ != nullptr, "the capture is closed");
+        return image_;
+    }
 
     template <typename F>
-    void each_slice(const In<std::uint32_t>& rows, F&& f) const {
+    void each_slice(const RowImage& image, const In<std::uint32_t>& rows, F&& f) const {
         constexpr std::size_t kSlice = 8192;
         const std::size_t n = rows.size();
         nb::gil_scoped_release released;
-        for (std::size_t i = 0; i < n; ++i) need(rows.data()[i] < image_->end(), "a row is outside the table");
+        for (std::size_t i = 0; i < n; ++i) need(rows.data()[i] < image.end(), "a row is outside the table");
         std::size_t at = 0;
         store_.turns().in_slices([&] {
             const std::size_t begin = at;
             at = std::min(n, at + kSlice);
+            need(!image.is_abandoned(), "the capture was closed while it was read");
             f(begin, at - begin);
             return at < n;
         });
@@ -206,7 +216,7 @@ void set_sketch(Store& store, int table, In<std::uint8_t> saved) {
 void define_state(nb::module_& module, nb::class_<Store>& store) {
     nb::class_<Capture>(module, "Capture")
         .def(nb::init<Store&, int>(), "store"_a, "table"_a, nb::keep_alive<1, 2>())
-        .def("close", &Capture::close, nb::call_guard<nb::gil_scoped_release>())
+        .def("close", &Capture::close)
         .def("list_rows", &Capture::list_rows, "threads"_a)
         .def("read", &Capture::read, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
         .def("read_counts", &Capture::read_counts, "rows"_a.noconvert(), "out"_a.noconvert());

@@ -159,7 +159,10 @@ KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int thre
     const RowFilter filter = filter_of(t, 0, now);
     std::vector<std::vector<Listed>> pieces;
     image.begin_listing();
-    turns_.in_slices([&] { return image.list_some(t.spec.policy ? 1 : 0, filter, pieces); });
+    turns_.in_slices([&] {
+        if (image.is_abandoned()) throw std::invalid_argument("the capture was closed while it was read");
+        return image.list_some(t.spec.policy ? 1 : 0, filter, pieces);
+    });
     return in_bucket_order(pieces, t.spec.config.initial.seed, threads);
 }
 

@@ -37,6 +37,10 @@ class Arena:
         """Weight and optimizer state, by name."""
         return {"weight": self.weight, **self.state}
 
+    def keep(self, rows: Tensor, places: Tensor, gradient: Tensor) -> None:
+        """Keeps the gradient gradient[places[i]] of rows[i] for the step."""
+        self.pending.append(SparseGradient(rows, places, gradient.float(), None))
+
     def grow(self, rows: int) -> None:
         """Room for `rows` rows, at least doubled; the new ones are not initialised."""
         if rows > len(self.weight):

@@ -25,7 +25,7 @@ from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.optimizers import optimizer_spec, specs
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PooledLookup, RowsLookup, Taken
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.schema import FixedTable
@@ -39,8 +39,8 @@ class _Group:
     """Tables that one TBE serves: one optimizer configuration, dimension 1 apart."""
 
     module: Any
-    slots: tuple[int, ...]
-    dims: tuple[int, ...]  # of each slot, as laid out
+    features: tuple[int, ...]
+    dims: tuple[int, ...]  # of each feature, as laid out
     tables: tuple[int, ...]
     learning_rate: float
     steps: int = 0
@@ -53,13 +53,35 @@ class _Part:
 
     group: int
     call: Call
-    positions: tuple[int, ...]  # of the group's slots within the lookup; -1: not looked up
+    positions: tuple[int, ...]  # of the group's features within the lookup; -1: not looked up
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
+@dataclass(frozen=True, slots=True, eq=False)
+class _PooledLookup:
+    """See PooledLookup."""
+
+    store: FbgemmRowStore
     lookup: Lookup
     parts: tuple[_Part, ...]
+
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See PooledLookup."""
+        return self.store._add_gradient(self.lookup, self.parts, gradient, of_weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowsLookup:
+    """See RowsLookup."""
+
+    store: FbgemmRowStore
+    features: Sequence[int]
+    keys: Sequence[Tensor]
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """See RowsLookup. Every key is a bag of its own."""
+        for feature, keys, gradient in zip(self.features, self.keys, gradients, strict=True):
+            if gradient is not None:
+                self.store._add_rows(feature, keys, gradient)
 
 
 class FbgemmRowStore:
@@ -71,10 +93,10 @@ class FbgemmRowStore:
 
     abilities: frozenset[Ability] = frozenset()
 
-    def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+    def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
         self._fixed = [_refuse_unsupported(table) for table in tables]
         self._tables = tuple(tables)
-        self._slot_tables = tuple(slot_tables)
+        self._feature_tables = tuple(feature_tables)
         members: dict[str, list[int]] = {}
         for number, table in enumerate(tables):
             kind = f"{table.config.optimizer!r}/{table.config.dim == 1}/{table.config.trainable}"
@@ -84,92 +106,94 @@ class FbgemmRowStore:
 
     def _make_group(self, numbers: list[int]) -> _Group:
         # TBE wants the features of one table side by side; elsewhere its update fails or goes to the wrong rows.
-        slots = tuple(s for n in numbers for s, table in enumerate(self._slot_tables) if table == n)
+        features = tuple(f for n in numbers for f, table in enumerate(self._feature_tables) if table == n)
         configs = [self._fixed[n] for n in numbers]
-        feature_tables = [numbers.index(self._slot_tables[s]) for s in slots]
+        feature_tables = [numbers.index(self._feature_tables[f]) for f in features]
         module = _make_tbe(configs, feature_tables)
         for number, weight in zip(numbers, module.split_embedding_weights(), strict=True):
             _initialise(weight, self._fixed[number], self._tables[number].seed)
-        dims = tuple(_laid_out(self._tables[self._slot_tables[s]].config.dim) for s in slots)
-        return _Group(module, slots, dims, tuple(numbers), configs[0].optimizer.learning_rate)
+        dims = tuple(_laid_out(self._dim(f)) for f in features)
+        return _Group(module, features, dims, tuple(numbers), configs[0].optimizer.learning_rate)
 
-    def _dim(self, slot: int) -> int:
-        return self._tables[self._slot_tables[slot]].config.dim
+    def _dim(self, feature: int) -> int:
+        return self._tables[self._feature_tables[feature]].config.dim
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore."""
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        return self._pooled(lookup, train=False)[0]
+
+    def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
+        """See RowTrainer."""
+        output, parts = self._pooled(lookup, train=True)
+        return output, _PooledLookup(self, lookup, parts)
+
+    def _pooled(self, lookup: Lookup, *, train: bool) -> tuple[Tensor, tuple[_Part, ...]]:
+        """The sums, and what each group contributed; for training with TBE's own outputs, which its backward needs."""
         parts = []
         columns: dict[int, Tensor] = {}
         for number, group in enumerate(self._groups):
-            positions = tuple(lookup.slots.index(s) if s in lookup.slots else -1 for s in group.slots)
+            positions = tuple(lookup.features.index(f) if f in lookup.features else -1 for f in group.features)
             if all(p < 0 for p in positions):
                 continue
             call = call_of(lookup, positions)
             # TBE's operator does not run in inference mode; without gradients it does.
-            with torch.inference_mode(False), torch.set_grad_enabled(keep):
+            with torch.inference_mode(False), torch.set_grad_enabled(train):
                 output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
-            if keep:
+            if train:
                 call = replace(call, output=output, learning_rate=group.learning_rate)
             parts.append(_Part(number, call, positions))
-            if positions == tuple(range(len(lookup.slots))) and group.dims == tuple(map(self._dim, lookup.slots)):
-                return output.detach(), _Context(lookup, tuple(parts)) if keep else None
+            if positions == tuple(range(len(lookup.features))) and group.dims == tuple(map(self._dim, lookup.features)):
+                return output.detach(), tuple(parts)
             columns.update(self._columns(group, positions, output.detach()))
-        result = torch.cat([columns[p] for p in range(len(lookup.slots))], dim=1)
-        return result, _Context(lookup, tuple(parts)) if keep else None
+        return torch.cat([columns[p] for p in range(len(lookup.features))], dim=1), tuple(parts)
 
     def _columns(self, group: _Group, positions: tuple[int, ...], output: Tensor) -> dict[int, Tensor]:
-        """The output columns of each looked-up slot, by its position in the lookup, without padding."""
+        """The output columns of each looked-up feature, by its position in the lookup, without padding."""
         found: dict[int, Tensor] = {}
         start = 0
-        for slot, dim, position in zip(group.slots, group.dims, positions, strict=True):
+        for feature, dim, position in zip(group.features, group.dims, positions, strict=True):
             if position >= 0:
-                found[position] = output[:, start : start + self._dim(slot)]
+                found[position] = output[:, start : start + self._dim(feature)]
             start += dim
         return found
 
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """See RowStore."""
-        assert isinstance(context, _Context)
-        lookup = context.lookup
-        dims = [self._dim(s) for s in lookup.slots]
-        by_slot = torch.split(gradient.float(), dims, dim=1)
-        for part in context.parts:
+    def _add_gradient(
+        self, lookup: Lookup, parts: Sequence[_Part], gradient: Tensor, of_weights: bool
+    ) -> Tensor | None:
+        dims = [self._dim(f) for f in lookup.features]
+        by_feature = torch.split(gradient.float(), dims, dim=1)
+        for part in parts:
             group = self._groups[part.group]
-            whole = part.positions == tuple(range(len(lookup.slots))) and group.dims == tuple(dims)
-            laid_out = gradient.float() if whole else lay_out(group.dims, part.positions, by_slot)
+            whole = part.positions == tuple(range(len(lookup.features))) and group.dims == tuple(dims)
+            laid_out = gradient.float() if whole else lay_out(group.dims, part.positions, by_feature)
             group.pending.append(replace(part.call, gradient=laid_out.contiguous()))
-        return self._weight_gradient(lookup, by_slot) if of_weights else None
+        return self._weight_gradient(lookup, by_feature) if of_weights else None
 
-    def _weight_gradient(self, lookup: Lookup, by_slot: Sequence[Tensor]) -> Tensor:
+    def _weight_gradient(self, lookup: Lookup, by_feature: Sequence[Tensor]) -> Tensor:
         """d/d weight of key n = <gradient of its bag, its row>, (N,)."""
         b = lookup.num_rows
         found = []
-        for position, slot in enumerate(lookup.slots):
+        for position, feature in enumerate(lookup.features):
             offsets = lookup.offsets[position * b : (position + 1) * b + 1]
             keys = lookup.keys[int(offsets[0]) : int(offsets[-1])]
-            found.append(
-                (self.gather([slot], [keys], keep=False)[0][0] * by_slot[position][bag_numbers(offsets)]).sum(dim=1)
-            )
+            (rows,) = self.gather([feature], [keys])
+            found.append((rows * by_feature[position][bag_numbers(offsets)]).sum(dim=1))
         return torch.cat(found)
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """See RowStore."""
-        found = [self.read(self._slot_tables[slot], "weight", k) for slot, k in zip(slots, keys, strict=True)]
-        return found, (slots, keys) if keep else None
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        return [self.read(self._feature_tables[f], "weight", k) for f, k in zip(features, keys, strict=True)]
 
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """See RowStore. Every key is a bag of its own."""
-        assert isinstance(context, tuple)
-        for slot, keys, gradient in zip(*context, gradients, strict=True):
-            if gradient is not None:
-                self._add_rows(slot, keys, gradient)
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """See RowTrainer."""
+        return self.gather(features, keys), _RowsLookup(self, features, keys)
 
-    def _add_rows(self, slot: int, keys: Tensor, gradient: Tensor) -> None:
-        group = self._groups[self._group_of[self._slot_tables[slot]]]
+    def _add_rows(self, feature: int, keys: Tensor, gradient: Tensor) -> None:
+        group = self._groups[self._group_of[self._feature_tables[feature]]]
         n = len(keys)
-        counts = torch.zeros(len(group.slots), n, dtype=torch.int64)
-        counts[group.slots.index(slot)] = 1
-        positions = tuple(0 if s == slot else -1 for s in group.slots)
+        counts = torch.zeros(len(group.features), n, dtype=torch.int64)
+        counts[group.features.index(feature)] = 1
+        positions = tuple(0 if f == feature else -1 for f in group.features)
         laid_out = lay_out(group.dims, positions, [gradient.float()])
         group.pending.append(Call(keys, offsets_of(counts), None, n, gradient=laid_out))
 
@@ -187,8 +211,8 @@ class FbgemmRowStore:
     def _sparse(self, group: _Group, call: Call, table: int) -> list[SparseGradient]:
         assert call.gradient is not None
         b, found, start = call.num_rows, [], 0
-        for position, (slot, dim) in enumerate(zip(group.slots, group.dims, strict=True)):
-            if self._slot_tables[slot] == table:
+        for position, (feature, dim) in enumerate(zip(group.features, group.dims, strict=True)):
+            if self._feature_tables[feature] == table:
                 offsets = call.offsets[position * b : (position + 1) * b + 1]
                 keys = slice(int(offsets[0]), int(offsets[-1]))
                 weights = None if call.weights is None else call.weights[keys]
@@ -210,7 +234,7 @@ class FbgemmRowStore:
         for group in self._groups:
             if not group.pending:
                 continue
-            call = group.pending[0] if len(group.pending) == 1 else join(group.pending, len(group.slots))
+            call = group.pending[0] if len(group.pending) == 1 else join(group.pending, len(group.features))
             group.pending.clear()
             output = call.output
             # TBE's forward fixes the learning rate that its backward uses: look up again where it has changed since.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,35 @@ from torch import Tensor
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.content import TableContent, Words
-from embtables.rows.host_lookup import Context, Counts, Resolved, Rows
+from embtables.rows.host_lookup import (
+    Counts,
+    HostOwnedLookup,
+    HostOwnedRows,
+    HostPooledLookup,
+    HostRowsLookup,
+    Resolved,
+    Rows,
+    StepLookups,
+    as_numpy,
+)
 from embtables.rows.host_spec import spec_of
 from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, Taken
+from embtables.rows.protocol import (
+    Ability,
+    Capture,
+    Changes,
+    KeyState,
+    Lookup,
+    OwnedLookup,
+    OwnedRows,
+    PooledLookup,
+    RowsLookup,
+    Segments,
+    Taken,
+)
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
 
-_MOST_OPEN = 64  # lookups whose backward may come
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
 
 
@@ -39,149 +59,103 @@ class HostRowStore:
 
     abilities = frozenset(Ability)
 
-    def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+    def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
         self._tables = tuple(tables)
-        self._slot_tables = tuple(slot_tables)
-        self._store = _core.Store([spec_of(t) for t in tables], list(slot_tables), isa(), torch.get_num_threads())
+        self._feature_tables = tuple(feature_tables)
+        self._store = _core.Store([spec_of(t) for t in tables], list(feature_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
-        self._pending: list[_core.Kept] = []
-        self._looked_up: list[Context] = []  # whose gradients these are
-        self._open: list[Context] = []
         self._cut = 0  # the last one drawn
-        self._epoch = 0
         self._refused = [0] * len(tables)
         self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
         self._learning = [n for n in self._collisionless if tables[n].config.trainable]
+        self._step = StepLookups(self._see, marks=bool(self._collisionless))
 
-    def _dim(self, slot: int) -> int:
-        return self._tables[self._slot_tables[slot]].config.dim
+    def _dim(self, feature: int) -> int:
+        return self._tables[self._feature_tables[feature]].config.dim
 
-    def _context(self, lookup: Lookup, *, keep: bool, counts: Counts = None) -> Context:
+    def _resolve(self, lookup: Lookup, *, train: bool, counts: Counts = None) -> Resolved:
         """The lookup with its keys resolved to row numbers."""
-        slots = np.array(lookup.slots, np.int32)
-        keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
+        features = np.array(lookup.features, np.int32)
+        keys, offsets = as_numpy(lookup.keys), as_numpy(lookup.offsets)
         rows = np.empty(len(keys), np.uint32)
         try:
-            self._store.resolve(slots, keys, offsets, lookup.num_rows, keep, torch.get_num_threads(), rows, counts)
+            self._store.resolve(features, keys, offsets, lookup.num_rows, train, torch.get_num_threads(), rows, counts)
         except IndexError as error:
             raise DataError(str(error)) from None
-        weights = None if lookup.weights is None else _numpy(lookup.weights.float())
-        context = Context(slots, rows, offsets, weights, lookup.num_rows, self._epoch)
-        if keep and self._collisionless:
-            self._open.append(context)
-            if len(self._open) > _MOST_OPEN:
-                self._see(self._open.pop(0))
-        return context
+        weights = None if lookup.weights is None else as_numpy(lookup.weights.float())
+        found = Resolved(features, rows, offsets, weights, lookup.num_rows, self._step.generation)
+        if train:
+            self._step.begin(found)
+        return found
 
-    def _see(self, context: Context) -> None:
-        """Rows of collisionless tables that were seen count as changed, also where no gradient came to them."""
-        for position, slot in enumerate(context.slots):
-            table = self._slot_tables[slot]
+    def _see(self, lookup: Resolved) -> None:
+        for position, feature in enumerate(lookup.features):
+            table = self._feature_tables[feature]
             if table in self._collisionless:
-                ends = context.offsets[[position * context.num_bags, (position + 1) * context.num_bags]]
-                self._store.see(table, context.rows[slice(*ends)])
+                ends = lookup.offsets[[position * lookup.num_bags, (position + 1) * lookup.num_bags]]
+                self._store.see(table, lookup.rows[slice(*ends)])
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore."""
-        c = self._context(lookup, keep=keep)
-        out = self._output(lookup.num_rows, sum(map(self._dim, lookup.slots)))
-        self._store.pooled(c.slots, c.rows, c.offsets, c.weights, c.num_bags, torch.get_num_threads(), out.numpy())
-        return out, c if keep else None
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        return self._sums(self._resolve(lookup, train=False))
+
+    def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
+        """See RowTrainer."""
+        found = self._resolve(lookup, train=True)
+        return self._sums(found), HostPooledLookup(self._store, self._step, found)
+
+    def _sums(self, c: Resolved) -> Tensor:
+        out = self._output(c.num_bags, sum(map(self._dim, c.features)))
+        self._store.pooled(c.features, c.rows, c.offsets, c.weights, c.num_bags, torch.get_num_threads(), out.numpy())
+        return out
 
     def _output(self, rows: int, width: int) -> Tensor:
         if rows * width < _POOLED_FLOATS:
             return torch.empty(rows, width)
         return torch.from_numpy(self._store.output(rows, width))
 
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """See RowStore."""
-        c = self._fresh(context)
-        values = _numpy(gradient.detach().float())
-        self._keep(c, (c.slots, c.rows, c.offsets, c.weights, c.num_bags, values))
-        self._close(c)
-        if not of_weights:
-            return None
-        out = torch.empty(len(c.rows))
-        self._store.dots(c.slots, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
-        return out
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        return self._rows_of(self._resolve(_in_bags(features, keys), train=False))
 
-    def _keep(self, context: Context, gradients: _core.Kept) -> None:
-        self._pending.append(gradients)
-        if not self._looked_up or self._looked_up[-1] is not context:
-            self._looked_up.append(context)
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """See RowTrainer."""
+        found = self._resolve(_in_bags(features, keys), train=True)
+        return self._rows_of(found), HostRowsLookup(self._step, found)
 
-    def _close(self, context: Context) -> None:
-        """All of a lookup's gradients are kept."""
-        self._open = [o for o in self._open if o is not context]
-
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """See RowStore. Each slot's keys are one bag of a lookup."""
-        bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
-        c = self._context(Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1), keep=keep)
-        found = [self._output(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
-        for slot, rows, (start, stop) in zip(slots, found, pairwise(c.offsets), strict=True):
-            of, whole = np.array([slot], np.int32), np.array([0, stop - start])
+    def _rows_of(self, c: Resolved) -> list[Tensor]:
+        """The rows of each feature's keys, which are one bag."""
+        found = []
+        for feature, (start, stop) in zip(c.features, pairwise(c.offsets), strict=True):
+            rows = self._output(stop - start, self._dim(feature))
+            of, whole = np.array([feature], np.int32), np.array([0, stop - start])
             out = rows.view(-1).numpy()
             self._store.gather(of, c.rows[start:stop], whole, whole[:1], torch.get_num_threads(), out)
-        return found, c if keep else None
+            found.append(rows)
+        return found
 
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """See RowStore. Every key is a bag of its own."""
-        c = self._fresh(context)
-        for slot, gradient, (start, stop) in zip(c.slots, gradients, pairwise(c.offsets), strict=True):
-            if gradient is not None:
-                values, n = _numpy(gradient.detach().float()), stop - start
-                one_each = np.arange(n + 1)
-                self._keep(c, (np.array([slot], np.int32), c.rows[start:stop], one_each, None, int(n), values))
-        if all(g is not None for g in gradients):
-            self._close(c)
-
-    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
+    def owned(self, segments: Segments, keys: Tensor) -> OwnedRows:
         """See PartStore."""
-        of_slots = torch.from_numpy(segments.bounds[:: segments.ranks])
-        lookup = Lookup(segments.slots, keys, of_slots, None, 1)
-        often = None if counts is None else _numpy(counts)
-        return Resolved(self._context(lookup, keep=keep, counts=often), segments, often)
+        found = self._resolve(_of_segments(segments, keys), train=False)
+        return HostOwnedRows(self._store, self._step, found, segments)
 
-    def rows_into(self, message: Tensor, context: object) -> None:
+    def train_owned(self, segments: Segments, keys: Tensor, counts: Tensor | None) -> OwnedLookup:
         """See PartStore."""
-        assert isinstance(context, Resolved)
-        c, of = self._fresh(context.lookup), context.segments
-        self._store.gather(c.slots, c.rows, of.bounds, of.places, torch.get_num_threads(), message.numpy())
-
-    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
-        """See PartStore."""
-        assert isinstance(context, Resolved)
-        c, of = self._fresh(context.lookup), context.segments
-        if used.any():
-            self._keep(c, (c.slots, c.rows, of.bounds, np.where(used, of.places, -1), message.numpy(), context.counts))
-        if used.all():
-            self._close(c)
-
-    def cold_keys(self, context: object) -> Tensor:
-        """See PartStore."""
-        assert isinstance(context, Resolved)
-        c = self._fresh(context.lookup)
-        found = c.rows == 0
-        for slot, (start, stop) in zip(c.slots, pairwise(c.offsets), strict=True):
-            found[start:stop] &= self._slot_tables[slot] in self._collisionless
-        return torch.from_numpy(found)
+        often = None if counts is None else as_numpy(counts)
+        found = self._resolve(_of_segments(segments, keys), train=True, counts=often)
+        grows = [self._feature_tables[feature] in self._collisionless for feature in segments.features]
+        return HostOwnedLookup(self._store, self._step, found, segments, often, grows)
 
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """See PartStore."""
-        slot, values = self._slot_tables.index(table), _numpy(gradient.detach().float()).reshape(1, -1)
-        cold = Context(np.array([slot], np.int32), np.zeros(1, np.uint32), np.arange(2), None, 1, self._epoch)
-        self._keep(cold, (cold.slots, cold.rows, cold.offsets, None, 1, values))
-
-    def _fresh(self, context: object) -> Context:
-        assert isinstance(context, Context)
-        if context.epoch != self._epoch:
-            raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
-        return context
+        feature, values = self._feature_tables.index(table), as_numpy(gradient.detach().float()).reshape(1, -1)
+        of, row, bags = np.array([feature], np.int32), np.zeros(1, np.uint32), np.arange(2)
+        cold = Resolved(of, row, bags, None, 1, self._step.generation)
+        self._step.keep(cold, (of, row, bags, None, 1, values))
 
     def gradient_norm(self) -> float:
         """See RowStore."""
-        return float(self._store.gradient_norm(self._pending, torch.get_num_threads()))
+        return float(self._store.gradient_norm(self._step.pending, torch.get_num_threads()))
 
     def set_learning_rate_factor(self, factor: float) -> None:
         """See RowStore."""
@@ -189,53 +163,39 @@ class HostRowStore:
 
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
-        self._see_open()
-        counts = self._store.update(self._pending, self._factor, gradient_scale, torch.get_num_threads())
-        self._forget()
+        self._step.see_open()
+        counts = self._store.update(self._step.pending, self._factor, gradient_scale, torch.get_num_threads())
+        self._step.forget()
         for table, (_, refused) in enumerate(counts):
             self._refused[table] += refused
         if self._collisionless:
-            self._epoch += 1
+            self._step.generation += 1
         for table in self._learning:
             self._store.end_step(table, torch.get_num_threads())
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
-        self._refuse_pending("advance comes before the step's first lookup")
-        self._see_open()
+        self._step.refuse_pending("advance comes before the step's first lookup")
+        self._step.see_open()
         self._store.advance(table, now)
-        self._epoch += 1
+        self._step.generation += 1
 
     def discard(self) -> None:
         """See RowStore."""
-        self._see_pending()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._pending.clear()
-        self._looked_up.clear()
-
-    def _see_open(self) -> None:
-        for context in self._open:
-            self._see(context)
-        self._open.clear()
-
-    def _see_pending(self) -> None:
-        for context in self._looked_up:
-            self._see(context)
-        self._see_open()
+        self._step.see_all()
+        self._step.forget()
 
     def draw_cut(self) -> int:
         """See RowStore."""
-        self._refuse_pending("a cut lies between two steps")
-        self._see_open()
+        self._step.refuse_pending("a cut lies between two steps")
+        self._step.see_open()
         self._cut = int(self._store.draw_cut())
         return self._cut
 
     def changes(self, table: int, after: int) -> Changes:
         """See RowStore."""
         self._check_cut(table, after)
-        self._see_pending()
+        self._step.see_all()
         keys = self._store.list_rows(table, after, torch.get_num_threads())[0]
         return Changes(torch.from_numpy(np.sort(keys)), torch.from_numpy(self._tombstones(table, after)))
 
@@ -265,7 +225,7 @@ class HostRowStore:
     def _find(self, table: int, keys: Tensor) -> Rows:
         rows = np.empty(len(keys), np.uint32)
         try:
-            self._store.find(table, _numpy(keys), torch.get_num_threads(), rows)
+            self._store.find(table, as_numpy(keys), torch.get_num_threads(), rows)
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
         return rows
@@ -288,7 +248,7 @@ class HostRowStore:
             missing = int(keys[int(np.argmax(rows == 0))])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
         part = self._tables[table].optimizer.native_parts[name]
-        self._store.write(table, part, rows, torch.get_num_threads(), _numpy(values.float()).reshape(-1))
+        self._store.write(table, part, rows, torch.get_num_threads(), as_numpy(values.float()).reshape(-1))
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""
@@ -298,12 +258,12 @@ class HostRowStore:
         """See RowStore."""
         if table not in self._collisionless and not self._tables[table].is_part:
             return None
-        self._see_pending()
+        self._step.see_all()
         return key_state(self._store, table, self._tables[table])
 
     def capture(self, table: int, after: int | None) -> Capture:
         """See RowStore."""
-        self._see_pending()
+        self._step.see_all()
         if after is None:
             return HostCapture(self._store, table, self._tables[table])
         self._check_cut(table, after)
@@ -311,38 +271,34 @@ class HostRowStore:
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        self._refuse_pending("contents are taken over between two steps")
-        self._see_open()
+        self._step.refuse_pending("contents are taken over between two steps")
+        self._step.see_open()
         apply(self._store, table, self._tables[table], content)
-        self._epoch += 1
+        self._step.generation += 1
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are made between two steps")
+        self._step.refuse_pending("rows are made between two steps")
         if table in self._collisionless:
-            self._store.make(table, _numpy(keys))
+            self._store.make(table, as_numpy(keys))
 
     def delete(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
-        self._refuse_pending("rows are deleted between two steps")
-        self._see_open()
+        self._step.refuse_pending("rows are deleted between two steps")
+        self._step.see_open()
         if table in self._collisionless:
-            self._store.remove(table, _numpy(keys))
-            self._epoch += 1
+            self._store.remove(table, as_numpy(keys))
+            self._step.generation += 1
         else:
             self._store.make_fresh(table, self._find(table, keys))
 
-    def _refuse_pending(self, what: str) -> None:
-        if self._pending:
-            raise StateError(f"row gradients are waiting for their step: {what}")
-
     def clear(self, table: int) -> None:
         """See RowStore."""
-        self._refuse_pending("tables are emptied between two steps")
-        self._see_open()
+        self._step.refuse_pending("tables are emptied between two steps")
+        self._step.see_open()
         if table in self._collisionless:
             self._store.clear(table)
-            self._epoch += 1
+            self._step.generation += 1
 
     def num_bytes(self, table: int) -> dict[str, int]:
         """See RowStore."""
@@ -355,8 +311,8 @@ class HostRowStore:
 
     def age_bins(self, table: int, waiting: bool) -> Tensor:
         """See PartStore."""
-        self._refuse_pending("ages are those between two steps")
-        self._see_open()
+        self._step.refuse_pending("ages are those between two steps")
+        self._step.see_open()
         return torch.from_numpy(self._store.age_bins(table, waiting, torch.get_num_threads()))
 
     def of_age(self, table: int, waiting: bool, chosen: int) -> tuple[Tensor, Tensor]:
@@ -366,16 +322,16 @@ class HostRowStore:
 
     def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
-        self._refuse_pending("what is too much goes between two steps")
-        self._see_open()
+        self._step.refuse_pending("what is too much goes between two steps")
+        self._step.see_open()
         self._store.evict(table, waiting, chosen, seen, mix, torch.get_num_threads())
-        self._epoch += 1
+        self._step.generation += 1
 
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """See RowStore."""
         if table not in self._collisionless:
             return None
-        self._see_pending()
+        self._step.see_all()
         return self._store.ages_and_counts(table)
 
     def figures(self, table: int) -> Mapping[str, int]:
@@ -385,5 +341,12 @@ class HostRowStore:
         return found
 
 
-def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    return tensor.detach().contiguous().numpy()
+def _in_bags(features: Sequence[int], keys: Sequence[Tensor]) -> Lookup:
+    """Each feature's keys (n,) as one bag of a lookup."""
+    bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
+    return Lookup(tuple(features), torch.cat(list(keys)), bags, None, 1)
+
+
+def _of_segments(segments: Segments, keys: Tensor) -> Lookup:
+    """All keys of a feature as one bag of a lookup."""
+    return Lookup(segments.features, keys, torch.from_numpy(segments.bounds[:: segments.ranks]), None, 1)

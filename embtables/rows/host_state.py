@@ -18,6 +18,7 @@ import torch
 from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.content import Streamed, TableContent
+from embtables.rows.exclusive import refuse_forked
 from embtables.rows.protocol import Capture, KeyState
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
@@ -42,6 +43,7 @@ class HostCapture(Capture):
 
     def streamed(self) -> TableContent:
         """See Capture."""
+        refuse_forked()
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
         columns = {name: self._part(name, part, rows) for name, part in self._stored.optimizer.native_parts.items()}
         columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)

@@ -33,7 +33,7 @@ class KeyPolicy:
         admission = config.admission
         self._config = config
         self._seed = seed
-        self._is_part = is_part
+        self.is_part = is_part
         self._min_count = admission.count if isinstance(admission, MinCount) else 1
         self.sketch: CountSketch | None = None
         if isinstance(admission, MinCount) and admission.counting == "sketch":
@@ -147,7 +147,7 @@ class KeyPolicy:
         """After the update of a step: the limits on rows and on waiting keys."""
         self.steps += 1
         self._rows_in_step.clear()
-        if self._is_part:
+        if self.is_part:
             return
         max_rows, max_waiting = limits_of(self._config)
         if max_rows is not None:

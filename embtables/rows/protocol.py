@@ -1,8 +1,16 @@
-"""`RowStore`: rows of several tables, looked up and updated by key. What is behind it may be RAM, disk or a device.
+"""Row stores: rows of several tables, looked up and updated by key. What is behind one may be RAM, disk or a device.
 
-A store serves *slots*: one (feature, table) pair each, in the order of the features. A lookup names its slots and holds
-their keys; the store pools by weighted sums and nothing else (mean pooling and per-id weights arrive as weights). Row
-gradients are kept until `update`, which sums duplicates over all lookups of the step and updates each touched row once.
+    RowReader    lookups that change nothing                     the server's side
+    RowTrainer   lookups of training, and the update             a lookup of training takes its gradients itself
+    RowState     contents, given and taken back; cuts
+    RowAdmin     rows by key: written, made, deleted; figures
+    RowStore     all four
+    PartStore    a RowStore of a part of a table's keys
+
+A store serves *features*: one (feature, table) pair each, by number, in the order of the features. A lookup names its
+features and holds their keys; the store pools by weighted sums and nothing else (mean pooling and per-id weights arrive
+as weights). Row gradients are kept until `update`, which sums duplicates over all lookups of the step and updates each
+touched row once.
 """
 
 from __future__ import annotations
@@ -34,17 +42,17 @@ class Ability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Keys of F slots for B rows. Shape letters: B rows, F slots, N keys, D dim.
+    """Keys of F features for B rows. Shape letters: B rows, F features, N keys, D dim.
 
     Attributes:
-        slots: F slot numbers of the store.
-        keys: (N,) int64, slot after slot, row after row; each in the key range of its table.
-        offsets: (F * B + 1,) int64: the keys of slot f and row b are keys[offsets[f * B + b] : offsets[f * B + b + 1]].
+        features: F features of the store, by number.
+        keys: (N,) int64, feature after feature, row after row; each in the key range of its table.
+        offsets: (F * B + 1,) int64: feature f's keys of row b are keys[offsets[f * B + b] : offsets[f * B + b + 1]].
         weights: (N,) float32 factors of the rows in the sum, or None for ones.
         num_rows: B.
     """
 
-    slots: tuple[int, ...]
+    features: tuple[int, ...]
     keys: Tensor
     offsets: Tensor
     weights: Tensor | None
@@ -53,32 +61,32 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Where the keys that R ranks ask for lie, F slots of each rank, and where their rows lie in a message.
+    """Where the keys that R ranks ask for lie, F features of each rank, and where their rows lie in a message.
 
     Attributes:
-        slots: F slot numbers of the store.
-        bounds: (F * R + 1,) int64: slot f's keys of rank r are keys[bounds[f * R + r] : bounds[f * R + r + 1]].
+        features: F features of the store, by number.
+        bounds: (F * R + 1,) int64: feature f's keys of rank r are keys[bounds[f * R + r] : bounds[f * R + r + 1]].
         places: (F * R,) int64: the first float of their rows, which lie one after the other.
     """
 
-    slots: tuple[int, ...]
+    features: tuple[int, ...]
     bounds: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
 
     @property
     def ranks(self) -> int:
         """R."""
-        return len(self.places) // len(self.slots)
+        return len(self.places) // len(self.features)
 
     def sizes(self) -> list[int]:
-        """How many keys each slot has."""
+        """How many keys each feature has."""
         found: list[int] = np.diff(self.bounds[:: self.ranks]).tolist()
         return found
 
     def each(self) -> Iterator[tuple[int, slice, int]]:
-        """Each segment's slot, keys and place."""
+        """Each segment's feature, keys and place."""
         for number, (begin, end) in enumerate(pairwise(self.bounds.tolist())):
-            yield self.slots[number // self.ranks], slice(begin, end), int(self.places[number])
+            yield self.features[number // self.ranks], slice(begin, end), int(self.places[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +154,59 @@ class Taken(Capture):
         return self._taken
 
 
-class RowStore(Protocol):
-    """Rows of several tables. Constructed with the stored tables and, for each slot, its table's number.
+class PooledLookup(Protocol):
+    """A pooled lookup of training, until its backward. It does not hold the output: autograd's graph, which holds the
+    lookup, would keep itself alive."""
 
-    Lookups with `keep` are training: of a collisionless table they count all keys of the lookup, admit, mark rows as
-    seen and make fresh rows, and read only then. Lookups without change nothing; keys without a row read the cold row.
-    Of a frozen table (`trainable: false`) there are only lookups without, and `update` does nothing to it.
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """Keeps the row gradients for the step, of a gradient (B, sum of D). Returns d/d weights (N,) if asked.
+
+        Raises:
+            StateError: a step or another change lies between, so that rows may be gone.
+        """
+
+
+class RowsLookup(Protocol):
+    """A lookup of single rows for training, until its backward."""
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Keeps the gradients (n, D) of each feature's rows for the step; None: the feature's rows were not used.
+
+        Raises:
+            StateError: as `PooledLookup.add_gradient`.
+        """
+
+
+class RowReader(Protocol):
+    """Lookups that change nothing. A key without a row reads its table's cold row."""
+
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """(B, sum of D over the features), weighted sums of rows.
+
+        Raises:
+            DataError: a key is outside its table.
+        """
+
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """Rows of each feature's keys (n,) -> (n, D), copied. Raises as `pooled`."""
+
+    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
+        """The part `name` of the rows of keys (n,): (n, D), or (n,) for a state of one value for each row; copied.
+        Raises as `pooled`."""
+
+
+class RowTrainer(Protocol):
+    """Lookups of training, and the step that updates what they looked up.
+
+    A lookup of training counts all its keys in collisionless tables, admits, marks rows as seen and makes fresh rows,
+    and reads only then. Frozen tables (`trainable: false`) are read by a RowReader; `update` does nothing to them.
     """
 
-    abilities: frozenset[Ability]
+    def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
+        """(B, sum of D over the features), and what takes their gradient. Raises as `RowReader.pooled`."""
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """(B, sum of D over the slots) weighted sums, and a context for `add_gradient`; `keep`: one will come."""
-
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """Keeps the row gradients of a pooled lookup; gradient (B, sum D). Returns d/d weights (N,) if asked."""
-
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """Rows of each slot's keys (n,) -> (n, D), copied, and a context for `add_row_gradients`."""
-
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """Keeps the gradients (n, D) of each slot's gathered rows; None: the slot's rows were not used."""
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """Rows of each feature's keys (n,) -> (n, D), copied, and what takes their gradients. Raises as `pooled`."""
 
     def gradient_norm(self) -> float:
         """L2 norm over the kept row gradients, duplicates summed."""
@@ -191,23 +231,21 @@ class RowStore(Protocol):
     def discard(self) -> None:
         """Forgets the kept gradients."""
 
-    def state_names(self, table: int) -> Sequence[str]:
-        """Names of the table's tensors a row has a part of: `weight` and its optimizer states."""
-
-    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
-        """That tensor's part of keys (n,): (n, D), or (n,) for a state of one value a row. A copy. Changes nothing."""
-
-    def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
-        """Sets that tensor's part of keys (n,). Raises StateError for a key without a row."""
-
     def num_steps(self, table: int) -> int:
         """How many updates touched the table's store (Adam's t)."""
+
+
+class RowState(Protocol):
+    """What a table holds, given and taken back; and what changed since a cut."""
+
+    def state_names(self, table: int) -> Sequence[str]:
+        """Names of the table's tensors that a row has a part of: `weight` and its optimizer state."""
 
     def key_state(self, table: int) -> KeyState | None:
         """The keys of a collisionless table or of a part of a fixed one, copied; None for a whole fixed one."""
 
     def capture(self, table: int, after: int | None) -> Capture:
-        """What a table holds now: all rows, or those changed since the cut `after`, and what `changes` tells.
+        """What a table holds now: all rows, or those changed since the cut `after`, and what `changes` reports.
 
         Of all rows a store may copy what it still needs when the content is asked for: cheaply where a cut was just
         drawn.
@@ -224,16 +262,6 @@ class RowStore(Protocol):
     def clear(self, table: int) -> None:
         """Empties a collisionless table, before a snapshot is applied."""
 
-    def make(self, table: int, keys: Tensor) -> None:
-        """Keys (n,) of a collisionless table are seen now, and get a fresh row where they have none, admitted or not.
-
-        Raises:
-            StateError: gradients are waiting for `update`.
-        """
-
-    def delete(self, table: int, keys: Tensor) -> None:
-        """Keys (n,) lose their rows and wait no longer; rows of a fixed table become fresh. Raises as `make`."""
-
     def draw_cut(self) -> int:
         """Ends a cut between two steps and returns its number, 1 being the first; later changes belong to the next.
 
@@ -243,7 +271,7 @@ class RowStore(Protocol):
         """
 
     def changes(self, table: int, after: int) -> Changes:
-        """What changed since the cut `after`, which was drawn. The cold row is not told: it may always have changed.
+        """What changed since the cut `after`, which was drawn. The cold row is not in it: it may always have changed.
 
         Raises:
             StateError: tombstones as old as that are not kept any more; or no such cut was drawn.
@@ -251,6 +279,23 @@ class RowStore(Protocol):
 
     def forget_changes(self, through: int) -> None:
         """Nobody will ask for changes since a cut before `through`: frees the tombstones kept for them."""
+
+
+class RowAdmin(Protocol):
+    """Rows by key, outside of training; and figures."""
+
+    def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
+        """Sets the part `name` of the rows of keys (n,). Raises StateError for a key without a row."""
+
+    def make(self, table: int, keys: Tensor) -> None:
+        """Keys (n,) of a collisionless table are seen now, and get a fresh row where they have none, admitted or not.
+
+        Raises:
+            StateError: gradients are waiting for `update`.
+        """
+
+    def delete(self, table: int, keys: Tensor) -> None:
+        """Keys (n,) lose their rows and wait no longer; rows of a fixed table become fresh. Raises as `make`."""
 
     def figures(self, table: int) -> Mapping[str, int]:
         """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""
@@ -262,6 +307,30 @@ class RowStore(Protocol):
         """Bytes by tensor name."""
 
 
+class RowStore(RowReader, RowTrainer, RowState, RowAdmin, Protocol):
+    """Rows of several tables. Constructed with the stored tables and, for each feature, its table's number."""
+
+    abilities: frozenset[Ability]
+
+
+class OwnedRows(Protocol):
+    """Rows that ranks ask for, at the store that owns them."""
+
+    def rows_into(self, message: Tensor) -> None:
+        """Copies the rows of the lookup's keys to their places in a message."""
+
+
+class OwnedLookup(OwnedRows, Protocol):
+    """The same for training, until the gradients come."""
+
+    def add_message(self, message: Tensor, used: npt.NDArray[np.bool_]) -> None:
+        """Keeps the gradients of the lookup's keys, which lie in a message as their rows do; used (F * R,): the
+        segments that have any. Raises StateError as `PooledLookup.add_gradient`."""
+
+    def cold_keys(self) -> Tensor:
+        """Which keys read the cold row of a collisionless table, (N,) bool."""
+
+
 class PartStore(RowStore, Protocol):
     """What a row store does besides for parts of tables: lookups of several ranks, and what all parts decide together.
 
@@ -271,19 +340,15 @@ class PartStore(RowStore, Protocol):
     rows.
     """
 
-    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
-        """Looks up what ranks ask for, keys (N,): the context for the methods below.
+    def owned(self, segments: Segments, keys: Tensor) -> OwnedRows:
+        """Looks up what ranks ask for, keys (N,); changes nothing."""
+
+    def train_owned(self, segments: Segments, keys: Tensor, counts: Tensor | None) -> OwnedLookup:
+        """Looks up what ranks ask for in training, keys (N,).
 
         Args:
             counts: (N,) int32: a key counts for admission as that many occurrences in a row. None: as one.
         """
-
-    def rows_into(self, message: Tensor, context: object) -> None:
-        """Copies the rows of a lookup's keys to their places in a message."""
-
-    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
-        """Keeps the gradients of a lookup's keys, which lie in a message as their rows do; used (F * R,): the segments
-        that have any."""
 
     def num_held(self, table: int) -> tuple[int, int]:
         """How many rows and waiting keys there are; those past their ttl may count too. Cheap."""
@@ -301,9 +366,6 @@ class PartStore(RowStore, Protocol):
         Raises:
             StateError: gradients are waiting for `update`.
         """
-
-    def cold_keys(self, context: object) -> Tensor:
-        """Which keys that were resolved with `keep` read the cold row of a collisionless table, (N,) bool."""
 
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """Keeps a gradient (D,) of the table's trained cold row, after what is kept already: it counts as one key's.

@@ -23,16 +23,105 @@ from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
 from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, Segments, Taken
+from embtables.rows.protocol import (
+    Ability,
+    Capture,
+    Changes,
+    KeyState,
+    Lookup,
+    OwnedLookup,
+    OwnedRows,
+    PooledLookup,
+    RowsLookup,
+    Segments,
+    Taken,
+)
 from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
 from embtables.rows.rules import apply_rule
 from embtables.rows.stored_table import StoredTable
 
+_Bags = tuple[Arena, Tensor, Tensor, Tensor | None]  # the arena, its rows (n,), offsets, weights
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    lookup: Lookup
-    bags: list[tuple[int, Tensor, Tensor, Tensor | None]]  # arena, arena keys (n,), offsets, weights
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PooledLookup:
+    """See PooledLookup."""
+
+    num_rows: int
+    bags: list[_Bags]
+
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See PooledLookup."""
+        b = self.num_rows
+        column = 0
+        weight_gradients: list[Tensor] = []
+        for arena, rows, offsets, weights in self.bags:
+            dim = arena.weight.shape[1]
+            features = (offsets.shape[0] - 1) // b if b else 0
+            part = gradient[:, column : column + features * dim].float()
+            column += features * dim
+            by_bag = part.reshape(b, features, dim).transpose(0, 1).reshape(features * b, dim)
+            bag_of_key = bag_numbers(offsets)
+            arena.pending.append(SparseGradient(rows, bag_of_key, by_bag, weights))
+            if of_weights:
+                weight_gradients.append((arena.weight[rows] * by_bag[bag_of_key]).sum(dim=1))
+        return torch.cat(weight_gradients) if of_weights else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowsLookup:
+    """See RowsLookup."""
+
+    rows: list[tuple[Arena, Tensor]]  # of each feature
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """See RowsLookup."""
+        for (arena, rows), gradient in zip(self.rows, gradients, strict=True):
+            if gradient is not None:
+                arena.keep(rows, torch.arange(len(rows)), gradient)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _OwnedLookup:
+    """See OwnedLookup.
+
+    Attributes:
+        rows: (N,) of the keys, in their arenas.
+        arenas: of each feature, and the table's policy where it is collisionless.
+    """
+
+    segments: Segments
+    rows: Tensor
+    arenas: Mapping[int, tuple[Arena, KeyPolicy | None]]
+
+    def rows_into(self, message: Tensor) -> None:
+        """See OwnedRows."""
+        for feature, rows, part in self._parts_of(message):
+            part.copy_(self.arenas[feature][0].weight[rows])
+
+    def _parts_of(self, message: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Of each segment its feature, rows (n,) of the arena, and part (n, D) of the message."""
+        for feature, keys, place in self.segments.each():
+            dim = self.arenas[feature][0].weight.shape[1]
+            of = self.rows[keys]
+            yield feature, of, message[place : place + len(of) * dim].view(len(of), dim)
+
+    def add_message(self, message: Tensor, used: npt.NDArray[np.bool_]) -> None:
+        """See OwnedLookup."""
+        for (feature, rows, part), has_gradient in zip(self._parts_of(message), used.tolist(), strict=True):
+            if not has_gradient:
+                continue
+            arena, policy = self.arenas[feature]
+            learns = torch.arange(len(rows))
+            if policy is not None and policy.is_part:
+                learns = learns[rows != 0]  # the cold row's gradients are summed over all parts first
+            arena.keep(rows[learns], learns, part)
+
+    def cold_keys(self) -> Tensor:
+        """See OwnedLookup."""
+        grows = torch.tensor([self.arenas[feature][1] is not None for feature in self.segments.features])
+        found: Tensor = (self.rows == 0) & grows.repeat_interleave(torch.tensor(self.segments.sizes()))
+        return found
 
 
 class ReferenceRowStore:
@@ -40,47 +129,57 @@ class ReferenceRowStore:
 
     abilities = frozenset(Ability)
 
-    def __init__(self, tables: Sequence[StoredTable], slot_tables: Sequence[int]) -> None:
+    def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
         self._tables = tuple(tables)
-        self._slot_tables = tuple(slot_tables)
+        self._feature_tables = tuple(feature_tables)
         self._factor = 1.0
         self._cut = 1
         self._changed: dict[int, dict[int, int]] = {}  # of fixed tables: key -> the cut in which its row last changed
         self._arenas, self._places = arenas_of(self._tables)
 
-    def _place(self, slot: int) -> Place:
-        return self._places[self._slot_tables[slot]]
+    def _place(self, feature: int) -> Place:
+        return self._places[self._feature_tables[feature]]
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore. One embedding_bag for each run of neighbouring slots in one arena."""
-        if keep:
-            self._observe([(slot, lookup.keys[start:stop]) for slot, start, stop in _spans(lookup)])
+    def _arena(self, feature: int) -> Arena:
+        return self._arenas[self._place(feature).arena]
+
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        return self._pooled(lookup)[0]
+
+    def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
+        """See RowTrainer."""
+        self._observe([(feature, lookup.keys[start:stop]) for feature, start, stop in _spans(lookup)])
+        result, bags = self._pooled(lookup)
+        return result, _PooledLookup(lookup.num_rows, bags)
+
+    def _pooled(self, lookup: Lookup) -> tuple[Tensor, list[_Bags]]:
+        """One embedding_bag for each run of neighbouring features in one arena."""
         b = lookup.num_rows
-        bags: list[tuple[int, Tensor, Tensor, Tensor | None]] = []
+        bags: list[_Bags] = []
         parts: list[Tensor] = []
-        for arena, first, last in self._runs(lookup.slots):
+        for number, first, last in self._runs(lookup.features):
             offsets = lookup.offsets[first * b : last * b + 1]
             start, stop = int(offsets[0]), int(offsets[-1])
             spans = _spans(lookup)[first:last]
-            keys = torch.cat([self._place(s).rows_of(lookup.keys[i:j]) for s, i, j in spans])
+            rows = torch.cat([self._place(f).rows_of(lookup.keys[i:j]) for f, i, j in spans])
             weights = None if lookup.weights is None else lookup.weights[start:stop]
             bag_offsets = offsets - start
-            weight = self._arenas[arena].weight
+            arena = self._arenas[number]
             out = functional.embedding_bag(
-                keys, weight, bag_offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+                rows, arena.weight, bag_offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
             )
             # (f * B, D) -> (B, f * D)
-            features, dim = last - first, weight.shape[1]
+            features, dim = last - first, arena.weight.shape[1]
             parts.append(out.view(features, b, dim).transpose(0, 1).reshape(b, features * dim))
-            bags.append((arena, keys, bag_offsets, weights))
-        result = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return result, _Context(lookup, bags) if keep else None
+            bags.append((arena, rows, bag_offsets, weights))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), bags
 
-    def _runs(self, slots: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(arena, first, last) of runs of neighbouring slots in one arena."""
+    def _runs(self, features: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(arena, first, last) of runs of neighbouring features in one arena."""
         runs: list[tuple[int, int, int]] = []
-        for position, slot in enumerate(slots):
-            arena = self._place(slot).arena
+        for position, feature in enumerate(features):
+            arena = self._place(feature).arena
             if runs and runs[-1][0] == arena:
                 runs[-1] = (arena, runs[-1][1], position + 1)
             else:
@@ -88,11 +187,11 @@ class ReferenceRowStore:
         return runs
 
     def _observe(self, parts: Sequence[tuple[int, Tensor]]) -> None:
-        """Counts the keys of a lookup of training, (slot, keys) in order; makes fresh rows."""
+        """Counts the keys of a lookup of training, (feature, keys) in order; makes fresh rows."""
         keys_of: dict[int, list[int]] = {}
-        for slot, keys in parts:
-            if self._place(slot).policy is not None:
-                keys_of.setdefault(self._slot_tables[slot], []).extend(keys.tolist())
+        for feature, keys in parts:
+            if self._place(feature).policy is not None:
+                keys_of.setdefault(self._feature_tables[feature], []).extend(keys.tolist())
         for table, listed in keys_of.items():
             policy = self._places[table].policy
             assert policy is not None
@@ -108,83 +207,35 @@ class ReferenceRowStore:
         for values in arena.state.values():
             values[rows] = 0.0
 
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """See RowStore."""
-        assert isinstance(context, _Context)
-        b = context.lookup.num_rows
-        column = 0
-        weight_gradients: list[Tensor] = []
-        for arena, keys, offsets, weights in context.bags:
-            dim = self._arenas[arena].weight.shape[1]
-            features = (offsets.shape[0] - 1) // b if b else 0
-            part = gradient[:, column : column + features * dim].float()
-            column += features * dim
-            by_bag = part.reshape(b, features, dim).transpose(0, 1).reshape(features * b, dim)
-            bag_of_key = bag_numbers(offsets)
-            self._arenas[arena].pending.append(SparseGradient(keys, bag_of_key, by_bag, weights))
-            if of_weights:
-                rows = self._arenas[arena].weight[keys]
-                weight_gradients.append((rows * by_bag[bag_of_key]).sum(dim=1))
-        return torch.cat(weight_gradients) if of_weights else None
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        return [arena.weight[rows] for arena, rows in self._rows_of(features, keys)]
 
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """See RowStore."""
-        if keep:
-            self._observe(list(zip(slots, keys, strict=True)))
-        rows = [self._place(slot).rows_of(k) for slot, k in zip(slots, keys, strict=True)]
-        found = [self._arenas[self._place(slot).arena].weight[r] for slot, r in zip(slots, rows, strict=True)]
-        return found, (slots, rows) if keep else None
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """See RowTrainer."""
+        self._observe(list(zip(features, keys, strict=True)))
+        found = self._rows_of(features, keys)
+        return [arena.weight[rows] for arena, rows in found], _RowsLookup(found)
 
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """See RowStore."""
-        assert isinstance(context, tuple)
-        for slot, rows, gradient in zip(*context, gradients, strict=True):
-            if gradient is not None:
-                self._keep_rows(slot, rows, torch.arange(len(rows)), gradient)
+    def _rows_of(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[tuple[Arena, Tensor]]:
+        """Each feature's arena, and where its keys (n,) lie in it."""
+        return [(self._arena(f), self._place(f).rows_of(k)) for f, k in zip(features, keys, strict=True)]
 
-    def _keep_rows(self, slot: int, rows: Tensor, places: Tensor, gradient: Tensor) -> None:
-        """Keeps the gradient gradient[places[i]] of rows[i]."""
-        self._arenas[self._place(slot).arena].pending.append(SparseGradient(rows, places, gradient.float(), None))
-
-    def resolve(self, segments: Segments, keys: Tensor, counts: Tensor | None, *, keep: bool) -> object:
+    def owned(self, segments: Segments, keys: Tensor) -> OwnedRows:
         """See PartStore."""
-        parts = list(zip(segments.slots, torch.split(keys, segments.sizes()), strict=True))
-        if keep:
-            often = torch.split(torch.ones_like(keys) if counts is None else counts, segments.sizes())
-            self._observe([(slot, k.repeat_interleave(c)) for (slot, k), c in zip(parts, often, strict=True)])
-        return segments, torch.cat([self._place(slot).rows_of(k) for slot, k in parts])
+        return self._owned(segments, keys)
 
-    def rows_into(self, message: Tensor, context: object) -> None:
+    def train_owned(self, segments: Segments, keys: Tensor, counts: Tensor | None) -> OwnedLookup:
         """See PartStore."""
-        for slot, rows, part in self._parts_of(message, context):
-            part.copy_(self._arenas[self._place(slot).arena].weight[rows])
+        often = torch.ones_like(keys) if counts is None else counts
+        parts = zip(segments.features, *(torch.split(t, segments.sizes()) for t in (keys, often)), strict=True)
+        self._observe([(feature, k.repeat_interleave(c)) for feature, k, c in parts])
+        return self._owned(segments, keys)
 
-    def _parts_of(self, message: Tensor, context: object) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Of each segment its slot, rows (n,) of the arena, and part (n, D) of the message."""
-        assert isinstance(context, tuple)
-        segments, rows = context
-        for slot, keys, place in segments.each():
-            dim = self._tables[self._slot_tables[slot]].config.dim
-            of = rows[keys]
-            yield slot, of, message[place : place + len(of) * dim].view(len(of), dim)
-
-    def add_message(self, message: Tensor, context: object, used: npt.NDArray[np.bool_]) -> None:
-        """See PartStore."""
-        for (slot, rows, part), has_gradient in zip(self._parts_of(message, context), used.tolist(), strict=True):
-            if not has_gradient:
-                continue
-            learns = torch.arange(len(rows))
-            if self._tables[self._slot_tables[slot]].is_part and self._place(slot).policy is not None:
-                learns = learns[rows != 0]  # the cold row's gradients are summed over all parts first
-            self._keep_rows(slot, rows[learns], learns, part)
-
-    def cold_keys(self, context: object) -> Tensor:
-        """See PartStore."""
-        assert isinstance(context, tuple)
-        segments, rows = context
-        grows = torch.tensor([self._place(slot).policy is not None for slot in segments.slots])
-        found: Tensor = (rows == 0) & grows.repeat_interleave(torch.tensor(segments.sizes()))
-        return found
+    def _owned(self, segments: Segments, keys: Tensor) -> _OwnedLookup:
+        found = self._rows_of(segments.features, torch.split(keys, segments.sizes()))
+        arenas = {f: (self._arena(f), self._place(f).policy) for f in segments.features}
+        return _OwnedLookup(segments, torch.cat([rows for _, rows in found]), arenas)
 
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """See PartStore."""
@@ -390,6 +441,6 @@ class ReferenceRowStore:
 
 
 def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:
-    """(slot, first key, end) of every slot of a lookup."""
-    ends = [int(lookup.offsets[position * lookup.num_rows]) for position in range(len(lookup.slots) + 1)]
-    return [(slot, ends[i], ends[i + 1]) for i, slot in enumerate(lookup.slots)]
+    """(feature, first key, end) of every feature of a lookup."""
+    ends = [int(lookup.offsets[position * lookup.num_rows]) for position in range(len(lookup.features) + 1)]
+    return [(feature, ends[i], ends[i + 1]) for i, feature in enumerate(lookup.features)]

@@ -1,7 +1,7 @@
 """Calls of fbgemm's table-batched embeddings: made of a lookup, laid out as TBE wants them, joined into one.
 
-A TBE serves a fixed row of slots, all of them in every call, side by side: a slot that a lookup leaves out has empty
-bags, and its columns have a gradient of zero.
+A TBE serves a fixed row of features, all of them in every call, side by side: a feature that a lookup leaves out has
+empty bags, and its columns have a gradient of zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from embtables.rows.protocol import Lookup
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Keys of all slots of a TBE for B rows, and what became of them."""
+    """Keys of all features of a TBE for B rows, and what became of them."""
 
     keys: Tensor
     offsets: Tensor
@@ -35,12 +35,12 @@ def offsets_of(counts: Tensor) -> Tensor:
 
 
 def call_of(lookup: Lookup, positions: tuple[int, ...]) -> Call:
-    """A TBE's part of a lookup: its slots by their positions there, those not looked up (-1) with empty bags."""
+    """A TBE's part of a lookup: its features by their positions there, those not looked up (-1) with empty bags."""
     b = lookup.num_rows
-    if positions == tuple(range(len(lookup.slots))):
+    if positions == tuple(range(len(lookup.features))):
         return Call(lookup.keys, lookup.offsets, lookup.weights, b)
-    counts = lookup.offsets.diff().view(len(lookup.slots), b)
-    ends = lookup.offsets[:: max(b, 1)] if b else torch.zeros(len(lookup.slots) + 1, dtype=torch.int64)
+    counts = lookup.offsets.diff().view(len(lookup.features), b)
+    ends = lookup.offsets[:: max(b, 1)] if b else torch.zeros(len(lookup.features) + 1, dtype=torch.int64)
     bounds = ends.tolist()
     chosen = [slice(bounds[p], bounds[p + 1]) for p in positions if p >= 0]
     rows = torch.stack([counts[p] if p >= 0 else torch.zeros(b, dtype=torch.int64) for p in positions])
@@ -49,26 +49,26 @@ def call_of(lookup: Lookup, positions: tuple[int, ...]) -> Call:
     return Call(keys, offsets_of(rows), weights, b)
 
 
-def lay_out(dims: Sequence[int], positions: Sequence[int], by_slot: Sequence[Tensor]) -> Tensor:
-    """Gradients of the looked-up slots (B, D) as (B, sum of `dims`): a call's columns, zero elsewhere."""
-    b = by_slot[0].shape[0]
+def lay_out(dims: Sequence[int], positions: Sequence[int], by_feature: Sequence[Tensor]) -> Tensor:
+    """Gradients of the looked-up features (B, D) as (B, sum of `dims`): a call's columns, zero elsewhere."""
+    b = by_feature[0].shape[0]
     result = torch.zeros(b, sum(dims))
     start = 0
     for dim, position in zip(dims, positions, strict=True):
         if position >= 0:
-            result[:, start : start + by_slot[position].shape[1]] = by_slot[position]
+            result[:, start : start + by_feature[position].shape[1]] = by_feature[position]
         start += dim
     return result
 
 
-def join(calls: Sequence[Call], num_slots: int) -> Call:
+def join(calls: Sequence[Call], num_features: int) -> Call:
     """Several calls as one along the batch, so that a row both touch is updated once."""
-    counts = torch.cat([c.offsets.diff().view(num_slots, c.num_rows) for c in calls], dim=1)
+    counts = torch.cat([c.offsets.diff().view(num_features, c.num_rows) for c in calls], dim=1)
     keys, weights = [], []
     any_weights = any(c.weights is not None for c in calls)
-    for slot in range(num_slots):
+    for feature in range(num_features):
         for c in calls:
-            part = slice(int(c.offsets[slot * c.num_rows]), int(c.offsets[(slot + 1) * c.num_rows]))
+            part = slice(int(c.offsets[feature * c.num_rows]), int(c.offsets[(feature + 1) * c.num_rows]))
             keys.append(c.keys[part])
             if any_weights:
                 weights.append(torch.ones(len(keys[-1])) if c.weights is None else c.weights[part])

@@ -11,7 +11,16 @@ from embtables.schema.kinds import Kinds
 
 
 class EncoderConfig(Model):
-    """The base of every encoder's configuration; `kind` names the encoder."""
+    """The base of every encoder's configuration; `kind` names the encoder. See `register_encoder`.
+
+    >>> from typing import Literal
+    >>> from embtables import EncoderConfig
+    >>> class LastDigits(EncoderConfig):
+    ...     kind: Literal["last_digits"] = "last_digits"
+    ...     count: int = 2
+    >>> LastDigits().model_dump()
+    {'kind': 'last_digits', 'count': 2}
+    """
 
     kind: str
 

@@ -68,7 +68,7 @@ class CopiedGradients:
         """Adds what of the gradients that this owner got is of copied rows."""
         if self._rows.keys().isdisjoint(asked.blocks.tables):
             return
-        cold = self._local.cold_keys(asked.context).numpy()
+        cold = asked.owned.cold_keys().numpy()
         for block, table in enumerate(asked.blocks.tables):
             if table in self._replicated and table in self._rows:
                 self._note_own(asked, got, block, table)
@@ -80,7 +80,6 @@ class CopiedGradients:
         segment = block * self._world.size + self._world.rank
         if not got.used[segment]:
             return
-        assert asked.counts is not None
         begin, end = asked.segments.bounds[segment : segment + 2]
         sums = self._rows[table]
         place, dim = int(asked.segments.places[segment]), sums.shape[1] - 1
@@ -127,8 +126,8 @@ class CopiedGradients:
         keys, counts, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
         bounds = np.cumsum([0, *(len(of) for of, _, _ in found)])
         places = np.cumsum([0, *(len(gradient) for _, _, gradient in found)])[:-1]
-        context = self._local.resolve(Segments(tuple(tables), bounds, places), keys, counts, keep=True)
-        self._local.add_message(gradients, context, np.ones(len(tables), np.bool_))
+        owned = self._local.train_owned(Segments(tuple(tables), bounds, places), keys, counts)
+        owned.add_message(gradients, np.ones(len(tables), np.bool_))
         for table, (of, _, gradient) in zip(tables, found, strict=True):
             self._given.setdefault(table, []).append((of, gradient.view(len(of), self._rows[table].shape[1] - 1)))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embtables.native import _core
-from embtables.rows.protocol import PartStore, Segments
+from embtables.rows.protocol import OwnedLookup, OwnedRows, PartStore, Segments
 from embtables.shard.world import SingleRank, World
 
 Sizes = npt.NDArray[np.int64]
@@ -23,26 +23,26 @@ Sizes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """What of a lookup is deduplicated together: the slots of a table, or each slot.
+    """What of a lookup is deduplicated together: the features of a table, or each feature.
 
     Attributes:
         tables: the table of each block.
-        of_slot: the block of each slot of the lookup.
+        of_feature: the block of each feature of the lookup.
     """
 
     tables: tuple[int, ...]
-    of_slot: tuple[int, ...]
+    of_feature: tuple[int, ...]
 
     @classmethod
-    def by_table(cls, slot_tables: Sequence[int]) -> Blocks:
-        """Blocks of the tables, in the order in which slots name them first."""
-        tables = tuple(dict.fromkeys(slot_tables))
-        return cls(tables, tuple(tables.index(table) for table in slot_tables))
+    def by_table(cls, feature_tables: Sequence[int]) -> Blocks:
+        """Blocks of the tables, in the order in which features name them first."""
+        tables = tuple(dict.fromkeys(feature_tables))
+        return cls(tables, tuple(tables.index(table) for table in feature_tables))
 
     @classmethod
-    def by_slot(cls, slot_tables: Sequence[int]) -> Blocks:
-        """A block a slot."""
-        return cls(tuple(slot_tables), tuple(range(len(slot_tables))))
+    def by_feature(cls, feature_tables: Sequence[int]) -> Blocks:
+        """A block for each feature."""
+        return cls(tuple(feature_tables), tuple(range(len(feature_tables))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,15 @@ class Layout:
         """Of the message."""
         return sum(self.lengths)
 
-    def segments(self, slots: Sequence[int]) -> Segments:
+    def segments(self, features: Sequence[int]) -> Segments:
         """The same for whoever looks up the keys: block after block."""
         bounds = np.concatenate([[0], np.cumsum(self.sizes.T)])
-        return Segments(tuple(slots), bounds, np.ascontiguousarray(self.places.T).reshape(-1))
+        return Segments(tuple(features), bounds, np.ascontiguousarray(self.places.T).reshape(-1))
 
 
 @dataclass(slots=True)
 class Asked:
-    """A lookup's keys at their owners.
+    """A lookup of training, its keys at their owners.
 
     Attributes:
         exchange: this rank's keys.
@@ -93,8 +93,8 @@ class Asked:
         sent: where its rows lie, and their gradients.
         rows: the message with them.
         received, segments: where those lie that this rank is asked for as an owner.
-        context: of the local store's lookup of all ranks' keys.
-        keys, counts: (n,) those keys, and how often each occurred (None in inference); by block and rank.
+        owned: the local store's lookup of all ranks' keys.
+        keys, counts: (n,) those keys, and how often each occurred; by block and rank.
         gradient: the message with their gradients, and which blocks have one; None as long as no backward came.
         is_over: its step is done.
     """
@@ -105,9 +105,9 @@ class Asked:
     rows: Tensor
     received: Layout
     segments: Segments
-    context: object
+    owned: OwnedLookup
     keys: Tensor
-    counts: Tensor | None
+    counts: Tensor
     gradient: Tensor | None = None
     has_gradient: list[bool] = field(default_factory=list)
     is_over: bool = False
@@ -149,21 +149,38 @@ class Messenger:
         """Where a lookup's messages go: nowhere if all of its tables are replicated, which all ranks know."""
         return SingleRank() if all(table in self._replicated for table in blocks.tables) else self._world
 
-    def ask(self, exchange: _core.KeyExchange, blocks: Blocks, *, keep: bool) -> Asked:
-        """Has the owners look up the distinct keys, and brings the rows."""
+    def read(self, exchange: _core.KeyExchange, blocks: Blocks) -> Tensor:
+        """Has the owners read the rows of the distinct keys; the message with them."""
+        sent, received, segments, keys, _ = self._ask(exchange, blocks, counted=False)
+        return self._bring_rows(blocks, self._local.owned(segments, keys), sent, received)
+
+    def train(self, exchange: _core.KeyExchange, blocks: Blocks) -> Asked:
+        """Has the owners look up the distinct keys for training, and brings the rows."""
+        sent, received, segments, keys, counts = self._ask(exchange, blocks, counted=True)
+        assert counts is not None
+        owned = self._local.train_owned(segments, keys, counts)
+        rows = self._bring_rows(blocks, owned, sent, received)
+        return Asked(exchange, blocks, sent, rows, received, segments, owned, keys, counts)
+
+    def _bring_rows(self, blocks: Blocks, owned: OwnedRows, sent: Layout, received: Layout) -> Tensor:
+        given = self.take(received.num_floats)
+        owned.rows_into(given)
+        rows = self.take(sent.num_floats)
+        self._ranks_of(blocks).all_to_all(rows, given, sent.lengths, received.lengths)
+        return rows
+
+    def _ask(
+        self, exchange: _core.KeyExchange, blocks: Blocks, *, counted: bool
+    ) -> tuple[Layout, Layout, Segments, Tensor, Tensor | None]:
+        """The keys that the ranks ask this one for: where their rows lie, and how often each occurred."""
         world, ranks, num_blocks = self._ranks_of(blocks), self._world.size, len(blocks.tables)
         sizes = torch.from_numpy(exchange.sizes())
         asked = torch.empty_like(sizes)
         world.all_to_all(asked, sizes, [num_blocks] * ranks, [num_blocks] * ranks)
         dims = [self._dims[table] for table in blocks.tables]
         sent, received = (Layout.of(s.numpy().reshape(ranks, num_blocks), dims) for s in (sizes, asked))
-        keys, counts = _bring_keys(world, exchange, received.sizes, sent.sizes, counted=keep)
-        segments, given = received.segments(blocks.tables), self.take(received.num_floats)
-        context = self._local.resolve(segments, keys, counts, keep=keep)
-        self._local.rows_into(given, context)
-        rows = self.take(exchange.num_floats)
-        world.all_to_all(rows, given, sent.lengths, received.lengths)
-        return Asked(exchange, blocks, sent, rows, received, segments, context, keys, counts)
+        keys, counts = _bring_keys(world, exchange, received.sizes, sent.sizes, counted=counted)
+        return sent, received, received.segments(blocks.tables), keys, counts
 
     def send_gradients(self, asked: Asked) -> OwnersGradients:
         """Brings the gradients of a lookup's keys to their owners, whose local stores keep them for the update; but not
@@ -179,7 +196,7 @@ class Messenger:
         self._ranks_of(asked.blocks).all_to_all(out, message, received.lengths, sent.lengths)
         used = (out.numpy()[received.marks] > 0.0).T
         travels = np.array([table not in self._replicated for table in tables])
-        self._local.add_message(out, asked.context, (used & travels[:, None]).reshape(-1))
+        asked.owned.add_message(out, (used & travels[:, None]).reshape(-1))
         return OwnersGradients(out, used.reshape(-1))
 
 

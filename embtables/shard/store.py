@@ -2,7 +2,7 @@
 
 Lookups go to the owners at once; gradients wait for the step, so that backward communicates nothing (docs/sharding.md).
 All methods that read or change rows are called by all ranks alike, each with what its part of the batch needs; those
-that list or capture tell of the rows this rank owns.
+that list or capture are about the rows that this rank owns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from embtables.errors import EmbtablesError, StateError
 from embtables.native import _core, isa
 from embtables.rows.content import TableContent, Words
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore
+from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PartStore, PooledLookup, RowsLookup
 from embtables.rows.stored_table import StoredTable
 from embtables.shard.agreement import Limits
 from embtables.shard.copies import CopiedGradients, OwnedCapture, joined
@@ -30,10 +30,55 @@ _MOST_OPEN = 64  # lookups of training since the last step
 MakeLocal = Callable[[Sequence[StoredTable], Sequence[int]], PartStore]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pooled:
+@dataclass(frozen=True, slots=True, eq=False)
+class _PooledLookup:
+    """See PooledLookup."""
+
     lookup: Lookup
     asked: Asked
+    messenger: Messenger
+
+    def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
+        """See PooledLookup."""
+        lookup, asked, threads = self.lookup, self.asked, torch.get_num_threads()
+        values = gradient.detach().float().contiguous().numpy()
+        offsets, weights = lookup.offsets.numpy(), None if lookup.weights is None else lookup.weights.numpy()
+        message = self.messenger.take(asked.exchange.num_floats)
+        asked.exchange.sum_pooled(values, offsets, weights, lookup.num_rows, threads, message.numpy())
+        _keep(asked, message, [True] * len(asked.blocks.tables))
+        if not of_weights:
+            return None
+        out = torch.empty(len(lookup.keys))
+        asked.exchange.dots(asked.rows.numpy(), offsets, lookup.num_rows, values, threads, out.numpy())
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RowsLookup:
+    """See RowsLookup."""
+
+    asked: Asked
+    messenger: Messenger
+
+    def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """See RowsLookup."""
+        values = [None if g is None else g.detach().float().contiguous().numpy() for g in gradients]
+        message = self.messenger.take(self.asked.exchange.num_floats)
+        if any(value is None for value in values):
+            message.zero_()
+        self.asked.exchange.sum_gathered(values, torch.get_num_threads(), message.numpy())
+        _keep(self.asked, message, [value is not None for value in values])
+
+
+def _keep(asked: Asked, message: Tensor, has_gradient: list[bool]) -> None:
+    """Keeps a gradient for the step; a second one of the same lookup is added."""
+    if asked.is_over:
+        between = f"a step, advance or {_MOST_OPEN} other lookups lie between this lookup and its backward"
+        raise StateError(f"{between}: its rows may be gone")
+    if asked.gradient is not None:
+        message.add_(asked.gradient)
+        has_gradient = [had or has for had, has in zip(asked.has_gradient, has_gradient, strict=True)]
+    asked.gradient, asked.has_gradient = message, has_gradient
 
 
 class ShardedRowStore:
@@ -41,7 +86,7 @@ class ShardedRowStore:
 
     Args:
         tables: as any row store has them.
-        slot_tables: the table of each slot.
+        feature_tables: the table of each feature.
         world: the ranks; there is one for the thread that trains.
         make_local: makes the row store of the rows that this rank has.
         replicated: numbers of fixed tables whose rows every rank has all, the same everywhere.
@@ -50,7 +95,7 @@ class ShardedRowStore:
     def __init__(
         self,
         tables: Sequence[StoredTable],
-        slot_tables: Sequence[int],
+        feature_tables: Sequence[int],
         world: World,
         make_local: MakeLocal,
         replicated: Collection[int] = (),
@@ -60,7 +105,7 @@ class ShardedRowStore:
             table if number in self._replicated else replace(table, buckets=world.buckets())
             for number, table in enumerate(tables)
         )
-        self._slot_tables = tuple(slot_tables)
+        self._feature_tables = tuple(feature_tables)
         self._world = world
         self._local = make_local(self._tables, range(len(tables)))
         self.abilities: frozenset[Ability] = self._local.abilities
@@ -72,14 +117,15 @@ class ShardedRowStore:
         self._all_given = True
         self._limits = Limits(world, self._local, self._tables)
 
-    def _dim(self, slot: int) -> int:
-        return self._tables[self._slot_tables[slot]].config.dim
+    def _dim(self, feature: int) -> int:
+        return self._tables[self._feature_tables[feature]].config.dim
 
-    def _ask(self, lookup: Lookup, blocks: Blocks, *, keep: bool) -> Asked:
-        exchange = _core.KeyExchange(
+    def _exchange(self, lookup: Lookup, blocks: Blocks) -> _core.KeyExchange:
+        """The distinct keys of a lookup."""
+        return _core.KeyExchange(
             np.array([self._tables[table].seed for table in blocks.tables], np.uint64),
             np.array([self._tables[table].config.dim for table in blocks.tables], np.int32),
-            np.array(blocks.of_slot, np.int32),
+            np.array(blocks.of_feature, np.int32),
             lookup.keys.contiguous().numpy(),
             lookup.offsets.numpy(),
             lookup.num_rows,
@@ -90,68 +136,64 @@ class ShardedRowStore:
             torch.get_num_threads(),
             isa(),
         )
-        asked = self._messenger.ask(exchange, blocks, keep=keep)
-        if keep:
-            if len(self._open) == _MOST_OPEN:
-                self._settle()
-            self._open.append(asked)
+
+    def _train(self, exchange: _core.KeyExchange, blocks: Blocks) -> Asked:
+        asked = self._messenger.train(exchange, blocks)
+        if len(self._open) == _MOST_OPEN:
+            self._settle()
+        self._open.append(asked)
         return asked
 
-    def pooled(self, lookup: Lookup, *, keep: bool) -> tuple[Tensor, object]:
-        """See RowStore."""
+    def _by_table(self, lookup: Lookup) -> tuple[Lookup, _core.KeyExchange, Blocks]:
+        """A pooled lookup as it is sent."""
         lookup = replace(lookup, weights=None if lookup.weights is None else lookup.weights.detach().contiguous())
-        asked = self._ask(lookup, Blocks.by_table([self._slot_tables[s] for s in lookup.slots]), keep=keep)
-        width = sum(map(self._dim, lookup.slots))
+        blocks = Blocks.by_table([self._feature_tables[f] for f in lookup.features])
+        return lookup, self._exchange(lookup, blocks), blocks
+
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        lookup, exchange, blocks = self._by_table(lookup)
+        return self._sums(lookup, exchange, self._messenger.read(exchange, blocks))
+
+    def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
+        """See RowTrainer."""
+        lookup, exchange, blocks = self._by_table(lookup)
+        asked = self._train(exchange, blocks)
+        return self._sums(lookup, exchange, asked.rows), _PooledLookup(lookup, asked, self._messenger)
+
+    def _sums(self, lookup: Lookup, exchange: _core.KeyExchange, rows: Tensor) -> Tensor:
+        width = sum(map(self._dim, lookup.features))
         out = self._messenger.take(lookup.num_rows * width).view(lookup.num_rows, width)
         weights = None if lookup.weights is None else lookup.weights.numpy()
         offsets, threads = lookup.offsets.numpy(), torch.get_num_threads()
-        asked.exchange.pooled(asked.rows.numpy(), offsets, weights, lookup.num_rows, threads, out.numpy())
-        return out, _Pooled(lookup, asked) if keep else None
-
-    def add_gradient(self, context: object, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
-        """See RowStore."""
-        assert isinstance(context, _Pooled)
-        lookup, asked, threads = context.lookup, context.asked, torch.get_num_threads()
-        values = gradient.detach().float().contiguous().numpy()
-        offsets, weights = lookup.offsets.numpy(), None if lookup.weights is None else lookup.weights.numpy()
-        message = self._messenger.take(asked.exchange.num_floats)
-        asked.exchange.sum_pooled(values, offsets, weights, lookup.num_rows, threads, message.numpy())
-        self._keep(asked, message, [True] * len(asked.blocks.tables))
-        if not of_weights:
-            return None
-        out = torch.empty(len(lookup.keys))
-        asked.exchange.dots(asked.rows.numpy(), offsets, lookup.num_rows, values, threads, out.numpy())
+        exchange.pooled(rows.numpy(), offsets, weights, lookup.num_rows, threads, out.numpy())
         return out
 
-    def _keep(self, asked: Asked, message: Tensor, has_gradient: list[bool]) -> None:
-        """Keeps a gradient for the step; a second one of the same lookup is added."""
-        if asked.is_over:
-            between = f"a step, advance or {_MOST_OPEN} other lookups lie between this lookup and its backward"
-            raise StateError(f"{between}: its rows may be gone")
-        if asked.gradient is not None:
-            message.add_(asked.gradient)
-            has_gradient = [had or has for had, has in zip(asked.has_gradient, has_gradient, strict=True)]
-        asked.gradient, asked.has_gradient = message, has_gradient
-
-    def gather(self, slots: Sequence[int], keys: Sequence[Tensor], *, keep: bool) -> tuple[list[Tensor], object]:
-        """See RowStore. Each slot's keys are one bag of a lookup."""
+    def _by_feature(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[_core.KeyExchange, Blocks]:
+        """A lookup of single rows as it is sent: each feature's keys are one bag."""
         bags = torch.tensor([0, *np.cumsum([len(k) for k in keys])])
-        lookup = Lookup(tuple(slots), torch.cat(list(keys)), bags, None, 1)
-        asked = self._ask(lookup, Blocks.by_slot([self._slot_tables[s] for s in slots]), keep=keep)
-        found = [torch.empty(len(k), self._dim(s)) for s, k in zip(slots, keys, strict=True)]
-        for position, rows in enumerate(found):
-            asked.exchange.gather(asked.rows.numpy(), position, torch.get_num_threads(), rows.numpy())
-        return found, asked if keep else None
+        lookup = Lookup(tuple(features), torch.cat(list(keys)), bags, None, 1)
+        blocks = Blocks.by_feature([self._feature_tables[f] for f in features])
+        return self._exchange(lookup, blocks), blocks
 
-    def add_row_gradients(self, context: object, gradients: Sequence[Tensor | None]) -> None:
-        """See RowStore."""
-        assert isinstance(context, Asked)
-        values = [None if g is None else g.detach().float().contiguous().numpy() for g in gradients]
-        message = self._messenger.take(context.exchange.num_floats)
-        if any(value is None for value in values):
-            message.zero_()
-        context.exchange.sum_gathered(values, torch.get_num_threads(), message.numpy())
-        self._keep(context, message, [value is not None for value in values])
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        exchange, blocks = self._by_feature(features, keys)
+        return self._rows_of(features, keys, exchange, self._messenger.read(exchange, blocks))
+
+    def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:
+        """See RowTrainer."""
+        exchange, blocks = self._by_feature(features, keys)
+        asked = self._train(exchange, blocks)
+        return self._rows_of(features, keys, exchange, asked.rows), _RowsLookup(asked, self._messenger)
+
+    def _rows_of(
+        self, features: Sequence[int], keys: Sequence[Tensor], exchange: _core.KeyExchange, rows: Tensor
+    ) -> list[Tensor]:
+        found = [torch.empty(len(k), self._dim(f)) for f, k in zip(features, keys, strict=True)]
+        for position, out in enumerate(found):
+            exchange.gather(rows.numpy(), position, torch.get_num_threads(), out.numpy())
+        return found
 
     def _settle(self) -> None:
         """Brings the gradients kept so far to the owners, lookup after lookup: all ranks have made the same ones."""

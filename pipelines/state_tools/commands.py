@@ -65,6 +65,7 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
                     "version": version.name,
                     "kind": "snapshot" if version.parent is None else "delta",
                     "parent": version.parent,
+                    "projection": version.projection,
                     "written": version.written,
                     "step": state_of.get("step") if isinstance(state_of, dict) else None,
                     "rows": sum(version.rows_of(table, "rows") for table in version.tables),
@@ -86,7 +87,8 @@ def shown(versions: list[dict[str, Any]]) -> Shown:
     for version in versions:
         written = str(version["written"]).replace("T", " ")[:16]
         counts = [_short(version[name]) for name in ("step", "rows", "tombstones", "bytes")]
-        table.add_row(version["version"], version["kind"], written, *counts, ", ".join(version["pins"]))
+        kind = version["kind"] if version["projection"] == "full" else f"{version['kind']}, {version['projection']}"
+        table.add_row(version["version"], kind, written, *counts, ", ".join(version["pins"]))
     return table
 
 

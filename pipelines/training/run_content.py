@@ -25,6 +25,9 @@ class RunState(Model):
     Attributes:
         position: of the batch source, as it writes and reads it; None at the beginning of an epoch.
         epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
+        quarantined_rows: bad rows set aside so far, of all ranks; quarantined: of this epoch, by cause.
+        quarantined_files: bad files with the reason.
+        table_counts: by table how many rows it has admitted, expired, evicted, ... since the run began.
         started_from: what the run began with, for its report.
     """
 
@@ -43,6 +46,9 @@ class RunState(Model):
     evaluations_without_gain: Count = 0
     finished: Annotated[bool, Field(strict=True)] = False
     quarantined_rows: Count = 0
+    quarantined: dict[str, Count] = Field(default_factory=dict)
+    quarantined_files: dict[str, str] = Field(default_factory=dict)
+    table_counts: dict[str, dict[str, Count]] = Field(default_factory=dict)
     started_from: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 _SOON_SECONDS = 1.0  # what is on the disk by then was not worth a word
 
@@ -27,12 +27,12 @@ def say_what_is_waited_for(error: EmbtablesError, waits: bool) -> None:
         say(f"{error}; waiting for the version that is being written, Ctrl-C gives it up")
 
 
-def wait_for_last(chain: Chain, run: RunDir) -> None:
+def wait_for_last(chain: VersionWriter, run: RunDir) -> None:
     """Until the last version is on the disk.
 
     Raises:
         StateError: it could not be written; the command that goes on from the one before is named, where there is one.
-        WorldError: as Chain.wait.
+        WorldError: as VersionWriter.wait.
     """
     try:
         chain.wait()
@@ -44,7 +44,7 @@ def wait_for_last(chain: Chain, run: RunDir) -> None:
 
 
 @contextmanager
-def closing_chain(chain: Chain, stop: StopRequest, on_error: OnError) -> Iterator[None]:
+def closing_chain(chain: VersionWriter, stop: StopRequest, on_error: OnError) -> Iterator[None]:
     """Closes the chain in the end.
 
     Args:

@@ -33,16 +33,18 @@ from embtables.pipelines.training.continue_from import FormerCheckpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
 from embtables.pipelines.training.metrics_log import MetricsLog
-from embtables.pipelines.training.rank_agreement import StepTotals, need_same, rank_0_first, rank_0_says, summed, totals
+from embtables.pipelines.training.rank_agreement import StepTotals, need_same, rank_0_first, rank_0_says, totals
 from embtables.pipelines.training.run_content import RunState, run_content, written_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
+from embtables.pipelines.training.set_aside import SetAside
 from embtables.pipelines.training.shutdown import OnError, closing_chain, say_what_is_waited_for, wait_for_last
 from embtables.pipelines.training.signals import InterruptedRunError, StopRequest
+from embtables.pipelines.training.table_counts import TableCounts
 from embtables.pipelines.training.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 
 def train(
@@ -171,6 +173,8 @@ class TrainLoop:
         self.shown = shown
         self._on_error = on_error
         self.resumed_from: list[Manifest] | None = None
+        self._set_aside: SetAside | None = None
+        self._table_counts = TableCounts(learner.tables, state)
         self._stop = StopRequest(run.stop_file if self.world.size > 1 and self.world.rank == 0 else None)
 
     def run_to_end(self) -> dict[str, Any]:
@@ -189,12 +193,12 @@ class TrainLoop:
             return self._report()
 
     @contextmanager
-    def _checkpoints(self) -> Iterator[Chain]:
+    def _checkpoints(self) -> Iterator[VersionWriter]:
         """The run's chain of versions, which these ranks alone write to."""
         with ExitStack() as stack:
             folder = StateFolder(self.run.checkpoints)
             holder = stack.enter_context(Writer(folder)) if self.world.rank == 0 else folder
-            chain = Chain(holder, "resume", self.learner.tables, world=self.world)
+            chain = VersionWriter(holder, "resume", self.learner.tables, world=self.world)
             if self.resumed_from is not None:
                 if self.world.rank == 0:
                     self.run.truncate_metrics(self.state.step)
@@ -229,6 +233,7 @@ class TrainLoop:
             position=position,
             quarantine_dir=self.run.path / "quarantine",
         )
+        self._set_aside = SetAside(self.world, self.log, state, reader.quarantine)
         title = f"epoch {state.epoch + 1} of {train.epochs}"
         items = reader.__iter__()
         with RowProgress(title, state.epoch_rows, shown=self.shown) as progress, closing(items):
@@ -242,24 +247,28 @@ class TrainLoop:
                 progress.advance(of_all.rows, figures)
                 self._between_batches(log, stop=of_all.stop if self.world.size > 1 else self._stop.is_asked())
                 if self._done():
+                    self._report_set_aside(log)
                     return
                 started = time.perf_counter()
-        self._tell_quarantined(reader, log)
+        self._report_set_aside(log)
         state.epoch += 1
-        state.position = None
+        state.position, state.quarantined = None, {}
         if train.evaluate_every_steps is None:
             self._evaluate(log)
 
-    def _tell_quarantined(self, reader: ParquetReader, log: MetricsLog) -> None:
-        """What was set aside is counted, written down and said: nothing is lost in silence."""
-        counts = summed(self.world, reader.quarantine.counts)
-        found = {**counts, **{f"file {path}": reason for path, reason in self.log.bad_files.items()}}
-        rows = sum(counts.values())
-        self.state.quarantined_rows += rows
+    def _report_set_aside(self, log: MetricsLog) -> None:
+        """What was set aside in this epoch is written down and said: nothing is lost in silence."""
+        self._count_set_aside()
+        rows, files = self.state.quarantined, self.state.quarantined_files
+        found = {**rows, **{f"file {path}": reason for path, reason in files.items()}}
         if not found or self.world.rank:
             return
         log.append([{"step": self.state.step, "epoch": self.state.epoch, "quarantined": found}])
-        say(f"set aside in this epoch: {rows:,} bad rows, {len(self.log.bad_files)} bad files; see {self.run.path}")
+        say(f"set aside in this epoch: {sum(rows.values()):,} bad rows, {len(files)} bad files; see {self.run.path}")
+
+    def _count_set_aside(self) -> None:
+        if self._set_aside is not None:
+            self._set_aside.count()
 
     def _step(self, item: ReaderItem, of_all: StepTotals) -> torch.Tensor:
         state = self.state
@@ -314,11 +323,13 @@ class TrainLoop:
 
     def _save(self, pin: str | None = None) -> None:
         """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
+        self._count_set_aside()
+        self._table_counts.record()
         content = written_content(self.config, self.state, self.fitted)
         self._chain.cut(checkpoint.dense_arrays(self.learner), content, () if pin is None else (pin,))
         self._tell_failures(self._chain)
 
-    def _tell_failures(self, chain: Chain, then: str = "; training goes on") -> None:
+    def _tell_failures(self, chain: VersionWriter, then: str = "; training goes on") -> None:
         for error in chain.failures if self.world.rank == 0 else ():
             say(f"warning: {error}{then}")
         chain.failures.clear()
@@ -355,9 +366,14 @@ class TrainLoop:
             "epochs": state.epoch,
             "best_step": state.best_step,
             "quarantined_rows": state.quarantined_rows,
-            "quarantined_files": sorted(self.log.bad_files),
+            "quarantined_files": sorted(state.quarantined_files | self.log.bad_files),
             "tables": {
-                name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+                name: {
+                    "rows": stats.rows,
+                    "bytes": sum(stats.bytes_by_part.values()),
+                    **stats.counts,
+                    **state.table_counts.get(name, {}),
+                }
                 for name, stats in self.learner.tables.stats().items()
             },
             "seed": self.config.train.seed,

@@ -25,7 +25,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Sgd,
 )
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import gather, train_rows
 
 SEED = 7
 DIM = 8
@@ -57,8 +57,8 @@ class CollisionlessContract:
 
     def see(self, store: RowStore, keys: list[int], *, learn: float = 0.0) -> torch.Tensor:
         """One step of training that reads the keys, and gives each occurrence the gradient `learn`."""
-        rows, context = gather(store, 0, torch.tensor(keys, dtype=torch.int64), keep=True)
-        add_row_gradient(store, context, torch.full_like(rows, learn))
+        rows, kept = train_rows(store, 0, torch.tensor(keys, dtype=torch.int64))
+        kept.add_gradients([torch.full_like(rows, learn)])
         store.update(1.0)
         return rows
 
@@ -75,9 +75,7 @@ class CollisionlessContract:
         learned = store.read(0, "weight", torch.tensor(sorted(set(keys))))
         assert len({tuple(row.tolist()) for row in learned}) == 5
         # A key never seen reads zeros and gets no row by being read.
-        unknown, context = gather(store, 0, torch.tensor([77]), keep=False)
-        assert not unknown.any()
-        assert context is None
+        assert not gather(store, 0, torch.tensor([77])).any()
         assert 77 not in self.rows_of(store)
 
     @pytest.mark.parametrize("count", [1, 2, 5, 65_535])
@@ -96,7 +94,7 @@ class CollisionlessContract:
     def test_occurrences_are_counted_over_all_features_of_a_lookup_first(self) -> None:
         store = self.build([table(admission=MinCount(count=3))], [0, 0])
         keys, offsets = torch.tensor([4, 4, 4]), torch.tensor([0, 1, 3])
-        out, _ = store.pooled(Lookup((0, 1), keys, offsets, None, 1), keep=True)
+        out, _ = store.train_pooled(Lookup((0, 1), keys, offsets, None, 1))
         assert torch.allclose(out, torch.cat([fresh([4]), 2 * fresh([4])], dim=1))
 
     def test_reading_for_inference_changes_nothing(self) -> None:
@@ -106,7 +104,7 @@ class CollisionlessContract:
         before = store.key_state(0)
         store.advance(0, 105)
         for _ in range(5):
-            gather(store, 0, torch.tensor([1, 2, 3]), keep=False)
+            gather(store, 0, torch.tensor([1, 2, 3]))
         store.update(1.0)
         after = store.key_state(0)
         assert before is not None
@@ -135,10 +133,10 @@ class CollisionlessContract:
         self.see(store, [1, 2], learn=1.0)
         trained = store.read(0, "weight", torch.tensor([1]))
         store.advance(0, 110)
-        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], trained)
+        assert torch.equal(gather(store, 0, torch.tensor([1])), trained)
         assert torch.equal(self.see(store, [1]), trained)
         store.advance(0, 111)
-        assert not gather(store, 0, torch.tensor([2]), keep=False)[0].any()
+        assert not gather(store, 0, torch.tensor([2])).any()
         assert self.rows_of(store) == [1]
         for _ in range(200 if swept else 0):
             store.update(1.0)
@@ -152,9 +150,9 @@ class CollisionlessContract:
         store.advance(0, 100)
         self.see(store, [1], learn=1.0)
         store.advance(0, 109)
-        assert gather(store, 0, torch.tensor([1]), keep=False)[0].any()
+        assert gather(store, 0, torch.tensor([1])).any()
         store.advance(0, 111)
-        assert not gather(store, 0, torch.tensor([1]), keep=False)[0].any()
+        assert not gather(store, 0, torch.tensor([1])).any()
         assert torch.equal(self.see(store, [1]), fresh([1]))
 
     def test_an_expired_row_that_must_wait_again_gives_its_place_away_clean(self) -> None:
@@ -270,10 +268,10 @@ class CollisionlessContract:
         assert self.told(store, first) == ([], [])
         self.see(store, [3, 50], learn=1.0)
         # Seen without a gradient, or written: changed all the same.
-        gather(store, 0, torch.tensor([7]), keep=True)
+        train_rows(store, 0, torch.tensor([7]))
         store.update(1.0)
         store.write(0, "weight", torch.tensor([9]), torch.zeros(1, DIM))
-        gather(store, 0, torch.tensor([11]), keep=False)
+        gather(store, 0, torch.tensor([11]))
         assert self.told(store, first) == ([3, 7, 9, 50], [])
         second = store.draw_cut()
         assert self.told(store, second) == ([], [])
@@ -296,8 +294,8 @@ class CollisionlessContract:
 
     def test_a_cut_lies_between_steps_and_must_have_been_drawn(self) -> None:
         store = self.one()
-        rows, context = gather(store, 0, torch.tensor([1]), keep=True)
-        add_row_gradient(store, context, torch.ones_like(rows))
+        rows, kept = train_rows(store, 0, torch.tensor([1]))
+        kept.add_gradients([torch.ones_like(rows)])
         with pytest.raises(StateError, match="between two steps"):
             store.draw_cut()
         store.discard()
@@ -312,18 +310,18 @@ class CollisionlessContract:
         store = self.one(admission=MinCount(count=3), cold_row="trained", optimizer=Sgd(learning_rate=0.5))
         self.see(store, [1, 2], learn=1.0)
         expected = torch.full((1, DIM), -0.5 * 2)
-        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], expected)
-        assert torch.equal(gather(store, 0, torch.tensor([99]), keep=False)[0], expected)
+        assert torch.equal(gather(store, 0, torch.tensor([1])), expected)
+        assert torch.equal(gather(store, 0, torch.tensor([99])), expected)
         # A row starts from its own initial values, not from the cold row.
         assert torch.equal(self.see(store, [1, 1])[0], fresh([1])[0])
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
     def test_a_gradient_that_is_not_finite_leaves_its_row_and_no_other(self, bad: float) -> None:
         store = self.one()
-        rows, context = gather(store, 0, torch.tensor([1, 2]), keep=True)
+        rows, kept = train_rows(store, 0, torch.tensor([1, 2]))
         gradient = torch.ones_like(rows)
         gradient[0, 3] = bad
-        add_row_gradient(store, context, gradient)
+        kept.add_gradients([gradient])
         store.update(1.0)
         assert torch.equal(store.read(0, "weight", torch.tensor([1])), fresh([1]))
         assert not torch.equal(store.read(0, "weight", torch.tensor([2])), fresh([2]))
@@ -333,11 +331,11 @@ class CollisionlessContract:
         store = self.one()
         self.see(store, [1])
         store.write(0, "weight", torch.tensor([1]), torch.full((1, DIM), 2.0))
-        assert torch.equal(gather(store, 0, torch.tensor([1]), keep=False)[0], torch.full((1, DIM), 2.0))
+        assert torch.equal(gather(store, 0, torch.tensor([1])), torch.full((1, DIM), 2.0))
         with pytest.raises(StateError, match="key 5 has no row"):
             store.write(0, "weight", torch.tensor([1, 5]), torch.zeros(2, DIM))
-        rows, context = gather(store, 0, torch.tensor([1]), keep=True)
-        add_row_gradient(store, context, torch.ones_like(rows))
+        rows, kept = train_rows(store, 0, torch.tensor([1]))
+        kept.add_gradients([torch.ones_like(rows)])
         with pytest.raises(StateError, match="advance comes before"):
             store.advance(0, 5)
 

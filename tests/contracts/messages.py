@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.rows.protocol import PartStore, Segments
+from embtables.rows.protocol import OwnedLookup, PartStore, Segments
 from embtables.rows.stored_table import StoredTable
 
 
@@ -22,8 +22,8 @@ def look_up(
     *,
     seed: int,
     gradients: Sequence[Tensor] | None = None,
-) -> tuple[list[Tensor], object]:
-    """Rows of each slot's keys, which up to four ranks ask for in training, and the context of the lookup; keeps the
+) -> tuple[list[Tensor], OwnedLookup]:
+    """Rows of each slot's keys, which up to four ranks ask for in training, and the lookup; keeps the
     gradients of those rows. Messages hold no number outside the places of their rows.
     """
     rng = np.random.default_rng(seed)
@@ -34,9 +34,9 @@ def look_up(
     places = (ends - sizes * dims[:, None]).reshape(-1)
     segments = Segments(tuple(range(len(keys))), np.concatenate([[0], np.cumsum(sizes)]), places)
     often = None if counts is None else torch.cat(list(counts))
-    context = store.resolve(segments, torch.cat(list(keys)), often, keep=True)
+    kept = store.train_owned(segments, torch.cat(list(keys)), often)
     message = torch.full((int(ends.max()),), torch.nan)
-    store.rows_into(message, context)
+    kept.rows_into(message)
     within = sum(map(Tensor.numel, _parts(message, segments, dims)))
     assert int(message.isnan().sum()) == len(message) - within
     if gradients is not None:
@@ -44,9 +44,9 @@ def look_up(
         by_rank = [part for each, of in zip(gradients, sizes.tolist(), strict=True) for part in torch.split(each, of)]
         for part, of in zip(_parts(given, segments, dims), by_rank, strict=True):
             part.copy_(of)
-        store.add_message(given, context, np.ones(len(places), np.bool_))
+        kept.add_message(given, np.ones(len(places), np.bool_))
     parts = _parts(message, segments, dims)
-    return [torch.cat(parts[n * ranks : (n + 1) * ranks]) for n in range(len(keys))], context
+    return [torch.cat(parts[n * ranks : (n + 1) * ranks]) for n in range(len(keys))], kept
 
 
 def _parts(message: Tensor, segments: Segments, dims: npt.NDArray[np.int64]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinC
 from tests.contents import flat_content, same
 from tests.contracts.collisionless import OPTIMIZERS
 from tests.contracts.messages import look_up
-from tests.contracts.single import gather
+from tests.contracts.single import gather, train_rows
 
 SEED = 7
 ROWS = 3001  # seven lines of the index and a piece of one
@@ -64,8 +64,8 @@ class PartsContract:
         keys = [torch.from_numpy(rng.integers(0, getattr(t.config, "num_rows", 500), 200)) for t in stored]
         wide = [torch.from_numpy(rng.standard_normal((200, t.config.dim)).astype(np.float32)) for t in stored]
         mine = [own(k, table) for k, table in zip(keys, stored, strict=True)]
-        _, context = store.gather(range(len(stored)), [k[m] for k, m in zip(keys, mine, strict=True)], keep=True)
-        store.add_row_gradients(context, [g[m] for g, m in zip(wide, mine, strict=True)])
+        _, kept = store.train_rows(range(len(stored)), [k[m] for k, m in zip(keys, mine, strict=True)])
+        kept.add_gradients([g[m] for g, m in zip(wide, mine, strict=True)])
         store.update(1.0)
 
     def check(self, part: TableContent, whole: TableContent, table: StoredTable) -> None:
@@ -134,7 +134,7 @@ class PartsContract:
             store.write(0, "exp_avg", keys[[3]], torch.ones(1, 4))
             expected = initial[keys]
             expected[[3, 700]] = 1.0
-            assert torch.equal(gather(store, 0, keys, keep=True)[0], expected)
+            assert torch.equal(train_rows(store, 0, keys)[0], expected)
             store.make(0, keys[:5])
             store.delete(0, keys[[3, 9]])
             expected[3] = initial[keys[3]]
@@ -150,9 +150,9 @@ class PartsContract:
             mine = own(keys, tables[0])
             key = int(keys[~mine][10]) if bad is None else bad
             asked = torch.cat([keys[mine][:700], torch.tensor([key]), keys[mine][700:]])
-            for keep in (True, False):
+            for look_up_rows in (gather, train_rows):
                 with pytest.raises(DataError, match=f"key {key} is"):
-                    gather(store, 0, asked, keep=keep)
+                    look_up_rows(store, 0, asked)
             with pytest.raises(DataError, match=f"key {key} is"):
                 store.read(0, "weight", asked)
 
@@ -198,7 +198,7 @@ class PartsContract:
             often = [torch.ones(25, dtype=torch.int32) if c is None else c for c in counts]
             rows, _ = look_up(counted, stored, [0, 1, 0], keys, often, seed=step)
             all_keys = [k.repeat_interleave(c) for k, c in zip(keys, often, strict=True)]
-            all_rows, _ = repeated.gather([0, 1, 2], all_keys, keep=True)
+            all_rows, _ = repeated.train_rows([0, 1, 2], all_keys)
             for some, every, c in zip(rows, all_rows, often, strict=True):
                 assert torch.equal(some.repeat_interleave(c, dim=0), every)
             counted.update(1.0)
@@ -217,9 +217,9 @@ class PartsContract:
         )
         segments = Segments((0,), np.array([0, 1]), np.array([0]))
         often = torch.tensor([9], dtype=torch.int32)
-        store.resolve(segments, torch.tensor([4]), often, keep=False)
-        context = store.resolve(segments, torch.tensor([4]), often, keep=True)
-        store.add_message(torch.ones(3), context, np.ones(1, np.bool_))
+        store.owned(segments, torch.tensor([4])).rows_into(torch.empty(3))
+        kept = store.train_owned(segments, torch.tensor([4]), often)
+        kept.add_message(torch.ones(3), np.ones(1, np.bool_))
         store.update(1.0)
         state = store.key_state(0)
         assert state is not None
@@ -245,15 +245,15 @@ class PartsContract:
             tops = ROWS, 60, 60, 60
             keys = [torch.from_numpy(rng.integers(0, top, 25)) for top in tops]
             wide = [torch.from_numpy(rng.standard_normal((25, 4)).astype(np.float32)) for _ in slots]
-            _, context = whole.gather(range(4), keys, keep=True)
-            whole.add_row_gradients(context, wide)
+            _, kept = whole.train_rows(range(4), keys)
+            kept.add_gradients(wide)
             cold, readers = torch.zeros(4), 0
             for tables, store in parts:
                 mine = [own(k, tables[n]) for k, n in zip(keys, slots, strict=True)]
                 asked = [k[m] for k, m in zip(keys, mine, strict=True)]
                 gradients = [g[m] for g, m in zip(wide, mine, strict=True)]
-                rows, context = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
-                reads = store.cold_keys(context)
+                rows, kept = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
+                reads = kept.cold_keys()
                 ends = torch.tensor([len(r) for r in rows]).cumsum(0)[:-1].tolist()
                 by_slot = torch.tensor_split(reads, ends)
                 assert not by_slot[0].any()

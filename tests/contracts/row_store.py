@@ -18,7 +18,7 @@ from embtables.rows.initial import initial_rows
 from embtables.rows.protocol import Ability, Lookup, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import gather, train_rows
 
 OPTIMIZERS: list[Optimizer] = [
     Sgd(learning_rate=0.1),
@@ -158,10 +158,10 @@ class RowStoreContract:
             # Every third step holds two lookups: duplicates across them must be summed too.
             for _ in range(2 if step % 3 == 0 else 1):
                 batch = random_batch(rng, stored, rows=5)
-                out, context = store.pooled(lookup(batch), keep=True)
+                out, kept = store.train_pooled(lookup(batch))
                 assert np.allclose(out.numpy(), naive.pooled(batch), rtol=1e-4, atol=1e-5)
                 gradient = rng.standard_normal(out.shape)
-                store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=False)
+                kept.add_gradient(torch.from_numpy(gradient).float(), of_weights=False)
                 batches.append((batch, gradient))
             total = naive.gradients(batches)
             norm = math.sqrt(sum(float((g * g).sum()) for g in total.values()))
@@ -179,9 +179,9 @@ class RowStoreContract:
         store, naive = self.build(stored, SLOTS), Naive(stored)
         rng = np.random.default_rng(1)
         batch = random_batch(rng, stored, rows=4)
-        out, context = store.pooled(lookup(batch), keep=True)
+        out, kept = store.train_pooled(lookup(batch))
         gradient = rng.standard_normal(out.shape)
-        got = store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=True)
+        got = kept.add_gradient(torch.from_numpy(gradient).float(), of_weights=True)
         expected, start = [], 0
         for slot, rows in enumerate(batch):
             dim = stored[SLOTS[slot]].config.dim
@@ -199,13 +199,13 @@ class RowStoreContract:
         gradient = torch.randn(len(keys), 8, generator=torch.Generator().manual_seed(0))
         batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
         batch[1] = [[(k, 1.0)] for k in keys]
-        out, context = pooled.pooled(lookup(batch, weighted=False), keep=True)
-        rows, gathered_context = gather(gathered, 1, torch.tensor(keys), keep=True)
+        out, kept = pooled.train_pooled(lookup(batch, weighted=False))
+        rows, gathered_context = train_rows(gathered, 1, torch.tensor(keys))
         assert torch.equal(rows, out[:, 8:16])
         wide = torch.zeros(len(keys), out.shape[1])
         wide[:, 8:16] = gradient
-        pooled.add_gradient(context, wide, of_weights=False)
-        add_row_gradient(gathered, gathered_context, gradient)
+        kept.add_gradient(wide, of_weights=False)
+        gathered_context.add_gradients([gradient])
         pooled.update(1.0)
         gathered.update(1.0)
         rows = torch.arange(10)
@@ -216,8 +216,7 @@ class RowStoreContract:
         store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), SLOTS)
         before = {t: store.read(t, "weight", torch.arange(9)) for t in range(3)}
         batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
-        _, context = store.pooled(lookup(batch), keep=False)
-        assert context is None
+        store.pooled(lookup(batch))
         store.update(1.0)
         assert all(torch.equal(before[t], store.read(t, "weight", torch.arange(9))) for t in range(3))
 
@@ -225,8 +224,8 @@ class RowStoreContract:
         store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
         before = store.read(0, "weight", torch.arange(9))
         batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
-        out, context = store.pooled(lookup(batch), keep=True)
-        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        out, kept = store.train_pooled(lookup(batch))
+        kept.add_gradient(torch.ones_like(out), of_weights=False)
         store.discard()
         store.update(1.0)
         assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
@@ -239,11 +238,11 @@ class RowStoreContract:
         whole = naive.pooled(batch)
         starts = np.cumsum([0, *(stored[t].config.dim for t in SLOTS)])
         part = lookup([batch[s] for s in slots])
-        out, context = store.pooled(Lookup(slots, part.keys, part.offsets, part.weights, 3), keep=True)
+        out, kept = store.train_pooled(Lookup(slots, part.keys, part.offsets, part.weights, 3))
         assert np.allclose(
             out.numpy(), np.concatenate([whole[:, starts[s] : starts[s + 1]] for s in slots], 1), atol=1e-5
         )
-        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        kept.add_gradient(torch.ones_like(out), of_weights=False)
         gradient = np.zeros_like(whole)
         for s in slots:
             gradient[:, starts[s] : starts[s + 1]] = 1.0
@@ -262,10 +261,10 @@ class RowStoreContract:
         )
         assert lookup(empty, weighted=False).offsets.tolist() == nothing.offsets.tolist()
         before = store.read(0, "weight", torch.arange(9))
-        out, context = store.pooled(nothing, keep=True)
+        out, kept = store.train_pooled(nothing)
         assert out.shape == (rows, 28)
         assert not out.any()
-        store.add_gradient(context, torch.ones_like(out), of_weights=False)
+        kept.add_gradient(torch.ones_like(out), of_weights=False)
         assert store.gradient_norm() == 0.0
         store.update(1.0)
         assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
@@ -278,7 +277,7 @@ class RowStoreContract:
             store.write(2, name, keys, values)
             assert torch.equal(store.read(2, name, keys), values)
             assert not torch.equal(store.read(2, name, torch.tensor([0, 2])), values)
-        assert torch.equal(gather(store, 3, keys, keep=False)[0], torch.full((2, 4), 2.5))
+        assert torch.equal(gather(store, 3, keys), torch.full((2, 4), 2.5))
 
     def test_rows_that_changed_since_a_cut(self) -> None:
         store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
@@ -287,10 +286,9 @@ class RowStoreContract:
                 store.draw_cut()
             return
         cut = store.draw_cut()
-        for keep in (True, False):
-            rows, context = gather(store, 1, torch.tensor([2, 5, 5]), keep=keep)
-            if keep:
-                add_row_gradient(store, context, torch.ones_like(rows))
+        gather(store, 1, torch.tensor([1, 3]))
+        rows, kept = train_rows(store, 1, torch.tensor([2, 5, 5]))
+        kept.add_gradients([torch.ones_like(rows)])
         store.update(1.0)
         store.write(1, "weight", torch.tensor([8]), torch.ones(1, 8))
         assert [store.changes(t, cut).keys.tolist() for t in range(3)] == [[], [2, 5, 8], []]
@@ -305,9 +303,9 @@ class RowStoreContract:
             rng = np.random.default_rng(5)
             for _ in range(5):
                 batch = random_batch(rng, stored, rows=4)
-                out, context = store.pooled(lookup(batch), keep=True)
+                out, kept = store.train_pooled(lookup(batch))
                 gradient = rng.standard_normal(out.shape)
-                store.add_gradient(context, torch.from_numpy(gradient).float(), of_weights=False)
+                kept.add_gradient(torch.from_numpy(gradient).float(), of_weights=False)
                 naive.update(naive.gradients([(batch, gradient)]), 1.0, 1.0)
                 store.update(1.0)
             for t, s in enumerate(stored):
@@ -326,8 +324,8 @@ class RowStoreContract:
             stored = tables(RowwiseAdagrad(learning_rate=0.1))
             store, rng = self.build(stored, SLOTS), np.random.default_rng(3)
             for _ in range(20):
-                out, context = store.pooled(lookup(random_batch(rng, stored, rows=40)), keep=True)
-                store.add_gradient(context, torch.from_numpy(rng.standard_normal(out.shape)).float(), of_weights=False)
+                out, kept = store.train_pooled(lookup(random_batch(rng, stored, rows=40)))
+                kept.add_gradient(torch.from_numpy(rng.standard_normal(out.shape)).float(), of_weights=False)
                 store.update(1.0)
             results.append([store.read(t, "weight", torch.arange(9)) for t in range(3)])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

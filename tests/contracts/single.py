@@ -1,18 +1,19 @@
-"""Sequence lookups of one slot, as most tests want them."""
+"""Lookups of single rows of one feature, as most tests want them."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from embtables.rows.protocol import RowStore
+from embtables.rows.protocol import RowReader, RowsLookup, RowTrainer
 
 
-def gather(store: RowStore, slot: int, keys: Tensor, *, keep: bool) -> tuple[Tensor, object]:
-    """The rows of one slot's keys, and the lookup's context."""
-    (rows,), context = store.gather([slot], [keys], keep=keep)
-    return rows, context
+def gather(store: RowReader, feature: int, keys: Tensor) -> Tensor:
+    """The rows of one feature's keys, as inference reads them."""
+    (rows,) = store.gather([feature], [keys])
+    return rows
 
 
-def add_row_gradient(store: RowStore, context: object, gradient: Tensor) -> None:
-    """The gradient of what `gather` gave."""
-    store.add_row_gradients(context, [gradient])
+def train_rows(store: RowTrainer, feature: int, keys: Tensor) -> tuple[Tensor, RowsLookup]:
+    """The rows of one feature's keys in training, and what takes their gradient."""
+    (rows,), lookup = store.train_rows([feature], [keys])
+    return rows, lookup

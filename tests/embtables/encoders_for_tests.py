@@ -12,10 +12,8 @@ from pydantic import Field
 
 from embtables import Encoder, EncoderConfig, EncoderSpec, register_encoder
 from embtables.errors import DataError
-from embtables.ids import Artifacts, Combine
-from embtables.ids.encoder import SPECS
+from embtables.ids import Artifacts, Combine, unregister_encoder
 from embtables.ids.mix import Ids
-from embtables.schema import ENCODERS
 
 
 class Digits(EncoderConfig):
@@ -58,5 +56,4 @@ def registered() -> Iterator[None]:
     try:
         yield
     finally:
-        ENCODERS.remove("digits")
-        SPECS.pop("digits")
+        unregister_encoder("digits")

@@ -45,7 +45,7 @@ def made(combines: list[Combine], num_digits: int, store: Any, pooling: Any, **o
 def batch_of(tables: Tables, lengths: list[int], num_ids: int, seed: int) -> KeyedJaggedTensor:
     """Lists of `lengths`, all features alike but for their order; with per-id weights."""
     rng = np.random.default_rng(seed)
-    names = [slot.feature.name for slot in tables.slots]
+    names = [slot.feature.name for slot in tables.features]
     of_all = np.concatenate([rng.permutation(np.array(lengths, np.int64)) for _ in names])
     ids, weights = rng.integers(0, num_ids, of_all.sum()), rng.standard_normal(of_all.sum()).astype(np.float32)
     return KeyedJaggedTensor(
@@ -102,7 +102,7 @@ def test_pooled_vectors_and_their_gradients_are_those_of_plain_torch(
     theirs = batch.weights().detach().clone().requires_grad_()
     bounds = np.concatenate([[0], np.cumsum(batch.lengths().numpy())])
     columns = []
-    for f, slot in enumerate(tables.slots):
+    for f, slot in enumerate(tables.features):
         bags = []
         for b in range(len(lengths)):
             own = slice(bounds[f * len(lengths) + b], bounds[f * len(lengths) + b + 1])
@@ -111,7 +111,7 @@ def test_pooled_vectors_and_their_gradients_are_those_of_plain_torch(
         columns.append(torch.stack(bags) if bags else torch.zeros(0, slot.dim))
     expected = torch.cat(columns, dim=1)
     out = view(batch)
-    assert out.length_per_key() == [DIM * (num_digits if s.encoder.combine == "concat" else 1) for s in tables.slots]
+    assert out.length_per_key() == [DIM * (num_digits if s.encoder.combine == "concat" else 1) for s in tables.features]
     assert_near(out.values().detach(), expected.detach())
 
     gradient = torch.from_numpy(np.random.default_rng(seed).standard_normal(expected.shape).astype(np.float32))
@@ -146,7 +146,7 @@ def test_sequences_and_their_gradients_are_those_of_plain_torch(
     found = EmbeddingCollection.over(tables)(batch)
     rng = np.random.default_rng(seed)
     ours, theirs = torch.zeros(()), torch.zeros(())
-    for slot in tables.slots:
+    for slot in tables.features:
         name = slot.feature.name
         values, expected = found[name].values(), vectors(weight, slot, batch[name].values())
         assert_near(values.detach(), expected.detach())

@@ -228,7 +228,7 @@ def test_a_mistake_of_an_encoder_is_named() -> None:
         spec.load(Short(), None, "f").encode(np.arange(3))
     with pytest.raises(ConfigError, match="Short is no encoder that is registered"):
         validate(Feature, {"name": "f", "table": "t", "encoder": Short()})
-    with pytest.raises(ConfigError, match="'kind' must be one of: identity, hash, multi_hash, digits"):
+    with pytest.raises(ConfigError, match=r"'kind' must be one of: identity, hash, multi_hash, .*digits"):
         validate(Feature, {"name": "f", "table": "t", "encoder": {"kind": "short"}})
     with pytest.raises(ConfigError, match="encoder 'digits' is DigitsEncoder already"):
         register_encoder(EncoderSpec(Digits, DigitsEncoder))

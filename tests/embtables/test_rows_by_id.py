@@ -15,7 +15,7 @@ from embtables.errors import ConfigError, DataError, StateError
 from embtables.schema import Adagrad, Constant, Hash, Identity, MinCount, MultiHash, Sgd
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.load import load as load_version
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
 
 LEARNS = Adagrad(learning_rate=0.1)
@@ -162,7 +162,7 @@ def test_what_was_deleted_is_nowhere_on_the_disk(tmp_path: Path) -> None:
     row = torch.tensor([[0.123456, -7.654321, 3.1415926, 2.7182818]])
     state = StateFolder(tmp_path)
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", tables, keep=1, longest=1)
+        chain = VersionWriter(writer, "resume", tables, keep=1, longest=1)
         tables.set("t", torch.tensor([person]), row)
         learn(tables, [1, 2, 3])
         chain.cut({}, {})

@@ -16,10 +16,10 @@ from embtables.keyspace import bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.version import Version
 from embtables.state.read.version_files import read_version
-from embtables.state.write.version_files import new_version
+from embtables.state.write.commit_across_ranks import write_version
 
 TABLE = CollisionlessTable(name="t", dim=3, optimizer=RowwiseAdagrad(learning_rate=0.1))
 STORED = (StoredTable(TABLE, 5),)
@@ -98,7 +98,8 @@ def run(folder: Path, steps: int) -> Rows:
             whole = parent is None or rows.step % SNAPSHOT_EVERY == 0
             tensors = {"step": np.array([rows.step])}
             version = Version({"t": rows.content(whole=whole)}, tensors, {"steps": [rows.step]})
-            manifest = writer.commit("resume", new_version(STORED, version, None if whole else parent))
+            kind = VersionKind("resume", None if whole else parent)
+            manifest = write_version(writer, kind, STORED, version)
             parent = manifest.sequence
             rows.changed.clear()
             rows.gone.clear()

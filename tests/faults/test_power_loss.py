@@ -9,7 +9,7 @@ from pathlib import Path
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.tools.compact import compact
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import same
 from tests.faults import driver
 from tests.faults.driver import load, run
@@ -84,7 +84,7 @@ def test_after_a_loss_of_power_a_version_that_several_ranks_wrote_is_whole(tmp_p
     def work(world: World) -> None:
         ranks = of(world)
         with holding(world, root) as held:
-            chain = Chain(held, "resume", ranks.tables[0], world=world, keep=100)
+            chain = VersionWriter(held, "resume", ranks.tables[0], world=world, keep=100)
             for cut in range(cuts):
                 train(ranks, range(2 * cut, 2 * cut + 2))
                 chain.cut({}, {}, ["best"])

@@ -20,7 +20,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, table_seed
-from embtables.state.folder.version_folder import NewVersion, StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format import manifest as manifests
 from embtables.state.format.arrow_writer import OFFSETS
 from embtables.state.format.checksums import Digests
@@ -28,6 +28,8 @@ from embtables.state.format.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.read.load import load as load_version
 from embtables.state.read.version_files import read_version
 from embtables.state.tools.compact import compact
+from embtables.state.write.commit_across_ranks import commit
+from embtables.state.write.version_files import RankFiles
 from tests.state.versions_for_tests import tables, write
 
 LIMIT = 256 << 20  # bytes of memory that a refusal may take at most
@@ -105,6 +107,18 @@ def test_another_format(folder: Path) -> None:
     assert "has format 1, this build reads 0" in refusal(folder)
 
 
+def test_what_a_version_holds_of_its_tables(folder: Path) -> None:
+    rewrite(folder, 3, {"projection": "some"})
+    assert "projection: Input should be 'full' or 'weights'" in refusal(folder)
+    rewrite(folder, 3, {"projection": "full", "same_as": "resume-0000000002-00000000"})
+    assert "is a delta, and none is the same as another version" in refusal(folder)
+    rewrite(folder, 3, lambda fields: fields.pop("same_as") and fields.update(projection="weights"))
+    assert "resume-3 holds weights, its parent full: they are of no one chain" in refusal(folder)
+    state = StateFolder(folder)
+    with pytest.raises(StateError, match=r"rows\.0\.arrow: holds other columns than the table"):
+        read_version(state, state.manifest("resume", 3), tables().stored)
+
+
 def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
     """Another file in its place, with the right length and checksum in the manifest."""
     version = StateFolder(folder).manifest("resume", 3)
@@ -126,7 +140,7 @@ def arrow(
     n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None, begins: Any = None
 ) -> bytes:
     """A rows file of zeros for the table `grows`."""
-    schema = rows_schema(dim, PARTS)
+    schema = rows_schema(dim, PARTS, "full")
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
     columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
@@ -226,12 +240,12 @@ def test_a_version_of_other_tables(folder: Path) -> None:
 
 def test_a_writer_that_lost_its_lease_cannot_commit(folder: Path) -> None:
     state = StateFolder(folder)
-    empty = NewVersion({}, {}, {}, parent=3)
+    kind = VersionKind("resume", parent=3)
     with Writer(state) as zombie:
         # Another machine, where this one's lock is not seen, took the lease over.
         zombie._folder.replace("lease.json", json.dumps({"epoch": zombie.epoch + 1, "holder": "another"}).encode())
         with pytest.raises(StateError, match="has lost the lease"):
-            zombie.commit("resume", empty)
+            commit(zombie, kind, lambda: RankFiles({}, {}), {})
         with pytest.raises(StateError, match="has lost the lease"):
             zombie.collect({"resume": 1})
     assert state.sequences("resume") == [1, 2, 3]

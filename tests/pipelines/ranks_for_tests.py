@@ -16,7 +16,7 @@ from embtables.pipelines.distributed import worker as ray_worker
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import train as training
 from embtables.shard.world import World
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 
 def train(world: World, config: RunConfig, folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,7 +48,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
     Returns:
         Of rank 0, whether it then knew of a mistake of another.
     """
-    write, close, config = os.write, Chain.close, RunDir.config
+    write, close, config = os.write, VersionWriter.close, RunDir.config
     allowed, knew = [], []
 
     def slow(handle: int, content: memoryview) -> int:
@@ -56,7 +56,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
             allowed.append(Path(may).read_bytes())
         return write(handle, content)
 
-    def closing(chain: Chain) -> None:
+    def closing(chain: VersionWriter) -> None:
         if not chain.is_written(0.0):
             knew.append(ray_worker.Settings(**settings).error_file.exists())
             Path(may).write_bytes(b"now")
@@ -66,21 +66,21 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
         os.write = slow
         RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
     else:
-        Chain.close = closing  # type: ignore[method-assign]
+        VersionWriter.close = closing  # type: ignore[method-assign]
     ray_worker.work(settings)
     return knew
 
 
 def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: str, before: str) -> None:
     """Works as a rank on Ray does; there is no room for anything from the second version, or the report, on."""
-    cut, report, cuts = Chain.cut, RunDir.write_report, count()
+    cut, report, cuts = VersionWriter.cut, RunDir.write_report, count()
 
     def fill() -> None:
         with Path(ballast).open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
 
-    def cutting(chain: Chain, *arguments: Any) -> None:
+    def cutting(chain: VersionWriter, *arguments: Any) -> None:
         if next(cuts) == 1 and before == "version":
             chain.wait()
             if world.rank == 0:
@@ -91,5 +91,5 @@ def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: s
         fill()
         report(run, content)
 
-    Chain.cut, RunDir.write_report = cutting, reporting  # type: ignore[method-assign]
+    VersionWriter.cut, RunDir.write_report = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work(settings)

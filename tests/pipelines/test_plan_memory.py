@@ -61,7 +61,7 @@ def test_waiting_keys_take_what_was_said(counting: Any, count: int) -> None:
     config = table("t", 4, admission=admission)
     tables = Tables([config], [Feature(name="t", table="t")], seed=0)
     keys = torch.arange(40_000)
-    tables.rows.gather([0], [keys], keep=True)
+    tables.rows.train_rows([0], [keys])
     tables.rows.discard()
     stats = tables.stats()["t"]
     waiting = 40_000.0 if counting == "exact" else 0.0

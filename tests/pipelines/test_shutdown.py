@@ -19,7 +19,7 @@ from embtables.pipelines.training import shutdown as ending
 from embtables.pipelines.training import train as training
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 Make = Callable[..., RunConfig]
 # One version is begun, at step 6, before the log's end.
@@ -106,13 +106,13 @@ def test_an_error_is_told_before_the_version_is_waited_for_which_is_kept(
 
 
 def free_once_abandoned(disk: SlowDisk, patch: pytest.MonkeyPatch) -> None:
-    abandon = Chain.abandon
+    abandon = VersionWriter.abandon
 
-    def called(chain: Chain) -> None:
+    def called(chain: VersionWriter) -> None:
         abandon(chain)
         disk.may.set()
 
-    patch.setattr(Chain, "abandon", called)
+    patch.setattr(VersionWriter, "abandon", called)
 
 
 def interrupt_after(*events: threading.Event) -> threading.Thread:

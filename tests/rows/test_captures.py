@@ -33,8 +33,8 @@ def tables(optimizer: Optimizer, rows: int) -> Tables:
 def learn(made: Tables, generator: torch.Generator, rows: int, n: int) -> None:
     """One step; ids beyond the rows make the collisionless table evict."""
     keys = [torch.randint(2 * rows, (n,), generator=generator), torch.randint(rows, (n,), generator=generator)]
-    found, context = made.rows.gather([0, 1], keys, keep=True)
-    made.rows.add_row_gradients(context, [torch.randn(f.shape, generator=generator) for f in found])
+    found, kept = made.rows.train_rows([0, 1], keys)
+    kept.add_gradients([torch.randn(f.shape, generator=generator) for f in found])
     made.step()
 
 
@@ -130,6 +130,35 @@ def test_a_closed_capture_is_refused_and_saves_nothing_more() -> None:
         captured["c"].content()
 
 
+def test_a_capture_that_is_closed_while_a_thread_reads_it_ends_the_read() -> None:
+    rows = 60_000
+    made, generator = tables(OPTIMIZERS[0], rows), torch.Generator().manual_seed(0)
+    learn(made, generator, rows, 40_000)
+    made.draw_cut()
+    held, found = flat(made), list[Arrays]()
+
+    def read(captured: dict[str, Capture], begun: threading.Event) -> None:
+        begun.set()
+        try:
+            found.append(contents(captured))
+        except ValueError as error:
+            assert "closed" in str(error)
+
+    for _ in range(20):
+        captured, begun = made.capture(), threading.Event()
+        reader = threading.Thread(target=read, args=(captured, begun))
+        reader.start()
+        begun.wait()
+        for capture in captured.values():
+            capture.close()
+        learn(made, generator, rows, 1000)
+        reader.join()
+        made.load([{name: of.content() for name, of in made.capture().items()}])
+        made.draw_cut()
+        assert all(same(each, held) for each in found)
+        held, found = flat(made), []
+
+
 def test_lookups_that_never_became_a_step_are_forgotten_by_a_load() -> None:
     made, other = tables(OPTIMIZERS[0], 300), tables(OPTIMIZERS[0], 300)
     generator = torch.Generator().manual_seed(0)
@@ -138,8 +167,8 @@ def test_lookups_that_never_became_a_step_are_forgotten_by_a_load() -> None:
     cut = made.draw_cut()
     made.delete("c", torch.arange(200))
     chain.append(made.content(cut))
-    other.rows.gather([0, 1], [torch.arange(500), torch.arange(300)], keep=True)
-    found, context = other.rows.gather([0, 1], [torch.arange(250), torch.arange(9)], keep=True)
-    other.rows.add_row_gradients(context, [torch.ones_like(f) for f in found])
+    other.rows.train_rows([0, 1], [torch.arange(500), torch.arange(300)])
+    found, kept = other.rows.train_rows([0, 1], [torch.arange(250), torch.arange(9)])
+    kept.add_gradients([torch.ones_like(f) for f in found])
     other.load(chain)
     assert same(flat(other), flat(made))

@@ -29,7 +29,7 @@ from embtables.schema import (
     Sgd,
 )
 from tests.contents import Arrays, flat_content, same
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import gather, train_rows
 
 SEED = 77
 UNLIKE = ("counts", "sketch")  # the dict keeps no counts of gradients; halves of a sketch may lie the other way round
@@ -102,29 +102,29 @@ class Machine(RuleBasedStateMachine):
         lookup = Lookup((0, 1), keys, offsets, weights, 2)
         gradient = None
         for store in (self.reference, self.host):
-            out, context = store.pooled(lookup, keep=True)
+            out, kept = store.train_pooled(lookup)
             if gradient is None:
                 expected, gradient = out, torch.from_numpy(self.rng.standard_normal(out.shape).astype(np.float32))
             assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
-            store.add_gradient(context, gradient, of_weights=False)
+            kept.add_gradient(gradient, of_weights=False)
         self.pending = True
 
     @rule(keys=st.lists(KEYS, max_size=6), learns=st.booleans())
     def train_sequence(self, keys: list[int], learns: bool) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
-        expected, kept = gather(self.reference, 0, asked, keep=True)
-        out, context = gather(self.host, 0, asked, keep=True)
+        expected, kept = train_rows(self.reference, 0, asked)
+        out, kept = train_rows(self.host, 0, asked)
         assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)
         if learns:
-            add_row_gradient(self.reference, kept, torch.ones_like(out))
-            add_row_gradient(self.host, context, torch.ones_like(out))
+            kept.add_gradients([torch.ones_like(out)])
+            kept.add_gradients([torch.ones_like(out)])
             self.pending = True
 
     @rule(keys=st.lists(KEYS, max_size=6))
     def infer(self, keys: list[int]) -> None:
         asked = torch.tensor(keys, dtype=torch.int64)
-        expected, _ = gather(self.reference, 0, asked, keep=False)
-        assert torch.allclose(gather(self.host, 0, asked, keep=False)[0], expected, rtol=1e-4, atol=1e-5)
+        expected = gather(self.reference, 0, asked)
+        assert torch.allclose(gather(self.host, 0, asked), expected, rtol=1e-4, atol=1e-5)
 
     @rule(scale=st.sampled_from([1.0, 0.5]))
     def step(self, scale: float) -> None:

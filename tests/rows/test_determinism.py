@@ -25,7 +25,7 @@ from embtables.schema import (
     RowwiseAdagrad,
     Sgd,
 )
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import train_rows
 
 THREADS = [1, 2, 3, 8]
 OPTIMIZERS: list[Optimizer] = [
@@ -66,9 +66,9 @@ def trained(optimizer: Optimizer, dim: int, isa: str, threads: int) -> list[torc
     found = []
     for step in range(3):
         lookup = batch(rng, keys=40_000, rows=700, weighted=step == 1)
-        out, context = store.pooled(lookup, keep=True)
+        out, kept = store.train_pooled(lookup)
         gradient = torch.from_numpy(rng.standard_normal(out.shape).astype(np.float32))
-        of_weights = store.add_gradient(context, gradient, of_weights=True)
+        of_weights = kept.add_gradient(gradient, of_weights=True)
         assert of_weights is not None
         found += [out.clone(), of_weights, torch.tensor(store.gradient_norm(), dtype=torch.float64)]
         store.update(0.7)
@@ -101,8 +101,8 @@ def test_the_order_of_a_rows_gradients_is_that_of_the_batch_whatever_lies_betwee
         own = order < len(values)
         gradient = torch.zeros(len(keys), 16)
         gradient[own] = torch.from_numpy(values)
-        _, context = gather(store, 0, keys[order], keep=True)
-        add_row_gradient(store, context, gradient)
+        _, kept = train_rows(store, 0, keys[order])
+        kept.add_gradients([gradient])
         store.update(1.0)
         return store.read(0, "weight", torch.tensor([5]))
 
@@ -119,7 +119,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable, Sgd
 torch.set_num_threads(2)
 store = HostRowStore([StoredTable(FixedTable(name="t", dim=16, num_rows=99, optimizer=Sgd(learning_rate=1)), 1)], [0])
-store.gather([0], [torch.arange(1_000_000) % 99], keep=False)
+store.gather([0], [torch.arange(1_000_000) % 99])
 maps = {line.split()[-1] for line in open("/proc/self/maps") if "libgomp" in line or "libomp" in line}
 threads = sum(1 for line in open("/proc/self/status") if line.startswith("Threads:") and int(line.split()[1]) > 1)
 print(len(maps), threads)

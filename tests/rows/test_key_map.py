@@ -12,7 +12,7 @@ from embtables.native import _core
 from embtables.rows.host import HostRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Sgd, Zeros
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import train_rows
 
 SEED = 5
 Keys = npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ def test_insertions_and_removals_leave_exactly_what_is_left(
     held: set[int] = set()
     for round_ in range(12):
         added = rng.choice(keys, 2000)
-        gather(made, 0, torch.from_numpy(added), keep=True)
+        train_rows(made, 0, torch.from_numpy(added))
         held |= {int(key) for key in added}
         gone = [int(key) for key in rng.permutation(sorted(held))[: len(held) // (2 + round_ % 3)]]
         for _ in range(2):
@@ -72,7 +72,7 @@ def test_rows_of_removed_keys_are_used_again() -> None:
     made = store()
     for start in range(0, 50_000, 1000):
         keys = torch.arange(start, start + 1000)
-        gather(made, 0, keys, keep=True)
+        train_rows(made, 0, keys)
         made.delete(0, keys)
     assert made.figures(0)["rows_in_use"] <= 1001
 
@@ -84,8 +84,8 @@ def test_a_flood_of_keys_that_come_once_stays_within_its_bound() -> None:
     rng = np.random.default_rng(0)
     for step in range(80):
         flood = rng.integers(10**6, 2**62, 50_000)
-        _, context = gather(made, 0, torch.from_numpy(np.concatenate([regular, flood])), keep=True)
-        add_row_gradient(made, context, torch.zeros(51_000, 1))
+        _, kept = train_rows(made, 0, torch.from_numpy(np.concatenate([regular, flood])))
+        kept.add_gradients([torch.zeros(51_000, 1)])
         made.update(1.0)
         figures = made.figures(0)
         assert figures["waiting"] <= 100_000
@@ -102,13 +102,13 @@ def test_the_norm_is_the_same_whatever_rows_the_keys_lie_in() -> None:
         (rng.standard_normal((3000, 1)) * 10.0 ** rng.uniform(-6, 3, (3000, 1))).astype(np.float32)
     )
     first, second = store(), store()
-    gather(first, 0, keys, keep=True)
+    train_rows(first, 0, keys)
     first.update(1.0)
     second.apply(0, first.capture(0, None).content())
     norms = []
     for made in (first, second):
-        _, context = gather(made, 0, keys, keep=True)
-        add_row_gradient(made, context, gradient)
+        _, kept = train_rows(made, 0, keys)
+        kept.add_gradients([gradient])
         norms.append(made.gradient_norm())
     assert not np.array_equal(rows_of(first, keys.numpy()), rows_of(second, keys.numpy()))
     assert norms[0] == norms[1]

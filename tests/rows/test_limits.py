@@ -22,7 +22,7 @@ from embtables.rows.reference import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES
 from embtables.schema import Adagrad, CollisionlessTable, MinCount, Normal, Probability, Sgd
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import train_rows
 from tests.state.ranks_for_tests import ranges
 
 SEED = 11
@@ -60,8 +60,8 @@ def keep_limits(stores: Sequence[PartStore], table: CollisionlessTable) -> None:
 
 def step(store: PartStore, keys: Tensor, counts: Tensor | None) -> None:
     segments = Segments((0,), np.array([0, len(keys)]), np.array([0]))
-    context = store.resolve(segments, keys, counts, keep=True)
-    store.add_message(keys.sign().float(), context, np.ones(1, np.bool_))
+    kept = store.train_owned(segments, keys, counts)
+    kept.add_message(keys.sign().float(), np.ones(1, np.bool_))
     store.update(1.0)
 
 
@@ -171,8 +171,8 @@ def test_a_part_alone_keeps_no_limit_but_its_ttl(
     store.advance(0, 12)
     assert int(store.age_bins(0, False).sum()) == len(held(store)) == 20
     assert store.num_held(0) == (20, 0)
-    rows, context = gather(store, 0, torch.tensor([1]), keep=True)
-    add_row_gradient(store, context, torch.ones_like(rows))
+    rows, kept = train_rows(store, 0, torch.tensor([1]))
+    kept.add_gradients([torch.ones_like(rows)])
     with pytest.raises(StateError, match="between two steps"):
         store.evict(0, False, 0, 0, 0)
 

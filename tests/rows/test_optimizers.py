@@ -11,7 +11,7 @@ from embtables.rows.host import HostRowStore
 from embtables.rows.reference import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import train_rows
 
 ROWS = 200
 
@@ -32,8 +32,8 @@ def test_forty_steps_agree_with_plain_torch(
         keys = torch.from_numpy(rng.integers(0, ROWS, 120))
         gradient = torch.from_numpy(rng.standard_normal((120, 16)).astype(np.float32))
         for store in (host, reference):
-            _, context = gather(store, 0, keys, keep=True)
-            add_row_gradient(store, context, gradient)
+            _, kept = train_rows(store, 0, keys)
+            kept.add_gradients([gradient])
             store.set_learning_rate_factor(1.0 / (1 + step % 3))
             store.update(1.0)
     rtol = 1e-4 if kind is Adam else 1e-5

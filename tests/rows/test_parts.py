@@ -41,9 +41,9 @@ class TestHost(PartsContract):
         key = int(np.flatnonzero(buckets_of(np.arange(1000), 3) >= 900)[0])
         bucket = int(buckets_of(np.array([key]), 3)[0])
         with pytest.raises(DataError, match=rf"key {key} is of bucket {bucket}, this part holds 200\.\.899$"):
-            store.gather([0], [torch.tensor([key])], keep=True)
+            store.train_rows([0], [torch.tensor([key])])
         with pytest.raises(DataError, match=r"key 1000 is outside 0\.\.999"):
-            store.gather([0], [torch.tensor([1000])], keep=True)
+            store.train_rows([0], [torch.tensor([1000])])
         whole = HostRowStore([StoredTable(TABLE, 3)], [0])
         with pytest.raises(StateError, match="is of bucket"):
             store.apply(0, whole.capture(0, None).content())
@@ -52,7 +52,7 @@ class TestHost(PartsContract):
         store = HostRowStore([StoredTable(TABLE, 3)], [0])
         with pytest.raises(ValueError, match="at least once"):
             segments = Segments((0,), np.array([0, 1]), np.array([0]))
-            store.resolve(segments, torch.tensor([1]), torch.tensor([0], dtype=torch.int32), keep=True)
+            store.train_owned(segments, torch.tensor([1]), torch.tensor([0], dtype=torch.int32))
 
     @pytest.mark.parametrize(
         ("bounds", "places", "what"),
@@ -66,9 +66,9 @@ class TestHost(PartsContract):
     def test_messages_that_do_not_fit_are_refused(self, bounds: list[int], places: list[int], what: str) -> None:
         store = HostRowStore([StoredTable(TABLE, 3)], [0])
         segments = Segments((0,), np.array(bounds), np.array(places))
-        context = store.resolve(segments, torch.tensor([1, 2]), None, keep=True)
+        kept = store.train_owned(segments, torch.tensor([1, 2]), None)
         with pytest.raises(ValueError, match=what):
-            store.rows_into(torch.zeros(8), context)
+            kept.rows_into(torch.zeros(8))
 
 
 def test_fbgemm_holds_whole_tables_alone() -> None:

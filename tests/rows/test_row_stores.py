@@ -18,7 +18,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
 from tests.contracts.row_store import RowStoreContract
-from tests.contracts.single import gather
+from tests.contracts.single import gather, train_rows
 
 
 class TestReference(RowStoreContract, CollisionlessContract):
@@ -44,9 +44,9 @@ class TestHost(RowStoreContract, CollisionlessContract):
     def test_a_key_outside_a_fixed_table_is_refused(self, key: int) -> None:
         table = FixedTable(name="t", dim=4, num_rows=9, optimizer=Sgd(learning_rate=0.1))
         store = self.build([StoredTable(table, 1)], [0])
-        for keep in (True, False):
+        for look_up in (gather, train_rows):
             with pytest.raises(DataError, match=rf"key {key} is outside 0..8"):
-                gather(store, 0, torch.tensor([0, key, 8]), keep=keep)
+                look_up(store, 0, torch.tensor([0, key, 8]))
         with pytest.raises(DataError, match=rf"key {key} is outside"):
             store.read(0, "weight", torch.tensor([key]))
 
@@ -55,7 +55,7 @@ class TestHost(RowStoreContract, CollisionlessContract):
         store = self.build([StoredTable(table, 1)], [0])
         cuts = []
         for start in range(0, 20, 4):
-            gather(store, 0, torch.arange(start, start + 4), keep=True)
+            train_rows(store, 0, torch.arange(start, start + 4))
             store.update(1.0)
             cuts.append(store.draw_cut())
         assert len(store.changes(0, cuts[1]).tombstones) == 12
@@ -75,16 +75,16 @@ class TestHost(RowStoreContract, CollisionlessContract):
         table = FixedTable(name="t", dim=64, num_rows=9, optimizer=Sgd(learning_rate=0.1), initializer=Normal(std=1.0))
         store = self.build([StoredTable(table, 1)], [0])
         keys = torch.arange(4096) % 9
-        first, _ = gather(store, 0, keys, keep=False)
+        first = gather(store, 0, keys)
         kept, view = first.clone(), first[5:7]
         place = first.data_ptr()
         del first
-        second, _ = gather(store, 0, keys.flip(0), keep=False)
+        second = gather(store, 0, keys.flip(0))
         assert second.data_ptr() != place  # the view still holds the memory
         assert torch.equal(view, kept[5:7])
         assert torch.equal(second, kept.flip(0))
         del view
         gc.collect()
-        third, _ = gather(store, 0, keys, keep=False)
+        third = gather(store, 0, keys)
         assert third.data_ptr() == place
         assert torch.equal(third, kept)

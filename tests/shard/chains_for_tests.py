@@ -15,7 +15,7 @@ from embtables.schema import Adagrad, Adam, Identity, MinCount, RowwiseAdagrad
 from embtables.shard.copies import OwnedCapture
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder, Writer
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, flat
 from tests.state.ranks_for_tests import ONE, Batch, Ranks
 
@@ -99,7 +99,7 @@ def write(world: World, folder: Path, ends: Sequence[int], **options: Any) -> li
     """Goes on from the newest version, with one after each of these numbers of steps. What failed."""
     ranks, state = of(world), StateFolder(folder)
     with holding(world, folder) as held:
-        chain = Chain(held, "resume", ranks.tables[0], world=world, keep=100, **options)
+        chain = VersionWriter(held, "resume", ranks.tables[0], world=world, keep=100, **options)
         numbers, done = state.sequences("resume"), 0
         if numbers:
             versions = state.chain("resume", numbers[-1])

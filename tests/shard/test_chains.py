@@ -17,10 +17,11 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
-from embtables.shard.world import World
+from embtables.shard.world import TIMEOUT_SECONDS, World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.version_files import read_version
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.gather_results import ROUND_SECONDS
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
 from tests.shard import chains_for_tests as chains
 from tests.shard.chains_for_tests import EVERY_ID, expected, holding, loaded, of, train, write
@@ -86,7 +87,7 @@ def test_a_rank_that_cannot_tell_what_changed_makes_all_write_everything(tmp_pat
             return capture(table, after)
 
         with holding(world, tmp_path) as held:
-            chain = Chain(held, "resume", tables, world=world)
+            chain = VersionWriter(held, "resume", tables, world=world)
             for cut in range(3):
                 train(ranks, range(cut, cut + 1))
                 with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +148,7 @@ def cut_thrice(world: World, folder: Path, fault: Fault, first: Arrays) -> tuple
     """Three versions, the fault in the second: how that went, and whether the fault was met here."""
     ranks = of(world)
     with holding(world, folder) as held, pytest.MonkeyPatch.context() as patch:
-        chain = Chain(held, "resume", ranks.tables[0], world=world, keep=100)
+        chain = VersionWriter(held, "resume", ranks.tables[0], world=world, keep=100)
         train(ranks, range(2))
         chain.cut({}, {})
         chain.wait()
@@ -203,7 +204,11 @@ def test_a_write_that_fails_at_one_rank_loses_nothing_at_any(
             return
 
 
-def failure_of(chain: Chain) -> str | None:
+def test_a_rank_that_still_writes_speaks_before_it_counts_as_gone() -> None:
+    assert ROUND_SECONDS <= TIMEOUT_SECONDS / 4
+
+
+def failure_of(chain: VersionWriter) -> str | None:
     try:
         chain.wait()
     except StateError as error:
@@ -219,7 +224,7 @@ def refused(folder: Callable[[World], Path], spoilt: Callable[[World, Ranks], No
         train(ranks, range(2))
         spoilt(world, ranks)
         with holding(world, folder(world)) as held:
-            chain = Chain(held, "resume", ranks.tables[0], world=world)
+            chain = VersionWriter(held, "resume", ranks.tables[0], world=world)
             chain.cut({}, {})
             failed = failure_of(chain)
             chain.close()
@@ -278,7 +283,7 @@ def test_a_version_that_rank_0_cannot_begin_is_begun_by_none(tmp_path: Path) -> 
     def work(world: World) -> None:
         ranks = of(world)
         with holding(world, tmp_path) as held:
-            chain = Chain(held, "resume", ranks.tables[0], world=world)
+            chain = VersionWriter(held, "resume", ranks.tables[0], world=world)
             said = "must be JSON" if world.rank == 0 else "rank 0: could not take a version, so no rank does"
             with pytest.raises(StateError, match=said):
                 chain.cut({}, {"loss": float("nan")})
@@ -294,4 +299,4 @@ def test_a_version_that_rank_0_cannot_begin_is_begun_by_none(tmp_path: Path) -> 
 
 def test_rank_0_alone_holds_the_lease(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="rank 0: rank 0 holds the lease to write, and no other rank"):
-        Chain(StateFolder(tmp_path), "resume", chains.made())
+        VersionWriter(StateFolder(tmp_path), "resume", chains.made())

@@ -17,7 +17,7 @@ from embtables.shard import world as worlds
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.write import gather_results as rounds
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
 from tests.shard.chains_for_tests import expected, holding, loaded, of, train
 from tests.shard.groups_for_tests import Group
@@ -45,7 +45,7 @@ def cut_twice(world: World, folder: str, rank: int, call: str, nth: int, happens
     worlds.TIMEOUT_SECONDS, rounds.ROUND_SECONDS = TIMEOUT_SECONDS, 0.5
     ranks = of(world)
     with holding(world, Path(folder)) as held:
-        chain = Chain(held, "resume", ranks.tables[0], world=world)
+        chain = VersionWriter(held, "resume", ranks.tables[0], world=world)
         train(ranks, range(2))
         chain.cut({}, {})
         chain.wait()

@@ -18,7 +18,7 @@ from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.load import load
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.shard.chains_for_tests import holding
 from tests.shard.threads_for_tests import in_threads
 from tests.shard.training_for_tests import Run, assert_same_held, held, learn, tables
@@ -59,7 +59,7 @@ def gone_on(world: World, folder: Path, policy: str, steps: range) -> dict[str, 
     """Goes on from the newest version under some placement, with two more versions; what this rank holds."""
     made, state = tables(policy, RUN.optimizer, world), StateFolder(folder)
     with holding(world, folder) as holder:
-        chain = Chain(holder, "resume", made, world=world)
+        chain = VersionWriter(holder, "resume", made, world=world)
         numbers = state.sequences("resume")
         if numbers:
             versions = state.chain("resume", numbers[-1])
@@ -119,10 +119,10 @@ def test_a_gradient_that_is_not_finite_is_refused_by_every_copy_and_counted_once
         features = [Feature(name="f", table="t", encoder=Hash(seed=1), pooling="sum")]
         made = Tables([table], features, seed=1, world=world, replicated=["t"])
         before = made.weight("t")
-        (rows,), context = made.rows.gather([0], [torch.arange(2)], keep=True)
+        (rows,), kept = made.rows.train_rows([0], [torch.arange(2)])
         gradient = torch.ones_like(rows)
         gradient[0] = float("nan") if world.rank == 1 else 1.0
-        made.rows.add_row_gradients(context, [gradient])
+        kept.add_gradients([gradient])
         assert not np.isfinite(made.gradient_norm())
         made.step()
         after = made.weight("t")
@@ -140,8 +140,8 @@ def test_a_refused_gradient_ends_the_step_at_every_rank() -> None:
         made = Tables(
             [table], [Feature(name="f", table="t", encoder=Hash(seed=1))], seed=1, world=world, replicated=["t"]
         )
-        (rows,), context = made.rows.gather([0], [torch.arange(2)], keep=True)
-        made.rows.add_row_gradients(context, [torch.full_like(rows, float("inf") if world.rank else 1.0)])
+        (rows,), kept = made.rows.train_rows([0], [torch.arange(2)])
+        kept.add_gradients([torch.full_like(rows, float("inf") if world.rank else 1.0)])
         with pytest.raises(DataError, match="table t: gradients of 2 rows were not finite"):
             made.step()
 

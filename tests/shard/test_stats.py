@@ -35,11 +35,11 @@ def counted(world: World | None) -> tuple[dict[str, Any], int]:
         own = torch.from_numpy(ids[30 * rank // size : 30 * (rank + 1) // size])
         keys = [own, own % 5, own]
         cold = made.rows.read(0, "weight", torch.tensor([999]))
-        rows, context = made.rows.gather([0, 1, 2], keys, keep=True)
+        rows, kept = made.rows.train_rows([0, 1, 2], keys)
         gradients = [torch.ones_like(each) for each in rows]
         for gradient, of in zip(gradients, keys, strict=True):
             gradient[of % 7 == step % 7] = float("inf") if step % 2 else float("nan")
-        made.rows.add_row_gradients(context, gradients)
+        kept.add_gradients(gradients)
         if step % 3:
             made.gradient_norm()
         made.step(gradient_scale=0.5)

@@ -20,7 +20,7 @@ from embtables.rows.host import HostRowStore
 from embtables.rows.initial import initial_rows
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
-from tests.contracts.single import add_row_gradient, gather
+from tests.contracts.single import gather, train_rows
 from tests.rows.test_collisionless_machine import Machine
 
 BATCH = 100_000
@@ -36,8 +36,8 @@ def flood(ids: int) -> str:
     regular = np.arange(1000)
     for start in range(0, ids, BATCH):
         unique = np.arange(start, start + BATCH) * 7919 + 10**12
-        _, context = gather(store, 0, torch.from_numpy(np.concatenate([regular, unique])), keep=True)
-        add_row_gradient(store, context, torch.zeros(BATCH + 1000, 16))
+        _, kept = train_rows(store, 0, torch.from_numpy(np.concatenate([regular, unique])))
+        kept.add_gradients([torch.zeros(BATCH + 1000, 16)])
         store.update(1.0)
         figures = store.figures(0)
         assert figures["waiting"] <= 1_000_000, figures
@@ -53,9 +53,9 @@ def growth(keys: int) -> str:
     rng = np.random.default_rng(0)
     order = rng.permutation(keys) * 1_000_003 - 2**40
     for start in range(0, keys, BATCH):
-        gather(store, 0, torch.from_numpy(order[start : start + BATCH]), keep=True)
+        train_rows(store, 0, torch.from_numpy(order[start : start + BATCH]))
     asked = order[rng.integers(0, keys, 200_000)]
-    rows, _ = gather(store, 0, torch.from_numpy(asked), keep=False)
+    rows = gather(store, 0, torch.from_numpy(asked))
     assert torch.equal(rows, torch.from_numpy(initial_rows(Normal(std=1.0), 1, asked, 4)))
     assert store.figures(0)["rows"] == keys
     return f"{keys:,} keys, each with its row: {sum(store.num_bytes(0).values()) / keys:.0f} bytes a key"

@@ -13,11 +13,15 @@ from torchrec import KeyedJaggedTensor
 from embtables import EmbeddingBagCollection, Tables
 from embtables.keyspace import Buckets, buckets_of
 from embtables.rows.content import restrict
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.rows.stored_table import StoredTable
+from embtables.shard.world import World
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.load import load as load_version
+from embtables.state.write.commit_across_ranks import CommitAcrossRanks
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import new_version_of_ranks
+from embtables.state.write.version_files import rank_files
+from tests.shard.threads_for_tests import in_threads
 
 ONE = [(0, 1024)]
 
@@ -26,6 +30,20 @@ def ranges(cuts: Sequence[int]) -> list[Buckets]:
     """Ranges that end at these buckets and at the last."""
     ends = [*sorted(cuts), 1024]
     return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def write_parts(
+    writer: Writer, kind: VersionKind, stored: Sequence[StoredTable], parts: Sequence[RankPart]
+) -> Manifest:
+    """A version of what several ranks hold, which are threads here."""
+
+    def work(world: World) -> int:
+        ranks = CommitAcrossRanks(writer if world.rank == 0 else writer.state, world)
+        own = parts[world.rank]
+        written = ranks.write(kind, lambda: rank_files(stored, world.rank, own, {}, kind.projection))
+        return ranks.finish(written, {}, lambda _: [])[0]
+
+    return writer.state.manifest(kind.purpose, in_threads(len(parts), work)[0])
 
 
 @dataclass
@@ -92,9 +110,8 @@ class Ranks:
             content = tables.content(None if parent is None else self._cuts[rank])
             seeds = {table.config.name: table.seed for table in tables.stored}
             parts.append(RankPart(owned, {name: restrict(c, seeds[name], owned) for name, c in content.items()}))
-        version = new_version_of_ranks(self.tables[0].stored, parts, {}, {}, parent)
         self._cuts = [tables.draw_cut() for tables in self.tables]
-        return writer.commit("resume", version)
+        return write_parts(writer, VersionKind("resume", parent), self.tables[0].stored, parts)
 
     def load(self, state: StateFolder, chain: Sequence[Manifest]) -> None:
         """Each rank reads what it owns."""

@@ -18,7 +18,7 @@ from embtables.schema import RowwiseAdagrad
 from embtables.state.folder.local_folder import Folder
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.load import load as load_version
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, flat, same
 from tests.state.versions_for_tests import open_chain, tables, train, write
 
@@ -78,7 +78,7 @@ def test_a_write_that_fails_loses_nothing(
         folder = tmp_path / str(nth)
         state, made = StateFolder(folder), tables()
         with Writer(state) as writer:
-            chain = Chain(writer, "resume", made, keep=100)
+            chain = VersionWriter(writer, "resume", made, keep=100)
             train(made, range(5))
             chain.cut({}, {"step": 5})
             chain.wait()
@@ -111,7 +111,7 @@ def test_a_write_that_fails_loses_nothing(
     assert nth > 1
 
 
-def failure_of(chain: Chain) -> StateError | None:
+def failure_of(chain: VersionWriter) -> StateError | None:
     try:
         chain.wait()
     except StateError as error:
@@ -216,7 +216,7 @@ def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
 
     monkeypatch.setattr(made.rows, "capture", noted)
     with Writer(StateFolder(tmp_path)) as writer:
-        chain = Chain(writer, "resume", made)
+        chain = VersionWriter(writer, "resume", made)
         train(made, range(5))
         with monkeypatch.context() as patch:
             failing(patch, "fsync", errno.ENOSPC, 1)
@@ -232,7 +232,7 @@ def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
 def test_content_that_is_not_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     made = tables()
     with Writer(StateFolder(tmp_path)) as writer:
-        chain = Chain(writer, "resume", made)
+        chain = VersionWriter(writer, "resume", made)
         with pytest.raises(StateError, match="the content of a version must be JSON: Out of range"):
             chain.cut({}, {"loss": float("nan")})
         with pytest.raises(StateError, match=r"tmp-x.*is a name of temporary files"):

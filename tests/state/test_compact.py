@@ -23,13 +23,13 @@ from embtables.keyspace import bucket_order, table_seed
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad, Sgd
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.version import Version
 from embtables.state.read import merge
 from embtables.state.read.load import load as load_version
 from embtables.state.tools.compact import Compacted, compact
-from embtables.state.write.version_files import new_version
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.commit_across_ranks import write_version
+from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, flat, same
 from tests.state.test_chain import failing
 from tests.state.versions_for_tests import FIXED, GROWS, open_chain, tables, train, write
@@ -138,7 +138,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
     state, row = StateFolder(tmp_path), torch.tensor([[0.123456, -7.654321, 3.1415926, 2.7182818]])
     others = torch.arange(50)
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", made, keep=100)
+        chain = VersionWriter(writer, "resume", made, keep=100)
         made.set("t", others, torch.rand(50, 4))
         made.set("t", torch.tensor([key]), row)
         chain.cut({}, {})
@@ -160,7 +160,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
         writer.pin("best", done.version)
     assert compacted(state).pins == {}
     assert erased_traces(tmp_path, key, row.numpy()[0]) == []
-    again = Tables([config], [made.slots[0].feature], seed=1)
+    again = Tables([config], [made.features[0].feature], seed=1)
     assert same(loaded(state, again, 4), flat(made))
 
 
@@ -235,7 +235,7 @@ def test_a_row_in_the_version_of_its_tombstone_stays(tmp_path: Path) -> None:
             parts, ones = {"weight": np.full((len(rows), 1), number, np.float32)}, np.ones(len(rows), np.uint32)
             cold = {"weight": np.zeros((1, 1), np.float32)}
             content = TableContent(rows, parts, ones, ones, np.array(gone, np.int64), cold=cold)
-            writer.commit("resume", new_version(stored, Version({"t": content}), number or None))
+            write_version(writer, VersionKind("resume", number or None), stored, Version({"t": content}))
         made = [Tables([stored[0].config], [Feature(name="f", table="t")], seed=1) for _ in range(2)]
         before = loaded(state, made[0], 3)
         compact(writer, "resume", keep=1)
@@ -250,7 +250,7 @@ from pathlib import Path
 from embtables.state.tools.compact import compact
 from embtables.state.tools.compare import compare_rows
 from embtables.state.read.merge import MergedTable
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.pipelines.state_tools.commands import export
 state = StateFolder(Path(sys.argv[1]))
 def peak():  # not ru_maxrss, which begins with what the parent of the process had
@@ -277,7 +277,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
             parts = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
             cold = {"weight": np.zeros((1, 144), np.float32), "sum": np.zeros(1, np.float32)}
             version = Version({"t": TableContent(part, parts, ones, ones, cold=cold)})
-            writer.commit("resume", new_version([StoredTable(table, 1)], version, number or None))
+            write_version(writer, VersionKind("resume", number or None), [StoredTable(table, 1)], version)
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     changed, rows, grown = map(int, done.stdout.split())
     assert (changed, rows) == (200_000, 400_000)
@@ -301,7 +301,7 @@ class History:
     def __init__(self, writer: Writer) -> None:
         self.made, self.writer, self.seconds = small_tables(), writer, 0
         self.view = EmbeddingBagCollection.over(self.made)
-        self.state, self.chain = writer.state, Chain(writer, "resume", self.made, keep=100, longest=100)
+        self.state, self.chain = writer.state, VersionWriter(writer, "resume", self.made, keep=100, longest=100)
 
     def step(self, ids: list[int]) -> None:
         self.seconds += 7 * len(ids)

@@ -13,14 +13,14 @@ from embtables.keyspace import bucket_offsets, bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.version import Version
 from embtables.state.read import merge
 from embtables.state.read.load import load as load_version
 from embtables.state.read.merge import MergedTable
 from embtables.state.tools.compact import compact
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
-from embtables.state.write.version_files import new_version
+from embtables.state.write.commit_across_ranks import write_version
 from tests.state.versions_for_tests import tables, write
 
 
@@ -96,7 +96,7 @@ def one_table(
     state = StateFolder(folder)
     with Writer(state) as writer:
         content = TableContent(found, parts, ones, ones * np.uint32(count), cold=cold, begins=begins)
-        version = writer.commit("resume", new_version([stored], Version({"t": content}), None))
+        version = write_version(writer, VersionKind("resume"), [stored], Version({"t": content}))
     return MergedTable(state, [version], "t")
 
 

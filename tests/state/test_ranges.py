@@ -14,12 +14,12 @@ from embtables.rows.content import TableContent, restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import RowwiseAdagrad
 from embtables.state.folder.local_folder import Folder
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.checksums import BLOCK, Digests
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
 from embtables.state.read.version_files import read_version
-from embtables.state.write.version_files import new_version
+from embtables.state.write.commit_across_ranks import write_version
 from tests.contents import Arrays, flat_content, same
 from tests.state.versions_for_tests import write
 
@@ -43,7 +43,7 @@ def content() -> TableContent:
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[StateFolder, Manifest]:
     state = StateFolder(tmp_path_factory.mktemp("state"))
     with Writer(state) as writer:
-        return state, writer.commit("resume", new_version([STORED], Version({"t": content()}), None))
+        return state, write_version(writer, VersionKind("resume"), [STORED], Version({"t": content()}))
 
 
 class Counted(Folder):

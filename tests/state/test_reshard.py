@@ -17,13 +17,13 @@ from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
 from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_files import read_version
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import new_version_of_ranks
 from tests.contents import flat, flat_content, same
-from tests.state.ranks_for_tests import ONE, Batch, Ranks, ranges
+from tests.state.ranks_for_tests import ONE, Batch, Ranks, ranges, write_parts
 from tests.state.versions_for_tests import tables, train
 
 WORLDS = (1, 3, 2, 5, 1)
@@ -105,7 +105,7 @@ def test_any_number_of_ranks_goes_on_from_any_other(
     one = Ranks(made, ONE)
     # Blocks so small that ranks read parts of files.
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embtables.state.format.checksums.BLOCK", 256)
+        patch.setattr(checksums, "BLOCK", 256)
         state = StateFolder(Path(folder))
         with Writer(state) as writer:
             for stage in plan:
@@ -141,7 +141,7 @@ def parts_of(made: Tables, cuts: list[int]) -> list[RankPart]:
 def commit(folder: Path, made: Tables, parts: list[RankPart]) -> tuple[StateFolder, Manifest]:
     state = StateFolder(folder)
     with Writer(state) as writer:
-        return state, writer.commit("resume", new_version_of_ranks(made.stored, parts, {}, {}, None))
+        return state, write_parts(writer, VersionKind("resume"), made.stored, parts)
 
 
 def test_each_rank_reads_what_it_owns_of_every_kind_of_table(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_each_rank_reads_what_it_owns_of_every_kind_of_table(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shared", ["now", "steps", "updates", "cold", "sketch"])
-def test_ranks_that_did_not_step_together_make_no_version(shared: str) -> None:
+def test_ranks_that_did_not_step_together_make_no_version(tmp_path: Path, shared: str) -> None:
     made = tables()
     train(made, range(3))
     parts = parts_of(made, [512])
@@ -185,10 +185,11 @@ def test_ranks_that_did_not_step_together_make_no_version(shared: str) -> None:
         )
         setattr(content, shared, getattr(content, shared) + 1)
     with pytest.raises(StateError, match=text):
-        new_version_of_ranks(made.stored, parts, {}, {}, None)
+        commit(tmp_path, made, parts)
+    assert StateFolder(tmp_path).sequences("resume") == []
 
 
-def test_ranks_own_each_bucket_once_and_hold_their_own_keys() -> None:
+def test_ranks_own_each_bucket_once_and_hold_their_own_keys(tmp_path: Path) -> None:
     made = tables()
     train(made, range(3))
     first, second = parts_of(made, [512])
@@ -205,4 +206,5 @@ def test_ranks_own_each_bucket_once_and_hold_their_own_keys() -> None:
         ),
     ):
         with pytest.raises(StateError, match=text):
-            new_version_of_ranks(made.stored, parts, {}, {}, None)
+            commit(tmp_path, made, parts)
+    assert StateFolder(tmp_path).sequences("resume") == []

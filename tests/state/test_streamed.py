@@ -38,7 +38,7 @@ def streamed(values: np.ndarray, step: int) -> Streamed:
 
 
 def written(made: dict[str, Any], dim: int, parts: dict[str, bool], begins: np.ndarray) -> bytes:
-    return b"".join(bytes(piece) for piece in rows_file(made, dim, parts, begins))
+    return b"".join(bytes(piece) for piece in rows_file(made, dim, parts, begins, "full"))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rowwise_adagrad", "adam"])
@@ -96,7 +96,7 @@ made |= {name: column((n, 8), np.float32) for name in parts}
 def peak():  # not ru_maxrss, which begins with what the parent of the process had
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
 before = peak()
-size = sum(len(piece) for piece in rows_file(made, 8, parts, np.full(1025, 0, np.uint64)))
+size = sum(len(piece) for piece in rows_file(made, 8, parts, np.full(1025, 0, np.uint64), "full"))
 print(size, peak() - before)
 """
 

@@ -15,7 +15,7 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format.manifest import Manifest
-from embtables.state.write.version_writer import Chain
+from embtables.state.write.version_writer import VersionWriter
 
 FIXED = FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1))
 GROWS = CollisionlessTable(
@@ -53,10 +53,10 @@ def train(made: Tables, steps: range) -> None:
 
 
 @contextmanager
-def open_chain(state: StateFolder, made: Tables, **options: Any) -> Iterator[Chain]:
+def open_chain(state: StateFolder, made: Tables, **options: Any) -> Iterator[VersionWriter]:
     """A chain of `resume` versions under a writer of its own. What was cut is on the disk at the end."""
     with Writer(state) as writer:
-        chain = Chain(writer, "resume", made, **options)
+        chain = VersionWriter(writer, "resume", made, **options)
         yield chain
         chain.wait()
         chain.close()

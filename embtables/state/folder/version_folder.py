@@ -14,9 +14,9 @@ import os
 import re
 import secrets
 import socket
-import time
+import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from embtables.state.folder.local_folder import TEMPORARY, Folder
 from embtables.state.format import manifest as manifests
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
+from embtables.state.format.projection import Projection
 
 MANIFESTS, VERSIONS, PINS = "manifests", "versions", "pins"
 LEASE, LOCK = "lease.json", "lease.lock"
@@ -42,30 +43,35 @@ class NewFile:
     buckets: tuple[int, int] | None = None
 
 
-@dataclass
-class NewVersion:
-    """What a version consists of, before it has a number."""
+@dataclass(frozen=True, slots=True)
+class VersionKind:
+    """What kind of version is written.
 
-    files: dict[str, NewFile]
-    tables: dict[str, dict[str, Any]]
-    content: dict[str, Any]
+    Attributes:
+        purpose: of its chain.
+        parent: the number of the version to which it is a delta; None of a snapshot.
+        projection: what it holds of its tables; the same as its parent.
+        same_as: of a compacted chain the folder of the version that the new one holds the same as.
+    """
+
+    purpose: Purpose
     parent: int | None = None
-    written: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    projection: Projection = "full"
+    same_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A version that is being written: it has a number and a folder, and is not there before its manifest is."""
 
-    purpose: Purpose
+    kind: VersionKind
     sequence: int
-    parent: int | None
     folder: str
 
     @property
     def manifest(self) -> str:
         """The name that its manifest will have within the state folder."""
-        return f"{MANIFESTS}/{manifests.file_name(self.purpose, self.sequence)}"
+        return f"{MANIFESTS}/{manifests.file_name(self.kind.purpose, self.sequence)}"
 
 
 def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> dict[str, dict[str, Any]]:
@@ -82,9 +88,9 @@ def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> d
 
 
 def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
-    """What is told of a version that could not be written."""
+    """The error that reports a version which could not be written."""
     reason = error.strerror or str(error)
-    version = f"{draft.purpose}-{draft.sequence}"
+    version = f"{draft.kind.purpose}-{draft.sequence}"
     return StateError(f"cannot write version {version}: {reason}; earlier versions are intact", folder=root)
 
 
@@ -144,6 +150,9 @@ class StateFolder:
             chain.append(self.manifest(purpose, chain[-1].parent))
             if chain[-1].writer > chain[-2].writer:
                 raise StateError(f"{chain[-2].name} was written under a lost lease", folder=self.folder.root)
+            if chain[-1].projection != chain[-2].projection:
+                held = f"holds {chain[-2].projection}, its parent {chain[-1].projection}: they are of no one chain"
+                raise StateError(f"{chain[-2].name} {held}", folder=self.folder.root)
         return chain[::-1]
 
     def verify(self, version: Manifest) -> None:
@@ -204,6 +213,8 @@ class StateFolder:
 class Writer:
     """The holder of a state folder's lease: `with Writer(state) as writer`. A process that dies loses it.
 
+    Versions of several purposes may be written at once, each on a thread of its own.
+
     Raises:
         StateError: another process holds the lease (it is named), or the folder cannot be written.
     """
@@ -212,7 +223,9 @@ class Writer:
         self.state = state
         self._folder = state.folder
         self._lock: int | None = None
-        self._failed: str | None = None  # a manifest that was written, but perhaps not durably
+        self._failed: set[str] = set()  # manifests that were written, but perhaps not durably
+        self._drafts: set[str] = set()  # folders of versions that are being written
+        self._turn = threading.RLock()  # of threads that change which versions there are
         self.epoch = 0
 
     def __enter__(self) -> Writer:
@@ -262,34 +275,22 @@ class Writer:
                 os.close(self._lock)
                 self._lock = None
 
-    def commit(self, purpose: Purpose, version: NewVersion) -> Manifest:
-        """Writes a version; it exists when this returns, and not at all when this raises.
-
-        Raises:
-            StateError: the disk is full or failing (earlier versions are as they were), the lease was lost, or the
-                parent is not the newest version of the chain.
-        """
-        draft = self.begin(purpose, version.parent)
-        try:
-            files = write_files(self._folder, draft, version.files)
-        except OSError as error:
-            self.abandon(draft)
-            raise unwritten(draft, error, self._folder.root) from error
-        return self.finish(draft, files, version.tables, version.content, version.written)
-
-    def begin(self, purpose: Purpose, parent: int | None) -> Draft:
+    def begin(self, kind: VersionKind) -> Draft:
         """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
 
         Raises:
             StateError: the folder cannot be made, the lease was lost, or the parent is not the chain's newest version.
         """
-        self._check_lease()
-        self._remove_failed()
-        numbers = self.state.sequences(purpose)
-        sequence = numbers[-1] + 1 if numbers else 1
-        if parent is not None and parent != sequence - 1:
-            raise StateError(f"the newest version is {purpose}-{sequence - 1}, not the parent {parent}")
-        draft = Draft(purpose, sequence, parent, f"{purpose}-{sequence:010d}-{secrets.token_hex(4)}")
+        purpose, parent = kind.purpose, kind.parent
+        with self._turn:
+            self._check_lease()
+            self._remove_failed()
+            numbers = self.state.sequences(purpose)
+            sequence = numbers[-1] + 1 if numbers else 1
+            if parent is not None and parent != sequence - 1:
+                raise StateError(f"the newest version is {purpose}-{sequence - 1}, not the parent {parent}")
+            draft = Draft(kind, sequence, f"{purpose}-{sequence:010d}-{secrets.token_hex(4)}")
+            self._drafts.add(draft.folder)
         try:
             self._folder.make(f"{VERSIONS}/{draft.folder}")
         except OSError as error:
@@ -303,6 +304,8 @@ class Writer:
             self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
         except OSError:
             return
+        finally:
+            self._drafts.discard(draft.folder)
 
     def finish(
         self,
@@ -315,16 +318,16 @@ class Writer:
         """Makes a version exist of files that lie in its folder, durably.
 
         Args:
-            files: as `write_files` tells of them.
+            files: as `write_files` describes them.
 
         Raises:
-            StateError: as `commit`; and the manifest would be none that can be read.
+            StateError: the disk is full or failing, the lease was lost, or the manifest would be none that can be read.
         """
         fields: dict[str, Any] = {
             "format": manifests.FORMAT,
-            "purpose": draft.purpose,
+            "purpose": draft.kind.purpose,
             "sequence": draft.sequence,
-            "parent": draft.parent,
+            "parent": draft.kind.parent,
             "writer": self.epoch,
             "written": written,
             "folder": draft.folder,
@@ -334,34 +337,39 @@ class Writer:
             "schema_hash": manifests.hash_of(content.get("schema")),
             "content": content,
         }
+        # Where nothing is to be said of them the fields are left out, and the manifest is one of builds before them.
+        fields |= {"projection": draft.kind.projection} if draft.kind.projection != "full" else {}
+        fields |= {"same_as": draft.kind.same_as} if draft.kind.same_as is not None else {}
         raw = manifests.encode(fields)
-        manifest = manifests.decode(raw, self._folder.path(draft.manifest))
-        self._check_lease()
-        try:
-            self._folder.create(draft.manifest, raw)
-        except OSError as error:
-            self._forget(draft)
-            raise unwritten(draft, error, self._folder.root) from error
+        with self._turn:
+            try:
+                manifest = manifests.decode(raw, self._folder.path(draft.manifest))
+                self._check_lease()
+                self._folder.create(draft.manifest, raw)
+            except OSError as error:
+                self._forget(draft)
+                raise unwritten(draft, error, self._folder.root) from error
+            finally:
+                self._drafts.discard(draft.folder)
         return manifest
 
     def _forget(self, draft: Draft) -> None:
         """Removes what a failed commit left, as far as the disk lets it, the manifest first; the rest is garbage."""
-        self._failed = draft.manifest
+        self._failed.add(draft.manifest)
         try:
             self._folder.remove(draft.manifest)
             self._folder.sync(MANIFESTS)
             self._folder.remove_tree(f"{VERSIONS}/{draft.folder}")
-            self._failed = None
+            self._failed.discard(draft.manifest)
         except OSError:
             return
 
     def _remove_failed(self) -> None:
-        if self._failed is None:
-            return
         try:
-            self._folder.remove(self._failed)
-            self._folder.sync(MANIFESTS)
-            self._failed = None
+            for manifest in sorted(self._failed):
+                self._folder.remove(manifest)
+                self._folder.sync(MANIFESTS)
+                self._failed.discard(manifest)
         except OSError as error:
             raise StateError(f"still fails: {error.strerror}", folder=self._folder.root) from error
 
@@ -380,6 +388,10 @@ class Writer:
 
         Purposes that are not named keep all of theirs. Returns how many bytes of files went.
         """
+        with self._turn:
+            return self._collect(keep)
+
+    def _collect(self, keep: Mapping[Purpose, int]) -> int:
         self._check_lease()
         kept = self._kept(keep)
         # A delta goes before what it stands on, so that a crash in between leaves no version without its chain.
@@ -400,7 +412,7 @@ class Writer:
     def _remove_garbage(self, folders: set[str]) -> int:
         freed = 0
         for folder in self._folder.names(VERSIONS):
-            if folder not in folders:
+            if folder not in folders and folder not in self._drafts:
                 name = f"{VERSIONS}/{folder}"
                 freed += sum(self._folder.size(f"{name}/{file}") for file in self._folder.names(name))
                 self._folder.remove_tree(name)

@@ -16,6 +16,7 @@ from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, check_tiles
 from embtables.schema.base import Model, Name, config_error
 from embtables.state.format import checksums
+from embtables.state.format.projection import Projection
 
 FORMAT = 0
 MAX_BYTES = 64 << 20
@@ -61,7 +62,11 @@ class TableEntry(Model):
 
 
 class Manifest(Model):
-    """One version of a set of tables: a snapshot where `parent` is None, else a delta to it."""
+    """One version of a set of tables: a snapshot where `parent` is None, else a delta to it.
+
+    `projection` says what it holds of them; `same_as` of a compacted chain names the folder of the version that it
+    holds the same as.
+    """
 
     format: Literal[0]
     purpose: Purpose
@@ -75,12 +80,16 @@ class Manifest(Model):
     tables: dict[Name, TableEntry]
     schema_hash: Digest
     content: dict[str, Any]
+    projection: Projection = "full"
+    same_as: FileName | None = None
     checksum: Digest
 
     @model_validator(mode="after")
     def _check(self) -> Manifest:
         if self.parent is not None and self.parent != self.sequence - 1:
             raise ValueError(f"the parent of {self.sequence} must be {self.sequence - 1}, received {self.parent}")
+        if self.parent is not None and self.same_as is not None:
+            raise ValueError("is a delta, and none is the same as another version")
         if self.buckets != NUM_BUCKETS:
             raise ValueError(f"has {self.buckets} buckets, this build has {NUM_BUCKETS}")
         for table, entry in self.tables.items():

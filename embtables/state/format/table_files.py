@@ -22,17 +22,18 @@ from embtables.rows.sketch import columns as sketch_columns
 from embtables.state.format.arrow_footer import Need, need_metadata
 from embtables.state.format.arrow_writer import OFFSETS, Column, file_pieces
 from embtables.state.format.manifest import File
+from embtables.state.format.projection import SCALARS, Projection, row_parts
 
-_SCALARS = ("seen", "count")
 MAX_DIM = 4096
 
 
-def rows_schema(dim: int, parts: dict[str, bool]) -> pa.Schema:
-    """Columns of a rows file."""
+def rows_schema(dim: int, parts: dict[str, bool], projection: Projection) -> pa.Schema:
+    """Columns of a rows file of a version of this projection; `parts` are those of the table."""
     wide = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
     fields = [pa.field("key", pa.int64(), nullable=False)]
-    fields += [pa.field(n, wide if is_wide else pa.float32(), nullable=False) for n, is_wide in parts.items()]
-    fields += [pa.field(n, pa.uint32(), nullable=False) for n in _SCALARS]
+    held = row_parts(parts, projection)
+    fields += [pa.field(n, wide if is_wide else pa.float32(), nullable=False) for n, is_wide in held.items()]
+    fields += [pa.field(n, pa.uint32(), nullable=False) for n in SCALARS[projection]]
     return pa.schema(fields)
 
 
@@ -47,18 +48,23 @@ TOMBSTONES_SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False)])
 
 
 def rows_file(
-    columns: Mapping[str, Column], dim: int, parts: dict[str, bool], begins: npt.NDArray[np.uint64]
+    columns: Mapping[str, Column],
+    dim: int,
+    parts: dict[str, bool],
+    begins: npt.NDArray[np.uint64],
+    projection: Projection,
 ) -> Iterator[memoryview]:
     """The bytes of a table's rows file, in pieces.
 
     Args:
-        columns: key, seen and count (n,), and each part, (n, D) or (n,); whole or streamed.
+        columns: key, seen and count (n,), and each part, (n, D) or (n,), as far as the projection holds them; whole or
+            streamed.
         begins: (1,025,) where each bucket begins.
 
     Raises:
         StateError: a streamed column is not what it promised to be.
     """
-    return file_pieces(columns, rows_schema(dim, parts), begins)
+    return file_pieces(columns, rows_schema(dim, parts, projection), begins)
 
 
 def row_columns(content: TableContent) -> dict[str, Column]:
@@ -169,18 +175,22 @@ def need_whole(raw: memoryview, file: object) -> Need:
     return need
 
 
-def layout_of(raw: memoryview, file: object) -> tuple[int, dict[str, bool]]:
-    """The dimension and the parts of a rows file. Raises StateError where no table would have written it."""
+def layout_of(raw: memoryview, file: object, projection: Projection) -> tuple[int, dict[str, bool]]:
+    """The dimension and the parts of a rows file of this projection.
+
+    Raises:
+        StateError: no table would have written it.
+    """
     try:
         schema = pa.ipc.open_file(pa.BufferReader(raw)).schema
     except pa.ArrowException as error:
         raise StateError(f"is damaged: {error}", file=file) from error
     # Weight first, then optimizer state of D values or of one: any optimizer's, whether this process knows it or not.
-    columns = {field.name: field.type for field in list(schema)[1 : -len(_SCALARS)]}
+    columns = {field.name: field.type for field in list(schema)[1 : -len(SCALARS[projection])]}
     parts = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
     dim = _list_size(columns["weight"]) if next(iter(parts), None) == "weight" else 0
     is_distinct = len(set(schema.names)) == len(schema.names)
-    if is_distinct and 1 <= dim <= MAX_DIM and rows_schema(dim, parts).equals(schema):
+    if is_distinct and 1 <= dim <= MAX_DIM and rows_schema(dim, parts, projection).equals(schema):
         return dim, parts
     raise StateError(f"holds columns that no table has: {', '.join(schema.names)}", file=file)
 
@@ -198,7 +208,7 @@ def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
 
 
 def rows_of(batch: pa.RecordBatch, dim: int, parts: dict[str, bool]) -> tuple[Keys, dict[str, Floats], Words, Words]:
-    """Keys, parts, seen and counts of a rows file's batch; views of its memory."""
+    """Keys, parts, seen and counts (none where the file holds none) of a rows file's batch; views of its memory."""
     found: dict[str, Floats] = {}
     for name, is_wide in parts.items():
         column = batch.column(name)
@@ -207,5 +217,5 @@ def rows_of(batch: pa.RecordBatch, dim: int, parts: dict[str, bool]) -> tuple[Ke
         batch.column("key").to_numpy(),
         found,
         batch.column("seen").to_numpy(),
-        batch.column("count").to_numpy(),
+        batch.column("count").to_numpy() if "count" in batch.schema.names else np.empty(0, np.uint32),
     )

@@ -41,7 +41,7 @@ def parts_of_chain(
         for name in names:
             if name not in merged.columns:
                 raise StateError(f"has no column '{name}'; it has: {', '.join(merged.columns)}", table=table)
-        fields = rows_schema(merged.dim, merged.parts)
+        fields = rows_schema(merged.dim, merged.parts, merged.projection)
         schema = pa.schema([fields.field(name) for name in names])
         step = merged.rows_at_a_time(*names)
         for start in range(0, max(1, merged.rows), step):

@@ -22,9 +22,12 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
             rank of several does. Rows of a fixed table that are of other buckets are left as they are.
 
     Raises:
-        StateError: a file is missing, damaged or of other tables, whose encoders had other data for example; the
-            tables are then not to be used.
+        StateError: the version holds weights alone, and the tables are as they were; or a file is missing, damaged or
+            of other tables, whose encoders had other data for example, and they are not to be used.
     """
+    if chain[-1].projection != "full":
+        reason = "holds weights alone, for servers: training needs a version with optimizer state, such as resume-<n>"
+        raise StateError(reason, folder=state.folder.root, version=chain[-1].name)
     _need_artifacts(state, chain[0], tables)
     stored = tables.stored
     last = Version({})

@@ -23,6 +23,7 @@ from embtables.keyspace import NUM_BUCKETS
 from embtables.rows.content import Streamed
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.projection import SCALARS
 from embtables.state.read.range_reader import TableFile
 
 Array = npt.NDArray[Any]
@@ -45,7 +46,8 @@ class MergedTable:
         rows: how many there are.
         begins: (1,025,) int64, where each bucket begins.
         dim, parts: the table's dimension; its tensors, True: D values a row.
-        columns: names of all columns: key, the parts, seen, count.
+        projection: what the versions hold of their tables.
+        columns: names of all columns: key, the parts, seen, count; of `weights` key, weight, seen.
 
     Raises:
         StateError: a version has no such table, or its files are missing, of other columns or out of order. Checksums
@@ -57,7 +59,8 @@ class MergedTable:
         rows_files = [file for file in self._files if not file.is_tombstones]
         self._layout = rows_files[-1]
         self.dim, self.parts = self._layout.dim, self._layout.parts
-        self.columns = ("key", *self.parts, "seen", "count")
+        self.projection = chain[-1].projection
+        self.columns = ("key", *self.parts, *SCALARS[self.projection])
         for file in rows_files:
             if (file.dim, file.parts) != (self.dim, self.parts):
                 newest = self._layout.path

@@ -61,8 +61,8 @@ class TableFile:
             raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
         schema = TOMBSTONES_SCHEMA
         if what == "rows":
-            self.dim, self.parts = layout_of(raw, self.path)
-            schema = rows_schema(self.dim, self.parts)
+            self.dim, self.parts = layout_of(raw, self.path, version.projection)
+            schema = rows_schema(self.dim, self.parts, version.projection)
         batch = read_batch(raw, schema, self.rows, self.path)
         self.begins = self._begins(batch)
         base = pa.py_buffer(raw).address

@@ -19,6 +19,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.projection import row_parts
 from embtables.state.format.table_files import (
     TOMBSTONES_SCHEMA,
     WAITING_SCHEMA,
@@ -33,6 +34,8 @@ def read_version(
     state: StateFolder, manifest: Manifest, stored: Sequence[StoredTable], buckets: Buckets = ALL_BUCKETS
 ) -> Version:
     """A version from its files, or what a rank needs of it; whatever is read is verified before it is looked into.
+
+    Contents of a version of `weights` have no optimizer state, no counts and no waiting keys.
 
     Args:
         buckets: a range [first, end): tables hold the keys of these buckets alone, and of a file that holds others
@@ -57,12 +60,13 @@ def _read_table(
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
         for what, schema in (
-            ("rows", rows_schema(table.config.dim, table.parts)),
+            ("rows", rows_schema(table.config.dim, table.parts, manifest.projection)),
             ("waiting", WAITING_SCHEMA),
             ("tombstones", TOMBSTONES_SCHEMA),
         )
     )
-    keys, parts, seen, counts = rows_of(rows, table.config.dim, table.parts)
+    held = row_parts(table.parts, manifest.projection)
+    keys, parts, seen, counts = rows_of(rows, table.config.dim, held)
     found = TableContent(keys, parts, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
     if isinstance(table.config, FixedTable):
         if len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
@@ -76,7 +80,7 @@ def _read_table(
     width = counter_bytes(table.config)
     sketch = None if width is None else read_sketch(state, manifest, name, width, buckets)
     found.sketch = found.sketch if sketch is None else sketch
-    found.cold = {part: _cold(state, manifest, table, part, beside) for part in table.parts}
+    found.cold = {part: _cold(state, manifest, table, part, beside) for part in held}
     return found
 
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from embtables.errors import StateError
 from embtables.keyspace import ALL_BUCKETS, Buckets
-from embtables.state.folder.version_folder import NewFile, NewVersion, StateFolder, Writer
+from embtables.state.folder.version_folder import NewFile, StateFolder, VersionKind, Writer
 from embtables.state.format.manifest import Manifest, Purpose
 from embtables.state.format.table_files import rows_file
 from embtables.state.format.version import parsed_artifact
 from embtables.state.read.merge import MergedTable, files_of, verify_table
+from embtables.state.write.commit_across_ranks import commit
+from embtables.state.write.version_files import RankFiles
 
 _CHUNK = 4 << 20
 
@@ -94,11 +96,13 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
             }
             own |= {name: _copy(state, last, name) for name in entry.files if name in kept}
             files |= own
-            now = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
-            tables[table] = {**now, "files": list(own)}
+            clock = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
+            # The ranks agreed on the rest when they wrote what is copied.
+            tables[table] = {"files": list(own), "shared": {**clock, "cold": {}, "sketch": 0}}
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
         files |= {name: _copy(state, chain[0], name) for name in artifacts}
-        return writer.commit(last.purpose, NewVersion(files, tables, last.content))
+        kind = VersionKind(last.purpose, projection=last.projection, same_as=last.folder)
+        return commit(writer, kind, lambda: RankFiles(files, tables), last.content)
 
 
 def _is_of_rows(version: Manifest, name: str) -> bool:
@@ -110,7 +114,8 @@ def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
     first, end = (int(merged.begins[bucket]) for bucket in buckets)
     columns = {name: merged.stream(name, first, end) for name in merged.columns}
     begins = (merged.begins.clip(first, end) - first).astype(np.uint64)
-    return NewFile(rows_file(columns, merged.dim, merged.parts, begins), end - first, buckets)
+    chunks = rows_file(columns, merged.dim, merged.parts, begins, merged.projection)
+    return NewFile(chunks, end - first, buckets)
 
 
 def _copy(state: StateFolder, version: Manifest, name: str) -> NewFile:

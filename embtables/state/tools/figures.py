@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from embtables.rows.content import Words
 from embtables.rows.optimizers import WEIGHT
 from embtables.schema import CollisionlessTable, FixedTable
 from embtables.state.folder.version_folder import StateFolder
@@ -72,7 +73,9 @@ class TableFigures:
             sketch and the cold row of this version take in files, without Arrow's padding.
         bytes_in_files: of the table's own files of the chain: rows that later deltas replaced are in it.
         age: clock minus last sight, of a collisionless table.
-        count: gradients a row; None where the row store that trained it keeps none.
+        optimizer: its kind; None where the version holds weights alone and records no configuration.
+        count: gradients per row; None where the version holds weights alone, or the row store that trained it keeps
+            none.
         norm: L2 norm of the weights, of rows where it is finite.
         not_finite: rows with a weight that is NaN or infinite.
         never_updated: share of rows without a gradient, 0..1; None where that is not known.
@@ -127,14 +130,16 @@ def _figures(
     cold = sum(values.nbytes for tensor, values in beside.items() if tensor.startswith(f"{name}/cold/"))
     fixed = cold == 0
     # Row stores other than the host's have no counts: a table that learned is then one whose rows never did.
-    counted = entry.updates == 0 or bool(rows.counts.any())
+    counts = rows.counts
+    if counts is not None and entry.updates and not counts.any():
+        counts = None
     ages = None if fixed else entry.now - rows.seen.astype(np.int64)
     admission = None if ages is None else _admission(state, chain, name, recorded, rows, ages)
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     parts = {
         "keys": rows.keys.nbytes,
         **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
-        "bookkeeping": rows.seen.nbytes + rows.counts.nbytes,
+        "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,
         "cold": cold,
@@ -154,13 +159,13 @@ def _figures(
         bytes_by_part={part: size for part, size in parts.items() if size},
         bytes_in_files=sum(m.files[file].bytes for m in chain for file in m.tables[name].files),
         age=None if ages is None else of_integers(ages, _clock_unit(recorded, entry)),
-        count=of_counts(rows.counts, "gradients") if counted else None,
+        count=None if counts is None else of_counts(counts, "gradients"),
         norm=of_reals(rows.norms[finite], "L2 norm"),
         not_finite=int(len(finite) - finite.sum()),
-        never_updated=float((rows.counts == 0).mean()) if counted and len(rows.counts) else None,
+        never_updated=None if counts is None or not len(counts) else float((counts == 0).mean()),
         top=_top(rows, ages, recorded, top),
         admission=admission,
-        collisions=_collisions(rows, recorded) if fixed and counted else None,
+        collisions=None if counts is None or not fixed else _collisions(counts, recorded),
     )
 
 
@@ -199,20 +204,21 @@ def _admission(
 def _top(
     rows: LiveRows, ages: npt.NDArray[np.int64] | None, recorded: RecordedTable | None, limit: int
 ) -> tuple[TopRow, ...]:
-    limit = min(limit, int((rows.counts > 0).sum()))
-    if limit == 0:
+    counts = rows.counts
+    limit = 0 if counts is None else min(limit, int((counts > 0).sum()))
+    if counts is None or limit == 0:
         return ()
     # A partition instead of a sort of all rows; of rows with the least count that gets in, those with the least keys.
-    least = np.partition(rows.counts, len(rows.counts) - limit)[len(rows.counts) - limit]
-    above = np.flatnonzero(rows.counts > least)
-    chosen = np.concatenate([above, np.flatnonzero(rows.counts == least)[: limit - len(above)]])
-    chosen = chosen[np.argsort(-rows.counts[chosen].astype(np.int64), kind="stable")]
+    least = np.partition(counts, len(counts) - limit)[len(counts) - limit]
+    above = np.flatnonzero(counts > least)
+    chosen = np.concatenate([above, np.flatnonzero(counts == least)[: limit - len(above)]])
+    chosen = chosen[np.argsort(-counts[chosen].astype(np.int64), kind="stable")]
     ids = None if recorded is None else recorded.ids(rows.keys[chosen])
     return tuple(
         TopRow(
             key=int(rows.keys[at]),
             id=None if ids is None else int(ids[place]),
-            count=int(rows.counts[at]),
+            count=int(counts[at]),
             age=None if ages is None else int(ages[at]),
             norm=float(rows.norms[at]) if np.isfinite(rows.norms[at]) else None,
         )
@@ -220,14 +226,14 @@ def _top(
     )
 
 
-def _collisions(rows: LiveRows, recorded: RecordedTable | None) -> Collisions | None:
+def _collisions(counts: Words, recorded: RecordedTable | None) -> Collisions | None:
     """None where features encode ids in ways of which each would need an estimate of its own, or wrap them."""
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
-    occupied, encoders = int((rows.counts > 0).sum()), recorded.encoders
+    occupied, encoders = int((counts > 0).sum()), recorded.encoders
     if all(encoder.collisions == "none" for encoder in encoders):
         return no_collisions(occupied)
     draws = {encoder.num_keys for encoder in encoders}
     if len(draws) != 1 or any(encoder.collisions != "random" for encoder in encoders):
         return None
-    return estimated_collisions(len(rows.keys), occupied, draws.pop())
+    return estimated_collisions(len(counts), occupied, draws.pop())

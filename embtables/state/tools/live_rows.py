@@ -31,7 +31,7 @@ class LiveRows:
     Attributes:
         keys: (n,) ascending.
         seen: (n,) the clock at each row's last sight.
-        counts: (n,) gradients that each row has had.
+        counts: (n,) gradients that each row has had; None of a version that holds weights alone.
         norms: (n,) float64, L2 norms of their weights.
         dim: D.
         parts: weights and optimizer state; True: D float32 a row, False: one.
@@ -40,7 +40,7 @@ class LiveRows:
 
     keys: Keys
     seen: Words
-    counts: Words
+    counts: Words | None
     norms: npt.NDArray[np.float64]
     dim: int
     parts: dict[str, bool]
@@ -63,7 +63,7 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
         return LiveRows(
             keys[order],
             merged.read("seen", 0, merged.rows)[order],
-            merged.read("count", 0, merged.rows)[order],
+            merged.read("count", 0, merged.rows)[order] if "count" in merged.columns else None,
             np.concatenate([np.empty(0), *norms])[order],
             merged.dim,
             merged.parts,

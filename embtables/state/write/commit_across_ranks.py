@@ -1,32 +1,47 @@
-"""`CommitAcrossRanks`: the ranks that write versions of their tables together; one process is one rank.
+"""The one way in which a version is written, by the ranks that hold its tables; a process alone is one rank.
 
     every rank: its files made ready; rank 0: the version's folder made, and named to all
-    -> every rank: its files written and synced, and what they are told to all
+    -> every rank: its files written and synced; their names, sizes and checksums given to all
     -> rank 0: the manifest, when all have succeeded and agree; else the folder is removed
 
-A version that fails at one rank fails at all of them, with the same words.
+A version that fails at one rank fails at all of them, with the same words. `CommitAcrossRanks` is one rank's side;
+`commit` and `write_version` are for a process alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embtables.errors import StateError, WorldError
-from embtables.shard.world import World
-from embtables.state.folder.version_folder import VERSIONS, Draft, StateFolder, Writer, unwritten, write_files
-from embtables.state.format.manifest import Manifest, Purpose
+from embtables.keyspace import ALL_BUCKETS
+from embtables.rows.stored_table import StoredTable
+from embtables.state.folder.version_folder import (
+    VERSIONS,
+    Draft,
+    StateFolder,
+    VersionKind,
+    Writer,
+    unwritten,
+    write_files,
+)
+from embtables.state.format.manifest import Manifest
+from embtables.state.format.version import Version
 from embtables.state.write.gather_results import gather_results
-from embtables.state.write.version_files import RankFiles, table_entries
+from embtables.state.write.ranks import RankPart
+from embtables.state.write.version_files import RankFiles, artifact_files, rank_files, table_entries
+
+if TYPE_CHECKING:  # a process alone writes without torch
+    from embtables.shard.world import World
 
 Files = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A version whose files are there, by rank as `write_files` tells of them; it needs its manifest alone."""
+    """A version whose files are there, by rank as `write_files` describes them; it needs its manifest alone."""
 
     draft: Draft
     ranks: list[Files]
@@ -39,14 +54,15 @@ class CommitAcrossRanks:
 
     Args:
         holder: at rank 0 the lease's holder, elsewhere the same folder.
+        world: None where this process is alone.
     """
 
-    def __init__(self, holder: Writer | StateFolder, world: World) -> None:
+    def __init__(self, holder: Writer | StateFolder, world: World | None) -> None:
         self._writer = holder if isinstance(holder, Writer) else None
         self._state = holder.state if isinstance(holder, Writer) else holder
         self._world = world
 
-    def write(self, purpose: Purpose, parent: int | None, ready: Callable[[], RankFiles]) -> Written:
+    def write(self, kind: VersionKind, ready: Callable[[], RankFiles]) -> Written:
         """Writes all ranks' files of the next version.
 
         Args:
@@ -64,7 +80,7 @@ class CommitAcrossRanks:
             own.append(ready())
             if self._writer is None:
                 return None
-            drafts.append(self._writer.begin(purpose, parent))
+            drafts.append(self._writer.begin(kind))
             return {"sequence": drafts[0].sequence, "folder": drafts[0].folder}
 
         def abandon() -> None:
@@ -73,9 +89,9 @@ class CommitAcrossRanks:
 
         try:
             begun = gather_results(self._world, begin)[0]
-            draft = Draft(purpose, parent=parent, **begun)
-            told = gather_results(self._world, lambda: self._write_own(draft, own[0]))
-            return Written(draft, [r["files"] for r in told], table_entries([r["tables"] for r in told]), at)
+            draft = Draft(kind, **begun)
+            ranks = gather_results(self._world, lambda: self._write_own(draft, own[0]))
+            return Written(draft, [r["files"] for r in ranks], table_entries([r["tables"] for r in ranks]), at)
         except WorldError:
             abandon()
             raise
@@ -124,8 +140,8 @@ class CommitAcrossRanks:
             failed.extend(after(manifest))
             return manifest.sequence, [(e.message, {key: str(at) for key, at in e.path.items()}) for e in failed]
 
-        sequence, told = gather_results(self._world, work)[0]
-        return sequence, failed or [StateError(message, **path) for message, path in told]
+        sequence, failures = gather_results(self._world, work)[0]
+        return sequence, failed or [StateError(message, **path) for message, path in failures]
 
     def _check_seen(self, writer: Writer, written: Written) -> None:
         """Raises StateError where another rank's file did not come to the folder that rank 0 sees."""
@@ -139,3 +155,35 @@ class CommitAcrossRanks:
                     writer.abandon(written.draft)
                     reason = f"{name} of rank {rank} is not where rank 0 sees it: all need the same, shared folder"
                     raise StateError(reason, folder=self._state.folder.root)
+
+
+def commit(writer: Writer, kind: VersionKind, ready: Callable[[], RankFiles], content: Mapping[str, Any]) -> Manifest:
+    """Writes a version of files that this process alone makes; it exists when this returns, not at all when it raises.
+
+    Args:
+        ready: makes the files.
+        content: see Version.
+
+    Raises:
+        StateError: the disk is full or failing (earlier versions are as they were), the lease was lost, or the parent
+            is not the newest version of the chain.
+    """
+    alone = CommitAcrossRanks(writer, None)
+    sequence, _ = alone.finish(alone.write(kind, ready), content, lambda _: [])
+    return writer.state.manifest(kind.purpose, sequence)
+
+
+def write_version(writer: Writer, kind: VersionKind, stored: Sequence[StoredTable], version: Version) -> Manifest:
+    """The same of contents in memory.
+
+    Raises:
+        StateError: as `commit`; or a content is not one of these tables.
+    """
+
+    def ready() -> RankFiles:
+        whole = RankPart(ALL_BUCKETS, version.tables)
+        found = rank_files(stored, 0, whole, version.tensors, kind.projection)
+        found.files |= artifact_files(version.artifacts)
+        return found
+
+    return commit(writer, kind, ready, version.content)

@@ -9,25 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from embtables.errors import EmbtablesError, StateError
-from embtables.shard.world import TIMEOUT_SECONDS, World
 
-ROUND_SECONDS = TIMEOUT_SECONDS / 4
+if TYPE_CHECKING:  # a process alone writes without torch
+    from embtables.shard.world import World
+
+ROUND_SECONDS = 15.0  # well below the time after which a silent rank counts as gone (shard/world.py)
 
 
-def gather_results(world: World, work: Callable[[], Any]) -> list[Any]:
-    """What `work` returns at each rank, which is JSON; of one rank whatever it is.
+def gather_results(world: World | None, work: Callable[[], Any]) -> list[Any]:
+    """What `work` returns at each rank, which is JSON; of one rank, or of a process alone, whatever it is.
 
     Raises:
         StateError: it failed at some rank, which is named; with the same text at all of them. A failure that is no
             error of the state's is raised as it is at the rank that had it.
         WorldError: a rank is gone or silent.
     """
-    if world.size == 1:
+    if world is None or world.size == 1:
         return [work()]
     with ThreadPoolExecutor(1, thread_name_prefix=f"state.{world.rank}") as thread:
         going = thread.submit(work)
@@ -35,21 +35,19 @@ def gather_results(world: World, work: Callable[[], Any]) -> list[Any]:
             continue
         error = going.exception()
         raw = {"done": going.result()} if error is None else {"error": _described(error, world.rank)}
-        told = [json.loads(each) for each in world.gather_bytes(json.dumps(raw).encode())]
-    failed = next((each["error"] for each in told if "error" in each), None)
+        ranks = [json.loads(each) for each in world.gather_bytes(json.dumps(raw).encode())]
+    failed = next((each["error"] for each in ranks if "error" in each), None)
     if failed is None:
-        return [each["done"] for each in told]
+        return [each["done"] for each in ranks]
     if error is not None and not isinstance(error, EmbtablesError):
         raise error
     raise StateError(failed["message"], **failed["path"]) from error
 
 
 def _all_are_done(world: World, going: Future[Any]) -> bool:
-    """One round: each rank tells whether its work is done, and waits a while before where it is not."""
+    """One round: each rank says whether its work is done, and waits a while before where it is not."""
     wait([going], ROUND_SECONDS)
-    still = torch.tensor([0 if going.done() else 1])
-    world.all_reduce(still)
-    return not int(still)
+    return all(each == b"done" for each in world.gather_bytes(b"done" if going.done() else b"works"))
 
 
 def _described(error: BaseException, rank: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from embtables.errors import StateError
-from embtables.keyspace import Buckets, check_tiles
+from embtables.keyspace import Buckets
 from embtables.rows.content import TableContent
 
 
@@ -19,14 +19,6 @@ class RankPart:
 
     buckets: Buckets
     tables: Mapping[str, TableContent]
-
-
-def check_ranges(parts: Sequence[RankPart]) -> None:
-    """Raises StateError where the parts, in their order, are not the whole key space, each bucket once."""
-    try:
-        check_tiles([part.buckets for part in parts])
-    except ValueError as error:
-        raise StateError(str(error)) from None
 
 
 def shared_of(content: TableContent) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import numpy as np
 import safetensors.numpy
 
 from embtables.ids import Artifacts
-from embtables.keyspace import ALL_BUCKETS, Buckets, bucket_offsets, bucket_order, check_keys
+from embtables.keyspace import Buckets, bucket_offsets, bucket_order, check_keys
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
-from embtables.state.folder.version_folder import NewFile, NewVersion
+from embtables.state.folder.version_folder import NewFile
 from embtables.state.format.manifest import table_file
+from embtables.state.format.projection import Projection, project
 from embtables.state.format.table_files import (
     row_columns,
     rows_file,
@@ -22,8 +23,8 @@ from embtables.state.format.table_files import (
     tombstones_file,
     waiting_file,
 )
-from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file
-from embtables.state.write.ranks import RankPart, check_agreed, check_ranges, shared_of
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, artifact_file
+from embtables.state.write.ranks import RankPart, check_agreed, shared_of
 
 
 @dataclass
@@ -39,39 +40,9 @@ class RankFiles:
     tables: dict[str, dict[str, Any]]
 
 
-def new_version(stored: Sequence[StoredTable], version: Version, parent: int | None) -> NewVersion:
-    """The files of a version of tables that one process holds."""
-    whole = RankPart(ALL_BUCKETS, version.tables)
-    made = new_version_of_ranks(stored, [whole], version.tensors, version.content, parent)
-    made.files |= artifact_files(version.artifacts)
-    return made
-
-
-def new_version_of_ranks(
-    stored: Sequence[StoredTable],
-    parts: Sequence[RankPart],
-    tensors: Tensors,
-    content: Mapping[str, Any],
-    parent: int | None,
-) -> NewVersion:
-    """The files of a version of tables that several ranks hold, by rank.
-
-    Args:
-        parts: ranges of buckets in ascending order, which are the whole key space.
-        tensors: everything dense, by name.
-        content: see Version.
-
-    Raises:
-        StateError: the ranges leave a gap or overlap, a rank has a key of another's buckets, or the ranks differ in
-            what they share of a table (clock, steps, cold row).
-    """
-    check_ranges(parts)
-    ranks = [rank_files(stored, rank, part, tensors) for rank, part in enumerate(parts)]
-    files = {name: file for rank in ranks for name, file in rank.files.items()}
-    return NewVersion(files, table_entries([rank.tables for rank in ranks]), dict(content), parent)
-
-
-def rank_files(stored: Sequence[StoredTable], rank: int, part: RankPart, tensors: Tensors) -> RankFiles:
+def rank_files(
+    stored: Sequence[StoredTable], rank: int, part: RankPart, tensors: Tensors, projection: Projection
+) -> RankFiles:
     """One rank's files of a version.
 
     Args:
@@ -84,8 +55,8 @@ def rank_files(stored: Sequence[StoredTable], rank: int, part: RankPart, tensors
     beside: Tensors = {}
     for table in stored:
         name = table.config.name
-        content = part.tables[name]
-        own = _files(table, rank, content, part.buckets)
+        content = project(part.tables[name], projection)
+        own = _files(table, rank, content, part.buckets, projection)
         found.files |= own
         found.tables[name] = {"files": list(own), "shared": shared_of(content)}
         beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
@@ -119,13 +90,15 @@ def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str,
     return found
 
 
-def _files(table: StoredTable, rank: int, content: TableContent, buckets: Buckets) -> dict[str, NewFile]:
+def _files(
+    table: StoredTable, rank: int, content: TableContent, buckets: Buckets, projection: Projection
+) -> dict[str, NewFile]:
     """One rank's files of a table."""
     gone = content.tombstones[bucket_order(content.tombstones, table.seed)]
     for keys in (content.keys, content.waiting, gone):
         check_keys(keys, table.seed, buckets, table=table.config.name, rank=rank)
     begins = bucket_offsets(content.keys, table.seed) if content.begins is None else content.begins
-    chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins)
+    chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins, projection)
     found = {"rows": NewFile(chunks, len(content.keys), buckets)}
     if len(content.waiting):
         found["waiting"] = NewFile(waiting_file(content, table.seed), len(content.waiting), buckets)

@@ -1,10 +1,10 @@
-"""`Chain`: the versions that trainers write of their tables, in the background, each a delta to the one before.
+"""`VersionWriter`: the versions that trainers write of their tables, in the background, each a delta to the one before.
 
     between two steps: cut drawn -> a delta copied, or a snapshot captured -> training goes on
     one thread: files written, a snapshot's rows read meanwhile, and synced -> manifest -> pins -> garbage removed
 
 A write that fails loses nothing: the next version holds what changed since the last one that was committed. Where
-several ranks hold the tables, each has its chain of them and writes what it owns; all of it succeeds or none.
+several ranks hold the tables, each has its writer of them and writes what it owns; all of it succeeds or none.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import Manifest, Purpose, canonical
+from embtables.state.format.projection import Projection
 from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
 from embtables.state.write.ranks import RankPart
@@ -31,7 +32,7 @@ from embtables.state.write.version_files import RankFiles, artifact_files, rank_
 from embtables.tables import Tables
 
 _LOOK_SECONDS = 0.5
-_NO_CUT = -1  # told to the other ranks where one cannot take a version
+_NO_CUT = -1  # says to the other ranks that one cannot take a version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +44,59 @@ class _Parent:
     deltas: int  # since its snapshot
 
 
-class Chain:
-    """One purpose's versions of one set of tables; the writer's lease is held by whoever made it.
+class VersionWriter:
+    """Writes one purpose's versions of one set of tables; the lease is held by whoever made it.
+
+        with Writer(StateFolder(path)) as holder:
+            resume = VersionWriter(holder, "resume", tables)
+            serving = VersionWriter(holder, "serving", tables, projection="weights")
+            ...  # train; between two steps now and then:
+            resume.cut(dense, content)
+            serving.cut(weights, content)
+            ...
+            resume.close(), serving.close()
+
+    Several may write of the same tables: each is a consumer of their changes (`Tables.cuts`), and each version is a
+    delta to the one before of its own purpose.
 
     Args:
-        writer: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
+        holder: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
+        projection: what a version holds of the tables: all that training needs (`full`), or what a server reads
+            (`weights`).
+        consumer: the name under which it holds cuts of the tables; by default the purpose.
         world: the ranks that have the tables' rows, each those of its buckets, and nothing else in what it captures;
-            all make the chain, and call the same of it in the same order. By default there is one rank.
+            all make the writer, and call the same of it in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
         longest: deltas in a row before the next snapshot.
+
+    Raises:
+        StateError: rank 0 does not hold the lease, or another does; or the tables have a consumer of this name.
     """
 
     def __init__(
         self,
-        writer: Writer | StateFolder,
+        holder: Writer | StateFolder,
         purpose: Purpose,
         tables: Tables,
         *,
+        projection: Projection = "full",
+        consumer: str | None = None,
         world: World | None = None,
         keep: int = 2,
         longest: int = 16,
     ) -> None:
         self._world = SingleRank() if world is None else world
-        if isinstance(writer, Writer) is not (self._world.rank == 0):
+        if isinstance(holder, Writer) is not (self._world.rank == 0):
             raise StateError("rank 0 holds the lease to write, and no other rank", rank=self._world.rank)
-        self._writer = writer
-        self._joint = CommitAcrossRanks(writer, self._world.another())
+        self._holder = holder
+        self._commit = CommitAcrossRanks(holder, self._world.another())
         self._purpose: Purpose = purpose
+        self._projection: Projection = projection
         self._tables = tables
         self._keep = keep
         self._longest = longest
-        self._cuts = Ability.CUTS in tables.rows.abilities
+        knows_cuts = Ability.CUTS in tables.rows.abilities
+        self._consumer = tables.cuts.consumer(consumer or purpose) if knows_cuts else None
         self._parent: _Parent | None = None
         self._pending: tuple[futures.Future[int], int | None, int] | None = None
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
@@ -81,8 +104,12 @@ class Chain:
         self.failures: list[EmbtablesError] = []
 
     def go_on_from(self, manifest: Manifest, deltas: int) -> None:
-        """The tables hold this version: the next one is a delta to it."""
-        self._parent = _Parent(manifest.sequence, self._tables.draw_cut() if self._cuts else None, deltas)
+        """The tables hold this version: the next one is a delta to it, if it is one of the same projection."""
+        number = self._draw_cut()
+        if number is not None and self._consumer is not None:
+            self._consumer.hold(number)
+        if manifest.projection == self._projection:
+            self._parent = _Parent(manifest.sequence, number, deltas)
 
     def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
         """Takes a version between two steps and has it written. Waits where the one before is still being written.
@@ -102,10 +129,10 @@ class Chain:
         parent = self._parent
         try:
             version = self._dense(tensors, content)
-            number = self._tables.draw_cut() if self._cuts else None
+            number = self._draw_cut()
             changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
         except Exception:
-            self._told(_NO_CUT)
+            self._of_all_ranks(_NO_CUT)
             raise
         base = self._base(parent if changed is not None else None)
         if changed is None or base is None:
@@ -114,6 +141,15 @@ class Chain:
             version.artifacts = {} if self._world.rank else self._tables.artifacts
         deltas = 0 if base is None or parent is None else parent.deltas + 1
         self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
+
+    def _draw_cut(self) -> int | None:
+        """A cut of the tables, held from now on where none is held yet; None where they know none."""
+        if self._consumer is None:
+            return None
+        number = self._tables.draw_cut()
+        if self._consumer.cut is None:
+            self._consumer.hold(number)
+        return number
 
     def _dense(self, tensors: Tensors, content: Mapping[str, Any]) -> Version:
         """What rank 0 writes besides the tables, copied."""
@@ -126,7 +162,7 @@ class Chain:
         return Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
 
     def _changes(self, parent: _Parent) -> dict[str, Capture] | None:
-        """What changed since the parent; None where only the whole tells it."""
+        """What changed since the parent; None where that is not known and the next version is a snapshot."""
         if parent.cut is None:
             return None
         try:
@@ -140,24 +176,25 @@ class Chain:
         Args:
             parent: the version to which this rank can.
         """
-        told = self._told(0 if parent is None else parent.sequence)
-        if _NO_CUT in told:
-            raise StateError("could not take a version, so no rank does", rank=told.index(_NO_CUT))
-        return None if parent is None or any(each != parent.sequence for each in told) else parent.sequence
+        parents = self._of_all_ranks(0 if parent is None else parent.sequence)
+        if _NO_CUT in parents:
+            raise StateError("could not take a version, so no rank does", rank=parents.index(_NO_CUT))
+        return None if parent is None or any(each != parent.sequence for each in parents) else parent.sequence
 
-    def _told(self, number: int) -> list[int]:
-        """That of every rank."""
+    def _of_all_ranks(self, number: int) -> list[int]:
+        """The number that each rank gives, this one the given."""
         return [int(each) for each in self._world.all_gather(torch.tensor([number]))]
 
     def _write(
         self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
     ) -> int:
         try:
-            written = self._joint.write(self._purpose, parent, lambda: self._files(captured, version))
+            kind = VersionKind(self._purpose, parent, self._projection)
+            written = self._commit.write(kind, lambda: self._files(captured, version))
         finally:
             # An error would hold them in its traceback, and the tables would go on saving rows for them.
             _let_go(captured)
-        sequence, failed = self._joint.finish(written, version.content, lambda there: self._keep_only(there, pins))
+        sequence, failed = self._commit.finish(written, version.content, lambda there: self._keep_only(there, pins))
         self.failures += failed
         return sequence
 
@@ -165,7 +202,7 @@ class Chain:
         """This rank's files."""
         tables = {name: capture.streamed() for name, capture in captured.items()}
         part = RankPart(self._world.buckets(), tables)
-        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors)
+        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors, self._projection)
         found.files |= artifact_files(version.artifacts)
         for file in found.files.values():
             file.chunks = self._unless_abandoned(file.chunks)
@@ -179,15 +216,15 @@ class Chain:
 
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
-        writer = self._writer
-        assert isinstance(writer, Writer)
+        holder = self._holder
+        assert isinstance(holder, Writer)
         try:
             for pin in pins:
-                writer.pin(pin, manifest)
-            writer.collect({self._purpose: self._keep})
+                holder.pin(pin, manifest)
+            holder.collect({self._purpose: self._keep})
         except OSError as error:
             reason = f"what is no longer needed cannot be removed: {error.strerror}"
-            return [StateError(reason, folder=writer.state.folder.root)]
+            return [StateError(reason, folder=holder.state.folder.root)]
         except StateError as error:
             return [error]
         return []
@@ -206,8 +243,8 @@ class Chain:
             self._parent = _Parent(written.result(), number, deltas)
         except StateError as error:
             return error
-        if number is not None:
-            self._tables.forget_changes(number)
+        if number is not None and self._consumer is not None:
+            self._consumer.hold(number)
         return None
 
     def _note(self, error: EmbtablesError | None) -> None:
@@ -232,12 +269,14 @@ class Chain:
         self._abandoned.set()
 
     def close(self) -> None:
-        """Waits for what is being written; what fails is found in `failures`."""
+        """Waits for what is being written; what fails is found in `failures`. The writer then holds no cut any more."""
         try:
             self._note(self._harvest())
         except WorldError as error:
             self._note(error)
         self._thread.shutdown()
+        if self._consumer is not None:
+            self._consumer.close()
 
 
 def _let_go(captured: Mapping[str, Capture]) -> None:

@@ -1,0 +1,205 @@
+"""`Follower`: a reader that keeps up with the versions of one purpose, without torch and without a lease.
+
+    newest chain of the folder -> what of it the reader does not have -> read and verified one by one -> given in order
+
+It polls: a folder shared over a network, or an object store, reports no events. What it gives is either a snapshot,
+which replaces all that the reader holds, or a delta to what it gave before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from embtables.errors import StateError
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
+
+T = TypeVar("T")
+_STARTS = 8  # of a new chain within one poll, because the one being read was removed
+
+
+@dataclass(frozen=True, slots=True)
+class Followed(Generic[T]):
+    """A version that a follower gives.
+
+    Attributes:
+        manifest: what the version consists of, and what its writer wanted to know again (`manifest.content`).
+        content: what the follower's `read` made of its files.
+        position: of a reader that has taken over this version; JSON.
+    """
+
+    manifest: Manifest
+    content: T
+    position: dict[str, Any]
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it replaces all that the reader holds; else it is a delta to the version given before."""
+        return self.manifest.parent is None
+
+
+class Follower(Generic[T]):
+    """Follows the versions of one purpose in a folder.
+
+    A warm standby, whose tables are those of the trainer after each version:
+
+        standby = Tables(configs, features, seed=seed)
+        follower = Follower(state, "resume", read=lambda s, m: read_version(s, m, standby.stored).tables)
+        while follower.wait(60.0):
+            for version in follower.poll():
+                if version.is_snapshot:
+                    standby.load([version.content])
+                else:
+                    for table, content in version.content.items():
+                        standby.take_over(table, content)
+
+    A server with an index of its own follows `serving` the same way: it drops all rows where `is_snapshot`, then
+    removes `content.tombstones` and sets the rows of `content.keys`, in this order; a version that comes again changes
+    nothing.
+
+    Args:
+        state: the folder; it may come into being later.
+        purpose: `resume` or `serving`.
+        position: that of the last version that was taken over (`Followed.position`), to go on after it; None to begin
+            with a snapshot.
+        read: makes of a version, given the folder and its manifest, what `poll` gives as content. It reads and verifies
+            files and takes nothing over, for files may be removed meanwhile and it is called for another version then.
+            By default every file is verified and the content is None.
+        poll_seconds: how often `wait` looks into the folder.
+
+    Raises:
+        StateError: the position is none of a follower of this purpose.
+    """
+
+    @overload
+    def __init__(
+        self: Follower[None],
+        state: StateFolder,
+        purpose: Purpose,
+        position: Mapping[str, Any] | None = None,
+        *,
+        poll_seconds: float = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        state: StateFolder,
+        purpose: Purpose,
+        position: Mapping[str, Any] | None = None,
+        *,
+        read: Callable[[StateFolder, Manifest], T],
+        poll_seconds: float = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        state: StateFolder,
+        purpose: Purpose,
+        position: Mapping[str, Any] | None = None,
+        *,
+        read: Callable[[StateFolder, Manifest], Any] = StateFolder.verify,
+        poll_seconds: float = 0.25,
+    ) -> None:
+        self._state = state
+        self._purpose: Purpose = purpose
+        self._read = read
+        self._poll_seconds = poll_seconds
+        # The folder's name says which version it is: a number may be given again after its manifest was removed.
+        self._has = None if position is None else _folder_of(position, purpose)
+        self._refused: tuple[int, str | None] | None = None
+
+    def poll(self) -> Iterator[Followed[T]]:
+        """The versions that are new now, in order: perhaps a snapshot, then deltas; none where there is nothing new.
+
+        The reader counts as having taken a version over when it asks for the next one. After an error or a `break` in
+        between, the next call gives that version again.
+
+        Raises:
+            StateError: a version is damaged (its file is named), or a manifest of its chain is missing. Versions before
+                it were given. It is raised once for each new version that stands on what is damaged; the follower goes
+                on with the next snapshot.
+        """
+        for _ in range(_STARTS):
+            newest = self._newest()
+            if newest is None or newest == self._refused:
+                return
+            reading: Manifest | None = None
+            try:
+                for reading in self._missing(newest[0]):
+                    content = self._read(self._state, reading)
+                    yield Followed(reading, content, _position(reading))
+                    self._has = reading.folder
+            except StateError:
+                if self._is_there(newest[0] if reading is None else reading.sequence):
+                    self._refused = newest
+                    raise
+            else:
+                return
+        raise StateError(
+            f"{self._purpose} versions are removed faster than they are read: have the writer keep more of them",
+            folder=self._state.folder.root,
+        )
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until there is something for `poll` to give or to raise, at most so long; whether there is.
+
+        Raises:
+            StateError: the folder cannot be read.
+        """
+        end = time.monotonic() + seconds
+        while not self._is_news():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, self._poll_seconds))
+        return True
+
+    def _is_news(self) -> bool:
+        newest = self._newest()
+        if newest is None or newest == self._refused:
+            return False
+        try:
+            return bool(self._missing(newest[0]))
+        except StateError:
+            return True  # for `poll` to raise, or to find removed
+
+    def _newest(self) -> tuple[int, str | None] | None:
+        """The newest version's number and folder, None where its manifest cannot be read; None where there is none."""
+        numbers = self._state.sequences(self._purpose)
+        if not numbers:
+            return None
+        try:
+            return numbers[-1], self._state.manifest(self._purpose, numbers[-1]).folder
+        except StateError:
+            return numbers[-1], None
+
+    def _missing(self, newest: int) -> list[Manifest]:
+        """What leads from what the reader has to this version: deltas, or a snapshot and its deltas."""
+        chain = self._state.chain(self._purpose, newest)
+        if self._has is not None and chain[0].same_as == self._has:
+            self._has = chain[0].folder  # compacted: the reader has it already
+        for place, manifest in enumerate(chain):
+            if manifest.folder == self._has:
+                return chain[place + 1 :]
+        return chain
+
+    def _is_there(self, sequence: int) -> bool:
+        """Whether a version was not removed meanwhile. Manifests go before files, later ones before those they need."""
+        return sequence in self._state.sequences(self._purpose)
+
+
+def _position(manifest: Manifest) -> dict[str, Any]:
+    return {"purpose": manifest.purpose, "sequence": manifest.sequence, "folder": manifest.folder}
+
+
+def _folder_of(position: object, purpose: Purpose) -> str:
+    """The folder that a position names. Raises StateError where it is no position of this purpose."""
+    known = f"give what a follower of {purpose} gave as position, or None"
+    if purpose not in PURPOSES or not isinstance(position, Mapping) or position.get("purpose") != purpose:
+        raise StateError(f"a position must be of {purpose}, received {str(position)[:200]}; {known}")
+    folder = position.get("folder")
+    if not isinstance(folder, str):
+        raise StateError(f"a position must name a folder, received {str(position)[:200]}; {known}")
+    return folder
