@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
     from embtables.state.folder.version_folder import StateFolder as StateFolder
+    from embtables.state.read.follower import Follower as Follower
     from embtables.table_stats import TableStats as TableStats
     from embtables.tables import TableChanges as TableChanges
     from embtables.tables import Tables as Tables
@@ -132,6 +133,7 @@ _HOMES = {
     "Uniform": "embtables.schema",
     "Zeros": "embtables.schema",
     "StateFolder": "embtables.state.folder.version_folder",
+    "Follower": "embtables.state.read.follower",
     "TableStats": "embtables.table_stats",
     "TableChanges": "embtables.tables",
     "Tables": "embtables.tables",
@@ -162,6 +164,7 @@ __all__ = [
     "FeatureTransform",
     "FittedTransforms",
     "FixedTable",
+    "Follower",
     "Hash",
     "Identity",
     "Label",

@@ -72,6 +72,15 @@ class Follower(Generic[T]):
 
     Raises:
         StateError: the position is none of a follower of this purpose.
+
+    Example:
+        >>> import embtables
+        >>> from pathlib import Path
+        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
+        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> follower = embtables.Follower(state, "resume")
+        >>> [version.is_snapshot for version in follower.poll()][0]  # a follower begins with a snapshot
+        True
     """
 
     @overload
