@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from embtables.models.saved_config import SavedConfig
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.saved_config import fields_of_version, saved_fields
+from embtables.pipelines.training.saved_config import saved_fields
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.find import find
@@ -65,4 +66,4 @@ def test_a_checkpoint_from_before_an_option_has_its_default(make_config: Make) -
     schema = {**newest.content["schema"]}
     schema["tables"] = [{k: v for k, v in table.items() if k != "trainable"} for table in schema["tables"]]
     older = newest.model_copy(update={"content": {**newest.content, "schema": schema}})
-    assert fields_of_version(older) == saved_fields(config)
+    assert SavedConfig.of(older).model_dump(mode="json") == saved_fields(config)
