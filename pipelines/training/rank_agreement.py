@@ -13,7 +13,7 @@ import torch
 
 from embtables.batch import Batch
 from embtables.errors import DataError
-from embtables.pipelines.sources.position import Position
+from embtables.pipelines.sources.protocol import SourcePosition
 from embtables.shard.world import World
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class StepTotals:
     stop: bool
 
 
-def totals(world: World, batch: Batch, position: Position, *, stop: bool) -> StepTotals:
+def totals(world: World, batch: Batch, position: SourcePosition, *, stop: bool) -> StepTotals:
     """What the ranks' parts of a batch make together; called by all of them.
 
     Raises:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from embtables.pipelines.sources.log import Log
-from embtables.pipelines.sources.quarantine import Quarantine
+from embtables.pipelines.sources.protocol import BatchSource, Stretch
 from embtables.pipelines.training.rank_agreement import summed
 from embtables.pipelines.training.run_content import RunState
 from embtables.shard.world import World
 
 
 class SetAside:
-    """Adds what a reader sets aside to the state of the run, in time for every version.
+    """Adds what a source sets aside to the state of the run, in time for every version.
 
     Args:
-        quarantine: of the reader of the rest of this epoch.
+        stretch: the rest of the present one.
+        rows: whether rows may be set aside; else only files are.
     """
 
-    def __init__(self, world: World, log: Log, state: RunState, quarantine: Quarantine) -> None:
+    def __init__(self, world: World, state: RunState, source: BatchSource, stretch: Stretch, *, rows: bool) -> None:
         self._world = world
-        self._log = log
         self._state = state
-        self._quarantine = quarantine
+        self._source = source
+        self._stretch = stretch
+        self._rows = rows
         self._counted: dict[str, int] = {}
 
     def count(self) -> None:
         """Adds what came since the last time; called by all ranks together."""
-        self._state.quarantined_files.update(self._log.bad_files)
-        if self._log.data.on_bad_row == "error":
+        self._state.quarantined_files.update(self._source.bad_files)
+        if not self._rows:
             return
-        counts = summed(self._world, self._quarantine.counts)
+        counts = summed(self._world, self._stretch.quarantined)
         for cause, rows in counts.items():
             more = rows - self._counted.get(cause, 0)
             self._state.quarantined[cause] = self._state.quarantined.get(cause, 0) + more

@@ -84,3 +84,10 @@ def test_a_model_without_embeddings_has_none_to_give(make_config: Make) -> None:
     scorer = Scorer.from_version(report["run_dir"])
     with pytest.raises(ConfigError, match="no embeddings, only first-order weights"):
         scorer.embed("user", [1])
+
+
+def test_scores_are_corrected_for_sampled_negatives(run: RunDir, log_dir: Path) -> None:
+    inputs = pq.read_table(log_dir).select([*INPUTS, "time"])
+    plain = Scorer.from_version(run.path).score(inputs)
+    corrected = load_run(run, overrides=("evaluate.negative_sampling_rate=0.1",)).scorer.score(inputs)
+    assert torch.allclose(corrected, plain / (plain + (1 - plain) / 0.1), atol=1e-6)

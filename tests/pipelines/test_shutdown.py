@@ -15,8 +15,8 @@ import pytest
 
 from embtables.errors import DataError
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.training import loop as training
 from embtables.pipelines.training import shutdown as ending
-from embtables.pipelines.training import train as training
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter

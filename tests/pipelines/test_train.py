@@ -27,8 +27,9 @@ from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
+from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.signals import InterruptedRunError
-from embtables.pipelines.training.train import TrainLoop, resume, train
+from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.find import find
