@@ -254,6 +254,17 @@ void share_keys(TableSpec& spec, int table) {
     spec.keys_of = table;
 }
 
+nb::dict table_bytes(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting) {
+    const TableBytes bytes = bytes_of(spec, rows, waiting);
+    nb::dict found;
+    found["row"] = bytes.row;
+    found["rows"] = bytes.rows;
+    found["keys"] = bytes.keys;
+    found["counts"] = bytes.counts;
+    found["listed"] = bytes.listed;
+    return found;
+}
+
 void set_part(TableSpec& spec, std::uint32_t first, std::uint32_t end) {
     need(first < end && end <= kNumBuckets, "buckets must be a range of 0..1023");
     spec.buckets = {first, end};
@@ -293,6 +304,7 @@ void define_store(nb::module_& module) {
              "cold_row_learns"_a)
         .def("set_part", &set_part, "first"_a, "end"_a)
         .def("share_keys", &share_keys, "table"_a);
+    module.def("table_bytes", &table_bytes, "spec"_a, "rows"_a, "waiting"_a);
     nb::class_<Store> store(module, "Store");
     store
         .def(
