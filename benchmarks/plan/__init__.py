@@ -1,1 +1,1 @@
-"""Does `embtables plan` foretell what runs then do? See `python -m benchmarks.plan`."""
+"""Do runs do what `embtables plan` predicts? See `python -m benchmarks.plan`."""

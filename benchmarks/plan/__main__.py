@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plan [--quick] [--json]`: does `embtables plan` foretell what runs then do?
+"""`python -m benchmarks.plan [--quick] [--json]`: do runs do what `embtables plan` predicts?
 
 Step time of `embtables train` with 1 and 2 workers, and bytes that 1, 2 and 4 ranks send, against one plan a repeat;
 plans and runs take turns. MovieLens-1M needs EMBTABLES_DATA, a folder with ml1m/.
@@ -31,8 +31,7 @@ def configs(runs: str) -> dict[str, list[str]]:
 def commands(config: list[str], steps: int) -> dict[str, list[str]]:
     """A plan, and runs with 1 and 2 workers."""
     python = [sys.executable, "-W", "ignore"]
-    options = [option for override in config[1:] for option in ("--set", override)]
-    found = {"plan": [*python, "-m", "embtables", "plan", config[0], "--workers", "2", "--json", *options]}
+    found = {"plan": [*python, "-m", "benchmarks.scale.curve", *config]}
     for workers in (1, 2):
         found[f"train {workers}"] = [*python, "-m", "benchmarks.plan.steps", str(workers), str(steps), *config]
     return found
@@ -47,12 +46,12 @@ def lines_of(name: str, found: Found, sent: dict[int, dict[str, Any]]) -> list[l
     """Ratios first, then what they are of."""
     lines, details = [], []
     for ranks in (1, 2):
-        foretold = [p["strong_scaling"][ranks - 1]["ms"] for p in found["plan"]]
+        predicted = [p["strong_scaling"][ranks - 1]["ms"] for p in found["plan"]]
         measured = [1e3 * a["seconds"] for a in found[f"train {ranks}"]]
-        ratios = _harness.Spread.of([a / b for a, b in zip(foretold, measured, strict=True)])
+        ratios = _harness.Spread.of([a / b for a, b in zip(predicted, measured, strict=True)])
         shown = f"{ratios.median:.2f} ({ratios.low:.2f}-{ratios.high:.2f})"
-        lines.append([name, f"step time, {ranks} of workers, foretold of measured", shown, "0.70 to 1.30"])
-        for what, values in (("foretold", foretold), ("measured", measured)):
+        lines.append([name, f"step time, {ranks} of workers, predicted of measured", shown, "0.70 to 1.30"])
+        for what, values in (("predicted", predicted), ("measured", measured)):
             s = _harness.Spread.of(values)
             details.append(
                 [name, f"ms a step, {ranks} of workers, {what}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""]
@@ -63,14 +62,14 @@ def lines_of(name: str, found: Found, sent: dict[int, dict[str, Any]]) -> list[l
             lines.append(
                 [
                     name,
-                    "bytes sent by 1 rank, foretold, measured",
+                    "bytes sent by 1 rank, predicted, measured",
                     f"{point['bytes_per_rank']}, {real['sent']:.0f}",
                     "0, 0",
                 ]
             )
             continue
         ratio = point["bytes_per_rank"] / real["sent"]
-        lines.append([name, f"bytes of a step, {ranks} ranks, foretold of measured", f"{ratio:.3f}", "0.90 to 1.10"])
+        lines.append([name, f"bytes of a step, {ranks} ranks, predicted of measured", f"{ratio:.3f}", "0.90 to 1.10"])
         details.append([name, f"bytes a step and rank, {ranks} ranks, measured", f"{real['sent']:,.0f}", ""])
     return lines + details
 
@@ -89,9 +88,14 @@ def main() -> None:
     mirrors = [sys.executable, "-W", "ignore", "-m", "benchmarks.plan.mirrors"]
     own = _harness.interleave({"mirrors": mirrors}, 1)["mirrors"][0]
     for ranks, each in own.items():
-        ratio = each["foretold"] / each["measured"]
+        ratio = each["predicted"] / each["measured"]
         lines.append(
-            ["26 features", f"a rank's own work among {int(ranks):,} mirrors, foretold of measured", f"{ratio:.2f}", ""]
+            [
+                "26 features",
+                f"a rank's own work among {int(ranks):,} mirrors, predicted of measured",
+                f"{ratio:.2f}",
+                "",
+            ]
         )
         lines.append(
             ["26 features", f"ms of that, {int(ranks):,} mirrors, measured", f"{1e3 * each['measured']:.0f}", ""]

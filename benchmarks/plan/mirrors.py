@@ -1,7 +1,7 @@
-"""One rank's own work in a step among many, foretold and measured: `python -m benchmarks.plan.mirrors`.
+"""One rank's own work in a step among many, predicted and measured: `python -m benchmarks.plan.mirrors`.
 
 26 features of an id each, 512 rows a rank, dimension 32, on one thread. The costs are fitted to worlds of 2, 64
-and 512 ranks that mirror what is sent (pipelines/plan/probes.py); they foretell the work in worlds of 256 and 1,024.
+and 512 ranks that mirror what is sent (pipelines/plan/probes.py); they predict the work in worlds of 256 and 1,024.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def main() -> None:
     found = {}
     for ranks in (256, 1024):
         (timed,) = probes.time_cases([(ranks, CASE)], lambda: None)
-        foretold = work.asking.seconds(CASE.amounts(ranks)) + work.owning.seconds(probes.of_owner(CASE, ranks))
-        found[str(ranks)] = {"measured": timed.asking + timed.owning, "foretold": foretold}
+        predicted = work.asking.seconds(CASE.amounts(ranks)) + work.owning.seconds(probes.of_owner(CASE, ranks))
+        found[str(ranks)] = {"measured": timed.asking + timed.owning, "predicted": predicted}
     print(json.dumps(found))
 
 

@@ -90,9 +90,9 @@ def main() -> None:
         learner.train_step(item.batch, 1.0, of_all.weight if size > 1 else None)
     sent, received = world.sent / int(steps), world.received / int(steps)
     items.close()
-    told = torch.tensor([sent, received])
+    own = torch.tensor([sent, received])
     found = [torch.empty(2) for _ in range(size)]
-    dist.all_gather(found, told)
+    dist.all_gather(found, own)
     if rank == 0:
         mean = sum(float(one[0]) for one in found) / size
         print(json.dumps({"sent": mean, "busiest": max(float(one.max()) for one in found)}))

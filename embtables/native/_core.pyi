@@ -60,6 +60,12 @@ class TableSpec:
     def set_part(self, first: int, end: int) -> None:
         """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
 
+def table_bytes(spec: TableSpec, rows: int, waiting: int) -> dict[str, int]:
+    """Bytes that a table takes in a store once so many keys have rows (of a fixed table: rows that it holds) and so
+    many wait for one, keys being spread evenly. `row`: of one row; `rows`: of all, the cold row among them; `keys`: of
+    the map or index of keys; `counts`: of the sketch of waiting keys; `listed`: of the list of rows that changed since
+    a cut, at most."""
+
 # Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
 KeptBags = tuple[
     npt.NDArray[np.int32],
@@ -233,6 +239,9 @@ def used_rows(
     sums: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """Of the rows of such sums that occurred: keys (n,), ascending, how often, gradients (n * D,)."""
+
+def words_of_key(counted: bool) -> int:
+    """How many int32 a key takes in a message with keys, with how often it occurred or without."""
 
 def by_block(
     message: npt.NDArray[np.int32], sizes: npt.NDArray[np.int64], ranks: int, counted: bool

@@ -24,9 +24,8 @@ class CountSketch {
 public:
     // Room for `max_waiting` keys, counts up to `most`; `ttl` in the clock's units.
     CountSketch(std::uint64_t max_waiting, std::uint32_t most, std::uint32_t ttl)
-        : bits_(most < 16 ? 4 : most < 256 ? 8 : 16), most_(most), ttl_(ttl),
-          share_((max_waiting + 2 * kBuckets - 1) / (2 * kBuckets)),
-          blocks_((share_ + 64 / bits_ - 1) / (64 / bits_)), buckets_(kBuckets) {
+        : bits_(bits_of(most)), most_(most), ttl_(ttl), share_(share_of(max_waiting)), blocks_(blocks_of(share_, bits_)),
+          buckets_(kBuckets) {
         words_.reserve(num_words() * sizeof(std::uint64_t));
     }
 
@@ -48,7 +47,11 @@ public:
         return std::min(before + 1, most_);
     }
 
-    std::size_t bytes() const { return num_words() * sizeof(std::uint64_t) + buckets_.size() * sizeof(Bucket); }
+    std::size_t bytes() const { return bytes_of(blocks_); }
+    // Of a sketch that is made so.
+    static std::size_t bytes_of(std::uint64_t max_waiting, std::uint32_t most) {
+        return bytes_of(blocks_of(share_of(max_waiting), bits_of(most)));
+    }
 
     // All of it, `bytes()` long, for a saved table.
     void save(std::uint8_t* to) const {
@@ -76,8 +79,16 @@ private:
         std::uint32_t word, shift;
     };
 
+    static std::uint32_t bits_of(std::uint32_t most) { return most < 16 ? 4 : most < 256 ? 8 : 16; }
+    static std::uint64_t share_of(std::uint64_t max_waiting) { return (max_waiting + 2 * kBuckets - 1) / (2 * kBuckets); }
+    static std::uint64_t blocks_of(std::uint64_t share, std::uint32_t bits) { return (share + 64 / bits - 1) / (64 / bits); }
+    static std::size_t words_of(std::uint64_t blocks) { return kBuckets * 2 * blocks * kWordsInBlock; }
+    static std::size_t bytes_of(std::uint64_t blocks) {
+        return words_of(blocks) * sizeof(std::uint64_t) + kBuckets * sizeof(Bucket);
+    }
+
     std::uint64_t* words() const { return words_.as<std::uint64_t>(); }
-    std::size_t num_words() const { return kBuckets * 2 * blocks_ * kWordsInBlock; }
+    std::size_t num_words() const { return words_of(blocks_); }
     std::uint64_t* half(std::size_t bucket, std::uint32_t which) const {
         return words() + (2 * bucket + which) * blocks_ * kWordsInBlock;
     }

@@ -27,6 +27,9 @@ public:
         }
     }
 
+    // Bytes that the items take, at most.
+    static std::uint64_t most_bytes(std::uint64_t items) { return std::min<std::uint64_t>(items * sizeof(T), kMostBytes); }
+
     // What is added from now on happened in `cut`.
     void begin(std::uint32_t cut) {
         if (!is_kept()) whole_since_ = cut - 1;

@@ -201,6 +201,7 @@ void define_exchange(nb::module_& module) {
     module.def("add_rows", &add_rows, "sums"_a.noconvert(), "keys"_a.noconvert(), "counts"_a.noconvert(),
                "gradient"_a.noconvert());
     module.def("used_rows", &used_rows, "sums"_a.noconvert());
+    module.def("words_of_key", &words_of_key, "counted"_a);
     module.def("by_block", &by_block, "message"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a, "counted"_a);
     nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
     nb::class_<KeyExchange>(module, "KeyExchange")

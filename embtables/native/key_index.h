@@ -24,7 +24,10 @@ public:
     }
 
     std::uint64_t num_rows() const { return num_rows_; }
-    std::size_t bytes() const { return num_lines() * sizeof(RankLine); }
+    std::size_t bytes() const { return bytes_of(num_keys_); }
+    static std::size_t bytes_of(std::uint64_t num_keys) {
+        return (num_keys + RankLine::kKeys - 1) / RankLine::kKeys * sizeof(RankLine);
+    }
 
     // Calls f(key, row) for the part's keys among a chunk of all.
     template <typename F>
@@ -43,7 +46,7 @@ private:
     static constexpr std::size_t kChunkLines = 64;
 
     RankLine* lines() const { return lines_.as<RankLine>(); }
-    std::size_t num_lines() const { return (num_keys_ + RankLine::kKeys - 1) / RankLine::kKeys; }
+    std::size_t num_lines() const { return bytes() / sizeof(RankLine); }
     std::uint64_t mark(std::size_t chunk, std::uint64_t seed, Buckets buckets);
 
     std::uint64_t num_keys_, num_rows_ = 0;

@@ -29,6 +29,8 @@ std::size_t limit(std::size_t shard, std::uint64_t num_buckets) {
     return static_cast<std::size_t>(places * (720 + 80 * shard / KeyMap::kShards) / 1000);
 }
 
+std::uint64_t grown(std::uint64_t num_buckets) { return num_buckets + 2 * num_buckets / 5 + 1; }
+
 }  // namespace
 
 KeyMap::KeyMap(std::uint64_t seed)
@@ -102,7 +104,7 @@ void KeyMap::put(std::size_t shard, std::uint64_t h, std::uint32_t value, std::u
 // number of buckets, so the entries go back in the order in which they were taken out.
 void KeyMap::grow(std::size_t shard) {
     ShardView& view = views_[shard];
-    const std::uint64_t num_buckets = view.num_buckets + 2 * view.num_buckets / 5 + 1;
+    const std::uint64_t num_buckets = grown(view.num_buckets);
     saved_.reserve(counts_[shard] * sizeof(Saved));
     Saved* const saved = saved_.as<Saved>();
     std::size_t n = 0;
@@ -207,6 +209,17 @@ void KeyMap::close_hole(std::size_t shard, std::uint64_t bucket, int hole) {
         }
     }
     view.buckets[bucket].note_nothing_beyond();
+}
+
+std::size_t KeyMap::bytes_of(std::uint64_t entries) {
+    const std::uint64_t of_shard = (entries + kShards - 1) / kShards;
+    std::size_t sum = 0;
+    for (std::size_t shard = 0; shard < kShards; ++shard) {
+        std::uint64_t num_buckets = kFirstBuckets;
+        while (of_shard > limit(shard, num_buckets)) num_buckets = grown(num_buckets);
+        sum += num_buckets * sizeof(Bucket);
+    }
+    return sum;
 }
 
 std::size_t KeyMap::bytes() const {

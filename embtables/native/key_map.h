@@ -52,6 +52,8 @@ public:
 
     std::size_t size() const { return size_; }
     std::size_t bytes() const;
+    // Bytes of a map into which so many keys were inserted, as many into each shard.
+    static std::size_t bytes_of(std::uint64_t entries);
     std::size_t num_buckets(std::size_t shard) const { return views_[shard].num_buckets; }
 
     // Calls f(h, value, seen) for every entry of a shard, in no order of meaning.

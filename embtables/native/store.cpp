@@ -21,12 +21,26 @@ void each_piece(std::int64_t begin, std::int64_t end, std::int64_t size, F&& f) 
 
 }  // namespace
 
+TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting) {
+    const std::uint64_t row = row_bytes(spec.config, spec.is_keyed());
+    const std::uint64_t held = rows + (spec.policy ? 1 : 0);  // the cold row
+    TableBytes found{row, row * held, 0, 0, CutLog<std::uint32_t>::most_bytes(held)};
+    if (!spec.policy) {
+        if (spec.is_keyed()) found.keys = KeyIndex::bytes_of(spec.num_rows);
+    } else {
+        const Policy& policy = *spec.policy;
+        found.keys = KeyMap::bytes_of(rows + (policy.sketch ? 0 : waiting));
+        if (policy.sketch) found.counts = CountSketch::bytes_of(policy.max_waiting, policy.min_count);
+    }
+    return found;
+}
+
 Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const std::vector<int>& slot_tables,
              int threads)
     : kernels_(kernels), slot_tables_(slot_tables) {
     for (const TableSpec& spec : specs) {
         const bool is_part = !spec.buckets.are_all();
-        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.policy || is_part, cut_),
+        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.is_keyed(), cut_),
                            nullptr, nullptr, {}});
         Table& table = tables_.back();
         if (table.spec.policy) {

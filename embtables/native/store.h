@@ -30,7 +30,21 @@ struct TableSpec {
     std::optional<Policy> policy;  // of a collisionless one
     bool cold_row_learns;
     Buckets buckets{};  // which it has the keys of
+
+    bool is_keyed() const { return policy || !buckets.are_all(); }  // its rows belong to keys that are not their numbers
 };
+
+// Bytes that a store's table takes.
+struct TableBytes {
+    std::uint64_t row;     // of one row
+    std::uint64_t rows;    // of all of them
+    std::uint64_t keys;    // of the map of its keys, waiting ones in it, or of the index of a part's keys
+    std::uint64_t counts;  // of the sketch of waiting keys
+    std::uint64_t listed;  // of the list of rows that changed since a cut, at most
+};
+
+// Of a table in which so many keys have got rows, one after the other, and so many wait for one.
+TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting);
 
 // Keys of F slots for B bags each, as embtables/rows/protocol.py has them.
 struct LookupView {

@@ -236,6 +236,17 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
                          {}};
 }
 
+nb::dict table_bytes(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting) {
+    const TableBytes bytes = bytes_of(spec, rows, waiting);
+    nb::dict found;
+    found["row"] = bytes.row;
+    found["rows"] = bytes.rows;
+    found["keys"] = bytes.keys;
+    found["counts"] = bytes.counts;
+    found["listed"] = bytes.listed;
+    return found;
+}
+
 void set_part(TableSpec& spec, std::uint32_t first, std::uint32_t end) {
     need(first < end && end <= kNumBuckets, "buckets must be a range of 0..1023");
     spec.buckets = {first, end};
@@ -274,6 +285,7 @@ void define_store(nb::module_& module) {
         .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "sketch"_a, "ttl_seconds"_a, "max_rows"_a,
              "cold_row_learns"_a)
         .def("set_part", &set_part, "first"_a, "end"_a);
+    module.def("table_bytes", &table_bytes, "spec"_a, "rows"_a, "waiting"_a);
     nb::class_<Store> store(module, "Store");
     store
         .def(

@@ -35,12 +35,18 @@ int stride_of(int dim) {
     return stride;
 }
 
+int num_states(Rule rule) { return rule == Rule::adagrad ? 1 : rule == Rule::adam ? 2 : 0; }
+
+std::uint64_t row_bytes(const TableConfig& config, bool keyed) {
+    const std::uint64_t arenas = 1 + static_cast<std::uint64_t>(num_states(config.rule));
+    return sizeof(float) * static_cast<std::uint64_t>(stride_of(config.dim)) * arenas + sizeof(RowMeta) +
+           (keyed ? sizeof(std::int64_t) : 0);
+}
+
 TableRows::TableRows(const TableConfig& config, bool keyed, std::uint32_t cut)
     : config_(config), keyed_(keyed), stride_(stride_of(config.dim)), cut_(cut) {}
 
 TableRows::~TableRows() { finish_image(); }
-
-int TableRows::num_states() const { return config_.rule == Rule::adagrad ? 1 : config_.rule == Rule::adam ? 2 : 0; }
 
 RowArrays TableRows::arrays() const {
     return {weight(), state(0), state(1), meta(), keyed_ ? keys_.as<std::int64_t>() : nullptr, stride_};
@@ -154,11 +160,6 @@ StepRule TableRows::next_step(double factor) {
         rule.second_factor = static_cast<float>(1.0 / std::sqrt(1.0 - power(config_.beta2, steps_)));
     }
     return rule;
-}
-
-std::uint64_t TableRows::row_bytes() const {
-    return sizeof(float) * static_cast<std::uint64_t>(stride_) * (1 + num_states()) + sizeof(RowMeta) +
-           (keyed_ ? sizeof(std::int64_t) : 0);
 }
 
 }  // namespace embtables

@@ -31,6 +31,12 @@ struct TableConfig {
     float eps, weight_decay;
 };
 
+// Arenas of optimizer state with a value for each element of a row: 0, 1 or 2.
+int num_states(Rule rule);
+
+// Bytes of a row in all arenas.
+std::uint64_t row_bytes(const TableConfig& config, bool keyed);
+
 class TableRows {
 public:
     // `keyed`: rows belong to keys that are not their numbers.
@@ -74,7 +80,7 @@ public:
     const TableConfig& config() const { return config_; }
     bool is_keyed() const { return keyed_; }
     int stride() const { return stride_; }
-    int num_states() const;  // arenas of optimizer state with a value an element: 0, 1 or 2
+    int num_states() const { return embtables::num_states(config_.rule); }
     RowArrays arrays() const;
     float* weight() const { return weight_.as<float>(); }
     float* state(int which) const { return which < num_states() ? states_[which].as<float>() : nullptr; }
@@ -87,7 +93,7 @@ public:
     // The optimizer of the next step at `factor` times the configured rate; counts the step.
     StepRule next_step(double factor);
 
-    std::uint64_t row_bytes() const;
+    std::uint64_t row_bytes() const { return embtables::row_bytes(config_, keyed_); }
 
 private:
     friend class RowImage;

@@ -19,6 +19,7 @@ from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.content import Streamed, TableContent
 from embtables.rows.exclusive import refuse_forked
+from embtables.rows.host_spec import spec_of
 from embtables.rows.protocol import Capture, KeyState
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
@@ -162,6 +163,19 @@ def key_state(store: _core.Store, table: int, stored: StoredTable) -> KeyState:
         figures.get("now", 0),
         figures.get("steps", 0),
     )
+
+
+def bytes_of(stored: StoredTable, rows: int, waiting: int) -> dict[str, int]:
+    """Bytes that a table will take in the native core; see `_core.table_bytes`.
+
+    Args:
+        rows: keys with a row; of a fixed table, the rows that are held.
+        waiting: keys that wait for a row.
+
+    Raises:
+        ConfigError: the native core cannot hold the table.
+    """
+    return _core.table_bytes(spec_of(stored), rows, waiting)
 
 
 def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, int]:

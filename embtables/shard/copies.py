@@ -22,9 +22,27 @@ from embtables.native import _core
 from embtables.rows.content import TableContent, restrict
 from embtables.rows.protocol import Capture, PartStore, Segments
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import CollisionlessTable, FixedTable
+from embtables.schema import CollisionlessTable, FixedTable, Table
 from embtables.shard.exchange import Asked, OwnersGradients
 from embtables.shard.world import World
+
+
+def _shape(table: Table, *, replicated: bool) -> tuple[int, int] | None:
+    """(R, D + 1) of the sums of a table's copied rows; None where it has no such rows that learn."""
+    if not table.trainable:
+        return None
+    if replicated:
+        assert isinstance(table, FixedTable)
+        return table.num_rows, table.dim + 1
+    if isinstance(table, CollisionlessTable) and table.cold_row == "trained":
+        return 1, table.dim + 1
+    return None
+
+
+def copied_bytes(table: Table, *, replicated: bool) -> int:
+    """Bytes that the ranks sum at each step for a table's copied rows."""
+    shape = _shape(table, replicated=replicated)
+    return 0 if shape is None else 4 * (shape[0] * shape[1] + 1)
 
 
 class CopiedGradients:
@@ -45,14 +63,9 @@ class CopiedGradients:
         self._local = local
         shapes: dict[int, tuple[int, int]] = {}
         for number, table in enumerate(tables):
-            config = table.config
-            if not config.trainable:
-                continue
-            if number in replicated:
-                assert isinstance(config, FixedTable)
-                shapes[number] = config.num_rows, config.dim + 1
-            elif isinstance(config, CollisionlessTable) and config.cold_row == "trained":
-                shapes[number] = 1, config.dim + 1
+            shape = _shape(table.config, replicated=number in replicated)
+            if shape is not None:
+                shapes[number] = shape
         self._sums = torch.zeros(sum(rows * width for rows, width in shapes.values()) + len(shapes))
         sizes = [rows * width for rows, width in shapes.values()]
         parts = torch.split(self._sums, sizes + [1] * len(shapes))

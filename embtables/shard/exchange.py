@@ -19,6 +19,8 @@ from embtables.rows.protocol import OwnedLookup, OwnedRows, PartStore, Segments
 from embtables.shard.world import SingleRank, World
 
 Sizes = npt.NDArray[np.int64]
+_MARK_FLOATS = 1  # for each block of a message with rows
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,13 @@ class Layout:
     def of(cls, sizes: Sizes, dims: Sequence[int]) -> Layout:
         """Of so many keys (ranks, blocks) with D of each block."""
         floats, blocks = sizes * np.array(dims), len(dims)
-        lengths = floats.sum(axis=1) + blocks
+        lengths = blocks * _MARK_FLOATS + floats.sum(axis=1)
         begins = (np.cumsum(lengths) - lengths)[:, None]
         return cls(
-            sizes, lengths.tolist(), begins + np.arange(blocks), begins + blocks + np.cumsum(floats, axis=1) - floats
+            sizes,
+            lengths.tolist(),
+            begins + np.arange(blocks),
+            begins + blocks * _MARK_FLOATS + np.cumsum(floats, axis=1) - floats,
         )
 
     @property
@@ -124,6 +129,50 @@ class OwnersGradients:
 
     message: Tensor
     used: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LookupBytes:
+    """Bytes that a lookup sends to other ranks and back, by what they are.
+
+    Attributes:
+        keys, counts, rows, gradients: of the distinct keys that other ranks own.
+        headers: how many keys each block has, and which blocks have gradients.
+        calls: of all_to_all.
+    """
+
+    keys: float
+    counts: float
+    rows: float
+    gradients: float
+    headers: float
+    calls: int
+
+    @classmethod
+    def of(cls, keys: Sequence[float], dims: Sequence[int], others: int, *, trains: bool) -> LookupBytes:
+        """Of a lookup as `Messenger` sends it, and its gradients if it trains.
+
+        Args:
+            keys: distinct keys of each block that other ranks own; these may be means over steps.
+            dims: D of each block.
+            others: how many other ranks there are.
+        """
+        words, plain = _core.words_of_key(trains), _core.words_of_key(False)
+        rows = _FLOAT_BYTES * sum(n * dim for n, dim in zip(keys, dims, strict=True))
+        messages = 2 if trains else 1  # with rows
+        return cls(
+            keys=np.dtype(np.int32).itemsize * plain * sum(keys),
+            counts=np.dtype(np.int32).itemsize * (words - plain) * sum(keys),
+            rows=rows,
+            gradients=rows * trains,
+            headers=len(dims) * others * (np.dtype(np.int64).itemsize + messages * _MARK_FLOATS * _FLOAT_BYTES),
+            calls=2 + messages,
+        )
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.keys + self.counts + self.rows + self.gradients + self.headers
 
 
 class Messenger:
@@ -204,7 +253,7 @@ def _bring_keys(
     world: World, exchange: _core.KeyExchange, received: Sizes, sent: Sizes, *, counted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """What the ranks ask this one for, and how often each key occurred, by block and rank."""
-    words = 3 if counted else 2  # of a key
+    words = _core.words_of_key(counted)
     out = np.empty(words * int(received.sum()), np.int32)
     parts = ((words * of.sum(axis=1)).tolist() for of in (received, sent))
     world.all_to_all(torch.from_numpy(out), torch.from_numpy(exchange.asked(counted)), *parts)

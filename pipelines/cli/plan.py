@@ -24,12 +24,13 @@ MemoryGb = Annotated[float | None, typer.Option("--memory-gb", help="GB (10^9 by
 SampleRows = Annotated[int, typer.Option("--sample-rows", help="Rows of the log to look at.")]
 Rows = Annotated[
     list[str] | None,
-    typer.Option("--rows", metavar="TABLE=NUMBER", help="A table's rows, instead of what the sample foretells."),
+    typer.Option("--rows", metavar="TABLE=NUMBER", help="A table's rows, instead of what the sample predicts."),
 ]
 MachineFile = Annotated[
     Path | None,
     typer.Option(
-        "--machine", help="JSON file of the machine's constants; measured here and written where there is none."
+        "--machine",
+        help="JSON file of the machine's constants; if it does not exist, they are measured here and written to it.",
     ),
 ]
 
@@ -45,21 +46,20 @@ def plan(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what a run will hold, send and take at N ranks: rows, bytes, step time, scaling, what does not fit.
+    """Predict what a run will hold, send and take at N ranks: rows, memory, bytes, step time, what does not fit.
 
     Example: embtables plan examples/online_retail/dcnv2.yaml --workers 2
     Example: embtables plan my.yaml --workers 64 --bandwidth-gbps 25 --memory-gb 32 --rows item=1e9
     Example: embtables plan my.yaml --workers 8 --machine node.json --json
     """
     from embtables.pipelines.config import load_config
-    from embtables.pipelines.plan.request import Asked
-
-    asked = Asked(workers, bandwidth, memory, sample_rows, tuple(rows or ()), machine)
-    asked.check()
-    loaded = load_config(config, tuple(set_ or ()))
+    from embtables.pipelines.plan.plan import PlanRequest
     from embtables.pipelines.plan.plan import plan as make
 
-    found = make(loaded, asked)
+    request = PlanRequest(workers, bandwidth, memory, sample_rows, tuple(rows or ()), machine)
+    request.check()
+    loaded = load_config(config, tuple(set_ or ()))
+    found = make(loaded, request)
     if as_json:
         sys.stdout.write(json.dumps(found.to_json(), allow_nan=False) + "\n")
         return

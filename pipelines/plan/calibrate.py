@@ -123,7 +123,7 @@ def _serve(config: RunConfig, threads: int, cache: int, rank: int, size: int, me
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
         pipe.send(_measure(config, threads, cache, rank, size, meet))
-    except Exception as error:  # told by the process that asked
+    except Exception as error:  # the process that asked reports it
         pipe.send(f"{type(error).__name__}: {error}")
 
 

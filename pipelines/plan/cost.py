@@ -1,14 +1,96 @@
-"""Seconds of one step: a pure function of its load, the machine's constants and the link (see the package)."""
+"""What one step sends and how long it takes: pure functions of its load, the machine's constants and the link.
+
+An all_reduce of n bytes sends 2 n (N - 1) / N from each rank, as gloo's ring does. What stays at a rank counts nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from embtables.pipelines.plan.load import Asking, Job, StepLoad, TableLoad
+from embtables.pipelines.plan.load import Job, JobLookup, StepLoad, TableLoad, num_limits
 from embtables.pipelines.plan.machine import Link, Machine, Rates
-from embtables.pipelines.plan.memory import row_bytes
-from embtables.pipelines.plan.traffic import Traffic, traffic
+from embtables.schema import CollisionlessTable
+from embtables.shard.copies import copied_bytes
+from embtables.shard.exchange import LookupBytes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Of one step and one rank.
+
+    Attributes:
+        keys, counts, rows, gradients: bytes sent as the mean rank does.
+        sizes: bytes that tell how long messages are and which have gradients.
+        reduced: bytes of all_reduces sent: dense gradients, totals, clocks, limits.
+        busiest: bytes that the rank with the hottest owner sends or receives, whichever is more.
+        exchanges, reductions: calls of all_to_all and of all_reduce.
+    """
+
+    keys: float
+    counts: float
+    rows: float
+    gradients: float
+    sizes: float
+    reduced: float
+    busiest: float
+    exchanges: int
+    reductions: int
+
+    @property
+    def sent(self) -> float:
+        """All bytes that the mean rank sends; it receives as many."""
+        return self.keys + self.counts + self.rows + self.gradients + self.sizes + self.reduced
+
+    @property
+    def exchanged(self) -> float:
+        """Those of all_to_all."""
+        return self.sent - self.reduced
+
+
+def traffic(job: Job, load: StepLoad) -> Traffic:
+    """What one step sends."""
+    n = load.ranks
+    if n == 1:
+        return Traffic(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+    sent = [_lookup_bytes(one, job, load) for one in job.sharded]
+    keys, counts, rows, gradients, sizes = (
+        sum(getattr(one, name) for one in sent) for name in ("keys", "counts", "rows", "gradients", "headers")
+    )
+    reduced, reductions = _reduced(job, load)
+    mean = keys + counts + rows + gradients
+    # As an owner it receives keys and gradients of others and sends rows; as one who asks it does the reverse.
+    out, back = keys + counts + gradients + rows * load.skew, rows + (keys + counts + gradients) * load.skew
+    busiest = max(out, back) + sizes + reduced if mean else sizes + reduced
+    exchanges = sum(one.calls for one in sent)
+    return Traffic(keys, counts, rows, gradients, sizes, reduced, busiest, exchanges, reductions)
+
+
+def _lookup_bytes(lookup: JobLookup, job: Job, load: StepLoad) -> LookupBytes:
+    others = load.ranks - 1
+    foreign = [load.tables[name].asked * others / load.ranks for name in lookup.tables]
+    return LookupBytes.of(foreign, [job.tables[name].dim for name in lookup.tables], others, trains=lookup.trains)
+
+
+def _reduced(job: Job, load: StepLoad) -> tuple[float, int]:
+    """Bytes that a rank sends for what is summed or gathered over all, and how many calls that is."""
+    n = load.ranks
+    summed = [4 * (job.dense_parameters + 1), 4 * 8]  # gradients with the loss; totals of the batch
+    limits = num_limits(job)
+    summed += [8 * limits] if limits else []
+    summed += [8] if job.clips else []
+    copied = sum(copied_bytes(table, replicated=name in job.replicated) for name, table in job.tables.items())
+    summed += [copied] if copied else []
+    refuses = sum(t.non_finite_gradients == "raise" for t in job.tables.values())
+    summed += [8 * refuses] if refuses else []
+    sent = sum(2 * size * (n - 1) / n for size in summed)
+    gathers = 0
+    if any(
+        isinstance(t, CollisionlessTable) and t.ttl_seconds is not None and t.trainable for t in job.tables.values()
+    ):
+        sent += (8 + 8 * load.part_rows) * (n - 1)  # every rank's event times go to all
+        gathers = 2
+    return sent, len(summed) + gathers
 
 
 @dataclass(frozen=True)
@@ -80,30 +162,30 @@ def step_time(job: Job, load: StepLoad, machine: Machine, link: Link) -> StepTim
     return StepTime(batch, dense, asking, owning, hot + hot_wire, latency, wire, reading)
 
 
-def _held(lookups: tuple[Asking, ...], load: StepLoad, machine: Machine, rates: Rates) -> float:
+def _held(lookups: tuple[JobLookup, ...], load: StepLoad, machine: Machine, rates: Rates) -> float:
     """Work on tables that the process holds whole."""
     total = 0.0
-    for asking in lookups:
-        share = 1.0 if asking.keep else 0.5
-        total += share * rates.tables.seconds(_amounts(asking, load))
-        for name in asking.tables:
+    for lookup in lookups:
+        share = 1.0 if lookup.trains else 0.5
+        total += share * rates.tables.seconds(_amounts(lookup, load))
+        for name in lookup.tables:
             table = load.tables[name]
             total += share * rates.miss.seconds(_keys(table, table.asked, _missing(table, 1, machine)))
             total += rates.made * table.made
     return total
 
 
-def _asking(asking: Asking, load: StepLoad, rates: Rates) -> float:
-    share = 1.0 if asking.keep else 0.5
-    return share * rates.asking.seconds(_amounts(asking, load) | {"block": float(len(asking.tables) * load.ranks)})
+def _asking(lookup: JobLookup, load: StepLoad, rates: Rates) -> float:
+    share = 1.0 if lookup.trains else 0.5
+    return share * rates.asking.seconds(_amounts(lookup, load) | {"block": float(len(lookup.tables) * load.ranks)})
 
 
-def _owning(asking: Asking, load: StepLoad, machine: Machine, rates: Rates) -> tuple[float, float]:
+def _owning(lookup: JobLookup, load: StepLoad, machine: Machine, rates: Rates) -> tuple[float, float]:
     """What an owner like the mean does whatever its keys, and for its keys."""
-    n, share = load.ranks, 1.0 if asking.keep else 0.5
-    fixed = rates.owning.seconds({"call": 1.0, "block": float(len(asking.tables) * n)})
+    n, share = load.ranks, 1.0 if lookup.trains else 0.5
+    fixed = rates.owning.seconds({"call": 1.0, "block": float(len(lookup.tables) * n)})
     per_key = 0.0
-    for name in asking.tables:
+    for name in lookup.tables:
         table = load.tables[name]
         per_key += rates.owning.seconds(_keys(table, table.asked, 1.0))
         per_key += rates.miss.seconds(_keys(table, table.touched / n, _missing(table, n, machine)))
@@ -111,11 +193,11 @@ def _owning(asking: Asking, load: StepLoad, machine: Machine, rates: Rates) -> t
     return share * fixed, share * per_key
 
 
-def _amounts(asking: Asking, load: StepLoad) -> dict[str, float]:
+def _amounts(lookup: JobLookup, load: StepLoad) -> dict[str, float]:
     """What a lookup of a rank's part is made of."""
     found = {"call": 1.0, "slot": 0.0, "bag": 0.0, "bag_floats": 0.0, "occurrence": 0.0, "occurrence_floats": 0.0}
     found |= {"weighted": 0.0, "key": 0.0, "key_floats": 0.0}
-    for name in asking.tables:
+    for name in lookup.tables:
         table = load.tables[name]
         bags = table.slots * load.part_rows
         found["slot"] += table.slots
@@ -123,7 +205,7 @@ def _amounts(asking: Asking, load: StepLoad) -> dict[str, float]:
         found["bag_floats"] += bags * table.table.dim
         found["occurrence"] += table.occurrences
         found["occurrence_floats"] += table.occurrences * table.table.dim
-        found["weighted"] += table.occurrences * asking.weighted
+        found["weighted"] += table.occurrences * lookup.weighted
         found["key"] += table.asked
         found["key_floats"] += table.asked * table.table.dim
     return found
@@ -135,7 +217,7 @@ def _keys(table: TableLoad, keys: float, share: float) -> dict[str, float]:
 
 def _missing(table: TableLoad, ranks: int, machine: Machine) -> float:
     """Which share of a table's rows cannot lie in the caches, were the table alone there."""
-    held = table.rows * row_bytes(table.table) / ranks
+    held = table.rows * table.row_bytes / ranks
     return max(0.0, 1.0 - machine.cache_bytes / held) if held else 0.0
 
 

@@ -12,26 +12,29 @@ from embtables.models.build import features_of, tables_of
 from embtables.models.registry import spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
+from embtables.rows.host_state import bytes_of
 from embtables.rows.limits import limits_of
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
+from embtables.shard.exchange import LookupBytes
 from embtables.shard.placement import replicated
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Tables that one lookup asks together.
+class JobLookup:
+    """Tables that one lookup of a step reads.
 
     Attributes:
         tables: names; each is a block of the exchange's messages.
         slots: by table, how many features read it.
-        keep: training; of frozen tables false.
+        trains: whether gradients come back; of frozen tables false.
         weighted: sums have factors (mean pooling, per-id weights).
     """
 
     tables: tuple[str, ...]
     slots: Mapping[str, int]
-    keep: bool
+    trains: bool
     weighted: bool
 
 
@@ -53,7 +56,7 @@ class Job:
     tables: Mapping[str, Table]
     features: tuple[Feature, ...]
     seeds: Mapping[str, int]
-    lookups: tuple[Asking, ...]
+    lookups: tuple[JobLookup, ...]
     batch_rows: int
     dense_parameters: int
     clips: bool = False
@@ -65,27 +68,27 @@ class Job:
         return replace(self, replicated=replicated(tables, self.features, batch_rows=batch_rows, world_size=ranks))
 
     @property
-    def sharded(self) -> tuple[Asking, ...]:
+    def sharded(self) -> tuple[JobLookup, ...]:
         """The lookups as they travel: without replicated tables."""
         return tuple(part for one in self.lookups if (part := _part(one, self.replicated, False)) is not None)
 
     @property
-    def local(self) -> tuple[Asking, ...]:
+    def local(self) -> tuple[JobLookup, ...]:
         """What of the lookups every rank answers itself, where there are several."""
         return tuple(part for one in self.lookups if (part := _part(one, self.replicated, True)) is not None)
 
 
-def _part(asking: Asking, replicated: Collection[str], wanted: bool) -> Asking | None:
-    names = tuple(name for name in asking.tables if (name in replicated) is wanted)
+def _part(lookup: JobLookup, replicated: Collection[str], wanted: bool) -> JobLookup | None:
+    names = tuple(name for name in lookup.tables if (name in replicated) is wanted)
     if not names:
         return None
-    return Asking(names, {name: asking.slots[name] for name in names}, asking.keep, asking.weighted)
+    return JobLookup(names, {name: lookup.slots[name] for name in names}, lookup.trains, lookup.weighted)
 
 
 def job_of(config: RunConfig, dense_parameters: int) -> Job:
     """The job of a configuration, of one process."""
     tables = {table.name: table for table in tables_of(config, config.model)}
-    lookups: list[Asking] = []
+    lookups: list[JobLookup] = []
     takes = spec_of(config.model).takes
     if takes & {"pooled", "sequence"}:
         lookups += _lookups(config.tables, config.features)
@@ -102,7 +105,7 @@ def job_of(config: RunConfig, dense_parameters: int) -> Job:
     )
 
 
-def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[Asking]:
+def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[JobLookup]:
     """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen_tables.py)."""
     found = []
     weighted = any(f.pooling == "mean" or f.weights_column is not None for f in features)
@@ -111,7 +114,7 @@ def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[Askin
         readers = [feature.table for feature in features if feature.table in names]
         if readers:
             order = tuple(dict.fromkeys(readers))
-            found.append(Asking(order, {name: readers.count(name) for name in order}, keep, weighted))
+            found.append(JobLookup(order, {name: readers.count(name) for name in order}, keep, weighted))
     return found
 
 
@@ -140,6 +143,11 @@ class TableLoad:
     touched: float
     made: float
     rows: float
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in the native store."""
+        return bytes_of(StoredTable(self.table, 0), 0, 0)["row"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,7 @@ def step_load(
         batch_rows: of all ranks.
     """
     part = max(1, round(batch_rows / ranks))
-    loads, slots = {}, {name: n for asking in job.lookups for name, n in asking.slots.items()}
+    loads, slots = {}, {name: n for lookup in job.lookups for name, n in lookup.slots.items()}
     for name, table in job.tables.items():
         sample = samples[sampled_name(name)]
         touched = min(sample.distinct(batch_rows), max(rows[name], 1.0)) if len(sample.keys) else 0.0
@@ -200,17 +208,12 @@ def _skew(job: Job, samples: Mapping[str, KeySample], ranks: int, part: int) -> 
     if ranks == 1 or not job.sharded:
         return 1.0
     mean, variance = np.zeros(ranks), np.zeros(ranks)
-    for asking in job.sharded:
-        for name in asking.tables:
+    for lookup in job.sharded:
+        for name in lookup.tables:
             each, spread = owner_loads(samples[sampled_name(name)].spread(part, job.seeds[name]), ranks)
-            weight = float(key_bytes(job.tables[name], keep=asking.keep))
+            weight = LookupBytes.of([1.0], [job.tables[name].dim], 0, trains=lookup.trains).total
             mean, variance = mean + each * weight, variance + spread * weight**2
     return busiest(mean, variance)
-
-
-def key_bytes(table: Table, *, keep: bool) -> int:
-    """What travels for one foreign distinct key: the key, its count, its row and its gradient."""
-    return 8 + 4 * table.dim + (4 + 4 * table.dim if keep else 0)
 
 
 def num_limits(job: Job) -> int:

@@ -1,4 +1,4 @@
-"""`embtables plan`: puts sample, machine and model together, and tells what comes of it."""
+"""`embtables plan`: puts sample, machine and model together; the request and the answer."""
 
 from __future__ import annotations
 
@@ -6,32 +6,86 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embtables.errors import ConfigError
+from embtables.keyspace import NUM_BUCKETS
 from embtables.models.build import tables_of
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.plan.advice import Advice, advise
 from embtables.pipelines.plan.calibrate import calibrate, measured_for
-from embtables.pipelines.plan.growth import Estimate, estimate
+from embtables.pipelines.plan.keys import Estimate, estimate
 from embtables.pipelines.plan.load import job_of, sampled_name
 from embtables.pipelines.plan.machine import Link, Machine, Reading
-from embtables.pipelines.plan.request import Asked
 from embtables.pipelines.plan.sample import LogSample, read_sample
-from embtables.pipelines.plan.scaling import Point, Scenario
+from embtables.pipelines.plan.scenario import Advice, Point, Scenario, advise
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
 from embtables.schema import CollisionlessTable, Table
 
 
 @dataclass(frozen=True)
+class PlanRequest:
+    """What a plan is asked for.
+
+    Attributes:
+        workers: ranks, 1 to 1,024.
+        gbps: Gbit/s of each rank's link; None: as this machine's loopback.
+        memory_gb: GB of each rank; None: not looked at.
+        sample_rows: rows of the log to read.
+        rows: TABLE=NUMBER, over what the sample says.
+        machine: file of constants; if it is missing, they are measured and written to it. None: they are measured.
+    """
+
+    workers: int = 1
+    gbps: float | None = None
+    memory_gb: float | None = None
+    sample_rows: int = 500_000
+    rows: tuple[str, ...] = ()
+    machine: Path | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError for what cannot be."""
+        if not 1 <= self.workers <= NUM_BUCKETS:
+            raise ConfigError(
+                f"--workers takes 1 to {NUM_BUCKETS:,}, the number of buckets of keys; received {self.workers:,}"
+            )
+        for option, value in (("--bandwidth-gbps", self.gbps), ("--memory-gb", self.memory_gb)):
+            if value is not None and not 0.0 < value < float("inf"):
+                raise ConfigError(f"{option} takes a number above 0, received {value:g}")
+        if self.sample_rows < 1:
+            raise ConfigError(f"--sample-rows takes a number of at least 1, received {self.sample_rows}")
+
+    def stated_rows(self, config: RunConfig) -> dict[str, float]:
+        """What `--rows TABLE=NUMBER` says. Raises ConfigError where it names no table or says no number."""
+        known = {table.name for table in config.tables}
+        found = {}
+        for text in self.rows:
+            name, sign, number = text.partition("=")
+            if not sign:
+                raise ConfigError(f"--rows takes TABLE=NUMBER, received {text!r}; for example --rows item=1e9")
+            if name not in known:
+                raise ConfigError(f"--rows: there is no table '{name}'; there are: {', '.join(sorted(known))}")
+            try:
+                found[name] = float(number)
+            except ValueError:
+                found[name] = -1.0
+            if not 0.0 <= found[name] < 2.0**63:
+                raise ConfigError(f"--rows {name}: takes a number of rows of at least 0, received {number!r}")
+        return found
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The answer."""
+    """The answer.
+
+    Attributes:
+        scenario: the run at any number of ranks.
+        point: the run at the number of ranks that was requested.
+    """
 
     config: RunConfig
-    asked: Asked
+    request: PlanRequest
     sample: LogSample
     scenario: Scenario
     point: Point
-    strong: list[Point]
-    weak: list[Point]
     advice: Advice
 
     def to_json(self) -> dict[str, Any]:
@@ -39,7 +93,7 @@ class Plan:
         machine = self.scenario.machine
         return {
             "name": self.config.name,
-            "workers": self.asked.workers,
+            "workers": self.request.workers,
             "batch_size": self.config.train.batch_size,
             "link": self.scenario.link.to_json(),
             "log": {
@@ -54,8 +108,6 @@ class Plan:
             "skew": round(self.point.load.skew, 4),
             "fits": self.advice.fits,
             "advice": list(self.advice.lines),
-            "strong_scaling": _curve(self.strong),
-            "weak_scaling": _curve(self.weak),
             "machine": machine.model_dump(mode="json"),
         }
 
@@ -77,21 +129,21 @@ class Plan:
         }
 
 
-def plan(config: RunConfig, asked: Asked, *, shown: bool = True) -> Plan:
+def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan:
     """Reads a sample of the log, measures the machine (or reads its file), and works the plan out.
 
     Raises:
-        ConfigError: something that was asked for cannot be.
+        ConfigError: something that was requested is impossible.
         DataError: the log cannot be read, or lacks a column.
         StateError: a probe of the machine failed.
     """
-    asked.check()
-    given = asked.given_rows(config)
-    known = _known(config, asked.machine)
+    request.check()
+    stated = request.stated_rows(config)
+    known = _known(config, request.machine)
     prepared = with_prepared_data(config, shown=shown)
-    sample = read_sample(prepared, asked.sample_rows, shown=shown)
-    machine = known if known is not None else _measured(config, asked.machine, sample.reading, shown=shown)
-    estimates = {table.name: _estimate(config, table, sample, given) for table in tables_of(config, config.model)}
+    sample = read_sample(prepared, request.sample_rows, shown=shown)
+    machine = known if known is not None else _measured(config, request.machine, sample.reading, shown=shown)
+    estimates = {table.name: _estimate(config, table, sample, stated) for table in tables_of(config, config.model)}
     job = job_of(config, machine.dense_parameters)
     shuffle = config.data.shuffle
     scenario = Scenario(
@@ -100,14 +152,12 @@ def plan(config: RunConfig, asked: Asked, *, shown: bool = True) -> Plan:
         estimates=estimates,
         train_rows=sample.train_rows,
         machine=machine,
-        link=Link(asked.gbps),
+        link=Link(request.gbps),
         block_rows=min(config.data.block_rows if shuffle is None else shuffle.buffer_rows, sample.train_rows),
     )
-    point = scenario.at(asked.workers)
-    part = max(1, round(config.train.batch_size / asked.workers))
-    memory = None if asked.memory_gb is None else asked.memory_gb * 1e9
-    advice = advise(scenario, point, memory)
-    return Plan(config, asked, sample, scenario, point, scenario.curve(), scenario.curve(part), advice)
+    point = scenario.at(request.workers)
+    memory = None if request.memory_gb is None else request.memory_gb * 1e9
+    return Plan(config, request, sample, scenario, point, advise(scenario, point, memory))
 
 
 def _known(config: RunConfig, file: Path | None) -> Machine | None:
@@ -126,13 +176,13 @@ def _measured(config: RunConfig, file: Path | None, reading: Reading, *, shown: 
     return machine
 
 
-def _estimate(config: RunConfig, table: Table, sample: LogSample, given: dict[str, float]) -> Estimate:
+def _estimate(config: RunConfig, table: Table, sample: LogSample, stated: dict[str, float]) -> Estimate:
     """Rows of a table at the end of the run."""
     name = sampled_name(table.name)
     if not isinstance(table, CollisionlessTable):
         return Estimate(float(table.num_rows), float(table.num_rows), float(table.num_rows), "fixed")
-    if name in given:
-        rows = min(given[name], float(table.max_rows)) if table.max_rows is not None else given[name]
+    if name in stated:
+        rows = min(stated[name], float(table.max_rows)) if table.max_rows is not None else stated[name]
         return Estimate(rows, rows, rows, "given")
     if table.ttl_seconds is not None and table.trainable and sample.rows_per_second is not None:
         in_ttl = sample.rows_per_second * table.ttl_seconds
@@ -173,22 +223,3 @@ def _bytes(point: Point) -> dict[str, Any]:
         "all_ranks": round(sent.sent * point.load.ranks),
         **parts,
     }
-
-
-def _curve(points: list[Point]) -> list[dict[str, Any]]:
-    first = points[0].rows_per_second
-    return [
-        {
-            "ranks": p.load.ranks,
-            "batch_rows": round(p.load.batch_rows),
-            "ms": round(p.time.seconds * 1e3, 3),
-            "rows_per_second": round(p.rows_per_second, 1),
-            "efficiency": round(p.rows_per_second / first / p.load.ranks, 4),
-            "bytes_per_rank": round(p.traffic.sent),
-            "memory_per_rank": p.memory.total,
-            "skew": round(p.load.skew, 3),
-            "bound_by": p.time.bound_by,
-            "basis": "like what was measured" if p.load.ranks <= 2 else "computed",
-        }
-        for p in points
-    ]

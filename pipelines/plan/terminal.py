@@ -8,14 +8,15 @@ from rich.table import Table as Shown
 from rich.text import Text
 
 from embtables.pipelines.plan.plan import Plan
-from embtables.pipelines.plan.scaling import Point
+from embtables.pipelines.plan.scenario import Point
 
 
 def show(plan: Plan) -> None:
     """Prints it on stderr."""
     console = Console(stderr=True, highlight=False)
-    n, point = plan.asked.workers, plan.point
-    link = "loopback" if plan.asked.gbps is None else f"{plan.asked.gbps:g} Gbit/s a rank"
+    request, point = plan.request, plan.point
+    n = request.workers
+    link = "loopback" if request.gbps is None else f"{request.gbps:g} Gbit/s per rank"
     console.print(
         Text(f"{plan.config.name}: {_ranks(n)}, batch {plan.config.train.batch_size:,}, {link}", style="bold")
     )
@@ -26,19 +27,15 @@ def show(plan: Plan) -> None:
     if n > 1:
         sent = point.traffic
         console.print(
-            f"bytes of a step and rank: {_size(sent.sent)} sent and received, {_size(sent.busiest)} by the busiest "
+            f"bytes per step and rank: {_size(sent.sent)} sent and received, {_size(sent.busiest)} by the busiest "
             f"(its owner is asked for {point.load.skew:.2f} of the mean)"
         )
-    for title, curve in (
-        ("the batch parted among more ranks", plan.strong),
-        ("the batch grown with the ranks", plan.weak),
-    ):
-        console.print(Text(f"\n{title}; from 4 ranks on computed, not measured", style="bold"))
-        console.print(_curve(curve))
+    if n > 2:
+        console.print("beyond 2 ranks step times are computed from what was measured with two")
     for line in plan.advice.lines:
         console.print(Text(line, style="" if plan.advice.fits else "bold red"))
-    if plan.asked.memory_gb is not None and plan.advice.fits:
-        console.print(f"fits: a rank needs {_size(point.memory.total)} of {_size(plan.asked.memory_gb * 1e9)}")
+    if request.memory_gb is not None and plan.advice.fits:
+        console.print(f"fits: a rank needs {_size(point.memory.total)} of {_size(request.memory_gb * 1e9)}")
 
 
 def _ranks(n: int) -> str:
@@ -53,7 +50,7 @@ def _grid(*columns: str) -> Shown:
 
 
 def _tables(plan: Plan) -> Shown:
-    shown = _grid("table", "dim", "rows", "from", "a rank", "keys/row", "distinct", "times", "zipf")
+    shown = _grid("table", "dim", "rows", "from", "per rank", "keys/row", "distinct", "times", "zipf")
     for name, table in plan.scenario.job.tables.items():
         found, held = plan.scenario.estimates[name], plan.point.memory.tables[name]
         keys = plan.sample.keys.get(name)
@@ -83,7 +80,7 @@ def _memory(point: Point) -> str:
     m = point.memory
     tables = sum(t.total for t in m.tables.values())
     return (
-        f"memory of a rank: {_size(m.total)} (tables {_size(tables)}, process {_size(m.process)}, "
+        f"memory per rank: {_size(m.total)} (tables {_size(tables)}, process {_size(m.process)}, "
         f"reader {_size(m.reader)}, dense net {_size(m.dense)}, messages {_size(m.messages)}); "
         f"while a snapshot is written at worst {_size(m.image)} more"
     )
@@ -92,23 +89,6 @@ def _memory(point: Point) -> str:
 def _step(point: Point) -> str:
     parts = ", ".join(f"{name} {s * 1e3:.1f}" for name, s in point.time.parts().items() if s >= 5e-5)
     return f"step: {point.time.seconds * 1e3:.1f} ms ({parts}), {point.rows_per_second:,.0f} rows/s"
-
-
-def _curve(points: list[Point]) -> Shown:
-    shown = _grid("ranks", "batch", "step ms", "rows/s", "of 1", "sent", "memory", "mostly")
-    first = points[0].rows_per_second
-    for p in points:
-        shown.add_row(
-            f"{p.load.ranks:,}",
-            _number(p.load.batch_rows),
-            f"{p.time.seconds * 1e3:,.1f}",
-            _number(p.rows_per_second),
-            f"{100 * p.rows_per_second / first / p.load.ranks:.0f} %",
-            _size(p.traffic.sent),
-            _size(p.memory.total),
-            p.time.bound_by,
-        )
-    return shown
 
 
 def _number(value: float) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from embtables.keyspace import table_seed
-from embtables.pipelines.plan.growth import Estimate
-from embtables.pipelines.plan.keys import KeySample
-from embtables.pipelines.plan.load import Asking, Job
+from embtables.pipelines.plan.keys import Estimate, KeySample
+from embtables.pipelines.plan.load import Job, JobLookup
 from embtables.pipelines.plan.machine import Link, Machine, Point, Rates, Reading, Wire, Work
-from embtables.pipelines.plan.scaling import Scenario
+from embtables.pipelines.plan.scenario import Scenario
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Hash, RowwiseAdagrad, Table
 
 
@@ -55,7 +54,7 @@ def scenario(tables: list[Table], samples: dict[str, KeySample], batch_rows: int
         tables={t.name: t for t in tables},
         features=tuple(Feature(name=t.name, table=t.name, encoder=Hash(seed=1)) for t in tables),
         seeds={t.name: table_seed(0, t.name) for t in tables},
-        lookups=(Asking(tuple(t.name for t in tables), {t.name: 1 for t in tables}, True, False),),
+        lookups=(JobLookup(tuple(t.name for t in tables), {t.name: 1 for t in tables}, True, False),),
         batch_rows=batch_rows,
         dense_parameters=1000,
     )

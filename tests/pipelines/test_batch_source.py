@@ -14,7 +14,7 @@ from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
-from embtables.pipelines.training.run_state import RunState
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.shutdown import say_what_is_waited_for
 from embtables.pipelines.training.train import train
 from embtables.state.read.find import find
@@ -72,7 +72,7 @@ def tensors(run: RunDir) -> dict[str, Any]:
 
 def test_any_source_trains_as_the_log_does_and_goes_on_from_its_position(make_config: Make) -> None:
     config = make_config(**{"data.split": None, "train.epochs": 1})
-    log = Log(config)
+    log = Log(config, config.data)
     fitted = log.fit_transforms(config.train.seed)
     options: dict[str, Any] = {"batch_size": 100, "fitted": fitted, "seed": config.train.seed}
     batches = [item.batch for item in ParquetReader(log, "train", **options)]

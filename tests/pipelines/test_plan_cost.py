@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.plan.cost import step_time
+from embtables.pipelines.plan.cost import step_time, traffic
 from embtables.pipelines.plan.load import job_of, step_load
 from embtables.pipelines.plan.machine import Link
 from embtables.pipelines.plan.sample import read_sample
-from embtables.pipelines.plan.traffic import traffic
 from embtables.pipelines.sources.parquet import ParquetReader
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.rank_agreement import totals
@@ -93,7 +92,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_ranks_send_the_bytes_that_were_foretold(make_config: Make, kind: str, ranks: int) -> None:
+def test_ranks_send_the_bytes_that_were_predicted(make_config: Make, kind: str, ranks: int) -> None:
     config = make_config(**KINDS[kind])
     sample = read_sample(config, 10_000, shown=False)
     learner = Learner(config)
@@ -101,13 +100,13 @@ def test_ranks_send_the_bytes_that_were_foretold(make_config: Make, kind: str, r
     nothing = dict.fromkeys(job.tables, 0.0)
     rows = dict.fromkeys(job.tables, 1e6)
     load = step_load(job, sample.keys, rows, nothing, ranks, job.batch_rows)
-    foretold = traffic(job, load)
+    predicted = traffic(job, load)
     found = _sent(config, ranks, sample.rows // job.batch_rows)
     if ranks == 1:
-        assert foretold.sent == 0.0
+        assert predicted.sent == 0.0
         return
-    assert foretold.sent == pytest.approx(np.mean([sent for sent, _ in found]), rel=0.02)
-    assert foretold.busiest == pytest.approx(max(max(each) for each in found), rel=0.15)
+    assert predicted.sent == pytest.approx(np.mean([sent for sent, _ in found]), rel=0.02)
+    assert predicted.busiest == pytest.approx(max(max(each) for each in found), rel=0.15)
 
 
 @settings(deadline=None, max_examples=25)
@@ -156,6 +155,6 @@ def test_reading_is_not_shared_by_ranks() -> None:
     """Where the log is slow to decode, ranks do not help: each decodes all of it."""
     samples = {"t": keys(np.random.default_rng(0), 200, 1, 50, 100)}
     slow = machine().reading.model_copy(update={"decode": 1e-3, "alone": 1e-3})
-    curve = scenario([table("t")], samples, 100, machine=machine(reading=slow)).curve()
+    curve = [scenario([table("t")], samples, 100, machine=machine(reading=slow)).at(ranks) for ranks in (1, 2)]
     assert curve[1].time.bound_by == "reading"
     assert curve[1].rows_per_second < 1.1 * curve[0].rows_per_second

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.keyspace import NUM_BUCKETS, buckets_of
-from embtables.pipelines.plan.growth import estimate
-from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
+from embtables.pipelines.plan.keys import KeySample, busiest, estimate, owner_loads
 from embtables.schema import MinCount
 from tests.pipelines.plan_for_tests import keys, table
 
@@ -42,7 +41,7 @@ def test_a_hot_key_loads_its_owner() -> None:
     assert busiest(mean, variance) == pytest.approx(4.0, rel=0.01)
 
 
-def test_the_busiest_owner_of_steps_is_foretold() -> None:
+def test_the_busiest_owner_of_steps_is_predicted() -> None:
     """Expected greatest load of 16 owners, against 200 batches that are dealt out."""
     rng = np.random.default_rng(0)
     ranks, part, batches = 16, 64, 200
@@ -78,8 +77,8 @@ def _log(tail: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 @pytest.mark.parametrize(("tail", "how"), [(True, "power law"), (False, "Chao")])
 @pytest.mark.parametrize("count", [1, 3])
-def test_rows_at_the_end_of_the_log_are_foretold(tail: bool, how: str, count: int) -> None:
-    """A quarter of the log foretells its rows: where ids never end, and where all have come."""
+def test_rows_at_the_end_of_the_log_are_predicted(tail: bool, how: str, count: int) -> None:
+    """A quarter of the log predicts its rows: where ids never end, and where all have come."""
     log = _log(tail)
     seen = KeySample(log[:50_000], np.arange(50_000), 50_000, 1000)
     config = table("t", admission=MinCount(count=count))

@@ -1,15 +1,12 @@
-"""`python -m benchmarks.scale [--measure]`: figures of docs/scale.md, 10^11 rows on 1,024 ranks, by `embtables plan`.
+"""Figures of docs/scale.md: 10^11 rows on 1,024 ranks.
 
-Nothing here is measured but the constants of the machine, which lie beside the page; `--measure` measures them again.
 Keys are drawn: 26 features of an id each, Zipf 1.05, tables of unequal size. A test holds the page to this module.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
+from benchmarks.scale.curve import curve as curve_of
 from benchmarks.tables.data import zipf_ranks
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.calibrate import calibrate, measured_for
-from embtables.pipelines.plan.growth import Estimate
-from embtables.pipelines.plan.keys import KeySample
+from embtables.pipelines.plan.keys import Estimate, KeySample
 from embtables.pipelines.plan.load import job_of
 from embtables.pipelines.plan.machine import Link, Machine
-from embtables.pipelines.plan.memory import row_bytes, table_memory
 from embtables.pipelines.plan.sample import read_sample
-from embtables.pipelines.plan.scaling import Point, Scenario
+from embtables.pipelines.plan.scenario import Point, Scenario, table_memory
 from embtables.schema import Adagrad, Adam, CollisionlessTable, RowwiseAdagrad, Sgd, validate
 
 PAGE = _harness.ROOT / "docs" / "scale.md"
@@ -108,7 +104,7 @@ def memory() -> str:
             tables = [CollisionlessTable(name=f"t{n}", dim=dim, optimizer=optimizer) for n in range(FEATURES)]
             held = [table_memory(t, s * ROWS, 0.0, RANKS) for t, s in zip(tables, shares(), strict=True)]
             own = sum(m.rows + m.keys for m in held)
-            least = row_bytes(tables[0])
+            least = held[0].rows // held[0].num_rows
             lines.append([dim, name, least, f"{own / (ROWS / RANKS):.0f}", _size(own), _size(own * RANKS)])
     header = ["dim", "optimizer", "bytes a row", "with the map of keys", "a rank", "all ranks"]
     return _harness.table(header, lines)
@@ -160,7 +156,7 @@ def curve() -> str:
     """4,096 rows a rank, 1 to 1,024 ranks: tables are as large as the ranks make possible, not 10^11 at fewer."""
     first = scenario().at(1, PART)
     lines = []
-    for point in scenario().curve(PART):
+    for point in curve_of(scenario(), PART):
         n = point.load.ranks
         shared = point.load.batch_rows / _unread(point)
         lines.append(
@@ -232,18 +228,3 @@ def _size(value: float) -> str:
         if value >= size:
             return f"{value / size:,.1f} {name}"
     return f"{value:,.0f} B"
-
-
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--measure", action="store_true", help="measure this machine's constants again")
-    if options.parse_args().measure or not CONSTANTS.exists():
-        measure()
-    for name, make in SECTIONS.items():
-        text = make()
-        print(f"{name}\n\n{text}\n")
-        _harness.write_section(name, text, Path(PAGE))
-
-
-if __name__ == "__main__":
-    main()
