@@ -121,6 +121,13 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     assert {k: report[k] for k in ("auc", "log_loss", "steps", "rows")} == {
         k: whole[k] for k in ("auc", "log_loss", "steps", "rows")
     }
+    counts = [
+        {(t, k): n for t, c in r["tables"].items() for k, n in c.items() if k != "bytes"} for r in (whole, report)
+    ]
+    assert counts[0] == counts[1]
+    if row_store == "host collisionless":
+        for name in ("admitted", "expired", "evicted", "cold_reads"):
+            assert sum(count for (_, what), count in counts[0].items() if what == name) > 0
 
 
 @pytest.mark.slow

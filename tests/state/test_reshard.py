@@ -17,8 +17,8 @@ from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
 from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
-from embtables.state.folder import local_folder as folders
 from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_files import read_version
 from embtables.state.write.ranks import RankPart
@@ -106,7 +106,7 @@ def test_any_number_of_ranks_goes_on_from_any_other(
     one = Ranks(made, ONE)
     # Blocks so small that ranks read parts of files.
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders, "BLOCK", 256)
+        patch.setattr(checksums, "BLOCK", 256)
         state = StateFolder(Path(folder))
         with Writer(state) as writer:
             for stage in plan:

@@ -1,6 +1,6 @@
 """`compact`: a snapshot and its deltas become one snapshot, in memory bounded by a group of buckets.
 
-inputs' checksums -> which rows there are (keys alone) -> columns streamed into a new version -> committed
+which rows there are (keys alone) -> columns streamed into a new version, each block verified first -> committed
 -> pins of the version that was compacted move to it -> old versions collected
 """
 
@@ -17,7 +17,8 @@ from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import NewFile, NewVersion, StateFolder, Writer
 from embtables.state.format.manifest import Manifest, Purpose
 from embtables.state.format.table_files import rows_file
-from embtables.state.read.merge import MergedTable, files_of, verify_table
+from embtables.state.read.merge import MergedTable, files_of
+from embtables.state.read.range_reader import RangeReader
 
 _CHUNK = 4 << 20
 
@@ -49,8 +50,8 @@ def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
         keep: newest versions that stay, besides pinned ones.
 
     Raises:
-        StateError: there is no version; one of the chain is damaged (nothing is written then); the disk is full or
-            failing, or the lease was lost (the chain is as it was).
+        StateError: there is no version; what is read of the chain is damaged; the disk is full or failing, or the
+            lease was lost. The chain is as it was, and nothing of a new version is left.
     """
     state = writer.state
     newest = state.latest(purpose)
@@ -75,24 +76,18 @@ def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
 
 def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
     state, last = writer.state, chain[-1]
-    # Not a byte is written before it is known that all of what is read is as it was written.
-    for table in last.tables:
-        verify_table(state, chain, table)
     kept = [name for name in last.files if not _is_of_rows(last, name)]
-    for name in kept:
-        state.verify_file(last, name)
     with ExitStack() as stack:
         files: dict[str, NewFile] = {}
         tables = {}
         for table, entry in last.tables.items():
-            merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.root))
+            merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.scratch))
             own = {
                 name: _rows(merged, last.files[name].buckets or ALL_BUCKETS) for name in last.files_of(table, "rows")
             }
             own |= {name: _copy(state, last, name) for name in entry.files if name in kept}
             files |= own
-            now = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
-            tables[table] = {**now, "files": list(own)}
+            tables[table] = {**entry.model_dump(exclude_defaults=True), "files": list(own)}
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
         return writer.commit(last.purpose, NewVersion(files, tables, last.content))
 
@@ -111,11 +106,12 @@ def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
 
 def _copy(state: StateFolder, version: Manifest, name: str) -> NewFile:
     """A file that the new version has as it is."""
-    path, of = state.folder.path(state.file(version, name)), version.files[name]
+    reader, of = RangeReader(state, version, name), version.files[name]
 
-    def chunks() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
+    def chunks() -> Iterator[memoryview]:
+        for start in range(0, reader.size, _CHUNK):
+            chunk = memoryview(bytearray(min(_CHUNK, reader.size - start)))
+            reader.read_into(start, chunk)
+            yield chunk
 
     return NewFile(chunks(), of.rows, of.buckets)
