@@ -27,6 +27,7 @@ COUNTS = (
     "refused_gradients",
 )
 _CLOCK = ("clock_held_back", "late_batches")
+_EXPIRY = (("rows", "expired"), ("waiting", "waiting_expired"))
 _MAP_BYTES_A_PLACE = 16
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
@@ -74,9 +75,18 @@ class TableCounts:
         return found
 
     def to_save(self) -> dict[str, int]:
-        """This rank's share of what a version records: the shares of all ranks add up to the table's counts."""
+        """This rank's share of what a version records: the shares of all ranks add up to the table's counts.
+
+        Of a table with a ttl also how many rows and waiting keys are held: a snapshot leaves out those past their ttl
+        that the sweep has not reached.
+        """
         alike = _CLOCK if self._world.rank else ()
-        return {name: count for name, count in self.now().items() if count and name != "waiting" and name not in alike}
+        found = {name: count for name, count in self.now().items() if name not in alike}
+        if self._clock is None:
+            found.pop("waiting", None)
+        else:
+            found["rows"] = self._store.figures(self._number)["rows"]
+        return {name: count for name, count in found.items() if count}
 
     def load(self, figures: Mapping[str, int]) -> None:
         """Goes on from what a version records."""
@@ -85,6 +95,8 @@ class TableCounts:
         names = [name for name in COUNTS if name in counted and name != "waiting"]
         self._former = {name: own.get(name, 0) - counted[name] for name in names}
         if self._clock is not None:
+            for held, expired in _EXPIRY if figures else ():
+                self._former[expired] += own.get(held, 0) - counted[held]
             self._clock.held_back, self._clock.late = (figures.get(name, 0) for name in _CLOCK)
 
 

@@ -88,6 +88,7 @@ class TableContent:
         now, steps: the table's clock and its steps.
         updates: Adam's t.
         figures: counts since the table was made, of whoever holds these rows: admitted, expired, ...; none is 0.
+            Of a table with a ttl also `rows` and `waiting`, those past their ttl included.
         begins: (1,025,) where each bucket begins among keys, where that is known already.
         streamed: parts and `count` that are made while they are written, and are not in `parts` and `counts`.
     """

@@ -55,7 +55,8 @@ class File(Model):
 class TableEntry(Model):
     """What a version says of a table besides its files.
 
-    `figures`: counts since the table was made, of all ranks together; those that are 0 are absent.
+    `figures`: counts since the table was made, of all ranks together, and of a table with a ttl how many rows and
+    waiting keys it held, those past their ttl included; those that are 0 are absent.
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
