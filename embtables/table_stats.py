@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from embtables.clock import EventClock
-from embtables.rows.content import Words
-from embtables.rows.protocol import RowStore
+from embtables.rows.content import TableContent, Words
+from embtables.rows.protocol import Capture, RowStore
 from embtables.schema import FixedTable, Table
 from embtables.shard.world import World
 
@@ -26,6 +26,8 @@ COUNTS = (
     "surplus",
     "refused_gradients",
 )
+_CLOCK = ("clock_held_back", "late_batches")
+_EXPIRY = (("rows", "expired"), ("waiting", "waiting_expired"))
 _MAP_BYTES_A_PLACE = 16
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
@@ -38,7 +40,8 @@ class TableStats:
         rows: rows with a key: of a fixed table all.
         bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
         steps: updates so far.
-        counts: since the tables were made: `waiting`, `admitted`, `expired`, ...; docs/tables.md lists them.
+        counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
+            docs/tables.md lists them.
         load_factor: share of the key map's places that are taken; None of a fixed table.
     """
 
@@ -50,18 +53,77 @@ class TableStats:
     load_factor: float | None
 
 
-def stats_of(store: RowStore, number: int, config: Table, clock: EventClock | None) -> TableStats:
-    """What a store holds of a table.
+class TableCounts:
+    """What was counted of a table since it was made: by the version that it was loaded from, and in its store since.
 
     Args:
         number: the table's in the store.
         clock: that of its event times, where it has one.
+        world: the ranks that hold the table together: each has its own counts, and rank 0 those of the version.
     """
-    figures = dict(store.figures(number))
-    rows = config.num_rows if isinstance(config, FixedTable) else figures.pop("rows")
-    counts = {name: figures[name] for name in COUNTS if name in figures}
-    if clock is not None:
-        counts |= {"clock_held_back": clock.held_back, "late_batches": clock.late}
+
+    def __init__(self, store: RowStore, number: int, clock: EventClock | None, world: World) -> None:
+        self._store, self._number, self._clock, self._world = store, number, clock, world
+        self._former: dict[str, int] = {}
+
+    def now(self) -> dict[str, int]:
+        """All counts, and how many keys wait."""
+        figures = self._store.figures(self._number)
+        found = {name: figures[name] + self._former.get(name, 0) for name in COUNTS if name in figures}
+        if self._clock is not None:
+            found |= dict(zip(_CLOCK, (self._clock.held_back, self._clock.late), strict=True))
+        return found
+
+    def to_save(self) -> dict[str, int]:
+        """This rank's share of what a version records: the shares of all ranks add up to the table's counts.
+
+        Of a table with a ttl also how many rows and waiting keys are held: a snapshot leaves out those past their ttl
+        that the sweep has not reached.
+        """
+        alike = _CLOCK if self._world.rank else ()
+        found = {name: count for name, count in self.now().items() if name not in alike}
+        if self._clock is None:
+            found.pop("waiting", None)
+        else:
+            found["rows"] = self._store.figures(self._number)["rows"]
+        return {name: count for name, count in found.items() if count}
+
+    def load(self, figures: Mapping[str, int]) -> None:
+        """Goes on from what a version records."""
+        own = figures if self._world.rank == 0 else {}
+        counted = self._store.figures(self._number)
+        names = [name for name in COUNTS if name in counted and name != "waiting"]
+        self._former = {name: own.get(name, 0) - counted[name] for name in names}
+        if self._clock is not None:
+            for held, expired in _EXPIRY if figures else ():
+                self._former[expired] += own.get(held, 0) - counted[held]
+            self._clock.held_back, self._clock.late = (figures.get(name, 0) for name in _CLOCK)
+
+
+class CountedCapture(Capture):
+    """A table's content with its counts, both of the same moment."""
+
+    def __init__(self, rows: Capture, figures: dict[str, int]) -> None:
+        self._rows, self._figures = rows, figures
+
+    def streamed(self) -> TableContent:
+        """See Capture."""
+        return replace(self._rows.streamed(), figures=self._figures)
+
+    def close(self) -> None:
+        """See Capture."""
+        self._rows.close()
+
+
+def stats_of(store: RowStore, number: int, config: Table, counts: dict[str, int]) -> TableStats:
+    """What a store holds of a table.
+
+    Args:
+        number: the table's in the store.
+        counts: what was counted of it.
+    """
+    figures = store.figures(number)
+    rows = config.num_rows if isinstance(config, FixedTable) else figures["rows"]
     places = figures.get("map_bytes", 0) // _MAP_BYTES_A_PLACE
     load_factor = figures["map_entries"] / places if places else None
     return TableStats(rows, config.dim, store.num_bytes(number), store.num_steps(number), counts, load_factor)

@@ -31,7 +31,7 @@ from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
-from embtables.table_stats import TableStats, quantiles, stats_of, totals
+from embtables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
 RowStoreName = Literal["host", "fbgemm", "reference"]
@@ -150,6 +150,7 @@ class Tables:
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
         self.cuts = CutLedger(self.rows.forget_changes)
+        self._counts = [TableCounts(self.rows, n, self._clocks.get(n), self.world) for n in range(len(tables))]
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
@@ -395,7 +396,10 @@ class Tables:
         Raises:
             StateError: with `after`, as `changes`.
         """
-        return {config.name: self.rows.capture(number, after) for number, config in enumerate(self.configs)}
+        return {
+            config.name: CountedCapture(self.rows.capture(number, after), self._counts[number].to_save())
+            for number, config in enumerate(self.configs)
+        }
 
     @exclusive
     def content(self, after: int | None = None) -> dict[str, TableContent]:
@@ -404,13 +408,20 @@ class Tables:
 
     @exclusive
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
-        """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten."""
+        """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten.
+
+        Counts go on from those of the last content: of several ranks rank 0 takes them over, whatever rank counted.
+        """
         self.discard()
         for number in range(len(self.configs)):
             self.rows.clear(number)
+        figures: dict[str, dict[str, int]] = {}
         for contents in chain:
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
+            figures = {config.name: contents[config.name].figures for config in self.configs}
+        for config, counts in zip(self.configs, self._counts, strict=True):
+            counts.load(figures.get(config.name, {}))
 
     @exclusive
     def take_over(self, table: str, content: TableContent) -> None:
@@ -432,7 +443,7 @@ class Tables:
     @exclusive
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
-        own = {c.name: stats_of(self.rows, n, c, self._clocks.get(n)) for n, c in enumerate(self.configs)}
+        own = {c.name: stats_of(self.rows, n, c, self._counts[n].now()) for n, c in enumerate(self.configs)}
         if self.world.size == 1:
             return own
         return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)

@@ -18,7 +18,11 @@ def flat_content(content: TableContent) -> Arrays:
     """A table's content, a name for each array and number."""
     found: Arrays = {}
     for field in fields(content):
-        if field.name in ("begins", "streamed"):  # follows from the keys; nothing
+        if field.name in (
+            "begins",
+            "streamed",
+            "figures",
+        ):  # follows from the keys; nothing; no part of what is learned
             continue
         value = getattr(content, field.name)
         if isinstance(value, dict):

@@ -87,6 +87,8 @@ class TableContent:
         cold: the cold row's parts, (1, D) or (1,); empty of a fixed table.
         now, steps: the table's clock and its steps.
         updates: Adam's t.
+        figures: counts since the table was made, of whoever holds these rows: admitted, expired, ...; none is 0.
+            Of a table with a ttl also `rows` and `waiting`, those past their ttl included.
         begins: (1,025,) where each bucket begins among keys, where that is known already.
         streamed: parts and `count` that are made while they are written, and are not in `parts` and `counts`.
     """
@@ -104,6 +106,7 @@ class TableContent:
     now: int = 0
     steps: int = 0
     updates: int = 0
+    figures: dict[str, int] = field(default_factory=dict)
     begins: npt.NDArray[np.uint64] | None = None
     streamed: dict[str, Streamed] = field(default_factory=dict)
 

@@ -198,7 +198,7 @@ class CollisionlessTable(Model):
 
 def _kind(value: Any) -> str:
     """`kind` may be left out: a table with num_rows is fixed."""
-    kind = value.get("kind") if isinstance(value, dict) else value.kind
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", "")
     if kind is None:
         return "fixed" if "num_rows" in value else "collisionless"
     return str(kind)

@@ -28,9 +28,10 @@ def list_versions(folder: FolderPath, as_json: Json = False) -> None:
     """
     from rich.console import Console
 
-    from embtables.pipelines.state_tools.commands import listing, shown, state_folder
+    from embtables.pipelines.state_tools.commands import listing, shown
+    from embtables.state.read.saved_version import open_folder
 
-    versions = listing(state_folder(folder))
+    versions = listing(open_folder(folder))
     if as_json:
         _json({"versions": versions})
     else:
@@ -43,9 +44,10 @@ def verify_versions(folder: FolderPath, version: Version = None, as_json: Json =
 
     Example: embtables state verify runs/online_retail-...
     """
-    from embtables.pipelines.state_tools.commands import state_folder, verify
+    from embtables.pipelines.state_tools.commands import verify
+    from embtables.state.read.saved_version import open_folder
 
-    _told(verify(state_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole")
+    _told(verify(open_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole")
 
 
 @app.command("gc")
@@ -58,9 +60,10 @@ def collect_garbage(
 
     Example: embtables state gc runs/online_retail-... --keep 1
     """
-    from embtables.pipelines.state_tools.commands import collect, state_folder
+    from embtables.pipelines.state_tools.commands import collect
+    from embtables.state.read.saved_version import open_folder
 
-    _told(collect(state_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
+    _told(collect(open_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
 
 
 @app.command("compact")
@@ -76,9 +79,10 @@ def compact_chain(
 
     Example: embtables state compact runs/online_retail-...
     """
-    from embtables.pipelines.state_tools.commands import compact, state_folder
+    from embtables.pipelines.state_tools.commands import compact
+    from embtables.state.read.saved_version import open_folder
 
-    report = compact(state_folder(folder), purpose, keep)
+    report = compact(open_folder(folder), purpose, keep)
     text = "{version}: a snapshot of {bytes:,} bytes, of {folded_versions} versions; {freed_bytes:,} bytes freed"
     _told(report, as_json, text)
     for pin, version in report["pins_of_older_versions"].items():
@@ -100,9 +104,9 @@ def pin_version(
     Example: embtables state pin runs/online_retail-... best resume-8
     """
     from embtables.pipelines.state_tools.commands import pin as pin_it
-    from embtables.pipelines.state_tools.commands import state_folder
+    from embtables.state.read.saved_version import open_folder
 
-    _told(pin_it(state_folder(folder), pin, version), as_json, "{pin} keeps {version}")
+    _told(pin_it(open_folder(folder), pin, version), as_json, "{pin} keeps {version}")
 
 
 @app.command("diff")
@@ -119,11 +123,11 @@ def compare_versions(
     """
     from rich.console import Console
 
-    from embtables.pipelines.state_tools.commands import state_folder
     from embtables.pipelines.state_tools.diff import diff, shown
+    from embtables.state.read.saved_version import open_folder
 
-    first = state_folder(folder)
-    report = diff(first, a, first if against is None else state_folder(against), b)
+    first = open_folder(folder)
+    report = diff(first, a, first if against is None else open_folder(against), b)
     if as_json:
         _json(report)
     else:
@@ -142,9 +146,10 @@ def export_table(
 
     Example: embtables state export runs/online_retail-... stock_code items.parquet --version best
     """
-    from embtables.pipelines.state_tools.commands import export, state_folder
+    from embtables.pipelines.state_tools.commands import export
+    from embtables.state.read.saved_version import open_folder
 
-    _told(export(state_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}")
+    _told(export(open_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}")
 
 
 def _told(report: dict[str, Any], as_json: bool, text: str) -> None:

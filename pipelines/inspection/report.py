@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embtables.pipelines.state_tools.commands import parse, state_folder
+from embtables.state.read.saved_version import find_version, open_folder
 from embtables.state.tools.figures import TableFigures, figures_of
 
 
@@ -47,9 +47,9 @@ def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) 
         ConfigError: the folder holds no versions, or `version` is no version's name.
         StateError: there is no such version or table, or a file is missing or damaged.
     """
-    state = state_folder(folder)
-    wanted = parse(state, version)
-    chain = state.chain(wanted.purpose, wanted.sequence)
+    state = open_folder(folder)
+    found = find_version(state, version)
+    wanted, chain = found.manifest, found.chain
     recorded = wanted.content.get("state")
     step = recorded.get("step") if isinstance(recorded, dict) else None
     return Inspection(

@@ -15,41 +15,11 @@ from rich import box
 from rich.table import Table as Shown
 
 from embtables.errors import ConfigError, StateError
-from embtables.state.folder.version_folder import MANIFESTS, StateFolder, Writer
-from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
-from embtables.state.read.export import parts_of_chain
+from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.format.manifest import PURPOSES, Purpose
+from embtables.state.read.rows import read_rows
+from embtables.state.read.saved_version import find_version, list_versions
 from embtables.state.tools.compact import compact as compact_chain
-
-
-def state_folder(path: Path) -> StateFolder:
-    """The state of a run's folder, or a state folder itself. Raises ConfigError where it is neither."""
-    for candidate in (path / "checkpoints", path):
-        if (candidate / MANIFESTS).is_dir():
-            return StateFolder(candidate)
-    raise ConfigError(f"has no versions: there is no {MANIFESTS}/ in it or in its checkpoints/", folder=path)
-
-
-def parse(state: StateFolder, name: str | None) -> Manifest:
-    """A version by name: `resume-12`; a pin; by default the newest of `resume`.
-
-    Raises:
-        ConfigError: it is no version's name.
-        StateError: there is no such version.
-    """
-    if name is None:
-        newest = state.latest("resume") or state.latest("serving")
-        if newest is None:
-            raise StateError("there is no version", folder=state.folder.root)
-        return newest
-    if name in state.pins():
-        pinned = state.pinned(name)
-        assert pinned is not None
-        return state.manifest(*pinned)
-    purpose, _, number = name.rpartition("-")
-    if purpose not in PURPOSES or not number.isdecimal():
-        known = ", ".join(["resume-<n>", "serving-<n>", *state.pins()])
-        raise ConfigError(f"'{name}' is no version: give {known}")
-    return state.manifest("resume" if purpose == "resume" else "serving", int(number))
 
 
 def listing(state: StateFolder) -> list[dict[str, Any]]:
@@ -107,11 +77,8 @@ def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
     Raises:
         StateError: naming the first file that is not as it was written.
     """
-    if name is None:
-        wanted = [state.manifest(purpose, n) for purpose in PURPOSES for n in state.sequences(purpose)]
-    else:
-        wanted = [parse(state, name)]
-    chained = {m.name: m for version in wanted for m in state.chain(version.purpose, version.sequence)}
+    names = list_versions(state) if name is None else [name]
+    chained = {m.name: m for each in names for m in find_version(state, each).chain}
     for version in chained.values():
         state.verify(version)
     files = [f for m in chained.values() for f in m.files.values()]
@@ -135,11 +102,11 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     """
     if not output.name or output.name == ".." or output.is_dir():
         raise ConfigError(f"cannot write to '{output}': give the name of a parquet file")
-    version = parse(state, name)
-    parts = parts_of_chain(state, state.chain(version.purpose, version.sequence), table)
+    version = find_version(state, name)
+    batches = read_rows(version, table)
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
-        rows = _write_parquet(parts, temporary)
+        rows = _write_parquet(batches, temporary)
         temporary.replace(output)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -149,15 +116,15 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     return {"rows": rows, "version": version.name, "table": table, "output": str(output)}
 
 
-def _write_parquet(parts: Iterator[pa.Table], path: Path) -> int:
-    """Writes each part as a row group; returns how many rows there are."""
-    first = next(parts)
+def _write_parquet(batches: Iterator[pa.RecordBatch], path: Path) -> int:
+    """Writes each batch as a row group; returns how many rows there are."""
+    first = next(batches)
     rows = int(first.num_rows)
     with pq.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
-        for part in parts:
-            writer.write_table(part)
-            rows += part.num_rows
+        writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
     return rows
 
 
@@ -170,7 +137,9 @@ def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any
     """
     if purpose is not None and purpose not in PURPOSES:
         raise ConfigError(f"'{purpose}' is no purpose: give {' or '.join(PURPOSES)}")
-    chosen: Purpose = parse(state, None).purpose if purpose is None else "resume" if purpose == "resume" else "serving"
+    chosen: Purpose = (
+        find_version(state).manifest.purpose if purpose is None else "resume" if purpose == "resume" else "serving"
+    )
     with Writer(state) as writer:
         done = compact_chain(writer, chosen, keep=keep)
     rows = {table: done.version.rows_of(table, "rows") for table in done.version.tables}
@@ -195,7 +164,6 @@ def pin(state: StateFolder, name: str, version: str) -> dict[str, Any]:
     if re.fullmatch(r"(?!(resume|serving)-\d+$|tmp-)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:
         raise ConfigError(f"'{name}' cannot be a pin: give letters, digits, _ - and ., and not a version's name")
     with Writer(state) as writer:
-        pinned = parse(state, version)
-        state.chain(pinned.purpose, pinned.sequence)
-        writer.pin(name, pinned)
+        pinned = find_version(state, version)
+        writer.pin(name, pinned.manifest)
     return {"pin": name, "version": pinned.name}

@@ -11,14 +11,15 @@ from rich.console import Group
 from rich.table import Table as Shown
 from rich.text import Text
 
-from embtables.pipelines.state_tools.commands import parse
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE
-from embtables.state.read.merge import MergedTable, verify_table
+from embtables.state.read.merge import MergedTable
+from embtables.state.read.saved_version import find_version
 from embtables.state.read.version_files import artifact_digests, read_tensors
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
 
+_Chain = tuple[StateFolder, Sequence[Manifest]]
 _PATHS = 100  # that are listed; all are counted
 _LINES = 12  # of each kind that people are shown
 
@@ -30,8 +31,8 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
         ConfigError: a name is no version's.
         StateError: there is no such version, or one of its files is missing or damaged.
     """
-    versions = parse(state_a, a), parse(state_b, b)
-    chains = [s.chain(v.purpose, v.sequence) for s, v in zip((state_a, state_b), versions, strict=True)]
+    found = find_version(state_a, a), find_version(state_b, b)
+    versions, chains = [v.manifest for v in found], [v.chain for v in found]
     tables = {
         name: _table(name, (state_a, chains[0]), (state_b, chains[1]))
         for name in versions[0].tables
@@ -55,9 +56,7 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
     }
 
 
-def _table(name: str, a: tuple[StateFolder, list[Manifest]], b: tuple[StateFolder, list[Manifest]]) -> dict[str, Any]:
-    for state, chain in (a, b):
-        verify_table(state, chain, name)
+def _table(name: str, a: _Chain, b: _Chain) -> dict[str, Any]:
     with MergedTable(*a, name) as rows_a, MergedTable(*b, name) as rows_b:
         found = compare_rows(rows_a, rows_b)
         rows = rows_a.rows, rows_b.rows

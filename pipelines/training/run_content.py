@@ -27,7 +27,6 @@ class RunState(Model):
         epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
         quarantined_rows: bad rows set aside so far, of all ranks; quarantined: of this epoch, by cause.
         quarantined_files: bad files with the reason.
-        table_counts: by table how many rows it has admitted, expired, evicted, ... since the run began.
         started_from: what the run began with, for its report.
     """
 
@@ -48,7 +47,6 @@ class RunState(Model):
     quarantined_rows: Count = 0
     quarantined: dict[str, Count] = Field(default_factory=dict)
     quarantined_files: dict[str, str] = Field(default_factory=dict)
-    table_counts: dict[str, dict[str, Count]] = Field(default_factory=dict)
     started_from: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from embtables.errors import StateError
+from embtables.state import read_rows
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.format import manifest as manifests
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import OFFSETS
-from embtables.state.read.export import rows_of_chain
 from embtables.state.read.load import load as load_version
 from tests.state.ranks_for_tests import Ranks, ranges
 from tests.state.versions_for_tests import tables, write
@@ -176,7 +176,7 @@ def test_an_export_has_the_rows_of_all_ranks(folder: Path) -> None:
     state, whole = StateFolder(folder), tables()
     load_version(state, state.chain("resume", 1), whole)
     for name in ("fixed", "grows", "counts"):
-        rows = rows_of_chain(state, state.chain("resume", 1), name).sort_by("key")
+        rows = pa.Table.from_batches(read_rows(state, name)).sort_by("key")
         content = whole.content()[name]
         order = np.argsort(content.keys)
         assert rows.column("key").to_pylist() == content.keys[order].tolist()

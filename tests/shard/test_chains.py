@@ -252,7 +252,7 @@ def test_what_a_rank_writes_must_come_to_rank_0(tmp_path: Path, monkeypatch: pyt
             raise FileNotFoundError(name)
         return size(folder, name)
 
-    monkeypatch.setattr("embtables.state.folder.local_folder.Folder.size", unseen)
+    monkeypatch.setattr("embtables.state.folder.local_folder.LocalFolder.size", unseen)
     said = refused(lambda world: tmp_path, lambda world, ranks: None)
     assert "fixed.rows.1.arrow of rank 1 is not where rank 0 sees it" in said
     assert list((tmp_path / "versions").iterdir()) == []

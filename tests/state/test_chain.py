@@ -15,7 +15,7 @@ from embtables import Feature, FixedTable, Tables
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.schema import RowwiseAdagrad
-from embtables.state.folder.local_folder import Folder
+from embtables.state.folder.local_folder import LocalFolder
 from embtables.state.folder.version_folder import StateFolder, Writer
 from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import VersionWriter
@@ -181,17 +181,17 @@ def test_other_row_stores_have_versions_too(tmp_path: Path, store: Any) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Folder]:
-    yield Folder(tmp_path)
+def folder(tmp_path: Path) -> Iterator[LocalFolder]:
+    yield LocalFolder(tmp_path)
 
 
-def test_names_cannot_lead_out_of_the_folder(folder: Folder) -> None:
+def test_names_cannot_lead_out_of_the_folder(folder: LocalFolder) -> None:
     for name in ("../x", "/etc/passwd", "a/../../x", "a//b", "", ".", "..", "a/.hidden", "a\0b", "a b", "é"):
         with pytest.raises(StateError, match="is not the name of a file below this folder"):
             folder.path(name)
 
 
-def test_a_file_is_made_once_or_replaced_whole(folder: Folder) -> None:
+def test_a_file_is_made_once_or_replaced_whole(folder: LocalFolder) -> None:
     folder.make("d")
     folder.create("d/one", b"first")
     with pytest.raises(FileExistsError):

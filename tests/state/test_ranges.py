@@ -13,7 +13,7 @@ from embtables.keyspace import Buckets, bucket_order
 from embtables.rows.content import TableContent, restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import RowwiseAdagrad
-from embtables.state.folder.local_folder import Folder
+from embtables.state.folder.local_folder import LocalFolder
 from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from embtables.state.format.checksums import BLOCK, Digests
 from embtables.state.format.manifest import Manifest
@@ -46,7 +46,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[StateFolder, Manife
         return state, write_version(writer, VersionKind("resume"), [STORED], Version({"t": content()}))
 
 
-class Counted(Folder):
+class Counted(LocalFolder):
     """Tells which bytes of a file were read."""
 
     def __init__(self, root: Path) -> None:

@@ -1,35 +1,41 @@
-"""A folder on a local disk, written so that a crash or a loss of power leaves each file whole or absent.
+"""`LocalFolder`: a folder on a local disk, written so that a crash or a loss of power leaves each file whole or absent.
 
-The few operations are those that an object store has too: write a new object, create one only if it does not exist,
-list, read, remove. Names are relative, with `/` between their parts; every part is checked before the disk is touched.
+Every part of a name is checked before the disk is touched. What is read is opened without waiting and has to be a
+regular file: a pipe that nobody writes to would hold the reader for ever.
 """
 
 from __future__ import annotations
 
 import ctypes
-import mmap
+import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from embtables.errors import StateError
-from embtables.state.format import checksums
+from embtables.state.folder.protocol import TEMPORARY
 from embtables.state.format.checksums import Buffer, Digests, Written
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}")
 _WRITTEN_BACK = 1 << 24  # bytes
 _SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux
-_MAP_NORESERVE = 0x4000  # Linux; the mmap module of Python 3.11 has no name for it
-TEMPORARY = "tmp-"
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
-class Folder:
-    """Operations below `root`, which is made at the first write."""
+class LocalFolder:
+    """The operations of `Folder` below `root`, which is made at the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def scratch(self) -> Path:
+        """The folder itself: there is room for what is written there."""
+        return self.root
 
     def path(self, name: str) -> Path:
         """Where a name lies. Raises StateError for a name that could lie elsewhere."""
@@ -95,42 +101,29 @@ class Folder:
         sync(self.path(name))
 
     def read(self, name: str, limit: int) -> bytes:
-        """A whole file of at most `limit` bytes. Raises StateError where it is longer, OSError where there is none."""
-        path = self.path(name)
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        """See Folder."""
+        with _opened(self.path(name)) as handle:
+            size = os.fstat(handle).st_size
             if size > limit:
-                raise StateError(f"has {size:,} bytes, more than the {limit:,} it may have", file=path)
-            return file.read(limit + 1)
-
-    def read_buffer(self, name: str, size: int) -> memoryview:
-        """The first `size` bytes of a file, in memory of their own; fewer where it is shorter. Raises OSError."""
-        if size < checksums.BLOCK:
-            with self.path(name).open("rb") as file:
-                return memoryview(file.read(size))
-        view = empty_memory(size)
-        return view[: self.read_into(name, 0, view)]
+                raise StateError(f"has {size:,} bytes, more than the {limit:,} it may have", file=self.path(name))
+            view = memoryview(bytearray(size))
+            return bytes(view[: _fill(handle, 0, view)])
 
     def read_into(self, name: str, start: int, view: memoryview) -> int:
-        """Fills a view with a file's bytes from `start` on; how many there were. Raises OSError."""
-        done = 0
-        with self.path(name).open("rb", buffering=0) as file:
-            file.seek(start)
-            while done < len(view) and (got := file.readinto(view[done:])):
-                done += got
-        return done
+        """See Folder."""
+        with _opened(self.path(name)) as handle:
+            return _fill(handle, start, view)
 
     def size(self, name: str) -> int:
-        """Bytes of a file. Raises OSError where there is none."""
-        return self.path(name).stat().st_size
+        """See Folder."""
+        path = self.path(name)
+        found = path.stat()
+        _check_regular(path, found.st_mode)
+        return found.st_size
 
-    def digest(self, name: str) -> Written:
-        """A file's length and checksums, read in pieces. Raises OSError."""
-        digests = Digests()
-        with self.path(name).open("rb") as file:
-            while chunk := file.read(checksums.BLOCK):
-                digests.update(chunk)
-        return digests.written()
+    def exists(self, name: str) -> bool:
+        """See Folder."""
+        return self.path(name).exists()
 
     def names(self, name: str) -> list[str]:
         """Names within a folder, sorted; none where there is no such folder. Passes over names that no write makes."""
@@ -151,18 +144,55 @@ class Folder:
         if path.exists():
             path.rmdir()
 
+    def lock(self, name: str) -> LocalLock:
+        """See Folder."""
+        return LocalLock(self.path(name))
 
-def empty_memory(size: int, *, sparse: bool = False) -> memoryview:
-    """Zeros, of which only what is written to takes memory. Raises OSError where there is no room.
 
-    Args:
-        sparse: most of it will not be written to: it may be larger than the machine's memory.
-    """
-    # Private, for shared memory gets no huge pages; with small ones half of the time of reading would go to faults.
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (_MAP_NORESERVE if sparse else 0)
-    memory = mmap.mmap(-1, size, flags=flags)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+class LocalLock:
+    """A lock that the system takes back when the process dies."""
+
+    def __init__(self, path: Path) -> None:
+        # Not to wait where it is a pipe.
+        self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+        try:
+            _check_regular(path, os.fstat(self._handle).st_mode)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(self._handle)
+            raise
+
+    def close(self) -> None:
+        """See Lock."""
+        if self._handle is not None:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
+            finally:
+                os.close(self._handle)
+                self._handle = None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A regular file, to be read. Raises StateError where it is something else, OSError where there is none."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check_regular(path, os.fstat(handle).st_mode)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise StateError(f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and no regular file", file=path)
+
+
+def _fill(handle: int, start: int, view: memoryview) -> int:
+    done = 0
+    while done < len(view) and (got := os.preadv(handle, [view[done : done + (1 << 30)]], start + done)):
+        done += got
+    return done
 
 
 def sync(path: Path) -> None:

@@ -8,29 +8,27 @@ A version is there when its manifest is. What no manifest names is garbage that 
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import re
 import secrets
-import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
 
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS
-from embtables.state.folder.local_folder import TEMPORARY, Folder
+from embtables.state.folder.lease import Lease
+from embtables.state.folder.local_folder import LocalFolder
+from embtables.state.folder.protocol import TEMPORARY, Folder
 from embtables.state.format import manifest as manifests
-from embtables.state.format.checksums import Buffer
+from embtables.state.format import small_files
+from embtables.state.format.checksums import BLOCK, Buffer, Digests
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
 from embtables.state.format.projection import Projection
 
 MANIFESTS, VERSIONS, PINS = "manifests", "versions", "pins"
-LEASE, LOCK = "lease.json", "lease.lock"
 _NAME = re.compile(r"(resume|serving)-(\d{10})\.json")
 
 
@@ -87,7 +85,7 @@ def write_files(folder: Folder, draft: Draft, files: Mapping[str, NewFile]) -> d
     return found
 
 
-def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
+def unwritten(draft: Draft, error: OSError, root: PurePath) -> StateError:
     """The error that reports a version which could not be written."""
     reason = error.strerror or str(error)
     version = f"{draft.kind.purpose}-{draft.sequence}"
@@ -95,7 +93,7 @@ def unwritten(draft: Draft, error: OSError, root: Path) -> StateError:
 
 
 class StateFolder:
-    """The versions below `root`. Reading needs no lease.
+    """The versions in a folder. Reading needs no lease.
 
     Example:
         >>> import embtables
@@ -106,19 +104,24 @@ class StateFolder:
         >>> newest.name, len(state.chain("resume", newest.sequence)) >= 1
         ('resume-2', True)
         >>> state.verify(newest)  # raises StateError where a byte differs
+
+    Args:
+        place: a path on a local disk, or a folder of another kind.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.folder = Folder(root)
+    def __init__(self, place: Path | Folder) -> None:
+        self.folder: Folder = LocalFolder(place) if isinstance(place, Path) else place
 
     def sequences(self, purpose: Purpose) -> list[int]:
         """Numbers of the versions there are, ascending. Raises StateError where the folder cannot be read."""
-        try:
-            names = self.folder.names(MANIFESTS)
-        except OSError as error:
-            raise StateError(f"cannot be read: {error.strerror}", folder=self.folder.root) from error
-        found = (_NAME.fullmatch(name) for name in names)
+        found = (_NAME.fullmatch(name) for name in self._names(MANIFESTS))
         return sorted(int(m[2]) for m in found if m is not None and m[1] == purpose)
+
+    def _names(self, place: str) -> list[str]:
+        try:
+            return self.folder.names(place)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", folder=self.folder.path(place)) from error
 
     def manifest(self, purpose: Purpose, sequence: int) -> Manifest:
         """The manifest of a version. Raises StateError where there is none, or it is damaged."""
@@ -165,11 +168,22 @@ class StateFolder:
         self.check_size(version, name)
         path, file = self.file(version, name), version.files[name]
         try:
-            found = self.folder.digest(path)
+            found = self._digests(path, file.bytes).written()
         except OSError as error:
             raise StateError(f"cannot be read: {error.strerror}", file=self.folder.path(path)) from error
         if (found.xxh3, list(found.blocks)) != (file.xxh3, file.blocks):
             raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
+
+    def _digests(self, path: str, size: int) -> Digests:
+        """Of the first bytes of a file, fewer where it is shorter. Raises OSError."""
+        digests, memory = Digests(), memoryview(bytearray(min(size, 4 * BLOCK)))
+        while digests.size < size:
+            view = memory[: size - digests.size]
+            got = self.folder.read_into(path, digests.size, view)
+            digests.update(view[:got])
+            if got < len(view):
+                break
+        return digests
 
     def check_size(self, version: Manifest, name: str) -> None:
         """Raises StateError where a file is missing or not as long as its manifest says."""
@@ -193,21 +207,31 @@ class StateFolder:
     def pinned(self, pin: str) -> tuple[Purpose, int] | None:
         """The version that a pin keeps; None where it was never set. Raises StateError where it is damaged."""
         name = f"{PINS}/{pin}.json"
+        file = self.folder.path(name)
         try:
-            fields = json.loads(self.folder.read(name, 1 << 16))
-            purpose, sequence = fields["purpose"], fields["sequence"]
+            found = small_files.decode(self.folder.read(name, small_files.MAX_BYTES), small_files.Pin, file)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StateError("is damaged: it names no version", file=self.folder.path(name)) from error
-        if purpose not in PURPOSES or not isinstance(sequence, int):
-            raise StateError("is damaged: it names no version", file=self.folder.path(name))
-        return purpose, sequence
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=file) from error
+        return found.purpose, found.sequence
 
     def pins(self) -> list[str]:
-        """Names of the pins."""
-        names = (name for name in self.folder.names(PINS) if not name.startswith(TEMPORARY))
+        """Names of the pins. Raises StateError where the folder cannot be read."""
+        names = (name for name in self._names(PINS) if not name.startswith(TEMPORARY))
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def last_epoch(self) -> int:
+        """The highest epoch of a writer that versions tell of; 0 where there are none. Passes over damaged ones."""
+        found = 0
+        for purpose in PURPOSES:
+            for sequence in reversed(self.sequences(purpose)):
+                try:
+                    found = max(found, self.manifest(purpose, sequence).writer)
+                except StateError:
+                    continue
+                break
+        return found
 
 
 class Writer:
@@ -222,58 +246,31 @@ class Writer:
     def __init__(self, state: StateFolder) -> None:
         self.state = state
         self._folder = state.folder
-        self._lock: int | None = None
+        self._lease = Lease(self._folder)
         self._failed: set[str] = set()  # manifests that were written, but perhaps not durably
         self._drafts: set[str] = set()  # folders of versions that are being written
         self._turn = threading.RLock()  # of threads that change which versions there are
-        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """Which holder of the lease this is, counted over all there ever were."""
+        return self._lease.epoch
 
     def __enter__(self) -> Writer:
         try:
             for name in (MANIFESTS, VERSIONS, PINS):
                 self._folder.make(name)
-            self._take_lease()
+            self._lease.take(self.state.last_epoch)
         except OSError as error:
-            self.close()
             raise StateError(f"cannot be written: {error.strerror}", folder=self._folder.root) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _take_lease(self) -> None:
-        self._lock = os.open(self._folder.path(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = self._lease().get("holder", "another process")
-            self.close()
-            raise StateError(f"is being written by {holder}", folder=self._folder.root) from None
-        self.epoch = int(self._lease().get("epoch", 0)) + 1
-        holder = f"process {os.getpid()} on {socket.gethostname()}"
-        self._folder.replace(LEASE, json.dumps({"epoch": self.epoch, "holder": holder}).encode())
-
-    def _lease(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._folder.read(LEASE, 1 << 16))
-            return found if isinstance(found, dict) else {}
-        except (FileNotFoundError, ValueError):
-            return {}
-        except OSError as error:
-            raise StateError(f"cannot be read: {error.strerror}", file=self._folder.path(LEASE)) from error
-
-    def _check_lease(self) -> None:
-        if self._lock is None or self._lease().get("epoch") != self.epoch:
-            raise StateError("this process has lost the lease to write here", folder=self._folder.root)
-
     def close(self) -> None:
         """Gives the lease back."""
-        if self._lock is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
-            finally:
-                os.close(self._lock)
-                self._lock = None
+        self._lease.give_back()
 
     def begin(self, kind: VersionKind) -> Draft:
         """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
@@ -283,7 +280,7 @@ class Writer:
         """
         purpose, parent = kind.purpose, kind.parent
         with self._turn:
-            self._check_lease()
+            self._lease.check()
             self._remove_failed()
             numbers = self.state.sequences(purpose)
             sequence = numbers[-1] + 1 if numbers else 1
@@ -344,7 +341,7 @@ class Writer:
         with self._turn:
             try:
                 manifest = manifests.decode(raw, self._folder.path(draft.manifest))
-                self._check_lease()
+                self._lease.check()
                 self._folder.create(draft.manifest, raw)
             except OSError as error:
                 self._forget(draft)
@@ -378,8 +375,8 @@ class Writer:
         if pin.startswith(TEMPORARY):
             raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
         try:
-            fields = {"purpose": version.purpose, "sequence": version.sequence}
-            self._folder.replace(f"{PINS}/{pin}.json", json.dumps(fields).encode())
+            content = small_files.encode(small_files.Pin(purpose=version.purpose, sequence=version.sequence))
+            self._folder.replace(f"{PINS}/{pin}.json", content)
         except OSError as error:
             raise StateError(f"cannot pin {version.name}: {error.strerror}", folder=self._folder.root) from error
 
@@ -392,7 +389,7 @@ class Writer:
             return self._collect(keep)
 
     def _collect(self, keep: Mapping[Purpose, int]) -> int:
-        self._check_lease()
+        self._lease.check()
         kept = self._kept(keep)
         # A delta goes before what it stands on, so that a crash in between leaves no version without its chain.
         for purpose in PURPOSES:

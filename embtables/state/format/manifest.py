@@ -16,6 +16,7 @@ from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, check_tiles
 from embtables.schema.base import Model, Name, config_error
 from embtables.state.format import checksums
+from embtables.state.format.json_values import parse_json
 from embtables.state.format.projection import Projection
 
 FORMAT = 0
@@ -53,11 +54,16 @@ class File(Model):
 
 
 class TableEntry(Model):
-    """What a version says of a table besides its files."""
+    """What a version says of a table besides its files.
+
+    `figures`: counts since the table was made, of all ranks together, and of a table with a ttl how many rows and
+    waiting keys it held, those past their ttl included; those that are 0 are absent.
+    """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
     steps: Count
     updates: Count
+    figures: dict[Name, Count] = Field(default_factory=dict)
     files: list[FileName]
 
 
@@ -171,10 +177,10 @@ def decode(raw: bytes, file: object) -> Manifest:
         StateError: it is damaged, of another format, or says what no manifest may say; `file` is named.
     """
     try:
-        fields = json.loads(raw)
+        fields = parse_json(raw)
         if not isinstance(fields, dict) or canonical(fields) != raw:
             raise StateError("is damaged: it is no manifest", file=file)
-    except (ValueError, RecursionError, UnicodeDecodeError):
+    except ValueError:
         raise StateError("is damaged: it is no manifest", file=file) from None
     checksum = fields.pop("checksum", None)
     if checksum != hash_of(fields):

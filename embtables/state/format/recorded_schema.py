@@ -67,7 +67,7 @@ def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> di
         StateError: what it recorded is nothing that this build knows.
     """
     schema = version.content.get("schema")
-    if not isinstance(schema, dict) or "tables" not in schema:
+    if schema is None or (isinstance(schema, dict) and "tables" not in schema):
         return {}
     try:
         known = _Schema.model_validate(schema)

@@ -1,14 +1,16 @@
-"""A table's content as Arrow IPC files and back: one file for rows, one for waiting keys, one for tombstones.
+"""A table's content as Arrow IPC files, and where such a file has what: rows, waiting keys, tombstones, the sketch.
 
-Each holds one uncompressed record batch in the order of the buckets. Arrow is read only after the file's length and
-checksum were found to be the manifest's, and only where its schema is exactly the one that this table would write, so
-that a file cannot ask for more memory than its own length.
+Each holds one uncompressed record batch in the order of the buckets. Arrow reads its metadata only after the bytes were
+found to be those that the manifest records, and only a schema is accepted that a table would write, so that a file
+cannot ask for more memory than its own length.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ import pyarrow as pa
 
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, Buckets, Keys, Offsets, bucket_offsets
-from embtables.rows.content import Floats, TableContent, Words
+from embtables.rows.content import TableContent
 from embtables.rows.sketch import HEADS, Bytes
 from embtables.rows.sketch import columns as sketch_columns
 from embtables.state.format.arrow_footer import Need, need_metadata
@@ -100,91 +102,115 @@ def sketch_file(sketch: Bytes, buckets: Buckets) -> Iterator[memoryview]:
     return file_pieces(found | {"counters": counters}, sketch_schema(counters.shape[1]), begins)
 
 
-def read_batch(raw: memoryview, schema: pa.Schema, rows: int, file: object) -> pa.RecordBatch:
-    """The one batch of a file. Raises StateError where it is not what this table would have written."""
-    return _opened(raw, need_whole(raw, file), schema, rows, file)[0]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A column: where its values begin in the file, and what they are, `width` per row; None: one, without an axis."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    width: int | None
 
 
-def read_buckets(
-    raw: memoryview, need: Need, schema: pa.Schema, listed: File, file: object, buckets: Buckets
-) -> tuple[pa.RecordBatch, Offsets]:
-    """The rows of buckets [first, end) of a file, and where each bucket begins among them, (end - first + 1,).
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a table's file has what.
+
+    Attributes:
+        places: by column.
+        begins: (1,025,) int64, where each bucket begins.
+        dim, parts: of a file of rows the table's dimension and its tensors, True: D values per row; else 0 and none.
+    """
+
+    places: dict[str, Place]
+    begins: Offsets
+    dim: int
+    parts: dict[str, bool]
+
+
+def read_layout(
+    raw: memoryview, need: Need, schema: pa.Schema | None, projection: Projection, listed: File, file: object
+) -> Layout:
+    """How a file is laid out.
 
     Args:
-        raw: (bytes of the file,); of its values only those of these buckets have to be there after `need` of them.
-        need: see arrow_footer.
+        raw: (bytes of the file,); only what was needed has to be there.
+        need: see arrow_footer; nothing but metadata is asked for.
+        schema: the columns that it has to have; None: those of rows of some dimension and optimizer.
+        projection: of the version.
         listed: what the manifest says: how many rows, of which buckets.
 
     Raises:
-        StateError: the file is not what this table would have written, or has rows of other buckets than listed.
+        StateError: the file is not what a table would have written, or has rows of other buckets than listed.
     """
-    assert listed.rows is not None
-    assert listed.buckets is not None
-    batch, metadata = _opened(raw, need, schema, listed.rows, file)
-    offsets = np.frombuffer((metadata or {}).get(OFFSETS, b""), "<u8")
-    ends = 0, listed.rows
-    if len(offsets) != NUM_BUCKETS + 1 or (offsets[0], offsets[-1]) != ends or (offsets[1:] < offsets[:-1]).any():
-        raise StateError(f"is damaged: its {OFFSETS.decode()} are not those of {listed.rows} rows", file=file)
-    if tuple(offsets[list(listed.buckets)]) != ends:
-        first, end = listed.buckets
-        raise StateError(f"has keys of other buckets than {first}..{end - 1}, which the manifest says", file=file)
-    begins = offsets[buckets[0] : buckets[1] + 1].astype(np.int64)
-    first, end = int(begins[0]), int(begins[-1])
-    base = pa.py_buffer(raw).address
-    for column in batch.columns if end > first else []:
-        values, width = _values_of(column)
-        at = values.buffers()[1].address - base
-        need(at + first * width, at + end * width)
-    return batch.slice(first, end - first), begins - first
-
-
-def _values_of(column: pa.Array) -> tuple[pa.Array, int]:
-    """A column's values one after the other, and how many bytes a row has."""
-    size = _list_size(column.type)
-    values = column.values if size else column
-    return values, max(1, size) * values.type.bit_width // 8
-
-
-def _opened(
-    raw: memoryview, need: Need, schema: pa.Schema, rows: int, file: object
-) -> tuple[pa.RecordBatch, dict[bytes, bytes] | None]:
-    """The batch of a file, its values perhaps not there yet, and the schema's metadata."""
     try:
         need_metadata(raw, need, file)
         reader = pa.ipc.open_file(pa.BufferReader(raw))
-        if not reader.schema.equals(schema):
-            raise StateError(f"holds other columns than the table: {_difference(reader.schema, schema)}", file=file)
+        dim, parts = (0, dict[str, bool]()) if schema is not None else _table_of(reader.schema, projection, file)
+        wanted = rows_schema(dim, parts, projection) if schema is None else schema
+        if not reader.schema.equals(wanted):
+            raise StateError(f"holds other columns than the table: {_difference(reader.schema, wanted)}", file=file)
         batch = reader.get_batch(0)
         # Of numbers without nulls this looks at the lengths of buffers alone, not at values.
         batch.validate(full=True)
-    except (pa.ArrowException, struct.error, IndexError) as error:
-        raise StateError(f"is damaged: {error}", file=file) from error
-    arrays = [array for column in batch.columns for array in (column, _values_of(column)[0])]
-    if batch.num_rows != rows or any(array.buffers()[0] is not None for array in arrays):
-        raise StateError(f"has {batch.num_rows} rows, the manifest says {rows}", file=file)
-    return batch, reader.schema.metadata
+    except _NOT_ARROW as error:
+        raise StateError(f"is damaged: {_first_line(error)}", file=file) from error
+    arrays = [array for column in batch.columns for array in (column, _values_of(column))]
+    if batch.num_rows != listed.rows or any(array.buffers()[0] is not None for array in arrays):
+        raise StateError(f"has {batch.num_rows} rows, the manifest says {listed.rows}", file=file)
+    base = pa.py_buffer(raw).address
+    places = {field.name: _place(batch.column(field.name), base, len(raw), file) for field in wanted}
+    return Layout(places, _begins(reader.schema, listed, file), dim, parts)
 
 
-def need_whole(raw: memoryview, file: object) -> Need:
-    """`need` of a file that is there whole."""
+# What pyarrow and the reading of a footer raise for bytes that are no Arrow file; StateError is none of them.
+_NOT_ARROW = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    MemoryError,
+)
 
-    def need(first: int, end: int) -> None:
-        if not 0 <= first <= end <= len(raw):
-            raise StateError(f"is damaged: it points to bytes {first}..{end} of its {len(raw)}", file=file)
 
-    return need
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def layout_of(raw: memoryview, file: object, projection: Projection) -> tuple[int, dict[str, bool]]:
-    """The dimension and the parts of a rows file of this projection.
+def _begins(schema: pa.Schema, listed: File, file: object) -> Offsets:
+    """Where each bucket begins, as the file's metadata says."""
+    raw = (schema.metadata or {}).get(OFFSETS, b"")
+    offsets = np.frombuffer(raw, "<u8") if len(raw) == 8 * (NUM_BUCKETS + 1) else np.zeros(0, "<u8")
+    ends = 0, listed.rows
+    if not len(offsets) or (offsets[0], offsets[-1]) != ends or (offsets[1:] < offsets[:-1]).any():
+        raise StateError(f"is damaged: its {OFFSETS.decode()} are not those of {listed.rows} rows", file=file)
+    if listed.buckets is not None and tuple(offsets[list(listed.buckets)]) != ends:
+        first, end = listed.buckets
+        raise StateError(f"has keys of other buckets than {first}..{end - 1}, which the manifest says", file=file)
+    return offsets.astype(np.int64)
 
-    Raises:
-        StateError: no table would have written it.
-    """
-    try:
-        schema = pa.ipc.open_file(pa.BufferReader(raw)).schema
-    except pa.ArrowException as error:
-        raise StateError(f"is damaged: {error}", file=file) from error
+
+def _place(column: pa.Array, base: int, size: int, file: object) -> Place:
+    values = _values_of(column)
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    width = _list_size(column.type) or None
+    if not len(column):
+        return Place(0, dtype, width)
+    offset = values.buffers()[1].address - base
+    if not 0 <= offset <= size - len(column) * (width or 1) * dtype.itemsize:
+        raise StateError("is damaged: a column lies beyond its end", file=file)
+    return Place(offset, dtype, width)
+
+
+def _values_of(column: pa.Array) -> pa.Array:
+    """A column's values one after the other."""
+    return column.values if _list_size(column.type) else column
+
+
+def _table_of(schema: pa.Schema, projection: Projection, file: object) -> tuple[int, dict[str, bool]]:
+    """The dimension and the parts of a rows file. Raises StateError where no table would have written it."""
     # Weight first, then optimizer state of D values or of one: any optimizer's, whether this process knows it or not.
     columns = {field.name: field.type for field in list(schema)[1 : -len(SCALARS[projection])]}
     parts = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
@@ -205,17 +231,3 @@ def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
         if theirs != ours:
             return f"column {name} is {theirs}, the table has {ours}"
     return "their order or number differs"
-
-
-def rows_of(batch: pa.RecordBatch, dim: int, parts: dict[str, bool]) -> tuple[Keys, dict[str, Floats], Words, Words]:
-    """Keys, parts, seen and counts (none where the file holds none) of a rows file's batch; views of its memory."""
-    found: dict[str, Floats] = {}
-    for name, is_wide in parts.items():
-        column = batch.column(name)
-        found[name] = column.flatten().to_numpy().reshape(-1, dim) if is_wide else column.to_numpy()
-    return (
-        batch.column("key").to_numpy(),
-        found,
-        batch.column("seen").to_numpy(),
-        batch.column("count").to_numpy() if "count" in batch.schema.names else np.empty(0, np.uint32),
-    )

@@ -1,7 +1,7 @@
 """`MergedTable`: the rows of a table as the last version of a chain has them, read off the files of all its versions.
 
 One pass over the keys alone, bucket by bucket, finds for every row that there is the file and the place where it was
-last written. That selection lies in a temporary file without a name, 8 bytes a row: memory holds one group of buckets.
+last written. That selection lies in a temporary file without a name, 8 bytes per row: memory holds a group of buckets.
 Columns are then read by range, as often as they are wanted. Newest wins; a tombstone removes what versions before its
 own wrote, not a row of its own version (`RowStore.apply` removes first and places then).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import IO, Any, Literal
 
@@ -24,13 +24,16 @@ from embtables.rows.content import Streamed
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.projection import SCALARS
-from embtables.state.read.range_reader import TableFile
+from embtables.state.format.table_files import TOMBSTONES_SCHEMA
+from embtables.state.read.range_reader import KeptBlocks
+from embtables.state.read.table_file import TableFile
 
 Array = npt.NDArray[Any]
 Places = npt.NDArray[np.uint64]
 
 KEYS_AT_A_TIME = 1 << 20  # of all files, in the pass over keys; at least one bucket
 BYTES_AT_A_TIME = 8 << 20  # of a column
+_KEPT_BLOCKS = 32  # at most, of all files; columns are read one after the other, a block of each file at a time
 _INDEX_BITS = np.uint64(40)
 _INDEX = np.uint64((1 << 40) - 1)
 
@@ -40,23 +43,26 @@ class MergedTable:
 
     Args:
         chain: a snapshot and the deltas after it.
-        scratch: a folder for the selection's temporary file; by default the system's.
-
     Attributes:
         rows: how many there are.
         begins: (1,025,) int64, where each bucket begins.
-        dim, parts: the table's dimension; its tensors, True: D values a row.
+        dim, parts: the table's dimension; its tensors, True: D values per row.
         projection: what the versions hold of their tables.
         columns: names of all columns: key, the parts, seen, count; of `weights` key, weight, seen.
 
     Raises:
-        StateError: a version has no such table, or its files are missing, of other columns or out of order. Checksums
-            are not compared: see `verify_table`.
+        StateError: a version has no such table, or its files are missing, damaged, of other columns or out of order.
     """
 
     def __init__(self, state: StateFolder, chain: Sequence[Manifest], table: str, scratch: Path | None = None) -> None:
-        self._files = [TableFile(state, version, *file) for version in chain for file in files_of(version, table)]
-        rows_files = [file for file in self._files if not file.is_tombstones]
+        files_of(chain[-1], table)  # what the newest version lacks is said of that one
+        wanted = [(version, *file) for version in chain for file in files_of(version, table)]
+        kept = KeptBlocks(min(_KEPT_BLOCKS, len(wanted) + 2))
+        self._files = [
+            TableFile(state, version, name, TOMBSTONES_SCHEMA if kind == "tombstones" else None, kept)
+            for version, name, kind in wanted
+        ]
+        rows_files = [file for file in self._files if file.parts]
         self._layout = rows_files[-1]
         self.dim, self.parts = self._layout.dim, self._layout.parts
         self.projection = chain[-1].projection
@@ -116,7 +122,7 @@ class MergedTable:
         order = np.lexsort((key, bucket))
         key, bucket, place = key[order], bucket[order], place[order]
         newest = np.append((key[1:] != key[:-1]) | (bucket[1:] != bucket[:-1]), True)
-        tombstones = np.array([file.is_tombstones for file in self._files])
+        tombstones = np.array([not file.parts for file in self._files])
         stays = newest & ~tombstones[(place >> _INDEX_BITS).astype(np.intp)]
         return place[stays], np.bincount(bucket[stays] - np.uint16(first), minlength=end - first)
 
@@ -129,18 +135,22 @@ class MergedTable:
         return max(1, min(KEYS_AT_A_TIME, BYTES_AT_A_TIME // sum(map(self.row_bytes, names))))
 
     def read(self, name: str, start: int, stop: int) -> Array:
-        """Values of a column, of the rows [start, stop): (n,) or (n, D). Raises StateError where the disk fails."""
+        """Values of a column, of the rows [start, stop): (n,) or (n, D).
+
+        Raises:
+            StateError: the disk fails, or what is read is damaged.
+        """
         return self._gather(name, self._selection(start, stop))
 
     def take(self, name: str, rows: npt.NDArray[np.int64]) -> Array:
-        """Values of a column, of rows (n,) that ascend: (n,) or (n, D). Raises StateError where the disk fails."""
+        """Values of a column, of rows (n,) that ascend: (n,) or (n, D). Raises as `read`."""
         if len(rows) == 0:
             return self.read(name, 0, 0)
         return self._gather(name, self._selection(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]])
 
     def stream(self, name: str, first: int, end: int) -> Streamed:
         """A column of the rows [first, end), to be written."""
-        nothing, step = self.read(name, 0, 0), self.rows_at_a_time(name)
+        nothing, step = self._layout.empty(name, 0), self.rows_at_a_time(name)
 
         def pieces() -> Iterator[Array]:
             for start in range(first, end, step):
@@ -164,8 +174,7 @@ class MergedTable:
         numbers = (places >> _INDEX_BITS).astype(np.uint16 if len(self._files) <= 1 << 16 else np.uint32)
         order = np.argsort(numbers, kind="stable")  # of 16 bits: a radix sort
         indices = (places[order] & _INDEX).astype(np.int64)
-        nothing = self._layout.read(name, 0, 0)
-        found = np.empty((len(places), *nothing.shape[1:]), nothing.dtype)
+        found = self._layout.empty(name, len(places))
         ends = np.searchsorted(numbers[order], np.arange(len(self._files) + 1))
         window = self.rows_at_a_time(name)
         for file, begin, end in zip(self._files, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
@@ -193,17 +202,6 @@ def files_of(version: Manifest, table: str) -> list[tuple[str, Literal["rows", "
     return [(name, kind) for kind in kinds for name in version.files_of(table, kind)]
 
 
-def verify_table(state: StateFolder, chain: Sequence[Manifest], table: str) -> None:
-    """Reads the files that a merged table reads and compares checksums.
-
-    Raises:
-        StateError: as `files_of`; or naming the first file that is not as it was written.
-    """
-    for version in reversed(chain):
-        for name, _ in files_of(version, table):
-            state.verify_file(version, name)
-
-
 def groups(counts: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
     """Ranges [first, end) of buckets with at most `limit` rows together, or one bucket."""
     first, rows = 0, 0
@@ -215,7 +213,7 @@ def groups(counts: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int
     yield first, len(counts)
 
 
-def _check_order(keys: npt.NDArray[np.int64], buckets: npt.NDArray[np.uint16], path: Path) -> None:
+def _check_order(keys: npt.NDArray[np.int64], buckets: npt.NDArray[np.uint16], path: PurePath) -> None:
     falls = (buckets[1:] == buckets[:-1]) & (keys[1:] <= keys[:-1])
     if falls.any():
         raise StateError(f"key {keys[1:][falls][0]} comes twice or out of order", file=path)

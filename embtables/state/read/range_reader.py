@@ -1,123 +1,118 @@
-"""`TableFile`: rows of a table's file by range, so that no file has to be in memory whole.
-
-Where the columns lie in the file is told by Arrow, over a map of the file of which only the metadata is touched; rows
-are then read with pread into memory of their own.
-"""
+"""`RangeReader`: the one way to read a file of a version, by blocks that are verified before they are used."""
 
 from __future__ import annotations
 
-import mmap
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections import OrderedDict
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+import xxhash
 
 from embtables.errors import StateError
-from embtables.keyspace import NUM_BUCKETS
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.format.arrow_writer import OFFSETS
+from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.table_files import TOMBSTONES_SCHEMA, layout_of, read_batch, rows_schema
 
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A column: where its values begin in the file, and what they are, `width` a row."""
-
-    offset: int
-    dtype: np.dtype[Any]
-    width: int | None  # None: one value, without an axis of its own
+_BLOCKS_AT_ONCE = 8  # read together; verified while they are in the processor's cache
+_KEPT_OF_A_FILE = 8
 
 
-class TableFile:
-    """A file of rows or of tombstones.
+class KeptBlocks:
+    """Blocks of which only a part was wanted, kept because the rest is likely to be wanted next.
 
-    Attributes:
-        path: for errors.
-        rows: how many it has.
-        dim, parts: the table's dimension and tensors as of the file; 0 and none of tombstones.
-        begins: (1,025,) int64, where each bucket begins.
-
-    Raises:
-        StateError: it is missing, not as long as the manifest says, or not what a table would have written. Its
-            checksum is not looked at: `StateFolder.verify` does that.
+    Args:
+        limit: how many; those that were used least recently go. Of one file, or of all that are read together.
     """
 
-    def __init__(self, state: StateFolder, version: Manifest, name: str, what: Literal["rows", "tombstones"]) -> None:
-        state.check_size(version, name)
-        self.path: Path = state.folder.path(state.file(version, name))
-        self.dim, self.parts = 0, dict[str, bool]()
-        rows = version.files[name].rows
-        self.rows = -1 if rows is None else rows
-        try:
-            raw = _mapped(self.path)
-        except OSError as error:
-            raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
-        schema = TOMBSTONES_SCHEMA
-        if what == "rows":
-            self.dim, self.parts = layout_of(raw, self.path, version.projection)
-            schema = rows_schema(self.dim, self.parts, version.projection)
-        batch = read_batch(raw, schema, self.rows, self.path)
-        self.begins = self._begins(batch)
-        base = pa.py_buffer(raw).address
-        self._columns = {field.name: self._place(batch.column(field.name), base, len(raw)) for field in schema}
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._blocks: OrderedDict[tuple[object, int], memoryview] = OrderedDict()
 
-    @property
-    def is_tombstones(self) -> bool:
-        """Whether its keys are those that lost their row."""
-        return not self.parts
-
-    def _begins(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-        raw = (batch.schema.metadata or {}).get(OFFSETS, b"")
-        begins = np.frombuffer(raw, "<u8") if len(raw) == 8 * (NUM_BUCKETS + 1) else np.zeros(1, np.uint64)
-        if len(begins) == 1 or begins[0] != 0 or begins[-1] != self.rows or (begins[1:] < begins[:-1]).any():
-            raise StateError(f"does not say where each of {NUM_BUCKETS:,} buckets begins", file=self.path)
-        return begins.astype(np.int64)
-
-    def _place(self, column: pa.Array, base: int, size: int) -> _Place:
-        wide = pa.types.is_fixed_size_list(column.type)
-        values = column.values if wide else column
-        place = _Place(values.buffers()[1].address - base, values.type.to_pandas_dtype(), self.dim if wide else None)
-        end = place.offset + len(values) * np.dtype(place.dtype).itemsize
-        if self.rows and not 0 <= place.offset <= end <= size:
-            raise StateError("is damaged: a column lies beyond its end", file=self.path)
-        return place
-
-    def row_bytes(self, name: str) -> int:
-        """Bytes of one row's values of a column."""
-        place = self._columns[name]
-        return np.dtype(place.dtype).itemsize * (place.width or 1)
-
-    def read(self, name: str, start: int, stop: int) -> Array:
-        """Values of a column, of the rows [start, stop): (n,) or (n, D). Raises StateError where the disk fails."""
-        place = self._columns[name]
-        shape = (stop - start,) if place.width is None else (stop - start, place.width)
-        found = np.empty(shape, place.dtype)
-        view = found.reshape(-1).view(np.uint8).data
-        at = place.offset + start * self.row_bytes(name)
-        try:
-            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                while len(view):
-                    got = os.preadv(handle, [view], at)
-                    if got == 0:
-                        raise StateError("is damaged: it ends before its last row", file=self.path)
-                    view, at = view[got:], at + got
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
+    def find(self, file: object, block: int) -> memoryview | None:
+        """The block, if it is there."""
+        found = self._blocks.get((file, block))
+        if found is not None:
+            self._blocks.move_to_end((file, block))
         return found
 
+    def keep(self, file: object, block: int, content: memoryview) -> None:
+        """Takes a verified block."""
+        self._blocks[file, block] = content
+        if len(self._blocks) > self._limit:
+            self._blocks.popitem(last=False)
 
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+
+class RangeReader:
+    """The bytes of one file of a version, as they were written.
+
+    Args:
+        kept: blocks that are kept for several files; by default up to 8 of this one.
+
+    Attributes:
+        path: what the file is called in errors.
+        size: its bytes.
+
+    Raises:
+        StateError: the version has no such file, it is missing, or not as long as the manifest says.
+    """
+
+    def __init__(self, state: StateFolder, version: Manifest, name: str, kept: KeptBlocks | None = None) -> None:
+        if name not in version.files:
+            raise StateError(f"has no file {name}", folder=state.folder.root, version=version.name)
+        state.check_size(version, name)
+        file = version.files[name]
+        self._folder = state.folder
+        self._name = state.file(version, name)
+        self._checksums = file.blocks or [file.xxh3] * (file.bytes > 0)
+        self._kept = KeptBlocks(_KEPT_OF_A_FILE) if kept is None else kept
+        self.path = state.folder.path(self._name)
+        self.size = file.bytes
+
+    def read_all(self) -> memoryview:
+        """All of the file. Raises as `read_into`."""
+        view = memoryview(bytearray(self.size))
+        self.read_into(0, view)
+        return view
+
+    def read_into(self, start: int, view: memoryview) -> None:
+        """Fills a view of bytes with those of the file from `start` on.
+
+        Raises:
+            StateError: the file has no such bytes, or a block of them cannot be read or is damaged.
+        """
+        at, end = start, start + len(view)
+        self.check_range(start, end)
+        while at < end:
+            block, within = divmod(at, checksums.BLOCK)
+            whole = (end if end == self.size else end // checksums.BLOCK * checksums.BLOCK) - at
+            if within == 0 and whole > 0:
+                upto = at + min(whole, _BLOCKS_AT_ONCE * checksums.BLOCK)
+                self._fill(block, view[at - start : upto - start])
+            else:
+                upto = min(end, (block + 1) * checksums.BLOCK)
+                view[at - start : upto - start] = self._block(block)[within : within + upto - at]
+            at = upto
+
+    def check_range(self, start: int, end: int) -> None:
+        """Raises StateError where the file cannot have bytes [start, end)."""
+        if not 0 <= start <= end <= self.size:
+            raise StateError(f"is damaged: it points to bytes {start}..{end} of its {self.size}", file=self.path)
+
+    def _block(self, block: int) -> memoryview:
+        found = self._kept.find(self._name, block)
+        if found is None:
+            begin = block * checksums.BLOCK
+            found = memoryview(bytearray(min(checksums.BLOCK, self.size - begin)))
+            self._fill(block, found)
+            self._kept.keep(self._name, block, found)
+        return found
+
+    def _fill(self, first: int, view: memoryview) -> None:
+        """Reads whole blocks from `first` on."""
+        try:
+            got = self._folder.read_into(self._name, first * checksums.BLOCK, view)
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=self.path) from error
+        for number, begin in enumerate(range(0, len(view), checksums.BLOCK), first):
+            raw = view[begin : begin + checksums.BLOCK]
+            if got < begin + len(raw) or xxhash.xxh3_128_hexdigest(raw) != self._checksums[number]:
+                which = f"the checksum of its block {number}" if len(self._checksums) > 1 else "its checksum"
+                raise StateError(f"is damaged: {which} is not the one recorded", file=self.path)

@@ -19,15 +19,14 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.projection import row_parts
-from embtables.state.format.table_files import (
-    TOMBSTONES_SCHEMA,
-    WAITING_SCHEMA,
-    rows_of,
-    rows_schema,
-)
+from embtables.state.format.projection import SCALARS, row_parts
+from embtables.state.format.table_files import TOMBSTONES_SCHEMA, WAITING_SCHEMA, rows_schema
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file, parsed_artifact
-from embtables.state.read.table_read import read_file, read_keyed, read_sketch
+from embtables.state.read.range_reader import RangeReader
+from embtables.state.read.table_read import read_keyed, read_sketch
+
+# What safetensors raises for bytes that it cannot make arrays of.
+_NOT_SAFETENSORS = (SafetensorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_version(
@@ -65,18 +64,23 @@ def _read_table(
             ("tombstones", TOMBSTONES_SCHEMA),
         )
     )
+    if rows is None:
+        raise StateError("has no rows of these buckets", version=manifest.name, table=name)
     held = row_parts(table.parts, manifest.projection)
-    keys, parts, seen, counts = rows_of(rows, table.config.dim, held)
+    keys, parts = rows["key"], {part: rows[part] for part in held}
+    none = np.empty(0, np.uint32)
+    seen, counts = rows["seen"], rows["count"] if "count" in SCALARS[manifest.projection] else none
     found = TableContent(keys, parts, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
+    found.figures = dict(entry.figures)
     if isinstance(table.config, FixedTable):
         if len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
             file = state.folder.path(state.file(manifest, entry.files[0]))
             raise StateError(f"has keys outside 0..{table.config.num_rows - 1}", file=file)
         return found
     if waiting is not None:
-        found.waiting, found.waiting_counts, found.waiting_seen = (c.to_numpy() for c in waiting.columns)
+        found.waiting, found.waiting_counts, found.waiting_seen = (waiting[c] for c in ("key", "count", "seen"))
     if gone is not None:
-        found.tombstones = gone.column("key").to_numpy()
+        found.tombstones = gone["key"]
     width = counter_bytes(table.config)
     sketch = None if width is None else read_sketch(state, manifest, name, width, buckets)
     found.sketch = found.sketch if sketch is None else sketch
@@ -102,7 +106,9 @@ def read_artifacts(state: StateFolder, snapshot: Manifest) -> dict[str, Artifact
         StateError: a file is missing or damaged.
     """
     return {
-        feature: Artifacts({name: bytes(read_file(state, snapshot, artifact_file(feature, name))) for name in names})
+        feature: Artifacts(
+            {name: bytes(RangeReader(state, snapshot, artifact_file(feature, name)).read_all()) for name in names}
+        )
         for feature, names in artifact_digests(snapshot).items()
     }
 
@@ -119,7 +125,9 @@ def artifact_digests(snapshot: Manifest) -> dict[str, dict[str, str]]:
 
 def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
     """The tensors of one of a version's safetensors files. Raises StateError where it is missing or damaged."""
+    reader = RangeReader(state, manifest, name)
+    raw = reader.read_all()
     try:
-        return dict(safetensors.numpy.load(bytes(read_file(state, manifest, name))))
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise StateError(f"is damaged: {error}", file=state.folder.path(state.file(manifest, name))) from error
+        return dict(safetensors.numpy.load(bytes(raw)))
+    except _NOT_SAFETENSORS as error:
+        raise StateError(f"is damaged: {error}", file=reader.path) from error

@@ -1,6 +1,6 @@
 """`compact`: a snapshot and its deltas become one snapshot, in memory bounded by a group of buckets.
 
-inputs' checksums -> which rows there are (keys alone) -> columns streamed into a new version -> committed
+which rows there are (keys alone) -> columns streamed into a new version, each block verified first -> committed
 -> pins of the version that was compacted move to it -> old versions collected
 """
 
@@ -18,7 +18,8 @@ from embtables.state.folder.version_folder import NewFile, StateFolder, VersionK
 from embtables.state.format.manifest import Manifest, Purpose
 from embtables.state.format.table_files import rows_file
 from embtables.state.format.version import parsed_artifact
-from embtables.state.read.merge import MergedTable, files_of, verify_table
+from embtables.state.read.merge import MergedTable, files_of
+from embtables.state.read.range_reader import RangeReader
 from embtables.state.write.commit_across_ranks import commit
 from embtables.state.write.version_files import RankFiles
 
@@ -52,8 +53,8 @@ def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
         keep: newest versions that stay, besides pinned ones.
 
     Raises:
-        StateError: there is no version; one of the chain is damaged (nothing is written then); the disk is full or
-            failing, or the lease was lost (the chain is as it was).
+        StateError: there is no version; what is read of the chain is damaged; the disk is full or failing, or the
+            lease was lost. The chain is as it was, and nothing of a new version is left.
     """
     state = writer.state
     newest = state.latest(purpose)
@@ -78,19 +79,13 @@ def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
 
 def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
     state, last = writer.state, chain[-1]
-    # Not a byte is written before it is known that all of what is read is as it was written.
-    for table in last.tables:
-        verify_table(state, chain, table)
     kept = [name for name in last.files if not _is_of_rows(last, name)]
     artifacts = [name for name in chain[0].files if parsed_artifact(name) is not None]
-    for version, names in ((last, kept), (chain[0], artifacts)):
-        for name in names:
-            state.verify_file(version, name)
     with ExitStack() as stack:
         files: dict[str, NewFile] = {}
         tables = {}
         for table, entry in last.tables.items():
-            merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.root))
+            merged = stack.enter_context(MergedTable(state, chain, table, scratch=state.folder.scratch))
             own = {
                 name: _rows(merged, last.files[name].buckets or ALL_BUCKETS) for name in last.files_of(table, "rows")
             }
@@ -98,7 +93,8 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
             files |= own
             clock = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
             # The ranks agreed on the rest when they wrote what is copied.
-            tables[table] = {"files": list(own), "shared": {**clock, "cold": {}, "sketch": 0}}
+            shared = {**clock, "cold": {}, "sketch": 0}
+            tables[table] = {"files": list(own), "shared": shared, "figures": entry.figures}
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
         files |= {name: _copy(state, chain[0], name) for name in artifacts}
         kind = VersionKind(last.purpose, projection=last.projection, same_as=last.folder)
@@ -120,11 +116,12 @@ def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
 
 def _copy(state: StateFolder, version: Manifest, name: str) -> NewFile:
     """A file that the new version has as it is."""
-    path, of = state.folder.path(state.file(version, name)), version.files[name]
+    reader, of = RangeReader(state, version, name), version.files[name]
 
-    def chunks() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
+    def chunks() -> Iterator[memoryview]:
+        for start in range(0, reader.size, _CHUNK):
+            chunk = memoryview(bytearray(min(_CHUNK, reader.size - start)))
+            reader.read_into(start, chunk)
+            yield chunk
 
     return NewFile(chunks(), of.rows, of.buckets)

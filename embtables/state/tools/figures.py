@@ -19,7 +19,7 @@ from embtables.state.format.version import TABLES_FILE, Tensors
 from embtables.state.read.version_files import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
-from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_of
+from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +184,7 @@ def _admission(
     rows: LiveRows,
     ages: npt.NDArray[np.int64],
 ) -> Admission:
-    waiting = waiting_of(state, chain[-1], name)
-    counts = np.empty(0, np.uint32) if waiting is None else waiting.column("count").to_numpy()
+    counts = waiting_counts(state, chain[-1], name)
     config = None if recorded is None else recorded.config
     known = config if isinstance(config, CollisionlessTable) else None
     ttl, limit = (None, None) if known is None else (known.ttl_seconds, known.max_rows)

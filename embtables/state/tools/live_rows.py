@@ -1,7 +1,5 @@
-"""What figures need to know of every row that a version has, in 24 bytes a row however wide it is (about 80 while they
-are gathered).
-
-Files are verified, then read by range; of their rows only key, last sight, count and L2 norm are kept.
+"""What figures need to know of every row that a version has, in 24 bytes per row however wide it is (about 80 while
+they are gathered): key, last sight, count and L2 norm.
 """
 
 from __future__ import annotations
@@ -11,15 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embtables.keyspace import Keys
 from embtables.rows.content import Words
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.table_files import WAITING_SCHEMA, read_batch
-from embtables.state.read.merge import MergedTable, verify_table
-from embtables.state.read.table_read import read_file
+from embtables.state.format.table_files import WAITING_SCHEMA
+from embtables.state.read.merge import MergedTable
+from embtables.state.read.table_file import TableFile
 
 _NORM_VALUES = 1 << 20  # values whose squares are in memory at once
 
@@ -34,7 +31,7 @@ class LiveRows:
         counts: (n,) gradients that each row has had; None of a version that holds weights alone.
         norms: (n,) float64, L2 norms of their weights.
         dim: D.
-        parts: weights and optimizer state; True: D float32 a row, False: one.
+        parts: weights and optimizer state; True: D float32 per row, False: one.
         lost: keys that lost their row, by version of the chain: their tombstones.
     """
 
@@ -53,7 +50,6 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
     Raises:
         StateError: the versions have no such table, they have it with other columns, or a file is missing or damaged.
     """
-    verify_table(state, chain, table)
     with MergedTable(state, chain, table) as merged:
         step = merged.rows_at_a_time("weight")
         starts = range(0, merged.rows, step)
@@ -75,18 +71,14 @@ def _lost(version: Manifest, table: str) -> int:
     return version.rows_of(table, "tombstones")
 
 
-def waiting_of(state: StateFolder, version: Manifest, table: str) -> pa.Table | None:
-    """The waiting keys of a table, with their counts and last sights; None where the version has none.
+def waiting_counts(state: StateFolder, version: Manifest, table: str) -> Words:
+    """How often each waiting key of a table was seen, (m,) in any order.
 
     Raises:
         StateError: the file is missing or damaged.
     """
-    batches = []
-    for name in version.files_of(table, "waiting"):
-        raw, path = read_file(state, version, name), state.folder.path(state.file(version, name))
-        batch = read_batch(raw, WAITING_SCHEMA, version.files[name].rows or 0, path)
-        batches.append(batch.replace_schema_metadata(None))
-    return pa.Table.from_batches(batches) if batches else None
+    files = (TableFile(state, version, name, WAITING_SCHEMA) for name in version.files_of(table, "waiting"))
+    return np.concatenate([np.empty(0, np.uint32), *(file.read("count", 0, file.rows) for file in files)])
 
 
 def _norms(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

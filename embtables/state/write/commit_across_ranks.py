@@ -105,7 +105,7 @@ class CommitAcrossRanks:
 
     def _write_own(self, draft: Draft, own: RankFiles) -> dict[str, Any]:
         folder = self._state.folder
-        if self._writer is None and not folder.path(f"{VERSIONS}/{draft.folder}").is_dir():
+        if self._writer is None and not folder.exists(f"{VERSIONS}/{draft.folder}"):
             reason = f"does not see {draft.folder}, which rank 0 has made: all need the same, shared folder"
             raise StateError(reason, folder=folder.root)
         try:

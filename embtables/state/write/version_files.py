@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def rank_files(
         content = project(part.tables[name], projection)
         own = _files(table, rank, content, part.buckets, projection)
         found.files |= own
-        found.tables[name] = {"files": list(own), "shared": shared_of(content)}
+        found.tables[name] = {"files": list(own), "shared": shared_of(content), "figures": content.figures}
         beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
     for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)) if rank == 0 else ():
         contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
@@ -87,6 +88,10 @@ def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str,
         check_agreed(shared, name)
         clock = {of: shared[0][of] for of in ("now", "steps", "updates")}
         found[name] = {**clock, "files": [file for rank in ranks for file in rank[name]["files"]]}
+        figures: Counter[str] = Counter()
+        for rank in ranks:
+            figures.update(rank[name]["figures"])
+        found[name] |= {"figures": dict(figures)} if figures else {}
     return found
 
 

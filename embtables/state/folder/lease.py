@@ -1,0 +1,85 @@
+"""`Lease`: the right to write to a state folder, which one process has at a time.
+
+A lock says who holds it now; `lease.json` says by an epoch, raised with each holder, who held it last. A holder whose
+lock another machine does not see, and which lost the lease to it, finds another epoch there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from embtables.errors import StateError
+from embtables.state.folder.protocol import Folder, Lock
+from embtables.state.format import small_files
+
+LEASE, LOCK = "lease.json", "lease.lock"
+
+
+class Lease:
+    """The lease of one state folder.
+
+    Attributes:
+        epoch: of this holder; 0 where it has none.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._lock: Lock | None = None
+        self.epoch = 0
+
+    def take(self, last_epoch: Callable[[], int]) -> None:
+        """Takes the lease.
+
+        Args:
+            last_epoch: of the last holder as far as versions tell; used where `lease.json` is gone.
+
+        Raises:
+            StateError: another process holds it (it is named), or `lease.json` is damaged.
+            OSError: the folder cannot be written.
+        """
+        try:
+            self._lock = self._folder.lock(LOCK)
+        except BlockingIOError:
+            raise StateError(f"is being written by {self._holder()}", folder=self._folder.root) from None
+        try:
+            former = self._read()
+            self.epoch = (last_epoch() if former is None else former.epoch) + 1
+            holder = f"process {os.getpid()} on {socket.gethostname()}"
+            self._folder.replace(LEASE, small_files.encode(small_files.Lease(epoch=self.epoch, holder=holder)))
+        except BaseException:
+            self.give_back()
+            raise
+
+    def check(self) -> None:
+        """Raises StateError where this process has no lease, or lost it."""
+        now = None if self._lock is None else self._read()
+        if now is None or now.epoch != self.epoch:
+            raise StateError("this process has lost the lease to write here", folder=self._folder.root)
+
+    def give_back(self) -> None:
+        """Lets others take it."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _holder(self) -> str:
+        try:
+            now = self._read()
+        except StateError:
+            now = None
+        return "another process" if now is None else now.holder
+
+    def _read(self) -> small_files.Lease | None:
+        """What `lease.json` says; None where there is none."""
+        file = self._folder.path(LEASE)
+        try:
+            return small_files.decode(self._folder.read(LEASE, small_files.MAX_BYTES), small_files.Lease, file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=file) from error
+        except StateError as error:
+            hint = "remove it when no process writes to this folder"
+            raise StateError(f"{error.message}; {hint}", **error.path) from None
