@@ -11,7 +11,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.state import find_version, list_versions, read_rows
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
 from tests.state.versions_for_tests import write
 
 DEEP = b"[" * 30_000
@@ -108,7 +108,7 @@ def test_a_lease_that_is_damaged_while_it_is_held(folder: Path, what: str) -> No
     with Writer(StateFolder(folder)) as writer:
         (folder / "lease.json").write_bytes(LEASES[what])
         with pytest.raises(StateError, match=r"lease.json"):
-            writer.begin("resume", 2)
+            writer.begin(VersionKind("resume", 2))
         with pytest.raises(StateError, match="is being written by another process"):
             Writer(StateFolder(folder)).__enter__()
 
@@ -145,4 +145,4 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, name: str) -> None:
             state.sequences("resume") if name == "manifests" else state.pins()
     else:
         with Writer(state) as writer, pytest.raises(StateError, match="Not a directory"):
-            writer.begin("resume", None)
+            writer.begin(VersionKind("resume"))
