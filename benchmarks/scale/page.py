@@ -106,7 +106,7 @@ def memory() -> str:
             own = sum(m.rows + m.keys for m in held)
             least = held[0].rows // held[0].num_rows
             lines.append([dim, name, least, f"{own / (ROWS / RANKS):.0f}", _size(own), _size(own * RANKS)])
-    header = ["dim", "optimizer", "bytes a row", "with the map of keys", "a rank", "all ranks"]
+    header = ["dim", "optimizer", "bytes per row", "with the map of keys", "a rank", "all ranks"]
     return _harness.table(header, lines)
 
 
