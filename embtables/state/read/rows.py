@@ -28,7 +28,7 @@ def read_rows(
         table: its name; first-order weights of a table are `linear.<name>`.
         columns: which ones, in this order: `key` int64; `weight` and optimizer state, float32 or lists of D of it;
             `seen` uint32, the table's clock when the key was last looked up in training; `count` uint32, gradients that
-            the row has had. By default all.
+            the row has had. By default all; a version of `weights` has no optimizer state and no `count`.
 
     Raises:
         ConfigError: the folder has no versions.
