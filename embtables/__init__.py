@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from embtables.batch import Batch as Batch
     from embtables.collections import EmbeddingBagCollection as EmbeddingBagCollection
     from embtables.collections import EmbeddingCollection as EmbeddingCollection
+    from embtables.cuts import CutConsumer as CutConsumer
+    from embtables.cuts import CutLedger as CutLedger
     from embtables.errors import BadFileError as BadFileError
     from embtables.errors import ConfigError as ConfigError
     from embtables.errors import DataError as DataError
@@ -67,7 +69,9 @@ if TYPE_CHECKING:
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
     from embtables.state.folder.version_folder import StateFolder as StateFolder
+    from embtables.state.folder.version_folder import Writer as Writer
     from embtables.state.read.follower import Follower as Follower
+    from embtables.state.write.version_writer import VersionWriter as VersionWriter
     from embtables.table_stats import TableStats as TableStats
     from embtables.tables import TableChanges as TableChanges
     from embtables.tables import Tables as Tables
@@ -79,6 +83,8 @@ _HOMES = {
     "Batch": "embtables.batch",
     "EmbeddingBagCollection": "embtables.collections",
     "EmbeddingCollection": "embtables.collections",
+    "CutConsumer": "embtables.cuts",
+    "CutLedger": "embtables.cuts",
     "BadFileError": "embtables.errors",
     "ConfigError": "embtables.errors",
     "DataError": "embtables.errors",
@@ -133,7 +139,9 @@ _HOMES = {
     "Uniform": "embtables.schema",
     "Zeros": "embtables.schema",
     "StateFolder": "embtables.state.folder.version_folder",
+    "Writer": "embtables.state.folder.version_folder",
     "Follower": "embtables.state.read.follower",
+    "VersionWriter": "embtables.state.write.version_writer",
     "TableStats": "embtables.table_stats",
     "TableChanges": "embtables.tables",
     "Tables": "embtables.tables",
@@ -150,6 +158,8 @@ __all__ = [
     "CollisionlessTable",
     "ConfigError",
     "Constant",
+    "CutConsumer",
+    "CutLedger",
     "DataError",
     "DenseColumn",
     "EmbeddingBagCollection",
@@ -190,7 +200,9 @@ __all__ = [
     "TableStats",
     "Tables",
     "Uniform",
+    "VersionWriter",
     "WorldError",
+    "Writer",
     "Zeros",
     "__version__",
     "evaluate",

@@ -18,6 +18,15 @@ class CutLedger:
 
     Args:
         free: frees what is kept to report changes since cuts before the given one.
+
+    Example:
+        >>> import embtables
+        >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> index = tables.cuts.consumer("index")
+        >>> index.hold(tables.draw_cut())
+        >>> tables.cuts.held()
+        {'index': 1}
     """
 
     def __init__(self, free: Callable[[int], None]) -> None:
@@ -80,6 +89,18 @@ class CutConsumer:
     Attributes:
         name: as given.
         cut: the cut it holds; None before the first `hold`.
+
+    Example:
+        >>> import embtables, torch
+        >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> with tables.cuts.consumer("index") as index:
+        ...     index.hold(tables.draw_cut())  # here the index takes the whole table
+        ...     tables.set("item", torch.tensor([7]), torch.ones(1, 4))
+        ...     changes = tables.changes("item", after=index.cut)
+        ...     index.hold(tables.draw_cut())  # it has these changes too
+        >>> changes.weight
+        tensor([[1., 1., 1., 1.]])
     """
 
     def __init__(self, ledger: CutLedger, name: str) -> None:

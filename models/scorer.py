@@ -36,10 +36,6 @@ Rows: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
 class Scorer:
     """A model over its tables, read and never changed. Shape letters: B rows, D dimension.
 
-        scorer = embtables.Scorer.from_version("runs/online_retail-20261127-101500-1a2b")
-        scorer.score({"customer_id": [17850], "stock_code": ["85123A"], "price": [2.55]})  # (1, n_labels)
-        scorer.embed("stock_code", ["85123A", "71053"])  # (2, D)
-
     Args:
         schema: what columns of raw rows mean.
         tables: what the model looks up.
@@ -47,6 +43,15 @@ class Scorer:
         fitted: transforms that were fitted on training data.
         task: how outputs become scores.
         autocast: the dense net computes in bf16.
+
+    Example:
+        >>> import embtables
+        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
+        >>> scorer = embtables.Scorer.from_version(report["run_dir"], "last")
+        >>> tuple(scorer.score({"user": [7, 8], "item": [0, 99]}).shape)  # (B, n_labels)
+        (2, 1)
+        >>> tuple(scorer.embed("item", [0, 3, 99]).shape)  # (n, D)
+        (3, 8)
     """
 
     def __init__(

@@ -126,7 +126,7 @@ def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides
         >>> import embtables
         >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
         >>> loaded = embtables.load(report["run_dir"])
-        >>> loaded.step, list(loaded.learner.tables.stats())
+        >>> loaded.step, list(loaded.scorer.tables.stats())
         (20, ['user', 'item'])
     """
     from embtables.pipelines.load_run import load_run

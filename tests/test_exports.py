@@ -25,6 +25,7 @@ WITHOUT_EXAMPLE = {
 # What is used together with others, or changes what the process knows: docs/how-to-add.md has the example, which runs.
 SHOWN_BY_HOW_TO_ADD = {
     *("Encoder", "EncoderConfig", "EncoderSpec", "register_encoder"),
+    *("MetricSpec", "register_metric"),
     *("ModelInputs", "ModelOptions", "ModelSpec", "register_model"),
     *("OptimizerConfig", "OptimizerSpec", "StateColumn", "register_optimizer"),
 }

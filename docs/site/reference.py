@@ -27,7 +27,9 @@ A name is imported at its first use: `import embtables` alone imports neither to
 SECTIONS = {
     "Runs": ("embtables.pipelines",),
     "Models": ("embtables.models", "embtables.scorer"),
-    "Tables and views": ("embtables.tables", "embtables.table_stats", "embtables.collections", "embtables.rows"),
+    "Tables and views": (
+        *("embtables.tables", "embtables.table_stats", "embtables.collections", "embtables.cuts", "embtables.rows"),
+    ),
     "Features": ("embtables.features", "embtables.transforms", "embtables.batch", "embtables.columns", "embtables.ids"),
     "Configuration": ("embtables.schema",),
     "State": ("embtables.state",),
@@ -145,7 +147,7 @@ def _text(docstring: str) -> Iterator[str]:
         if title is None:
             block.append(line)
             continue
-        yield from _block(section, inspect.cleandoc("\n".join(block)))
+        yield from _block(section, textwrap.dedent("\n".join(block)).strip())
         section, block = title[1], []
 
 
@@ -153,7 +155,7 @@ def _block(section: str | None, text: str) -> Iterator[str]:
     if not text.strip():
         return
     if section is None:
-        yield re.sub(r"(?m)^( {4,}.*(?:\n {4,}.*)*)", r"```\n\1\n```", text) + "\n"
+        yield re.sub(r"(?m)^ {4}.*(?:\n+ {4}.*)*", lambda found: f"```\n{textwrap.dedent(found[0])}\n```", text) + "\n"
     elif section.startswith("Example"):
         yield f"```python\n{text}\n```\n"
     elif section in ("Returns", "Yields"):

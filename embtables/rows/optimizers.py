@@ -65,8 +65,10 @@ class OptimizerSpec:
         class Sign(OptimizerConfig):
             kind: Literal["sign"] = "sign"
 
+
         def step(config, weight, state, gradient, learning_rate, t):
             weight.add_(gradient.sign(), alpha=-learning_rate)
+
 
         register_optimizer(OptimizerSpec(Sign, step))
     """

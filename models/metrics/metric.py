@@ -30,20 +30,7 @@ class Metric(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """A kind of metric.
-
-        class Accuracy:
-            def __init__(self) -> None:
-                self.right = self.rows = 0
-
-            def update(self, scores, labels, weights, groups) -> None:
-                self.right += int(((scores > 0.5) == (labels > 0.5)).sum())
-                self.rows += len(scores)
-
-            def compute(self) -> dict[str, float | None]:
-                return {"accuracy": self.right / self.rows if self.rows else None}
-
-        embtables.register_metric(MetricSpec("accuracy", Accuracy, larger_is_better={"accuracy": True}))
+    """A kind of metric; docs/how-to-add.md has an example.
 
     Attributes:
         name: of the metric, unique.

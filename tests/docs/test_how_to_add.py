@@ -17,4 +17,4 @@ def test_what_the_page_adds_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "added.py").write_text("\n".join(blocks("python", PAGE.with_name("how-to-add.md"))))
     done = subprocess.run([sys.executable, "added.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["two_layer", "63"]
+    assert done.stdout.split() == ["two_layer", "63", "63", "True", "True"]

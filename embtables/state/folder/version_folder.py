@@ -241,6 +241,16 @@ class Writer:
 
     Raises:
         StateError: another process holds the lease (it is named), or the folder cannot be written.
+
+    Example:
+        >>> import embtables
+        >>> from pathlib import Path
+        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
+        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> with embtables.Writer(state) as writer:
+        ...     writer.pin("first_week", state.latest("resume"))  # it stays, whatever follows
+        >>> state.pinned("first_week")
+        ('resume', 2)
     """
 
     def __init__(self, state: StateFolder) -> None:

@@ -47,15 +47,6 @@ class _Parent:
 class VersionWriter:
     """Writes one purpose's versions of one set of tables; the lease is held by whoever made it.
 
-        with Writer(StateFolder(path)) as holder:
-            resume = VersionWriter(holder, "resume", tables)
-            serving = VersionWriter(holder, "serving", tables, projection="weights")
-            ...  # train; between two steps now and then:
-            resume.cut(dense, content)
-            serving.cut(weights, content)
-            ...
-            resume.close(), serving.close()
-
     Several may write of the same tables: each is a consumer of their changes (`Tables.cuts`), and each version is a
     delta to the one before of its own purpose.
 
@@ -71,6 +62,26 @@ class VersionWriter:
 
     Raises:
         StateError: rank 0 does not hold the lease, or another does; or the tables have a consumer of this name.
+
+    Example:
+        >>> import embtables, torch
+        >>> from pathlib import Path
+        >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> state = embtables.StateFolder(Path("state"))
+        >>> with embtables.Writer(state) as holder:
+        ...     resume = embtables.VersionWriter(holder, "resume", tables)
+        ...     serving = embtables.VersionWriter(holder, "serving", tables, projection="weights")
+        ...     for step in (1, 2):
+        ...         tables.set("item", torch.tensor([step]), torch.ones(1, 4))  # or train
+        ...         resume.cut({}, {"step": step})  # the dense tensors, and what is to be read again
+        ...         serving.cut({}, {"step": step})
+        ...     resume.close()
+        ...     serving.close()
+        >>> resume.failures + serving.failures
+        []
+        >>> [version.name for version in state.chain("serving", 2)]  # a snapshot, then a delta to it
+        ['serving-1', 'serving-2']
     """
 
     def __init__(
