@@ -41,6 +41,6 @@ def test_data_of_an_encoder_is_needed_once(make_config: Make, tmp_path: Path) ->
 
     report = resume(run, ("train.epochs=2",), shown=False)
     assert report["auc"] == whole["auc"]
-    went_on, undisturbed = load_run(run, "last").learner, load_run(RunDir.open(Path(whole["run_dir"])), "last").learner
+    went_on, undisturbed = load_run(run, "last").scorer, load_run(RunDir.open(Path(whole["run_dir"])), "last").scorer
     assert same(flat(went_on.tables), flat(undisturbed.tables))
     assert went_on.model.embeddings.embedding_dims == [16, 8, 8]

@@ -90,11 +90,12 @@ def test_a_capture_survives_what_ends_it(end: Callable[[Tables], object]) -> Non
 
 def test_a_capture_that_nobody_copies_costs_the_tables_nothing() -> None:
     made, generator = tables(OPTIMIZERS[0], 300), torch.Generator().manual_seed(0)
+    follower = made.cuts.consumer("follower")
     for _ in range(20):
-        made.draw_cut()
+        cut = made.draw_cut()
         made.capture()
         learn(made, generator, 300, 50)
-        made.forget_changes(2**31)
+        follower.hold(cut)
     held = flat(made)
     made.draw_cut()
     assert same(contents(made.capture()), held)
