@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embtables.rows.duplicates import bag_numbers
 from embtables.rows.exclusive import StoreLock, exclusive
-from embtables.rows.protocol import Lookup, PooledLookup, RowsLookup, RowStore
+from embtables.rows.protocol import Ability, Lookup, PooledLookup, RowsLookup, RowStore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,11 +76,13 @@ class _ExclusivePooled:
 
     lock: StoreLock
     lookup: PooledLookup
+    is_repeated: bool  # its keys stand twice
 
     @exclusive
     def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See PooledLookup."""
-        return self.lookup.add_gradient(gradient, of_weights=of_weights)
+        found = self.lookup.add_gradient(gradient, of_weights=of_weights)
+        return found.view(2, -1).sum(dim=0) if self.is_repeated and found is not None else found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,11 +113,12 @@ class Lookups:
         self._rows = rows
         self._dims = tuple(dims)
         self._frozen = frozenset(frozen)
+        self._takes_beside = Ability.BESIDE in rows.abilities
 
     @exclusive
     def pooled(self, lookup: Lookup) -> Tensor:
         """See RowReader."""
-        return self._rows.pooled(lookup)
+        return self._rows.pooled(lookup if self._takes_beside else lookup.repeated())
 
     @exclusive
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
@@ -125,10 +128,13 @@ class Lookups:
     @exclusive
     def train_pooled(self, lookup: Lookup, *, of_weights: bool) -> tuple[Tensor, PooledLookup]:
         """See RowTrainer; `of_weights`: the backward may ask for their gradients."""
+        is_repeated = bool(lookup.beside) and not (self._takes_beside and self._frozen.isdisjoint(lookup.features))
+        if is_repeated:
+            lookup = lookup.repeated()
         learns, frozen = self._learns(lookup.features)
         if not frozen:
             out, whole = self._rows.train_pooled(lookup)
-            return out, _ExclusivePooled(self.lock, whole)
+            return out, _ExclusivePooled(self.lock, whole, is_repeated)
         learning: PooledLookup | None = None
         columns: dict[int, Tensor] = {}
         if own := [p for p, learn in enumerate(learns) if learn]:
@@ -141,7 +147,8 @@ class Lookups:
             frozen_rows = dict(zip(frozen, rows, strict=True))
         dims = [self._dims[feature] for feature in lookup.features]
         out = torch.cat([columns[p] for p in range(len(learns))], dim=1)
-        return out, _ExclusivePooled(self.lock, _PooledLookup(lookup, dims, learns, learning, frozen_rows))
+        whole = _PooledLookup(lookup, dims, learns, learning, frozen_rows)
+        return out, _ExclusivePooled(self.lock, whole, is_repeated)
 
     @exclusive
     def train_rows(self, features: Sequence[int], keys: Sequence[Tensor]) -> tuple[list[Tensor], RowsLookup]:

@@ -39,8 +39,13 @@ class Request:
         return torch.zeros_like(self.id_weights).index_add_(0, self.id_positions, scaled.to(self.id_weights.dtype))
 
 
-def pooled_request(features: Sequence[TableFeature], ids: JaggedIds, *, weighted: bool) -> Request:
+def pooled_request(
+    features: Sequence[TableFeature], ids: JaggedIds, *, weighted: bool, beside: Sequence[TableFeature] = ()
+) -> Request:
     """The pooled lookup of features. Mean pooling divides by the number of ids, weights or not.
+
+    Args:
+        beside: nothing, or for each of the features the one of a table that shares its table's keys.
 
     Raises:
         ConfigError: the batch lacks a feature, or weights that `weighted` promises.
@@ -83,6 +88,7 @@ def pooled_request(features: Sequence[TableFeature], ids: JaggedIds, *, weighted
         torch.from_numpy(offsets),
         factors,
         b,
+        tuple(other.number for read, other in zip(features, beside, strict=False) for _ in range(read.blocks)),
     )
     return Request(lookup, weights, id_positions, mean_factors)
 

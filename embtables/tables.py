@@ -21,7 +21,6 @@ from embtables.cuts import CutLedger
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.frozen_tables import Lookups
 from embtables.ids import Artifacts, Combine, Encoder, make_encoder
-from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
 from embtables.rows.protocol import Capture, RowStore
@@ -31,6 +30,7 @@ from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
+from embtables.shared_keys import stored_tables
 from embtables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
@@ -101,6 +101,7 @@ class Tables:
             With others, every method but those that list or capture is called by all of them, in the same order.
         replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
         artifacts: by feature the data of encoders, of the version that is loaded; what is not named is of a new run.
+        shares_keys: false for a version of an older build: first-order weights then have keys of their own.
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
@@ -127,6 +128,7 @@ class Tables:
         world: World | None = None,
         replicated: Collection[str] = (),
         artifacts: Mapping[str, Artifacts] | None = None,
+        shares_keys: bool = True,
     ) -> None:
         self.lock = StoreLock()
         self.configs = tuple(tables)
@@ -137,10 +139,10 @@ class Tables:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
         self.features = _read_by(features, [tables[numbers[f.table]] for f in features], artifacts or {})
-        stored = [StoredTable(table, table_seed(seed, table.name)) for table in tables]
+        self.stored = stored_tables(tables, features, seed, shares_keys=shares_keys)
         copied = {numbers[name] for name in replicated}
         read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
-        self.rows = _row_store(row_store, stored, [numbers[t.name] for t in read], self.world, copied)
+        self.rows = _row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
         frozen = [number for number, table in enumerate(read) if not table.trainable]
         self.lookups = Lookups(self.rows, [table.dim for table in read], frozen, self.lock)
         self._numbers = numbers
@@ -355,12 +357,14 @@ class Tables:
         if len(distinct) < len(keys):  # threads write rows in no order: a key comes once
             places = torch.from_numpy(np.sort(len(keys) - 1 - last))
             keys, rows = keys[places], rows[places]
-        self.rows.make(number, keys)
+        for table in self._with_keys_of(number):
+            self.rows.make(table, keys)
         self.rows.write(number, "weight", keys, rows)
 
     @exclusive
     def delete(self, table: str, ids: Tensor, *, feature: str | None = None) -> None:
         """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
+        Their first-order weights go with them.
 
         Of a fixed table, whose rows several ids may share, the rows are fresh afterwards.
 
@@ -369,12 +373,13 @@ class Tables:
             StateError: row gradients are waiting for their step.
         """
         number, keys = self.keys_of(table, ids, feature)
-        self.rows.delete(number, keys)
+        for each in self._with_keys_of(number):
+            self.rows.delete(each, keys)
 
-    @property
-    def stored(self) -> tuple[StoredTable, ...]:
-        """How the tables lie in files of state."""
-        return tuple(StoredTable(config, table_seed(self.seed, config.name)) for config in self.configs)
+    def _with_keys_of(self, number: int) -> list[int]:
+        """A table and those that share its keys: embeddings and first-order weights."""
+        leaders = [table.keys_of or table.config.name for table in self.stored]
+        return [n for n, leader in enumerate(leaders) if leader == leaders[number]]
 
     @property
     def artifacts(self) -> dict[str, Artifacts]:

@@ -1,7 +1,8 @@
 """Views over a set of tables, and their edge to autograd: what a model looks its embeddings up through.
 
-`PooledView`: ids of B rows -> (B, sum of D). `SequenceView`: ids of B rows -> the row of each id, by feature. Both take
-raw ids: the features' encoders make keys of them. collections.py gives the same views TorchRec's types.
+`PooledView`: ids of B rows -> (B, sum of D). `PooledFirstOrderView`: the same, and first-order weights.
+`SequenceView`: ids of B rows -> the row of each id, by feature. All take raw ids: the features' encoders make keys of
+them. collections.py gives the same views TorchRec's types.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from embtables.batch import Jagged, JaggedIds
 from embtables.combine import combined, pooled, row_gradients
 from embtables.errors import ConfigError
 from embtables.lookups import Request, given_weights, pooled_request, sequence_keys
+from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables import TableFeature, Tables
 
 UpdateMode = Literal["step", "backward"]
@@ -119,9 +121,11 @@ class View(nn.Module):
             return self._with_products(ids, products, weighted=weighted)
         return self._sums(ids, self.features, weighted=weighted)
 
-    def _sums(self, ids: JaggedIds, features: Sequence[TableFeature], *, weighted: bool) -> Tensor:
-        """The columns of features whose vectors are sums of rows, which the row store pools."""
-        request = pooled_request(features, ids, weighted=weighted)
+    def _sums(
+        self, ids: JaggedIds, features: Sequence[TableFeature], *, weighted: bool, beside: Sequence[TableFeature] = ()
+    ) -> Tensor:
+        """The columns of features whose vectors are sums of rows, which the row store pools; then of those beside."""
+        request = pooled_request(features, ids, weighted=weighted, beside=beside)
         keep, anchor = self._learning()
         values: Tensor = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
         return values
@@ -205,6 +209,50 @@ class PooledView(View):
     def forward(self, ids: JaggedIds) -> Tensor:
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
         return self._pooled(ids, weighted=self._weighted)
+
+
+class PooledFirstOrderView(View):
+    """Pooled embeddings and first-order weights, each id encoded and mapped to its row once: ids of B rows ->
+    (B, sum of D) in the order of `embedding_names`, and (B, n) weights whose sum over a row is its first-order term.
+
+    Where a feature's rows are not summed (embtables/ids/encoder.py) the two are looked up one after the other.
+
+    Args:
+        tables: what the features read, first-order weights among them.
+        names: of the tables looked up, without those of first-order weights.
+
+    Raises:
+        ConfigError: no pooled feature reads these tables.
+    """
+
+    _state_prefix = "embedding_bags"
+
+    def __init__(self, tables: Tables, names: Sequence[str]) -> None:
+        super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
+        self._linear = chosen_features(tables, [LINEAR_PREFIX + name for name in names], pooled=True)
+        sharing = {table.config.name for table in tables.stored if table.keys_of is not None}
+        by_name = {read.feature.name: read for read in self._linear if read.table.name in sharing}
+        self._beside = [by_name[read.feature.name] for read in self.features if read.feature.name in by_name]
+        if len(self._beside) < len(self.features) or any(r.combine not in ("sum", "concat") for r in self.features):
+            self._beside = []
+        self._alone = [read for read in self._linear if read not in self._beside]
+        self._weighted = any(read.feature.weights_column is not None for read in self._linear)
+
+    def forward(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
+        """Looks the ids up. Raises as PooledView does."""
+        if not self._beside:
+            # Embeddings first: their lookup admits the keys that both share.
+            pooled = self._pooled(ids, weighted=self._weighted)
+            return pooled, self._sums(ids, self._linear, weighted=self._weighted)
+        both = self._sums(ids, self.features, weighted=self._weighted, beside=self._beside)
+        width = sum(self.embedding_dims)
+        pooled, first_order = torch.split(both, [width, both.shape[1] - width], dim=1)
+        if self._alone:
+            first_order = torch.cat([first_order, self._sums(ids, self._alone, weighted=self._weighted)], dim=1)
+        return pooled, first_order
+
+    def _table_names(self) -> list[str]:
+        return list(dict.fromkeys(read.table.name for read in (*self.features, *self._linear)))
 
 
 class SequenceView(View):

@@ -9,7 +9,7 @@ from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 from embtables.schema import Feature, FeatureSchema, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables import Tables
-from embtables.views import PooledView, SequenceView
+from embtables.views import PooledFirstOrderView, PooledView, SequenceView
 
 
 def tables_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Table, ...]:
@@ -52,11 +52,15 @@ def build_model(schema: FeatureSchema, model: ModelOptions, tables: Tables) -> n
     spec = spec_of(model)
     names = tuple(table.name for table in schema.tables)
     pooled = {f.pooling != "none" for f in schema.features}
+    takes_pooled, takes_first_order = "pooled" in spec.takes and True in pooled, "first_order" in spec.takes
+    takes_both = takes_pooled and takes_first_order
+    linear = [LINEAR_PREFIX + name for name in names]
     inputs = ModelInputs(
-        pooled=PooledView(tables, names) if "pooled" in spec.takes and True in pooled else None,
+        pooled=PooledView(tables, names) if takes_pooled and not takes_both else None,
         sequence=SequenceView(tables, names) if "sequence" in spec.takes and False in pooled else None,
-        first_order=PooledView(tables, [LINEAR_PREFIX + n for n in names]) if "first_order" in spec.takes else None,
+        first_order=PooledView(tables, linear) if takes_first_order and not takes_both else None,
         num_dense=len(schema.dense),
         num_labels=len(schema.labels),
+        pooled_first_order=PooledFirstOrderView(tables, names) if takes_both else None,
     )
     return spec.build(model, inputs)

@@ -23,10 +23,8 @@ class DeepFmConfig(ModelOptions):
 def _build(config: DeepFmConfig, inputs: ModelInputs) -> nn.Module:
     from embtables.models.nets.deepfm import DeepFm
 
-    pooled, first_order = inputs.need_pooled(), inputs.need_first_order()
     return DeepFm(
-        pooled,
-        first_order,
+        inputs.need_pooled_first_order(),
         inputs.num_dense,
         inputs.num_labels,
         hidden_sizes=config.hidden_sizes,

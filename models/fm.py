@@ -19,8 +19,7 @@ class FmConfig(ModelOptions):
 def _build(config: FmConfig, inputs: ModelInputs) -> nn.Module:
     from embtables.models.nets.fm import FactorizationMachine
 
-    pooled, first_order = inputs.need_pooled(), inputs.need_first_order()
-    return FactorizationMachine(pooled, first_order, inputs.num_dense, inputs.num_labels)
+    return FactorizationMachine(inputs.need_pooled_first_order(), inputs.num_dense, inputs.num_labels)
 
 
 FM = ModelSpec(FmConfig, frozenset({"pooled", "first_order"}), _build)

@@ -25,6 +25,21 @@ class PooledCollection(Protocol):
         """Pooled embeddings of a batch."""
 
 
+class PooledFirstOrderCollection(Protocol):
+    """A view of pooled embeddings with first-order weights: ids (B rows) -> (B, sum of embedding_dims), (B, n)."""
+
+    @property
+    def embedding_names(self) -> list[str]:
+        """Names of the embeddings, in the order of their columns."""
+
+    @property
+    def embedding_dims(self) -> list[int]:
+        """D of each of them."""
+
+    def __call__(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
+        """Embeddings of a batch, and weights whose sum over a row is its first-order term."""
+
+
 class SequenceCollection(Protocol):
     """A view of sequences: ids (B rows) -> by feature the row (D,) of each id."""
 
@@ -40,7 +55,7 @@ class SequenceCollection(Protocol):
         """Rows of a batch's ids, with the lengths of its lists."""
 
 
-def equal_dim(collection: PooledCollection, model: str) -> int:
+def equal_dim(collection: PooledCollection | PooledFirstOrderCollection, model: str) -> int:
     """The one dimension of all outputs. Raises ConfigError naming two features where there are several."""
     first = collection.embedding_dims[0]
     for name, dim in zip(collection.embedding_names, collection.embedding_dims, strict=True):

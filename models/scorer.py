@@ -25,7 +25,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load
-from embtables.state.read.version_files import read_artifacts
+from embtables.state.read.version_files import read_artifacts, shares_keys
 from embtables.tables import RowStoreName, Tables
 from embtables.views import RowsById
 
@@ -136,6 +136,7 @@ class Scorer:
             seed=seed,
             row_store=row_store,
             artifacts=read_artifacts(state, chain[0]),
+            shares_keys=shares_keys(chain[0]),
         )
         with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
             model = build_model(schema, config, tables)

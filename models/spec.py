@@ -18,7 +18,7 @@ from embtables.schema.kinds import Kinds
 if TYPE_CHECKING:
     from torch import nn
 
-    from embtables.models.protocols import PooledCollection, SequenceCollection
+    from embtables.models.protocols import PooledCollection, PooledFirstOrderCollection, SequenceCollection
 
 Sizes = tuple[PositiveInt, ...]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -44,6 +44,7 @@ class ModelInputs:
         pooled: embeddings of the features with `pooling: sum` or `mean`.
         sequence: embeddings of the features with `pooling: none`.
         first_order: a weight for each id of every feature, as embeddings of dimension 1.
+        pooled_first_order: of a model that takes both `pooled` and `first_order`, in place of these two: one lookup.
         num_dense: dense columns.
         num_labels: columns of the result.
     """
@@ -53,6 +54,13 @@ class ModelInputs:
     first_order: PooledCollection | None
     num_dense: int
     num_labels: int
+    pooled_first_order: PooledFirstOrderCollection | None = None
+
+    def need_pooled_first_order(self) -> PooledFirstOrderCollection:
+        """Pooled embeddings and first-order weights. Raises ConfigError where no feature is pooled."""
+        if self.pooled_first_order is None:
+            raise ConfigError("the model needs pooled features; set pooling: sum or mean for at least one")
+        return self.pooled_first_order
 
     def need_pooled(self) -> PooledCollection:
         """The pooled view. Raises ConfigError where there is none."""
@@ -67,9 +75,10 @@ class ModelInputs:
         return self.sequence
 
     def need_first_order(self) -> PooledCollection:
-        """First-order weights. Raises ConfigError where the model's spec does not take them."""
+        """First-order weights. Raises ConfigError where the model's spec does not take them, or pooled features too."""
         if self.first_order is None:
-            raise ConfigError("the model needs first-order weights; its ModelSpec must take 'first_order'")
+            reason = "its ModelSpec must take 'first_order'; with 'pooled' too, call need_pooled_first_order"
+            raise ConfigError(f"the model needs first-order weights; {reason}")
         return self.first_order
 
 

@@ -59,6 +59,9 @@ class TableSpec:
         """Makes it collisionless; ttl_seconds 2^32 - 1: none; max_rows 0: no limit."""
     def set_part(self, first: int, end: int) -> None:
         """It holds the keys of buckets [first, end) alone. Limits are then kept by whoever has the other parts."""
+    def set_keys_of(self, table: int) -> None:
+        """It shares the keys of a table before it, which is like it in seed, policy and part: a key has one row number
+        in both. Lookups of the other alone count and admit; a lookup of this one in training reads what they made."""
 
 def table_bytes(spec: TableSpec, rows: int, waiting: int) -> dict[str, int]:
     """Bytes that a table takes in a store once so many keys have rows (of a fixed table: rows that it holds) and so
@@ -88,8 +91,9 @@ KeptMessage = tuple[
 Kept = KeptBags | KeptMessage
 
 class Store:
-    """Tables in native memory. Lookups: F slots of B bags, (F * B + 1,) offsets into (N,) keys; rows are numbers that
-    `resolve` gives for keys. ValueError: sizes that do not fit. The GIL is released."""
+    """Tables in native memory. Lookups: L lists of keys of B bags, (L * B + 1,) offsets into (N,) keys; rows are
+    numbers that `resolve` gives for keys. In `pooled` and `update` slots i, L + i, ... read list i, elsewhere there are
+    L slots. ValueError: sizes that do not fit. The GIL is released."""
 
     def __init__(self, tables: list[TableSpec], slot_tables: list[int], isa: str, threads: int) -> None: ...
     def resolve(

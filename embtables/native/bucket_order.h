@@ -22,6 +22,7 @@ struct Buckets {
 
     bool are_all() const { return first == 0 && end == kNumBuckets; }
     bool hold(std::size_t bucket) const { return first <= bucket && bucket < end; }
+    bool operator==(const Buckets&) const = default;
 };
 
 // A key with its row, or with the count of one that waits, and when it was last seen.

@@ -27,11 +27,20 @@ std::size_t age_bin(std::uint32_t age) {
 
 }  // namespace
 
-Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_(rows), map_(policy.seed) {
+Collisionless::Collisionless(const Policy& policy, TableRows& rows) : policy_(policy), rows_{&rows}, map_(policy.seed) {
     if (policy.max_rows > kMostRows / 2 + 1) throw std::length_error("max_rows may be at most 2^29");
     if (policy.sketch)
         sketch_ = std::make_unique<CountSketch>(policy.max_waiting, policy.min_count, policy.ttl_seconds);
-    rows_.reserve(1);  // the cold row: zeros until it learns
+    make_room();  // for the cold row: zeros until it learns
+}
+
+void Collisionless::share_with(TableRows& rows) {
+    rows_.push_back(&rows);
+    make_room();
+}
+
+void Collisionless::make_room() {
+    for (TableRows* const rows : rows_) rows->reserve(next_row_);
 }
 
 FindPart Collisionless::find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const {
@@ -55,7 +64,7 @@ void Collisionless::admit(const std::int64_t* keys, const std::int32_t* counts, 
         else
             counts_.cold_reads += counts == nullptr ? 1 : static_cast<std::uint64_t>(counts[i]);
     }
-    rows_.reserve(next_row_);
+    make_room();
 }
 
 // Counts one occurrence of a key that the first search missed; its row, or 0.
@@ -150,7 +159,7 @@ std::uint32_t Collisionless::take_row() {
 void Collisionless::free_row(std::uint64_t h, std::uint32_t row) {
     --num_rows_;
     free_rows_.push_back(row);
-    rows_.release(row);
+    for (TableRows* const rows : rows_) rows->release(row);
     const std::int64_t key = map_.key_of(h);
     lost_.add(&key, 1);
 }
@@ -290,8 +299,9 @@ KeyList Collisionless::list_waiting(int threads) const {
     return in_bucket_order(shards, policy_.seed, threads);
 }
 
-void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const {
-    const RowMeta* const meta = rows_.meta();
+void Collisionless::ages_and_counts(const TableRows& of, std::vector<std::uint32_t>& ages,
+                                    std::vector<std::uint32_t>& counts) const {
+    const RowMeta* const meta = of.meta();
     ages.reserve(next_row_);
     counts.reserve(next_row_);
     for (std::uint32_t row = 1; row < next_row_; ++row) {
@@ -301,15 +311,30 @@ void Collisionless::ages_and_counts(std::vector<std::uint32_t>& ages, std::vecto
     }
 }
 
-void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
-                          std::uint32_t* rows) {
+void Collisionless::reset_others(const TableRows& of, const std::vector<FreshRow>& fresh, int threads) {
+    constexpr std::size_t kChunk = 512;
+    for (TableRows* const rows : rows_) {
+        if (rows == &of) continue;
+        parallel_for((fresh.size() + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
+            for (std::size_t i = c * kChunk; i < std::min(fresh.size(), (c + 1) * kChunk); ++i)
+                rows->reset(fresh[i].row, fresh[i].key);
+        });
+    }
+}
+
+void Collisionless::place(TableRows& of, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
+                          int threads, std::uint32_t* rows) {
+    std::vector<FreshRow> fresh;
+    const bool is_shared = rows_.size() > 1;
     if (map_.size() == 0 && next_row_ == 1 && n <= kMostRows) {
         map_.fill(keys, seen, n, next_row_, threads);
         std::iota(rows, rows + n, next_row_);
         num_rows_ = n;
         next_row_ += static_cast<std::uint32_t>(n);
-        rows_.reserve(next_row_);
-        return rows_.place(rows, keys, seen, n, threads);
+        make_room();
+        for (std::size_t i = 0; is_shared && i < n; ++i) fresh.push_back({rows[i], keys[i]});
+        reset_others(of, fresh, threads);
+        return of.place(rows, keys, seen, n, threads);
     }
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
@@ -323,6 +348,7 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
         num_waiting_ -= place.found;
         ++num_rows_;
         rows[i] = take_row();
+        if (is_shared) fresh.push_back({rows[i], keys[i]});
         if (place.found) {
             place.set_value(rows[i]);
             place.seen() = seen[i];
@@ -330,8 +356,9 @@ void Collisionless::place(const std::int64_t* keys, const std::uint32_t* seen, s
             map_.insert(place, h, rows[i], seen[i]);
         }
     }
-    rows_.reserve(next_row_);
-    rows_.place(rows, keys, seen, n, threads);
+    make_room();
+    reset_others(of, fresh, threads);
+    of.place(rows, keys, seen, n, threads);
 }
 
 bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
@@ -348,7 +375,7 @@ bool Collisionless::make_row(std::int64_t key, std::uint32_t& row) {
     counts_.expired += has_row;
     row = has_row ? place.value() : take_row();
     set(place, h, row);
-    rows_.reserve(next_row_);
+    make_room();
     return true;
 }
 

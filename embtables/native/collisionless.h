@@ -30,6 +30,8 @@ struct Policy {
     std::uint32_t ttl_seconds;   // kForever: rows do not expire
     std::uint64_t max_rows;      // 0: no limit
     bool is_part = false;        // of the key space: whoever has the other parts keeps max_rows and max_waiting
+
+    bool operator==(const Policy&) const = default;
 };
 
 struct KeyCounts {
@@ -56,6 +58,10 @@ class Collisionless {
 public:
     // Throws std::length_error where max_rows is beyond 2^29.
     Collisionless(const Policy& policy, TableRows& rows);
+
+    // Rows of another table that belong to the same keys: they have the same numbers, and are free at the same time.
+    // Before any key has a row.
+    void share_with(TableRows& rows);
 
     // What finds the rows of keys[0..n). Where `train` is false, keys without a row read row 0; else they are kMissed,
     // and `admit` comes next.
@@ -107,12 +113,16 @@ public:
     // Keys that wait and are alive at the clock, with their counts.
     KeyList list_waiting(int threads) const;
 
-    // For every row alive, in no order: seconds (or steps) since it was seen, and how often it learned.
-    void ages_and_counts(std::vector<std::uint32_t>& ages, std::vector<std::uint32_t>& counts) const;
+    // For every row alive of one of the tables, in no order: seconds (or steps) since it was seen, and how often it
+    // learned.
+    void ages_and_counts(const TableRows& of, std::vector<std::uint32_t>& ages,
+                         std::vector<std::uint32_t>& counts) const;
 
-    // Rows for keys of a saved table, those they have or others; what is in a row is then to be written. An empty table
-    // gives key i row i + 1. Throws std::invalid_argument where an empty table is given a key twice.
-    void place(const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads, std::uint32_t* rows);
+    // Rows for keys of a saved table `of`, those they have or others; what is in a row is then to be written. Other
+    // tables with the same keys get fresh rows where the keys had none. An empty table gives key i row i + 1. Throws
+    // std::invalid_argument where an empty table is given a key twice.
+    void place(TableRows& of, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
+               std::uint32_t* rows);
 
     // Makes these keys the ones that wait. Throws std::invalid_argument where one has a row.
     void set_waiting(const std::int64_t* keys, const std::uint32_t* counts, const std::uint32_t* seen, std::size_t n);
@@ -136,6 +146,8 @@ private:
     void set(const KeyMap::Place& place, std::uint64_t h, std::uint32_t value);
     bool wants_row(std::uint64_t h, std::uint32_t count) const;
     std::uint32_t take_row();
+    void make_room();
+    void reset_others(const TableRows& of, const std::vector<FreshRow>& fresh, int threads);
     void free_row(std::uint64_t h, std::uint32_t row);
     void drop(std::uint64_t h, std::uint32_t value);
     void sweep();
@@ -145,7 +157,7 @@ private:
     void drop_all(const std::vector<Candidate>& gone, std::uint64_t& counter);
 
     Policy policy_;
-    TableRows& rows_;
+    std::vector<TableRows*> rows_;  // of each table with these keys
     KeyMap map_;
     std::unique_ptr<CountSketch> sketch_;
     KeyCounts counts_;

@@ -27,7 +27,7 @@ LookupView view_of(const KeyExchange& self, const In<std::int64_t>& offsets, con
     const auto last = static_cast<std::size_t>(offsets.data()[offsets.size() - 1]);
     need(offsets.data()[0] == 0 && last == self.num_occurrences(), "these are the offsets of another lookup");
     need(!weights || weights->size() == self.num_occurrences(), "as many weights as keys are needed");
-    return {nullptr, self.num_slots(), offsets.data(), weights ? weights->data() : nullptr, bags};
+    return {nullptr, self.num_slots(), self.num_slots(), offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
 void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<std::int32_t> block_of_slot,
@@ -54,7 +54,8 @@ void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<
     nb::gil_scoped_release released;
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(offsets.data()[i] >= offsets.data()[i - 1], "offsets must not fall");
-    const LookupView lookup{nullptr, block_of_slot.size(), offsets.data(), nullptr, bags};
+    const std::size_t slots = block_of_slot.size();
+    const LookupView lookup{nullptr, slots, slots, offsets.data(), nullptr, bags};
     new (self) KeyExchange(kernels, std::move(blocks), lookup, block_of_slot.data(), keys.data(), owners.data(), ranks,
                            header, threads);
 }

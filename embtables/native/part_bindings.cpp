@@ -45,7 +45,7 @@ nb::tuple ages_and_counts(Store& store, int table) {
     std::vector<std::uint32_t> ages, counts;
     {
         nb::gil_scoped_release released;
-        keys_of(store, table).ages_and_counts(ages, counts);
+        keys_of(store, table).ages_and_counts(store.rows(table), ages, counts);
     }
     return nb::make_tuple(owned(std::move(ages)), owned(std::move(counts)));
 }

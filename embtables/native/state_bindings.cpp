@@ -55,7 +55,8 @@ void place(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> see
     need(keys.size() == seen.size() && keys.size() == rows.size(), "keys, times and rows must be of one length");
     nb::gil_scoped_release released;
     const Turns::Turn turn(store.turns());
-    keys_of(store, table).place(keys.data(), seen.data(), keys.size(), threads, rows.data());
+    keys_of(store, table);
+    store.place(table, keys.data(), seen.data(), keys.size(), threads, rows.data());
 }
 
 void set_waiting(Store& store, int table, In<std::int64_t> keys, In<std::uint32_t> counts, In<std::uint32_t> seen) {

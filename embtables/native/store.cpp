@@ -25,6 +25,7 @@ TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t wai
     const std::uint64_t row = row_bytes(spec.config, spec.is_keyed());
     const std::uint64_t held = rows + (spec.policy ? 1 : 0);  // the cold row
     TableBytes found{row, row * held, 0, 0, CutLog<std::uint32_t>::most_bytes(held)};
+    if (spec.keys_of >= 0) return found;
     if (!spec.policy) {
         if (spec.is_keyed()) found.keys = KeyIndex::bytes_of(spec.num_rows);
     } else {
@@ -38,19 +39,36 @@ TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t wai
 Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const std::vector<int>& slot_tables,
              int threads)
     : kernels_(kernels), slot_tables_(slot_tables) {
-    for (const TableSpec& spec : specs) {
-        const bool is_part = !spec.buckets.are_all();
-        tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.is_keyed(), cut_),
-                           nullptr, nullptr, {}});
-        Table& table = tables_.back();
-        if (table.spec.policy) {
-            table.spec.policy->is_part = is_part;
-            table.keys = std::make_unique<Collisionless>(*table.spec.policy, *table.rows);
-            continue;
-        }
-        if (is_part)
-            table.index = std::make_unique<KeyIndex>(spec.num_rows, spec.config.initial.seed, spec.buckets, threads);
-        make_fixed_rows(table, threads);
+    for (const TableSpec& spec : specs) add_table(spec, threads);
+    for (const Table& table : tables_)
+        if (leads(table) && table.spec.policy) make_collisionless(tables_[table.sharing[0]]);
+}
+
+void Store::add_table(const TableSpec& spec, int threads) {
+    const std::size_t number = tables_.size();
+    tables_.push_back({spec, std::make_unique<TableRows>(spec.config, spec.is_keyed(), cut_), nullptr, nullptr, {}, {}});
+    Table& table = tables_.back();
+    const bool is_part = !spec.buckets.are_all();
+    if (table.spec.policy) table.spec.policy->is_part = is_part;
+    if (!leads(table)) {
+        if (static_cast<std::size_t>(spec.keys_of) >= number || !leads(leader_of(table)) ||
+            !table.spec.has_keys_like(leader_of(table).spec))
+            throw std::invalid_argument("a table shares the keys of one before it that is like it");
+        table.index = leader_of(table).index;
+    }
+    leader_of(table).sharing.push_back(number);
+    if (table.spec.policy) return;
+    if (is_part && leads(table))
+        table.index = std::make_shared<KeyIndex>(spec.num_rows, spec.config.initial.seed, spec.buckets, threads);
+    make_fixed_rows(table, threads);
+}
+
+// Of a collisionless table and those that share its keys, whose rows are new.
+void Store::make_collisionless(Table& leader) {
+    leader.keys = std::make_shared<Collisionless>(leader.spec.policy.value(), *leader.rows);
+    for (const std::size_t number : leader.sharing) {
+        if (number != leader.sharing[0]) leader.keys->share_with(*tables_[number].rows);
+        tables_[number].keys = leader.keys;
     }
 }
 
@@ -79,9 +97,10 @@ std::uint64_t Store::num_rows(int table) const {
 }
 
 void Store::clear(int table) {
-    Table& t = tables_.at(static_cast<std::size_t>(table));
-    t.rows = std::make_unique<TableRows>(t.spec.config, true, cut_);
-    t.keys = std::make_unique<Collisionless>(t.spec.policy.value(), *t.rows);
+    Table& t = leader_of(tables_.at(static_cast<std::size_t>(table)));
+    for (const std::size_t number : t.sharing)
+        tables_[number].rows = std::make_unique<TableRows>(tables_[number].spec.config, true, cut_);
+    make_collisionless(t);
     if (cut_ > 1) t.keys->lost().begin_anew(cut_);
 }
 
@@ -90,7 +109,7 @@ std::uint32_t Store::draw_cut() {
     const std::uint32_t drawn = cut_++;
     for (const Table& table : tables_) {
         table.rows->begin_cut(cut_);
-        if (table.keys) table.keys->lost().begin(cut_);
+        if (table.keys && leads(table)) table.keys->lost().begin(cut_);
     }
     return drawn;
 }
@@ -98,7 +117,7 @@ std::uint32_t Store::draw_cut() {
 void Store::forget(std::uint32_t cut) {
     for (const Table& table : tables_) {
         table.rows->forget(cut);
-        if (table.keys) table.keys->lost().forget(cut);
+        if (table.keys && leads(table)) table.keys->lost().forget(cut);
     }
 }
 
@@ -106,9 +125,21 @@ void Store::make(int table, const std::int64_t* keys, std::size_t n) {
     Table& t = tables_.at(static_cast<std::size_t>(table));
     for (std::size_t i = 0; i < n && t.keys; ++i) {
         std::uint32_t row = 0;
-        if (t.keys->make_row(keys[i], row)) t.rows->reset(row, keys[i]);
+        if (t.keys->make_row(keys[i], row))
+            for (const std::size_t number : leader_of(t).sharing) tables_[number].rows->reset(row, keys[i]);
         see(table, &row, 1);
     }
+}
+
+// What was saved with the table whose keys it shares has been placed with that one: then every key is found.
+void Store::place(int table, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
+                  std::uint32_t* rows) {
+    Table& t = tables_.at(static_cast<std::size_t>(table));
+    if (!leads(t)) {
+        find(table, keys, n, threads, rows);
+        if (std::find(rows, rows + n, 0u) == rows + n) return t.rows->place(rows, keys, seen, n, threads);
+    }
+    t.keys->place(*t.rows, keys, seen, n, threads, rows);
 }
 
 void Store::make_fresh(int table, const std::uint32_t* rows, std::size_t n) {
@@ -150,17 +181,18 @@ KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int thre
 
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
                     std::uint32_t* rows) {
-    std::vector<Span> fixed, collisionless;
+    std::vector<Span> fixed, collisionless, sharing;
     for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const auto table = static_cast<std::size_t>(table_of(lookup.slots[s]));
-        const std::int64_t begin = lookup.offsets[s * lookup.num_bags], end = lookup.offsets[(s + 1) * lookup.num_bags];
+        const std::int64_t begin = lookup.bags_of(s)[0], end = lookup.bags_of(s)[lookup.num_bags];
         if (tables_[table].keys)
-            collisionless.push_back({table, begin, end});
+            (leads(tables_[table]) ? collisionless : sharing).push_back({table, begin, end});
         else
             each_piece(begin, end, kChunkKeys, [&](std::int64_t a, std::int64_t b) { fixed.push_back({table, a, b}); });
     }
     parallel_for(fixed.size(), threads, [&](std::size_t i) { resolve_fixed(fixed[i], keys, rows); });
     if (!collisionless.empty()) resolve_collisionless(collisionless, keys, lookup.counts, train, threads, rows);
+    if (!sharing.empty()) resolve_collisionless(sharing, keys, nullptr, false, threads, rows);
 }
 
 void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads, std::uint32_t* rows) const {
@@ -221,21 +253,26 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
     });
     if (!train) return;
     parallel_for(tables_.size(), threads, [&](std::size_t t) {
-        if (!tables_[t].keys) return;
+        if (!tables_[t].keys || !leads(tables_[t])) return;
         std::vector<Span> with_missed;
         for (std::size_t p = 0; p < pieces.size(); ++p)
             if (pieces[p].table == t && (missed[p] != 0 || tables_[t].keys->is_bounded())) with_missed.push_back(pieces[p]);
         admit_missed(tables_[t], with_missed, keys, counts, rows);
     });
+    reset_fresh(threads);
+}
+
+// The rows of keys that were admitted, in each table that has these keys.
+void Store::reset_fresh(int threads) {
     std::vector<Span> resets;
     for (std::size_t t = 0; t < tables_.size(); ++t)
-        each_piece(0, static_cast<std::int64_t>(tables_[t].missed.fresh.size()), kChunkRows,
+        each_piece(0, static_cast<std::int64_t>(leader_of(tables_[t]).missed.fresh.size()), kChunkRows,
                    [&](std::int64_t a, std::int64_t b) { resets.push_back({t, a, b}); });
     parallel_for(resets.size(), threads, [&](std::size_t r) {
         const Span& span = resets[r];
-        const Table& table = tables_[span.table];
-        for (std::int64_t i = span.begin; i < span.end; ++i)
-            table.rows->reset(table.missed.fresh[i].row, table.missed.fresh[i].key);
+        Table& table = tables_[span.table];
+        const std::vector<FreshRow>& fresh = leader_of(table).missed.fresh;
+        for (std::int64_t i = span.begin; i < span.end; ++i) table.rows->reset(fresh[i].row, fresh[i].key);
     });
 }
 
@@ -278,7 +315,7 @@ void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int thre
     std::vector<PooledPart> parts;
     for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
-        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
+        const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
             parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
                              out + column[s], column.back()});
@@ -293,7 +330,7 @@ void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const floa
     std::vector<DotPart> parts;
     for (std::size_t s = 0; s < lookup.num_slots; ++s) {
         const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
-        const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
+        const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
             parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
                              gradient + column[s], column.back(), out});
@@ -328,7 +365,7 @@ std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
 void Store::add(const KeptLookup& k, std::vector<KeptTable>& tables) const {
     const std::vector<int> column = columns(k.lookup);
     for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
-        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.offsets + s * k.lookup.num_bags,
+        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.bags_of(s),
                                                              k.lookup.weights, k.lookup.num_bags,
                                                              k.gradient + column[s], column.back(), nullptr});
 }

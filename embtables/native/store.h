@@ -30,8 +30,13 @@ struct TableSpec {
     std::optional<Policy> policy;  // of a collisionless one
     bool cold_row_learns;
     Buckets buckets{};  // which it has the keys of
+    int keys_of = -1;      // a table before it whose keys it shares: a key has the same row number in both
 
     bool is_keyed() const { return policy || !buckets.are_all(); }  // its rows belong to keys that are not their numbers
+    bool has_keys_like(const TableSpec& other) const {
+        return num_rows == other.num_rows && policy == other.policy && buckets == other.buckets &&
+               config.initial.seed == other.config.initial.seed;
+    }
 };
 
 // Bytes that a store's table takes.
@@ -46,14 +51,19 @@ struct TableBytes {
 // Of a table in which so many keys have got rows, one after the other, and so many wait for one.
 TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting);
 
-// Keys of F slots for B bags each, as embtables/rows/protocol.py has them.
+// Keys of L lists for B bags each, as embtables/rows/protocol.py has them. Slots i, L + i, ... read list i.
 struct LookupView {
     const std::int32_t* slots;
-    std::size_t num_slots;
-    const std::int64_t* offsets;  // F * B + 1
+    std::size_t num_slots, num_lists;
+    const std::int64_t* offsets;  // L * B + 1
     const float* weights;         // or null
     std::int64_t num_bags;
     const std::int32_t* counts = nullptr;  // how often each key occurred; null: once
+
+    // The offsets of the bags of a slot.
+    const std::int64_t* bags_of(std::size_t slot) const {
+        return offsets + (slot % num_lists) * static_cast<std::size_t>(num_bags);
+    }
 };
 
 struct KeptLookup {
@@ -84,8 +94,9 @@ class Store {
 public:
     Store(const Kernels& kernels, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables, int threads);
 
-    // The row of every key. Throws std::out_of_range for a key outside a fixed table or its part. A key that occurred m
-    // times is admitted as m occurrences in a row.
+    // The row of every key, a list for each slot. Throws std::out_of_range for a key outside a fixed table or its part. A
+    // key that occurred m times is admitted as m occurrences in a row. In training, a table that shares another's keys
+    // reads the rows that lookups of that one, this one among them, have made: it counts and admits nothing itself.
     void resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads, std::uint32_t* rows);
 
     // The same for keys of one table, changing nothing.
@@ -110,8 +121,14 @@ public:
     Collisionless* keys(int table) { return tables_.at(static_cast<std::size_t>(table)).keys.get(); }
     std::uint64_t num_rows(int table) const;  // addressable: of a fixed table all, else the rows ever taken
     const KeyIndex* index(int table) const { return tables_.at(static_cast<std::size_t>(table)).index.get(); }
-    // Empties a collisionless table, as it was made.
+    // Whether the table has its keys for itself, or is the one that others share the keys of.
+    bool leads(int table) const { return leads(tables_.at(static_cast<std::size_t>(table))); }
+    // Empties a collisionless table, and those that share its keys, as they were made.
     void clear(int table);
+
+    // Rows for keys of a saved collisionless table; see Collisionless::place.
+    void place(int table, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n, int threads,
+               std::uint32_t* rows);
 
     // Changes from now on belong to the next cut; returns the one that ends here, 1 being the first.
     std::uint32_t draw_cut();
@@ -143,15 +160,20 @@ private:
     struct Table {
         TableSpec spec;
         std::unique_ptr<TableRows> rows;
-        std::unique_ptr<Collisionless> keys;  // of a collisionless table
-        std::unique_ptr<KeyIndex> index;      // of a part of a fixed one
+        std::shared_ptr<Collisionless> keys;  // of a collisionless table
+        std::shared_ptr<KeyIndex> index;      // of a part of a fixed one
         Missed missed;
+        std::vector<std::size_t> sharing;  // it and the tables that share its keys; of one of these nothing
     };
     struct Span {  // keys begin..end-1 of a lookup, in one table
         std::size_t table;
         std::int64_t begin, end;
     };
 
+    static bool leads(const Table& table) { return table.spec.keys_of < 0; }
+    Table& leader_of(Table& table) { return leads(table) ? table : tables_[static_cast<std::size_t>(table.spec.keys_of)]; }
+    void add_table(const TableSpec& spec, int threads);
+    void make_collisionless(Table& leader);
     RowFilter filter_of(const Table& table, std::uint32_t after, std::uint32_t now) const;
     std::vector<KeptTable> by_table(const std::vector<KeptGradients>& kept);
     void add(const KeptLookup& kept, std::vector<KeptTable>& tables) const;
@@ -162,6 +184,7 @@ private:
     [[noreturn]] void refuse(const Table& table, std::int64_t key) const;
     void admit_missed(Table& table, const std::vector<Span>& pieces, const std::int64_t* keys,
                       const std::int32_t* counts, std::uint32_t* rows);
+    void reset_fresh(int threads);
     void resolve_collisionless(const std::vector<Span>& spans, const std::int64_t* keys, const std::int32_t* counts,
                                bool train, int threads, std::uint32_t* rows);
 

@@ -30,13 +30,15 @@ using Kept = std::variant<KeptBags, KeptMessage>;
 
 LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
                    const Weights& weights, std::int64_t bags, std::size_t keys) {
-    need(bags >= 0 && offsets.size() == slots.size() * static_cast<std::size_t>(bags) + 1,
-         "F slots of B bags need F * B + 1 offsets");
+    const std::size_t lists = bags == 0 ? slots.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
+    need(bags >= 0 && offsets.size() == lists * static_cast<std::size_t>(bags) + 1 && lists >= 1 &&
+             slots.size() % lists == 0,
+         "L lists of B bags need L * B + 1 offsets, and as many slots each");
     need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys),
          "offsets must begin at 0 and end at the number of keys");
     need(!weights || weights->size() == keys, "as many weights as keys are needed");
     for (std::size_t i = 0; i < slots.size(); ++i) store.table_of(slots.data()[i]);
-    return {slots.data(), slots.size(), offsets.data(), weights ? weights->data() : nullptr, bags};
+    return {slots.data(), slots.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
 SegmentsView segments_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& bounds,
@@ -83,6 +85,7 @@ void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std
     need(rows.size() == keys.size() && (!counts || counts->size() == keys.size()),
          "as many rows and counts as keys are needed");
     LookupView view = view_of(store, slots, offsets, std::nullopt, bags, keys.size());
+    need(view.num_slots == view.num_lists, "a slot for each list of keys is needed");
     view.counts = counts ? counts->data() : nullptr;
     nb::gil_scoped_release released;
     for (std::size_t i = 0; view.counts != nullptr && i < keys.size(); ++i)
@@ -121,8 +124,8 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> output(const Store& store, std::size_
 void dots(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
           std::int64_t bags, Matrix gradient, int threads, Out<float> out) {
     const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, rows.size());
-    need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view) &&
-             out.size() == rows.size(),
+    need(view.num_slots == view.num_lists && gradient.shape(0) == static_cast<std::size_t>(bags) &&
+             gradient.shape(1) == store.width(view) && out.size() == rows.size(),
          "the gradient must be (bags, sum of the slots' dims), out as long as rows");
     nb::gil_scoped_release released;
     store.dots(view, rows.data(), gradient.data(), threads, out.data());
@@ -200,16 +203,16 @@ nb::dict stats(Store& store, int table) {
     const Collisionless* const keys = store.keys(table);
     if (store.index(table) != nullptr) {
         found["rows"] = store.num_rows(table);
-        found["index_bytes"] = store.index(table)->bytes();
+        found["index_bytes"] = store.leads(table) ? store.index(table)->bytes() : 0;
     }
     if (keys == nullptr) return found;
     const KeyCounts& c = keys->counts();
     found["rows"] = keys->num_rows();
     found["waiting"] = keys->num_waiting();
     found["rows_in_use"] = keys->rows_in_use();
-    found["map_bytes"] = keys->map_bytes();
+    found["map_bytes"] = store.leads(table) ? keys->map_bytes() : 0;
     found["map_entries"] = keys->map_entries();
-    found["sketch_bytes"] = keys->sketch() == nullptr ? 0 : keys->sketch()->bytes();
+    found["sketch_bytes"] = keys->sketch() == nullptr || !store.leads(table) ? 0 : keys->sketch()->bytes();
     found["now"] = keys->now();
     found["steps"] = keys->steps();
     found["admitted"] = c.admitted;
@@ -252,6 +255,11 @@ void set_part(TableSpec& spec, std::uint32_t first, std::uint32_t end) {
     spec.buckets = {first, end};
 }
 
+void set_keys_of(TableSpec& spec, int table) {
+    need(table >= 0, "a table shares the keys of one before it");
+    spec.keys_of = table;
+}
+
 void set_policy(TableSpec& spec, std::uint32_t min_count, double probability, std::uint64_t max_waiting,
                 bool sketch, std::uint32_t ttl_seconds, std::uint64_t max_rows, bool cold_row_learns) {
     need(min_count >= 1 && min_count <= 0xFFFF, "min_count must be in 1..65535");
@@ -284,7 +292,8 @@ void define_store(nb::module_& module) {
              "beta2"_a, "initial"_a, "initial_a"_a, "initial_b"_a, "seed"_a)
         .def("set_policy", &set_policy, "min_count"_a, "probability"_a, "max_waiting"_a, "sketch"_a, "ttl_seconds"_a, "max_rows"_a,
              "cold_row_learns"_a)
-        .def("set_part", &set_part, "first"_a, "end"_a);
+        .def("set_part", &set_part, "first"_a, "end"_a)
+        .def("set_keys_of", &set_keys_of, "table"_a);
     module.def("table_bytes", &table_bytes, "spec"_a, "rows"_a, "waiting"_a);
     nb::class_<Store> store(module, "Store");
     store

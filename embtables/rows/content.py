@@ -139,6 +139,26 @@ def restrict(content: TableContent, seed: int, buckets: Buckets) -> TableContent
     )
 
 
+def with_keys_of(leader: TableContent, content: TableContent) -> TableContent:
+    """A content of a table that had keys of its own, for it to share those of another: what the other has no row for is
+    left out, and what waits is what waits there."""
+    places = np.flatnonzero(np.isin(content.keys, leader.keys))
+    return replace(
+        content,
+        keys=content.keys[places],
+        parts={name: values[places] for name, values in content.parts.items()},
+        seen=content.seen[places],
+        counts=content.counts[places],
+        begins=None,
+        waiting=leader.waiting,
+        waiting_counts=leader.waiting_counts,
+        waiting_seen=leader.waiting_seen,
+        sketch=leader.sketch,
+        now=leader.now,
+        steps=leader.steps,
+    )
+
+
 def _within(keys: Keys, seed: int, buckets: Buckets) -> slice:
     """Where the keys of these buckets lie among keys in the order of buckets."""
     return slice(*np.searchsorted(buckets_of(keys, seed), buckets).tolist())

@@ -62,12 +62,16 @@ class HostRowStore:
     def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
         self._tables = tuple(tables)
         self._feature_tables = tuple(feature_tables)
-        self._store = _core.Store([spec_of(t) for t in tables], list(feature_tables), isa(), torch.get_num_threads())
+        numbers = {table.config.name: number for number, table in enumerate(tables)}
+        leaders = [None if table.keys_of is None else numbers[table.keys_of] for table in tables]
+        specs = [spec_of(table, leader) for table, leader in zip(tables, leaders, strict=True)]
+        self._store = _core.Store(specs, list(feature_tables), isa(), torch.get_num_threads())
         self._factor = 1.0
         self._cut = 0  # the last one drawn
         self._refused = [0] * len(tables)
         self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
-        self._learning = [n for n in self._collisionless if tables[n].config.trainable]
+        self._learning = [n for n in self._collisionless if tables[n].config.trainable and leaders[n] is None]
+        self._leader_of = [number if leader is None else leader for number, leader in enumerate(leaders)]
         self._step = StepLookups(self._see, marks=bool(self._collisionless))
 
     def _dim(self, feature: int) -> int:
@@ -75,7 +79,8 @@ class HostRowStore:
 
     def _resolve(self, lookup: Lookup, *, train: bool, counts: Counts = None) -> Resolved:
         """The lookup with its keys resolved to row numbers."""
-        features = np.array(lookup.features, np.int32)
+        features, all_features = (np.array(of, np.int32) for of in (lookup.features, lookup.features + lookup.beside))
+        self._refuse_other_keys(lookup)
         keys, offsets = as_numpy(lookup.keys), as_numpy(lookup.offsets)
         rows = np.empty(len(keys), np.uint32)
         try:
@@ -83,17 +88,24 @@ class HostRowStore:
         except IndexError as error:
             raise DataError(str(error)) from None
         weights = None if lookup.weights is None else as_numpy(lookup.weights.float())
-        found = Resolved(features, rows, offsets, weights, lookup.num_rows, self._step.generation)
+        found = Resolved(all_features, rows, offsets, weights, lookup.num_rows, self._step.generation)
         if train:
             self._step.begin(found)
         return found
+
+    def _refuse_other_keys(self, lookup: Lookup) -> None:
+        """Raises ValueError where row numbers of a feature are not those of the one beside it."""
+        own, beside = (
+            [self._leader_of[self._feature_tables[f]] for f in of] for of in (lookup.features, lookup.beside)
+        )
+        if beside and own != beside:
+            raise ValueError("features beside others must be of tables that share their keys")
 
     def _see(self, lookup: Resolved) -> None:
         for position, feature in enumerate(lookup.features):
             table = self._feature_tables[feature]
             if table in self._collisionless:
-                ends = lookup.offsets[[position * lookup.num_bags, (position + 1) * lookup.num_bags]]
-                self._store.see(table, lookup.rows[slice(*ends)])
+                self._store.see(table, lookup.rows[lookup.span(position)])
 
     def pooled(self, lookup: Lookup) -> Tensor:
         """See RowReader."""
@@ -102,7 +114,8 @@ class HostRowStore:
     def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
         """See RowTrainer."""
         found = self._resolve(lookup, train=True)
-        return self._sums(found), HostPooledLookup(self._store, self._step, found)
+        dims = [self._dim(feature) for feature in found.features]
+        return self._sums(found), HostPooledLookup(self._store, self._step, found, dims)
 
     def _sums(self, c: Resolved) -> Tensor:
         out = self._output(c.num_bags, sum(map(self._dim, c.features)))

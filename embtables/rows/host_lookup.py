@@ -28,7 +28,8 @@ def as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resolved:
-    """A lookup's keys at their rows, F features of `num_bags` bags, and how many changes had moved rows before."""
+    """A lookup's keys at their rows, L lists of `num_bags` bags, and how many changes had moved rows before. Features
+    i, L + i, ... read list i."""
 
     features: npt.NDArray[np.int32]
     rows: Rows
@@ -36,6 +37,13 @@ class Resolved:
     weights: npt.NDArray[np.float32] | None
     num_bags: int
     generation: int
+
+    def span(self, position: int) -> slice:
+        """Where the keys of the feature at this position lie."""
+        if not self.num_bags:
+            return slice(0, 0)
+        place = position % ((len(self.offsets) - 1) // self.num_bags) * self.num_bags
+        return slice(int(self.offsets[place]), int(self.offsets[place + self.num_bags]))
 
 
 class StepLookups:
@@ -103,8 +111,8 @@ class StepLookups:
 class HostPooledLookup:
     """See PooledLookup."""
 
-    def __init__(self, store: _core.Store, step: StepLookups, lookup: Resolved) -> None:
-        self._store, self._step, self._lookup = store, step, lookup
+    def __init__(self, store: _core.Store, step: StepLookups, lookup: Resolved, dims: Sequence[int]) -> None:
+        self._store, self._step, self._lookup, self._dims = store, step, lookup, dims
 
     def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See PooledLookup."""
@@ -115,9 +123,15 @@ class HostPooledLookup:
         self._step.close(c)
         if not of_weights:
             return None
-        out = torch.empty(len(c.rows))
-        self._store.dots(c.features, c.rows, c.offsets, c.num_bags, values, torch.get_num_threads(), out.numpy())
-        return out
+        found, column = torch.zeros(len(c.rows)), 0
+        lists = (len(c.offsets) - 1) // c.num_bags if c.num_bags else len(c.features)
+        for start in range(0, len(c.features), lists):
+            end = column + sum(self._dims[start : start + lists])
+            out, part = torch.empty(len(c.rows)), np.ascontiguousarray(values[:, column:end])
+            of = c.features[start : start + lists]
+            self._store.dots(of, c.rows, c.offsets, c.num_bags, part, torch.get_num_threads(), out.numpy())
+            found, column = found.add_(out) if start else out, end
+        return found
 
 
 class HostRowsLookup:

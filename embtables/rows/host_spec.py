@@ -15,8 +15,11 @@ MAX_HOST_ROWS = 2**32 - 1
 _INITIALS = {"zeros": 0, "constant": 1, "normal": 2, "uniform": 3}
 
 
-def spec_of(table: StoredTable) -> _core.TableSpec:
+def spec_of(table: StoredTable, leader: int | None = None) -> _core.TableSpec:
     """The native description of a table.
+
+    Args:
+        leader: the number of the store's table whose keys it shares.
 
     Raises:
         ConfigError: a fixed table is too large, or the native core does not have its optimizer.
@@ -54,6 +57,8 @@ def spec_of(table: StoredTable) -> _core.TableSpec:
         _set_policy(spec, config)
     if table.is_part:
         spec.set_part(*table.buckets)
+    if leader is not None:
+        spec.set_keys_of(leader)
     return spec
 
 

@@ -6,7 +6,7 @@ training goes on; those that change meanwhile are saved first (embtables/native/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -120,7 +120,10 @@ def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent
 
 
 def apply(store: _core.Store, table: int, stored: StoredTable, content: TableContent) -> None:
-    """Takes over a content. Raises StateError where its keys contradict each other."""
+    """Takes over a content. Raises StateError where its keys contradict each other.
+
+    Of a table that shares another's keys, what that one took over of the same moment is not taken over again.
+    """
     threads, parts = torch.get_num_threads(), stored.optimizer.native_parts
     keys = np.ascontiguousarray(content.keys)
     rows = np.empty(len(keys), np.uint32)
@@ -133,8 +136,9 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
         store.remove(table, np.ascontiguousarray(content.tombstones))
         try:
             store.place(table, keys, content.seen, threads, rows)
-            store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
-            store.set_sketch(table, content.sketch)
+            if stored.keys_of is None or not _is_at(store.stats(table), content):
+                store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
+                store.set_sketch(table, content.sketch)
         except ValueError as error:
             raise StateError(str(error), table=stored.config.name) from None
         store.set_clock(table, content.now, content.steps)
@@ -144,6 +148,11 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
         store.write(table, parts[name], rows, threads, np.ascontiguousarray(values).reshape(-1))
     store.write_counts(table, rows, content.counts)
     store.set_num_steps(table, content.updates)
+
+
+def _is_at(figures: Mapping[str, int], content: TableContent) -> bool:
+    """Whether a table's keys stand where those of a content do."""
+    return (figures["now"], figures["steps"]) == (content.now, content.steps)
 
 
 def key_state(store: _core.Store, table: int, stored: StoredTable) -> KeyState:
@@ -175,7 +184,7 @@ def bytes_of(stored: StoredTable, rows: int, waiting: int) -> dict[str, int]:
     Raises:
         ConfigError: the native core cannot hold the table.
     """
-    return _core.table_bytes(spec_of(stored), rows, waiting)
+    return _core.table_bytes(spec_of(stored, None if stored.keys_of is None else 0), rows, waiting)
 
 
 def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, int]:

@@ -24,6 +24,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from embtables.rows.content import TableContent, Words
@@ -38,6 +39,7 @@ class Ability(Enum):
     COLLISIONLESS = "collisionless"
     REFUSES_NON_FINITE = "refuses_non_finite"
     CUTS = "cuts"
+    BESIDE = "beside"  # lookups with features `beside`
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Lookup:
         offsets: (F * B + 1,) int64: feature f's keys of row b are keys[offsets[f * B + b] : offsets[f * B + b + 1]].
         weights: (N,) float32 factors of the rows in the sum, or None for ones.
         num_rows: B.
+        beside: none, or F more features: the i-th reads the keys of the i-th of `features` with the same factors, and
+            its table shares the keys of that one's table (`StoredTable.keys_of`). Their columns come after the others.
     """
 
     features: tuple[int, ...]
@@ -57,6 +61,19 @@ class Lookup:
     offsets: Tensor
     weights: Tensor | None
     num_rows: int
+    beside: tuple[int, ...] = ()
+
+    def repeated(self) -> Lookup:
+        """The same with nothing beside: the keys stand twice."""
+        if not self.beside:
+            return self
+        return Lookup(
+            self.features + self.beside,
+            torch.cat([self.keys, self.keys]),
+            torch.cat([self.offsets, self.offsets[1:] + len(self.keys)]),
+            None if self.weights is None else torch.cat([self.weights, self.weights]),
+            self.num_rows,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class _OwnedLookup:
 class ReferenceRowStore:
     """Row store in plain torch."""
 
-    abilities = frozenset(Ability)
+    abilities = frozenset(Ability) - {Ability.BESIDE}
 
     def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
         self._tables = tuple(tables)

@@ -15,6 +15,9 @@ class StoredTable:
     """A table as a store sees it: its configuration and the seed of its initial rows.
 
     Attributes:
+        keys_of: a table whose keys it shares: lookups of training name the same keys of both in the same order, and
+            both have one seed, so that a key is admitted, expires and is evicted in both at once. A store may keep one
+            map for both.
         buckets: the range [first, end) of the key space that the store holds: a part of the table where it is not all.
             Keys given to the store are then of these buckets; of a collisionless table nothing checks that.
     """
@@ -22,6 +25,7 @@ class StoredTable:
     config: Table
     seed: int
     buckets: Buckets = ALL_BUCKETS
+    keys_of: str | None = None
 
     @property
     def is_part(self) -> bool:

@@ -108,7 +108,7 @@ class ShardedRowStore:
         self._feature_tables = tuple(feature_tables)
         self._world = world
         self._local = make_local(self._tables, range(len(tables)))
-        self.abilities: frozenset[Ability] = self._local.abilities
+        self.abilities: frozenset[Ability] = self._local.abilities - {Ability.BESIDE}
         self._owners = owners_of_buckets(world)
         dims = [table.config.dim for table in tables]
         self._messenger = Messenger(world, self._local, dims, self._replicated)

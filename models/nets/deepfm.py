@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from embtables.batch import JaggedIds
 from embtables.models.layers import Mlp, fm_interaction
 from embtables.models.layers.linear import LinearTerm
-from embtables.models.protocols import PooledCollection, equal_dim
+from embtables.models.protocols import PooledFirstOrderCollection, equal_dim
 
 
 class DeepFm(nn.Module):
@@ -18,8 +18,7 @@ class DeepFm(nn.Module):
 
     def __init__(
         self,
-        embeddings: PooledCollection,
-        linear: PooledCollection,
+        embeddings: PooledFirstOrderCollection,
         num_dense: int,
         num_labels: int,
         *,
@@ -29,14 +28,14 @@ class DeepFm(nn.Module):
         super().__init__()
         self.dim = equal_dim(embeddings, "deepfm")
         self.embeddings = embeddings
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
+        self.first_order = LinearTerm(num_dense, num_labels)
         self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, hidden_sizes, dropout)
         self.out = nn.Linear(self.deep.out_size, num_labels, bias=False)
 
     def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids)
-        first: Tensor = self.first_order(ids, dense)
+        pooled, weights = self.embeddings(ids)
+        first: Tensor = self.first_order(weights, dense)
         deep = self.deep(torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled)
         logits: Tensor = first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim)) + self.out(deep)
         return logits

@@ -7,20 +7,20 @@ from torch import Tensor, nn
 from embtables.batch import JaggedIds
 from embtables.models.layers import fm_interaction
 from embtables.models.layers.linear import LinearTerm
-from embtables.models.protocols import PooledCollection, equal_dim
+from embtables.models.protocols import PooledFirstOrderCollection, equal_dim
 
 
 class FactorizationMachine(nn.Module):
     """logit = first-order term + sum over pairs of features of <v_i, v_j>."""
 
-    def __init__(self, embeddings: PooledCollection, linear: PooledCollection, num_dense: int, num_labels: int) -> None:
+    def __init__(self, embeddings: PooledFirstOrderCollection, num_dense: int, num_labels: int) -> None:
         super().__init__()
         self.dim = equal_dim(embeddings, "fm")
         self.embeddings = embeddings
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
+        self.first_order = LinearTerm(num_dense, num_labels)
 
     def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        pooled = self.embeddings(ids)
-        first: Tensor = self.first_order(ids, dense)
+        pooled, weights = self.embeddings(ids)
+        first: Tensor = self.first_order(weights, dense)
         return first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim))  # (B, F, D)

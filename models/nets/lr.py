@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from embtables.batch import JaggedIds
+from embtables.errors import ConfigError
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledCollection
 
@@ -14,9 +15,13 @@ class LogisticRegression(nn.Module):
 
     def __init__(self, linear: PooledCollection, num_dense: int, num_labels: int) -> None:
         super().__init__()
-        self.first_order = LinearTerm(linear, num_dense, num_labels)
+        for name, dim in zip(linear.embedding_names, linear.embedding_dims, strict=True):
+            if dim != 1:
+                raise ConfigError(f"first-order weights have dimension 1, received {dim} for feature '{name}'")
+        self.linear = linear
+        self.first_order = LinearTerm(num_dense, num_labels)
 
     def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         """B rows -> logits (B, n_labels)."""
-        result: Tensor = self.first_order(ids, dense)
+        result: Tensor = self.first_order(self.linear(ids), dense)
         return result

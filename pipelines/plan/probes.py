@@ -263,6 +263,17 @@ class _Given:
         return self.values
 
 
+class _GivenBoth:
+    """The same with first-order weights."""
+
+    def __init__(self, deep: _Given, linear: _Given) -> None:
+        self.embedding_names, self.embedding_dims = deep.embedding_names, deep.embedding_dims
+        self.deep, self.linear = deep, linear
+
+    def __call__(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
+        return self.deep(ids), self.linear(ids)
+
+
 def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Point], int]:
     """Seconds of forward, loss, backward and update of the dense net with so many rows, ascending, and how many
     parameters it has.
@@ -284,7 +295,9 @@ def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     spec = spec_of(config.model)
     deep = _Given(names, dims, rows) if "pooled" in spec.takes else None
     linear = _Given(names, [1] * len(names), rows) if "first_order" in spec.takes else None
-    model = spec.build(config.model, ModelInputs(deep, None, linear, len(config.dense), len(config.labels)))
+    both = None if deep is None or linear is None else _GivenBoth(deep, linear)
+    inputs = ModelInputs(deep, None, linear, len(config.dense), len(config.labels), both)
+    model = spec.build(config.model, inputs)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
     columns, labels = torch.randn(rows, len(config.dense)), torch.zeros(rows, len(config.labels))

@@ -12,7 +12,6 @@ import torch
 from embtables.errors import ConfigError, StateError
 from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
-from embtables.keyspace import table_seed
 from embtables.models.build import features_of, tables_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
@@ -23,12 +22,13 @@ from embtables.pipelines.training.dense_evolution import take_dense, take_transf
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.saved_config import refuse_other_schema
-from embtables.rows.content import restrict
-from embtables.rows.stored_table import StoredTable
+from embtables.rows.content import TableContent, restrict, with_keys_of
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
+from embtables.shared_keys import stored_tables
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 from embtables.state.read.find import find, has_best
+from embtables.state.read.version_files import shares_keys
 
 
 class FormerCheckpoint:
@@ -53,9 +53,11 @@ class FormerCheckpoint:
         self._content = run_content(self._chain[-1])
         refuse_other_schema(self._was, self._content)
         self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)
+        was = _schema(self._was, self._artifacts, shares_keys=shares_keys(self._chain[0]))
+        now = _schema(config, {})
+        self._tables_then, self._tables_now = ({t.config.name: t for t in s.tables} for s in (was, now))
         try:
-            was = _schema(self._was, self._artifacts)
-            self._plan = Evolution(was, _schema(config, {}), _with_linear(config, fresh))
+            self._plan = Evolution(was, now, _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
         self.notes: list[Note] = [*self._plan.notes, *self._clocks()]
@@ -75,23 +77,30 @@ class FormerCheckpoint:
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
 
-        Of several ranks each reads what it owns; where the seed is another, all, for then other keys were its own.
+        Of several ranks each reads what it owns; where a table's seed is another, all: other keys were its own then.
 
         Raises:
             StateError: a file of the checkpoint is missing or damaged.
         """
         # The former run's random state is not taken over: the new run has its own seed.
         with torch.random.fork_rng(devices=[]):
-            same_seed = self._was.train.seed == self._now.train.seed
-            old = Learner(self._was, learner.world if same_seed else None, self._artifacts)
+            then, now = self._tables_then, self._tables_now
+            owned_alike = all(then[table].seed == now[table].seed for table in self._plan.kept)
+            world, shares = learner.world if owned_alike else None, shares_keys(self._chain[0])
+            old = Learner(self._was, world, self._artifacts, shares_keys=shares)
             checkpoint.load(self._run.checkpoints, self._chain, old)
+        taken: dict[str, TableContent] = {}
         for table, conversion in self._plan.kept.items():
             content = self._plan.content(table, old.tables.table_content(table))
-            if learner.world.size > 1 and not same_seed:
-                content = restrict(content, table_seed(self._now.train.seed, table), learner.world.buckets())
+            if learner.world.size > 1 and not owned_alike:
+                content = restrict(content, now[table].seed, learner.world.buckets())
             if conversion.counts_anew:
                 content.sketch = learner.tables.table_content(table).sketch
+            leader = taken.get(now[table].keys_of or "")
+            if leader is not None and then[table].keys_of is None:
+                content = with_keys_of(leader, content)
             learner.tables.take_over(table, content)
+            taken[table] = content
         self.notes += take_dense(old, learner)
 
     def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
@@ -114,11 +123,9 @@ class FormerCheckpoint:
         }
 
 
-def _schema(config: RunConfig, artifacts: Mapping[str, Artifacts]) -> StateSchema:
-    stored = tuple(
-        StoredTable(table, table_seed(config.train.seed, table.name)) for table in tables_of(config, config.model)
-    )
-    return StateSchema(stored, features_of(config, config.model), artifacts)
+def _schema(config: RunConfig, artifacts: Mapping[str, Artifacts], *, shares_keys: bool = True) -> StateSchema:
+    tables, features = tables_of(config, config.model), features_of(config, config.model)
+    return StateSchema(stored_tables(tables, features, config.train.seed, shares_keys=shares_keys), features, artifacts)
 
 
 def _with_linear(config: RunConfig, fresh: Collection[str]) -> list[str]:

@@ -63,10 +63,16 @@ class Learner:
     Args:
         world: the ranks that train together.
         artifacts: by feature the data of encoders, of the version that is loaded.
+        shares_keys: see Tables.
     """
 
     def __init__(
-        self, config: RunConfig, world: World | None = None, artifacts: Mapping[str, Artifacts] | None = None
+        self,
+        config: RunConfig,
+        world: World | None = None,
+        artifacts: Mapping[str, Artifacts] | None = None,
+        *,
+        shares_keys: bool = True,
     ) -> None:
         train = config.train
         self.world = SingleRank() if world is None else world
@@ -84,6 +90,7 @@ class Learner:
             world=self.world,
             replicated=replicated(tables, features, batch_rows=train.batch_size, world_size=self.world.size),
             artifacts=artifacts,
+            shares_keys=shares_keys,
         )
         self.model: nn.Module = build_model(config, config.model, self.tables)
         self.optimizer = DenseAdam(self.parameters(), train.dense_optimizer)

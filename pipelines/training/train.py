@@ -33,6 +33,7 @@ from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.warm_start import warm
 from embtables.shard.world import SingleRank, World
+from embtables.state.read.version_files import shares_keys
 
 
 def train(
@@ -106,7 +107,7 @@ def resume(
     if overrides:
         state.finished = False
         _count(config, log, state, world)
-    learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain))
+    learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     source = _epochs(learner, run, log, content.fitted, state)
     loop = TrainLoop(learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error)
@@ -116,10 +117,12 @@ def resume(
     return loop.run_to_end()
 
 
-def _learner(config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None) -> Learner:
+def _learner(
+    config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None, *, shares_keys: bool = True
+) -> Learner:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    return Learner(config, world, artifacts)
+    return Learner(config, world, artifacts, shares_keys=shares_keys)
 
 
 def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, state: RunState) -> LogEpochs:

@@ -45,6 +45,18 @@ class Bags(nn.Module):
         return dict(zip(self.embedding_names, self(ids).split(self.embedding_dims, dim=1), strict=True))
 
 
+class Both(nn.Module):
+    """The same with first-order weights beside."""
+
+    def __init__(self, pooled: Bags, linear: Bags) -> None:
+        super().__init__()
+        self.pooled, self.linear = pooled, linear
+        self.embedding_names, self.embedding_dims = pooled.embedding_names, pooled.embedding_dims
+
+    def forward(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
+        return self.pooled(ids), self.linear(ids)
+
+
 def batch(rows: int = 6) -> tuple[JaggedIds, Tensor]:
     generator = torch.Generator().manual_seed(3)
     lengths = torch.randint(0, 4, (len(FEATURES) * rows,), generator=generator)
@@ -57,7 +69,8 @@ def build(config: ModelOptions, labels: int = 1, dense: int = 2) -> torch.nn.Mod
     takes = spec_of(config).takes
     pooled = Bags((4, 4, 4)) if "pooled" in takes else None
     linear = Bags((1, 1, 1)) if "first_order" in takes else None
-    return spec_of(config).build(config, ModelInputs(pooled, None, linear, dense, labels))
+    both = None if pooled is None or linear is None else Both(pooled, linear)
+    return spec_of(config).build(config, ModelInputs(pooled, None, linear, dense, labels, both))
 
 
 ALL: list[ModelOptions] = [
@@ -92,8 +105,8 @@ def test_the_same_seed_builds_the_same_model(config: ModelOptions) -> None:
 def test_fm_is_the_sum_over_pairs() -> None:
     model = build(FmConfig())
     ids, dense = batch()
-    pooled = model.embeddings.by_name(ids)
-    expected = model.first_order(ids, dense)
+    pooled = model.embeddings.pooled.by_name(ids)
+    expected = model.first_order(model.embeddings.linear(ids), dense)
     for i, a in enumerate(FEATURES):
         for b in FEATURES[i + 1 :]:
             expected = expected + (pooled[a] * pooled[b]).sum(1, keepdim=True)
@@ -106,7 +119,7 @@ def test_lr_is_bias_plus_weights() -> None:
         model.first_order.bias.fill_(0.5)
         model.first_order.dense.weight.copy_(torch.tensor([[2.0, -1.0]]))
     ids, dense = batch()
-    pooled = model.first_order.linear.by_name(ids)
+    pooled = model.linear.by_name(ids)
     expected = 0.5 + sum(pooled[f] for f in FEATURES) + 2.0 * dense[:, :1] - dense[:, 1:]
     assert torch.allclose(model(ids, dense), expected, atol=1e-6)
 
@@ -130,7 +143,7 @@ def test_dcnv2_follows_its_equation(structure: str) -> None:
 
 def test_unequal_dimensions_are_refused_with_the_features() -> None:
     with pytest.raises(ConfigError, match="'a' and 8 for 'b'"):
-        FM.build(FmConfig(), ModelInputs(Bags((4, 8, 4)), None, Bags((1, 1, 1)), 0, 1))
+        FM.build(FmConfig(), ModelInputs(None, None, None, 0, 1, Both(Bags((4, 8, 4)), Bags((1, 1, 1)))))
     with pytest.raises(ConfigError, match="received 4 for feature 'b'"):
         LR.build(LrConfig(), ModelInputs(None, None, Bags((1, 4, 1)), 0, 1))
 

@@ -38,8 +38,7 @@ class LastTag(nn.Module):
 
     def __init__(self, config: LastTagConfig, inputs: ModelInputs) -> None:
         super().__init__()
-        self.pooled, self.sequences = inputs.need_pooled(), inputs.need_sequence()
-        self.first_order = inputs.need_first_order()
+        self.pooled, self.sequences = inputs.need_pooled_first_order(), inputs.need_sequence()
         width = sum(self.pooled.embedding_dims) + sum(self.sequences.embedding_dims)
         self.out = nn.Sequential(nn.Linear(width, config.width), nn.ReLU(), nn.Linear(config.width, inputs.num_labels))
 
@@ -49,8 +48,9 @@ class LastTag(nn.Module):
             none = rows.values.new_zeros(1, rows.values.shape[1])
             ends = torch.where(rows.lengths > 0, rows.lengths.cumsum(0), 0)
             last.append(torch.cat([none, rows.values])[ends])
-        logits: Tensor = self.out(torch.cat([self.pooled(ids), *last], dim=1))
-        return logits + self.first_order(ids).sum(dim=1, keepdim=True)
+        pooled, first_order = self.pooled(ids)
+        logits: Tensor = self.out(torch.cat([pooled, *last], dim=1))
+        return logits + first_order.sum(dim=1, keepdim=True)
 
 
 SPEC = embtables.ModelSpec(LastTagConfig, frozenset({"pooled", "sequence", "first_order"}), LastTag)

@@ -39,6 +39,9 @@ std::vector<TableSpec> tables() {
     found[1].policy = Policy{2, 2, 1.0, 400, false, 30, 600};
     found[2].policy = Policy{3, 3, 1.0, 400, true, kForever, 0};
     found[2].cold_row_learns = true;
+    found.push_back(spec(2, Rule::rowwise_adagrad, 0, 2));  // shares the keys of table 1
+    found[3].policy = found[1].policy;
+    found[3].keys_of = 1;
     return found;
 }
 
@@ -65,7 +68,20 @@ struct Batch {
     }
 
     LookupView view() const {
-        return {slots.data(), slots.size(), offsets.data(), weights.empty() ? nullptr : weights.data(), kBags};
+        return {slots.data(), slots.size(), slots.size(), offsets.data(), weights.empty() ? nullptr : weights.data(), kBags};
+    }
+
+    // The keys of slot 1 for the two tables that share them: two slots read one list.
+    LookupView second_list() const {
+        static constexpr std::int32_t both[] = {1, 4};
+        return {both, 2, 1, offsets.data() + kBags, weights.empty() ? nullptr : weights.data(), kBags};
+    }
+    bool finds_rows_of_second(Store& store) const {
+        static constexpr std::int32_t other = 4;
+        std::vector<std::uint32_t> found(rows.size());
+        store.resolve({&other, 1, 1, offsets.data() + kBags, nullptr, kBags}, keys.data(), true, kThreads, found.data());
+        const std::int64_t begin = offsets[kBags], end = offsets[2 * kBags];
+        return std::equal(found.begin() + begin, found.begin() + end, rows.begin() + begin);
     }
 };
 
@@ -78,9 +94,15 @@ void restore(Store& store, int table) {
     store.clear(table);
     std::vector<std::uint32_t> placed(rows.keys.size());
     Collisionless& fresh = *store.keys(table);
-    fresh.place(rows.keys.data(), rows.seen.data(), rows.keys.size(), kThreads, placed.data());
+    store.place(table, rows.keys.data(), rows.seen.data(), rows.keys.size(), kThreads, placed.data());
     fresh.set_waiting(waiting.keys.data(), waiting.values.data(), waiting.seen.data(), waiting.keys.size());
     fresh.set_clock(now, steps);
+    for (int other = 0; other < 4; ++other) {
+        if (other == table || store.keys(other) != &fresh) continue;
+        std::vector<std::uint32_t> shared(rows.keys.size());
+        store.place(other, rows.keys.data(), rows.seen.data(), rows.keys.size(), kThreads, shared.data());
+        need(shared == placed, "tables that share keys have the same row numbers");
+    }
     const auto sorted = [](const KeyList& list) {
         std::set<std::pair<std::int64_t, std::uint32_t>> found;
         for (std::size_t i = 0; i < list.keys.size(); ++i) found.insert({list.keys[i], list.seen[i]});
@@ -112,14 +134,14 @@ class Images {
 public:
     explicit Images(Store& store) : store_(store) {
         store.forget(store.draw_cut());
-        for (int table = 0; table < 3; ++table) {
+        for (int table = 0; table < 4; ++table) {
             now_.push_back(store.keys(table) == nullptr ? 0 : store.keys(table)->now());
             images_.push_back(store.rows(table).capture(store.num_rows(table)));
             expected_.push_back(sum_of(store, table, *images_.back(), now_.back()));
             images_.back() = store.rows(table).capture(store.num_rows(table));
         }
         reader_ = std::thread([this] {
-            for (int table = 0; table < 3; ++table) found_.push_back(sum_of(store_, table, *images_[table], now_[table]));
+            for (int table = 0; table < 4; ++table) found_.push_back(sum_of(store_, table, *images_[table], now_[table]));
         });
     }
 
@@ -139,7 +161,7 @@ private:
 
 void drive(const Kernels& kernels, int steps) {
     std::mt19937_64 random(7);
-    Store store(kernels, tables(), {0, 1, 2, 1}, kThreads);
+    Store store(kernels, tables(), {0, 1, 2, 1, 3}, kThreads);
     constexpr std::size_t width = 12 + 8 + 1 + 8;
     const auto change = [&](auto&& f) {
         const Turns::Turn turn(store.turns());
@@ -160,6 +182,8 @@ void drive(const Kernels& kernels, int steps) {
             need(out == again, "the same output on one thread");
             store.dots(batch.view(), batch.rows.data(), batch.gradient.data(), kThreads, dots.data());
             kept.push_back(KeptLookup{batch.view(), batch.rows.data(), batch.gradient.data()});
+            kept.push_back(KeptLookup{batch.second_list(), batch.rows.data(), batch.gradient.data()});
+            change([&] { need(batch.finds_rows_of_second(store), "a table that shares keys finds the other's rows"); });
         }
         store.gradient_norm(kept, kThreads);
         change([&] { store.update(kept, 1.0, 0.5f, kThreads); });

@@ -57,13 +57,15 @@ class TableEntry(Model):
     """What a version says of a table besides its files.
 
     `figures`: counts since the table was made, of all ranks together, and of a table with a ttl how many rows and
-    waiting keys it held, those past their ttl included; those that are 0 are absent.
+    waiting keys it held, those past their ttl included; those that are 0 are absent. `keys_of`: the table whose keys it
+    shares, by whose seed its rows are then spread over buckets.
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
     steps: Count
     updates: Count
     figures: dict[Name, Count] = Field(default_factory=dict)
+    keys_of: Name | None = None
     files: list[FileName]
 
 

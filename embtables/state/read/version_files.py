@@ -52,10 +52,21 @@ def read_version(
     return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
 
 
+def shares_keys(manifest: Manifest) -> bool:
+    """Whether first-order weights have the keys of their table's embeddings; of older builds they had their own.
+
+    `Tables(..., shares_keys=shares_keys(chain[0]))` has the keys that the version's tables have.
+    """
+    return any(entry.keys_of is not None for entry in manifest.tables.values())
+
+
 def _read_table(
     state: StateFolder, manifest: Manifest, table: StoredTable, beside: Tensors, buckets: Buckets
 ) -> TableContent:
     name, entry = table.config.name, manifest.tables[table.config.name]
+    if entry.keys_of != table.keys_of:
+        reason = "its first-order weights share keys or not: make the tables with shares_keys=shares_keys(...)"
+        raise StateError(reason, version=manifest.name, table=name)
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
         for what, schema in (

@@ -95,6 +95,7 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
             # The ranks agreed on the rest when they wrote what is copied.
             shared = {**clock, "cold": {}, "sketch": 0}
             tables[table] = {"files": list(own), "shared": shared, "figures": entry.figures}
+            tables[table] |= {} if entry.keys_of is None else {"keys_of": entry.keys_of}
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
         files |= {name: _copy(state, chain[0], name) for name in artifacts}
         kind = VersionKind(last.purpose, projection=last.projection, same_as=last.folder)

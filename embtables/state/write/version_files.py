@@ -60,6 +60,7 @@ def rank_files(
         own = _files(table, rank, content, part.buckets, projection)
         found.files |= own
         found.tables[name] = {"files": list(own), "shared": shared_of(content), "figures": content.figures}
+        found.tables[name] |= {} if table.keys_of is None else {"keys_of": table.keys_of}
         beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
     for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)) if rank == 0 else ():
         contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
@@ -92,6 +93,7 @@ def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str,
         for rank in ranks:
             figures.update(rank[name]["figures"])
         found[name] |= {"figures": dict(figures)} if figures else {}
+        found[name] |= {"keys_of": ranks[0][name]["keys_of"]} if "keys_of" in ranks[0][name] else {}
     return found
 
 
