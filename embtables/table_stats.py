@@ -96,7 +96,8 @@ class TableCounts:
         self._former = {name: own.get(name, 0) - counted[name] for name in names}
         if self._clock is not None:
             for held, expired in _EXPIRY if figures else ():
-                self._former[expired] += own.get(held, 0) - counted[held]
+                if expired in counted:  # not every store counts
+                    self._former[expired] += own.get(held, 0) - counted[held]
             self._clock.held_back, self._clock.late = (figures.get(name, 0) for name in _CLOCK)
 
 

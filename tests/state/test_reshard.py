@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
@@ -86,6 +86,13 @@ def batch(rng: np.random.Generator, width: int, time: int) -> Batch:
 
 
 @settings(max_examples=15, deadline=None)
+@example(
+    CollisionlessTable(name="grown", dim=1, optimizer=Sgd(learning_rate=0.05), ttl_seconds=5),
+    FixedTable(name="fixed", dim=2, num_rows=FIXED_ROWS, optimizer=Sgd(learning_rate=0.05)),
+    (*(Stage(world, 0, False, False) for world in WORLDS[:-1]), Stage(1, 1, False, False)),
+    0,
+    "reference",  # counts nothing: a table with a ttl goes on all the same
+)
 @given(
     grown,
     fixed,
