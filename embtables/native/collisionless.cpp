@@ -311,31 +311,32 @@ void Collisionless::ages_and_counts(const TableRows& of, std::vector<std::uint32
     }
 }
 
-void Collisionless::reset_others(const TableRows& of, const std::vector<FreshRow>& fresh, int threads) {
+// Rows that a table has got new, in the others with its keys: fresh, and theirs from now on.
+void Collisionless::place_in_others(const TableRows& of, const std::uint32_t* rows, const std::int64_t* keys,
+                                    const std::uint32_t* seen, std::size_t n, int threads) {
     constexpr std::size_t kChunk = 512;
-    for (TableRows* const rows : rows_) {
-        if (rows == &of) continue;
-        parallel_for((fresh.size() + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
-            for (std::size_t i = c * kChunk; i < std::min(fresh.size(), (c + 1) * kChunk); ++i)
-                rows->reset(fresh[i].row, fresh[i].key);
+    for (TableRows* const other : rows_) {
+        if (other == &of) continue;
+        parallel_for((n + kChunk - 1) / kChunk, threads, [&](std::size_t c) {
+            for (std::size_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) other->reset(rows[i], keys[i]);
         });
+        other->place(rows, keys, seen, n, threads);
     }
 }
 
 void Collisionless::place(TableRows& of, const std::int64_t* keys, const std::uint32_t* seen, std::size_t n,
                           int threads, std::uint32_t* rows) {
-    std::vector<FreshRow> fresh;
-    const bool is_shared = rows_.size() > 1;
     if (map_.size() == 0 && next_row_ == 1 && n <= kMostRows) {
         map_.fill(keys, seen, n, next_row_, threads);
         std::iota(rows, rows + n, next_row_);
         num_rows_ = n;
         next_row_ += static_cast<std::uint32_t>(n);
         make_room();
-        for (std::size_t i = 0; is_shared && i < n; ++i) fresh.push_back({rows[i], keys[i]});
-        reset_others(of, fresh, threads);
+        place_in_others(of, rows, keys, seen, n, threads);
         return of.place(rows, keys, seen, n, threads);
     }
+    std::vector<std::uint32_t> new_rows, new_seen;
+    std::vector<std::int64_t> new_keys;
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) map_.prefetch(map_.mixed(keys[i + kAhead]));
         const std::uint64_t h = map_.mixed(keys[i]);
@@ -348,7 +349,11 @@ void Collisionless::place(TableRows& of, const std::int64_t* keys, const std::ui
         num_waiting_ -= place.found;
         ++num_rows_;
         rows[i] = take_row();
-        if (is_shared) fresh.push_back({rows[i], keys[i]});
+        if (rows_.size() > 1) {
+            new_rows.push_back(rows[i]);
+            new_keys.push_back(keys[i]);
+            new_seen.push_back(seen[i]);
+        }
         if (place.found) {
             place.set_value(rows[i]);
             place.seen() = seen[i];
@@ -357,7 +362,7 @@ void Collisionless::place(TableRows& of, const std::int64_t* keys, const std::ui
         }
     }
     make_room();
-    reset_others(of, fresh, threads);
+    place_in_others(of, new_rows.data(), new_keys.data(), new_seen.data(), new_rows.size(), threads);
     of.place(rows, keys, seen, n, threads);
 }
 

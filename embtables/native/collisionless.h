@@ -147,7 +147,8 @@ private:
     bool wants_row(std::uint64_t h, std::uint32_t count) const;
     std::uint32_t take_row();
     void make_room();
-    void reset_others(const TableRows& of, const std::vector<FreshRow>& fresh, int threads);
+    void place_in_others(const TableRows& of, const std::uint32_t* rows, const std::int64_t* keys,
+                         const std::uint32_t* seen, std::size_t n, int threads);
     void free_row(std::uint64_t h, std::uint32_t row);
     void drop(std::uint64_t h, std::uint32_t value);
     void sweep();

@@ -14,10 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from embtables import Tables
 from embtables.pipelines.load_run import load_run
 from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.continue_from import FormerCheckpoint
+from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import resume
 from embtables.state import read_rows
 
@@ -34,6 +38,27 @@ def test_it_scores_as_it_did(run: RunDir, tmp_path: Path) -> None:
     predict(load_run(run, "last"), str(GOLDEN / "log.parquet"), tmp_path / "scores.parquet")
     scores = pq.read_table(tmp_path / "scores.parquet").column("score").to_numpy()
     np.testing.assert_allclose(scores, np.load(GOLDEN / "scores.npy"), atol=1e-6)
+
+
+def test_another_run_begins_with_it(run: RunDir) -> None:
+    config = run.config().model_copy(update={"name": "next"})
+    learner = Learner(config)
+    FormerCheckpoint(run, config, "last").load(learner)
+    then, now = load_run(run, "last").scorer.tables, learner.tables
+    # First-order weights had keys of their own: those that the table of embeddings has go over with their rows.
+    for name in ("item", "user"):
+        assert torch.equal(now.keys(name), then.keys(name))
+        assert torch.equal(now.keys(f"linear.{name}"), now.keys(name))
+        both = np.intersect1d(then.keys(f"linear.{name}"), now.keys(name))
+        keys, row = torch.from_numpy(both), f"linear.{name}"
+        assert len(both) > 150
+        assert torch.equal(rows_of(now, row, keys), rows_of(then, row, keys))
+
+
+def rows_of(tables: Tables, table: str, keys: torch.Tensor) -> torch.Tensor:
+    everything = tables.keys(table)
+    assert everything is not None
+    return tables.weight(table)[torch.searchsorted(everything, keys)]
 
 
 def test_it_goes_on_as_it_would_have(run: RunDir) -> None:

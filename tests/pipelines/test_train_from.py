@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from embtables import Tables
 from embtables.errors import ConfigError, StateError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
@@ -263,6 +264,36 @@ def test_first_order_weights_begin_afresh_with_their_table(make_config: Make, fo
     fresh, old = Learner(config).tables, at(run).tables
     assert all(np.array_equal(learner.tables.weight(n), fresh.weight(n)) for n in ("user", "linear.user"))
     assert all(np.array_equal(learner.tables.weight(n), old.weight(n)) for n in ("item", "linear.item"))
+
+
+def test_first_order_weights_of_one_model_take_the_keys_of_another(
+    make_config: Make, former: Callable[..., RunDir]
+) -> None:
+    tables = [{"name": n, **ROWS, "admission": {"kind": "min_count", "count": 2}} for n in ("user", "item")]
+    config = make_config(tables=tables, **{"model": {"kind": "fm"}})
+    # Of a model without embeddings: keys come from the first-order weights, embeddings are fresh.
+    run = former(tables=tables, **{"model": {"kind": "lr"}})
+    learner, notes = begun(run, config)
+    old, new = at(run).tables, learner.tables
+    for name in ("user", "item"):
+        assert _state(new, f"linear.{name}") == _state(old, f"linear.{name}")
+        assert torch.equal(new.keys(name), old.keys(f"linear.{name}"))
+        assert f"table linear.{name}: rows stay; keys to come are {name}'s" in notes
+    # Of a model without first-order weights: they begin at zero, with the keys of the embeddings.
+    run = former(tables=tables, **{"model": {"kind": "dcnv2", "hidden_sizes": [8], "num_cross_layers": 1}})
+    new, old = begun(run, config)[0].tables, at(run).tables
+    for name in ("user", "item"):
+        assert _state(new, name) == _state(old, name)
+        found = new.get(f"linear.{name}", torch.arange(5))
+        assert not found.any()
+
+
+def _state(tables: Tables, name: str) -> list[Any]:
+    content = tables.table_content(name)
+    order, waits = np.argsort(content.keys), np.argsort(content.waiting)
+    rows = [content.keys[order], content.parts["weight"][order], content.seen[order], content.counts[order]]
+    waiting = [content.waiting[waits], content.waiting_counts[waits], content.waiting_seen[waits]]
+    return [values.tolist() for values in (*rows, *waiting)]
 
 
 @pytest.mark.parametrize(
