@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from embtables.keyspace import table_seed
 from embtables.models.build import features_of, tables_of
-from embtables.models.registry import spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
 from embtables.rows.host_state import bytes_of
@@ -19,6 +17,7 @@ from embtables.schema import CollisionlessTable, Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.exchange import LookupBytes
 from embtables.shard.placement import replicated
+from embtables.shared_keys import stored_tables
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Job:
         dense_parameters: how many weights the dense net has.
         clips: whether gradients are clipped by their norm.
         replicated: tables whose rows all ranks hold.
+        sharing: tables that share the keys of another.
     """
 
     tables: Mapping[str, Table]
@@ -61,6 +61,7 @@ class Job:
     dense_parameters: int
     clips: bool = False
     replicated: frozenset[str] = frozenset()
+    sharing: frozenset[str] = frozenset()
 
     def at(self, ranks: int, batch_rows: int) -> Job:
         """The run at so many ranks: they replicate small tables."""
@@ -87,21 +88,18 @@ def _part(lookup: JobLookup, replicated: Collection[str], wanted: bool) -> JobLo
 
 def job_of(config: RunConfig, dense_parameters: int) -> Job:
     """The job of a configuration, of one process."""
-    tables = {table.name: table for table in tables_of(config, config.model)}
-    lookups: list[JobLookup] = []
-    takes = spec_of(config.model).takes
-    if takes & {"pooled", "sequence"}:
-        lookups += _lookups(config.tables, config.features)
-    if "first_order" in takes:
-        lookups += _lookups(config.linear_tables(), config.linear_features())
+    tables, features = tables_of(config, config.model), features_of(config, config.model)
+    stored = {table.config.name: table for table in stored_tables(tables, features, config.train.seed)}
     return Job(
-        tables=tables,
-        features=features_of(config, config.model),
-        seeds={name: table_seed(config.train.seed, name) for name in tables},
-        lookups=tuple(lookups),
+        tables={table.name: table for table in tables},
+        features=features,
+        seeds={name: table.seed for name, table in stored.items()},
+        # Embeddings and first-order weights are looked up at once (PooledFirstOrderView).
+        lookups=tuple(_lookups(tables, features)),
         batch_rows=config.train.batch_size,
         dense_parameters=dense_parameters,
         clips=config.train.clip_norm is not None,
+        sharing=frozenset(name for name, table in stored.items() if table.keys_of is not None),
     )
 
 

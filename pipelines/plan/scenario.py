@@ -41,7 +41,9 @@ class TableMemory:
         return self.rows + self.keys + self.listed
 
 
-def table_memory(table: Table, rows: float, waiting: float, ranks: int, *, replicated: bool = False) -> TableMemory:
+def table_memory(
+    table: Table, rows: float, waiting: float, ranks: int, *, replicated: bool = False, shares_keys: bool = False
+) -> TableMemory:
     """What the fullest of the ranks holds of a table with `rows` rows and `waiting` waiting keys.
 
     Rows are spread by a hash of their keys: the fullest of N ranks has its buckets' share and three deviations more.
@@ -52,7 +54,8 @@ def table_memory(table: Table, rows: float, waiting: float, ranks: int, *, repli
     parts = 1 if replicated else ranks
     own, own_waiting = (math.ceil(min(_fullest(n, parts), n)) for n in (rows, waiting))
     buckets = ALL_BUCKETS if parts == 1 else (0, math.ceil(NUM_BUCKETS / parts))
-    found = bytes_of(StoredTable(table, 0, buckets), own, own_waiting)
+    # A table that shares another's keys has no map of its own, whichever table that is.
+    found = bytes_of(StoredTable(table, 0, buckets, keys_of=table.name if shares_keys else None), own, own_waiting)
     return TableMemory(
         rows=found["rows"],
         # Each rank reserves the whole sketch; what its buckets do not touch takes no memory.
@@ -156,6 +159,7 @@ class Scenario:
                 self.estimates[name].waiting,
                 n,
                 replicated=name in job.replicated,
+                shares_keys=name in job.sharing,
             )
             for name, table in job.tables.items()
         }
