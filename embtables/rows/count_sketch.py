@@ -1,4 +1,4 @@
-"""The count sketch of waiting keys in plain Python: the oracle of embtables/native/count_sketch.h, which says more."""
+"""The count sketch of waiting keys in plain Python: the oracle of embtables/native/keys/count_sketch.h."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A lookup is resolved once (key -> row number) and keeps its row numbers for the backward; `update` hands everything kept
 since the last step to the core in one call. Fixed tables have a row a key; collisionless ones decide admission and
-expiry in the core (embtables/native/collisionless.h).
+expiry in the core (embtables/native/store/collisionless.h).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the native store gives away of a table and takes back: contents of snapshots and deltas.
 
 A delta is copied at once. A snapshot is captured: its rows are read while its files are written, on any thread, while
-training goes on; those that change meanwhile are saved first (embtables/native/row_image.h).
+training goes on; those that change meanwhile are saved first (embtables/native/rows/row_image.h).
 """
 
 from __future__ import annotations
