@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import JaggedIds
 from embtables.models.protocols import PooledCollection
 
 

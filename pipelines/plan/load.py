@@ -12,7 +12,7 @@ from embtables.models.build import features_of, tables_of
 from embtables.models.registry import spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
-from embtables.rows.host_state import bytes_of
+from embtables.rows.host.state import bytes_of
 from embtables.rows.limits import limits_of
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Feature, Table
@@ -106,7 +106,7 @@ def job_of(config: RunConfig, dense_parameters: int) -> Job:
 
 
 def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[JobLookup]:
-    """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen_tables.py)."""
+    """Of tables that learn and of frozen ones, which are looked up apart (embtables/tables/frozen_tables.py)."""
     found = []
     weighted = any(f.pooling == "mean" or f.weights_column is not None for f in features)
     for keep in (True, False):

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from embtables.errors import ConfigError, StateError
-from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
+from embtables.inputs.features import FittedTransforms
 from embtables.keyspace import table_seed
 from embtables.models.build import features_of, tables_of
 from embtables.pipelines.config import RunConfig

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from embtables.features import FittedTransforms
 from embtables.ids import width_of
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.learner import Learner
 from embtables.schema import DenseColumn, Feature

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from embtables.errors import DataError
-from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say

@@ -7,7 +7,7 @@ from typing import Any
 
 from embtables.pipelines.config import WarmStart
 from embtables.pipelines.progress import RowProgress, say
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 from embtables.warm_start import from_parquet, from_safetensors, parquet, state_dict
 
 

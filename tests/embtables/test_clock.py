@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
-from embtables.clock import LAST_SECOND, MICROSECONDS, EventClock
 from embtables.errors import ConfigError
 from embtables.schema import Sgd
+from embtables.tables.clock import LAST_SECOND, MICROSECONDS, EventClock
 from tests.embtables.collections_for_tests import kjt
 
 DAY = 86_400

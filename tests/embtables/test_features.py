@@ -10,9 +10,9 @@ import torch
 
 from embtables import CollisionlessTable, Feature, FeatureSchema, FeatureTransform
 from embtables.errors import ConfigError, DataError
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
+from embtables.inputs.transforms import TransformsContent
 from embtables.schema import DenseColumn, EventTime, Label, Sgd, validate
-from embtables.transforms import TransformsContent
 
 TABLE = CollisionlessTable(name="t", dim=4, optimizer=Sgd(learning_rate=0.1), ttl_seconds=60)
 SCHEMA = FeatureSchema(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torchrec import KeyedJaggedTensor
 
 from embtables import EmbeddingBagCollection, Feature, Tables
-from embtables.columns import feature_ids
 from embtables.errors import BadFileError, ConfigError, DataError
+from embtables.inputs.columns import feature_ids
 from embtables.schema import Hash, Identity, MinCount, MultiHash
 from embtables.warm_start import from_parquet
 from embtables.warm_start import parquet as reading

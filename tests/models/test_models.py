@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 
-from embtables.batch import JaggedIds
-from embtables.collections import keyed_jagged_tensor
 from embtables.errors import ConfigError
+from embtables.inputs.batch import JaggedIds
+from embtables.lookup.collections import keyed_jagged_tensor
 from embtables.models.dcnv2 import DcnV2Config
 from embtables.models.deepfm import DeepFmConfig
 from embtables.models.fm import FM, FmConfig

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embtables.errors import BadFileError, ConfigError, DataError
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.parquet import ParquetReader
 from tests.pipelines.conftest import open_log

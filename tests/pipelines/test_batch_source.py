@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embtables.batch import Batch
+from embtables.inputs.batch import Batch
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.parquet import Log, ParquetReader

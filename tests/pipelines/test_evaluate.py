@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from embtables.errors import DataError
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.parquet import Part
 from embtables.pipelines.training.evaluate import evaluate

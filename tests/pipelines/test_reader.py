@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import DataError
-from embtables.features import FittedTransforms
 from embtables.ids.strings import hash_strings
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, Position

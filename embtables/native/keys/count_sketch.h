@@ -5,7 +5,7 @@
 // only remembers. They change places, the older being cleared, when the current half has met its share of new keys, or
 // when the table's clock enters another span of `ttl` (all ones: never). So a count is never too small while its key is
 // remembered: for the bucket's last `keys of a half` new keys, and at least ttl seconds. It may be too large: four
-// counters of the key's block would all have to be shared. embtables/rows/count_sketch.py is the oracle.
+// counters of the key's block would all have to be shared. embtables/rows/reference/count_sketch.py is the oracle.
 #pragma once
 
 #include <algorithm>

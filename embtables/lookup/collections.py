@@ -14,11 +14,11 @@ import torch
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
-from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import JaggedIds
+from embtables.lookup.views import UpdateMode, View, chosen_features
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
-from embtables.tables import RowStoreName, TableFeature, Tables
-from embtables.views import UpdateMode, View, chosen_features
+from embtables.tables.table_set import RowStoreName, TableFeature, Tables
 
 
 def jagged_ids(features: KeyedJaggedTensor) -> JaggedIds:

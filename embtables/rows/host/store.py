@@ -18,7 +18,7 @@ from torch import Tensor
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.content import TableContent, Words
-from embtables.rows.host_lookup import (
+from embtables.rows.host.lookup import (
     Counts,
     HostOwnedLookup,
     HostOwnedRows,
@@ -29,8 +29,8 @@ from embtables.rows.host_lookup import (
     StepLookups,
     as_numpy,
 )
-from embtables.rows.host_spec import spec_of
-from embtables.rows.host_state import HostCapture, apply, delta, key_state, num_bytes
+from embtables.rows.host.spec import spec_of
+from embtables.rows.host.state import HostCapture, apply, delta, key_state, num_bytes
 from embtables.rows.protocol import (
     Ability,
     Capture,

@@ -19,7 +19,7 @@ from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.content import Streamed, TableContent
 from embtables.rows.exclusive import refuse_forked
-from embtables.rows.host_spec import spec_of
+from embtables.rows.host.spec import spec_of
 from embtables.rows.protocol import Capture, KeyState
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable

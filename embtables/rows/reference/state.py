@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from embtables.keyspace import bucket_order
-from embtables.rows.arena import Arena, Place
 from embtables.rows.content import TableContent
-from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.limits import NUM_AGE_BINS
 from embtables.rows.protocol import Changes, KeyState
+from embtables.rows.reference.arena import Arena, Place
+from embtables.rows.reference.key_policy import KeyPolicy
 
 
 def take(place: Place, arena: Arena, seed: int, changes: Changes | None) -> TableContent:

@@ -1,7 +1,7 @@
 """`Tables`: the set of tables of one model, what features read them, and the step that updates them.
 
-`advance` says when the batch to come happened. A forward pass (through the views of collections.py) admits new keys and
-keeps what its backward needs; backward keeps row gradients; `step` sums duplicates, updates every touched row once, and
+`advance` says when the batch to come happened. A forward pass (through the views of lookup/) admits new keys and keeps
+what its backward needs; backward keeps row gradients; `step` sums duplicates, updates every touched row once, and
 evicts. Nothing else changes a row.
 """
 
@@ -15,11 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embtables.clock import EventClock
-from embtables.combine import combined
-from embtables.cuts import CutLedger
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.frozen_tables import Lookups
 from embtables.ids import Artifacts, Combine, Encoder, make_encoder
 from embtables.keyspace import table_seed
 from embtables.rows.content import TableContent
@@ -31,7 +27,11 @@ from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
-from embtables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
+from embtables.tables.clock import EventClock
+from embtables.tables.combine import combined
+from embtables.tables.cuts import CutLedger
+from embtables.tables.frozen_tables import Lookups
+from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
 RowStoreName = Literal["host", "fbgemm", "reference"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from embtables.clock import EventClock
 from embtables.rows.content import TableContent, Words
 from embtables.rows.protocol import Capture, RowStore
 from embtables.schema import FixedTable, Table
 from embtables.shard.world import World
+from embtables.tables.clock import EventClock
 
 COUNTS = (
     "waiting",

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.rows.protocol import Lookup
-from embtables.tables import TableFeature
+from embtables.tables.table_set import TableFeature
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import Jagged, JaggedIds
-from embtables.combine import combined, pooled, row_gradients
 from embtables.errors import ConfigError
-from embtables.lookups import Request, given_weights, pooled_request, sequence_keys
-from embtables.tables import TableFeature, Tables
+from embtables.inputs.batch import Jagged, JaggedIds
+from embtables.lookup.request import Request, given_weights, pooled_request, sequence_keys
+from embtables.tables.combine import combined, pooled, row_gradients
+from embtables.tables.table_set import TableFeature, Tables
 
 UpdateMode = Literal["step", "backward"]
 

@@ -18,11 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from embtables.errors import StateError
-from embtables.rows.arena import Arena, Place, arenas_of
 from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
-from embtables.rows.key_policy import KeyPolicy
 from embtables.rows.protocol import (
     Ability,
     Capture,
@@ -36,8 +34,10 @@ from embtables.rows.protocol import (
     Segments,
     Taken,
 )
-from embtables.rows.reference_state import age_bins, apply, key_state, of_age, take
-from embtables.rows.rules import apply_rule
+from embtables.rows.reference.arena import Arena, Place, arenas_of
+from embtables.rows.reference.key_policy import KeyPolicy
+from embtables.rows.reference.rules import apply_rule
+from embtables.rows.reference.state import age_bins, apply, key_state, of_age, take
 from embtables.rows.stored_table import StoredTable
 
 _Bags = tuple[Arena, Tensor, Tensor, Tensor | None]  # the arena, its rows (n,), offsets, weights

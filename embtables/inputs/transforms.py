@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from embtables.columns import BadRowsError
 from embtables.errors import StateError
+from embtables.inputs.columns import BadRowsError
 from embtables.schema import DenseColumn, FeatureSchema, Model
 
 Float64s = npt.NDArray[np.float64]

@@ -15,11 +15,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from embtables.batch import Batch, JaggedIds
-from embtables.columns import BadRowsError, Ids, Int64s, as_float64, as_microseconds, feature_ids, one_array, ranges
 from embtables.errors import DataError
+from embtables.inputs.batch import Batch, JaggedIds
+from embtables.inputs.columns import (
+    BadRowsError,
+    Ids,
+    Int64s,
+    as_float64,
+    as_microseconds,
+    feature_ids,
+    one_array,
+    ranges,
+)
+from embtables.inputs.transforms import FittedTransforms, TransformFitter
 from embtables.schema import EventTime, FeatureSchema, Label
-from embtables.transforms import FittedTransforms, TransformFitter
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "TransformFitter", "make_batch"]
 

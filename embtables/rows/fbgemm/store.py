@@ -23,11 +23,11 @@ from embtables.errors import ConfigError, StateError
 from embtables.keyspace import bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
+from embtables.rows.fbgemm.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.rows.initial import initial_rows
 from embtables.rows.optimizers import optimizer_spec, specs
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PooledLookup, RowsLookup, Taken
 from embtables.rows.stored_table import StoredTable
-from embtables.rows.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.schema import FixedTable
 
 _LANES = 4  # TBE's dimensions are multiples of this

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embtables.ids.mix import GOLDEN_GAMMA, mix_one
-from embtables.rows.count_sketch import CountSketch
 from embtables.rows.limits import age_bin, limits_of
+from embtables.rows.reference.count_sketch import CountSketch
 from embtables.schema import CollisionlessTable, MinCount, Probability
 
 _MASK = 2**64 - 1

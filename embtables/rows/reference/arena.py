@@ -13,8 +13,8 @@ from embtables.errors import DataError
 from embtables.keyspace import buckets_of
 from embtables.rows.duplicates import SparseGradient
 from embtables.rows.initial import initial_rows
-from embtables.rows.key_policy import KeyPolicy
-from embtables.rows.rules import fresh_state
+from embtables.rows.reference.key_policy import KeyPolicy
+from embtables.rows.reference.rules import fresh_state
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Optimizer
 
