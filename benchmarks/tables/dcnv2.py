@@ -19,7 +19,7 @@ from benchmarks.tables.data import draw, table_sizes
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.inputs.batch import JaggedIds
 from embtables.lookup.views import PooledView
-from embtables.models.dcnv2 import DCNV2, DcnV2Config
+from embtables.models.kinds.dcnv2 import DCNV2, DcnV2Config
 from embtables.models.spec import ModelInputs
 from embtables.schema import Identity, RowwiseAdagrad
 

@@ -15,8 +15,8 @@ from embtables.errors import ConfigError, StateError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.continue_from import FormerCheckpoint
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
 from embtables.state.read.find import find

@@ -19,10 +19,10 @@ from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import run_content
-from embtables.pipelines.training.saved_config import refuse_other_schema
+from embtables.pipelines.training.start.dense_evolution import take_dense, take_transforms
+from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
