@@ -21,8 +21,8 @@ from embtables.state.write.version_files import RankFiles
 from embtables.state.write.version_writer import VersionWriter
 from embtables.tables.cuts import CutConsumer
 from tests.contents import flat, same
-from tests.shard import chains_for_tests as chains
 from tests.shard.threads_for_tests import in_threads
+from tests.shard.versions import chains_for_tests as chains
 from tests.state.versions_for_tests import tables
 
 
