@@ -10,7 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 PYTEST_WORKERS ?= 2
 STAMP := $(VENV)/.setup
-NATIVE := $(wildcard embtables/native/*.cpp embtables/native/*.h) CMakeLists.txt pyproject.toml
+NATIVE := $(wildcard embtables/native/*/*.cpp embtables/native/*/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples docs
 
 .PHONY: help setup test check lint docs demo bench mutants soak sanitize crash faults clean

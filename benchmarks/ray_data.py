@@ -64,7 +64,7 @@ def with_ray_data(folder: Path, ranks: int) -> float:
     @ray.remote(num_cpus=0)
     class Rank:
         def epoch(self, split: Any) -> int:
-            from embtables.features import FeatureTransform, FittedTransforms
+            from embtables.inputs.features import FeatureTransform, FittedTransforms
 
             torch.set_num_threads(1)
             transform, rows = FeatureTransform.for_training(log_of(folder, shuffled=True).schema, FittedTransforms()), 0

@@ -10,24 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embtables.batch import Batch as Batch
-    from embtables.collections import EmbeddingBagCollection as EmbeddingBagCollection
-    from embtables.collections import EmbeddingCollection as EmbeddingCollection
-    from embtables.cuts import CutConsumer as CutConsumer
-    from embtables.cuts import CutLedger as CutLedger
     from embtables.errors import BadFileError as BadFileError
     from embtables.errors import ConfigError as ConfigError
     from embtables.errors import DataError as DataError
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.errors import StateError as StateError
     from embtables.errors import WorldError as WorldError
-    from embtables.features import BadRowsError as BadRowsError
-    from embtables.features import FeatureTransform as FeatureTransform
     from embtables.ids import Artifacts as Artifacts
     from embtables.ids import Encoder as Encoder
     from embtables.ids import EncoderSpec as EncoderSpec
     from embtables.ids import register_encoder as register_encoder
     from embtables.ids.strings import hash_strings as hash_strings
+    from embtables.inputs.batch import Batch as Batch
+    from embtables.inputs.features import BadRowsError as BadRowsError
+    from embtables.inputs.features import FeatureTransform as FeatureTransform
+    from embtables.inputs.transforms import FittedTransforms as FittedTransforms
+    from embtables.lookup.collections import EmbeddingBagCollection as EmbeddingBagCollection
+    from embtables.lookup.collections import EmbeddingCollection as EmbeddingCollection
     from embtables.models.metrics import MetricSpec as MetricSpec
     from embtables.models.metrics import register_metric as register_metric
     from embtables.models.registry import ModelInputs as ModelInputs
@@ -72,27 +71,28 @@ if TYPE_CHECKING:
     from embtables.state.folder.version_folder import Writer as Writer
     from embtables.state.read.follower import Follower as Follower
     from embtables.state.write.version_writer import VersionWriter as VersionWriter
-    from embtables.table_stats import TableStats as TableStats
-    from embtables.tables import TableChanges as TableChanges
-    from embtables.tables import Tables as Tables
-    from embtables.transforms import FittedTransforms as FittedTransforms
+    from embtables.tables.cuts import CutConsumer as CutConsumer
+    from embtables.tables.cuts import CutLedger as CutLedger
+    from embtables.tables.table_set import TableChanges as TableChanges
+    from embtables.tables.table_set import Tables as Tables
+    from embtables.tables.table_stats import TableStats as TableStats
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Batch": "embtables.batch",
-    "EmbeddingBagCollection": "embtables.collections",
-    "EmbeddingCollection": "embtables.collections",
-    "CutConsumer": "embtables.cuts",
-    "CutLedger": "embtables.cuts",
+    "Batch": "embtables.inputs.batch",
+    "EmbeddingBagCollection": "embtables.lookup.collections",
+    "EmbeddingCollection": "embtables.lookup.collections",
+    "CutConsumer": "embtables.tables.cuts",
+    "CutLedger": "embtables.tables.cuts",
     "BadFileError": "embtables.errors",
     "ConfigError": "embtables.errors",
     "DataError": "embtables.errors",
     "EmbtablesError": "embtables.errors",
     "StateError": "embtables.errors",
     "WorldError": "embtables.errors",
-    "BadRowsError": "embtables.features",
-    "FeatureTransform": "embtables.features",
+    "BadRowsError": "embtables.inputs.features",
+    "FeatureTransform": "embtables.inputs.features",
     "Artifacts": "embtables.ids",
     "Encoder": "embtables.ids",
     "EncoderSpec": "embtables.ids",
@@ -142,10 +142,10 @@ _HOMES = {
     "Writer": "embtables.state.folder.version_folder",
     "Follower": "embtables.state.read.follower",
     "VersionWriter": "embtables.state.write.version_writer",
-    "TableStats": "embtables.table_stats",
-    "TableChanges": "embtables.tables",
-    "Tables": "embtables.tables",
-    "FittedTransforms": "embtables.transforms",
+    "TableStats": "embtables.tables.table_stats",
+    "TableChanges": "embtables.tables.table_set",
+    "Tables": "embtables.tables.table_set",
+    "FittedTransforms": "embtables.inputs.transforms",
 }
 
 __all__ = [

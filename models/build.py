@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from embtables.errors import ConfigError
+from embtables.lookup.views import PooledFirstOrderView, PooledView, SequenceView
 from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 from embtables.schema import Feature, FeatureSchema, Table
 from embtables.schema.schema import LINEAR_PREFIX
-from embtables.tables import Tables
-from embtables.views import PooledFirstOrderView, PooledView, SequenceView
+from embtables.tables.table_set import Tables
 
 
 def tables_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Table, ...]:

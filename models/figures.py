@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from embtables.batch import Batch
 from embtables.ids.strings import hash_strings
+from embtables.inputs.batch import Batch
 from embtables.models.metrics import MetricSet
 
 O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model

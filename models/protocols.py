@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from embtables.batch import Jagged, JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import Jagged, JaggedIds
 
 
 class PooledCollection(Protocol):

@@ -1,11 +1,11 @@
-"""The one list of the package's models. A model is its file, its network in `nets/`, and its line here."""
+"""The one list of the package's models. A model is its file in `kinds/`, its network in `nets/`, and its line here."""
 
 from __future__ import annotations
 
-from embtables.models.dcnv2 import DCNV2
-from embtables.models.deepfm import DEEPFM
-from embtables.models.fm import FM
-from embtables.models.lr import LR
+from embtables.models.kinds.dcnv2 import DCNV2
+from embtables.models.kinds.deepfm import DEEPFM
+from embtables.models.kinds.fm import FM
+from embtables.models.kinds.lr import LR
 from embtables.models.spec import (
     MODELS,
     ModelConfig,

@@ -12,10 +12,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import Batch, JaggedIds
 from embtables.errors import ConfigError, StateError
-from embtables.features import FeatureTransform, FittedTransforms
 from embtables.ids.strings import hash_strings
+from embtables.inputs.batch import Batch, JaggedIds
+from embtables.inputs.features import FeatureTransform, FittedTransforms
+from embtables.lookup.views import RowsById
 from embtables.models.build import build_model, features_of, tables_of
 from embtables.models.dense import load_dense
 from embtables.models.task import Pointwise, Task
@@ -26,8 +27,7 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load
 from embtables.state.read.version_files import read_artifacts, shares_keys
-from embtables.tables import RowStoreName, Tables
-from embtables.views import RowsById
+from embtables.tables.table_set import RowStoreName, Tables
 
 Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"
 Rows: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"

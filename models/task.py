@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import Batch
 from embtables.errors import ConfigError
+from embtables.inputs.batch import Batch
 from embtables.models.figures import FigureColumns, Figures, PointwiseFigures
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
 from embtables.models.metrics import Monitor, monitor_of

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from embtables.errors import StateError
+from embtables.inputs.transforms import FittedTransforms, TransformsContent
 from embtables.models.registry import ModelConfig
 from embtables.schema import FeatureSchema, Model, error_lines
 from embtables.state.format.manifest import Manifest
-from embtables.transforms import FittedTransforms, TransformsContent
 
 CONTENT_FORMAT = 1
 OF_TRAINING = "state"  # what a run needs to go on, and nobody else

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from embtables.features import FeatureTransform, FittedTransforms
+from embtables.inputs.features import FeatureTransform, FittedTransforms
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.log import column_check

@@ -15,7 +15,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import task_of
 from embtables.pipelines.training.run_content import run_content
-from embtables.pipelines.training.saved_config import refuse_other_schema
+from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.find import find, has_best
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from embtables.batch import Batch
+from embtables.inputs.batch import Batch
 from embtables.pipelines.config import load_config
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training.learner import Learner
-from embtables.rows.host_lookup import HostPooledLookup
+from embtables.rows.host.lookup import HostPooledLookup
 
 WARM_UP = 10
 STEPS = 100

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import _harness
 
 _SOURCES = ("embtables", "models", "pipelines", "serving", "CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE")
-_KERNEL, _CALL = "embtables/native/update_kernel.cpp", "        touch(g, row, counts);\n"
+_KERNEL, _CALL = "embtables/native/rows/update_kernel.cpp", "        touch(g, row, counts);\n"
 
 
 def build(folder: Path) -> Mapping[str, str]:

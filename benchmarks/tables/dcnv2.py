@@ -17,11 +17,11 @@ import torch
 from benchmarks import _turns
 from benchmarks.tables.data import draw, table_sizes
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
-from embtables.batch import JaggedIds
-from embtables.models.dcnv2 import DCNV2, DcnV2Config
+from embtables.inputs.batch import JaggedIds
+from embtables.lookup.views import PooledView
+from embtables.models.kinds.dcnv2 import DCNV2, DcnV2Config
 from embtables.models.spec import ModelInputs
 from embtables.schema import Identity, RowwiseAdagrad
-from embtables.views import PooledView
 
 FEATURES, DENSE, BATCH, BATCHES = 26, 13, 4096, 6
 

@@ -37,7 +37,7 @@ class Ours:
     def __init__(self, threads: int) -> None:
         import torch
 
-        from embtables.rows.host import HostRowStore
+        from embtables.rows.host.store import HostRowStore
         from embtables.rows.stored_table import StoredTable
         from embtables.schema import CollisionlessTable, Sgd, Zeros
 

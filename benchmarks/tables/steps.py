@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks import _turns
 from benchmarks.tables.data import lookup, table_sizes
-from embtables.rows.fbgemm import FbgemmRowStore
-from embtables.rows.host import HostRowStore
+from embtables.rows.fbgemm.store import FbgemmRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Lookup, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Constant, FixedTable, RowwiseAdagrad

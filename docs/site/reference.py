@@ -27,10 +27,8 @@ A name is imported at its first use: `import embtables` alone imports neither to
 SECTIONS = {
     "Runs": ("embtables.pipelines",),
     "Models": ("embtables.models", "embtables.scorer"),
-    "Tables and views": (
-        *("embtables.tables", "embtables.table_stats", "embtables.collections", "embtables.cuts", "embtables.rows"),
-    ),
-    "Features": ("embtables.features", "embtables.transforms", "embtables.batch", "embtables.columns", "embtables.ids"),
+    "Tables and views": ("embtables.tables", "embtables.lookup", "embtables.rows"),
+    "Features": ("embtables.inputs", "embtables.ids"),
     "Configuration": ("embtables.schema",),
     "State": ("embtables.state",),
     "Errors": ("embtables.errors",),

@@ -5,7 +5,7 @@ are counted in bins first; only the keys of the bin in which the limit falls are
 
     how many in each bin, over all parts -> the bin where evictions end -> its keys, of all parts -> the last that goes
 
-embtables/native/collisionless.cpp does the same for a table that lies in one store.
+embtables/native/store/collisionless.cpp does the same for a table that lies in one store.
 """
 
 from __future__ import annotations

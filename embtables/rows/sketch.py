@@ -1,7 +1,7 @@
 """The count sketch of waiting keys as columns, a row for each bucket, and back.
 
 In memory it is one array of bytes: for each bucket of the key space three uint32 (span, keys met, current half), then
-for each bucket two halves of 64-byte blocks of counters (embtables/native/count_sketch.h).
+for each bucket two halves of 64-byte blocks of counters (embtables/native/keys/count_sketch.h).
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from embtables.rows.fbgemm import FbgemmRowStore
-from embtables.rows.host import HostRowStore
+from embtables.rows.fbgemm.store import FbgemmRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Ability, Changes, KeyState, Lookup, PartStore, RowStore
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 
 __all__ = [

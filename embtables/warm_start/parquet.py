@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import torch
 from pyarrow import fs
 
-from embtables.columns import BadRowsError, Int64s, is_list, one_array, plain_ids
 from embtables.errors import BadFileError, DataError
+from embtables.inputs.columns import BadRowsError, Int64s, is_list, one_array, plain_ids
 from embtables.pickles import refuse_pickle
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
 _VALUES_A_PART = 1 << 22

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from embtables.errors import DataError
 from embtables.schema import CollisionlessTable
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 
 OnRows = Callable[[int], None]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from embtables.errors import ConfigError, DataError
 from embtables.pickles import refuse_pickle
 from embtables.schema import FixedTable, Table
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
 _WEIGHT = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings)\.(?P<table>.+)\.weight")

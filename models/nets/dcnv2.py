@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import JaggedIds
+from embtables.inputs.batch import JaggedIds
 from embtables.models.layers import CrossNet, Mlp
 from embtables.models.protocols import PooledCollection
 

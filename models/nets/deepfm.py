@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import JaggedIds
+from embtables.inputs.batch import JaggedIds
 from embtables.models.layers import Mlp, fm_interaction
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledFirstOrderCollection, equal_dim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from embtables.batch import JaggedIds
+from embtables.inputs.batch import JaggedIds
 from embtables.models.layers import fm_interaction
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledFirstOrderCollection, equal_dim

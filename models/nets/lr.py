@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import JaggedIds
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledCollection
 

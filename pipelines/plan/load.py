@@ -10,14 +10,14 @@ import numpy as np
 from embtables.models.build import features_of, tables_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import KeySample, busiest, owner_loads
-from embtables.rows.host_state import bytes_of
+from embtables.rows.host.state import bytes_of
 from embtables.rows.limits import limits_of
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.exchange import LookupBytes
 from embtables.shard.placement import replicated
-from embtables.shared_keys import stored_tables
+from embtables.tables.shared_keys import stored_tables
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def job_of(config: RunConfig, dense_parameters: int) -> Job:
 
 
 def _lookups(tables: Sequence[Table], features: Sequence[Feature]) -> list[JobLookup]:
-    """Of tables that learn and of frozen ones, which are looked up apart (embtables/frozen_tables.py)."""
+    """Of tables that learn and of frozen ones, which are looked up apart (embtables/tables/frozen_tables.py)."""
     found = []
     weighted = any(f.pooling == "mean" or f.weights_column is not None for f in features)
     for keep in (True, False):

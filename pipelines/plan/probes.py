@@ -18,16 +18,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from embtables.batch import JaggedIds
 from embtables.ids import width_of
+from embtables.inputs.batch import JaggedIds
+from embtables.lookup.views import PooledView
 from embtables.models.losses import weighted_bce_with_logits
 from embtables.models.registry import ModelInputs, spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.machine import Point, Wire, Work
 from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
 from embtables.shard.world import ProcessGroup, SingleRank, World
-from embtables.tables import Tables
-from embtables.views import PooledView
+from embtables.tables.table_set import Tables
 
 _REPEATS, _FEWEST = 15, 3
 _CALLS = 40

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from embtables.batch import Batch
-from embtables.columns import BadRowsError
 from embtables.errors import DataError
-from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.ids import make_encoder
+from embtables.inputs.batch import Batch
+from embtables.inputs.columns import BadRowsError
+from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.pipelines.plan.machine import Reading

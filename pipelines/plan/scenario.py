@@ -11,7 +11,7 @@ from embtables.pipelines.plan.cost import StepTime, Traffic, step_time, traffic
 from embtables.pipelines.plan.keys import Estimate, KeySample
 from embtables.pipelines.plan.load import Job, StepLoad, step_load
 from embtables.pipelines.plan.machine import Link, Machine
-from embtables.rows.host_state import bytes_of
+from embtables.rows.host.state import bytes_of
 from embtables.rows.optimizers import optimizer_spec
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, RowwiseAdagrad, Table

@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from embtables.columns import as_float64, as_microseconds, is_text, one_array, ranges
 from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
+from embtables.inputs.columns import as_float64, as_microseconds, is_text, one_array, ranges
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.pipelines.sources.files import open_source, unify

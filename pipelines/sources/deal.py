@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embtables.columns import Int64s
 from embtables.errors import StateError
+from embtables.inputs.columns import Int64s
 from embtables.pipelines.sources.position import Position
 
 _OTHER = "it is not the log that the run was trained on; give that one, or begin a new run with --from"

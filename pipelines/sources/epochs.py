@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import Train
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Position, ReaderItem
 from embtables.shard.world import World

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from embtables.columns import is_list, is_text
 from embtables.errors import BadFileError, DataError
+from embtables.inputs.columns import is_list, is_text
 
 _GLOB = re.compile(r"[*?\[]")
 # A row group is read whole. A megabyte of parquet can hold 200 million zeros: the footer is asked before memory is.

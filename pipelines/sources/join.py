@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embtables.columns import is_text
 from embtables.errors import DataError
+from embtables.inputs.columns import is_text
 from embtables.pipelines.sources.files import open_source, unify
 from embtables.schema import Join
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from embtables.columns import BadRowsError, Int64s, as_float64, one_array
 from embtables.errors import BadFileError, ConfigError, DataError
-from embtables.features import FeatureTransform, FittedTransforms, TransformFitter
+from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
+from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
 from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
 from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.split import Part, part_mask, split_columns

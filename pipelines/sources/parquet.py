@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.batch import Batch
-from embtables.columns import BadRowsError, Int64s
-from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
+from embtables.inputs.batch import Batch
+from embtables.inputs.columns import BadRowsError, Int64s
+from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.log import Log, Rows, column_check, locate
 from embtables.pipelines.sources.position import Position

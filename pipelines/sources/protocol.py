@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
-from embtables.batch import Batch
+from embtables.inputs.batch import Batch
 
 
 class SourcePosition(Protocol):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embtables.columns import Int64s, as_microseconds, check_utf8, is_text, one_array
 from embtables.errors import DataError
 from embtables.ids.cross import cross_ids
 from embtables.ids.mix import seeded_mix
 from embtables.ids.strings import hash_strings
+from embtables.inputs.columns import Int64s, as_microseconds, check_utf8, is_text, one_array
 from embtables.schema import ColumnSplit, EventTime, HashSplit, Split, TimeSplit
 
 Part = Literal["train", "validation", "test"]

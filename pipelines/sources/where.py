@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embtables.columns import is_text
 from embtables.errors import ConfigError
+from embtables.inputs.columns import is_text
 from embtables.schema import Condition
 
 Mask = npt.NDArray[np.bool_]

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embtables.batch import Batch
 from embtables.errors import ConfigError
-from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
+from embtables.inputs.batch import Batch
+from embtables.inputs.features import FittedTransforms
 from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
 from embtables.models.dense import dense_tensors, load_dense
 from embtables.models.scorer import Scorer
@@ -29,7 +29,7 @@ from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunCo
 from embtables.pipelines.training.dense_adam import DenseAdam
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 
 
 def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps: int | None) -> float:

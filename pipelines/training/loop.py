@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from embtables.errors import DataError
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.progress import RowProgress, say
 from embtables.pipelines.run_dir import RunDir

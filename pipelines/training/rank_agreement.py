@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from embtables.batch import Batch
 from embtables.errors import DataError
+from embtables.inputs.batch import Batch
 from embtables.pipelines.sources.protocol import SourcePosition
 from embtables.shard.world import World
 

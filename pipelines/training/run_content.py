@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from embtables.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms
 from embtables.models.version_content import CONTENT_FORMAT, Scoring, ScoringContent, TrainedSchema, read_content
 from embtables.pipelines.config import RunConfig
 from embtables.schema import Model

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from embtables.errors import DataError
-from embtables.features import FittedTransforms
 from embtables.ids import Artifacts
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
@@ -24,14 +24,14 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.epochs import LogEpochs
 from embtables.pipelines.sources.parquet import Log
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.continue_from import FormerCheckpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
 from embtables.pipelines.training.run_content import RunState, run_content
-from embtables.pipelines.training.saved_config import refuse_other_schema
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
-from embtables.pipelines.training.warm_start import warm
+from embtables.pipelines.training.start.continue_from import FormerCheckpoint
+from embtables.pipelines.training.start.saved_config import refuse_other_schema
+from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.read.version_files import shares_keys
 

@@ -20,8 +20,16 @@ import psutil
 
 from benchmarks import _harness
 from embtables.pipelines.run_dir import RunDir
-from tests.pipelines.ray_nodes_for_tests import Nodes, ranks_below
-from tests.pipelines.ray_runs_for_tests import assert_same, held, make_config, start, steps_of, the_run, until_step
+from tests.pipelines.distributed.ray_nodes_for_tests import Nodes, ranks_below
+from tests.pipelines.distributed.ray_runs_for_tests import (
+    assert_same,
+    held,
+    make_config,
+    start,
+    steps_of,
+    the_run,
+    until_step,
+)
 
 BEGUN = 20  # the step after which something happens: there are versions, and the epoch is not at its end
 DISK_BYTES = 12 << 20

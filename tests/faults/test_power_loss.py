@@ -15,8 +15,8 @@ from tests.faults import driver
 from tests.faults.driver import load, run
 from tests.faults.power import Recorder, after_power_loss
 from tests.faults.test_crash import assert_same, undisturbed
-from tests.shard.chains_for_tests import expected, holding, loaded, of, train
 from tests.shard.threads_for_tests import in_threads
+from tests.shard.versions.chains_for_tests import expected, holding, loaded, of, train
 
 STEPS = 5
 TRIES = 6  # disks for each point of the record

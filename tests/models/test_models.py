@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 
-from embtables.batch import JaggedIds
-from embtables.collections import keyed_jagged_tensor
 from embtables.errors import ConfigError
-from embtables.models.dcnv2 import DcnV2Config
-from embtables.models.deepfm import DeepFmConfig
-from embtables.models.fm import FM, FmConfig
+from embtables.inputs.batch import JaggedIds
+from embtables.lookup.collections import keyed_jagged_tensor
+from embtables.models.kinds.dcnv2 import DcnV2Config
+from embtables.models.kinds.deepfm import DeepFmConfig
+from embtables.models.kinds.fm import FM, FmConfig
+from embtables.models.kinds.lr import LR, LrConfig
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
-from embtables.models.lr import LR, LrConfig
 from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 
 FEATURES = ("a", "b", "c")

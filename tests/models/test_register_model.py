@@ -13,8 +13,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import embtables
-from embtables.batch import JaggedIds
 from embtables.errors import ConfigError
+from embtables.inputs.batch import JaggedIds
 from embtables.models.registry import ModelInputs, forget_model
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.load_run import load_run

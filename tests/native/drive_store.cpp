@@ -12,11 +12,11 @@
 #include <thread>
 #include <vector>
 
-#include "isa.h"
-#include "key_exchange.h"
-#include "key_message.h"
-#include "row_image.h"
-#include "store.h"
+#include "base/isa.h"
+#include "exchange/key_exchange.h"
+#include "exchange/key_message.h"
+#include "rows/row_image.h"
+#include "store/store.h"
 
 using namespace embtables;
 

@@ -5,8 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 native=embtables/native
 out=build/sanitize
-kernels=(row_kernels update_kernel map_kernel rank_kernel)
-core=(isa memory parallel bucket_order key_map key_index key_exchange table_rows row_image collisionless step store)
+kernels=(rows/row_kernels rows/update_kernel keys/map_kernel keys/rank_kernel)
+core=(base/isa base/memory base/parallel rows/bucket_order rows/table_rows rows/row_image keys/key_map keys/key_index
+    store/collisionless store/step store/store exchange/key_exchange)
 declare -A flags=([scalar]="" [avx2]="-mavx2 -mbmi2" [avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mbmi2")
 for sanitizer in address,undefined thread; do
     folder=$out/${sanitizer/,/-}
@@ -16,10 +17,11 @@ for sanitizer in address,undefined thread; do
     {
         for isa in "${!flags[@]}"; do
             for kernel in "${kernels[@]}"; do
-                echo "g++ ${common[*]} ${flags[$isa]} -DEMBTABLES_KERNEL=$isa -c $native/$kernel.cpp -o $folder/$kernel-$isa.o"
+                echo "g++ ${common[*]} ${flags[$isa]} -DEMBTABLES_KERNEL=$isa -c $native/$kernel.cpp" \
+                    "-o $folder/${kernel#*/}-$isa.o"
             done
         done
-        for file in "${core[@]}"; do echo "g++ ${common[*]} -c $native/$file.cpp -o $folder/$file.o"; done
+        for file in "${core[@]}"; do echo "g++ ${common[*]} -c $native/$file.cpp -o $folder/${file#*/}.o"; done
         echo "g++ ${common[*]} -c tests/native/drive_store.cpp -o $folder/drive_store.o"
     } | xargs -P "$(nproc)" -I{} bash -c "{}"
     g++ "-fsanitize=$sanitizer" "$folder"/*.o -ldl -lpthread -o "$folder/drive_store"

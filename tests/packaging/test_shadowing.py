@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.packaging.conftest import ROOT, call
-from tests.pipelines.ray_runs_for_tests import make_config
+from tests.pipelines.distributed.ray_runs_for_tests import make_config
 
 NAMES = ("models", "pipelines", "serving")
 # The user's modules first, then ours in the same process; prints where each lies and what a run reports.
@@ -109,7 +109,7 @@ def test_in_tests_of_the_user_with_a_conftest(folder: Path, python: Path) -> Non
 
 @pytest.mark.slow
 def test_in_workers_of_ray(folder: Path, python_of_wheel: Path) -> None:
-    """Of the wheel; tests/pipelines/test_train_ray.py trains so with the editable install."""
+    """Of the wheel; tests/pipelines/distributed/test_train_ray.py trains so with the editable install."""
     changes = ["--set", "train.epochs=1", "--set", "train.max_steps=20"]
     argv = [python_of_wheel.with_name("embtables"), "train", "ranks.yaml", "--workers", "2", "--json", *changes]
     # The command does not look for modules in the folder where it is given, so its ranks must not either.

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from embtables.ids.mix import GOLDEN_GAMMA
 from embtables.native import _core
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Capture, Lookup
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
     Adagrad,
@@ -90,7 +90,7 @@ class Machine(RuleBasedStateMachine):
 
     def fresh_host(self) -> HostRowStore:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("embtables.rows.host.isa", lambda: self.isa)
+            patch.setattr("embtables.rows.host.store.isa", lambda: self.isa)
             return HostRowStore(self.stored, [0, 0])
 
     @rule(first=BAGS, second=BAGS, weighted=st.booleans())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from embtables.native import _core
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Lookup
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import (
@@ -60,7 +60,7 @@ def trained(optimizer: Optimizer, dim: int, isa: str, threads: int) -> list[torc
     fixed = FixedTable(name="f", dim=dim, num_rows=3000, **common)
     grows = CollisionlessTable(name="c", dim=dim, admission=MinCount(count=2), max_rows=1500, **common)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embtables.rows.host.isa", lambda: isa)
+        patch.setattr("embtables.rows.host.store.isa", lambda: isa)
         store = HostRowStore([StoredTable(fixed, 1), StoredTable(grows, 2)], [0, 0, 1])
     rng = np.random.default_rng(0)
     found = []
@@ -114,7 +114,7 @@ def test_there_is_one_openmp_in_the_process() -> None:
     """The core runs on torch's threads: it loads no second libgomp, and work is really shared."""
     code = """
 import torch
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable, Sgd
 torch.set_num_threads(2)

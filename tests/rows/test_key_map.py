@@ -9,7 +9,7 @@ import torch
 
 from embtables.ids.mix import GOLDEN_GAMMA
 from embtables.native import _core
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Sgd, Zeros
 from tests.contracts.single import train_rows
@@ -42,7 +42,7 @@ def rows_of(made: HostRowStore, keys: Keys) -> npt.NDArray[np.uint32]:
 def test_insertions_and_removals_leave_exactly_what_is_left(
     isa: str, crowded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
+    monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
     rng = np.random.default_rng(0)
     made = store()
     words = rng.integers(1, 2**63, 6000).astype(np.uint64)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from embtables.errors import StateError
 from embtables.keyspace import buckets_of
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.limits import NUM_AGE_BINS, age_bin, enforce, limits_of, oldest_bin
 from embtables.rows.protocol import PartStore, Segments
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES
 from embtables.schema import Adagrad, CollisionlessTable, MinCount, Normal, Probability, Sgd

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from embtables.native import _core
-from embtables.rows.host import HostRowStore
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.host.store import HostRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, FixedTable, Normal, Optimizer, RowwiseAdagrad, Sgd
 from tests.contracts.single import train_rows
@@ -22,7 +22,7 @@ ROWS = 200
 def test_forty_steps_agree_with_plain_torch(
     kind: type[Sgd | Adagrad | RowwiseAdagrad | Adam], decay: float, isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
+    monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
     optimizer: Optimizer = kind(learning_rate=0.05, weight_decay=decay)
     table = FixedTable(name="t", dim=16, num_rows=ROWS, optimizer=optimizer, initializer=Normal(std=1.0))
     stored = [StoredTable(table, 1)]

@@ -11,10 +11,10 @@ import torch
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.keyspace import buckets_of
 from embtables.native import _core
-from embtables.rows.fbgemm import FbgemmRowStore
-from embtables.rows.host import HostRowStore
+from embtables.rows.fbgemm.store import FbgemmRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import PartStore, Segments
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable, Sgd
 from tests.contracts.parts import PartsContract
@@ -31,7 +31,7 @@ class TestReference(PartsContract):
 class TestHost(PartsContract):
     @pytest.fixture(autouse=True)
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
+        monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
 
     def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
         return HostRowStore(stored, slots)

@@ -10,10 +10,10 @@ import torch
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core
-from embtables.rows.fbgemm import FbgemmRowStore
-from embtables.rows.host import HostRowStore
+from embtables.rows.fbgemm.store import FbgemmRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import RowStore
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, Normal, Sgd
 from tests.contracts.collisionless import CollisionlessContract
@@ -35,7 +35,7 @@ class TestFbgemm(RowStoreContract):
 class TestHost(RowStoreContract, CollisionlessContract):
     @pytest.fixture(autouse=True)
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("embtables.rows.host.isa", lambda: isa)
+        monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
 
     def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
         return HostRowStore(stored, slots)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from embtables.native import _core
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Lookup
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Optimizer, Probability, Zeros
 from tests.contents import flat_content, same
@@ -60,7 +60,7 @@ class SharedKeys(RuleBasedStateMachine):
 
     def fresh_host(self) -> HostRowStore:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("embtables.rows.host.isa", lambda: self.isa)
+            patch.setattr("embtables.rows.host.store.isa", lambda: self.isa)
             return HostRowStore(self.stored, [0, 0, 1])
 
     @rule(first=BAGS, second=BAGS, weighted=st.booleans(), at_once=st.booleans())

@@ -12,7 +12,7 @@ import torch
 from embtables import Feature, Tables
 from embtables.ids.mix import seeded_mix
 from embtables.keyspace import NUM_BUCKETS, buckets_of, table_seed
-from embtables.rows.host_state import bytes_of
+from embtables.rows.host.state import bytes_of
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, MinCount, RowwiseAdagrad, Sgd, Table
 from embtables.shard.world import World

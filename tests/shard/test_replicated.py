@@ -19,9 +19,9 @@ from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.load import load
 from embtables.state.write.version_writer import VersionWriter
-from tests.shard.chains_for_tests import holding
 from tests.shard.threads_for_tests import in_threads
 from tests.shard.training_for_tests import Run, assert_same_held, held, learn, tables
+from tests.shard.versions.chains_for_tests import holding
 
 RUN = Run("fixed", "adam", 9)
 

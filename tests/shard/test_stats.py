@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.schema import Identity, MinCount, Sgd
 from embtables.shard.world import SingleRank, World
-from embtables.table_stats import quantiles
+from embtables.tables.table_stats import quantiles
 from tests.shard.threads_for_tests import in_threads
 
 TABLES = (

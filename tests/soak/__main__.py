@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from benchmarks import _harness
 from embtables.native import isa
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.initial import initial_rows
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd

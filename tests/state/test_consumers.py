@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables import CollisionlessTable, Feature, Tables
-from embtables.cuts import CutConsumer
 from embtables.errors import StateError
 from embtables.schema import Identity, Sgd
 from embtables.shard.world import World
@@ -20,9 +19,10 @@ from embtables.state.read.load import load as load_version
 from embtables.state.write.commit_across_ranks import commit
 from embtables.state.write.version_files import RankFiles
 from embtables.state.write.version_writer import VersionWriter
+from embtables.tables.cuts import CutConsumer
 from tests.contents import flat, same
-from tests.shard import chains_for_tests as chains
 from tests.shard.threads_for_tests import in_threads
+from tests.shard.versions import chains_for_tests as chains
 from tests.state.versions_for_tests import tables
 
 

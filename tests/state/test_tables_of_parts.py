@@ -13,9 +13,9 @@ from embtables import Tables
 from embtables.errors import StateError
 from embtables.keyspace import Buckets, buckets_of
 from embtables.rows.content import restrict
-from embtables.rows.host import HostRowStore
+from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import RowStore
-from embtables.rows.reference import ReferenceRowStore
+from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import ROW_STORES
 from embtables.state.folder.version_folder import StateFolder

@@ -27,7 +27,9 @@ class Conversion:
         self.notes: list[str] = []
         self._reordered = was.seed != now.seed
         if now.keys_of != was.keys_of:
-            self.notes.append("rows stay; keys to come are " + ("its own" if now.keys_of is None else now.keys_of + "'s"))
+            self.notes.append(
+                "rows stay; keys to come are " + ("its own" if now.keys_of is None else now.keys_of + "'s")
+            )
         elif self._reordered:
             self.notes.append("another seed: rows stay; initial rows of keys to come are the new seed's")
         self._optimizer()

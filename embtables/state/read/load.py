@@ -11,7 +11,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
 from embtables.state.read.version_files import artifact_digests, read_version
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 
 
 def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets: Buckets = ALL_BUCKETS) -> Version:

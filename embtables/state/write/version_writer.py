@@ -29,7 +29,7 @@ from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
 from embtables.state.write.ranks import RankPart
 from embtables.state.write.version_files import RankFiles, artifact_files, rank_files
-from embtables.tables import Tables
+from embtables.tables.table_set import Tables
 
 _LOOK_SECONDS = 0.5
 _NO_CUT = -1  # says to the other ranks that one cannot take a version

@@ -1,0 +1,1 @@
+"""What a model takes: rows of a log -> ids, numbers and labels, one `Batch`."""

@@ -1,0 +1,259 @@
+"""The features stage: Arrow rows -> `Block` of numpy arrays -> `Batch`. Training and serving run this code alike.
+
+A table is converted once, column by column; batches are slices of the result, laid out as `JaggedIds` in the order of
+the schema's features. List columns come over without a copy; a batch copies its slice once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from embtables.errors import DataError
+from embtables.inputs.batch import Batch, JaggedIds
+from embtables.inputs.columns import (
+    BadRowsError,
+    Ids,
+    Int64s,
+    as_float64,
+    as_microseconds,
+    feature_ids,
+    one_array,
+    ranges,
+)
+from embtables.inputs.transforms import FittedTransforms, TransformFitter
+from embtables.schema import EventTime, FeatureSchema, Label
+
+__all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "TransformFitter", "make_batch"]
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """n converted rows. `starts[f]` holds (n + 1,) offsets of feature f, or None where every row has one id."""
+
+    num_rows: int
+    ids: tuple[Ids, ...]
+    starts: tuple[Int64s | None, ...]
+    dense: Floats
+    labels: Floats
+    weight: Floats | None
+    event_time_us: Int64s | None
+
+    def take(self, order: Int64s) -> Block:
+        """The rows in another order (or some of them)."""
+        ids = [_take_ids(i, s, order) for i, s in zip(self.ids, self.starts, strict=True)]
+        return _block(
+            len(order),
+            ids,
+            self.dense[order],
+            self.labels[order],
+            None if self.weight is None else self.weight[order],
+            None if self.event_time_us is None else self.event_time_us[order],
+        )
+
+
+def _take_ids(ids: Ids, starts: Int64s | None, order: Int64s) -> Ids:
+    if ids.lengths is None or starts is None:
+        return Ids(ids.values[order], None, None if ids.weights is None else ids.weights[order])
+    lengths = ids.lengths[order]
+    index = ranges(starts[:-1][order], lengths)
+    return Ids(ids.values[index], lengths, None if ids.weights is None else ids.weights[index])
+
+
+def _block(
+    n: int, ids: Sequence[Ids], dense: Floats, labels: Floats, weight: Floats | None, event_time: Int64s | None
+) -> Block:
+    starts = tuple(None if i.lengths is None else np.concatenate([[0], np.cumsum(i.lengths)]) for i in ids)
+    return Block(n, tuple(ids), starts, dense, labels, weight, event_time)
+
+
+class FeatureTransform:
+    """Converts Arrow tables of a schema's columns.
+
+    Two roles: `for_training` reads labels, sample weight and event time beside features and dense columns;
+    `for_scoring` reads features and dense columns alone, so that a request needs nothing else. Both convert them by
+    the same code.
+
+    Args:
+        schema: what the columns mean.
+        fitted: transforms fitted on training data; may be empty where the schema needs none.
+        labels, sample_weight, event_time: what is read beside features and dense columns.
+
+    Example:
+        >>> import pyarrow
+        >>> from embtables import Feature, FeatureSchema, FeatureTransform, FittedTransforms, FixedTable, Label, Sgd
+        >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+        >>> feature, label = Feature(name="item_id", table="item"), Label(column="clicked")
+        >>> schema = FeatureSchema(tables=(item,), features=(feature,), labels=(label,))
+        >>> scoring = FeatureTransform.for_scoring(schema, FittedTransforms())
+        >>> scoring.columns, scoring.batch(pyarrow.table({"item_id": [7, 8]})).num_rows
+        (('item_id',), 2)
+        >>> FeatureTransform.for_training(schema, FittedTransforms()).columns
+        ('item_id', 'clicked')
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        fitted: FittedTransforms,
+        *,
+        labels: tuple[Label, ...] = (),
+        sample_weight: str | None = None,
+        event_time: EventTime | None = None,
+    ) -> None:
+        self.schema = schema
+        self.fitted = fitted
+        self._labels = labels
+        self._sample_weight = sample_weight
+        self._event_time = event_time
+        self.names = [feature.name for feature in schema.features]
+
+    @classmethod
+    def for_training(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
+        """Reads all that training and evaluation need of a row."""
+        return cls(
+            schema,
+            fitted,
+            labels=schema.labels,
+            sample_weight=schema.sample_weight,
+            event_time=schema.event_time,
+        )
+
+    @classmethod
+    def for_scoring(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
+        """Reads features and dense columns; labels are (B, 0), weight and event time None.
+
+        A row past its table's ttl reads cold by the table's own clock, which only training moves.
+        """
+        return cls(schema, fitted)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `convert` reads."""
+        names = [c for f in self.schema.features for c in f.columns] + [d.column for d in self.schema.dense]
+        names += [label.column for label in self._labels]
+        names += [self._sample_weight] if self._sample_weight is not None else []
+        names += [self._event_time.column] if self._event_time is not None else []
+        return tuple(dict.fromkeys(names))
+
+    def convert(self, table: pa.Table | pa.RecordBatch) -> Block:
+        """All rows of a table.
+
+        Raises:
+            BadRowsError: values without meaning; holds the rows that share the first fault found.
+            DataError: a column is missing or has the wrong type.
+        """
+        missing = [name for name in self.columns if name not in table.schema.names]
+        if missing:
+            raise DataError(f"is missing; there are: {', '.join(table.schema.names)}", column=missing[0])
+        columns = {name: one_array(table.column(name)) for name in self.columns}
+        n = table.num_rows
+        ids = []
+        for feature in self.schema.features:
+            boundaries = self.fitted.boundaries(feature.name) if feature.num_buckets is not None else None
+            ids.append(feature_ids(feature, columns, boundaries))
+        return _block(
+            n, ids, self._dense(columns, n), self._label(columns, n), self._weight(columns), self._time(columns)
+        )
+
+    def empty(self) -> Block:
+        """A block without rows."""
+        nothing = np.empty(0, np.int64)
+        s = self.schema
+        ids = [Ids(nothing, None, None if f.weights_column is None else np.empty(0, np.float32)) for f in s.features]
+        weight = None if self._sample_weight is None else np.empty(0, np.float32)
+        dense, labels = (np.empty((0, len(columns)), np.float32) for columns in (s.dense, self._labels))
+        return _block(0, ids, dense, labels, weight, None if self._event_time is None else nothing)
+
+    def batch(self, table: pa.Table | pa.RecordBatch) -> Batch:
+        """All rows of a table as one batch: what a server does with a request."""
+        block = self.convert(table)
+        return make_batch(self.names, [(block, 0, block.num_rows)])
+
+    def _dense(self, columns: dict[str, pa.Array], n: int) -> Floats:
+        dense = np.empty((n, len(self.schema.dense)), np.float32)
+        for position, spec in enumerate(self.schema.dense):
+            values = as_float64(spec.column, columns[spec.column], fill=spec.fill_null)
+            dense[:, position] = self.fitted.apply(spec, values)
+        return dense
+
+    def _label(self, columns: dict[str, pa.Array], n: int) -> Floats:
+        labels = np.empty((n, len(self._labels)), np.float32)
+        for position, label in enumerate(self._labels):
+            values = as_float64(label.column, columns[label.column], fill=None)
+            if label.positive_above is not None:
+                labels[:, position] = values > label.positive_above
+                continue
+            wrong = np.flatnonzero((values != 0.0) & (values != 1.0))
+            if len(wrong):
+                raise BadRowsError(
+                    f"holds the label {values[wrong[0]]:g}; labels are 0 or 1, or set positive_above",
+                    label.column,
+                    wrong,
+                )
+            labels[:, position] = values
+        return labels
+
+    def _weight(self, columns: dict[str, pa.Array]) -> Floats | None:
+        name = self._sample_weight
+        if name is None:
+            return None
+        values = as_float64(name, columns[name], fill=None)
+        wrong = np.flatnonzero(values < 0.0)
+        if len(wrong):
+            raise BadRowsError(f"holds {values[wrong[0]]:g}; sample weights are not negative", name, wrong)
+        return values.astype(np.float32)
+
+    def _time(self, columns: dict[str, pa.Array]) -> Int64s | None:
+        event_time = self._event_time
+        return None if event_time is None else as_microseconds(event_time, columns[event_time.column])
+
+
+def make_batch(names: list[str], parts: Sequence[tuple[Block, int, int]]) -> Batch:
+    """The rows start..stop-1 of each block, one after the other, as one batch; at least one part."""
+    rows = sum(stop - start for _, start, stop in parts)
+    values: list[Int64s] = []
+    weights: list[Floats] = []
+    first = parts[0][0]
+    weighted = any(own.weights is not None for own in first.ids)
+    lengths = np.ones((len(names), rows), np.int64)
+    for feature in range(len(names)):
+        at = 0
+        for block, start, stop in parts:
+            own, starts = block.ids[feature], block.starts[feature]
+            piece = slice(start, stop) if starts is None else slice(int(starts[start]), int(starts[stop]))
+            values.append(own.values[piece])
+            if own.lengths is not None:
+                lengths[feature, at : at + stop - start] = own.lengths[start:stop]
+            if weighted:
+                weights.append(np.ones(len(values[-1]), np.float32) if own.weights is None else own.weights[piece])
+            at += stop - start
+    ids = JaggedIds(
+        tuple(names),
+        torch.from_numpy(np.concatenate(values)),
+        torch.from_numpy(lengths.reshape(-1)),
+        rows,
+        torch.from_numpy(np.concatenate(weights)) if weighted else None,
+    )
+    return Batch(
+        ids,
+        _joined([b.dense[i:j] for b, i, j in parts]),
+        _joined([b.labels[i:j] for b, i, j in parts]),
+        None if first.weight is None else _joined([b.weight[i:j] for b, i, j in parts if b.weight is not None]),
+        None
+        if first.event_time_us is None
+        else _joined([b.event_time_us[i:j] for b, i, j in parts if b.event_time_us is not None]),
+    )
+
+
+def _joined(arrays: list[Any]) -> torch.Tensor:
+    # Arrow's buffers are read-only, which torch does not know: what it gets is a copy of a batch's size.
+    return torch.from_numpy(np.concatenate(arrays))

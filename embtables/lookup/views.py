@@ -1,0 +1,311 @@
+"""Views over a set of tables, and their edge to autograd: what a model looks its embeddings up through.
+
+`PooledView`: ids of B rows -> (B, sum of D). `PooledFirstOrderView`: the same, and first-order weights.
+`SequenceView`: ids of B rows -> the row of each id, by feature. All take raw ids: the features' encoders make keys of
+them. collections.py gives the same views TorchRec's types.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from embtables.errors import ConfigError
+from embtables.inputs.batch import Jagged, JaggedIds
+from embtables.lookup.request import Request, given_weights, pooled_request, sequence_keys
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.tables.combine import combined, pooled, row_gradients
+from embtables.tables.table_set import TableFeature, Tables
+
+UpdateMode = Literal["step", "backward"]
+
+
+class _Pooled(torch.autograd.Function):
+    """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient.
+
+    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad tells: the anchor always asks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: View, request: Request, keep: bool
+    ) -> Tensor:
+        if not keep:
+            return view.tables.lookups.pooled(request.lookup)
+        of_weights = bool(ctx.needs_input_grad[1])
+        output, lookup = view.tables.lookups.train_pooled(request.lookup, of_weights=of_weights)
+        ctx.view, ctx.request, ctx.lookup = view, request, lookup
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
+        wanted = bool(ctx.needs_input_grad[1])
+        of_keys = ctx.lookup.add_gradient(gradient, of_weights=wanted)
+        of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
+        ctx.view.after_backward()
+        return None, of_ids, None, None, None
+
+
+class _Gathered(torch.autograd.Function):
+    """The one autograd edge of a lookup of single rows: for each feature the vectors of its ids."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, view: View, features: Sequence[TableFeature], keys: Sequence[Tensor], keep: bool
+    ) -> tuple[Tensor, ...]:
+        ctx.view, ctx.features = view, features
+        ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
+        numbers = [read.number for read in features]
+        if keep:
+            found, ctx.lookup = view.tables.lookups.train_rows(numbers, keys)
+        else:
+            found = view.tables.lookups.gather(numbers, keys)
+        ctx.rows = [rows if read.combine == "product" else None for read, rows in zip(features, found, strict=True)]
+        return tuple(combined(rows, s.keys_per_id, s.combine) for s, rows in zip(features, found, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
+        each = [
+            None if gradient is None else row_gradients(gradient, rows, read.keys_per_id, read.combine)
+            for read, rows, gradient in zip(ctx.features, ctx.rows, gradients, strict=True)
+        ]
+        ctx.lookup.add_gradients(each)
+        ctx.view.after_backward()
+        return None, None, None, None, None
+
+
+class View(nn.Module):
+    """What views share: features of a `Tables`, output names, state_dict keys.
+
+    Attributes:
+        embedding_names: an output for each feature: the feature's name, `feature@table` where it reads several tables.
+        embedding_dims: D of each output.
+    """
+
+    _state_prefix: str
+
+    def __init__(self, tables: Tables, features: Sequence[TableFeature], update: UpdateMode) -> None:
+        super().__init__()
+        self.tables = tables
+        self.features = tuple(features)
+        self._update = update
+        self._anchor = torch.zeros(0, requires_grad=True)
+        tables_of = Counter(read.feature.name for read in features)
+        self.embedding_names = [
+            s.feature.name if tables_of[s.feature.name] == 1 else f"{s.feature.name}@{s.table.name}" for s in features
+        ]
+        self.embedding_dims = [s.dim for s in features]
+
+    def learns(self) -> bool:
+        """Whether a lookup is part of training: it may count keys, make rows and receive gradients."""
+        return self.training and torch.is_grad_enabled()
+
+    def after_backward(self) -> None:
+        """Applies the update at once in `backward` mode."""
+        if self._update == "backward":
+            self.tables.step()
+
+    def _learning(self) -> tuple[bool, Tensor]:
+        """`learns`, and the tensor that makes a lookup's output require a gradient where it does."""
+        keep = self.learns()
+        return keep, self._anchor if keep else self._anchor.detach()
+
+    def _pooled(self, ids: JaggedIds, *, weighted: bool) -> Tensor:
+        """All columns, (B, sum of D)."""
+        products = [read for read in self.features if read.combine == "product"]
+        if products:
+            return self._with_products(ids, products, weighted=weighted)
+        return self._sums(ids, self.features, weighted=weighted)
+
+    def _sums(
+        self, ids: JaggedIds, features: Sequence[TableFeature], *, weighted: bool, beside: Sequence[TableFeature] = ()
+    ) -> Tensor:
+        """The columns of features whose vectors are sums of rows, which the row store pools; then of those beside."""
+        request = pooled_request(features, ids, weighted=weighted, beside=beside)
+        keep, anchor = self._learning()
+        values: Tensor = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        return values
+
+    def _with_products(self, ids: JaggedIds, products: Sequence[TableFeature], *, weighted: bool) -> Tensor:
+        """All columns; the rows of `products` are gathered, multiplied for each id, and pooled here."""
+        columns: dict[int, Tensor] = {}
+        sums = [read for read in self.features if read.combine != "product"]
+        if sums:
+            parts = torch.split(self._sums(ids, sums, weighted=weighted), [read.dim for read in sums], dim=1)
+            columns |= {read.number: part for read, part in zip(sums, parts, strict=True)}
+        found = self._rows_of(ids, products)
+        for read, (vectors, of_feature) in zip(products, found, strict=True):
+            weights = given_weights(of_feature.weights) if weighted else None
+            columns[read.number] = pooled(vectors, of_feature.lengths, weights, mean=read.feature.pooling == "mean")
+        return torch.cat([columns[read.number] for read in self.features], dim=1)
+
+    def _rows_of(self, ids: JaggedIds, features: Sequence[TableFeature]) -> list[tuple[Tensor, Jagged]]:
+        """For each feature a vector for each id, and the ids."""
+        parts = [sequence_keys(read, ids) for read in features]
+        keep, anchor = self._learning()
+        found = _Gathered.apply(anchor, self, features, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
+        return [(vectors, of_feature) for vectors, (_, of_feature) in zip(found, parts, strict=True)]
+
+    def _sequences(self, ids: JaggedIds) -> dict[str, Jagged]:
+        return {
+            name: Jagged(vectors, of_feature.lengths, of_feature.weights)
+            for name, (vectors, of_feature) in zip(self.embedding_names, self._rows_of(ids, self.features), strict=True)
+        }
+
+    def _table_names(self) -> list[str]:
+        return list(dict.fromkeys(read.table.name for read in self.features))
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for name in self._table_names():
+            destination[f"{prefix}{self._state_prefix}.{name}.weight"] = self.tables.weight(name)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        ours = {f"{prefix}{self._state_prefix}.{name}.weight": name for name in self._table_names()}
+        for key, name in ours.items():
+            if key in state_dict:
+                self.tables.set_weight(name, state_dict[key])
+            else:
+                missing_keys.append(key)
+        unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in ours)
+
+
+class PooledView(View):
+    """Pooled embeddings of the features that pool: ids of B rows -> (B, sum of D), in the order of `embedding_names`.
+
+        >>> from embtables import Feature, FixedTable, Tables
+        >>> from embtables.schema import Sgd
+        >>> table = FixedTable(name="user", dim=4, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+        >>> view = PooledView(Tables([table], [Feature(name="user", table="user")], seed=0))
+        >>> view(JaggedIds.of({"user": [[7], [8], []]})).shape
+        torch.Size([3, 4])
+
+    Args:
+        tables: what the features read.
+        names: of the tables looked up; by default all that a pooled feature reads.
+
+    Raises:
+        ConfigError: no pooled feature reads these tables.
+    """
+
+    _state_prefix = "embedding_bags"
+
+    def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
+        super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
+        self._weighted = any(read.feature.weights_column is not None for read in self.features)
+
+    def forward(self, ids: JaggedIds) -> Tensor:
+        """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
+        return self._pooled(ids, weighted=self._weighted)
+
+
+class PooledFirstOrderView(View):
+    """Pooled embeddings and first-order weights, each id encoded and mapped to its row once: ids of B rows ->
+    (B, sum of D) in the order of `embedding_names`, and (B, n) weights whose sum over a row is its first-order term.
+
+    Where a feature's rows are not summed (embtables/ids/encoder.py) the two are looked up one after the other.
+
+    Args:
+        tables: what the features read, first-order weights among them.
+        names: of the tables looked up, without those of first-order weights.
+
+    Raises:
+        ConfigError: no pooled feature reads these tables.
+    """
+
+    _state_prefix = "embedding_bags"
+
+    def __init__(self, tables: Tables, names: Sequence[str]) -> None:
+        super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
+        self._linear = chosen_features(tables, [LINEAR_PREFIX + name for name in names], pooled=True)
+        sharing = {table.config.name for table in tables.stored if table.keys_of is not None}
+        by_name = {read.feature.name: read for read in self._linear if read.table.name in sharing}
+        self._beside = [by_name[read.feature.name] for read in self.features if read.feature.name in by_name]
+        if len(self._beside) < len(self.features) or any(r.combine not in ("sum", "concat") for r in self.features):
+            self._beside = []
+        self._alone = [read for read in self._linear if read not in self._beside]
+        self._weighted = any(read.feature.weights_column is not None for read in self._linear)
+
+    def forward(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
+        """Looks the ids up. Raises as PooledView does."""
+        if not self._beside:
+            # Embeddings first: their lookup admits the keys that both share.
+            pooled = self._pooled(ids, weighted=self._weighted)
+            return pooled, self._sums(ids, self._linear, weighted=self._weighted)
+        both = self._sums(ids, self.features, weighted=self._weighted, beside=self._beside)
+        width = sum(self.embedding_dims)
+        pooled, first_order = torch.split(both, [width, both.shape[1] - width], dim=1)
+        if self._alone:
+            first_order = torch.cat([first_order, self._sums(ids, self._alone, weighted=self._weighted)], dim=1)
+        return pooled, first_order
+
+    def _table_names(self) -> list[str]:
+        return list(dict.fromkeys(read.table.name for read in (*self.features, *self._linear)))
+
+
+class SequenceView(View):
+    """Rows of the ids of the features with `pooling: none`: ids of B rows -> {name: Jagged of (ids of the feature, D)}.
+
+    Arguments and errors as of PooledView.
+    """
+
+    _state_prefix = "embeddings"
+
+    def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
+        super().__init__(tables, chosen_features(tables, names, pooled=False), "step")
+
+    def forward(self, ids: JaggedIds) -> dict[str, Jagged]:
+        """Looks the ids up. Raises as PooledView does."""
+        return self._sequences(ids)
+
+
+class RowsById(View):
+    """The row of each id of one feature, as inference reads it: ids of B rows with one id each -> (B, D).
+
+    Args:
+        tables: what the feature reads.
+        table, feature: the lookup.
+
+    Raises:
+        ConfigError: the feature does not read this table.
+    """
+
+    _state_prefix = "embedding_bags"
+
+    def __init__(self, tables: Tables, table: str, feature: str) -> None:
+        features = [s for s in tables.features if s.table.name == table and s.feature.name == feature]
+        if not features:
+            raise ConfigError(f"feature '{feature}' does not read it", table=table)
+        super().__init__(tables, features, "step")
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, ids: JaggedIds) -> Tensor:
+        """Looks the ids up. Raises as PooledView does."""
+        return self._pooled(ids, weighted=False)
+
+
+def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
+    """The features of pooled (or of unpooled) features of all tables, or of those named.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    features = [s for s in tables.features if (s.feature.pooling != "none") is pooled]
+    features = [s for s in features if names is None or s.table.name in names]
+    if not features:
+        kind = "pooled" if pooled else "unpooled"
+        raise ConfigError(f"no {kind} feature reads these tables; look at the features' pooling")
+    return features

@@ -1,0 +1,75 @@
+// nanobind edge of the native core: checks sizes, drops the GIL, calls plain C++.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "base/isa.h"
+#include "bindings/store_bindings.h"
+#include "strings/string_hash.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace embtables {
+namespace {
+
+template <typename T>
+using In = nb::ndarray<nb::numpy, const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<nb::numpy, std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <typename Offset>
+HashStrings<Offset> kernel(Isa isa) {
+    if constexpr (sizeof(Offset) == 4) {
+        switch (isa) {
+#if defined(__x86_64__)
+            case Isa::avx2: return avx2::hash_strings_32;
+            case Isa::avx512: return avx512::hash_strings_32;
+#endif
+            default: return scalar::hash_strings_32;
+        }
+    } else {
+        switch (isa) {
+#if defined(__x86_64__)
+            case Isa::avx2: return avx2::hash_strings_64;
+            case Isa::avx512: return avx512::hash_strings_64;
+#endif
+            default: return scalar::hash_strings_64;
+        }
+    }
+}
+
+template <typename Offset>
+void hash(In<std::uint8_t> data, In<Offset> offsets, Out out, const std::string& isa) {
+    const auto run = kernel<Offset>(isa_from_name(isa));
+    if (offsets.size() == 0 || out.size() != offsets.size() - 1)
+        throw std::invalid_argument("n strings need n + 1 offsets and room for n hashes");
+    nb::gil_scoped_release released;
+    if (!run(data.data(), data.size(), offsets.data(), out.size(), out.data()))
+        throw std::invalid_argument("string offsets fall, or point outside the data: the array is damaged");
+}
+
+template <typename Offset>
+void define_hash_strings(nb::module_& module) {
+    // Without noconvert a wrong `out` would be copied, and the hashes lost with the copy.
+    module.def("hash_strings", &hash<Offset>, "data"_a.noconvert(), "offsets"_a.noconvert(), "out"_a.noconvert(),
+               "isa"_a);
+}
+
+}  // namespace
+
+NB_MODULE(_core, module) {
+    define_hash_strings<std::int32_t>(module);
+    define_hash_strings<std::int64_t>(module);
+    define_store(module);
+    define_exchange(module);
+    module.def("available_isas", [] {
+        std::vector<std::string> names;
+        for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
+        return names;
+    });
+}
+
+}  // namespace embtables

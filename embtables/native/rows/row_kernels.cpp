@@ -1,0 +1,69 @@
+// Pooling, gathering and inner products of rows. Compiled once an instruction set; see row_kernels.h.
+#include "rows/row_kernels.h"
+
+#include "base/lanes.h"
+#include "rows/update.h"
+
+namespace embtables::EMBTABLES_KERNEL {
+namespace {
+
+constexpr std::int64_t kAhead = 24;  // rows asked for before they are read
+
+template <int D, bool kWeighted>
+void pool(const PooledPart& p) {
+    const std::int64_t first = p.offsets[p.begin], last = p.offsets[p.end];
+    for (std::int64_t i = first; i < last && i < first + kAhead; ++i)
+        prefetch_row(p.base + std::size_t{p.rows[i]} * p.stride, D == 0 ? p.dim : D);
+    for (std::int64_t b = p.begin; b < p.end; ++b) {
+        Row<D> sum(p.dim);
+        for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i) {
+            if (i + kAhead < last)
+                prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, D == 0 ? p.dim : D);
+            const Row<D> row(p.base + std::size_t{p.rows[i]} * p.stride, p.dim);
+            if constexpr (kWeighted)
+                sum.add_scaled(row, p.weights[i]);
+            else
+                sum.add(row);
+        }
+        sum.to(p.out + b * p.out_stride);
+    }
+}
+
+template <int D>
+void pool_any(const PooledPart& p) {
+    p.weights == nullptr ? pool<D, false>(p) : pool<D, true>(p);
+}
+
+void pooled(const PooledPart& p) {
+    switch (p.dim) {
+        case 1: return pool_any<1>(p);
+        case 4: return pool_any<4>(p);
+        case 8: return pool_any<8>(p);
+        case 16: return pool_any<16>(p);
+        case 32: return pool_any<32>(p);
+        case 64: return pool_any<64>(p);
+        default: return pool_any<0>(p);
+    }
+}
+
+void gather(const GatherPart& p) {
+    const std::size_t bytes = static_cast<std::size_t>(p.dim) * sizeof(float);
+    for (std::int64_t i = p.begin; i < p.end; ++i) {
+        if (i + kAhead < p.end) prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, p.dim);
+        std::memcpy(p.out + i * p.dim, p.base + std::size_t{p.rows[i]} * p.stride, bytes);
+    }
+}
+
+void dots(const DotPart& p) {
+    for (std::int64_t b = p.begin; b < p.end; ++b) {
+        const Row<0> gradient(p.gradient + b * p.gradient_stride, p.dim);
+        for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i)
+            p.out[i] = Row<0>(p.base + std::size_t{p.rows[i]} * p.stride, p.dim).dot(gradient);
+    }
+}
+
+}  // namespace
+
+extern const RowKernels row_kernels = {pooled, gather, dots, update, squares, sort_items};
+
+}  // namespace embtables::EMBTABLES_KERNEL

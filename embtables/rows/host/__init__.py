@@ -1,0 +1,1 @@
+"""The native row store."""

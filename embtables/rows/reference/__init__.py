@@ -1,0 +1,1 @@
+"""The reference row store: plain torch, the oracle of the others."""

@@ -1,0 +1,514 @@
+"""`Tables`: the set of tables of one model, what features read them, and the step that updates them.
+
+`advance` says when the batch to come happened. A forward pass (through the views of lookup/) admits new keys and keeps
+what its backward needs; backward keeps row gradients; `step` sums duplicates, updates every touched row once, and
+evicts. Nothing else changes a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embtables.errors import ConfigError, DataError, StateError
+from embtables.ids import Artifacts, Combine, Encoder, make_encoder
+from embtables.rows.content import TableContent
+from embtables.rows.exclusive import StoreLock, exclusive
+from embtables.rows.protocol import Capture, RowStore
+from embtables.rows.stored_table import StoredTable
+from embtables.rows.stores import PART_STORES, ROW_STORES
+from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
+from embtables.schema.schema import LINEAR_PREFIX
+from embtables.shard.store import ShardedRowStore
+from embtables.shard.world import SingleRank, World
+from embtables.tables.clock import EventClock
+from embtables.tables.combine import combined
+from embtables.tables.cuts import CutLedger
+from embtables.tables.frozen_tables import Lookups
+from embtables.tables.shared_keys import stored_tables
+from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
+
+_READ_ROWS = 1 << 20
+RowStoreName = Literal["host", "fbgemm", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableFeature:
+    """A feature that reads a table: what a lookup is made of.
+
+    Attributes:
+        number: of the row store's feature that serves it; of the first where it has several.
+        encoder: makes keys of its ids.
+        combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
+    """
+
+    number: int
+    feature: Feature
+    table: Table
+    encoder: Encoder[Any]
+    combine: Combine
+
+    @property
+    def keys_per_id(self) -> int:
+        """T: how many rows one id reads."""
+        return self.encoder.num_keys
+
+    @property
+    def blocks(self) -> int:
+        """How many of the row store's slots serve it: pooled and concatenated, each of the T keys has its own."""
+        return self.keys_per_id if self.combine == "concat" and self.feature.pooling != "none" else 1
+
+    @property
+    def dim(self) -> int:
+        """How many values an id's vector has: D, or T * D where its rows are concatenated."""
+        return self.table.dim * (self.keys_per_id if self.combine == "concat" else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TableChanges:
+    """A table's rows that changed since a cut, and the keys that lost theirs.
+
+    Attributes:
+        keys: (n,) int64, ascending. Of a collisionless table all that training has looked up since: it saw them.
+        weight: (n, D) float32, their rows.
+        tombstones: (m,) int64, ascending: keys that had a row and have none.
+    """
+
+    keys: Tensor
+    weight: Tensor
+    tombstones: Tensor
+
+
+class Tables:
+    """Tables and the features that read them; a feature may read several tables (once each).
+
+    Threads wait for each other: each method, and each lookup and backward of the views, holds a lock to its end. What
+    another thread changes between a lookup and its backward may end that backward in a StateError. A process that was
+    forked from one that had tables cannot use any: StateError.
+
+    Args:
+        tables: their configurations, names unique.
+        features: what reads them, each naming its table.
+        seed: the run's seed; initial rows are a pure function of (seed, table name, key).
+        row_store: `host` (native; everything), `fbgemm` (fixed tables; SGD, Adagrad, rowwise Adagrad) or `reference`
+            (plain torch).
+        world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
+            With others, every method but those that list or capture is called by all of them, in the same order.
+        replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
+        artifacts: by feature the data of encoders, of the version that is loaded; what is not named is of a new run.
+        shares_keys: false for a version of an older build: first-order weights then have keys of their own.
+
+    Raises:
+        ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
+
+    Example:
+        >>> import embtables, torch
+        >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+        >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+        >>> tables.set("item", torch.tensor([7, -42]), torch.ones(2, 4))
+        >>> tables.get("item", torch.tensor([-42, 8]))  # id 8 has no row: it reads zeros
+        tensor([[1., 1., 1., 1.],
+                [0., 0., 0., 0.]])
+        >>> tables.stats()["item"].rows
+        2
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        features: Sequence[Feature],
+        *,
+        seed: int,
+        row_store: RowStoreName = "host",
+        world: World | None = None,
+        replicated: Collection[str] = (),
+        artifacts: Mapping[str, Artifacts] | None = None,
+        shares_keys: bool = True,
+    ) -> None:
+        self.lock = StoreLock()
+        self.configs = tuple(tables)
+        self.seed = seed
+        self.world = SingleRank() if world is None else world
+        numbers = {table.name: number for number, table in enumerate(tables)}
+        for feature in features:
+            if feature.table not in numbers:
+                raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
+        self.features = _read_by(features, [tables[numbers[f.table]] for f in features], artifacts or {})
+        self.stored = stored_tables(tables, features, seed, shares_keys=shares_keys)
+        copied = {numbers[name] for name in replicated}
+        read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
+        self.rows = _row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
+        frozen = [number for number, table in enumerate(read) if not table.trainable]
+        self.lookups = Lookups(self.rows, [table.dim for table in read], frozen, self.lock)
+        self._numbers = numbers
+        self._clocks = {
+            number: EventClock(table.max_clock_step_seconds)
+            for number, table in enumerate(tables)
+            if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
+        }
+        self.cuts = CutLedger(self.rows.forget_changes)
+        self._counts = [TableCounts(self.rows, n, self._clocks.get(n), self.world) for n in range(len(tables))]
+        self._advanced = False
+        self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
+
+    @exclusive
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """From now on every table learns at its configured rate times `factor`."""
+        self.rows.set_learning_rate_factor(factor)
+
+    @exclusive
+    def advance(self, event_time_us: Tensor) -> None:
+        """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
+
+        Args:
+            event_time_us: (B,) int64 event times of the batch, in microseconds; of several ranks each gives its own.
+
+        Raises:
+            StateError: row gradients are waiting for their step.
+        """
+        if self._clocks:
+            event_time_us = torch.cat(self.world.all_gather(event_time_us))
+        for number, clock in self._clocks.items():
+            begins = clock.now == 0
+            found = self.rows.capture(number, None).content() if begins else None
+            self.rows.advance(number, clock.observe(event_time_us))
+            if found is not None and clock.now and len(found.keys) + len(found.waiting):
+                self._begin_ages(number, found, clock.now)
+        self._advanced = True
+
+    def _begin_ages(self, number: int, found: TableContent, now: int) -> None:
+        """What was there before the clock had a time counts as seen now, or its ttl would be over at once."""
+        found.seen, found.waiting_seen = np.full_like(found.seen, now), np.full_like(found.waiting_seen, now)
+        found.now = now
+        self.rows.apply(number, found)
+
+    @exclusive
+    def step(self, *, gradient_scale: float = 1.0) -> None:
+        """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
+
+        Args:
+            gradient_scale: factor on all row gradients (clipping by global norm).
+
+        Raises:
+            ConfigError: a table has a ttl, and no `advance` told when the batch happened.
+            DataError: rows of a table with `non_finite_gradients: raise` had such; those rows are as they were.
+        """
+        if self._clocks and not self._advanced:
+            table = self.configs[next(iter(self._clocks))].name
+            raise ConfigError("has ttl_seconds: call advance(event_time_us) before the lookup", table=table)
+        self.rows.update(gradient_scale)
+        self._advanced = False
+        for number, config in enumerate(self.configs):
+            # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
+            if isinstance(config, CollisionlessTable) and config.trainable and number not in self._clocks:
+                self.rows.advance(number, self.rows.figures(number)["steps"])
+        self._raise_refused()
+
+    def _raise_refused(self) -> None:
+        if not self._refused:
+            return
+        refused = torch.tensor([self.rows.figures(number)["refused_gradients"] for number in self._refused])
+        self.world.all_reduce(refused)
+        for (number, before), now in zip(list(self._refused.items()), refused.tolist(), strict=True):
+            self._refused[number] = now
+            if now > before:
+                raise DataError(
+                    f"gradients of {now - before} rows were not finite; look at learning rates and dense columns, "
+                    "or set non_finite_gradients: skip",
+                    table=self.configs[number].name,
+                )
+
+    @exclusive
+    def gradient_norm(self) -> float:
+        """L2 norm over the row gradients that the next `step` will apply, duplicates summed."""
+        return self.rows.gradient_norm()
+
+    @exclusive
+    def discard(self) -> None:
+        """Forgets the row gradients kept since the last step."""
+        self.rows.discard()
+
+    @exclusive
+    def keys(self, table: str) -> Tensor | None:
+        """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
+        found = self.rows.key_state(self._numbers[table])
+        return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
+
+    @exclusive
+    def weight(self, table: str) -> Tensor:
+        """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
+        return self._read_all(self._numbers[table], "weight", self.keys(table))
+
+    @exclusive
+    def set_weight(self, table: str, values: Tensor) -> None:
+        """Replaces all rows of a table. Raises StateError where the shape differs."""
+        self._write_all(self._numbers[table], "weight", values, self.keys(table))
+
+    @exclusive
+    def draw_cut(self) -> int:
+        """Ends a cut, after which `changes` can report. Between a step and the next lookup.
+
+        Changes since a cut stay known while a consumer holds it or an earlier one (`cuts`); up to 256 MB of a table
+        are kept for that, and of more the oldest go.
+
+        Returns:
+            Its number; the first is 1.
+
+        Raises:
+            StateError: row gradients are waiting for their step.
+            ConfigError: the row store knows no cuts (fbgemm).
+        """
+        cut = self.rows.draw_cut()
+        self.cuts.note_drawn(cut)
+        return cut
+
+    @exclusive
+    def changes(self, table: str, after: int) -> TableChanges:
+        """What happened to a table since the cut `after`.
+
+        A row past its ttl becomes a tombstone when the sweep reaches it. A copy that follows:
+
+            with tables.cuts.consumer("copy") as copy:
+                copy.hold(tables.draw_cut())
+                ...  # the copy takes the whole table; training goes on
+                changes = tables.changes("items", after=copy.cut)
+                copy.hold(tables.draw_cut())
+
+        Raises:
+            StateError: no such cut was drawn, or what happened since is not known any more: no consumer held the cut,
+                or too much happened. Take the whole table then.
+        """
+        content = self.rows.capture(self._numbers[table], after).content()
+        order = np.argsort(content.keys)
+        rows = torch.from_numpy(content.parts["weight"][order])
+        return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
+
+    def _reader(self, table: str, feature: str | None) -> TableFeature:
+        """Whose encoder makes keys of a table's ids. Raises ConfigError where there is none, or several that differ."""
+        if table not in self._numbers:
+            raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
+        readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
+        if not readers:
+            raise ConfigError(f"feature '{feature}' does not read it", table=table)
+        if any(r.feature.encoder != readers[0].feature.encoder for r in readers):
+            names = ", ".join(r.feature.name for r in readers)
+            raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
+        return readers[0]
+
+    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
+        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
+
+        Raises:
+            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
+            DataError: the encoder refuses an id.
+        """
+        slot = self._reader(table, feature)
+        if slot.keys_per_id != 1:
+            name, rows = slot.feature.name, slot.keys_per_id
+            raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
+        return self._numbers[table], torch.from_numpy(slot.encoder.encode(ids.numpy()))
+
+    @exclusive
+    def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
+        """Vectors of raw ids (n,) int64, as inference reads them; an id without a row reads the cold row.
+
+        Args:
+            feature: whose encoder turns ids into keys, where the table's features differ in that.
+
+        Returns:
+            (n, D); where the encoder has T rows per id, these combined: (n, T * D) if they are concatenated.
+
+        Raises:
+            ConfigError: no such table or feature, or encoders that differ.
+            DataError: the encoder refuses an id.
+        """
+        slot = self._reader(table, feature)
+        keys = torch.from_numpy(slot.encoder.encode(ids.numpy()))
+        rows = self.rows.read(self._numbers[table], "weight", keys)
+        return combined(rows, slot.keys_per_id, slot.combine)
+
+    @exclusive
+    def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
+        """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
+        Of an id that comes twice the last row counts.
+
+        Raises:
+            ConfigError: as `keys_of`.
+            DataError: the shape is wrong, or a value is not finite.
+            StateError: row gradients are waiting for their step.
+        """
+        number, keys = self.keys_of(table, ids, feature)
+        dim = self.configs[number].dim
+        if tuple(rows.shape) != (len(ids), dim) or not bool(rows.isfinite().all()):
+            raise DataError(
+                f"rows must be finite and of shape {(len(ids), dim)}, received {tuple(rows.shape)}", table=table
+            )
+        self.set_rows(number, keys, rows)
+
+    @exclusive
+    def set_rows(self, number: int, keys: Tensor, rows: Tensor) -> None:
+        """`set` by the table's number and keys (n,), of rows (n, D) that are finite. Raises StateError as `set`."""
+        distinct, last = np.unique(keys.numpy()[::-1], return_index=True)
+        if len(distinct) < len(keys):  # threads write rows in no order: a key comes once
+            places = torch.from_numpy(np.sort(len(keys) - 1 - last))
+            keys, rows = keys[places], rows[places]
+        for table in self._with_keys_of(number):
+            self.rows.make(table, keys)
+        self.rows.write(number, "weight", keys, rows)
+
+    @exclusive
+    def delete(self, table: str, ids: Tensor, *, feature: str | None = None) -> None:
+        """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
+        Their first-order weights go with them.
+
+        Of a fixed table, whose rows several ids may share, the rows are fresh afterwards.
+
+        Raises:
+            ConfigError: as `keys_of`.
+            StateError: row gradients are waiting for their step.
+        """
+        number, keys = self.keys_of(table, ids, feature)
+        for each in self._with_keys_of(number):
+            self.rows.delete(each, keys)
+
+    def _with_keys_of(self, number: int) -> list[int]:
+        """A table and those that share its keys: embeddings and first-order weights."""
+        leaders = [table.keys_of or table.config.name for table in self.stored]
+        return [n for n, leader in enumerate(leaders) if leader == leaders[number]]
+
+    @property
+    def artifacts(self) -> dict[str, Artifacts]:
+        """By feature the data of its encoder, where it has any."""
+        return {slot.feature.name: slot.encoder.artifacts for slot in self.features if slot.encoder.artifacts}
+
+    @exclusive
+    def table_content(self, table: str) -> TableContent:
+        """Everything of one table that training changes, copied."""
+        return self.rows.capture(self._numbers[table], None).content()
+
+    @exclusive
+    def capture(self, after: int | None = None) -> dict[str, Capture]:
+        """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
+
+        Right after `draw_cut`, all of it is captured in a moment: rows are copied when the content is asked for, on any
+        thread, while training goes on.
+
+        Raises:
+            StateError: with `after`, as `changes`.
+        """
+        return {
+            config.name: CountedCapture(self.rows.capture(number, after), self._counts[number].to_save())
+            for number, config in enumerate(self.configs)
+        }
+
+    @exclusive
+    def content(self, after: int | None = None) -> dict[str, TableContent]:
+        """The same, copied. Raises as `capture`."""
+        return {name: captured.content() for name, captured in self.capture(after).items()}
+
+    @exclusive
+    def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
+        """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten.
+
+        Counts go on from those of the last content: of several ranks rank 0 takes them over, whatever rank counted.
+        """
+        self.discard()
+        for number in range(len(self.configs)):
+            self.rows.clear(number)
+        figures: dict[str, dict[str, int]] = {}
+        for contents in chain:
+            for config in self.configs:
+                self.take_over(config.name, contents[config.name])
+            figures = {config.name: contents[config.name].figures for config in self.configs}
+        for config, counts in zip(self.configs, self._counts, strict=True):
+            counts.load(figures.get(config.name, {}))
+
+    @exclusive
+    def take_over(self, table: str, content: TableContent) -> None:
+        """Makes a table hold what another of its configuration held, over what it holds itself.
+
+        Raises:
+            StateError: the content has other tensors than the table's rows (weights alone, say, without the optimizer's
+                state).
+        """
+        number = self._numbers[table]
+        held, needed = content.parts.keys() | content.streamed.keys() - {"count"}, self.stored[number].parts.keys()
+        if held != needed:
+            reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"
+            raise StateError(reason, table=table)
+        self.rows.apply(number, content)
+        if number in self._clocks:
+            self._clocks[number].now = content.now
+
+    @exclusive
+    def stats(self) -> dict[str, TableStats]:
+        """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
+        own = {c.name: stats_of(self.rows, n, c, self._counts[n].now()) for n, c in enumerate(self.configs)}
+        if self.world.size == 1:
+            return own
+        return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)
+
+    @exclusive
+    def row_quantiles(self, table: str) -> dict[str, list[int]]:
+        """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; [] of no row.
+
+        Exact; of several ranks, all of which call this, together. {} where they are not kept: of a fixed table, or by
+        the store. For the time of the call it takes 8 bytes a row.
+        """
+        told = self.rows.ages_and_counts(self._numbers[table])
+        return {} if told is None else dict(zip(("age", "count"), quantiles(told, self.world), strict=True))
+
+    def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
+        return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])
+
+    def _parts(self, table: int, keys: Tensor | None) -> list[Tensor]:
+        """The table's keys, in parts of at most _READ_ROWS; at least one part."""
+        config = self.configs[table]
+        if keys is not None:
+            return list(torch.split(keys, _READ_ROWS))
+        assert isinstance(config, FixedTable)
+        starts = range(0, config.num_rows, _READ_ROWS)
+        return [torch.arange(start, min(start + _READ_ROWS, config.num_rows)) for start in starts]
+
+    def _write_all(self, table: int, name: str, values: Tensor, keys: Tensor | None) -> None:
+        parts = self._parts(table, keys)
+        rows = sum(map(len, parts))
+        shape = self.rows.read(table, name, parts[0][:1]).shape
+        if tuple(values.shape) != (rows, *shape[1:]):
+            raise StateError(
+                f"has shape {tuple(values.shape)}, the table needs {(rows, *shape[1:])}",
+                tensor=f"tables/{self.configs[table].name}/{name}",
+            )
+        start = 0
+        for part in parts:
+            self.rows.write(table, name, part, values[start : start + len(part)])
+            start += len(part)
+
+
+def _read_by(
+    features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
+) -> tuple[TableFeature, ...]:
+    """Each feature with the table it reads."""
+    found: list[TableFeature] = []
+    number = 0
+    for feature, table in zip(features, tables, strict=True):
+        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
+        combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
+        found.append(TableFeature(number, feature, table, encoder, combine))
+        number += found[-1].blocks
+    return tuple(found)
+
+
+def _row_store(
+    name: RowStoreName, stored: Sequence[StoredTable], feature_tables: Sequence[int], world: World, replicated: set[int]
+) -> RowStore:
+    if world.size == 1:
+        return ROW_STORES[name](stored, feature_tables)
+    if name not in PART_STORES:
+        raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
+    return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)

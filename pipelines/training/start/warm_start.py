@@ -1,0 +1,51 @@
+"""The `warm_start` section of a run: rows that its tables begin with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from embtables.pipelines.config import WarmStart
+from embtables.pipelines.progress import RowProgress, say
+from embtables.tables.table_set import Tables
+from embtables.warm_start import from_parquet, from_safetensors, parquet, state_dict
+
+
+def warm(tables: Tables, section: WarmStart, *, shown: bool = True) -> dict[str, Any]:
+    """Sets the rows that one entry of the section names; returns what was done, for the run's report.
+
+    Raises:
+        ConfigError, DataError: see embtables.warm_start.
+    """
+    count = state_dict.num_rows if section.is_state_dict else parquet.num_rows
+    with RowProgress(f"warm start {section.table or ''}".strip(), count(section.path), shown=shown) as progress:
+        if section.is_state_dict:
+            found = from_safetensors(tables, section.path, on_rows=progress.advance)
+            told = {"path": section.path, **asdict(found)}
+        else:
+            assert section.table is not None
+            assert section.id is not None
+            assert section.vector is not None
+            done = from_parquet(
+                tables,
+                section.table,
+                section.path,
+                id_column=section.id,
+                vector_column=section.vector,
+                feature=section.feature,
+                on_rows=progress.advance,
+            )
+            told = {"path": section.path, "warmed": [asdict(done)]}
+    if shown:
+        _say(told)
+    return told
+
+
+def _say(told: dict[str, Any]) -> None:
+    for table in told["warmed"]:
+        twice = f", {table['duplicates']:,} vectors replaced by later ones" if table["duplicates"] else ""
+        say(f"table {table['table']}: {table['rows']:,} rows set from {told['path']}{twice}")
+    if told.get("not_here"):
+        say(f"not taken, there are no such tables here: {', '.join(told['not_here'])}")
+    if told.get("not_there"):
+        say(f"as they were, {told['path']} has no weights of them: {', '.join(told['not_there'])}")
