@@ -134,7 +134,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 
     Args:
         own: what this rank holds, the same tables at all.
-        growing: the tables whose ranks tell the rows they hold; of the others each tells all of the table's.
+        growing: the tables whose ranks count the rows they hold; for the others each rank counts all rows.
     """
     found = {}
     for name, stats in own.items():
@@ -152,7 +152,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
     """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
 
-    The numbers stay where they are: bit by bit, every rank tells how many of its own lie below what is tried, in 32
+    The numbers stay where they are: bit by bit, every rank counts how many of its own lie below what is tried, in 32
     sums of a few numbers over the ranks.
 
     Args:

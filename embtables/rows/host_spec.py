@@ -1,4 +1,4 @@
-"""Tables as the native core is told of them."""
+"""Tables in the form that the native core takes."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Blocks:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where the rows of each rank and block lie in a message: for each rank as many floats as there are blocks, which
-    tell the blocks that have gradients, and then the rows of its keys, block after block.
+    mark the blocks that have gradients, and then the rows of its keys, block after block.
 
     Attributes:
         sizes: (ranks, blocks) keys.

@@ -346,7 +346,7 @@ class ShardedRowStore:
         self._local.forget_changes(through)
 
     def figures(self, table: int) -> Mapping[str, int]:
-        """See RowStore. Of what this rank owns; what all ranks count alike of copied rows is told by rank 0."""
+        """See RowStore. Of what this rank owns; what all ranks count alike of copied rows is reported by rank 0."""
         found = dict(self._local.figures(table))
         if self._world.rank:
             own = 0 if table in self._replicated else found["refused_gradients"] - self._copied.refused_cold[table]

@@ -1,4 +1,4 @@
-"""`World`: the ranks that train together, and what they tell each other.
+"""`World`: the ranks that train together, and what they send each other.
 
 Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank: what
 another thread says goes through a world of its own (`another`). `SingleRank` is the only rank there is.

@@ -107,7 +107,7 @@ class _Part:
         values = array.flatten()
         if values.null_count:
             self._refuse("holds a vector with a null in it", column, _any(_nulls(values), dim))
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is told
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is reported
             found: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
         if (wrong := _any(~np.isfinite(found), dim)).any():
             self._refuse("holds a vector with a number that is not finite as float32", column, wrong)

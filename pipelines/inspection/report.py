@@ -1,4 +1,4 @@
-"""What `embtables inspect` tells: a version, and figures of its tables."""
+"""What `embtables inspect` reports: a version, and figures of its tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) 
     """Figures of the named tables (of all where none is named) in a version (by default the newest).
 
     Args:
-        top: rows by count that each table tells.
+        top: how many rows to list of each table, those with the highest counts.
 
     Raises:
         ConfigError: the folder holds no versions, or `version` is no version's name.

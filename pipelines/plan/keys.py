@@ -141,7 +141,7 @@ class KeySample:
         return (low + high) / 2
 
     def figures(self) -> dict[str, Any]:
-        """What a report tells."""
+        """What a report shows."""
         n, counts = max(len(self.keys), 1), np.sort(self.counts)[::-1]
         percent = max(1, len(counts) // 100)
         in_batch = self.distinct(self.batch_rows)

@@ -5,7 +5,7 @@
 One block is read and converted in a background thread while the batches of the one before are used, so at most two
 blocks (of `data.block_rows` or `shuffle.buffer_rows` rows, and of at least one row group) are in memory. Every rank
 reads all blocks and converts its own rows. Every item carries the position after the whole batch; a reader made from
-that position yields exactly what would have followed, on any number of ranks. docs/reader.md tells the rules.
+that position yields exactly what would have followed, on any number of ranks. docs/reader.md has the rules.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Loaded:
     """A block in its order of use; converted are the rows that this rank may need.
 
     `used[i]`: converted rows among the first i dealt ones (None: all). Rows that were set aside keep their place in the
-    deal, so positions mean the same with and without them. `bad` tells of each its place.
+    deal, so positions mean the same with and without them. `bad` has the place of each.
     """
 
     block: Block
@@ -74,7 +74,7 @@ class _Loaded:
             return min(share.start, self.block.num_rows), min(share.stop, self.block.num_rows)
         return int(self.used[min(share.start, self.dealt)]), int(self.used[min(share.stop, self.dealt)])
 
-    def tell_bad(self, share: Share, quarantine: Quarantine) -> None:
+    def report_bad(self, share: Share, quarantine: Quarantine) -> None:
         for bad in self.bad:
             found = np.flatnonzero((bad.rows >= share.start) & (bad.rows < share.stop))
             if len(found):
@@ -158,7 +158,7 @@ class ParquetReader:
             own = part_of(shares, self._rank, self._world_size)
             loaded = [self._block(pool, share.block) for share in own]
             for one, share in zip(loaded, own, strict=True):
-                one.tell_bad(share, self.quarantine)
+                one.report_bad(share, self.quarantine)
             parts = [(one.block, *one.rows(share)) for one, share in zip(loaded, own, strict=True)]
             batch = make_batch(self._transform.names, parts)
             extra = self._extra_rows(loaded, parts) if self._extra else None

@@ -65,10 +65,10 @@ def _table(name: str, a: _Chain, b: _Chain) -> dict[str, Any]:
     waiting = [v.rows_of(name, "waiting") for v in lasts]
     sketches = [[v.files[file].xxh3 for file in v.files_of(name, "sketch")] for v in lasts]
     beside = {field: [getattr(e, field) for e in entries] for field in ("now", "steps", "updates")}
-    told = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}
+    summary = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}
     if found is None:
-        return told | {"not_compared": "the tables have different seeds, so that the same keys have other rows"}
-    return told | _rows(found)
+        return summary | {"not_compared": "the tables have different seeds, so that the same keys have other rows"}
+    return summary | _rows(found)
 
 
 def _rows(found: TableDifference) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _OF_ROWS = {
 def take_dense(old: Learner, new: Learner) -> list[Note]:
     """Copies dense tensors of the same name and shape, with their optimizer state, from a former run's learner.
 
-    Nothing is copied where a tensor's shape would not tell that its columns mean other things.
+    Nothing is copied where a tensor may have the same shape although its columns mean other things.
     """
     reason = _other_meaning(old.config, new.config)
     if reason is not None:

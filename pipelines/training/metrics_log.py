@@ -75,9 +75,9 @@ class MetricsLog:
         """Writes lines to metrics.jsonl; where the disk does not take them they come with the next ones."""
         if not self._writes:
             return
-        told = bool(self._held)
+        reported = bool(self._held)
         self._held += records
-        with self._outliving(None if told else "figures are kept until there is room"):
+        with self._outliving(None if reported else "figures are kept until there is room"):
             self._run.append_metrics(self._held)
             self._held = []
 

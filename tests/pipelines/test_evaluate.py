@@ -69,6 +69,6 @@ def test_figures_are_those_of_one_process(make_config: Make, ranks: int) -> None
     assert found[0] == approximately(one)
 
 
-def test_a_part_without_rows_is_told_at_every_rank(make_config: Make) -> None:
+def test_a_part_without_rows_is_reported_at_every_rank(make_config: Make) -> None:
     with pytest.raises(DataError, match="the validation part holds no rows"):
         figures(make_config(**{"data.where": ["user > 1000"]}), "validation", 2)

@@ -33,7 +33,7 @@ class Lease:
         """Takes the lease.
 
         Args:
-            last_epoch: of the last holder as far as versions tell; used where `lease.json` is gone.
+            last_epoch: of the last holder as far as versions record it; used where `lease.json` is gone.
 
         Raises:
             StateError: another process holds it (it is named), or `lease.json` is damaged.

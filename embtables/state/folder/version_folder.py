@@ -222,7 +222,7 @@ class StateFolder:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def last_epoch(self) -> int:
-        """The highest epoch of a writer that versions tell of; 0 where there are none. Passes over damaged ones."""
+        """The highest epoch of a writer that versions record; 0 where there are none. Passes over damaged ones."""
         found = 0
         for purpose in PURPOSES:
             for sequence in reversed(self.sequences(purpose)):

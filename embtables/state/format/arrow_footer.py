@@ -1,6 +1,6 @@
 """Where the one record batch of an Arrow IPC file lies, read off its footer, and whether it is compressed.
 
-Arrow would decompress without asking how much memory that takes, and does not tell where a batch lies. So this reads
+Arrow would decompress without asking how much memory that takes, and does not say where a batch lies. So this reads
 the few fields of the flatbuffers that it takes: https://arrow.apache.org/docs/format/Columnar.html.
 """
 
