@@ -30,7 +30,7 @@ from embtables.tables import RowStoreName, Tables
 from embtables.views import RowsById
 
 Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"
-Rows: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
+RowsToScore: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
 
 
 class Scorer:
@@ -150,7 +150,7 @@ class Scorer:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
             return self.task.forward(self.model, batch)
 
-    def score(self, rows: Rows) -> Tensor:
+    def score(self, rows: RowsToScore) -> Tensor:
         """Scores (B, n_labels) float32; for the pointwise task probabilities.
 
         Args:

@@ -25,12 +25,14 @@ from embtables.batch import Batch
 from embtables.columns import BadRowsError, Int64s
 from embtables.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
-from embtables.pipelines.sources.log import Log, Rows, column_check, locate
+from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
-from embtables.pipelines.sources.split import Part
+from embtables.pipelines.sources.split import LogPart
 
-__all__ = ["Log", "ParquetReader", "Part", "Position", "ReaderItem"]
+__all__ = ["Log", "LogPart", "ParquetReader", "Part", "Position", "ReaderItem"]
+
+Part = LogPart  # the former name, which pipelines/training/loop.py imports
 
 Mask = npt.NDArray[np.bool_]
 Role = Literal["training", "scoring"]
@@ -105,7 +107,7 @@ class ParquetReader:
     def __init__(
         self,
         log: Log,
-        part: Part | None,
+        part: LogPart | None,
         *,
         batch_size: int,
         fitted: FittedTransforms,
@@ -208,7 +210,7 @@ class ParquetReader:
         places = needed(dealt, used, waiting, self._batch_size, self._rank, self._world_size)
         return self._load_some(rows, places if order is None else order[places], places)
 
-    def _load_all(self, rows: Rows, order: Int64s | None) -> _Loaded:
+    def _load_all(self, rows: LogRows, order: Int64s | None) -> _Loaded:
         """The block's rows in an order (None: as they come), into which they are put when they are converted."""
         dealt = len(rows.numbers)
         block, alive, bad = self._convert(rows, rows.table, np.arange(dealt))
@@ -225,7 +227,7 @@ class ParquetReader:
         used = None if lives is None else np.concatenate([[0], np.cumsum(lives)])
         return _Loaded(block, self._extra_of(rows.table, alive, order), dealt, used, tuple(bad))
 
-    def _load_some(self, rows: Rows, picked: Int64s, places: Int64s) -> _Loaded:
+    def _load_some(self, rows: LogRows, picked: Int64s, places: Int64s) -> _Loaded:
         """Some of the block's rows, and their places among the dealt ones, ascending."""
         table = rows.table.take(pa.array(picked))
         block, alive, bad = self._convert(rows, table, picked) if len(picked) else (self._transform.empty(), None, [])
@@ -242,7 +244,7 @@ class ParquetReader:
         table = table if alive is None else table.filter(pa.array(alive))
         return table if order is None else table.take(pa.array(order))
 
-    def _convert(self, rows: Rows, table: pa.Table, picked: Int64s) -> tuple[Block, Mask | None, list[_Bad]]:
+    def _convert(self, rows: LogRows, table: pa.Table, picked: Int64s) -> tuple[Block, Mask | None, list[_Bad]]:
         """A table's converted rows, which of its rows are alive (None: all), and the bad ones, which are refused or so.
 
         Args:

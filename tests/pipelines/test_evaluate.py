@@ -10,7 +10,7 @@ import pytest
 from embtables.errors import DataError
 from embtables.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.parquet import Part
+from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
@@ -21,7 +21,7 @@ Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
 
 
-def figures(config: RunConfig, part: Part | None, ranks: int) -> list[dict[str, Any]]:
+def figures(config: RunConfig, part: LogPart | None, ranks: int) -> list[dict[str, Any]]:
     """What each rank reports. The learners are made one after the other, for their weights come from one generator."""
     learners = [Learner(config) for _ in range(ranks)]
 

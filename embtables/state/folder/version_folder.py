@@ -221,8 +221,8 @@ class StateFolder:
         names = (name for name in self._names(PINS) if not name.startswith(TEMPORARY))
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
-    def last_epoch(self) -> int:
-        """The highest epoch of a writer that versions record; 0 where there are none. Passes over damaged ones."""
+    def last_lease_number(self) -> int:
+        """The highest lease number that a version records; 0 where there are none. Passes over damaged ones."""
         found = 0
         for purpose in PURPOSES:
             for sequence in reversed(self.sequences(purpose)):
@@ -262,15 +262,15 @@ class Writer:
         self._turn = threading.RLock()  # of threads that change which versions there are
 
     @property
-    def epoch(self) -> int:
-        """Which holder of the lease this is, counted over all there ever were."""
-        return self._lease.epoch
+    def lease_number(self) -> int:
+        """Which holder of the lease this is, counted over all there ever were (a fencing token)."""
+        return self._lease.number
 
     def __enter__(self) -> Writer:
         try:
             for name in (MANIFESTS, VERSIONS, PINS):
                 self._folder.make(name)
-            self._lease.take(self.state.last_epoch)
+            self._lease.take(self.state.last_lease_number)
         except OSError as error:
             raise StateError(f"cannot be written: {error.strerror}", folder=self._folder.root) from error
         return self
@@ -335,7 +335,7 @@ class Writer:
             "purpose": draft.kind.purpose,
             "sequence": draft.sequence,
             "parent": draft.kind.parent,
-            "writer": self.epoch,
+            "writer": self.lease_number,
             "written": written,
             "folder": draft.folder,
             "buckets": NUM_BUCKETS,
