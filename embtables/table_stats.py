@@ -37,12 +37,12 @@ class TableStats:
     """Figures of one table.
 
     Attributes:
-        rows: rows with a key: of a fixed table all.
+        rows: rows with a key: for a fixed table all rows.
         bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
         steps: updates so far.
         counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
             docs/tables.md lists them.
-        load_factor: share of the key map's places that are taken; None of a fixed table.
+        load_factor: share of the key map's places that are taken; None for a fixed table.
     """
 
     rows: int

@@ -120,7 +120,7 @@ class Scorer:
         """A scorer of the version that a chain leads to, for a schema that has the version's tables and features.
 
         Args:
-            seed: of the run, where the version is older than the record of it.
+            seed: of the run, for an old version that does not record it.
 
         Raises:
             StateError: the version is damaged, or lacks what it should record.

@@ -19,7 +19,7 @@ KEYS_A_ROW = 32
 def replicated(
     tables: Sequence[Table], features: Sequence[Feature], *, batch_rows: int, world_size: int
 ) -> frozenset[str]:
-    """Names of the tables that have no more rows than there are ranks, or that a rank reads 32 times a row and step.
+    """Names of the tables that have no more rows than there are ranks, or that a rank reads 32 times per row and step.
 
     Args:
         features: what reads the tables; a list of ids counts as one.

@@ -19,7 +19,7 @@ class Inspection:
     Attributes:
         folder: the run, or the state folder, as the user named it.
         step: of training; None where the version's writer recorded none.
-        chain: names of the versions it stands on, its snapshot first, itself last.
+        chain: names of the versions it depends on, its snapshot first, itself last.
         bytes: of all files of the chain, dense weights included.
     """
 

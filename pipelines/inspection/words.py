@@ -83,7 +83,7 @@ def facts(table: TableFigures) -> list[tuple[str, str]]:
     found = [
         ("never updated", "not known" if table.never_updated is None else share(table.never_updated)),
         ("bytes", f"{size(sum(table.bytes_by_part.values()))}: {parts}"),
-        ("files", f"{size(table.bytes_in_files)} in this version and those it stands on"),
+        ("files", f"{size(table.bytes_in_files)} in this version and those it depends on"),
     ]
     if table.not_finite:
         found.append(("not finite", f"{table.not_finite:,} rows have a weight that is NaN or infinite"))

@@ -72,7 +72,7 @@ def _short(count: int | None) -> str:
 
 
 def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
-    """Reads every file that a version stands on; without a name every version there is.
+    """Reads every file that a version depends on; without a name, every version there is.
 
     Raises:
         StateError: naming the first file that is not as it was written.

@@ -283,7 +283,7 @@ class Writer:
         self._lease.give_back()
 
     def begin(self, kind: VersionKind) -> Draft:
-        """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
+        """Makes the folder of the next version. The caller writes its files there, then calls `finish` or `abandon`.
 
         Raises:
             StateError: the folder cannot be made, the lease was lost, or the parent is not the chain's newest version.
@@ -322,13 +322,13 @@ class Writer:
         content: Mapping[str, Any],
         written: str,
     ) -> Manifest:
-        """Makes a version exist of files that lie in its folder, durably.
+        """Makes the files in a draft's folder a version, durably.
 
         Args:
             files: as `write_files` describes them.
 
         Raises:
-            StateError: the disk is full or failing, the lease was lost, or the manifest would be none that can be read.
+            StateError: the disk is full or failing, the lease was lost, or the manifest would not be readable.
         """
         fields: dict[str, Any] = {
             "format": manifests.FORMAT,
@@ -381,7 +381,7 @@ class Writer:
             raise StateError(f"still fails: {error.strerror}", folder=self._folder.root) from error
 
     def pin(self, pin: str, version: Manifest) -> None:
-        """Makes a version and its chain stay until the pin moves on. Raises StateError where the disk does not."""
+        """Keeps a version and its chain until the pin moves on. Raises StateError if the pin cannot be written."""
         if pin.startswith(TEMPORARY):
             raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
         try:
@@ -391,9 +391,9 @@ class Writer:
             raise StateError(f"cannot pin {version.name}: {error.strerror}", folder=self._folder.root) from error
 
     def collect(self, keep: Mapping[Purpose, int]) -> int:
-        """Removes all but the last `keep` versions of each purpose, pinned ones and what both stand on; then garbage.
+        """Removes all but the last `keep` versions of each purpose, pinned ones and what both depend on; then garbage.
 
-        Purposes that are not named keep all of theirs. Returns how many bytes of files went.
+        Purposes that are not named keep all versions. Returns how many bytes of files were removed.
         """
         with self._turn:
             return self._collect(keep)
@@ -401,7 +401,7 @@ class Writer:
     def _collect(self, keep: Mapping[Purpose, int]) -> int:
         self._lease.check()
         kept = self._kept(keep)
-        # A delta goes before what it stands on, so that a crash in between leaves no version without its chain.
+        # A delta is removed before what it depends on, so that a crash in between leaves no version without its chain.
         for purpose in PURPOSES:
             for sequence in reversed(self.state.sequences(purpose)):
                 if (purpose, sequence) not in kept:

@@ -24,7 +24,7 @@ class Version:
         tables: by name; of a delta what changed.
         tensors: everything dense, by name.
         content: what else its writer wanted to know again; JSON. `schema` is part of it.
-        artifacts: by feature the data of its encoder; a snapshot's, which its deltas stand on.
+        artifacts: by feature the data of its encoder; a snapshot's, on which its deltas depend.
     """
 
     tables: dict[str, TableContent]

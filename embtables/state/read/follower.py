@@ -61,17 +61,17 @@ class Follower(Generic[T]):
     nothing.
 
     Args:
-        state: the folder; it may come into being later.
+        state: the folder; it may be created later.
         purpose: `resume` or `serving`.
         position: that of the last version that was taken over (`Followed.position`), to go on after it; None to begin
             with a snapshot.
-        read: makes of a version, given the folder and its manifest, what `poll` gives as content. It reads and verifies
-            files and takes nothing over, for files may be removed meanwhile and it is called for another version then.
-            By default every file is verified and the content is None.
+        read: called with the folder and a version's manifest; returns what `poll` gives as content. It reads and
+            verifies files and must not take anything over: files may be removed meanwhile, and then it is called for
+            another version. By default every file is verified and the content is None.
         poll_seconds: how often `wait` looks into the folder.
 
     Raises:
-        StateError: the position is none of a follower of this purpose.
+        StateError: the position is not one of a follower of this purpose.
 
     Example:
         >>> import embtables
@@ -127,7 +127,7 @@ class Follower(Generic[T]):
 
         Raises:
             StateError: a version is damaged (its file is named), or a manifest of its chain is missing. Versions before
-                it were given. It is raised once for each new version that stands on what is damaged; the follower goes
+                it were given. It is raised once for each new version that depends on what is damaged; the follower goes
                 on with the next snapshot.
         """
         for _ in range(_STARTS):

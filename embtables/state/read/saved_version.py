@@ -12,7 +12,7 @@ from embtables.state.format.manifest import PURPOSES, Manifest
 
 @dataclass(frozen=True, slots=True)
 class SavedVersion:
-    """A version in a folder, with what it stands on.
+    """A version in a folder, with the versions it depends on.
 
     Attributes:
         folder: where it lies.
