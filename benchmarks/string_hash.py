@@ -87,8 +87,8 @@ def markdown(result: dict[str, dict[str, Spread]]) -> str:
     reached = result[best][case].median
     return (
         f"{table(header, rows)}\n\nMillions of strings per second on one thread, median of the repeats; the loop "
-        f"starts from a ready list of bytes. Goal: {goal / 1e6:.0f} at {case}: {'reached' if reached >= goal else 'missed'} "
-        f"with {reached / 1e6:.0f}."
+        f"starts from a ready list of bytes. Goal: {goal / 1e6:.0f} at {case}: "
+        f"{'reached' if reached >= goal else 'missed'} with {reached / 1e6:.0f}."
     )
 
 
