@@ -2,7 +2,7 @@
 
 lookups of a step -> sums by row, with how often each occurred -> one all_reduce -> every rank updates its copies alike
 
-Written and read with versions, a replicated table is as any other: each rank gives the rows that it owns, and those of
+Versions write and read a replicated table like any other: each rank gives the rows that it owns, and those of
 the others come from them.
 """
 

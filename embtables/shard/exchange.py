@@ -1,4 +1,4 @@
-"""One lookup's way to the owners of its keys and back: distinct keys out, rows in; gradients out at the step.
+"""The path of one lookup to the owners of its keys and back: distinct keys out, rows in; gradients out at the step.
 
 asking side: KeyExchange (native) makes distinct keys, pools rows, sums gradients
 owner:       a lookup in its local row store, the keys of all ranks in rank order, block after block

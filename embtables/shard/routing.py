@@ -20,7 +20,7 @@ def owners_of_buckets(world: World) -> np.ndarray[tuple[int], np.dtype[np.uint16
 
 
 class Route:
-    """The way of this rank's keys (n,) to their owners, and of the answers back. All ranks make one, and use it alike.
+    """The route of this rank's keys (n,) to their owners, and of the answers back. All ranks make one and use it alike.
 
     Attributes:
         keys: (m,) those of all ranks that this one owns, in the order of ranks.

@@ -154,20 +154,20 @@ def work(values: Mapping[str, Any]) -> None:
 
 
 def _write_down(settings: Settings, rank: int, error: EmbtablesError) -> None:
-    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again."""
+    """Writes a user's mistake for the driver and the other ranks, which then know that nothing is to be tried again."""
     if settings.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
-        return  # rank 0 knows on whose account it was stopped
+        return  # rank 0 knows why it was stopped
     path = {key: str(value) for key, value in error.path.items()}
     found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": rank}
     spare = settings.spare_file(rank)
-    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody asks
+    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody reads it
         with spare.open("r+b") as file:
             file.write(json.dumps(found).encode().ljust(_ROOM))
         spare.replace(settings.error_file)
 
 
 def _take_back(settings: Settings, ranks: int) -> None:
-    """What ranks wrote down in an attempt that was ended by something else."""
+    """Takes back what ranks wrote in an attempt that something else ended."""
     missing = [settings.spare_file(rank) for rank in range(ranks) if not settings.spare_file(rank).exists()]
     for spare in missing[:1] if settings.error_file.exists() else []:
         settings.error_file.replace(spare)

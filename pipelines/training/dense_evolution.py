@@ -1,4 +1,4 @@
-"""Dense weights and fitted transforms of a former run under another configuration: what goes on, what begins afresh."""
+"""Dense weights and fitted transforms of a former run under another configuration: what is kept, what begins afresh."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _shapes(then: torch.Tensor | None, here: torch.Tensor) -> str:
 
 
 def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
-    """Why equal shapes say nothing: what goes into the net, or comes out, is something else of the same size."""
+    """Why equal shapes are no proof: what enters or leaves the net is something else of the same size."""
     if was.model.kind != now.model.kind:
         return f"model is {now.model.kind} here, {was.model.kind} there"
     for name in type(now.model).model_fields:

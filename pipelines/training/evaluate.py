@@ -1,6 +1,6 @@
 """Evaluation of a part of the log: figures over all rows, and over slices.
 
-Of several ranks each scores its rows of every batch; what figures need of a row then goes to all of them.
+With several ranks, each scores its rows of every batch; what figures need of a row is then sent to all of them.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def need_same(world: World, what: str, found: object) -> None:
 
 
 def rank_0_first(world: World, work: Callable[[], T]) -> T:
-    """Every rank does it, rank 0 before the others: what it leaves on the disk they find."""
+    """Every rank does it, rank 0 before the others, so that they find its files on the disk."""
     if world.rank == 0:
         done = work()
         world.broadcast_bytes(b"done")

@@ -15,9 +15,9 @@ from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
 
-_SOON_SECONDS = 1.0  # what is on the disk by then was not worth a word
+_SOON_SECONDS = 1.0  # what is on the disk by then needs no message
 
-# Of an error that ends training, and whether a version is still being written.
+# Called with an error that ends training, and whether a version is still being written.
 OnError = Callable[[EmbtablesError, bool], None]
 
 
@@ -31,7 +31,7 @@ def wait_for_last(chain: VersionWriter, run: RunDir) -> None:
     """Until the last version is on the disk.
 
     Raises:
-        StateError: it could not be written; the command that goes on from the one before is named, where there is one.
+        StateError: it could not be written; names the command that continues from the one before, if there is one.
         WorldError: as VersionWriter.wait.
     """
     try:

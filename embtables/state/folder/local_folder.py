@@ -38,7 +38,7 @@ class LocalFolder:
         return self.root
 
     def path(self, name: str) -> Path:
-        """Where a name lies. Raises StateError for a name that could lie elsewhere."""
+        """The path of a name. Raises StateError for a name that could be outside the folder."""
         parts = name.split("/")
         if any(_PART.fullmatch(part) is None for part in parts):
             raise StateError(f"{name!r} is not the name of a file below this folder", folder=self.root)

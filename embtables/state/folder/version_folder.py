@@ -3,7 +3,7 @@
     write:  data files, each synced -> their folder synced -> manifest created under its final name, synced = committed
     read:   manifest (checksummed) -> chain down to its snapshot -> files (sizes and checksums) -> content
 
-A version is there when its manifest is. What no manifest names is garbage that only the lease's holder removes.
+A version exists if its manifest does. Files that no manifest names are garbage, which only the lease's holder removes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class VersionKind:
         purpose: of its chain.
         parent: the number of the version to which it is a delta; None of a snapshot.
         projection: what it holds of its tables; the same as its parent.
-        same_as: of a compacted chain the folder of the version that the new one holds the same as.
+        same_as: of a compacted chain, the folder of the version whose content the new one has.
     """
 
     purpose: Purpose
@@ -60,7 +60,7 @@ class VersionKind:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A version that is being written: it has a number and a folder, and is not there before its manifest is."""
+    """A version that is being written: it has a number and a folder, and does not exist before its manifest."""
 
     kind: VersionKind
     sequence: int
@@ -344,7 +344,7 @@ class Writer:
             "schema_hash": manifests.hash_of(content.get("schema")),
             "content": content,
         }
-        # Where nothing is to be said of them the fields are left out, and the manifest is one of builds before them.
+        # Fields without content are left out: the manifest is then like one of the builds before them.
         fields |= {"projection": draft.kind.projection} if draft.kind.projection != "full" else {}
         fields |= {"same_as": draft.kind.same_as} if draft.kind.same_as is not None else {}
         raw = manifests.encode(fields)
