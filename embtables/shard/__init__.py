@@ -1,1 +1,1 @@
-"""Tables whose rows are spread over several ranks: owners of keys, the travel of rows and gradients (docs/sharding.md)."""
+"""Tables whose rows are spread over several ranks: who owns keys, how rows and gradients travel (docs/sharding.md)."""
