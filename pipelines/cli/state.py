@@ -99,7 +99,7 @@ def pin_version(
     version: Annotated[str, typer.Argument(help="resume-<n>, serving-<n> or another pin.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Make a version stay, whatever follows, until its pin moves on.
+    """Keep a version until its pin moves on.
 
     Example: embtables state pin runs/online_retail-... best resume-8
     """

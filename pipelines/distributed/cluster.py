@@ -56,8 +56,8 @@ def connected(cluster: Cluster, threads: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if cluster.address is None:
-        # Ray takes 127.0.0.1 for a wish to be found from elsewhere, and listens on every address, unless it is set that
-        # there are no clusters on this system. It reads this once, as it is imported.
+        # Ray treats 127.0.0.1 as a request to be reachable from elsewhere, and listens on every address, unless this
+        # variable says that there are no clusters on this system. Ray reads it once, as it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     else:
         _need_answer(cluster.address)

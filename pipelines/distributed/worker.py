@@ -2,9 +2,9 @@
 
     process group (gloo) -> world -> train, or resume where the run has a version -> rank 0 writes the report
 
-A user's mistake ends the run at once: the rank that meets it writes it down for the driver and returns, for Ray would
-start everything again after an exception. Everything else raises, and Ray starts all ranks again, which go on from the
-last version.
+A user's mistake ends the run at once: the rank that finds it writes it to a file for the driver and returns, because
+Ray would start everything again after an exception. Everything else raises: Ray then starts all ranks again, and they
+continue from the last version.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def keeping_room(settings: Settings, ranks: int) -> Iterator[None]:
 
 
 class Lines(io.TextIOBase):
-    """Text that goes to the end of a file at once, or, while its disk is full or fails, with what is written next."""
+    """Text that is appended to a file at once, or, while its disk is full or fails, together with the next text."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ def work(values: Mapping[str, Any]) -> None:
 
     importlib.import_module(
         "embtables.pipelines.training.train"
-    )  # its libraries speak as they are imported; the rest is for the user
+    )  # its libraries print as they are imported; the rest is for the user
     torch.set_num_threads(settings.threads)
     run = RunDir(Path(settings.run))
     world = ProcessGroup()

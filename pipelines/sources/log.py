@@ -49,7 +49,7 @@ class Log:
 
     Args:
         schema: what rows are read for: columns that transforms are fitted on, and the time that a split may go by.
-        data: where the files lie, which rows count, and in what order they come.
+        data: where the files are, which rows count, and in what order they come.
 
     Raises:
         DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
@@ -191,7 +191,7 @@ class Log:
 
 
 def _numbers(rows: LogRows, name: str, fill: float | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Finite numbers of a column; faults are the training pass's to report or set aside, so they are left out."""
+    """Finite numbers of a column; faults are left out, because the training pass reports or sets them aside."""
     array = one_array(rows.table.column(name))
     array = array.fill_null(fill) if fill is not None and array.null_count else array.drop_null()
     try:

@@ -1,4 +1,4 @@
-"""`embtables state diff`: two versions held against each other."""
+"""`embtables state diff`: two versions compared."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _rows(found: TableDifference) -> dict[str, Any]:
         "same": found.same,
         "changed": found.changed,
         "differs": found.differs,
-        # JSON has no word for what is not a finite number.
+        # JSON cannot express a number that is not finite.
         "largest": [{"key": k, "l2": norm if math.isfinite(norm) else None} for k, norm in found.largest],
         "layout": found.layout,
     }

@@ -64,7 +64,7 @@ def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> di
         artifacts: by feature the data of its encoder, as `read_artifacts` finds it.
 
     Raises:
-        StateError: what it recorded is nothing that this build knows.
+        StateError: it recorded something that this build does not know.
     """
     schema = version.content.get("schema")
     if schema is None or (isinstance(schema, dict) and "tables" not in schema):

@@ -26,7 +26,7 @@ class Followed(Generic[T]):
     """A version that a follower gives.
 
     Attributes:
-        manifest: what the version consists of, and what its writer wanted to know again (`manifest.content`).
+        manifest: what the version consists of, and what its writer needs again (`manifest.content`).
         content: what the follower's `read` made of its files.
         position: of a reader that has taken over this version; JSON.
     """
@@ -152,7 +152,7 @@ class Follower(Generic[T]):
         )
 
     def wait(self, seconds: float) -> bool:
-        """Waits until there is something for `poll` to give or to raise, at most so long; whether there is.
+        """Waits at most `seconds` until `poll` has something to give or to raise; returns whether it has.
 
         Raises:
             StateError: the folder cannot be read.
@@ -185,7 +185,7 @@ class Follower(Generic[T]):
             return numbers[-1], None
 
     def _missing(self, newest: int) -> list[Manifest]:
-        """What leads from what the reader has to this version: deltas, or a snapshot and its deltas."""
+        """The versions from the reader's to this one: deltas, or a snapshot and its deltas."""
         chain = self._state.chain(self._purpose, newest)
         if self._has is not None and chain[0].same_as == self._has:
             self._has = chain[0].folder  # compacted: the reader has it already

@@ -15,7 +15,7 @@ class SavedVersion:
     """A version in a folder, with the versions it depends on.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder that holds it.
         chain: a snapshot and the deltas after it, of which the last is the version itself.
     """
 
