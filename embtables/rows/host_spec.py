@@ -1,4 +1,4 @@
-"""Tables in the form that the native core takes."""
+"""Tables as the native core is told of them."""
 
 from __future__ import annotations
 
