@@ -1,4 +1,4 @@
-"""DCN-V2 on MovieLens-1M against FuxiCTR 2.3.10: test AUC and training samples a second, reading included.
+"""DCN-V2 on MovieLens-1M against FuxiCTR 2.3.10: test AUC and training samples per second, reading included.
 
 Both read the same split files (train, validation, test parquet of one seeded split) and train the same model with the
 same batch size and threads, each in a process and an environment of its own, interleaved. A seed decides split and
@@ -79,7 +79,7 @@ def profiled(split: Path) -> dict[str, Any]:
 
 
 def ratios(reports: Reports) -> dict[str, float]:
-    """Ours over the peer's: medians over the runs of samples a second; difference of mean AUC."""
+    """Ours over the peer's: medians over the runs of samples per second; difference of mean AUC."""
     rates = {name: _harness.Spread.of([r["rows_per_second"] for r in runs]).median for name, runs in reports.items()}
     return {
         "fp32": rates[OURS] / rates[PEER],

@@ -44,7 +44,7 @@ def main() -> None:
     text = (
         _ctr.seeds_table(reports, ["auc", "log_loss", RULE, f"{COLD}.auc", f"{COLD}.{RULE}"])
         + f"\n\nMean and range over {seeds} seeds (what is left out: one); {rows:,} test rows, {cold:,} of them "
-        "on cold items (first seen in the last 30 training days or later). Negatives are sampled (28-day pool, 4 a "
+        "on cold items (first seen in the last 30 training days or later). Negatives are sampled (28-day pool, 4 per "
         "purchase): figures compare only under this sampling. "
         f"Goal: 0.03 above the untrained rule; measured {gain:+.4f}."
     )

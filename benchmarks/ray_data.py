@@ -1,8 +1,8 @@
 """Batches for one and two ranks on one machine: our reader, of which every rank decodes the whole log, and Ray Data.
 
 The log is that of `benchmarks.reader` (synthetic, 250,000 rows x 40 columns), shuffled in a buffer of 131,072 rows;
-both make batches of 4,096 rows a rank by the same feature stage. The second of two epochs is timed, from its beginning
-until the last rank is through. Starting Ray is not counted.
+both make batches of 4,096 rows per rank by the same feature stage. The second of two epochs is timed, from its
+beginning until the last rank is through. Starting Ray is not counted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many strings a second does the pinned hash take, one thread, by instruction set and length?
+"""How many strings per second does the pinned hash take, one thread, by instruction set and length?
 
 Each contender is a process that hashes Arrow arrays of 131,072 strings (a batch of the reader) over and over:
 `hash_strings` with each instruction set of this machine, and a Python loop over the `xxhash` package.
@@ -86,9 +86,9 @@ def markdown(result: dict[str, dict[str, Spread]]) -> str:
     case, goal = GOAL
     reached = result[best][case].median
     return (
-        f"{table(header, rows)}\n\nMillions of strings a second on one thread, median of the repeats; the loop starts "
-        f"from a ready list of bytes. Goal: {goal / 1e6:.0f} at {case}: {'reached' if reached >= goal else 'missed'} "
-        f"with {reached / 1e6:.0f}."
+        f"{table(header, rows)}\n\nMillions of strings per second on one thread, median of the repeats; the loop "
+        f"starts from a ready list of bytes. Goal: {goal / 1e6:.0f} at {case}: "
+        f"{'reached' if reached >= goal else 'missed'} with {reached / 1e6:.0f}."
     )
 
 

@@ -48,4 +48,4 @@ class StateError(EmbtablesError):
 
 
 class WorldError(EmbtablesError):
-    """The ranks that train together cannot: one is gone, silent, or there are too many."""
+    """The ranks of a run cannot train together: one is gone or silent, or there are too many."""

@@ -30,7 +30,7 @@ from embtables.state.read.version_files import read_artifacts, shares_keys
 from embtables.tables.table_set import RowStoreName, Tables
 
 Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"
-Rows: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
+RowsToScore: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
 
 
 class Scorer:
@@ -120,7 +120,7 @@ class Scorer:
         """A scorer of the version that a chain leads to, for a schema that has the version's tables and features.
 
         Args:
-            seed: of the run, where the version is older than the record of it.
+            seed: of the run, for an old version that does not record it.
 
         Raises:
             StateError: the version is damaged, or lacks what it should record.
@@ -151,7 +151,7 @@ class Scorer:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
             return self.task.forward(self.model, batch)
 
-    def score(self, rows: Rows) -> Tensor:
+    def score(self, rows: RowsToScore) -> Tensor:
         """Scores (B, n_labels) float32; for the pointwise task probabilities.
 
         Args:

@@ -26,7 +26,7 @@ ViewName = Literal["pooled", "sequence", "first_order"]
 
 
 class ModelOptions(Model):
-    """The `model` section: a frozen record for each model, told apart by `kind`."""
+    """The `model` section: a frozen record for each model, chosen by `kind`."""
 
     kind: str
 

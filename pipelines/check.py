@@ -14,7 +14,7 @@ from embtables.schema import FixedTable
 
 
 def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """What the configuration adds up to. Raises ConfigError or DataError with the first thing that is wrong.
+    """A summary of the configuration. Raises ConfigError or DataError with the first thing that is wrong.
 
     With `data.prepare` the log's columns are those of the prepared examples, which do not exist yet: they are not
     looked for.

@@ -174,7 +174,7 @@ class Evaluate(Model):
 class RunConfig(FeatureSchema):
     """Everything a training run needs: what a model reads of a row, where rows come from, and how to train on them.
 
-    In YAML the sections of `FeatureSchema` stand beside the others.
+    In YAML the sections of `FeatureSchema` are on the same level as the others.
     """
 
     name: Name

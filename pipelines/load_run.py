@@ -10,7 +10,7 @@ from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.parquet import Log, Part
+from embtables.pipelines.sources.parquet import Log, LogPart
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import task_of
@@ -52,7 +52,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
 
 
 def evaluate_run(
-    folder: Path, part: Part | None, which: checkpoint.Which | None, overrides: tuple[str, ...]
+    folder: Path, part: LogPart | None, which: checkpoint.Which | None, overrides: tuple[str, ...]
 ) -> dict[str, Any]:
     """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
     loaded = load_run(RunDir.open(folder), which, overrides)

@@ -25,7 +25,7 @@ def predict(
 
     Args:
         columns: input columns to carry over; by default all of them.
-        output: a parquet file, written whole or not at all.
+        output: a parquet file, written completely or not at all.
 
     The score column is `score` for a schema with one label, else `score_<label>`. The input needs the columns of
     features and dense columns alone; `data.where` and `data.split` are not applied: every row of the input has one row

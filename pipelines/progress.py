@@ -1,4 +1,4 @@
-"""What a user sees while rows go by: a rich bar on a terminal, a line now and then elsewhere; all on stderr."""
+"""Progress for the user while rows are processed, on stderr: a rich bar on a terminal, elsewhere some lines."""
 
 from __future__ import annotations
 

@@ -39,10 +39,10 @@ def train(
         continue_from: folder of an earlier run, whose rows, optimizer state and dense weights the new run begins with,
             under the rules of docs/format.md.
         checkpoint: which version of that run; by default the best one where there is one.
-        fresh: names of tables that begin with fresh rows all the same.
+        fresh: names of tables that begin with fresh rows nevertheless.
         workers: ranks that share the tables; several run on Ray.
         ray_address: of a Ray cluster that runs already, `host:port` or `auto`; by default one is started here.
-        shown: whether progress is written to stderr; rank 0 of several always writes it.
+        shown: whether progress is written to stderr; with several ranks, rank 0 always writes it.
 
     Raises:
         ConfigError: a value of the configuration or an argument is wrong.
@@ -179,11 +179,11 @@ def predict(
         source: parquet file, folder, glob or URI.
         output: the parquet file to write; it appears whole or not at all.
         columns: input columns to carry over; by default all of them.
-        checkpoint: as for `load`; of a loaded run it is decided already.
+        checkpoint: as for `load`; a loaded run has its version already.
         shown: whether progress is written to stderr.
 
     Raises:
-        ConfigError: the folder holds no run, or the input has a column named as the scores are.
+        ConfigError: the folder holds no run, or the input has a column with the name of the scores.
         DataError: the input cannot be read, or lacks a column.
         StateError: there is no such version, it is damaged, or the output cannot be written.
 

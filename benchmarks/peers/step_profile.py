@@ -1,8 +1,8 @@
 """Where does a training step of the configured model spend its time?
 
-`python -m benchmarks.peers.step_profile CONFIG [KEY=VALUE ...]` trains on batches that lie ready in memory, with a
-clock around each part, and prints one JSON object last on stdout: milliseconds a step by part, and what the processor's
-matrix product reaches in fp32 and bf16.
+`python -m benchmarks.peers.step_profile CONFIG [KEY=VALUE ...]` trains on batches that are ready in memory, with a
+clock around each part, and prints one JSON object last on stdout: milliseconds per step by part, and what the
+processor's matrix product reaches in fp32 and bf16.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Clock:
 
 
 def profile(config: str, overrides: list[str]) -> dict[str, float]:
-    """Milliseconds a step by part; `dense forward` and `dense backward` are what is left of the two passes."""
+    """Milliseconds per step by part; `dense forward` and `dense backward` are what is left of the two passes."""
     run = load_config(Path(config), overrides)
     if run.train.threads is not None:
         torch.set_num_threads(run.train.threads)

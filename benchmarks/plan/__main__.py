@@ -54,7 +54,7 @@ def lines_of(name: str, found: Found, sent: dict[int, dict[str, Any]]) -> list[l
         for what, values in (("predicted", predicted), ("measured", measured)):
             s = _harness.Spread.of(values)
             details.append(
-                [name, f"ms a step, {ranks} of workers, {what}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""]
+                [name, f"ms per step, {ranks} of workers, {what}", f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", ""]
             )
     for ranks, real in sent.items():
         point = next(p for p in found["plan"][0]["strong_scaling"] if p["ranks"] == ranks)
@@ -70,7 +70,7 @@ def lines_of(name: str, found: Found, sent: dict[int, dict[str, Any]]) -> list[l
             continue
         ratio = point["bytes_per_rank"] / real["sent"]
         lines.append([name, f"bytes of a step, {ranks} ranks, predicted of measured", f"{ratio:.3f}", "0.90 to 1.10"])
-        details.append([name, f"bytes a step and rank, {ranks} ranks, measured", f"{real['sent']:,.0f}", ""])
+        details.append([name, f"bytes per step and rank, {ranks} ranks, measured", f"{real['sent']:,.0f}", ""])
     return lines + details
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     text = (
         f"Runs of {steps} steps without the first 10, batch 4,096, medians of windows of 10; of {repeats} repeats, in "
         "each of which the machine is measured anew, the median and range of the ratios. One process has both cores, "
-        "of two ranks (on Ray) each has one thread. "
+        "each of two ranks (on Ray) has one thread. "
         "Bytes: of 20 steps, without what stays at a rank; an all_reduce as gloo's ring sends it.\n\n"
         f"{_harness.table(['run', '', 'measured', 'goal'], lines)}"
     )

@@ -1,6 +1,6 @@
 """One rank's own work in a step among many, predicted and measured: `python -m benchmarks.plan.mirrors`.
 
-26 features of an id each, 512 rows a rank, dimension 32, on one thread. The costs are fitted to worlds of 2, 64
+26 features with one id each, 512 rows per rank, dimension 32, on one thread. The costs are fitted to worlds of 2, 64
 and 512 ranks that mirror what is sent (pipelines/plan/probes.py); they predict the work in worlds of 256 and 1,024.
 """
 

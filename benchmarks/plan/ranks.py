@@ -1,7 +1,7 @@
 """Bytes that ranks really send in a step: `python -m benchmarks.plan.ranks RANKS STEPS CONFIG [KEY=VALUE]...`.
 
 The process that is started is rank 0; it starts the others. All take steps of training's own loop in a world that
-counts; answers with the bytes a step and rank, on average over the ranks, and those of the busiest.
+counts; answers with the bytes per step and rank, on average over the ranks, and those of the busiest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Figures of docs/scale.md: 10^11 rows on 1,024 ranks.
 
-Keys are drawn: 26 features of an id each, Zipf 1.05, tables of unequal size. A test holds the page to this module.
+Keys are drawn: 26 features with one id each, Zipf 1.05, tables of unequal size. A test compares page and module.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def memory() -> str:
             own = sum(m.rows + m.keys for m in held)
             least = held[0].rows // held[0].num_rows
             lines.append([dim, name, least, f"{own / (ROWS / RANKS):.0f}", _size(own), _size(own * RANKS)])
-    header = ["dim", "optimizer", "bytes per row", "with the map of keys", "a rank", "all ranks"]
+    header = ["dim", "optimizer", "bytes per row", "with the map of keys", "per rank", "all ranks"]
     return _harness.table(header, lines)
 
 
@@ -115,7 +115,7 @@ def _at(part: int) -> Point:
 
 
 def steps() -> str:
-    """A step at 1,024 ranks, by rows a rank."""
+    """A step at 1,024 ranks, by rows per rank."""
     points = {part: _at(part) for part in (64, 512, PART)}
     names = {
         "dense": "dense net",
@@ -137,11 +137,11 @@ def steps() -> str:
     lines += [
         [f"ms: {text}", *(f"{p.time.parts()[n] * 1e3:,.0f}" for p in points.values())] for n, text in names.items()
     ]
-    lines += [["**ms a step**", *(f"**{p.time.seconds * 1e3:,.0f}**" for p in points.values())]]
-    lines += [["ms, were reading shared", *(f"{_unread(p) * 1e3:,.0f}" for p in points.values())]]
+    lines += [["**ms per step**", *(f"**{p.time.seconds * 1e3:,.0f}**" for p in points.values())]]
+    lines += [["ms, if reading were shared", *(f"{_unread(p) * 1e3:,.0f}" for p in points.values())]]
     lines += [["rows/s, all ranks", *(f"{p.rows_per_second:,.0f}" for p in points.values())]]
-    lines += [["rows/s, were reading shared", *(f"{p.load.batch_rows / _unread(p):,.0f}" for p in points.values())]]
-    return _harness.table(["rows a rank", *(f"{part:,}" for part in points)], lines)
+    lines += [["rows/s, if reading were shared", *(f"{p.load.batch_rows / _unread(p):,.0f}" for p in points.values())]]
+    return _harness.table(["rows per rank", *(f"{part:,}" for part in points)], lines)
 
 
 def _asked(point: Point) -> float:
@@ -153,7 +153,7 @@ def _unread(point: Point) -> float:
 
 
 def curve() -> str:
-    """4,096 rows a rank, 1 to 1,024 ranks: tables are as large as the ranks make possible, not 10^11 at fewer."""
+    """4,096 rows per rank, 1 to 1,024 ranks: tables are as large as the ranks make possible, not 10^11 at fewer."""
     first = scenario().at(1, PART)
     lines = []
     for point in curve_of(scenario(), PART):
@@ -170,7 +170,7 @@ def curve() -> str:
                 _size(point.memory.total),
             ]
         )
-    header = ["ranks", "step ms", "rows/s", "efficiency", "mostly", "efficiency, reading shared", "memory a rank"]
+    header = ["ranks", "step ms", "rows/s", "efficiency", "mostly", "efficiency, reading shared", "memory per rank"]
     return _harness.table(header, lines)
 
 
@@ -193,7 +193,7 @@ def versions() -> str:
                 f"{changed * row / WRITE_BYTES:,.0f} s",
             ]
         )
-    header = ["dim", "snapshot a rank", "all ranks", "written in", "delta a rank, at most", "written in"]
+    header = ["dim", "snapshot per rank", "all ranks", "written in", "delta per rank, at most", "written in"]
     return _harness.table(header, lines)
 
 
@@ -211,7 +211,7 @@ def limits() -> str:
         ["rows of a bucket of the largest table", f"{shares()[0] * ROWS / 1024:,.0f}"],
         ["s of one core to decode one step's batch, at every rank", f"{reading.decode * point.load.batch_rows:,.1f}"],
         ["hours of one core to decode 10^12 rows, at every rank", f"{reading.decode * LOG_ROWS / 3600:,.0f}"],
-        ["MB of lists of touched rows a rank, at most", f"{_listed(point):,.0f}"],
+        ["MB of lists of touched rows per rank, at most", f"{_listed(point):,.0f}"],
     ]
     return _harness.table(["what", "at 1,024 ranks"], lines)
 

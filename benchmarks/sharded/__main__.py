@@ -73,8 +73,8 @@ def main() -> None:
         name = f"seconds to the first step, --workers {workers}"
         lines.append(["", name, f"{s.median:.1f} ({s.low:.1f}-{s.high:.1f})", goal])
     text = (
-        f"26 features of an id each, tables of {rows:,} rows x 32, rowwise Adagrad, batch 4,096 a rank, gloo over "
-        f"loopback; medians of {repeats} steps that take turns ({of_alone} of one process). Lookup, backward (the "
+        f"26 features with one id each, tables of {rows:,} rows x 32, rowwise Adagrad, batch 4,096 per rank, gloo over "
+        f"loopback; medians of {repeats} interleaved steps ({of_alone} of one process). Lookup, backward (the "
         "gradient is given), update.\n\n"
         f"{_harness.table(['ids', '', 'measured', 'goal'], lines)}"
     )

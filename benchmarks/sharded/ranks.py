@@ -1,6 +1,6 @@
 """A contender of several ranks: `python -m benchmarks.sharded.ranks KIND RANKS ROWS`.
 
-The process that is started is rank 0; it starts the others, hands every question on to them, and tells how long all
+The process that is started is rank 0; it starts the others, hands every question on to them, and reports how long all
 of them took. KIND: fixed, collisionless, replicated, torchrec (DistributedModelParallel, row-wise), or local (our
 tables without ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward
 (the gradient is given) and rowwise Adagrad, batch 4,096 a rank.

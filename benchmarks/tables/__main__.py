@@ -83,7 +83,7 @@ def maps(keys: int, repeats: int) -> tuple[dict[str, Any], str]:
             f"{inserts_alone['inserts'] / built['torchrec MCH']['inserts']:.0f} x",
             "30 x",
         ],
-        ["bytes a key of the map at rest", f"{built['embtables']['bytes'] / keys:.1f}", "26"],
+        ["bytes per key of the map at rest", f"{built['embtables']['bytes'] / keys:.1f}", "26"],
         ["slowest batch of 16,384 new keys while growing, ms", f"{built['embtables']['slowest_batch_ms']:.0f}", "50"],
     ]
     text = (

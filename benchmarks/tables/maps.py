@@ -1,7 +1,7 @@
 """A worker that maps keys to row numbers: `python -m benchmarks.tables.maps KIND KEYS THREADS`.
 
 Builds its map from empty in batches of 16,384 new keys, says how long that took, then answers
-{"of": "uniform" | "zipf" | "misses"} with millions of keys a second.
+{"of": "uniform" | "zipf" | "misses"} with millions of keys per second.
 """
 
 from __future__ import annotations

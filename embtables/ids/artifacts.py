@@ -22,7 +22,7 @@ class Artifacts(Mapping[str, bytes]):
         (b'0123', ['codes'])
 
     Args:
-        files: content by name; a name is of letters, digits, '_' and '-'.
+        files: content by name; a name consists of letters, digits, '_' and '-'.
 
     Raises:
         ConfigError: a name holds anything else, or is longer than 64 characters.

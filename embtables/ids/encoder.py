@@ -35,7 +35,7 @@ class Encoder(ABC, Generic[C]):
         >>> Halves(Identity(), key_range=100, feature="item").encode(np.array([7, 8]))
         array([3, 1, 4, 0])
 
-    What the attributes say follows from the configuration alone; data is looked at when the first key is made.
+    The attributes depend only on the configuration; data is read when the first key is made.
 
     Args:
         config: its configuration.
@@ -47,8 +47,8 @@ class Encoder(ABC, Generic[C]):
         num_keys: T, the number of rows that an id reads.
         combine: how the T rows of an id, (T, D), become one vector: (D,), or (T * D,) where they are concatenated.
         collisions: what is known of ids that have a key in common. `none`: there are none (of ids in range); `random`:
-            the T keys of each id are as independent draws from the key range; else `unknown`.
-        uses_key_range: whether an id has other keys under another key range.
+            the T keys of each id behave like independent draws from the key range; else `unknown`.
+        uses_key_range: whether the keys of an id depend on the key range.
     """
 
     num_keys: int = 1
@@ -77,7 +77,7 @@ class Encoder(ABC, Generic[C]):
 
     @abstractmethod
     def keys(self, ids: Ids) -> Ids:
-        """Ids (n,) int64, any value -> keys (n, T) int64, or the same flat: the T keys of an id lie side by side.
+        """Ids (n,) int64, any value -> keys (n, T) int64, or the same flattened: the T keys of an id are adjacent.
 
         Raises:
             DataError: an id is refused; names the feature and the id.
@@ -88,10 +88,10 @@ class Encoder(ABC, Generic[C]):
         return None
 
     def meaning(self) -> Any:
-        """JSON. Two encoders of equal meaning, over tables of one key range, make the same keys of ids in range and
+        """JSON. Two encoders of equal meaning, over tables of one key range, make the same keys from ids in range and
         combine their rows in the same way.
 
-        A run that goes on from a version refuses another meaning. By default every option counts, and the artefacts.
+        A run that continues from a version refuses another meaning. By default all options and the artefacts are in it.
         """
         found = self.config.model_dump(mode="json")
         return {**found, "artifacts": self.artifacts.digests} if self.artifacts else found

@@ -24,7 +24,7 @@ def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
     Returns:
         (n,) int64; every value of the 64 bits can occur. A null gives 0, which is no reserved value: use the array's
-        validity to tell nulls.
+        validity to find nulls.
 
     Raises:
         DataError: the array is of another type, or its offsets, indices or buffers are damaged.

@@ -39,7 +39,7 @@ class Streamed:
         """The column's bytes.
 
         Raises:
-            StateError: the pieces are not the rows that were promised; `name` is told as the column.
+            StateError: the pieces are not the rows that were promised; the error names `name` as the column.
         """
         rows = 0
         for piece in self.pieces():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embtables.rows.philox import row_words
 from embtables.schema import Constant, Initializer, Normal, Uniform
 
-Rows = npt.NDArray[np.float32]
+RowValues = npt.NDArray[np.float32]
 
 _HALF = np.uint32(0xFFFF)
 _MEAN = 2 * 0xFFFF
@@ -26,7 +26,7 @@ def normal_factor(std: float) -> float:
     return std / _STD
 
 
-def initial_rows(initializer: Initializer, seed: int, keys: npt.NDArray[np.int64], dim: int) -> Rows:
+def initial_rows(initializer: Initializer, seed: int, keys: npt.NDArray[np.int64], dim: int) -> RowValues:
     """Fresh rows of `keys` (n,) int64: (n, dim) float32."""
     if isinstance(initializer, Normal):
         words = row_words(seed, keys, 2 * dim)

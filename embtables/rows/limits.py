@@ -1,7 +1,7 @@
 """What goes when a table has too many rows or waiting keys: the least recently seen, ties by the mix of their keys.
 
 A table's keys may lie in several stores, a part in each. So that all drop what one store of all keys would drop, ages
-are counted in bins first; only the keys of the bin in which the limit falls are told one by one:
+are counted in bins first; only the keys of the bin in which the limit falls are listed one by one:
 
     how many in each bin, over all parts -> the bin where evictions end -> its keys, of all parts -> the last that goes
 

@@ -1,4 +1,4 @@
-"""The strict base of every configuration model, and the words its errors are told in.
+"""The strict base of every configuration model, and the wording of its errors.
 
 A model is frozen, refuses unknown keys (with "did you mean"), and its validation errors become one
 `ConfigError` whose lines carry the path to each wrong value: `features.3.max_length: ...`.

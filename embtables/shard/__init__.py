@@ -1,1 +1,1 @@
-"""Tables whose rows lie with several ranks: who owns which key, how rows and gradients travel (docs/sharding.md)."""
+"""Tables whose rows are spread over several ranks: who owns keys, how rows and gradients travel (docs/sharding.md)."""

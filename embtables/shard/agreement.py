@@ -15,7 +15,7 @@ from embtables.shard.world import World
 
 
 class Limits:
-    """`max_rows` and `max_waiting` of tables whose keys lie with all ranks."""
+    """`max_rows` and `max_waiting` of tables whose keys are spread over all ranks."""
 
     def __init__(self, world: World, local: PartStore, tables: Sequence[StoredTable]) -> None:
         self._world = world
@@ -28,7 +28,7 @@ class Limits:
                 self._limits += [(number, True, max_waiting)] if max_waiting else []
 
     def enforce(self) -> None:
-        """Evicts what is too much, after a step."""
+        """Evicts what exceeds the limits, after a step."""
         if not self._limits:
             return
         numbers = torch.tensor([self._local.num_held(table)[waiting] for table, waiting, _ in self._limits])

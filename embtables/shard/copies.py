@@ -2,7 +2,7 @@
 
 lookups of a step -> sums by row, with how often each occurred -> one all_reduce -> every rank updates its copies alike
 
-Written and read with versions, a replicated table is as any other: each rank tells the rows that it owns, and those of
+Versions write and read a replicated table like any other: each rank gives the rows that it owns, and those of
 the others come from them.
 """
 
@@ -186,8 +186,8 @@ def joined(world: World, own: TableContent) -> TableContent:
     """The content of a fixed table from what each rank owns of it. Called by all ranks."""
 
     def of_all(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        told = world.gather_bytes(values.tobytes())
-        return np.concatenate([np.frombuffer(t, values.dtype).reshape(-1, *values.shape[1:]) for t in told])
+        gathered = world.gather_bytes(values.tobytes())
+        return np.concatenate([np.frombuffer(t, values.dtype).reshape(-1, *values.shape[1:]) for t in gathered])
 
     own = own.gathered()
     return replace(

@@ -1,4 +1,4 @@
-"""One lookup's way to the owners of its keys and back: distinct keys out, rows in; gradients out at the step.
+"""The path of one lookup to the owners of its keys and back: distinct keys out, rows in; gradients out at the step.
 
 asking side: KeyExchange (native) makes distinct keys, pools rows, sums gradients
 owner:       a lookup in its local row store, the keys of all ranks in rank order, block after block
@@ -50,7 +50,7 @@ class Blocks:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where the rows of each rank and block lie in a message: for each rank as many floats as there are blocks, which
-    tell the blocks that have gradients, and then the rows of its keys, block after block.
+    mark the blocks that have gradients, and then the rows of its keys, block after block.
 
     Attributes:
         sizes: (ranks, blocks) keys.

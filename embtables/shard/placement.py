@@ -1,6 +1,6 @@
 """Which fixed tables every rank has whole; the ranks share the others. A pure function of what all ranks know.
 
-A shared table costs a rank, for each distinct key of its part of a batch, the way to the owner and back; and the owner
+A shared table costs a rank, for each distinct key of its part of a batch, a trip to the owner and back; and the owner
 of a row that all ranks read is asked by all of them. A replicated table costs an all_reduce over all of its rows, read
 or not, and every rank updates all of them. The two are even where every rank reads nearly every row (measured with two
 ranks: benchmarks/RESULTS.md), and the owner of a hot row is spared where there are fewer rows than ranks.
@@ -19,7 +19,7 @@ KEYS_A_ROW = 32
 def replicated(
     tables: Sequence[Table], features: Sequence[Feature], *, batch_rows: int, world_size: int
 ) -> frozenset[str]:
-    """Names of the tables that have no more rows than there are ranks, or that a rank reads 32 times a row and step.
+    """Names of the tables that have no more rows than there are ranks, or that a rank reads 32 times per row and step.
 
     Args:
         features: what reads the tables; a list of ids counts as one.

@@ -20,7 +20,7 @@ def owners_of_buckets(world: World) -> np.ndarray[tuple[int], np.dtype[np.uint16
 
 
 class Route:
-    """The way of this rank's keys (n,) to their owners, and of the answers back. All ranks make one, and use it alike.
+    """The route of this rank's keys (n,) to their owners, and of the answers back. All ranks make one and use it alike.
 
     Attributes:
         keys: (m,) those of all ranks that this one owns, in the order of ranks.
@@ -57,10 +57,10 @@ def to_all(world: World, values: Tensor) -> Tensor:
 
 
 def agree(world: World, error: EmbtablesError | None) -> None:
-    """Raises at every rank where one failed: its error there, at the others a WorldError that tells it."""
-    told = world.gather_bytes(b"" if error is None else str(error).encode())
+    """Raises at every rank where one failed: its error there, at the others a WorldError with its message."""
+    messages = world.gather_bytes(b"" if error is None else str(error).encode())
     if error is not None:
         raise error
-    for rank, message in enumerate(told):
+    for rank, message in enumerate(messages):
         if message:
             raise WorldError(f"rank {rank} failed: {message.decode()}", rank=world.rank)

@@ -1,4 +1,4 @@
-"""`ShardedRowStore`: a row store whose rows lie with several ranks, each owning the keys of its buckets.
+"""`ShardedRowStore`: a row store whose rows are spread over several ranks, each owning the keys of its buckets.
 
 Lookups go to the owners at once; gradients wait for the step, so that backward communicates nothing (docs/sharding.md).
 All methods that read or change rows are called by all ranks alike, each with what its part of the batch needs; those
@@ -279,7 +279,7 @@ class ShardedRowStore:
         return route.answer(self._local.read(table, name, route.keys))
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
-        """See RowStore. Of a key that several ranks write the last rank's value counts."""
+        """See RowStore. If several ranks write a key, the value of the last rank is used."""
         if table in self._replicated:
             keys, given = to_all(self._world, keys), to_all(self._world, values.float())
         else:
@@ -346,7 +346,7 @@ class ShardedRowStore:
         self._local.forget_changes(through)
 
     def figures(self, table: int) -> Mapping[str, int]:
-        """See RowStore. Of what this rank owns; what all ranks count alike of copied rows is told by rank 0."""
+        """See RowStore. Of what this rank owns; what all ranks count alike of copied rows is reported by rank 0."""
         found = dict(self._local.figures(table))
         if self._world.rank:
             own = 0 if table in self._replicated else found["refused_gradients"] - self._copied.refused_cold[table]

@@ -1,7 +1,7 @@
-"""`World`: the ranks that train together, and what they tell each other.
+"""`World`: the ranks that train together, and what they send each other.
 
-Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank: what
-another thread says goes through a world of its own (`another`). `SingleRank` is the only rank there is.
+Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank:
+another thread uses another world (`another`). `SingleRank` is the only rank there is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class World(ABC):
-    """The ranks 0..size-1, this process being one of them.
+    """The ranks 0..size-1; this process is one of them.
 
     All methods raise WorldError where a rank is gone or silent.
     """

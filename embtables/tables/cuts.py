@@ -54,7 +54,7 @@ class CutLedger:
         return CutConsumer(self, name)
 
     def held(self) -> dict[str, int | None]:
-        """The cut that each consumer holds, by the consumer's name; None of one that holds nothing yet."""
+        """The cut that each consumer holds, by the consumer's name; None for a consumer that holds nothing yet."""
         return dict(self._held)
 
     def note_drawn(self, cut: int) -> None:

@@ -37,12 +37,12 @@ class TableStats:
     """Figures of one table.
 
     Attributes:
-        rows: rows with a key: of a fixed table all.
+        rows: rows with a key: for a fixed table all rows.
         bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
         steps: updates so far.
         counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
             docs/tables.md lists them.
-        load_factor: share of the key map's places that are taken; None of a fixed table.
+        load_factor: share of the key map's places that are taken; None for a fixed table.
     """
 
     rows: int
@@ -135,7 +135,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 
     Args:
         own: what this rank holds, the same tables at all.
-        growing: the tables whose ranks tell the rows they hold; of the others each tells all of the table's.
+        growing: the tables whose ranks count the rows they hold; for the others each rank counts all rows.
     """
     found = {}
     for name, stats in own.items():
@@ -153,7 +153,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
     """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
 
-    The numbers stay where they are: bit by bit, every rank tells how many of its own lie below what is tried, in 32
+    The numbers stay where they are: bit by bit, every rank counts how many of its own lie below what is tried, in 32
     sums of a few numbers over the ranks.
 
     Args:

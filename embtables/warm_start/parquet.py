@@ -36,10 +36,10 @@ def from_parquet(
 
     Args:
         path: a parquet file, or its URI.
-        id_column: raw ids as a log has them: integers (uint64 too), strings, hashed as in training, or timestamps. For
+        id_column: raw ids as in a log: integers (uint64 too), strings, hashed as in training, or timestamps. For
             a feature made of a cross, of buckets or of parts of a time, the id that it makes, as an integer.
-        vector_column: lists of D float16, float32 or float64. Of an id that comes twice the last vector counts.
-        feature: whose encoder turns ids into keys, where the table's features differ in that.
+        vector_column: lists of D float16, float32 or float64. If an id comes twice, its last vector is used.
+        feature: whose encoder turns ids into keys, if the table's features have different encoders.
         on_rows: called with the number of rows of every part that was set.
 
     Raises:
@@ -107,7 +107,7 @@ class _Part:
         values = array.flatten()
         if values.null_count:
             self._refuse("holds a vector with a null in it", column, _any(_nulls(values), dim))
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is told
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is reported
             found: npt.NDArray[np.float32] = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
         if (wrong := _any(~np.isfinite(found), dim)).any():
             self._refuse("holds a vector with a number that is not finite as float32", column, wrong)

@@ -22,8 +22,8 @@ class Warmed:
 
     Attributes:
         rows: rows set, each counted once.
-        duplicates: vectors that a later one took the place of: of the same id or, in a fixed table, of an id that
-            shares its row.
+        duplicates: vectors that a later one replaced, of the same id or, in a fixed table, of an id that shares its
+            row.
     """
 
     table: str

@@ -26,12 +26,12 @@ _ROWS_A_PART = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class StateDictReport:
-    """What of a state_dict became rows.
+    """Which weights of a state_dict became rows.
 
     Attributes:
         warmed: tables that were set.
-        not_here: tables of the state_dict that there are none of here.
-        not_there: tables here of which the state_dict has no weight; they are as they were.
+        not_here: tables of the state_dict that do not exist here.
+        not_there: tables here without a weight in the state_dict; they are unchanged.
     """
 
     warmed: tuple[Warmed, ...]
@@ -44,17 +44,17 @@ def from_state_dict(
 ) -> StateDictReport:
     """Sets rows from the weights of TorchRec's EmbeddingBagCollection and EmbeddingCollection, by the tables' names.
 
-    Other tensors (dense layers, optimizer state) are left alone. Optimizer state of rows that are set stays.
+    Other tensors (dense layers, optimizer state) are ignored. Rows that are set keep their optimizer state.
 
     Args:
-        state_dict: names -> tensors, whatever modules stand before `embedding_bags` and `embeddings`.
+        state_dict: names -> tensors, whatever modules precede `embedding_bags` and `embeddings`.
         on_rows: called with the number of rows of every part that was set.
         file: where it comes from, for errors.
 
     Raises:
         ConfigError: no table of the state_dict is here, or one has two weights.
-        DataError: a weight is no whole floating tensor, has another shape than its table, or is not finite. All are
-            looked at before a row is set, except for what is not finite.
+        DataError: a weight is not a whole floating-point tensor, has another shape than its table, or is not
+            finite. All weights are checked before a row is set, except for values that are not finite.
     """
     names = _weights(state_dict, file)
     here = {config.name for config in tables.configs}

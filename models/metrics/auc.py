@@ -39,7 +39,7 @@ def _auc_of_bins(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.flo
 
 
 class BinnedAuc:
-    """AUC of a stream in constant memory: scores are told apart to 18 leading bits of their float32 order.
+    """AUC of a stream in constant memory: scores are distinguished by the 18 leading bits of their float32 order.
 
     Two scores share a bin only within a relative distance of 2^-9, anywhere on the number line. The error is at most
     half the share of (positive, negative) pairs that share a bin, which `error_bound` computes.

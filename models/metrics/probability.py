@@ -8,7 +8,7 @@ import numpy as np
 
 from embtables.models.metrics.metric import Floats, Groups
 
-_EPS = 1e-7  # float32 probabilities are told from 0 and 1 no closer than this
+_EPS = 1e-7  # float32 probabilities are kept at least this far from 0 and 1
 
 
 class ProbabilityMetric:

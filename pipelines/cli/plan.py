@@ -22,7 +22,7 @@ Bandwidth = Annotated[
 ]
 MemoryGb = Annotated[float | None, typer.Option("--memory-gb", help="GB (10^9 bytes) of each rank.")]
 SampleRows = Annotated[int, typer.Option("--sample-rows", help="Rows of the log to look at.")]
-Rows = Annotated[
+TableRows = Annotated[
     list[str] | None,
     typer.Option("--rows", metavar="TABLE=NUMBER", help="A table's rows, instead of what the sample predicts."),
 ]
@@ -41,7 +41,7 @@ def plan(
     bandwidth: Bandwidth = None,
     memory: MemoryGb = None,
     sample_rows: SampleRows = 500_000,
-    rows: Rows = None,
+    rows: TableRows = None,
     machine: MachineFile = None,
     set_: Set = None,
     as_json: Json = False,

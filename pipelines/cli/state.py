@@ -40,7 +40,7 @@ def list_versions(folder: FolderPath, as_json: Json = False) -> None:
 
 @app.command("verify")
 def verify_versions(folder: FolderPath, version: Version = None, as_json: Json = False) -> None:
-    """Read every byte of a version and what it stands on (by default of all) and compare checksums.
+    """Read every byte of a version and of those it depends on (by default of all) and compare checksums.
 
     Example: embtables state verify runs/online_retail-...
     """
@@ -75,7 +75,7 @@ def compact_chain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fold the newest version and what it stands on into one snapshot, and remove old versions.
+    """Fold the newest version and those it depends on into one snapshot, and remove old versions.
 
     Example: embtables state compact runs/online_retail-...
     """
@@ -99,7 +99,7 @@ def pin_version(
     version: Annotated[str, typer.Argument(help="resume-<n>, serving-<n> or another pin.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Make a version stay, whatever follows, until its pin moves on.
+    """Keep a version until its pin moves on.
 
     Example: embtables state pin runs/online_retail-... best resume-8
     """

@@ -56,8 +56,8 @@ def connected(cluster: Cluster, threads: int) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if cluster.address is None:
-        # Ray takes 127.0.0.1 for a wish to be found from elsewhere, and listens on every address, unless told that
-        # there are no clusters on this system. It reads this once, as it is imported.
+        # Ray treats 127.0.0.1 as a request to be reachable from elsewhere, and listens on every address, unless this
+        # variable says that there are no clusters on this system. Ray reads it once, as it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     else:
         _need_answer(cluster.address)
@@ -104,12 +104,12 @@ def _need_answer(address: str) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"cannot reach Ray at {address}: {reason}; is the cluster up, and is this the address of its head "
-            "(`ray status` there tells, its port is 6379 by default)?"
+            "(`ray status` there shows it, its port is 6379 by default)?"
         ) from error
 
 
 def _unreached(cluster: Cluster, error: Exception) -> str:
-    """What is told of a cluster that cannot be used."""
+    """Why a cluster cannot be used."""
     where = cluster.address or "this machine"
     causes, at = [str(error)], error.__cause__
     while at is not None:
@@ -141,7 +141,7 @@ def _native_lines_dropped() -> Iterator[None]:
 
 
 def need_nodes(cluster: Cluster, threads: int, paths: Sequence[Path]) -> None:
-    """Looks whether a cluster's nodes can do it, and tells at once where the ranks must wait for CPUs.
+    """Looks whether a cluster's nodes can do it, and says at once where the ranks must wait for CPUs.
 
     Args:
         paths: what all nodes must see, as far as this machine does.
@@ -161,7 +161,7 @@ def need_nodes(cluster: Cluster, threads: int, paths: Sequence[Path]) -> None:
         has = f"the cluster has {sum(cpus)} CPUs on {len(nodes)} nodes, room for {fit} ranks"
         if not any(_GROUP_LABEL in node["Labels"] for node in nodes):
             raise ConfigError(f"{wanted} are asked for, but {has}; add nodes, or give --workers {max(fit, 1)}")
-        say(f"waiting for {wanted}: {has}, until nodes are added (`ray status` on its head tells); Ctrl-C gives up")
+        say(f"waiting for {wanted}: {has}, until nodes are added (see `ray status` on its head); Ctrl-C gives up")
     else:
         left: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         free = int(left.get("CPU", 0))

@@ -3,7 +3,7 @@
     rank 0: a store that listens at its node's address alone -> its host and port to all -> every rank joins
 
 Left to itself gloo takes the address to which the host's own name resolves: on many systems that is loopback, which no
-other host can reach. Ray knows each node's address, so gloo is told the interface that has it.
+other host can reach. Ray knows each node's address, so gloo is given the interface that has it.
 """
 
 from __future__ import annotations

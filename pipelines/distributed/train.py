@@ -3,7 +3,7 @@
     driver: run folder -> ray.init -> TorchTrainer -> N workers (worker.py), a process group among them
             meanwhile: rank 0's lines are shown as they come; Ctrl-C asks the ranks to stop and save
 
-Everything of the run lies in its folder, which all nodes must see: versions, the report, what a rank complains of.
+Everything of the run is in its folder, which all nodes must see: versions, the report, the errors of ranks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def train_on_ray(
     Raises:
         ConfigError: Ray is not installed, or cannot be reached.
         StateError: the run's folder cannot be written; or the ranks failed more often than `train.max_restarts`.
-        EmbtablesError: what a rank complained of.
+        EmbtablesError: the error of a rank.
     """
     config = run.config(overrides)
     threads = config.train.threads or 1
@@ -77,7 +77,7 @@ def train_on_ray(
 
 
 def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) -> str | None:
-    """Runs the ranks to their end; what they failed of, where they did."""
+    """Runs the ranks to their end; returns their error, if they failed."""
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
@@ -105,7 +105,7 @@ def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) ->
             # Its ranks end with it, or without the lease; a new one would have to wait for them.
             found.append(f"Ray's own process that looks after the ranks has ended: {_lines(error)[0]}")
 
-    # Not on the main thread, where Ray would take Ctrl-C for a wish to lose what was not saved.
+    # Not on the main thread, where Ray would treat Ctrl-C as a request to discard what was not saved.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     while thread.is_alive():

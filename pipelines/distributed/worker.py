@@ -2,9 +2,9 @@
 
     process group (gloo) -> world -> train, or resume where the run has a version -> rank 0 writes the report
 
-A user's mistake ends the run at once: the rank that meets it writes it down for the driver and returns, for Ray would
-start everything again after an exception. Everything else raises, and Ray starts all ranks again, which go on from the
-last version.
+A user's mistake ends the run at once: the rank that finds it writes it to a file for the driver and returns, because
+Ray would start everything again after an exception. Everything else raises: Ray then starts all ranks again, and they
+continue from the last version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROOM = 16_384  # bytes of what a rank writes down
 
 @dataclass(frozen=True)
 class Settings:
-    """What the driver tells the ranks; plain values.
+    """What the driver passes to the ranks; plain values.
 
     Attributes:
         run: the run's folder, which all ranks see.
@@ -73,7 +73,7 @@ class Settings:
 
 
 @contextlib.contextmanager
-def keeping_room(told: Settings, ranks: int) -> Iterator[None]:
+def keeping_room(settings: Settings, ranks: int) -> Iterator[None]:
     """While entered, a rank can write down a mistake also on a full disk, unless that copies what is written over.
 
     Raises:
@@ -81,16 +81,16 @@ def keeping_room(told: Settings, ranks: int) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            for file in map(told.spare_file, range(ranks)):
+            for file in map(settings.spare_file, range(ranks)):
                 stack.callback(file.unlink, missing_ok=True)
                 file.write_bytes(b" " * _ROOM)
         except OSError as error:
-            raise StateError(f"cannot be written: {error.strerror}", run=told.run) from error
+            raise StateError(f"cannot be written: {error.strerror}", run=settings.run) from error
         yield
 
 
 class Lines(io.TextIOBase):
-    """Text that goes to the end of a file at once, or, while its disk is full or fails, with what is written next."""
+    """Text that is appended to a file at once, or, while its disk is full or fails, together with the next text."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,11 +115,11 @@ class Lines(io.TextIOBase):
             return
 
 
-def work(settings: Mapping[str, Any]) -> None:
+def work(values: Mapping[str, Any]) -> None:
     """Trains as one rank."""
-    told = Settings(**settings)
-    if Path(told.folder).is_dir():
-        os.chdir(told.folder)
+    settings = Settings(**values)
+    if Path(settings.folder).is_dir():
+        os.chdir(settings.folder)
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     import torch
     import torch.distributed as dist
@@ -128,66 +128,66 @@ def work(settings: Mapping[str, Any]) -> None:
 
     importlib.import_module(
         "embtables.pipelines.training.train"
-    )  # its libraries speak as they are imported; the rest is for the user
-    torch.set_num_threads(told.threads)
-    run = RunDir(Path(told.run))
+    )  # its libraries print as they are imported; the rest is for the user
+    torch.set_num_threads(settings.threads)
+    run = RunDir(Path(settings.run))
     world = ProcessGroup()
     if world.rank == 0:
-        _take_back(told, world.size)
+        _take_back(settings, world.size)
     world.broadcast_bytes(b"")
-    with contextlib.redirect_stderr(Lines(told.log_file)) if world.rank == 0 else contextlib.nullcontext():
+    with contextlib.redirect_stderr(Lines(settings.log_file)) if world.rank == 0 else contextlib.nullcontext():
         try:
-            _train(told, run, world)
+            _train(settings, run, world)
         except WorldError as error:
-            if not told.error_file.exists():
-                _tell_restart(told, world.rank, error)
+            if not settings.error_file.exists():
+                _report_restart(settings, world.rank, error)
                 raise
         except EmbtablesError as error:
-            _write_down(told, world.rank, error)
-            dist.destroy_process_group()  # the others are told at once
+            _write_down(settings, world.rank, error)
+            dist.destroy_process_group()  # the others notice at once
         except Exception as error:
             if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
-                _tell_restart(told, world.rank, error)
+                _report_restart(settings, world.rank, error)
                 raise
-            _write_down(told, world.rank, StateError(str(error.strerror), file=error.filename or told.run))
+            _write_down(settings, world.rank, StateError(str(error.strerror), file=error.filename or settings.run))
             dist.destroy_process_group()
 
 
-def _write_down(told: Settings, rank: int, error: EmbtablesError) -> None:
-    """A user's mistake, for the driver and for the other ranks, which then know that nothing is to be tried again."""
-    if told.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
-        return  # rank 0 knows on whose account it was stopped
+def _write_down(settings: Settings, rank: int, error: EmbtablesError) -> None:
+    """Writes a user's mistake for the driver and the other ranks, which then know that nothing is to be tried again."""
+    if settings.error_file.exists() or (isinstance(error, InterruptedRunError) and rank):
+        return  # rank 0 knows why it was stopped
     path = {key: str(value) for key, value in error.path.items()}
     found = {"kind": type(error).__name__, "message": error.message, "path": path, "rank": rank}
-    spare = told.spare_file(rank)
-    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody asks
+    spare = settings.spare_file(rank)
+    with contextlib.suppress(FileNotFoundError):  # the command has ended: nobody reads it
         with spare.open("r+b") as file:
             file.write(json.dumps(found).encode().ljust(_ROOM))
-        spare.replace(told.error_file)
+        spare.replace(settings.error_file)
 
 
-def _take_back(told: Settings, ranks: int) -> None:
-    """What ranks wrote down in an attempt that was ended by something else."""
-    missing = [told.spare_file(rank) for rank in range(ranks) if not told.spare_file(rank).exists()]
-    for spare in missing[:1] if told.error_file.exists() else []:
-        told.error_file.replace(spare)
+def _take_back(settings: Settings, ranks: int) -> None:
+    """Takes back what ranks wrote in an attempt that something else ended."""
+    missing = [settings.spare_file(rank) for rank in range(ranks) if not settings.spare_file(rank).exists()]
+    for spare in missing[:1] if settings.error_file.exists() else []:
+        settings.error_file.replace(spare)
     for spare in missing:
         if not spare.exists():  # of several only the last one's is left
             spare.write_bytes(b" " * _ROOM)
 
 
-def _tell_restart(told: Settings, rank: int, error: Exception) -> None:
-    """Of what Ray does next; the traceback is in its logs. Rank 1 tells too, for rank 0 may be the one that is gone."""
+def _report_restart(settings: Settings, rank: int, error: Exception) -> None:
+    """Says what Ray does next; the traceback is in its logs. Rank 1 says it too: rank 0 may be the one that is gone."""
     from embtables.pipelines.progress import say
 
     # A rank whose node had stopped may find that the command has ended without it.
-    if rank < 2 and told.spare_file(rank).exists():
+    if rank < 2 and settings.spare_file(rank).exists():
         said = str(error) if isinstance(error, EmbtablesError) else f"{type(error).__name__}: {error}"
-        with contextlib.redirect_stderr(Lines(told.log_file)):
+        with contextlib.redirect_stderr(Lines(settings.log_file)):
             say(f"warning: {said}; all ranks are started again, train.max_restarts times at most")
 
 
-def _train(told: Settings, run: RunDir, world: Any) -> None:
+def _train(settings: Settings, run: RunDir, world: Any) -> None:
     from embtables.pipelines.training.rank_agreement import rank_0_says
     from embtables.pipelines.training.shutdown import say_what_is_waited_for
     from embtables.pipelines.training.train import resume, train
@@ -195,15 +195,15 @@ def _train(told: Settings, run: RunDir, world: Any) -> None:
 
     def on_error(error: EmbtablesError, waits: bool) -> None:
         # Before the version in writing is waited for, which the other ranks may take for silence.
-        _write_down(told, world.rank, error)
-        with contextlib.redirect_stderr(Lines(told.log_file)):
+        _write_down(settings, world.rank, error)
+        with contextlib.redirect_stderr(Lines(settings.log_file)):
             say_what_is_waited_for(error, waits)
 
     shown = world.rank == 0
     # After a restart there may be versions of this run, where it did not go on from one.
-    if told.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
-        resume(run, told.overrides, world=world, shown=shown, on_error=on_error)
+    if settings.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
+        resume(run, settings.overrides, world=world, shown=shown, on_error=on_error)
     else:
-        former = None if told.former is None else RunDir.open(Path(told.former))
-        begins = {"former": former, "which": told.which, "fresh": told.fresh}
+        former = None if settings.former is None else RunDir.open(Path(settings.former))
+        begins = {"former": former, "which": settings.which, "fresh": settings.fresh}
         train(run.config(), **begins, run=run, world=world, shown=shown, on_error=on_error)

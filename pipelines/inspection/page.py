@@ -51,7 +51,7 @@ dd { margin: 0; }
 
 
 def write_page(output: Path, inspection: Inspection) -> None:
-    """Writes the page, whole or not at all. Raises StateError where the disk does not take it."""
+    """Writes the page completely or not at all. Raises StateError if it cannot be written."""
     try:
         write_atomically(output, page(inspection).encode())
     except OSError as error:
@@ -96,13 +96,13 @@ for (const [place, spec] of Object.entries(specs)) {{
 
 
 def _bundle() -> str:
-    """Vega, Vega-Lite and what embeds them, as text that cannot end the script element it stands in."""
+    """Vega, Vega-Lite and what embeds them, as text that cannot end its script element."""
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script.replace("</script", "<\\/script")
 
 
 def _in_script(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end its script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""What `embtables inspect` tells: a version, and figures of its tables."""
+"""What `embtables inspect` reports: a version, and figures of its tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Inspection:
     Attributes:
         folder: the run, or the state folder, as the user named it.
         step: of training; None where the version's writer recorded none.
-        chain: names of the versions it stands on, its snapshot first, itself last.
+        chain: names of the versions it depends on, its snapshot first, itself last.
         bytes: of all files of the chain, dense weights included.
     """
 
@@ -41,7 +41,7 @@ def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) 
     """Figures of the named tables (of all where none is named) in a version (by default the newest).
 
     Args:
-        top: rows by count that each table tells.
+        top: how many rows to list of each table, those with the highest counts.
 
     Raises:
         ConfigError: the folder holds no versions, or `version` is no version's name.

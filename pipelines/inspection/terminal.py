@@ -62,7 +62,7 @@ def _distributions(found: list[tuple[str, Distribution]]) -> Shown:
 
 
 def _bars(values: Distribution) -> str:
-    """At most `_BARS` characters, each for as many bins; one that stands for any row is never blank."""
+    """At most `_BARS` characters, each for the same number of bins; one with any row is never blank."""
     each = -(-len(values.bins) // _BARS)
     rows = [sum(b.rows for b in values.bins[start : start + each]) for start in range(0, len(values.bins), each)]
     return "".join(_LEVELS[-(-8 * count // max(rows))] for count in rows)

@@ -1,4 +1,4 @@
-"""Figures as a person reads them: the same words on a terminal and on a page."""
+"""Figures in words for people: the same on a terminal and on a page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def size(count: int) -> str:
 
 
 def share(value: float | None) -> str:
-    """0.0123 as `1.2 %`; what is small but not nothing never reads as nothing, and the same at the other end."""
+    """0.0123 as `1.2 %`; a small share that is not 0 never reads as 0 %, and likewise near 100 %."""
     if value is None:
         return "-"
     if 0.0 < value < 0.001:
@@ -83,7 +83,7 @@ def facts(table: TableFigures) -> list[tuple[str, str]]:
     found = [
         ("never updated", "not known" if table.never_updated is None else share(table.never_updated)),
         ("bytes", f"{size(sum(table.bytes_by_part.values()))}: {parts}"),
-        ("files", f"{size(table.bytes_in_files)} in this version and those it stands on"),
+        ("files", f"{size(table.bytes_in_files)} in this version and those it depends on"),
     ]
     if table.not_finite:
         found.append(("not finite", f"{table.not_finite:,} rows have a weight that is NaN or infinite"))

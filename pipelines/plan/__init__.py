@@ -1,4 +1,4 @@
-"""`embtables plan`: what a run on N ranks will hold, send and take, before anybody rents them.
+"""`embtables plan`: what a run on N ranks will hold, send and take, before anybody rents machines.
 
     log --reader, encoders--> sample --> statistics: keys per row, distinct keys of parts, growth, skew of owners
     machine --probes--> constants: dense net, work per key and row, calls and bytes of the wire, reading

@@ -21,7 +21,7 @@ class Traffic:
 
     Attributes:
         keys, counts, rows, gradients: bytes sent as the mean rank does.
-        sizes: bytes that tell how long messages are and which have gradients.
+        sizes: bytes that say how long messages are and which have gradients.
         reduced: bytes of all_reduces sent: dense gradients, totals, clocks, limits.
         busiest: bytes that the rank with the hottest owner sends or receives, whichever is more.
         exchanges, reductions: calls of all_to_all and of all_reduce.

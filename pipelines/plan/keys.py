@@ -6,9 +6,9 @@ Shape letters: n occurrences of keys, U distinct keys.
 Rows at the end are predicted in two ways, each tried on the sample itself: a quarter of it predicts the whole. The
 nearer one is used.
 
-- power law (Heaps 1978): rows(m) = rows(n) * (m / n)^b, b the slope from a quarter to the whole; for tails without end
+- power law (Heaps 1978): rows(m) = rows(n) * (m / n)^b, b the slope from a quarter to the whole; unbounded vocabularies
 - Chao: rows(m) = rows(n) + f0 * (1 - exp(-(m / n - 1) f1 / f0)), f0 = f1^2 / (2 f2), f1 and f2 the keys seen once and
-  twice (Chao 1984; Colwell et al. 2012); for a vocabulary that comes to its end
+  twice (Chao 1984; Colwell et al. 2012); for a bounded vocabulary
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class KeySample:
         return (low + high) / 2
 
     def figures(self) -> dict[str, Any]:
-        """What a report tells."""
+        """What a report shows."""
         n, counts = max(len(self.keys), 1), np.sort(self.counts)[::-1]
         percent = max(1, len(counts) // 100)
         in_batch = self.distinct(self.batch_rows)

@@ -87,7 +87,7 @@ class Rates(Model):
         tables: lookup, backward and update of tables that one process holds.
         asking: a lookup's share of the rank whose batch it is; only where there are several.
         owning: that of the rank whose rows they are.
-        miss: more, where rows do not lie in the processor's caches.
+        miss: more, where rows are not in the processor's caches.
         made: a row that is made.
         base_bytes: of the process before its tables.
     """
@@ -203,7 +203,7 @@ class Machine(Model):
 
 @dataclass(frozen=True)
 class Link:
-    """What joins the ranks.
+    """The link between ranks.
 
     Attributes:
         gbps: Gbit/s of each rank's link; None: as fast as this machine's loopback.

@@ -269,7 +269,7 @@ def _slow(scenario: Scenario, point: Point) -> list[str]:
     if gain >= n / 2:
         return []
     found = (
-        f"{n:,} ranks train {gain:.2f} times the rows of one a second; most of a step is {_WHY[point.time.bound_by]}"
+        f"{n:,} ranks train {gain:.2f} times the rows per second of one; most of a step is {_WHY[point.time.bound_by]}"
     )
     return [found]
 

@@ -1,1 +1,1 @@
-"""Examples made of a log that holds none: sampled negatives, counts of what happened before."""
+"""Examples made from a log without examples: sampled negatives, counts of what happened before."""

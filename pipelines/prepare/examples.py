@@ -3,9 +3,9 @@
     log lines --where--> positives in order of their group's time --sample_negatives--> K more rows each
     every row: context of the positive, its item's and its user's past (strictly earlier groups only), label
 
-The positives are held in memory (about 100 bytes a line); rows are written in slices. The folder is named by a hash of
-the configuration and of the input files' names, sizes and times, written under a temporary name and renamed, so what is
-found under its name is whole.
+The positives are held in memory (about 100 bytes per line); rows are written in slices. The folder is named by a hash
+of the configuration and of the input files' names, sizes and times, written under a temporary name and renamed, so what
+is found under its name is complete.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from pathlib import Path
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import Part
+from embtables.pipelines.sources.parquet import LogPart
 from embtables.schema import ColumnSplit, HashSplit, TimeSplit
 
 
-def has_part(config: RunConfig, part: Part) -> bool:
+def has_part(config: RunConfig, part: LogPart) -> bool:
     """Whether the split leaves rows for `part`; without a split every row is for training."""
     split = config.data.split
     if split is None:

@@ -2,11 +2,11 @@
 
 A positive of day d gets K other items, drawn from the items sold on the `pool_days` days before d (d itself excluded)
 with probability q proportional to count^exponent. Drawing from everything sold so far instead would leak the trend:
-what is out of season is easily told from what is in. Items of the positive's own group are not negatives. A positive
-whose own item is outside the pool would be told from its negatives by that alone: `in_pool` marks those to keep.
+what is out of season is easy to recognize. Items of the positive's own group are not negatives. A positive
+whose own item is outside the pool would be recognized by that alone: `in_pool` marks those to keep.
 
-Down-sampling the negatives shifts a model's log odds. If each item of the pool counts as shown once a positive, item i
-is kept as a negative at the rate K * q_i: `rates` returns it, and `embtables.models.losses.log_odds_shift` undoes a
+Down-sampling the negatives shifts a model's log odds. If each item of the pool counts as shown once per positive, item
+i is kept as a negative at the rate K * q_i: `rates` returns it, and `embtables.models.losses.log_odds_shift` undoes a
 constant rate (He et al. 2014).
 """
 
@@ -23,7 +23,7 @@ MAX_REDRAWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Negatives:
-    """For n positives: `items` (n, K) int64, -1 where the pool had none; `rates` (n, K) expected count a positive;
+    """For n positives: `items` (n, K) int64, -1 where the pool had none; `rates` (n, K) expected count per positive;
     `in_pool` (n,) whether the positive's own item could have been drawn; `pool_sizes` (n,) items to draw from."""
 
     items: Int64s

@@ -38,7 +38,7 @@ class PastCounts:
         return first, np.where(known, last, first)
 
     def count(self, keys: Int64s, times: Int64s, since: Int64s | None = None) -> Int64s:
-        """How many events of each key lie in [since, time)."""
+        """How many events of each key are in [since, time)."""
         first, last = self.before(keys, times)
         if since is not None:
             first = np.minimum(self.before(keys, since)[1], last)

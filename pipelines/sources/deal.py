@@ -1,6 +1,6 @@
 """Dealing blocks: which rows of which blocks make each batch, and which of these are a rank's.
 
-It needs nothing but the number of rows of each block, so all ranks agree without talking, take the same number of
+It needs nothing but the number of rows of each block, so all ranks agree without communication, take the same number of
 steps, and a position says for all of them what is left.
 """
 
@@ -33,7 +33,7 @@ class Dealer:
 
     Args:
         num_blocks: blocks in the epoch's order.
-        rows_of: rows of a block, after filters; called once a block, in order.
+        rows_of: rows of a block, after filters; called once per block, in order.
         batch_size: rows of a batch; only the last may hold fewer.
         position: where to go on.
 

@@ -17,7 +17,7 @@ class SideTable:
     """One side table: its key column and the columns it adds, strings dictionary-encoded.
 
     Dictionaries make a joined string column cheap: a row gets an index, and what is done to strings later (hashing,
-    splitting) is done once a distinct value.
+    splitting) is done once per distinct value.
 
     Raises:
         DataError: the key is missing or not unique, a column is missing, or the table is too large for memory.

@@ -19,7 +19,7 @@ from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
 from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
 from embtables.pipelines.sources.join import SideTable
-from embtables.pipelines.sources.split import Part, part_mask, split_columns
+from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
 from embtables.schema import FeatureSchema, LogConfig
 
@@ -27,7 +27,7 @@ BlockChunks = tuple[Chunk, ...]
 
 
 @dataclass(frozen=True)
-class Rows:
+class LogRows:
     """Filtered rows of a block: the table, and for each row its number in the unfiltered block."""
 
     table: pa.Table
@@ -49,7 +49,7 @@ class Log:
 
     Args:
         schema: what rows are read for: columns that transforms are fitted on, and the time that a split may go by.
-        data: where the files lie, which rows count, and in what order they come.
+        data: where the files are, which rows count, and in what order they come.
 
     Raises:
         DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
@@ -79,7 +79,7 @@ class Log:
         """Columns of the log's first file and its folders, without those of side tables."""
         return self._source.files[0].column_names
 
-    def filter_columns(self, part: Part | None) -> tuple[str, ...]:
+    def filter_columns(self, part: LogPart | None) -> tuple[str, ...]:
         """The columns that decide whether a row belongs to a part."""
         data = self.data
         split = split_columns(data.split, self.schema.event_time) if part is not None else ()
@@ -110,7 +110,7 @@ class Log:
         check_columns(self._source.files, list(dict.fromkeys([*wanted, *keys])))
         self._checked.update(wanted)
 
-    def rows(self, block: BlockChunks, part: Part | None, columns: Sequence[str]) -> Rows:
+    def rows(self, block: BlockChunks, part: LogPart | None, columns: Sequence[str]) -> LogRows:
         """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns."""
         needed = tuple(dict.fromkeys((*columns, *self.filter_columns(part))))
         self.check(needed)
@@ -118,7 +118,7 @@ class Log:
         stored = [name for name in needed if name not in self._joined] + [j.key for _, j in sides]
         tables, segments = self._read(block, list(dict.fromkeys(stored)))
         if not tables:
-            return Rows(pa.table({name: pa.nulls(0) for name in needed}), np.empty(0, np.int64), ())
+            return LogRows(pa.table({name: pa.nulls(0) for name in needed}), np.empty(0, np.int64), ())
         table = unify(tables)
         numbers = np.arange(table.num_rows)
         for side, _ in sides:
@@ -129,9 +129,9 @@ class Log:
                 table, numbers = table.filter(pa.array(mask)), np.flatnonzero(mask)
         elif part is not None and self.data.split is None and part != "train":
             table, numbers = table.slice(0, 0), numbers[:0]
-        return Rows(table, numbers, tuple(segments))
+        return LogRows(table, numbers, tuple(segments))
 
-    def _mask(self, table: pa.Table, part: Part | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _mask(self, table: pa.Table, part: LogPart | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         data = self.data
         for condition in data.where:
             if condition.column not in table.schema.names:
@@ -161,13 +161,13 @@ class Log:
             segments += [(file.path, g.first_row, g.rows) for g in groups]
         return tables, segments
 
-    def count(self, block: BlockChunks, part: Part | None) -> int:
+    def count(self, block: BlockChunks, part: LogPart | None) -> int:
         """Rows of a block that belong to a part; reads only the columns that decide it."""
         if not self.filter_columns(part) and (part in (None, "train") or self.data.split is not None):
             return sum(chunk.rows for chunk in block)
         return len(self.rows(block, part, ()).numbers)
 
-    def count_rows(self, part: Part | None) -> int:
+    def count_rows(self, part: LogPart | None) -> int:
         """Rows of a part, over all blocks."""
         return sum(self.count(block, part) for block in self.blocks(0, None))
 
@@ -190,8 +190,8 @@ class Log:
         return fitter.result()
 
 
-def _numbers(rows: Rows, name: str, fill: float | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Finite numbers of a column; faults are the training pass's to report or set aside, so they are left out."""
+def _numbers(rows: LogRows, name: str, fill: float | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Finite numbers of a column; faults are left out, because the training pass reports or sets them aside."""
     array = one_array(rows.table.column(name))
     array = array.fill_null(fill) if fill is not None and array.null_count else array.drop_null()
     try:
@@ -211,7 +211,7 @@ def _by_file(block: BlockChunks) -> list[tuple[int, list[Chunk]]]:
     return runs
 
 
-def locate(error: BadRowsError, rows: Rows) -> DataError:
+def locate(error: BadRowsError, rows: LogRows) -> DataError:
     """The fault with its file and row."""
     file, row = rows.origin(int(error.rows[0]))
     others = f" ({len(error.rows):,} such rows in the block)" if len(error.rows) > 1 else ""
@@ -219,6 +219,6 @@ def locate(error: BadRowsError, rows: Rows) -> DataError:
     return DataError(error.message + others + hint, file=file, column=error.column, row=row)
 
 
-def column_check(log: Log, transform: FeatureTransform, part: Part | None) -> None:
+def column_check(log: Log, transform: FeatureTransform, part: LogPart | None) -> None:
     """Checks all columns that training needs against every file's footer, before the first row is read."""
     log.check([*transform.columns, *log.filter_columns(part)])

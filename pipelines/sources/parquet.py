@@ -5,7 +5,7 @@
 One block is read and converted in a background thread while the batches of the one before are used, so at most two
 blocks (of `data.block_rows` or `shuffle.buffer_rows` rows, and of at least one row group) are in memory. Every rank
 reads all blocks and converts its own rows. Every item carries the position after the whole batch; a reader made from
-that position yields exactly what would have followed, on any number of ranks. docs/reader.md tells the rules.
+that position yields exactly what would have followed, on any number of ranks. docs/reader.md has the rules.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from embtables.inputs.batch import Batch
 from embtables.inputs.columns import BadRowsError, Int64s
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
-from embtables.pipelines.sources.log import Log, Rows, column_check, locate
+from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
-from embtables.pipelines.sources.split import Part
+from embtables.pipelines.sources.split import LogPart
 
-__all__ = ["Log", "ParquetReader", "Part", "Position", "ReaderItem"]
+__all__ = ["Log", "LogPart", "ParquetReader", "Part", "Position", "ReaderItem"]
+
+Part = LogPart  # the former name, which pipelines/training/loop.py imports
 
 Mask = npt.NDArray[np.bool_]
 Role = Literal["training", "scoring"]
@@ -60,7 +62,7 @@ class _Loaded:
     """A block in its order of use; converted are the rows that this rank may need.
 
     `used[i]`: converted rows among the first i dealt ones (None: all). Rows that were set aside keep their place in the
-    deal, so positions mean the same with and without them. `bad` tells of each its place.
+    deal, so positions mean the same with and without them. `bad` has the place of each.
     """
 
     block: Block
@@ -74,7 +76,7 @@ class _Loaded:
             return min(share.start, self.block.num_rows), min(share.stop, self.block.num_rows)
         return int(self.used[min(share.start, self.dealt)]), int(self.used[min(share.stop, self.dealt)])
 
-    def tell_bad(self, share: Share, quarantine: Quarantine) -> None:
+    def report_bad(self, share: Share, quarantine: Quarantine) -> None:
         for bad in self.bad:
             found = np.flatnonzero((bad.rows >= share.start) & (bad.rows < share.stop))
             if len(found):
@@ -105,7 +107,7 @@ class ParquetReader:
     def __init__(
         self,
         log: Log,
-        part: Part | None,
+        part: LogPart | None,
         *,
         batch_size: int,
         fitted: FittedTransforms,
@@ -158,7 +160,7 @@ class ParquetReader:
             own = part_of(shares, self._rank, self._world_size)
             loaded = [self._block(pool, share.block) for share in own]
             for one, share in zip(loaded, own, strict=True):
-                one.tell_bad(share, self.quarantine)
+                one.report_bad(share, self.quarantine)
             parts = [(one.block, *one.rows(share)) for one, share in zip(loaded, own, strict=True)]
             batch = make_batch(self._transform.names, parts)
             extra = self._extra_rows(loaded, parts) if self._extra else None
@@ -208,7 +210,7 @@ class ParquetReader:
         places = needed(dealt, used, waiting, self._batch_size, self._rank, self._world_size)
         return self._load_some(rows, places if order is None else order[places], places)
 
-    def _load_all(self, rows: Rows, order: Int64s | None) -> _Loaded:
+    def _load_all(self, rows: LogRows, order: Int64s | None) -> _Loaded:
         """The block's rows in an order (None: as they come), into which they are put when they are converted."""
         dealt = len(rows.numbers)
         block, alive, bad = self._convert(rows, rows.table, np.arange(dealt))
@@ -225,7 +227,7 @@ class ParquetReader:
         used = None if lives is None else np.concatenate([[0], np.cumsum(lives)])
         return _Loaded(block, self._extra_of(rows.table, alive, order), dealt, used, tuple(bad))
 
-    def _load_some(self, rows: Rows, picked: Int64s, places: Int64s) -> _Loaded:
+    def _load_some(self, rows: LogRows, picked: Int64s, places: Int64s) -> _Loaded:
         """Some of the block's rows, and their places among the dealt ones, ascending."""
         table = rows.table.take(pa.array(picked))
         block, alive, bad = self._convert(rows, table, picked) if len(picked) else (self._transform.empty(), None, [])
@@ -242,7 +244,7 @@ class ParquetReader:
         table = table if alive is None else table.filter(pa.array(alive))
         return table if order is None else table.take(pa.array(order))
 
-    def _convert(self, rows: Rows, table: pa.Table, picked: Int64s) -> tuple[Block, Mask | None, list[_Bad]]:
+    def _convert(self, rows: LogRows, table: pa.Table, picked: Int64s) -> tuple[Block, Mask | None, list[_Bad]]:
         """A table's converted rows, which of its rows are alive (None: all), and the bad ones, which are refused or so.
 
         Args:

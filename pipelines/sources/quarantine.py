@@ -10,9 +10,9 @@ MAX_LISTED = 1_000
 
 
 class Quarantine:
-    """Counts and lists rows that were left out. With a folder, `rows.jsonl` in it names them, up to 1,000 a cause.
+    """Counts and lists rows that were left out. With a folder, `rows.jsonl` in it names them, up to 1,000 per cause.
 
-    Each of several ranks has those of its own rows, which no other rank looks at, in a file of its own: `rows.1.jsonl`.
+    With several ranks, each lists its own rows, which no other rank looks at, in its own file: `rows.1.jsonl`.
     """
 
     def __init__(self, folder: Path | None, rank: int = 0) -> None:

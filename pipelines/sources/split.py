@@ -17,7 +17,7 @@ from embtables.ids.strings import hash_strings
 from embtables.inputs.columns import Int64s, as_microseconds, check_utf8, is_text, one_array
 from embtables.schema import ColumnSplit, EventTime, HashSplit, Split, TimeSplit
 
-Part = Literal["train", "validation", "test"]
+LogPart = Literal["train", "validation", "test"]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -30,7 +30,7 @@ def split_columns(split: Split | None, event_time: EventTime | None) -> tuple[st
     return (event_time.column,) if split is not None and event_time is not None else ()
 
 
-def part_mask(table: pa.Table, split: Split | None, event_time: EventTime | None, part: Part) -> Mask:
+def part_mask(table: pa.Table, split: Split | None, event_time: EventTime | None, part: LogPart) -> Mask:
     """(n,) which rows belong to `part`; without a split, all rows train."""
     if split is None:
         return np.full(table.num_rows, part == "train")
@@ -47,7 +47,7 @@ def part_mask(table: pa.Table, split: Split | None, event_time: EventTime | None
     return _by_hash(split, table, part)
 
 
-def _by_time(split: TimeSplit, times: Int64s, part: Part) -> Mask:
+def _by_time(split: TimeSplit, times: Int64s, part: LogPart) -> Mask:
     from_validation = times >= _us(split.validation_from) if split.validation_from else np.zeros(len(times), np.bool_)
     from_test = times >= _us(split.test_from) if split.test_from else np.zeros(len(times), np.bool_)
     if part == "test":
@@ -61,7 +61,7 @@ def _us(moment: datetime) -> int:
     return round(aware.timestamp() * 1_000_000)
 
 
-def _by_hash(split: HashSplit, table: pa.Table, part: Part) -> Mask:
+def _by_hash(split: HashSplit, table: pa.Table, part: LogPart) -> Mask:
     """u = mix(seed, cross of the columns) in [0, 2^64): test below `test`, validation below `test + validation`."""
     u = seeded_mix(cross_ids(*(_hashable(table, name) for name in split.columns)), split.seed)
     test_below = np.uint64(int(split.test * 2**64))

@@ -72,7 +72,7 @@ def _short(count: int | None) -> str:
 
 
 def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
-    """Reads every file that a version stands on; without a name every version there is.
+    """Reads every file that a version depends on; without a name, every version there is.
 
     Raises:
         StateError: naming the first file that is not as it was written.
@@ -94,7 +94,7 @@ def collect(state: StateFolder, keep: int) -> dict[str, Any]:
 
 
 def export(state: StateFolder, table: str, output: Path, name: str | None) -> dict[str, Any]:
-    """A table's rows as a version has them, to a parquet file that appears whole or not at all; in bounded memory.
+    """A table's rows as a version has them, to a parquet file that appears completely or not at all; in bounded memory.
 
     Raises:
         ConfigError: the output is no file's name.

@@ -1,4 +1,4 @@
-"""`embtables state diff`: two versions held against each other."""
+"""`embtables state diff`: two versions compared."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def _table(name: str, a: _Chain, b: _Chain) -> dict[str, Any]:
     waiting = [v.rows_of(name, "waiting") for v in lasts]
     sketches = [[v.files[file].xxh3 for file in v.files_of(name, "sketch")] for v in lasts]
     beside = {field: [getattr(e, field) for e in entries] for field in ("now", "steps", "updates")}
-    told = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}
+    summary = {"rows": list(rows), "waiting": waiting, "same_sketch": sketches[0] == sketches[1], **beside}
     if found is None:
-        return told | {"not_compared": "the tables have different seeds, so that the same keys have other rows"}
-    return told | _rows(found)
+        return summary | {"not_compared": "the tables have different seeds, so that the same keys have other rows"}
+    return summary | _rows(found)
 
 
 def _rows(found: TableDifference) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _rows(found: TableDifference) -> dict[str, Any]:
         "same": found.same,
         "changed": found.changed,
         "differs": found.differs,
-        # JSON has no word for what is not a finite number.
+        # JSON cannot express a number that is not finite.
         "largest": [{"key": k, "l2": norm if math.isfinite(norm) else None} for k, norm in found.largest],
         "layout": found.layout,
     }

@@ -1,6 +1,6 @@
 """Evaluation of a part of the log: figures over all rows, and over slices.
 
-Of several ranks each scores its rows of every batch; what figures need of a row then goes to all of them.
+With several ranks, each scores its rows of every batch; what figures need of a row is then sent to all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from embtables.models.figures import Judged
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, ReaderItem
+from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
 from embtables.pipelines.sources.where import condition_mask
 from embtables.shard.world import SingleRank, World
 
@@ -24,7 +24,7 @@ def evaluate(
     scorer: Scorer,
     config: RunConfig,
     log: Log,
-    part: Part | None,
+    part: LogPart | None,
     *,
     world: World | None = None,
     shown: bool = True,

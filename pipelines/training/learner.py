@@ -3,7 +3,7 @@
 `tables.advance(event_time)` -> forward (lookup, dense net) -> loss -> backward (row gradients are kept) -> clip ->
 dense step -> `tables.step()`. Learning rates are the configured ones times a factor: a pure function of the step.
 
-Of several ranks each takes the step with its part of the batch: losses are parts of the whole batch's mean, dense
+With several ranks, each takes the step with its part of the batch: losses are parts of the whole batch's mean, dense
 gradients are summed over ranks, and dense weights stay the same at all of them (docs/sharding.md).
 """
 
@@ -135,7 +135,7 @@ class Learner:
         return loss
 
     def _sum_over_ranks(self, loss: Tensor) -> Tensor:
-        """Makes of all dense gradients, and of the loss, which is returned, their sums over ranks."""
+        """Replaces all dense gradients by their sums over ranks; returns the sum of the losses."""
         parameters = self.parameters()
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([part.reshape(-1) for part in (*parts, loss)])
@@ -170,7 +170,7 @@ class Learner:
         return min(1.0, limit / norm) if norm > 0.0 else 1.0
 
     def scorer(self, fitted: FittedTransforms) -> Scorer:
-        """What the learner holds, for inference; it goes on seeing what training changes."""
+        """What the learner holds, for inference; it sees later changes by training."""
         return Scorer(self.config, self.tables, self.model, fitted, self.task, autocast=self._autocast)
 
     def dense(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Figures of a run as it goes: metrics.jsonl (one JSON object a line) and TensorBoard events."""
+"""Figures of a run as it goes: metrics.jsonl (one JSON object per line) and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MetricsLog:
     """Collects losses between flushes; `start_step` is where the run stands, so TensorBoard drops what is repeated.
 
     Args:
-        writes: of several ranks one does.
+        writes: with several ranks, only one does.
     """
 
     def __init__(self, run: RunDir, start_step: int, *, writes: bool = True) -> None:
@@ -72,12 +72,12 @@ class MetricsLog:
         self._since = time.perf_counter()
 
     def append(self, records: list[dict[str, Any]]) -> None:
-        """Writes lines to metrics.jsonl; where the disk does not take them they come with the next ones."""
+        """Writes lines to metrics.jsonl; if the disk refuses them they are written with the next ones."""
         if not self._writes:
             return
-        told = bool(self._held)
+        reported = bool(self._held)
         self._held += records
-        with self._outliving(None if told else "figures are kept until there is room"):
+        with self._outliving(None if reported else "figures are kept until there is room"):
             self._run.append_metrics(self._held)
             self._held = []
 
@@ -100,7 +100,7 @@ class MetricsLog:
 
     @contextmanager
     def _outliving(self, what: str | None) -> Iterator[None]:
-        """A disk that fails ends no training; `what` is said of it, unless it has been."""
+        """A failing disk does not end training; `what` is printed, unless it was printed already."""
         try:
             yield
         except OSError as error:

@@ -38,9 +38,9 @@ def totals(world: World, batch: Batch, position: SourcePosition, *, stop: bool) 
     if world.size == 1:
         return StepTotals(batch.num_rows, weight, stop)
     place = float(zlib.crc32(json.dumps(position.to_json()).encode()))
-    told = torch.tensor([batch.num_rows, weight, stop, place], dtype=torch.float64)
-    world.all_reduce(told)
-    rows, whole, stops, places = told.tolist()
+    sums = torch.tensor([batch.num_rows, weight, stop, place], dtype=torch.float64)
+    world.all_reduce(sums)
+    rows, whole, stops, places = sums.tolist()
     if places != place * world.size:
         raise DataError("the ranks have read the log differently: all need the same files, whole")
     return StepTotals(int(rows), whole, stops > 0)
@@ -50,14 +50,14 @@ def need_same(world: World, what: str, found: object) -> None:
     """Raises DataError, at all ranks, where what they found, which is JSON, differs."""
     if world.size == 1:
         return
-    told = world.gather_bytes(json.dumps(found).encode())
-    for rank, other in enumerate(told):
-        if other != told[0]:
-            raise DataError(f"{what} differ: rank 0 has {told[0].decode()}, rank {rank} {other.decode()}")
+    gathered = world.gather_bytes(json.dumps(found).encode())
+    for rank, other in enumerate(gathered):
+        if other != gathered[0]:
+            raise DataError(f"{what} differ: rank 0 has {gathered[0].decode()}, rank {rank} {other.decode()}")
 
 
 def rank_0_first(world: World, work: Callable[[], T]) -> T:
-    """Every rank does it, rank 0 before the others: what it leaves on the disk they find."""
+    """Every rank does it, rank 0 before the others, so that they find its files on the disk."""
     if world.rank == 0:
         done = work()
         world.broadcast_bytes(b"done")
@@ -78,6 +78,6 @@ def summed(world: World, counts: Mapping[str, int]) -> dict[str, int]:
     if world.size == 1:
         return dict(counts)
     found: Counter[str] = Counter()
-    for told in world.gather_bytes(json.dumps(dict(counts)).encode()):
-        found.update(json.loads(told))
+    for gathered in world.gather_bytes(json.dumps(dict(counts)).encode()):
+        found.update(json.loads(gathered))
     return dict(found)

@@ -20,7 +20,7 @@ Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 
 
 class RunState(Model):
-    """What is no tensor but must survive: where the run stands. Training changes it in place.
+    """The state of a run that is not a tensor but must survive. Training changes it in place.
 
     Attributes:
         position: of the batch source, as it writes and reads it; None at the beginning of an epoch.

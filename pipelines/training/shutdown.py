@@ -1,6 +1,6 @@
-"""The end of training: the last version is waited for, and where an error has ended it, after that has been told.
+"""The end of training: the last version is waited for, and where an error has ended it, after that has been reported.
 
-error -> told at once -> the version that is being written is finished, then the error is raised; Ctrl-C gives it up
+error -> reported at once -> the version that is being written is finished, then the error is raised; Ctrl-C gives it up
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
 
-_SOON_SECONDS = 1.0  # what is on the disk by then was not worth a word
+_SOON_SECONDS = 1.0  # what is on the disk by then needs no message
 
-# Of an error that ends training, and whether a version is still being written.
+# Called with an error that ends training, and whether a version is still being written.
 OnError = Callable[[EmbtablesError, bool], None]
 
 
 def say_what_is_waited_for(error: EmbtablesError, waits: bool) -> None:
-    """What a user is told at once of an error that is raised when the version is on the disk."""
+    """Reports an error at once that is raised when the version is on the disk."""
     if waits:
         say(f"{error}; waiting for the version that is being written, Ctrl-C gives it up")
 
@@ -31,7 +31,7 @@ def wait_for_last(chain: VersionWriter, run: RunDir) -> None:
     """Until the last version is on the disk.
 
     Raises:
-        StateError: it could not be written; the command that goes on from the one before is named, where there is one.
+        StateError: it could not be written; names the command that continues from the one before, if there is one.
         WorldError: as VersionWriter.wait.
     """
     try:
@@ -49,7 +49,7 @@ def closing_chain(chain: VersionWriter, stop: StopRequest, on_error: OnError) ->
 
     Args:
         stop: while the version is waited for after an error, the first Ctrl-C is no request to save.
-        on_error: is told of an error of this rank's own, before the version is waited for.
+        on_error: is called with an error of this rank's own, before the version is waited for.
     """
     try:
         yield
@@ -59,10 +59,10 @@ def closing_chain(chain: VersionWriter, stop: StopRequest, on_error: OnError) ->
             if isinstance(error, KeyboardInterrupt):
                 chain.abandon()
             elif isinstance(error, EmbtablesError) and not isinstance(error, WorldError):
-                with suppress(OSError):  # where it cannot be told yet; it is raised all the same
+                with suppress(OSError):  # where it cannot be reported yet; it is raised all the same
                     on_error(error, not chain.is_written(_SOON_SECONDS))
             chain.close()
-        except KeyboardInterrupt:  # ends the wait; the error is the one to tell
+        except KeyboardInterrupt:  # ends the wait; the error is the one to report
             chain.abandon()
             chain.close()
         raise

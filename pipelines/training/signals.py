@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM ask a run to stop at its next batch; a second Ctrl-C stops at once.
 
-Where the run's processes are others than the one that gets the signal, a file in its folder asks them.
+If the run's processes do not get the signal themselves, a file in its folder asks them to stop.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StopRequest:
         return self.name is not None
 
     def at_once(self) -> None:
-        """From now on the first Ctrl-C stops at once: nothing will ask whether there is a request."""
+        """From now on the first Ctrl-C stops at once, because nothing checks for a request any more."""
         self._at_once = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

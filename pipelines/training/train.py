@@ -1,9 +1,9 @@
-"""Training: a new run, or one that goes on, on the batches of a parquet log.
+"""Training: a new run, or one that continues, on the batches of a parquet log.
 
     the step (learner.py) in the loop (loop.py) over the epochs of a log (sources/epochs.py)
 
-Several ranks run the same, each on its part of every batch (docs/sharding.md). Rank 0 alone speaks, and writes what is
-not a checkpoint.
+Several ranks run the same, each on its part of every batch (docs/sharding.md). Only rank 0 prints messages,
+and writes what is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def train(
         run: its folder, where it has been made.
         world: the ranks that train together, all of which call this; by default this process alone.
         former: a run whose checkpoint it begins with, under the rules of docs/format.md.
-        which: that run's checkpoint, by default the best where there is one.
-        fresh: tables that begin afresh all the same.
+        which: that run's checkpoint, by default the best if there is one.
+        fresh: tables that begin afresh nevertheless.
         on_error: see TrainLoop.
 
     Raises:

@@ -265,30 +265,30 @@ class CollisionlessContract:
         self.see(store, list(range(40)), learn=1.0)
         first = store.draw_cut()
         assert first == 1
-        assert self.told(store, first) == ([], [])
+        assert self.changed_and_lost(store, first) == ([], [])
         self.see(store, [3, 50], learn=1.0)
         # Seen without a gradient, or written: changed all the same.
         train_rows(store, 0, torch.tensor([7]))
         store.update(1.0)
         store.write(0, "weight", torch.tensor([9]), torch.zeros(1, DIM))
         gather(store, 0, torch.tensor([11]))
-        assert self.told(store, first) == ([3, 7, 9, 50], [])
+        assert self.changed_and_lost(store, first) == ([3, 7, 9, 50], [])
         second = store.draw_cut()
-        assert self.told(store, second) == ([], [])
+        assert self.changed_and_lost(store, second) == ([], [])
         store.advance(0, 10)
         self.see(store, list(range(100, 160)), learn=1.0)
-        changed, lost = self.told(store, second)
+        changed, lost = self.changed_and_lost(store, second)
         assert changed == list(range(100, 160))
         assert set(lost) == {*range(40), 50} - set(self.rows_of(store))
         assert len(lost) > 30
-        assert self.told(store, first)[1] == lost
+        assert self.changed_and_lost(store, first)[1] == lost
         # A key that comes back is a row again, and no tombstone.
         self.see(store, [lost[0]])
-        changed, still = self.told(store, second)
+        changed, still = self.changed_and_lost(store, second)
         assert lost[0] in changed
         assert lost[0] not in still
 
-    def told(self, store: RowStore, after: int) -> tuple[list[int], list[int]]:
+    def changed_and_lost(self, store: RowStore, after: int) -> tuple[list[int], list[int]]:
         changes = store.changes(0, after)
         return changes.keys.tolist(), changes.tombstones.tolist()
 

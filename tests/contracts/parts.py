@@ -95,8 +95,8 @@ class PartsContract:
                     for name in store.state_names(n):
                         assert torch.equal(store.read(n, name, state.keys), whole.read(n, name, state.keys))
                     if after is not None:
-                        told = whole.changes(n, after).keys
-                        assert torch.equal(store.changes(n, after).keys, told[own(told, tables[n])])
+                        changed = whole.changes(n, after).keys
+                        assert torch.equal(store.changes(n, after).keys, changed[own(changed, tables[n])])
                 if isinstance(table.config, FixedTable):
                     assert sorted(keys) == list(range(table.config.num_rows))
 
@@ -192,7 +192,7 @@ class PartsContract:
         for step in range(30):
             keys = [torch.from_numpy(rng.integers(0, top, 25)) for top in (80, ROWS, 80)]
             many = [torch.from_numpy(rng.integers(1, 4, 25).astype(np.int32)) for _ in keys]
-            if step == 20:  # more than a waiting key's count can tell
+            if step == 20:  # more than a waiting key's count can hold
                 many[0][:3] = 70_000
             counts = [many[0], None, many[2] if step % 2 else None]
             often = [torch.ones(25, dtype=torch.int32) if c is None else c for c in counts]

@@ -27,7 +27,7 @@ SNAPSHOT_EVERY = 3
 BEGIN = "/the-cuts-begin-here"  # looked for, so that a trace of system calls shows where they begin
 
 
-class Rows:
+class TrainedTable:
     """The table: key -> weights, and what a delta has to say."""
 
     def __init__(self) -> None:
@@ -74,9 +74,9 @@ class Rows:
         self.step = content.now
 
 
-def load(folder: Path) -> Rows:
+def load(folder: Path) -> TrainedTable:
     """The newest version; a new table where there is none."""
-    state, rows = StateFolder(folder), Rows()
+    state, rows = StateFolder(folder), TrainedTable()
     numbers = state.sequences("resume")
     for manifest in state.chain("resume", numbers[-1]) if numbers else []:
         state.verify(manifest)
@@ -86,7 +86,7 @@ def load(folder: Path) -> Rows:
     return rows
 
 
-def run(folder: Path, steps: int) -> Rows:
+def run(folder: Path, steps: int) -> TrainedTable:
     """Goes on from the newest version, with one after every step."""
     rows = load(folder)
     state = StateFolder(folder)

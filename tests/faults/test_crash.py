@@ -11,7 +11,7 @@ import pytest
 
 from embtables.state.folder.version_folder import StateFolder, Writer
 from tests.faults import kills
-from tests.faults.driver import Rows, load, run
+from tests.faults.driver import TrainedTable, load, run
 from tests.faults.kills import Kill
 
 STEPS = 7
@@ -20,18 +20,18 @@ SAMPLE = 24  # kills in `make test`; `make crash` does all of them
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
-def undisturbed() -> list[Rows]:
+def undisturbed() -> list[TrainedTable]:
     """The table after each number of steps."""
-    rows, found = Rows(), [Rows()]
+    rows, found = TrainedTable(), [TrainedTable()]
     for _ in range(STEPS):
         rows.train()
-        again = Rows()
+        again = TrainedTable()
         again.apply(rows.content(whole=True))
         found.append(again)
     return found
 
 
-def assert_same(first: Rows, second: Rows) -> None:
+def assert_same(first: TrainedTable, second: TrainedTable) -> None:
     assert first.step == second.step
     assert first.counts == second.counts
     assert first.weights.keys() == second.weights.keys()
@@ -39,7 +39,7 @@ def assert_same(first: Rows, second: Rows) -> None:
         assert weights.tobytes() == second.weights[key].tobytes()
 
 
-def survive(folder: Path, kill: Kill, expected: list[Rows]) -> None:
+def survive(folder: Path, kill: Kill, expected: list[TrainedTable]) -> None:
     """Kills a run there, and goes on."""
     assert kills.killed(kills.command(folder, STEPS), kill), f"{kill} did not fire"
     after = load(folder)

@@ -1,4 +1,4 @@
-"""A disk that is full, and then is not: a version that does not fit loses nothing, and is told."""
+"""A disk that is full, and then is not: a version that does not fit loses nothing, and is reported."""
 
 from __future__ import annotations
 

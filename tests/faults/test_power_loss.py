@@ -56,7 +56,7 @@ def test_after_a_loss_of_power_a_version_is_whole(tmp_path: Path) -> None:
 
 
 def everything_named_is_whole(state: StateFolder) -> None:
-    """Every manifest has its chain and its files, every pin its version, and no epoch is ahead of the lease."""
+    """Every manifest has its chain and its files, every pin its version, and no lease number is ahead of the lease."""
     numbers = state.sequences("resume")
     for number in numbers:
         for version in state.chain("resume", number):
@@ -67,9 +67,9 @@ def everything_named_is_whole(state: StateFolder) -> None:
     elif numbers:
         assert max(load_step(state, n) for n in numbers) <= driver.SNAPSHOT_EVERY
     lease = state.folder.root / "lease.json"
-    epochs = [state.manifest("resume", n).writer for n in numbers]
-    if epochs:
-        assert f'"epoch": {max(epochs)}' in lease.read_text() or f'"epoch": {max(epochs) + 1}' in lease.read_text()
+    used = [state.manifest("resume", n).writer for n in numbers]
+    if used:
+        assert f'"epoch": {max(used)}' in lease.read_text() or f'"epoch": {max(used) + 1}' in lease.read_text()
 
 
 def load_step(state: StateFolder, number: int) -> int:

@@ -94,13 +94,13 @@ def test_a_damaged_pin_is_refused(folder: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", LEASES)
 def test_a_damaged_lease_is_refused(folder: Path, what: str) -> None:
-    """It is not begun anew: an epoch that falls would make the next versions unreadable."""
+    """It is not begun anew: a lease number that falls would make the next versions unreadable."""
     (folder / "lease.json").write_bytes(LEASES[what])
     with pytest.raises(StateError, match=r"(?s)lease.json: (is damaged|has 131,072 bytes).*; remove it"):
         Writer(StateFolder(folder)).__enter__()
     (folder / "lease.json").unlink()
     with Writer(StateFolder(folder)) as writer:
-        assert writer.epoch == StateFolder(folder).manifest("resume", 2).writer + 1
+        assert writer.lease_number == StateFolder(folder).manifest("resume", 2).writer + 1
 
 
 @pytest.mark.parametrize("what", LEASES)

@@ -243,13 +243,15 @@ def test_a_writer_that_lost_its_lease_cannot_commit(folder: Path) -> None:
     kind = VersionKind("resume", parent=3)
     with Writer(state) as zombie:
         # Another machine, where this one's lock is not seen, took the lease over.
-        zombie._folder.replace("lease.json", json.dumps({"epoch": zombie.epoch + 1, "holder": "another"}).encode())
+        zombie._folder.replace(
+            "lease.json", json.dumps({"epoch": zombie.lease_number + 1, "holder": "another"}).encode()
+        )
         with pytest.raises(StateError, match="has lost the lease"):
             commit(zombie, kind, lambda: RankFiles({}, {}), {})
         with pytest.raises(StateError, match="has lost the lease"):
             zombie.collect({"resume": 1})
     assert state.sequences("resume") == [1, 2, 3]
-    # Should it come through all the same, readers see that its epoch is older than its parent's.
+    # Should it come through all the same, readers see that its lease number is lower than its parent's.
     rewrite(folder, 2, {"writer": 99})
     assert "resume-3 was written under a lost lease" in refusal(folder)
 
@@ -276,7 +278,7 @@ def test_two_writers_at_once_and_the_lease_of_a_dead_one(tmp_path: Path) -> None
         other.kill()
         other.communicate()
     with Writer(StateFolder(tmp_path)) as writer:
-        assert writer.epoch == 2
+        assert writer.lease_number == 2
     shutil.rmtree(tmp_path)
 
 
@@ -290,7 +292,7 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lease(tmp_path: Pat
             os._exit(0)
     try:
         with Writer(StateFolder(tmp_path)) as writer:
-            assert writer.epoch == 2
+            assert writer.lease_number == 2
     finally:
         os.close(ends)
         os.waitpid(child, 0)

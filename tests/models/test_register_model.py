@@ -84,7 +84,7 @@ def test_its_options_are_checked_and_documented(make_config: Make) -> None:
     assert '"last_tag"' in json_schema(RunConfig)
 
 
-def test_views_that_no_feature_goes_to_are_told(make_config: Make) -> None:
+def test_views_that_no_feature_goes_to_are_reported(make_config: Make) -> None:
     with pytest.raises(ConfigError, match="needs sequences; set pooling: none"):
         train(make_config(**{"model": {"kind": "last_tag"}}), shown=False)
 

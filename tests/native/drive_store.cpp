@@ -291,11 +291,12 @@ void drive_exchange(const Kernels& kernels, int ranks, int holder) {
         for (const bool counted : {false, true}) {
             const std::vector<std::int32_t> words = key_message(exchange, counted);
             const std::int64_t* const sizes = exchange.sizes().data();
-            const KeysByBlock told = keys_by_block(words.data(), sizes, exchange.ranks(), blocks.size(), counted);
-            need(std::multiset<std::int64_t>(told.keys.begin(), told.keys.end()) ==
+            const KeysByBlock received = keys_by_block(words.data(), sizes, exchange.ranks(), blocks.size(), counted);
+            need(std::multiset<std::int64_t>(received.keys.begin(), received.keys.end()) ==
                      std::multiset<std::int64_t>(exchange.keys().begin(), exchange.keys().end()),
                  "the keys of a message");
-            need(std::accumulate(told.counts.begin(), told.counts.end(), std::int64_t{0}) == (counted ? occurrences : 0),
+            need(std::accumulate(received.counts.begin(), received.counts.end(), std::int64_t{0}) ==
+                     (counted ? occurrences : 0),
                  "their counts");
         }
         exchange.pooled(message.data(), lookup, kThreads, out.data());

@@ -20,7 +20,7 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.train import train
 
 Make = Callable[..., RunConfig]
-Told = tuple[int, str, str]
+Outcome = tuple[int, str, str]
 CHROMIUM = shutil.which("chromium")
 
 # Put into a copy of the page: what went wrong, what was loaded and what the policy kept from being loaded.
@@ -54,11 +54,11 @@ def run(make_config: Make) -> Path:
 
 
 @pytest.fixture
-def inspect(command: Callable[..., Told]) -> Callable[..., Told]:
+def inspect(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
     return partial(command, "inspect")
 
 
-def test_json_tells_what_the_tables_of_the_run_hold(run: Path, inspect: Callable[..., Told]) -> None:
+def test_json_has_what_the_tables_of_the_run_hold(run: Path, inspect: Callable[..., Outcome]) -> None:
     status, out, _ = inspect(run, "--json", "--top", 4)
     assert status == 0
     found = json.loads(out.splitlines()[-1])
@@ -91,7 +91,7 @@ def _folder(version: str) -> str:
     return f"{purpose}-{int(number):010d}-*"
 
 
-def test_a_terminal_of_80_columns_takes_it(run: Path, inspect: Callable[..., Told]) -> None:
+def test_a_terminal_of_80_columns_takes_it(run: Path, inspect: Callable[..., Outcome]) -> None:
     status, out, err = inspect(run, "--table", "user", "--table", "item", "--version", "resume-2")
     assert (status, out) == (0, "")
     lines = err.splitlines()
@@ -114,8 +114,8 @@ def test_a_terminal_of_80_columns_takes_it(run: Path, inspect: Callable[..., Tol
         (["--html", "no/such/folder/page.html"], 1, "error: file no/such/folder/page.html: cannot be written: No such"),
     ],
 )
-def test_mistakes_are_told_in_a_line(
-    run: Path, arguments: list[str], status: int, text: str, inspect: Callable[..., Told]
+def test_mistakes_are_reported_in_a_line(
+    run: Path, arguments: list[str], status: int, text: str, inspect: Callable[..., Outcome]
 ) -> None:
     newest = sorted((run / "checkpoints" / "manifests").iterdir())[-1].stem
     got, out, err = inspect(run, *arguments)
@@ -124,14 +124,14 @@ def test_mistakes_are_told_in_a_line(
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path, inspect: Callable[..., Told]) -> None:
+def test_a_folder_that_is_no_run(tmp_path: Path, inspect: Callable[..., Outcome]) -> None:
     status, _, err = inspect(tmp_path)
     assert status == 2
     assert err == (f"error: folder {tmp_path}: has no versions: there is no manifests/ in it or in its checkpoints/\n")
 
 
 @pytest.mark.parametrize("file", ["user.rows.0.arrow", "tables.safetensors"])
-def test_a_damaged_file_is_named_and_no_page_is_left(run: Path, file: str, inspect: Callable[..., Told]) -> None:
+def test_a_damaged_file_is_named_and_no_page_is_left(run: Path, file: str, inspect: Callable[..., Outcome]) -> None:
     damaged = sorted((run / "checkpoints" / "versions").glob(f"*/{file}"))[-1]
     raw = bytearray(damaged.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -145,7 +145,7 @@ def test_a_damaged_file_is_named_and_no_page_is_left(run: Path, file: str, inspe
 
 
 def test_a_disk_that_takes_no_page_leaves_the_old_one(
-    run: Path, monkeypatch: pytest.MonkeyPatch, inspect: Callable[..., Told]
+    run: Path, monkeypatch: pytest.MonkeyPatch, inspect: Callable[..., Outcome]
 ) -> None:
     page = run / "page.html"
     page.write_text("the page of yesterday")
@@ -172,7 +172,7 @@ def rendered(page: Path, profile: Path) -> tuple[str, dict[str, list[str]]]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, inspect: Callable[..., Told]) -> None:
+def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, inspect: Callable[..., Outcome]) -> None:
     status, out, _ = inspect(run, "--html", tmp_path / "page.html", "--json")
     assert status == 0
     tables = json.loads(out)["tables"]
@@ -201,7 +201,7 @@ def test_the_page_draws_its_charts_and_asks_nobody(run: Path, tmp_path: Path, in
     assert rendered(watched, tmp_path / "profile")[1]["refused"] == ["http://127.0.0.1:9/picture.png"]
 
 
-def test_the_page_names_no_address_to_load_from(run: Path, tmp_path: Path, inspect: Callable[..., Told]) -> None:
+def test_the_page_names_no_address_to_load_from(run: Path, tmp_path: Path, inspect: Callable[..., Outcome]) -> None:
     assert inspect(run, "--html", tmp_path / "page.html")[0] == 0
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in text

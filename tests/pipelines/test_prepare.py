@@ -179,7 +179,7 @@ def test_counts_of_earlier_events(events: list[tuple[int, int]], now: int, windo
             assert times[index.order[j - 1]] == max(t for k, t in events if k == key and t < now)
 
 
-def test_missing_columns_and_empty_results_are_told(tmp_path: Path) -> None:
+def test_missing_columns_and_empty_results_are_reported(tmp_path: Path) -> None:
     make_log(tmp_path / "log", 1)
     arguments = (str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
     with pytest.raises(DataError, match=r"column sku: is missing; the file has: invoice, code"):
@@ -196,7 +196,7 @@ def test_missing_columns_and_empty_results_are_told(tmp_path: Path) -> None:
 
 
 def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> None:
-    """An item that could not have been drawn as a negative would tell a positive by itself."""
+    """An item that could not have been drawn as a negative would give a positive away by itself."""
     positives = make_log(tmp_path / "log", 5)
     folder = prepare(config(), str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
     summary = json.loads((folder / "_summary.json").read_text())
@@ -206,7 +206,7 @@ def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"context": ["label"]}, "'context.0' names the column 'label', which is a derived column"),
         ({"context": ["country", "history"]}, "'context.1' names the column 'history'"),
@@ -216,8 +216,8 @@ def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> 
         ({"item": "row_id"}, "'item' names the column 'row_id', which is a derived column"),
     ],
 )
-def test_columns_that_would_replace_another_are_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_columns_that_would_replace_another_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         config(**changes)
 
 

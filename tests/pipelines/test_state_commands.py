@@ -109,7 +109,7 @@ def test_a_compacted_run_goes_on_to_the_same_bits(make_config: Make, tmp_path: P
     assert same(*ends)
 
 
-def test_pins_of_older_versions_are_told_and_move(run: Path, call: Call) -> None:
+def test_pins_of_older_versions_are_named_and_move(run: Path, call: Call) -> None:
     assert call("state", "pin", run, "best", "resume-1")[0] == 0
     status, text = call("state", "compact", run)
     assert status == 0
@@ -176,7 +176,7 @@ def test_two_versions_are_held_against_each_other(run: Path, tmp_path: Path, cal
         (["pin", "best", "resume-99"], 1, "there is no version resume-99"),
     ],
 )
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     run: Path,
     arguments: list[str],
     status: int,
@@ -185,10 +185,10 @@ def test_mistakes_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(run)
-    told = call("state", arguments[0], run, *arguments[1:])
-    assert told[0] == status
-    assert text in told[1]
-    assert "Traceback" not in told[1]
+    outcome = call("state", arguments[0], run, *arguments[1:])
+    assert outcome[0] == status
+    assert text in outcome[1]
+    assert "Traceback" not in outcome[1]
 
 
 def test_a_folder_without_versions(tmp_path: Path, call: Call) -> None:

@@ -135,7 +135,7 @@ def test_parts_hold_what_the_whole_holds(
             mine = torch.from_numpy((of >= buckets[0]) & (of < buckets[1]))
             step(store, asked[mine], counts[mine])
         keep_limits(parts, config)
-        if number % 4 < 3 and number + 1 < len(taken):  # to tell all keys takes longer than a step
+        if number % 4 < 3 and number + 1 < len(taken):  # to list all keys takes longer than a step
             continue
         together: dict[int, tuple[Any, ...]] = {}
         for store in parts:

@@ -125,18 +125,18 @@ def test_the_last_vector_of_an_id_counts_whichever_rank_brings_it(ranks: int, re
         table = FixedTable(name="t", dim=2, num_rows=90, optimizer=Adagrad(learning_rate=0.1))
         features = [Feature(name="f", table="t", encoder=Identity())]
         made = Tables([table], features, seed=0, world=world, replicated=["t"] if replicated else [])
-        told = from_parquet(made, "t", str(path), id_column="id", vector_column="vector")
-        return told, made.get("t", torch.arange(90)).tolist()
+        warmed = from_parquet(made, "t", str(path), id_column="id", vector_column="vector")
+        return warmed, made.get("t", torch.arange(90)).tolist()
 
     found = at(ranks, work)
     last = dict(zip(ids.tolist(), values.reshape(-1, 2).tolist(), strict=True))
-    for told, rows in found:
-        assert (told.rows, told.duplicates) == (len(last), 200 - len(last))
+    for warmed, rows in found:
+        assert (warmed.rows, warmed.duplicates) == (len(last), 200 - len(last))
         assert {key: rows[key] for key in last} == last
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_changes_are_told_without_a_word_between_ranks(ranks: int) -> None:
+def test_changes_are_listed_without_a_word_between_ranks(ranks: int) -> None:
     def work(world: World | None) -> tuple[list[int], list[int]]:
         made, view = tables(world)
         step(made, view)

@@ -74,7 +74,7 @@ def gone_on(world: World, folder: Path, policy: str, steps: range) -> dict[str, 
     return held(made)
 
 
-def test_versions_do_not_tell_which_tables_were_replicated(tmp_path: Path) -> None:
+def test_versions_do_not_say_which_tables_were_replicated(tmp_path: Path) -> None:
     whole = tables("fixed", RUN.optimizer, None)
     for ranks, policy, steps in (
         (2, "some_replicated", range(4)),

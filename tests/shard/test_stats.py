@@ -1,4 +1,4 @@
-"""What tables tell of themselves is the same whatever the number of ranks that hold them."""
+"""What tables report of themselves is the same whatever the number of ranks that hold them."""
 
 from __future__ import annotations
 

@@ -61,21 +61,21 @@ def test_sums_are_the_same_everywhere(run: Run, size: int) -> None:
 def gathered(world: World) -> Any:
     found = world.all_gather(torch.arange(world.rank * 2))
     nothing = world.all_gather(torch.empty(0, dtype=torch.uint8))
-    told = world.broadcast_bytes(f"rank {world.rank}".encode() * 1000)
+    sent = world.broadcast_bytes(f"rank {world.rank}".encode() * 1000)
     assert world.broadcast_bytes(b"1" if world.rank == 0 else b"22") == b"1"
     assert world.broadcast_bytes(b"" if world.rank == 0 else b"22") == b""
-    all_told = world.gather_bytes(b"x" * world.rank)
-    return [each.tolist() for each in found], [len(each) for each in nothing], told, all_told
+    gathered_bytes = world.gather_bytes(b"x" * world.rank)
+    return [each.tolist() for each in found], [len(each) for each in nothing], sent, gathered_bytes
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_what_all_have_is_gathered(run: Run, size: int) -> None:
     for found in run(size, "gathered"):
-        each, nothing, told, all_told = found
+        each, nothing, sent, gathered_bytes = found
         assert each == [list(range(2 * rank)) for rank in range(size)]
         assert nothing == [0] * size
-        assert told == b"rank 0" * 1000
-        assert all_told == [b"x" * rank for rank in range(size)]
+        assert sent == b"rank 0" * 1000
+        assert gathered_bytes == [b"x" * rank for rank in range(size)]
 
 
 def of_another(world: World) -> Any:
@@ -103,7 +103,7 @@ def test_buckets_are_dealt_out_whole(size: int) -> None:
     assert max(b - a for a, b in owned) - min(b - a for a, b in owned) <= 1
 
 
-def test_a_rank_that_leaves_is_told() -> None:
+def test_a_rank_that_leaves_is_reported() -> None:
     def work(world: World) -> None:
         if world.rank == 1:
             raise ZeroDivisionError

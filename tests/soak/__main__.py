@@ -58,7 +58,7 @@ def growth(keys: int) -> str:
     rows = gather(store, 0, torch.from_numpy(asked))
     assert torch.equal(rows, torch.from_numpy(initial_rows(Normal(std=1.0), 1, asked, 4)))
     assert store.figures(0)["rows"] == keys
-    return f"{keys:,} keys, each with its row: {sum(store.num_bytes(0).values()) / keys:.0f} bytes a key"
+    return f"{keys:,} keys, each with its row: {sum(store.num_bytes(0).values()) / keys:.0f} bytes per key"
 
 
 def histories(minutes: float) -> str:

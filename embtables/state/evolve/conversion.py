@@ -14,10 +14,10 @@ from embtables.schema import CollisionlessTable, MinCount, Table
 
 
 class Conversion:
-    """How the rows of a table go on, decided from the configurations alone; kind, dim and meaning of keys are equal.
+    """How a table's rows are converted, decided from the configurations alone; kind, dim and meaning of keys are equal.
 
     Attributes:
-        notes: what is different, and what becomes of it.
+        notes: what is different, and what happens.
         counts_anew: the table counts waiting keys in a sketch and none goes over; `apply` gives none.
     """
 
@@ -44,7 +44,7 @@ class Conversion:
             self._limits(was.config, now.config)
 
     def apply(self, content: TableContent) -> TableContent:
-        """The content as the table goes on with it; `content` is all that it held, and is not changed."""
+        """The content that the table continues with; `content` is all that it held, and is not changed."""
         made = replace(content, parts=self._parts(content.parts), cold=self._parts(content.cold))
         if self._was.config.optimizer.kind != self._now.config.optimizer.kind:
             made.updates = 0
@@ -130,12 +130,12 @@ class Conversion:
             self.notes.append(f"{change}: rows stay, those that are older expire")
 
     def _set_ages(self, made: TableContent) -> None:
-        """Times of event time and counts of steps do not compare: an order is all that goes over."""
+        """Event times and counts of steps cannot be compared: only the order is kept."""
         now = made.now
         made.now = made.steps if self._ages == "in steps" else 0
         for name in ("seen", "waiting_seen"):
             seen: npt.NDArray[np.uint32] = getattr(made, name)
-            # In steps: as many as seconds, so that what was seen last still was.
+            # In steps: as many as seconds, so that what was seen last is still last.
             ages = np.minimum(now - np.minimum(seen.astype(np.int64), now), made.now)
             setattr(made, name, (made.now - ages).astype(np.uint32))
 

@@ -26,7 +26,7 @@ class Note:
 
     Attributes:
         subject: `table item`, `feature seen`.
-        text: what becomes of it.
+        text: what happens to it.
     """
 
     subject: str
@@ -38,7 +38,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StateSchema:
-    """Tables as they lie in files, and the features that read them.
+    """Tables as they are in files, and the features that read them.
 
     Attributes:
         artifacts: by feature the data of its encoder in the version; what is not named is of a new run.
@@ -61,11 +61,11 @@ class StateSchema:
 
 
 class Evolution:
-    """What becomes of every table between two schemas.
+    """What happens to every table between two schemas.
 
     Args:
         was: of the version.
-        now: of the configuration that goes on from it.
+        now: of the configuration that continues from it.
         fresh: tables that begin afresh, whatever the version holds of them.
 
     Attributes:
@@ -73,7 +73,7 @@ class Evolution:
         kept: how the content of each table that goes on is converted.
 
     Raises:
-        ConfigError: `fresh` names a table that there is not.
+        ConfigError: `fresh` names a table that does not exist.
         StateError: something differs that no rule converts; all of it is reported, both values each.
     """
 

@@ -1,6 +1,6 @@
-"""What becomes of a table's rows when an option of the schema differs: each option has its treatment here.
+"""What happens to a table's rows when an option of the schema differs: each option has its treatment here.
 
-An option that is not listed is refused, so that one that is new cannot give rows another meaning in silence.
+An option that is not listed is refused, so that a new option cannot silently give rows another meaning.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def differing(then: Model, here: Model, options: Mapping[str, Treatment], treatm
 
 
 def refused_of_table(then: Table, here: Table) -> list[str]:
-    """Why rows of a table cannot go on whatever its features, in words."""
+    """Why a table's rows cannot be kept, whatever its features are, in words."""
     if then.kind != here.kind:
         return [f"is {here.kind} here, {then.kind} there"]
     return [

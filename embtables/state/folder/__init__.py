@@ -1,1 +1,1 @@
-"""Where versions lie: a folder that survives crashes, and the versions, pins and lease in it."""
+"""Where versions are stored: a folder that survives crashes, and the versions, pins and lease in it."""

@@ -1,7 +1,8 @@
 """`Lease`: the right to write to a state folder, which one process has at a time.
 
-A lock says who holds it now; `lease.json` says by an epoch, raised with each holder, who held it last. A holder whose
-lock another machine does not see, and which lost the lease to it, finds another epoch there.
+A lock says who holds it now. `lease.json` names the last holder and its number, which rises by 1 with each holder (a
+fencing token; the file's key is `epoch`). A holder that lost the lease to a machine which does not see its lock finds
+another number there.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ class Lease:
     """The lease of one state folder.
 
     Attributes:
-        epoch: of this holder; 0 where it has none.
+        number: of this holder; 0 where it has none.
     """
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._lock: Lock | None = None
-        self.epoch = 0
+        self.number = 0
 
-    def take(self, last_epoch: Callable[[], int]) -> None:
+    def take(self, last_number: Callable[[], int]) -> None:
         """Takes the lease.
 
         Args:
-            last_epoch: of the last holder as far as versions tell; used where `lease.json` is gone.
+            last_number: of the last holder as far as versions record it; used where `lease.json` is gone.
 
         Raises:
             StateError: another process holds it (it is named), or `lease.json` is damaged.
@@ -45,9 +46,9 @@ class Lease:
             raise StateError(f"is being written by {self._holder()}", folder=self._folder.root) from None
         try:
             former = self._read()
-            self.epoch = (last_epoch() if former is None else former.epoch) + 1
+            self.number = (last_number() if former is None else former.epoch) + 1
             holder = f"process {os.getpid()} on {socket.gethostname()}"
-            self._folder.replace(LEASE, small_files.encode(small_files.Lease(epoch=self.epoch, holder=holder)))
+            self._folder.replace(LEASE, small_files.encode(small_files.Lease(epoch=self.number, holder=holder)))
         except BaseException:
             self.give_back()
             raise
@@ -55,7 +56,7 @@ class Lease:
     def check(self) -> None:
         """Raises StateError where this process has no lease, or lost it."""
         now = None if self._lock is None else self._read()
-        if now is None or now.epoch != self.epoch:
+        if now is None or now.epoch != self.number:
             raise StateError("this process has lost the lease to write here", folder=self._folder.root)
 
     def give_back(self) -> None:

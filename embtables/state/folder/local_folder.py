@@ -38,7 +38,7 @@ class LocalFolder:
         return self.root
 
     def path(self, name: str) -> Path:
-        """Where a name lies. Raises StateError for a name that could lie elsewhere."""
+        """The path of a name. Raises StateError for a name that could be outside the folder."""
         parts = name.split("/")
         if any(_PART.fullmatch(part) is None for part in parts):
             raise StateError(f"{name!r} is not the name of a file below this folder", folder=self.root)
@@ -205,7 +205,7 @@ def sync(path: Path) -> None:
 
 
 def _begin_writing_back(handle: int, start: int, size: int) -> None:
-    """Tells the disk to begin; fsync, which follows and reports what fails, then has little left to wait for."""
+    """Asks the disk to begin; fsync, which follows and reports what fails, then has little left to wait for."""
     if _SYNC_FILE_RANGE is not None:
         _SYNC_FILE_RANGE(handle, ctypes.c_int64(start), ctypes.c_int64(size), 2)  # SYNC_FILE_RANGE_WRITE
 

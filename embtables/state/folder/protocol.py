@@ -1,4 +1,4 @@
-"""`Folder`: the few operations that versions need of the place where they lie. A local folder is one such place.
+"""`Folder`: the few operations that versions need of the place where they are stored. A local folder is one such place.
 
 They are those that an object store has too: write a new object, create one only if it does not exist, list, read a
 range, remove. Names are relative, with `/` between their parts. Whatever opens, renames or locks files is behind this.
@@ -28,14 +28,14 @@ class Folder(Protocol):
 
     @property
     def root(self) -> PurePath:
-        """What the place is called in errors. Not to be opened: elsewhere it is an address and no path."""
+        """What the place is called in errors. Do not open it: other kinds of folders give an address, not a path."""
 
     @property
     def scratch(self) -> Path | None:
         """A local folder near it for temporary files without a name; None: that of the system."""
 
     def path(self, name: str) -> PurePath:
-        """What a file is called in errors. Raises StateError for a name that could lie elsewhere."""
+        """What a file is called in errors. Raises StateError for a name that could be outside the folder."""
 
     def make(self, name: str) -> None:
         """Makes a folder, and those above it, durably. Raises OSError."""

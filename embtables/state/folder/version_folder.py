@@ -3,7 +3,7 @@
     write:  data files, each synced -> their folder synced -> manifest created under its final name, synced = committed
     read:   manifest (checksummed) -> chain down to its snapshot -> files (sizes and checksums) -> content
 
-A version is there when its manifest is. What no manifest names is garbage that only the lease's holder removes.
+A version exists if its manifest does. Files that no manifest names are garbage, which only the lease's holder removes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class VersionKind:
         purpose: of its chain.
         parent: the number of the version to which it is a delta; None of a snapshot.
         projection: what it holds of its tables; the same as its parent.
-        same_as: of a compacted chain the folder of the version that the new one holds the same as.
+        same_as: of a compacted chain, the folder of the version whose content the new one has.
     """
 
     purpose: Purpose
@@ -60,7 +60,7 @@ class VersionKind:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A version that is being written: it has a number and a folder, and is not there before its manifest is."""
+    """A version that is being written: it has a number and a folder, and does not exist before its manifest."""
 
     kind: VersionKind
     sequence: int
@@ -221,8 +221,8 @@ class StateFolder:
         names = (name for name in self._names(PINS) if not name.startswith(TEMPORARY))
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
-    def last_epoch(self) -> int:
-        """The highest epoch of a writer that versions tell of; 0 where there are none. Passes over damaged ones."""
+    def last_lease_number(self) -> int:
+        """The highest lease number that a version records; 0 where there are none. Passes over damaged ones."""
         found = 0
         for purpose in PURPOSES:
             for sequence in reversed(self.sequences(purpose)):
@@ -262,15 +262,15 @@ class Writer:
         self._turn = threading.RLock()  # of threads that change which versions there are
 
     @property
-    def epoch(self) -> int:
-        """Which holder of the lease this is, counted over all there ever were."""
-        return self._lease.epoch
+    def lease_number(self) -> int:
+        """Which holder of the lease this is, counted over all there ever were (a fencing token)."""
+        return self._lease.number
 
     def __enter__(self) -> Writer:
         try:
             for name in (MANIFESTS, VERSIONS, PINS):
                 self._folder.make(name)
-            self._lease.take(self.state.last_epoch)
+            self._lease.take(self.state.last_lease_number)
         except OSError as error:
             raise StateError(f"cannot be written: {error.strerror}", folder=self._folder.root) from error
         return self
@@ -283,7 +283,7 @@ class Writer:
         self._lease.give_back()
 
     def begin(self, kind: VersionKind) -> Draft:
-        """Makes the folder of the next version. Whoever writes its files there, `finish` or `abandon` follows.
+        """Makes the folder of the next version. The caller writes its files there, then calls `finish` or `abandon`.
 
         Raises:
             StateError: the folder cannot be made, the lease was lost, or the parent is not the chain's newest version.
@@ -322,20 +322,20 @@ class Writer:
         content: Mapping[str, Any],
         written: str,
     ) -> Manifest:
-        """Makes a version exist of files that lie in its folder, durably.
+        """Makes the files in a draft's folder a version, durably.
 
         Args:
             files: as `write_files` describes them.
 
         Raises:
-            StateError: the disk is full or failing, the lease was lost, or the manifest would be none that can be read.
+            StateError: the disk is full or failing, the lease was lost, or the manifest would not be readable.
         """
         fields: dict[str, Any] = {
             "format": manifests.FORMAT,
             "purpose": draft.kind.purpose,
             "sequence": draft.sequence,
             "parent": draft.kind.parent,
-            "writer": self.epoch,
+            "writer": self.lease_number,
             "written": written,
             "folder": draft.folder,
             "buckets": NUM_BUCKETS,
@@ -344,7 +344,7 @@ class Writer:
             "schema_hash": manifests.hash_of(content.get("schema")),
             "content": content,
         }
-        # Where nothing is to be said of them the fields are left out, and the manifest is one of builds before them.
+        # Fields without content are left out: the manifest is then like one of the builds before them.
         fields |= {"projection": draft.kind.projection} if draft.kind.projection != "full" else {}
         fields |= {"same_as": draft.kind.same_as} if draft.kind.same_as is not None else {}
         raw = manifests.encode(fields)
@@ -381,7 +381,7 @@ class Writer:
             raise StateError(f"still fails: {error.strerror}", folder=self._folder.root) from error
 
     def pin(self, pin: str, version: Manifest) -> None:
-        """Makes a version and its chain stay until the pin moves on. Raises StateError where the disk does not."""
+        """Keeps a version and its chain until the pin moves on. Raises StateError if the pin cannot be written."""
         if pin.startswith(TEMPORARY):
             raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
         try:
@@ -391,9 +391,9 @@ class Writer:
             raise StateError(f"cannot pin {version.name}: {error.strerror}", folder=self._folder.root) from error
 
     def collect(self, keep: Mapping[Purpose, int]) -> int:
-        """Removes all but the last `keep` versions of each purpose, pinned ones and what both stand on; then garbage.
+        """Removes all but the last `keep` versions of each purpose, pinned ones and what both depend on; then garbage.
 
-        Purposes that are not named keep all of theirs. Returns how many bytes of files went.
+        Purposes that are not named keep all versions. Returns how many bytes of files were removed.
         """
         with self._turn:
             return self._collect(keep)
@@ -401,7 +401,7 @@ class Writer:
     def _collect(self, keep: Mapping[Purpose, int]) -> int:
         self._lease.check()
         kept = self._kept(keep)
-        # A delta goes before what it stands on, so that a crash in between leaves no version without its chain.
+        # A delta is removed before what it depends on, so that a crash in between leaves no version without its chain.
         for purpose in PURPOSES:
             for sequence in reversed(self.state.sequences(purpose)):
                 if (purpose, sequence) not in kept:

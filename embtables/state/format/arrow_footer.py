@@ -1,6 +1,6 @@
 """Where the one record batch of an Arrow IPC file lies, read off its footer, and whether it is compressed.
 
-Arrow would decompress without asking how much memory that takes, and does not tell where a batch lies. So this reads
+Arrow would decompress without asking how much memory that takes, and does not say where a batch lies. So this reads
 the few fields of the flatbuffers that it takes: https://arrow.apache.org/docs/format/Columnar.html.
 """
 
@@ -20,7 +20,7 @@ Need = Callable[[int, int], None]
 
 
 def need_metadata(raw: memoryview, need: Need, file: object) -> None:
-    """Has all of a file there that Arrow looks at before it looks at values.
+    """Asks for all parts of a file that Arrow reads before it reads values.
 
     Raises:
         StateError: the file has not exactly one batch, or a compressed one.
@@ -49,7 +49,7 @@ def need_metadata(raw: memoryview, need: Need, file: object) -> None:
 
 
 def _field_at(buffer: bytes, table: int, number: int) -> int:
-    """Where a flatbuffer table's field lies; 0 where it is absent."""
+    """The place of a flatbuffer table's field; 0 if it is absent."""
     vtable = table - struct.unpack_from("<i", buffer, table)[0]
     size = struct.unpack_from("<H", buffer, vtable)[0]
     at = 4 + 2 * number

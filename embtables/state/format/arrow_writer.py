@@ -1,4 +1,4 @@
-"""An Arrow IPC file with one uncompressed record batch, written in pieces: no column has to lie in memory whole.
+"""An Arrow IPC file with one uncompressed record batch, written in pieces: no whole column has to be in memory.
 
 Arrow itself writes the file. A streamed column is, to Arrow, read-only pages of zeros that nobody ever touches; where
 Arrow hands them to the file, the column's own bytes go there instead. So the bytes are those of the same column as one
@@ -35,7 +35,7 @@ def file_pieces(columns: Mapping[str, Column], schema: pa.Schema, begins: Array)
         begins: (1,025,) where each bucket begins.
 
     Raises:
-        StateError: a streamed column is not what it promised to be.
+        StateError: a streamed column does not have the promised type and length.
     """
     schema = schema.with_metadata({OFFSETS: begins.astype("<u8").tobytes()})
     streams: dict[tuple[int, int], Iterator[memoryview]] = {}

@@ -54,7 +54,7 @@ class Digests:
         return self._size
 
     def written(self) -> Written:
-        """What the file is that these bytes make. Nothing can be added afterwards."""
+        """The length and checksums of all bytes. Nothing can be added afterwards."""
         if self._filled:
             self._end_block()
         blocks = tuple(self._blocks) if self._size > BLOCK else ()

@@ -72,8 +72,8 @@ class TableEntry(Model):
 class Manifest(Model):
     """One version of a set of tables: a snapshot where `parent` is None, else a delta to it.
 
-    `projection` says what it holds of them; `same_as` of a compacted chain names the folder of the version that it
-    holds the same as.
+    `projection` says what it holds of them; `same_as` of a compacted chain names the folder of the version
+    with the same content.
     """
 
     format: Literal[0]
@@ -176,7 +176,7 @@ def decode(raw: bytes, file: object) -> Manifest:
     """A manifest from its bytes.
 
     Raises:
-        StateError: it is damaged, of another format, or says what no manifest may say; `file` is named.
+        StateError: it is damaged, of another format, or has a value that no manifest may have; `file` is named.
     """
     try:
         fields = parse_json(raw)

@@ -1,7 +1,7 @@
-"""What of its tables a version holds: all of it (`full`), or what a server reads (`weights`).
+"""Which part of its tables a version holds: everything (`full`), or what a server reads (`weights`).
 
 `weights`: keys, weights and last sights of rows (a row past its ttl must read cold), cold rows, tombstones, clocks. No
-optimizer state, no counts of gradients, no waiting keys: a server looks up, and training cannot go on from it.
+optimizer state, no counts of gradients, no waiting keys: a server looks up, and training cannot continue from it.
 """
 
 from __future__ import annotations

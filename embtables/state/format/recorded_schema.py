@@ -48,7 +48,7 @@ class RecordedTable:
     def ids(self, keys: Ids) -> Ids | None:
         """The ids that have these keys (n,), as they went into the encoder: of a string, its 64-bit hash.
 
-        None where they cannot be told: features encode ids differently, several ids may have the same key, or the ids
+        None where they are not known: features encode ids differently, several ids may have the same key, or the ids
         are no values of a column (crosses, pieces of strings).
         """
         encoders = self.encoders
@@ -64,7 +64,7 @@ def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> di
         artifacts: by feature the data of its encoder, as `read_artifacts` finds it.
 
     Raises:
-        StateError: what it recorded is nothing that this build knows.
+        StateError: it recorded something that this build does not know.
     """
     schema = version.content.get("schema")
     if schema is None or (isinstance(schema, dict) and "tables" not in schema):

@@ -18,7 +18,7 @@ _M = TypeVar("_M", bound=Model)
 
 
 class Lease(Model):
-    """Who may write: `epoch` rises with each holder, `holder` says who that is."""
+    """Who may write: `holder` says who that is, `epoch` is the lease number, which rises with each holder."""
 
     epoch: Annotated[int, Field(strict=True, ge=0, lt=2**62)]
     holder: Annotated[str, Field(strict=True, max_length=1000)]

@@ -23,8 +23,8 @@ class Version:
     Attributes:
         tables: by name; of a delta what changed.
         tensors: everything dense, by name.
-        content: what else its writer wanted to know again; JSON. `schema` is part of it.
-        artifacts: by feature the data of its encoder; a snapshot's, which its deltas stand on.
+        content: what else its writer needs again; JSON. `schema` is part of it.
+        artifacts: by feature the data of its encoder; a snapshot's, on which its deltas depend.
     """
 
     tables: dict[str, TableContent]

@@ -1,4 +1,4 @@
-"""A version by the word for it: the last one, the best one, or its name."""
+"""A version by name: the last one, the best one, or its name."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Followed(Generic[T]):
     """A version that a follower gives.
 
     Attributes:
-        manifest: what the version consists of, and what its writer wanted to know again (`manifest.content`).
+        manifest: what the version consists of, and what its writer needs again (`manifest.content`).
         content: what the follower's `read` made of its files.
         position: of a reader that has taken over this version; JSON.
     """
@@ -61,17 +61,17 @@ class Follower(Generic[T]):
     nothing.
 
     Args:
-        state: the folder; it may come into being later.
+        state: the folder; it may be created later.
         purpose: `resume` or `serving`.
         position: that of the last version that was taken over (`Followed.position`), to go on after it; None to begin
             with a snapshot.
-        read: makes of a version, given the folder and its manifest, what `poll` gives as content. It reads and verifies
-            files and takes nothing over, for files may be removed meanwhile and it is called for another version then.
-            By default every file is verified and the content is None.
+        read: called with the folder and a version's manifest; returns what `poll` gives as content. It reads and
+            verifies files and must not take anything over: files may be removed meanwhile, and then it is called for
+            another version. By default every file is verified and the content is None.
         poll_seconds: how often `wait` looks into the folder.
 
     Raises:
-        StateError: the position is none of a follower of this purpose.
+        StateError: the position is not one of a follower of this purpose.
 
     Example:
         >>> import embtables
@@ -127,7 +127,7 @@ class Follower(Generic[T]):
 
         Raises:
             StateError: a version is damaged (its file is named), or a manifest of its chain is missing. Versions before
-                it were given. It is raised once for each new version that stands on what is damaged; the follower goes
+                it were given. It is raised once for each new version that depends on what is damaged; the follower goes
                 on with the next snapshot.
         """
         for _ in range(_STARTS):
@@ -152,7 +152,7 @@ class Follower(Generic[T]):
         )
 
     def wait(self, seconds: float) -> bool:
-        """Waits until there is something for `poll` to give or to raise, at most so long; whether there is.
+        """Waits at most `seconds` until `poll` has something to give or to raise; returns whether it has.
 
         Raises:
             StateError: the folder cannot be read.
@@ -185,7 +185,7 @@ class Follower(Generic[T]):
             return numbers[-1], None
 
     def _missing(self, newest: int) -> list[Manifest]:
-        """What leads from what the reader has to this version: deltas, or a snapshot and its deltas."""
+        """The versions from the reader's to this one: deltas, or a snapshot and its deltas."""
         chain = self._state.chain(self._purpose, newest)
         if self._has is not None and chain[0].same_as == self._has:
             self._has = chain[0].folder  # compacted: the reader has it already

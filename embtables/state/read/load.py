@@ -18,8 +18,8 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
     """Makes the tables hold the last version of a chain; returns that one.
 
     Args:
-        buckets: a range [first, end) of the key space: the tables then hold the keys of these buckets alone, as one
-            rank of several does. Rows of a fixed table that are of other buckets are left as they are.
+        buckets: a range [first, end) of the key space: the tables then hold only the keys of these buckets, as one
+            rank of several does. Rows of a fixed table in other buckets stay as they are.
 
     Raises:
         StateError: the version holds weights alone, and the tables are as they were; or a file is missing, damaged or

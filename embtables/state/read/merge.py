@@ -1,7 +1,7 @@
 """`MergedTable`: the rows of a table as the last version of a chain has them, read off the files of all its versions.
 
-One pass over the keys alone, bucket by bucket, finds for every row that there is the file and the place where it was
-last written. That selection lies in a temporary file without a name, 8 bytes per row: memory holds a group of buckets.
+One pass over the keys alone, bucket by bucket, finds for every existing row the file and the place where it was last
+written. That selection is in a temporary file without a name, 8 bytes per row: memory holds a group of buckets.
 Columns are then read by range, as often as they are wanted. Newest wins; a tombstone removes what versions before its
 own wrote, not a row of its own version (`RowStore.apply` removes first and places then).
 """
@@ -105,7 +105,7 @@ class MergedTable:
             self._places.close()
 
     def _merge(self, first: int, end: int) -> tuple[Places, npt.NDArray[np.int64]]:
-        """Where the rows of the buckets [first, end) lie, in their order; and how many each bucket has."""
+        """The places of the rows of the buckets [first, end), in their order; and how many each bucket has."""
         keys, buckets, places = [], [], []
         for number, file in enumerate(self._files):
             start, stop = int(file.begins[first]), int(file.begins[end])

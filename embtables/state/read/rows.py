@@ -21,7 +21,7 @@ def read_rows(
 
     Rows that deltas replaced or removed are not among them. They are sorted by bucket of the key space and then by key,
     so that two reads of a version give the same batches. Memory holds a batch and a few blocks, not the table; a
-    temporary file without a name holds where its rows lie, 8 bytes per row. Every block that is read is verified.
+    temporary file without a name holds the places of its rows, 8 bytes per row. Every block that is read is verified.
 
     Args:
         source: a version, or a folder whose newest version is read: of a run, or a state folder.

@@ -12,10 +12,10 @@ from embtables.state.format.manifest import PURPOSES, Manifest
 
 @dataclass(frozen=True, slots=True)
 class SavedVersion:
-    """A version in a folder, with what it stands on.
+    """A version in a folder, with the versions it depends on.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder that holds it.
         chain: a snapshot and the deltas after it, of which the last is the version itself.
     """
 

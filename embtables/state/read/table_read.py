@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 def read_keyed(
     state: StateFolder, version: Manifest, table: str, what: str, schema: pa.Schema, seed: int, buckets: Buckets
 ) -> dict[str, Array] | None:
-    """What lies in buckets [first, end) of a table's rows, waiting keys or tombstones, by column: (n,) or (n, D).
+    """What buckets [first, end) hold of a table's rows, waiting keys or tombstones, by column: (n,) or (n, D).
 
     Args:
         seed: the table's; it decides the bucket of a key.
@@ -89,7 +89,7 @@ def _parts(
 
 
 def _check_order(keys: Keys, begins: Offsets, buckets: Buckets, seed: int, path: PurePath) -> None:
-    """Keys are in the order of their buckets, each once, and lie where the file says that their bucket does."""
+    """Checks that keys are in the order of their buckets, each once, and in the bucket that the file says."""
     found = buckets_of(keys, seed)
     falls = (found[1:] < found[:-1]) | ((found[1:] == found[:-1]) & (keys[1:] <= keys[:-1]))
     if falls.any():

@@ -1,1 +1,1 @@
-"""What is done to versions besides training: compaction, comparison, figures."""
+"""Operations on versions besides training: compaction, comparison, figures."""

@@ -1,7 +1,7 @@
 """How many ids share rows of a fixed table, estimated from how many of its rows were ever updated.
 
 Ids are hashed to rows as balls are thrown into bins. K throws leave each of n rows empty with probability (1 - 1/n)^K,
-so m occupied rows tell K = ln(1 - m/n) / ln(1 - 1/n). An id makes T throws (T hashes), so there were k = K / T ids. A
+so m occupied rows give K = ln(1 - m/n) / ln(1 - 1/n). An id makes T throws (T hashes), so there were k = K / T ids. A
 row of one id is free of the throws of all others with probability f = (1 - 1/n)^(T (k - 1)); so an id shares
 
     at least one of its rows with probability 1 - f^T,        every one of them with probability (1 - f)^T.

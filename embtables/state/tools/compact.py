@@ -28,13 +28,13 @@ _CHUNK = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What became of a chain.
+    """The result of compacting a chain.
 
     Attributes:
         version: the snapshot.
         chain: what it was made of; the snapshot alone, where there was no delta and so nothing was written.
         freed_bytes: of files that were removed afterwards.
-        pins: by name the older versions that are still pinned: they and what they stand on hold what they held.
+        pins: by name the older versions that are still pinned: they and the versions they depend on are unchanged.
     """
 
     version: Manifest
@@ -44,17 +44,17 @@ class Compacted:
 
 
 def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
-    """Folds the newest version of a purpose and what it stands on into a snapshot, and collects old versions.
+    """Folds the newest version of a purpose and those it depends on into a snapshot, and collects old versions.
 
     The snapshot is the next version and holds exactly what the newest one did: rows, waiting keys, dense tensors,
-    clocks, and what its writer wanted to know again. Nothing of a key that has no row in it is in its files.
+    clocks, and what its writer needs again. Nothing of a key that has no row in it is in its files.
 
     Args:
         keep: newest versions that stay, besides pinned ones.
 
     Raises:
         StateError: there is no version; what is read of the chain is damaged; the disk is full or failing, or the
-            lease was lost. The chain is as it was, and nothing of a new version is left.
+            lease was lost. The chain is then unchanged, and nothing of a new version is left.
     """
     state = writer.state
     newest = state.latest(purpose)

@@ -1,4 +1,4 @@
-"""Two versions held against each other: rows by key, bucket by bucket; dense tensors; what else they hold."""
+"""Two versions compared: rows by key, bucket by bucket; dense tensors; what else they hold."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TableDifference:
 
 
 def compare_rows(a: MergedTable, b: MergedTable) -> TableDifference | None:
-    """Holds all rows of two tables against each other; None where the tables have different seeds.
+    """Compares all rows of two tables; None where the tables have different seeds.
 
     Raises:
         StateError: the disk fails.

@@ -26,7 +26,7 @@ from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_counts
 class TopRow:
     """A row that learned often.
 
-    `id`: what the encoder made its key of, None where that cannot be told; `norm`: None where it is not finite.
+    `id`: what the encoder made its key of, None where that is not known; `norm`: None where it is not finite.
     """
 
     key: int

@@ -1,4 +1,4 @@
-"""Work that every rank does by itself, and what each has to tell of it: all ranks learn all of it, or that it failed.
+"""Work that every rank does by itself, and the result of each: all ranks get all results, or the error.
 
 One rank's disk may be slower than another's by any time. So those that are done wait in rounds, and those that still
 work take part in them: silence alone ends the wait.

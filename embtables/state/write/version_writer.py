@@ -45,18 +45,18 @@ class _Parent:
 
 
 class VersionWriter:
-    """Writes one purpose's versions of one set of tables; the lease is held by whoever made it.
+    """Writes one purpose's versions of one set of tables; the caller holds the lease.
 
-    Several may write of the same tables: each is a consumer of their changes (`Tables.cuts`), and each version is a
-    delta to the one before of its own purpose.
+    Several writers may write the same tables: each is a consumer of their changes (`Tables.cuts`), and each version is
+    a delta to the one before with the same purpose.
 
     Args:
-        holder: at rank 0 the lease's holder, at other ranks the folder, which is the same one.
+        holder: at rank 0 the holder of the lease; at other ranks the folder, the same one.
         projection: what a version holds of the tables: all that training needs (`full`), or what a server reads
             (`weights`).
         consumer: the name under which it holds cuts of the tables; by default the purpose.
-        world: the ranks that have the tables' rows, each those of its buckets, and nothing else in what it captures;
-            all make the writer, and call the same of it in the same order. By default there is one rank.
+        world: the ranks that hold the tables; each captures the rows of its buckets and nothing else. All ranks make
+            the writer and call its methods in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
         longest: deltas in a row before the next snapshot.
 
@@ -123,17 +123,17 @@ class VersionWriter:
             self._parent = _Parent(manifest.sequence, number, deltas)
 
     def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
-        """Takes a version between two steps and has it written. Waits where the one before is still being written.
+        """Takes a version between two steps and writes it in the background. Waits while the one before is written.
 
         What fails on the way to the disk is found in `failures`, or raised by `wait`.
 
         Args:
-            tensors: everything dense; copied. Of several ranks rank 0's counts, and so with `content` and `pins`.
+            tensors: everything dense; copied. With several ranks, rank 0's are used; so are its `content` and `pins`.
             content: what is to be read again with the version; JSON-able, copied.
-            pins: names that shall keep this version.
+            pins: names of pins that are to keep this version.
 
         Raises:
-            StateError: the content is not JSON; the tables' gradients wait for their step; or so it is at another rank.
+            StateError: the content is not JSON; gradients wait for their step; or this is so at another rank.
             WorldError: a rank is gone or silent, now or while the version before was written.
         """
         self._note(self._harvest())
@@ -269,13 +269,13 @@ class VersionWriter:
             raise error
 
     def is_written(self, seconds: float) -> bool:
-        """Whether nothing is being written any more; waits so long at most. Raises nothing."""
+        """Whether nothing is being written any more; waits at most `seconds`. Raises nothing."""
         return self._pending is None or not futures.wait([self._pending[0]], seconds).not_done
 
     def abandon(self) -> None:
-        """What is being written shall not be waited for: it ends with the piece that the disk has in hand, by failing.
+        """Gives up the version that is being written: it fails as soon as the disk has written the current piece.
 
-        It is whole all the same where its files were all written already.
+        If all of its files are already written, the version is complete all the same.
         """
         self._abandoned.set()
 

@@ -1,4 +1,4 @@
-"""Dense weights and fitted transforms of a former run under another configuration: what goes on, what begins afresh."""
+"""Dense weights and fitted transforms of a former run under another configuration: what is kept, what begins afresh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_ROWS = {
 def take_dense(old: Learner, new: Learner) -> list[Note]:
     """Copies dense tensors of the same name and shape, with their optimizer state, from a former run's learner.
 
-    Nothing is copied where a tensor's shape would not tell that its columns mean other things.
+    Nothing is copied where a tensor may have the same shape although its columns mean other things.
     """
     reason = _other_meaning(old.config, new.config)
     if reason is not None:
@@ -57,7 +57,7 @@ def _shapes(then: torch.Tensor | None, here: torch.Tensor) -> str:
 
 
 def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
-    """Why equal shapes say nothing: what goes into the net, or comes out, is something else of the same size."""
+    """Why equal shapes are no proof: what enters or leaves the net is something else of the same size."""
     if was.model.kind != now.model.kind:
         return f"model is {now.model.kind} here, {was.model.kind} there"
     for name in type(now.model).model_fields:

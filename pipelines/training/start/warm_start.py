@@ -21,7 +21,7 @@ def warm(tables: Tables, section: WarmStart, *, shown: bool = True) -> dict[str,
     with RowProgress(f"warm start {section.table or ''}".strip(), count(section.path), shown=shown) as progress:
         if section.is_state_dict:
             found = from_safetensors(tables, section.path, on_rows=progress.advance)
-            told = {"path": section.path, **asdict(found)}
+            report = {"path": section.path, **asdict(found)}
         else:
             assert section.table is not None
             assert section.id is not None
@@ -35,17 +35,17 @@ def warm(tables: Tables, section: WarmStart, *, shown: bool = True) -> dict[str,
                 feature=section.feature,
                 on_rows=progress.advance,
             )
-            told = {"path": section.path, "warmed": [asdict(done)]}
+            report = {"path": section.path, "warmed": [asdict(done)]}
     if shown:
-        _say(told)
-    return told
+        _say(report)
+    return report
 
 
-def _say(told: dict[str, Any]) -> None:
-    for table in told["warmed"]:
+def _say(report: dict[str, Any]) -> None:
+    for table in report["warmed"]:
         twice = f", {table['duplicates']:,} vectors replaced by later ones" if table["duplicates"] else ""
-        say(f"table {table['table']}: {table['rows']:,} rows set from {told['path']}{twice}")
-    if told.get("not_here"):
-        say(f"not taken, there are no such tables here: {', '.join(told['not_here'])}")
-    if told.get("not_there"):
-        say(f"as they were, {told['path']} has no weights of them: {', '.join(told['not_there'])}")
+        say(f"table {table['table']}: {table['rows']:,} rows set from {report['path']}{twice}")
+    if report.get("not_here"):
+        say(f"not taken, there are no such tables here: {', '.join(report['not_here'])}")
+    if report.get("not_there"):
+        say(f"as they were, {report['path']} has no weights of them: {', '.join(report['not_there'])}")

@@ -135,7 +135,7 @@ def test_what_is_wrong_is_refused_with_its_place(place: tuple[Any, ...], key: st
     assert raised.value.exit_status == 2
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_every_wrong_value_is_reported_at_once() -> None:
     changed = content()
     changed["tables"][0]["dim"] = "wide"
     changed["tables"][1]["num_rows"] = 0

@@ -96,7 +96,7 @@ def learn_at(tables: Tables, second: int, ids: list[int]) -> None:
     learn(tables, ids)
 
 
-def test_changes_tell_of_what_was_set_and_deleted() -> None:
+def test_changes_list_what_was_set_and_deleted() -> None:
     for store in ("host", "reference"):
         tables = build(store)
         learn(tables, [1, 2, 3])

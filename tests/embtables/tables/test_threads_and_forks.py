@@ -117,7 +117,7 @@ ids, rows = torch.arange(100_000), torch.ones(100_000, 16)
 tables.set("t", ids, rows)
 child = os.fork()
 if child == 0:
-    told = set()
+    messages = set()
     for use in (
         lambda: tables.get("t", ids),
         lambda: tables.set("t", ids, rows),
@@ -130,10 +130,10 @@ if child == 0:
         try:
             use()
         except StateError as error:
-            told.add(str(error))
+            messages.add(str(error))
         else:
             print("a use in the child was not refused", flush=True)
-    print(*told, sep="\\n", flush=True)
+    print(*messages, sep="\\n", flush=True)
     sys.exit(3)
 _, status = os.waitpid(child, 0)
 assert tables.get("t", ids).sum() == 1_600_000
@@ -144,6 +144,6 @@ print("child", os.waitstatus_to_exitcode(status))
 def test_a_forked_child_is_refused_and_exits() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    told, child = done.stdout.splitlines()
-    assert "use the start method 'spawn'" in told
+    message, child = done.stdout.splitlines()
+    assert "use the start method 'spawn'" in message
     assert child == "child 3"

@@ -196,7 +196,7 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_told_with_its_place(case: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_reported_with_its_place(case: str, tmp_path: Path) -> None:
     ids, rows, text = WRONG[case]
     path = write(tmp_path / "v.parquet", ids, rows, row_group_size=2)
     with pytest.raises(DataError) as raised:

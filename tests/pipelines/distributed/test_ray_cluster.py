@@ -1,4 +1,4 @@
-"""`embtables train --ray-address` on a Ray cluster of two nodes, and what a user is told who cannot use it."""
+"""`embtables train --ray-address` on a Ray cluster of two nodes, and the errors of a user who cannot use it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def refused(process: subprocess.Popen[str], folder: Path) -> str:
-    """What a user is told whose command was refused: one message, and nothing left behind."""
+    """What a refused command prints: one message, and nothing left behind."""
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (2, ""), err
     assert err.startswith("error: ") and err.count("\n") == 1, err
@@ -69,7 +69,7 @@ def refused(process: subprocess.Popen[str], folder: Path) -> str:
     return err
 
 
-def told(process: subprocess.Popen[str], text: str) -> str:
+def line_with(process: subprocess.Popen[str], text: str) -> str:
     """The line of stderr with this text, as soon as it comes."""
     assert process.stderr is not None
     said = []
@@ -85,7 +85,7 @@ def test_ranks_on_two_nodes_learn_what_ranks_without_ray_learn(nodes: Nodes, sta
     holder = subprocess.Popen([sys.executable, "-c", HOLD, nodes.address], env=nodes.environment(), **pipes)  # type: ignore[call-overload]
     assert "held" in holder.stdout.readline()
     process = start(nodes, "ranks.yaml", "--workers", 2, "--ray-address", nodes.address, "--json")
-    line = told(process, "waiting")
+    line = line_with(process, "waiting")
     assert "2 ranks of 1 CPU each" in line and "1 of the cluster's 2 CPUs are free" in line
     holder.communicate("", timeout=60)
     until_step(tmp_path, 5, process)
@@ -138,7 +138,7 @@ def test_with_the_token_a_client_is_let_in(nodes: Nodes) -> None:
     assert done.stdout.strip() == "2.0", done.stderr
 
 
-def test_too_few_cpus_for_ever_are_told_at_once(nodes: Nodes, start: Start, tmp_path: Path) -> None:
+def test_too_few_cpus_for_ever_are_reported_at_once(nodes: Nodes, start: Start, tmp_path: Path) -> None:
     err = refused(start(nodes, "ranks.yaml", "--workers", 3, "--ray-address", nodes.address), tmp_path)
     assert "3 ranks of 1 CPU each" in err and "2 CPUs on 2 nodes" in err and "--workers 2" in err
     # Threads of one rank are on one node: two nodes of one CPU have no room for a rank of two.
@@ -146,7 +146,7 @@ def test_too_few_cpus_for_ever_are_told_at_once(nodes: Nodes, start: Start, tmp_
     assert "room for 0 ranks" in refused(start(nodes, "ranks.yaml", *two, "--ray-address", nodes.address), tmp_path)
 
 
-def test_a_wrong_address_is_told_at_once(nodes: Nodes, start: Start, tmp_path: Path) -> None:
+def test_a_wrong_address_is_reported_at_once(nodes: Nodes, start: Start, tmp_path: Path) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     err = refused(start(nodes, "ranks.yaml", "--workers", 2, "--ray-address", nobody), tmp_path)
     assert f"cannot reach Ray at {nobody}: Connection refused" in err
@@ -159,7 +159,7 @@ def test_where_nodes_are_added_the_ranks_wait_for_them(start: Start, tmp_path: P
         nodes.add(1, RAY_NODE_TYPE_NAME="head")
         short = ["--set", "train.max_steps=20", "--workers", 2]
         process = start(nodes, "ranks.yaml", *short, "--ray-address", nodes.address, "--json")
-        line = told(process, "waiting")
+        line = line_with(process, "waiting")
         assert "1 CPUs on 1 nodes, room for 1 ranks, until nodes are added" in line
         nodes.add(1, RAY_NODE_TYPE_NAME="worker")
         out, err = process.communicate(timeout=280)

@@ -55,15 +55,15 @@ def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp
         group.close()
     said = json.loads((run.path / "error-0.json").read_text())
     assert (said["kind"], said["rank"], said["path"]["row"]) == ("DataError", 1, "5940")
-    told = (run.path / "rank0-0.log").read_text()
-    assert "holds the label 7" in told and "waiting for the version that is being written" in told
-    assert "started again" not in told
+    log = (run.path / "rank0-0.log").read_text()
+    assert "holds the label 7" in log and "waiting for the version that is being written" in log
+    assert "started again" not in log
     state = StateFolder(run.checkpoints)
     assert state.manifest("resume", 1).content["state"]["step"] == 80
 
 
 @pytest.mark.parametrize("before", ["version", "report"])
-def test_a_disk_that_stays_full_is_told_and_not_tried_again(tmp_path: Path, small_disk: Path, before: str) -> None:
+def test_a_disk_that_stays_full_is_reported_and_not_tried_again(tmp_path: Path, small_disk: Path, before: str) -> None:
     changes = [f"train.runs_dir={small_disk}", "train.max_steps=15", "train.checkpoint_every_steps=10"]
     run = RunDir.create(load_config(make_config(tmp_path), changes))
     settings = Settings(str(run.path), str(tmp_path), (), False, None, None, (), threads=1, token="0")

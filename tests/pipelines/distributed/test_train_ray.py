@@ -1,4 +1,4 @@
-"""Training on real Ray: two workers, one of them killed in mid-epoch, and what a user is told."""
+"""Training on real Ray: two workers, one of them killed in mid-epoch, and what a user reads."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_cluster_of_a_run_is_on_loopback_and_wants_its_token(
 
 
 @pytest.mark.slow
-def test_a_users_mistake_is_told_once_and_not_tried_again(
+def test_a_users_mistake_is_reported_once_and_not_tried_again(
     config: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     columns = pq.read_table(tmp_path / "log.parquet").to_pydict()

@@ -21,14 +21,14 @@ from embtables.ids.strings import hash_strings
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
-from embtables.pipelines.sources.parquet import Log, ParquetReader, Part, Position
+from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, Position
 from tests.pipelines.conftest import open_log
 
 Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
 
 
-def read(log: Log, part: Part | None = None, **options: Any) -> list[list[int]]:
+def read(log: Log, part: LogPart | None = None, **options: Any) -> list[list[int]]:
     """Row numbers of each batch."""
     options = {"batch_size": 64, "fitted": FITTED, **options}
     reader = ParquetReader(log, part, extra_columns=("row",), **options)
@@ -63,7 +63,7 @@ def test_values_are_those_of_the_files(make_config: Make, log_dir: Path) -> None
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_the_shuffle_is_a_seeded_permutation_that_changes_with_the_epoch(make_config: Make, part: Part) -> None:
+def test_the_shuffle_is_a_seeded_permutation_that_changes_with_the_epoch(make_config: Make, part: LogPart) -> None:
     log = open_log(make_config())
     plain = flat(read(log, part))
     first, again = (flat(read(log, part, seed=1, epoch=0)) for _ in range(2))
@@ -136,7 +136,7 @@ def test_what_a_rank_needs_of_a_block_is_known_before_the_next_is_read(
             assert set(spare.values()) <= {0}
 
 
-def parts(log: Log, part: Part | None, ranks: int, **options: Any) -> list[list[list[int]]]:
+def parts(log: Log, part: LogPart | None, ranks: int, **options: Any) -> list[list[list[int]]]:
     """Row numbers of each rank's part of each batch."""
     by_rank = [read(log, part, rank=rank, world_size=ranks, **options) for rank in range(ranks)]
     return [list(batch) for batch in zip(*by_rank, strict=True)]

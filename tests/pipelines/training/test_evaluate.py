@@ -10,7 +10,7 @@ import pytest
 from embtables.errors import DataError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.parquet import Part
+from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
@@ -21,7 +21,7 @@ Make = Callable[..., RunConfig]
 FITTED = FittedTransforms({"price": (0.0, 1.0)})
 
 
-def figures(config: RunConfig, part: Part | None, ranks: int) -> list[dict[str, Any]]:
+def figures(config: RunConfig, part: LogPart | None, ranks: int) -> list[dict[str, Any]]:
     """What each rank reports. The learners are made one after the other, for their weights come from one generator."""
     learners = [Learner(config) for _ in range(ranks)]
 
@@ -69,6 +69,6 @@ def test_figures_are_those_of_one_process(make_config: Make, ranks: int) -> None
     assert found[0] == approximately(one)
 
 
-def test_a_part_without_rows_is_told_at_every_rank(make_config: Make) -> None:
+def test_a_part_without_rows_is_reported_at_every_rank(make_config: Make) -> None:
     with pytest.raises(DataError, match="the validation part holds no rows"):
         figures(make_config(**{"data.where": ["user > 1000"]}), "validation", 2)

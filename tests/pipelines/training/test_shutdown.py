@@ -1,4 +1,4 @@
-"""An error that ends training is told while the version in writing is still on its way; Ctrl-C waits for none."""
+"""An error that ends training is reported while the version in writing is still on its way; Ctrl-C waits for none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
 
 
 class Said:
-    """What the user was told, and when."""
+    """What the command said to the user, and when."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.lines: list[str] = []
@@ -86,7 +86,7 @@ def state(tmp_path: Path) -> StateFolder:
 
 
 @pytest.mark.usefixtures("bad_row")
-def test_an_error_is_told_before_the_version_is_waited_for_which_is_kept(
+def test_an_error_is_reported_before_the_version_is_waited_for_which_is_kept(
     make_config: Make, tmp_path: Path, disk: SlowDisk, said: Said
 ) -> None:
     with ThreadPoolExecutor(1) as pool:

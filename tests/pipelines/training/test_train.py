@@ -63,15 +63,15 @@ def _rows(report: dict[str, Any], part: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"data.shuffle": None}, "table 'user': ttl_seconds needs one pass over the log, but train.epochs is 2"),
         ({"train.epochs": 1}, "table 'user': ttl_seconds needs the log in order of time, but data.shuffle is set"),
         ({"data.shuffle": None, "train.epochs": 1, "event_time": None}, "table 'user': ttl_seconds needs event_time"),
     ],
 )
-def test_a_ttl_needs_one_pass_in_order_of_time(make_config: Make, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_ttl_needs_one_pass_in_order_of_time(make_config: Make, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         make_config(tables=COLLISIONLESS, **changes)
 
 
@@ -308,7 +308,7 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
     assert same(tensors(report), tensors(whole))
 
 
-def test_a_best_checkpoint_that_could_not_be_written_is_told_and_not_mistaken(
+def test_a_best_checkpoint_that_could_not_be_written_is_reported_and_not_mistaken(
     make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(writer: Writer, pin: str, version: Any) -> None:
@@ -373,7 +373,7 @@ def test_bf16_autocast_trains(make_config: Make) -> None:
     assert all(v.dtype != torch.bfloat16 for v in tensors(report).values())
 
 
-def test_an_empty_training_part_is_told(make_config: Make) -> None:
+def test_an_empty_training_part_is_reported(make_config: Make) -> None:
     with pytest.raises(DataError, match="the train part holds no rows"):
         train(make_config(**{"data.where": ["price < -1"]}), shown=False)
 

@@ -83,7 +83,7 @@ def test_a_new_run_has_its_own_random_numbers(make_config: Make, former: Callabl
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_what_was_learned_helps_and_the_report_tells_the_rules(
+def test_what_was_learned_helps_and_the_report_has_the_rules(
     make_config: Make, former: Callable[..., RunDir], tmp_path: Path, command: Command
 ) -> None:
     run = former(**{"train.epochs": 3})
@@ -93,17 +93,17 @@ def test_what_was_learned_helps_and_the_report_tells_the_rules(
     status, out, err = command("train", *arguments)
     assert status == 0
     report = json.loads(out.splitlines()[-1])
-    told = report["from"]
+    started_from = report["from"]
     rule = "optimizer rowwise_adagrad -> adagrad: rows stay, each with its row's sum in each element"
-    assert told["rules"] == [{"subject": "table user", "text": rule}]
-    assert told["run"] == str(run.path)
-    assert told["version"].startswith("resume-")
+    assert started_from["rules"] == [{"subject": "table user", "text": rule}]
+    assert started_from["run"] == str(run.path)
+    assert started_from["version"].startswith("resume-")
     assert f"table user: {rule}" in err
     assert report["auc"] > train(config, shown=False)["auc"] + 0.1
     # A run that is resumed still says where it began, and no longer needs that run.
     new = RunDir.open(Path(report["run_dir"]))
     run.path.rename(run.path.with_name("elsewhere"))
-    assert resume(new, ("train.max_steps=2",), shown=False)["from"] == told
+    assert resume(new, ("train.max_steps=2",), shown=False)["from"] == started_from
 
 
 def test_tables_features_and_seed_may_change_together(make_config: Make, former: Callable[..., RunDir]) -> None:
@@ -238,7 +238,7 @@ def test_ages_are_said_to_go_on_by_other_times(make_config: Make, former: Callab
 # ---- refused
 
 
-def test_what_cannot_go_on_is_told_before_anything_is_made(
+def test_what_cannot_go_on_is_reported_before_anything_is_made(
     make_config: Make, former: Callable[..., RunDir], tmp_path: Path
 ) -> None:
     run = former()

@@ -105,7 +105,7 @@ def test_a_torchrec_state_dict_by_the_command_line(
         ({"vectors": "x"}, "unknown key 'vectors'; did you mean 'vector'?"),
     ],
 )
-def test_a_wrong_section_is_told_before_anything_runs(make_config: Make, changes: dict[str, Any], text: str) -> None:
+def test_a_wrong_section_is_refused_before_anything_runs(make_config: Make, changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         make_config(warm_start=[section(Path("items.parquet"), **changes)])
     assert text in str(raised.value)

@@ -59,7 +59,7 @@ def train(ranks: Ranks, steps: range) -> None:
 
 
 def of(world: World) -> Ranks:
-    """This rank's tables. They have all rows of the fixed one, and tell those that the rank owns."""
+    """This rank's tables. They have all rows of the fixed one, and give those that the rank owns."""
     ranks = Ranks(made, [world.buckets()])
     tables, whole = ranks.tables[0], ranks.tables[0].rows.capture
 

@@ -75,7 +75,7 @@ def test_a_snapshot_follows_after_so_many_deltas(tmp_path: Path) -> None:
     assert same(loaded(tmp_path, 5), expected(ENDS)[-1])
 
 
-def test_a_rank_that_cannot_tell_what_changed_makes_all_write_everything(tmp_path: Path) -> None:
+def test_a_rank_that_does_not_know_what_changed_makes_all_write_everything(tmp_path: Path) -> None:
     def work(world: World) -> None:
         ranks = of(world)
         tables = ranks.tables[0]
@@ -158,7 +158,7 @@ def cut_thrice(world: World, folder: Path, fault: Fault, first: Arrays) -> tuple
         world.gather_bytes(b"")
         chain.cut({}, {})
         failed = failure_of(chain)
-        told = [str(error) for error in chain.failures]
+        reported = [str(error) for error in chain.failures]
         world.gather_bytes(b"")
         patch.undo()
         world.gather_bytes(b"")
@@ -171,7 +171,7 @@ def cut_thrice(world: World, folder: Path, fault: Fault, first: Arrays) -> tuple
         chain.close()
         if isinstance(held, Writer):
             held.collect({"resume": 100})
-        return failed, told, at is not None and at.fired
+        return failed, reported, at is not None and at.fired
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -185,12 +185,12 @@ def test_a_write_that_fails_at_one_rank_loses_nothing_at_any(
     for nth in count(1, every):
         folder, fault = tmp_path / str(nth), Fault(call, nth, rank)
         found = in_threads(2, partial(cut_thrice, folder=folder, fault=fault, first=three[0]))
-        failed, told, _ = found[0]
+        failed, reported, _ = found[0]
         fired = any(each[2] for each in found)
-        assert [each[:2] for each in found] == [(failed, told)] * 2
-        # What fails after the manifest is there leaves garbage alone, and is told.
-        assert fired == (failed is not None or told != [])
-        for text in [failed] if failed is not None else told:
+        assert [each[:2] for each in found] == [(failed, reported)] * 2
+        # What fails after the manifest is there leaves garbage alone, and is reported.
+        assert fired == (failed is not None or reported != [])
+        for text in [failed] if failed is not None else reported:
             assert os.strerror(fault.code) in text
         assert failed is None or f"rank {rank}" in failed
         numbers = StateFolder(folder).sequences("resume")
@@ -217,7 +217,7 @@ def failure_of(chain: VersionWriter) -> str | None:
 
 
 def refused(folder: Callable[[World], Path], spoilt: Callable[[World, Ranks], None]) -> str:
-    """What all ranks are told of a version, which then is not there."""
+    """The error that all ranks get of a version, which then is not there."""
 
     def work(world: World) -> str | None:
         ranks = of(world)

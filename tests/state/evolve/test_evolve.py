@@ -105,11 +105,11 @@ def test_another_optimizer_keeps_weights_and_converts_sums(then: Any, here: Any,
         else:
             assert not any(values.any() for values in state.values())
     assert new.updates == (old.updates if then.kind == here.kind else 0)
-    told = {
+    rule = {
         ("adagrad", "rowwise_adagrad"): "rows stay, each with the mean of its elements' sum",
         ("rowwise_adagrad", "adagrad"): "rows stay, each with its row's sum in each element",
     }.get((then.kind, here.kind), "rows stay, optimizer state begins at zero")
-    assert notes == ([] if then.kind == here.kind else [f"table t: optimizer {then.kind} -> {here.kind}: {told}"])
+    assert notes == ([] if then.kind == here.kind else [f"table t: optimizer {then.kind} -> {here.kind}: {rule}"])
 
 
 OPTIONS: dict[str, tuple[Any, Any, str]] = {

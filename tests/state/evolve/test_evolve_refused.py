@@ -83,7 +83,7 @@ def test_what_cannot_be_converted_is_refused_with_the_difference(case: str) -> N
     assert evolve(Version({}), was, now, ["t"])[0].tables == {}
 
 
-def test_all_that_is_refused_is_told_at_once() -> None:
+def test_all_that_is_refused_is_reported_at_once() -> None:
     was = schema(grows(), grows(name="linear.t", dim=1), fixed(name="u"), feature("a"), feature("b", "u"))
     now = schema(
         grows(dim=5), grows(name="linear.t", dim=2), fixed(name="u", num_rows=3), feature("a"), feature("b", "u")

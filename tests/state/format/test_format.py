@@ -17,14 +17,14 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import sketch_file
 from embtables.state.read.version_files import read_version
-from tests.faults.driver import Rows, load, run
+from tests.faults.driver import TrainedTable, load, run
 from tests.faults.test_crash import assert_same
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "state"
 
 
 def test_what_was_written_once_is_read_for_ever() -> None:
-    expected = Rows()
+    expected = TrainedTable()
     for _ in range(2):
         expected.train()
     assert_same(load(GOLDEN), expected)

@@ -30,7 +30,7 @@ from embtables.state.tools.compact import compact
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
 from tests.faults import kills
-from tests.faults.driver import STORED, Rows
+from tests.faults.driver import STORED, TrainedTable
 from tests.faults.test_crash import assert_same
 from tests.state.versions_for_tests import tables, train
 
@@ -328,11 +328,11 @@ def test_a_follower_takes_no_torch(tmp_path: Path) -> None:
     assert int(done.stdout) == 3  # versions 3 to 5: a snapshot and two deltas
 
 
-def undisturbed(steps: int) -> list[Rows]:
-    rows, found = Rows(), [Rows()]
+def undisturbed(steps: int) -> list[TrainedTable]:
+    rows, found = TrainedTable(), [TrainedTable()]
     for _ in range(steps):
         rows.train()
-        again = Rows()
+        again = TrainedTable()
         again.apply(rows.content(whole=True))
         found.append(again)
     return found
@@ -341,7 +341,7 @@ def undisturbed(steps: int) -> list[Rows]:
 def test_a_writer_that_is_killed_at_any_moment(tmp_path: Path) -> None:
     """Each version that the follower gives is one that the writer had, to the last."""
     steps, expected, rng = 120, undisturbed(120), random.Random(7)
-    state, rows = StateFolder(tmp_path), Rows()
+    state, rows = StateFolder(tmp_path), TrainedTable()
     follower = Follower(state, "resume", read=lambda s, m: read_version(s, m, STORED).tables["t"])
     position: dict[str, Any] | None = None
     killed = 0
@@ -352,7 +352,7 @@ def test_a_writer_that_is_killed_at_any_moment(tmp_path: Path) -> None:
             follower.wait(0.05)
             for version in follower.poll():
                 if version.is_snapshot:
-                    rows = Rows()
+                    rows = TrainedTable()
                 rows.apply(version.content)
                 assert_same(rows, expected[rows.step])
                 position, seen = json.loads(json.dumps(version.position)), seen + 1

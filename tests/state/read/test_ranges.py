@@ -47,7 +47,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[StateFolder, Manife
 
 
 class Counted(LocalFolder):
-    """Tells which bytes of a file were read."""
+    """Records which bytes of a file were read."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

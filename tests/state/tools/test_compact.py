@@ -109,7 +109,7 @@ def test_older_versions_are_kept_as_asked(tmp_path: Path) -> None:
     assert StateFolder(tmp_path).sequences("resume") == [4]
 
 
-def test_a_pin_of_what_was_compacted_moves_and_others_are_told(tmp_path: Path) -> None:
+def test_a_pin_of_what_was_compacted_moves_and_others_are_named(tmp_path: Path) -> None:
     _, versions = write(tmp_path, 3)
     state = StateFolder(tmp_path)
     with Writer(state) as writer:
@@ -296,7 +296,7 @@ def small_tables() -> Tables:
 
 
 class History:
-    """A trainer that does as it is told, and whose versions are compacted now and then."""
+    """A trainer that does what a test asks, and whose versions are compacted now and then."""
 
     def __init__(self, writer: Writer) -> None:
         self.made, self.writer, self.seconds = small_tables(), writer, 0

@@ -1,4 +1,4 @@
-"""Two versions held against each other: what is told is what two dicts of rows tell."""
+"""Two versions held against each other: what is reported is what two dicts of rows give."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def one_table(
     return MergedTable(state, [version], "t")
 
 
-def test_other_dimensions_and_optimizers_are_told_and_the_rest_compared(tmp_path: Path) -> None:
+def test_other_dimensions_and_optimizers_are_reported_and_the_rest_compared(tmp_path: Path) -> None:
     a = one_table(tmp_path / "a", 1, [1, 2, 3], 0.0)
     b = one_table(tmp_path / "b", 1, [2, 3, 4], 0.0, dim=4, optimizer=Adagrad(learning_rate=0.1))
     c = one_table(tmp_path / "c", 1, [2, 3], 3.0, dim=4, optimizer=RowwiseAdagrad(learning_rate=0.1))

@@ -153,7 +153,7 @@ def test_admission_and_eviction(made: tuple[Tables, dict[str, TableFigures]]) ->
     assert admits.lost_in_chain == 0
 
 
-def test_rows_past_their_ttl_that_were_not_swept_are_told(tmp_path: Path) -> None:
+def test_rows_past_their_ttl_that_were_not_swept_are_counted(tmp_path: Path) -> None:
     train(tmp_path)
     state = StateFolder(tmp_path)
     found = figures_of(state, state.chain("resume", 3), ["forgets"], 0)[0]
@@ -194,7 +194,7 @@ def test_the_estimate_is_near_what_the_encoders_do(hashes: int, num_ids: int) ->
     assert found.sharing_every_row == pytest.approx(shared.all(axis=1).mean(), abs=0.025)
 
 
-def test_a_table_without_a_free_row_tells_no_number_of_ids() -> None:
+def test_a_table_without_a_free_row_gives_no_number_of_ids() -> None:
     full = estimated_collisions(4, 4, 1)
     assert (full.occupied, full.ids, full.sharing_a_row, full.sharing_every_row) == (4, None, None, None)
     assert estimated_collisions(4, 0, 1).ids == 0.0
@@ -216,7 +216,7 @@ def test_rows_lost_and_found_again_along_a_chain(tmp_path: Path, monkeypatch: py
     assert found.admission.lost_in_chain == sum(gone) > 0
 
 
-def test_a_version_without_a_schema_tells_what_its_files_tell(tmp_path: Path) -> None:
+def test_a_version_without_a_schema_reports_what_its_files_hold(tmp_path: Path) -> None:
     tables, chain = write(tmp_path, 2)
     figures = {f.table: f for f in figures_of(StateFolder(tmp_path), chain, [], 3)}
     assert {name: f.kind for name, f in figures.items()} == {
@@ -229,7 +229,7 @@ def test_a_version_without_a_schema_tells_what_its_files_tell(tmp_path: Path) ->
     assert {top.id for f in figures.values() for top in f.top} == {None}
 
 
-def test_what_is_not_to_be_told_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
     _, chain = write(tmp_path, 2)
     state = StateFolder(tmp_path)
     with pytest.raises(StateError, match="version resume-2: has no table 'nope'; it has: counts, fixed, grows"):
@@ -245,7 +245,7 @@ def test_what_is_not_to_be_told_is_refused(tmp_path: Path) -> None:
         figures_of(state, chain, ["grows"], 3)
 
 
-def test_a_weight_that_is_not_finite_is_told_and_left_out(tmp_path: Path) -> None:
+def test_a_weight_that_is_not_finite_is_reported_and_left_out(tmp_path: Path) -> None:
     folder, tables = tmp_path, Tables(CONFIGS[:1], FEATURES[:1], seed=3)
     weight = tables.weight("hashed")
     weight[7, 1], weight[9, 2] = float("nan"), float("inf")
@@ -259,7 +259,7 @@ def test_a_weight_that_is_not_finite_is_told_and_left_out(tmp_path: Path) -> Non
     assert np.isfinite(list(found.norm.quantiles.values())).all()
 
 
-def test_counts_that_the_row_store_did_not_keep_are_not_told_as_nothing(tmp_path: Path) -> None:
+def test_counts_that_the_row_store_did_not_keep_are_not_reported_as_nothing(tmp_path: Path) -> None:
     tables, state = Tables(CONFIGS[:1], FEATURES[:1], seed=3, row_store="reference"), StateFolder(tmp_path)
     view = EmbeddingBagCollection.over(tables)
     view(KeyedJaggedTensor(["f0"], torch.arange(9), lengths=torch.ones(9).int())).values().sum().backward()
