@@ -26,8 +26,10 @@ from embtables.pipelines.load_run import evaluate_run, load_run
 from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
 from embtables.pipelines.training.loop import TrainLoop
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
@@ -285,19 +287,19 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
     make_config: Make, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ballast = small_disk / "ballast"
-    save = TrainLoop._save
+    save = Checkpoints.save
 
-    def filling(loop: TrainLoop, pin: str | None = None) -> None:
-        loop._chain.wait()
+    def filling(checkpoints: Checkpoints, state: RunState, pin: str | None = None) -> None:
+        checkpoints.chain.wait()
         room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        if 4 <= loop.state.step <= 8:
+        if 4 <= state.step <= 8:
             ballast.write_bytes(bytes(max(0, room - 4096)))
-        save(loop, pin)
-        loop._chain._note(loop._chain._harvest())
-        loop._tell_failures(loop._chain)
+        save(checkpoints, state, pin)
+        checkpoints.chain._note(checkpoints.chain._harvest())
+        checkpoints.tell_failures()
         ballast.unlink(missing_ok=True)
 
-    monkeypatch.setattr(TrainLoop, "_save", filling)
+    monkeypatch.setattr(Checkpoints, "save", filling)
     changes = {"train.checkpoint_every_steps": 2, "train.runs_dir": str(small_disk), "train.epochs": 1}
     report = train(make_config(**changes), shown=False)
     said = capsys.readouterr().err
@@ -324,14 +326,15 @@ def test_a_best_checkpoint_that_could_not_be_written_is_told_and_not_mistaken(
     assert report["best_step"] == report["steps"]
 
 
-def test_two_processes_do_not_write_one_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_do_not_write_one_run(make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = TrainLoop._step
 
     def meddling(loop: TrainLoop, item: Any, of_all: Any) -> torch.Tensor:
         if loop.state.step == 3:
+            (run,) = (tmp_path / "runs").iterdir()
             with (
                 pytest.raises(StateError, match=rf"is being written by process {os.getpid()}"),
-                Writer(StateFolder(loop.run.checkpoints)),
+                Writer(StateFolder(run / "checkpoints")),
             ):
                 pass
         return step(loop, item, of_all)
