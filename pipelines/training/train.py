@@ -181,6 +181,7 @@ def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, s
         fitted,
         learner.config.train,
         learner.world,
+        needs=learner.needs,
         epoch_rows=state.epoch_rows,
         quarantine_dir=run.path / "quarantine",
     )

@@ -52,8 +52,15 @@ def make_loop(make_config: Make, tmp_path: Path) -> Callable[..., TrainLoop]:
         config = make_config(**{"data.split": None, "train.batch_size": 600, "train.epochs": 2})
         log, learner = Log(config, config.data), Learner(config)
         fitted = log.fit_transforms(config.train.seed)
-        world = SingleRank()
-        source = LogEpochs(log, fitted, config.train, world, epoch_rows=None, quarantine_dir=tmp_path / "quarantine")
+        source = LogEpochs(
+            log,
+            fitted,
+            config.train,
+            SingleRank(),
+            needs=learner.needs,
+            epoch_rows=None,
+            quarantine_dir=tmp_path / "quarantine",
+        )
         return TrainLoop(learner, source, RunState(), hooks, **options)  # type: ignore[arg-type]
 
     return make

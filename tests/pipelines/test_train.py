@@ -21,6 +21,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.features import Needs
+from embtables.models.task import Pointwise
 from embtables.pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
 from embtables.pipelines.load_run import evaluate_run, load_run
 from embtables.pipelines.predict import predict
@@ -240,6 +242,19 @@ def test_several_labels_and_sample_weights(make_config: Make, log_dir: Path) -> 
     assert set(report["labels"]) == {"label", "dear"}
     assert report["labels"]["label"]["auc"] == report["auc"]
     assert report["labels"]["dear"]["positives"] > 0
+
+
+def test_training_and_evaluation_read_what_the_task_needs(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without sample weights: those of the log, which are no weights at all, are not looked at."""
+    plain = make_config()
+    weighted = plain.model_copy(update={"sample_weight": "no_such_column"})
+    with pytest.raises(DataError, match="column no_such_column: is missing"):
+        train(weighted, shown=False)
+    monkeypatch.setattr(Pointwise, "needs", lambda task, schema: Needs(weight=False))
+    reports = [train(config, shown=False) for config in (plain, weighted)]
+    assert same(tensors(reports[0]), tensors(reports[1]))
+    evaluated = [evaluate_run(Path(report["run_dir"]), "test", None, ()) for report in reports]
+    assert evaluated[0]["auc"] == evaluated[1]["auc"]
 
 
 def test_a_checkpoint_of_another_schema_names_what_differs(make_config: Make) -> None:
