@@ -35,7 +35,7 @@ from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.find import find
 from tests.contents import Arrays, flat, same
 
@@ -328,10 +328,10 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
 def test_a_best_checkpoint_that_could_not_be_written_is_told_and_not_mistaken(
     make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(writer: Writer, pin: str, version: Any) -> None:
+    def failing(writer: LeaseHolder, pin: str, version: Any) -> None:
         raise StateError(f"cannot pin {version.name}: No space left on device")
 
-    monkeypatch.setattr(Writer, "pin", failing)
+    monkeypatch.setattr(LeaseHolder, "pin", failing)
     # The rate grows too large for the later epochs to be the best.
     changes = {"train.epochs": 6, "tables.0.optimizer": {"kind": "sgd", "learning_rate": 30.0}}
     report = train(make_config(**changes), shown=False)
@@ -349,7 +349,7 @@ def test_two_processes_do_not_write_one_run(make_config: Make, tmp_path: Path, m
             (run,) = (tmp_path / "runs").iterdir()
             with (
                 pytest.raises(StateError, match=rf"is being written by process {os.getpid()}"),
-                Writer(StateFolder(run / "checkpoints")),
+                LeaseHolder(StateFolder(run / "checkpoints")),
             ):
                 pass
         return step(loop, item, of_all)

@@ -19,7 +19,7 @@ from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import RunState, written_content
 from embtables.pipelines.training.shutdown import OnError, closing_chain, wait_for_last
 from embtables.pipelines.training.signals import StopRequest
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.write.version_writer import VersionWriter
 
@@ -52,7 +52,7 @@ class Checkpoints(Hook):
         world = self._learner.world
         with ExitStack() as stack:
             folder = StateFolder(self._run.checkpoints)
-            holder = stack.enter_context(Writer(folder)) if world.rank == 0 else folder
+            holder = stack.enter_context(LeaseHolder(folder)) if world.rank == 0 else folder
             chain = self._chain = VersionWriter(holder, "resume", self._learner.tables, world=world)
             if resumed_from:
                 if world.rank == 0:
