@@ -10,23 +10,15 @@ from typing import Any
 from benchmarks import _harness
 
 
-def train_command(config: str, runs: Path, *overrides: str) -> list[str]:
-    """The command line that trains an example and prints its report as JSON."""
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "embtables",
-        "train",
-        config,
-        "--json",
-        "--set",
-        f"train.runs_dir={runs}",
-    ]
-    for override in overrides:
-        command += ["--set", override]
-    return command
+def train_command(config: str, runs: Path | None, *overrides: str) -> list[str]:
+    """The command line that trains an example and prints its report as JSON.
+
+    Args:
+        runs: folder of runs; None: the one that the configuration or an override names.
+    """
+    settings = [*([] if runs is None else [f"train.runs_dir={runs}"]), *overrides]
+    options = [option for setting in settings for option in ("--set", setting)]
+    return [sys.executable, "-W", "ignore", "-m", "embtables", "train", config, "--json", *options]
 
 
 def seeds_table(reports: Mapping[str, Sequence[dict[str, Any]]], names: Sequence[str]) -> str:

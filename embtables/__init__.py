@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embtables.inputs.transforms import FittedTransforms as FittedTransforms
     from embtables.lookup.collections import EmbeddingBagCollection as EmbeddingBagCollection
     from embtables.lookup.collections import EmbeddingCollection as EmbeddingCollection
+    from embtables.models.metrics import Metric as Metric
     from embtables.models.metrics import MetricSpec as MetricSpec
     from embtables.models.metrics import register_metric as register_metric
     from embtables.models.registry import ModelInputs as ModelInputs
@@ -67,9 +68,12 @@ if TYPE_CHECKING:
     from embtables.schema import Sgd as Sgd
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
+    from embtables.state.folder.version_folder import LeaseHolder as LeaseHolder
     from embtables.state.folder.version_folder import StateFolder as StateFolder
-    from embtables.state.folder.version_folder import Writer as Writer
+    from embtables.state.read.follower import Followed as Followed
     from embtables.state.read.follower import Follower as Follower
+    from embtables.state.read.rows import read_rows as read_rows
+    from embtables.state.read.version_files import read_version as read_version
     from embtables.state.write.version_writer import VersionWriter as VersionWriter
     from embtables.tables.cuts import CutConsumer as CutConsumer
     from embtables.tables.cuts import CutLedger as CutLedger
@@ -98,6 +102,7 @@ _HOMES = {
     "EncoderSpec": "embtables.ids",
     "register_encoder": "embtables.ids",
     "hash_strings": "embtables.ids.strings",
+    "Metric": "embtables.models.metrics",
     "MetricSpec": "embtables.models.metrics",
     "register_metric": "embtables.models.metrics",
     "ModelInputs": "embtables.models.registry",
@@ -139,8 +144,11 @@ _HOMES = {
     "Uniform": "embtables.schema",
     "Zeros": "embtables.schema",
     "StateFolder": "embtables.state.folder.version_folder",
-    "Writer": "embtables.state.folder.version_folder",
+    "LeaseHolder": "embtables.state.folder.version_folder",
+    "Followed": "embtables.state.read.follower",
     "Follower": "embtables.state.read.follower",
+    "read_rows": "embtables.state.read.rows",
+    "read_version": "embtables.state.read.version_files",
     "VersionWriter": "embtables.state.write.version_writer",
     "TableStats": "embtables.tables.table_stats",
     "TableChanges": "embtables.tables.table_set",
@@ -174,11 +182,14 @@ __all__ = [
     "FeatureTransform",
     "FittedTransforms",
     "FixedTable",
+    "Followed",
     "Follower",
     "Hash",
     "Identity",
     "Label",
+    "LeaseHolder",
     "LoadedRun",
+    "Metric",
     "MetricSpec",
     "MinCount",
     "ModelInputs",
@@ -202,7 +213,6 @@ __all__ = [
     "Uniform",
     "VersionWriter",
     "WorldError",
-    "Writer",
     "Zeros",
     "__version__",
     "evaluate",
@@ -210,6 +220,8 @@ __all__ = [
     "load",
     "load_config",
     "predict",
+    "read_rows",
+    "read_version",
     "register_encoder",
     "register_metric",
     "register_model",

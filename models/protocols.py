@@ -62,6 +62,7 @@ def equal_dim(collection: PooledCollection | PooledFirstOrderCollection, model: 
         if dim != first:
             raise ConfigError(
                 f"{model} needs one dimension for all embeddings, received {first} for feature "
-                f"'{collection.embedding_names[0]}' and {dim} for '{name}'; give their tables the same dim"
+                f"'{collection.embedding_names[0]}' and {dim} for '{name}'; give their tables the same dim; rows of "
+                "an id that are concatenated are as wide as all of them, so combine them in another way"
             )
     return first

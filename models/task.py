@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -11,20 +10,13 @@ from torch import Tensor, nn
 
 from embtables.errors import ConfigError
 from embtables.inputs.batch import Batch
+from embtables.inputs.features import Needs
 from embtables.models.figures import FigureColumns, Figures, PointwiseFigures
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
 from embtables.models.metrics import Monitor, monitor_of
 from embtables.schema import FeatureSchema
 
 O = TypeVar("O")  # noqa: E741 - outputs of a model
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a task reads of a training batch beside its ids and dense columns."""
-
-    labels: bool
-    weight: bool
 
 
 class Task(Protocol[O]):
@@ -37,7 +29,11 @@ class Task(Protocol[O]):
     headline: tuple[str, ...]
 
     def needs(self, schema: FeatureSchema) -> Needs:
-        """What the task reads of a training batch. Raises ConfigError where the schema lacks it."""
+        """What loss and figures read of a batch beside outputs; batches of training and evaluation have no more.
+
+        Raises:
+            ConfigError: the schema lacks it.
+        """
 
     def forward(self, model: nn.Module, batch: Batch) -> O:
         """The model's outputs for B rows, in float32."""

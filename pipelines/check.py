@@ -10,6 +10,7 @@ from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.training.learner import task_of
 from embtables.schema import FixedTable
 
 
@@ -29,7 +30,7 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         "fixed_table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables if isinstance(t, FixedTable)),
     }
     if config.data.prepare is None:
-        log = Log(config, config.data)
-        column_check(log, FeatureTransform.for_training(config, FittedTransforms()), "train")
+        log, needs = Log(config, config.data), task_of(config).needs(config)
+        column_check(log, FeatureTransform.for_training(config, FittedTransforms(), needs), "train")
         report["log_rows"] = log.num_rows
     return report

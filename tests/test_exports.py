@@ -20,15 +20,16 @@ EXPORTS = [name for name in embtables.__all__ if name != "__version__"]
 WITHOUT_EXAMPLE = {
     *("Adagrad", "Adam", "RowwiseAdagrad", "Sgd", "Constant", "Normal", "Uniform", "Zeros"),
     *("Hash", "Identity", "MultiHash", "MinCount", "Probability", "DenseColumn", "EventTime", "Label"),
-    *("Batch", "FittedTransforms", "LoadedRun", "FeatureSchema", "RunConfig", "TableChanges", "TableStats"),
+    *("Batch", "FittedTransforms", "Followed", "LoadedRun", "FeatureSchema", "RunConfig", "TableChanges", "TableStats"),
 }
-# What is used together with others, or changes what the process knows: docs/how-to-add.md has the example, which runs.
+# What is used together with others, or changes what the process knows: a page has the example, which runs.
 SHOWN_BY_HOW_TO_ADD = {
     *("Encoder", "EncoderConfig", "EncoderSpec", "register_encoder"),
-    *("MetricSpec", "register_metric"),
+    *("Metric", "MetricSpec", "register_metric"),
     *("ModelInputs", "ModelOptions", "ModelSpec", "register_model"),
     *("OptimizerConfig", "OptimizerSpec", "StateColumn", "register_optimizer"),
 }
+SHOWN_BY = {**dict.fromkeys(SHOWN_BY_HOW_TO_ADD, HOW_TO_ADD), "read_version": HOW_TO_ADD.with_name("format.md")}
 
 
 def example_of(name: str) -> doctest.DocTest | None:
@@ -70,7 +71,7 @@ def test_a_public_name_is_documented_and_its_example_runs(
     assert not own.startswith(f"{name}("), f"the docstring of embtables.{name} is a dataclass's signature"
     test = example_of(name)
     if test is None:
-        shown = name in SHOWN_BY_HOW_TO_ADD and f"embtables.{name}" in HOW_TO_ADD.read_text(encoding="utf-8")
+        shown = name in SHOWN_BY and f"embtables.{name}" in SHOWN_BY[name].read_text(encoding="utf-8")
         small = name in WITHOUT_EXAMPLE or (inspect.isclass(found) and issubclass(found, Exception))
         assert shown or small, f"the docstring of embtables.{name} has no example that runs"
         return

@@ -12,26 +12,15 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from benchmarks._ctr import train_command
+
 WINDOW = 10
 
 
 def main() -> None:
     workers, steps, config, *overrides = sys.argv[1:]
     settings = [f"train.max_steps={steps}", f"train.log_every_steps={WINDOW}", *overrides]
-    options = [option for setting in settings for option in ("--set", setting)]
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "embtables",
-        "train",
-        config,
-        "--json",
-        "--workers",
-        workers,
-        *options,
-    ]
+    command = [*train_command(config, None, *settings), "--workers", workers]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)

@@ -19,7 +19,7 @@ from embtables.keyspace import Keys, bucket_offsets, bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.version import Version
 from embtables.state.tools.compact import compact
 from embtables.state.write.commit_across_ranks import write_version
@@ -43,7 +43,7 @@ def write(folder: Path, rows: int, deltas: int) -> None:
     touched = min(TOUCHED, rows)
     keys = np.unique(rng.integers(-(2**63), 2**63, rows + deltas * touched // 20))
     rng.shuffle(keys)
-    with Writer(StateFolder(folder)) as writer:
+    with LeaseHolder(StateFolder(folder)) as writer:
         parent = None
         for number in range(deltas + 1):
             if number == 0:
@@ -66,7 +66,7 @@ def main() -> None:
         found: dict[str, float] = {}
     else:
         start = time.perf_counter()
-        with Writer(StateFolder(folder)) as writer:
+        with LeaseHolder(StateFolder(folder)) as writer:
             done = compact(writer, "resume", keep=1)
         seconds = time.perf_counter() - start
         kept = done.version.files["t.rows.0.arrow"].rows

@@ -23,7 +23,7 @@ from benchmarks import _turns
 from benchmarks.tables.maps import distinct_keys
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.schema import Constant, Identity, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import VersionWriter
 
@@ -54,7 +54,7 @@ class Ours:
     def __init__(self, keys: Tensor, folder: Path) -> None:
         self._tables, self._keys = filled(keys), keys
         self._state = StateFolder(folder)
-        self._writer = Writer(self._state).__enter__()
+        self._writer = LeaseHolder(self._state).__enter__()
         self._chain = VersionWriter(self._writer, "resume", self._tables, keep=1, longest=1000)
         self._view = EmbeddingBagCollection.over(self._tables)
         self._rng = np.random.default_rng(0)

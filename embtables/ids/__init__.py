@@ -5,7 +5,6 @@ from __future__ import annotations
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.cross import cross_ids
 from embtables.ids.encoder import (
-    Combine,
     Encoder,
     EncoderSpec,
     make_encoder,
@@ -16,6 +15,7 @@ from embtables.ids.encoder import (
 from embtables.ids.hash import SPEC as _HASH
 from embtables.ids.identity import SPEC as _IDENTITY
 from embtables.ids.multi_hash import SPEC as _MULTI_HASH
+from embtables.schema.encoders import Combine
 
 __all__ = [
     "Artifacts",

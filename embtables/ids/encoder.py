@@ -18,9 +18,9 @@ from embtables.errors import ConfigError
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.mix import Ids
 from embtables.schema import ENCODERS, EncoderConfig, Feature, Table
+from embtables.schema.encoders import Combine
 
 C = TypeVar("C", bound=EncoderConfig)
-Combine = Literal["sum", "mean", "concat", "product"]
 
 
 class Encoder(ABC, Generic[C]):

@@ -1,10 +1,12 @@
-"""multi_hash: T independent hashes of an id into one table, whose rows are summed.
+"""multi_hash: T independent hashes of an id into one table, whose rows are combined, by default summed.
 
 Tito Svenstrup, Hansen and Winther 2017, "Hash embeddings for efficient word representations", section 2, without the
 importance weights: two ids share their whole embedding only if all T hashes collide.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +27,17 @@ class MultiHashEncoder(Encoder[MultiHash]):
         self, config: MultiHash, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
     ) -> None:
         super().__init__(config, key_range, feature, artifacts)
-        self.num_keys = config.num_hashes
+        self.num_keys, self.combine = config.num_hashes, config.combine
         self._numbers = np.arange(config.num_hashes, dtype=np.uint64) * _STEP
 
     def keys(self, ids: Ids) -> Ids:
         """See Encoder."""
         base = seeded_mix(ids, self.config.seed)
         return reduced(mix(base[:, None] + self._numbers[None, :]), self.key_range)
+
+    def meaning(self) -> Any:
+        """See Encoder. Rows that were trained as summands are no factors."""
+        return {**self.config.model_dump(mode="json"), "combine": self.config.combine}
 
 
 SPEC = EncoderSpec(MultiHash, MultiHashEncoder)

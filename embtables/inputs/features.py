@@ -30,7 +30,7 @@ from embtables.inputs.columns import (
 from embtables.inputs.transforms import FittedTransforms, TransformFitter
 from embtables.schema import EventTime, FeatureSchema, Label
 
-__all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "TransformFitter", "make_batch"]
+__all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,6 +75,19 @@ def _block(
     return Block(n, tuple(ids), starts, dense, labels, weight, event_time)
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a task reads of a row beside ids and dense columns, in training and in evaluation.
+
+    Attributes:
+        labels: the schema's.
+        weight: the sample weight, where the schema names one.
+    """
+
+    labels: bool = True
+    weight: bool = True
+
+
 class FeatureTransform:
     """Converts Arrow tables of a schema's columns.
 
@@ -117,13 +130,21 @@ class FeatureTransform:
         self.names = [feature.name for feature in schema.features]
 
     @classmethod
-    def for_training(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
-        """Reads all that training and evaluation need of a row."""
+    def for_training(
+        cls, schema: FeatureSchema, fitted: FittedTransforms, needs: Needs | None = None
+    ) -> FeatureTransform:
+        """Reads all that training and evaluation need of a row.
+
+        Args:
+            needs: of the task (`Task.needs`); by default labels and weight. What is not needed is not read: labels are
+                (B, 0), or the weight None.
+        """
+        needs = Needs() if needs is None else needs
         return cls(
             schema,
             fitted,
-            labels=schema.labels,
-            sample_weight=schema.sample_weight,
+            labels=schema.labels if needs.labels else (),
+            sample_weight=schema.sample_weight if needs.weight else None,
             event_time=schema.event_time,
         )
 

@@ -9,6 +9,8 @@ from pydantic import Field
 from embtables.schema.base import Model
 from embtables.schema.kinds import Kinds
 
+Combine = Literal["sum", "mean", "concat", "product"]  # of the T rows of an id
+
 
 class EncoderConfig(Model):
     """The base of every encoder's configuration; `kind` names the encoder. See `register_encoder`.
@@ -50,10 +52,16 @@ class Hash(EncoderConfig):
 
 @ENCODERS.add
 class MultiHash(EncoderConfig):
-    """`num_hashes` rows of one table per id, summed (Tito Svenstrup et al. 2017, without importance weights)."""
+    """`num_hashes` rows of one table per id, combined (Tito Svenstrup et al. 2017, without importance weights)."""
 
     kind: Literal["multi_hash"] = "multi_hash"
     num_hashes: Annotated[int, Field(ge=2, le=16)] = Field(2, description="rows per id")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="of the hashes; another seed gives other collisions"
+    )
+    # Written only where it is chosen: what a schema without it writes, and its hash, stay as they were before it.
+    combine: Combine = Field(
+        "sum",
+        description="how the rows of an id become one vector; `concat` makes it `num_hashes` times as wide",
+        exclude_if=lambda combine: combine == "sum",
     )

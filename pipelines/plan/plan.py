@@ -18,6 +18,7 @@ from embtables.pipelines.plan.sample import LogSample, read_sample
 from embtables.pipelines.plan.scenario import Advice, Point, Scenario, advise
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
+from embtables.rows.optimizers import optimizer_spec
 from embtables.schema import CollisionlessTable, Table
 
 
@@ -133,11 +134,12 @@ def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan
     """Reads a sample of the log, measures the machine (or reads its file), and works the plan out.
 
     Raises:
-        ConfigError: something that was requested is impossible.
+        ConfigError: something that was requested is impossible, or an optimizer is not one of the host row store.
         DataError: the log cannot be read, or lacks a column.
         StateError: a probe of the machine failed.
     """
     request.check()
+    _refuse_optimizers(config)
     stated = request.stated_rows(config)
     known = _known(config, request.machine)
     prepared = with_prepared_data(config, shown=shown)
@@ -158,6 +160,17 @@ def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan
     point = scenario.at(request.workers)
     memory = None if request.memory_gb is None else request.memory_gb * 1e9
     return Plan(config, request, sample, scenario, point, advise(scenario, point, memory))
+
+
+def _refuse_optimizers(config: RunConfig) -> None:
+    """What is predicted are bytes and seconds of the host row store."""
+    for table in config.tables:
+        if optimizer_spec(table.optimizer).native_rule is None:
+            raise ConfigError(
+                f"a plan is of train.row_store: host, which has no optimizer '{table.optimizer.kind}'; "
+                f"plan with one that it has, for example --set tables.{table.name}.optimizer.kind=adagrad",
+                table=table.name,
+            )
 
 
 def _known(config: RunConfig, file: Path | None) -> Machine | None:

@@ -21,6 +21,7 @@ from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files import Chunk
 from embtables.pipelines.sources.log import BlockChunks
 from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.training.learner import task_of
 from embtables.schema import Table
 
 _MOST_KEYS = 16_000_000  # of all tables
@@ -78,7 +79,9 @@ def _in_order(
     parts = _no_parts(config)
     rows = keys = 0
     first = last = 0.0
-    reader = ParquetReader(log, "train", batch_size=config.train.batch_size, fitted=fitted, seed=config.train.seed)
+    train = config.train
+    needs = task_of(config).needs(config)
+    reader = ParquetReader(log, "train", batch_size=train.batch_size, fitted=fitted, seed=train.seed, needs=needs)
     items = reader.__iter__()
     with RowProgress("reading the log", most_rows, shown=shown) as progress:
         for item in items:
@@ -102,7 +105,7 @@ def _scattered(
 
     Where all row groups are read, rows come in random order too: then they are a sample of the whole log.
     """
-    transform, parts = FeatureTransform.for_training(config, fitted), _no_parts(config)
+    transform, parts = _transform(config, fitted), _no_parts(config)
     rng = np.random.default_rng(config.train.seed)
     chunks = [chunk for block in log.blocks(0, None) for chunk in block]
     wanted = min(train_rows, max(_READ_TIMES * most_rows, _READ_ROWS))
@@ -123,6 +126,11 @@ def _scattered(
         places = rng.permutation(rows)
         parts = {name: [(places[of], keys) for of, keys in pieces] for name, pieces in parts.items()}
     return {name: _ordered(pieces, rows, config.train.batch_size) for name, pieces in parts.items()}
+
+
+def _transform(config: RunConfig, fitted: FittedTransforms) -> FeatureTransform:
+    """What the reader does with rows."""
+    return FeatureTransform.for_training(config, fitted, task_of(config).needs(config))
 
 
 def _converted(transform: FeatureTransform, table: pa.Table) -> Block:
@@ -166,7 +174,7 @@ def _ordered(pieces: list[tuple[Ints, Ints]], rows: int, batch_rows: int) -> Key
 
 def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Reading:
     """Processor seconds of the reader's work on the beginning of an epoch, a row of the train part."""
-    transform, seed = FeatureTransform.for_training(config, fitted), config.train.seed
+    transform, seed = _transform(config, fitted), config.train.seed
     chunks, table = _first_rows(log, seed, transform)
     rows = table.num_rows
     order = np.random.default_rng(seed).permutation(rows)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from embtables.inputs.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms, Needs
 from embtables.pipelines.config import Train
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Position, ReaderItem
 from embtables.shard.world import World
@@ -37,6 +37,7 @@ class LogEpochs:
         fitted: transforms fitted on its training part.
         train: batch size, seed and number of epochs.
         world: the ranks that share every batch.
+        needs: what the task reads of labels and sample weights.
         epoch_rows: rows of an epoch, where they were counted.
         quarantine_dir: where bad rows of this rank are listed.
     """
@@ -48,6 +49,7 @@ class LogEpochs:
         train: Train,
         world: World,
         *,
+        needs: Needs,
         epoch_rows: int | None,
         quarantine_dir: Path,
     ) -> None:
@@ -55,6 +57,7 @@ class LogEpochs:
         self._fitted = fitted
         self._train = train
         self._world = world
+        self._needs = needs
         self._epoch_rows = epoch_rows
         self._quarantine_dir = quarantine_dir
 
@@ -78,6 +81,7 @@ class LogEpochs:
             rank=self._world.rank,
             world_size=self._world.size,
             position=None if position is None else Position.from_json(position),
+            needs=self._needs,
             quarantine_dir=self._quarantine_dir,
         )
         return Epoch(reader, f"epoch {number + 1} of {train.epochs}", self._epoch_rows)

@@ -23,16 +23,15 @@ import pyarrow as pa
 
 from embtables.inputs.batch import Batch
 from embtables.inputs.columns import BadRowsError, Int64s
-from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
+from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, Needs, make_batch
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.sources.split import LogPart
 
-__all__ = ["Log", "LogPart", "ParquetReader", "Part", "Position", "ReaderItem"]
+__all__ = ["Log", "LogPart", "ParquetReader", "Position", "ReaderItem"]
 
-Part = LogPart  # the former name, which pipelines/training/loop.py imports
 
 Mask = npt.NDArray[np.bool_]
 Role = Literal["training", "scoring"]
@@ -97,7 +96,9 @@ class ParquetReader:
             B * (rank + 1) // world_size, perhaps none.
         position: where to go on.
         extra_columns: log columns handed out beside each batch.
-        role: `scoring` reads neither labels nor sample weights nor event times, which the log then need not have.
+        needs: what is read of labels and sample weights, by default what the schema names; columns that are not read
+            the log need not have.
+        role: `scoring` reads neither of them, nor event times.
         quarantine_dir: where bad rows of this rank are listed, with `data.on_bad_row: quarantine`.
 
     Raises (on iteration):
@@ -117,6 +118,7 @@ class ParquetReader:
         world_size: int = 1,
         position: Position | None = None,
         extra_columns: Sequence[str] = (),
+        needs: Needs | None = None,
         role: Role = "training",
         quarantine_dir: Path | None = None,
     ) -> None:
@@ -128,8 +130,11 @@ class ParquetReader:
         self._world_size = world_size
         self._start = position if position is not None else Position(epoch)
         self._extra = tuple(extra_columns)
-        reads = FeatureTransform.for_training if role == "training" else FeatureTransform.for_scoring
-        self._transform = reads(log.schema, fitted)
+        self._transform = (
+            FeatureTransform.for_training(log.schema, fitted, needs)
+            if role == "training"
+            else FeatureTransform.for_scoring(log.schema, fitted)
+        )
         self._blocks = log.blocks(self._start.epoch, seed)
         self._used = dict(self._start.partial)
         sequence = [*self._used, *range(self._start.next_block, len(self._blocks))]

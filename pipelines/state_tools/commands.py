@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table as Shown
 
 from embtables.errors import ConfigError, StateError
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import PURPOSES, Purpose
 from embtables.state.read.rows import read_rows
 from embtables.state.read.saved_version import find_version, list_versions
@@ -88,8 +88,8 @@ def verify(state: StateFolder, name: str | None) -> dict[str, Any]:
 def collect(state: StateFolder, keep: int) -> dict[str, Any]:
     """Removes versions beyond the last `keep` of each purpose that nothing needs, and garbage."""
     kept: dict[Purpose, int] = dict.fromkeys(PURPOSES, keep)
-    with Writer(state) as writer:
-        freed = writer.collect(kept)
+    with LeaseHolder(state) as holder:
+        freed = holder.collect(kept)
     return {"freed_bytes": freed, "versions": sum(len(state.sequences(purpose)) for purpose in PURPOSES)}
 
 
@@ -140,8 +140,8 @@ def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any
     chosen: Purpose = (
         find_version(state).manifest.purpose if purpose is None else "resume" if purpose == "resume" else "serving"
     )
-    with Writer(state) as writer:
-        done = compact_chain(writer, chosen, keep=keep)
+    with LeaseHolder(state) as holder:
+        done = compact_chain(holder, chosen, keep=keep)
     rows = {table: done.version.rows_of(table, "rows") for table in done.version.tables}
     return {
         "version": done.version.name,
@@ -163,7 +163,7 @@ def pin(state: StateFolder, name: str, version: str) -> dict[str, Any]:
     """
     if re.fullmatch(r"(?!(resume|serving)-\d+$|tmp-)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:
         raise ConfigError(f"'{name}' cannot be a pin: give letters, digits, _ - and ., and not a version's name")
-    with Writer(state) as writer:
+    with LeaseHolder(state) as holder:
         pinned = find_version(state, version)
-        writer.pin(name, pinned.manifest)
+        holder.pin(name, pinned.manifest)
     return {"pin": name, "version": pinned.name}

@@ -50,6 +50,7 @@ def evaluate(
         fitted=scorer.fitted,
         rank=world.rank,
         world_size=world.size,
+        needs=scorer.task.needs(config),
         extra_columns=tuple(dict.fromkeys((*conditions, *whole.columns))),
     )
     seen = 0

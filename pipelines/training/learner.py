@@ -80,7 +80,7 @@ class Learner:
         refuse_features_without_view(config, config.model)
         self.config = config
         self.task = task_of(config)
-        self.task.needs(config)
+        self.needs = self.task.needs(config)
         tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(
             tables,

@@ -1,6 +1,8 @@
 """Training: a new run, or one that continues, on the batches of a parquet log.
 
     the step (learner.py) in the loop (loop.py) over the epochs of a log (sources/epochs.py)
+    between two batches: figures, progress, what was set aside, a stop, evaluation, checkpoints (hooks/)
+    at the end: the best checkpoint (else the last state) is evaluated on the test part, once (final_report.py)
 
 Several ranks run the same, each on its part of every batch (docs/sharding.md). Only rank 0 prints messages,
 and writes what is not a checkpoint.
@@ -8,8 +10,8 @@ and writes what is not a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -23,16 +25,27 @@ from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.epochs import LogEpochs
 from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.final_report import final_report
+from embtables.pipelines.training.hooks.checkpoints import Checkpoints
+from embtables.pipelines.training.hooks.evaluation import Evaluation
+from embtables.pipelines.training.hooks.metrics import Metrics
+from embtables.pipelines.training.hooks.progress import Progress
+from embtables.pipelines.training.hooks.set_aside import SetAside
+from embtables.pipelines.training.hooks.stop import StopWhenAsked
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
+from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
 from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
+from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
+from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_files import shares_keys
 
 
@@ -55,7 +68,7 @@ def train(
         former: a run whose checkpoint it begins with, under the rules of docs/format.md.
         which: that run's checkpoint, by default the best if there is one.
         fresh: tables that begin afresh nevertheless.
-        on_error: see TrainLoop.
+        on_error: is called with an error that ends the run, before a version in writing is waited for.
 
     Raises:
         StateError: the former run has no such checkpoint, or no rule converts it.
@@ -77,7 +90,7 @@ def train(
         state.started_from["from"] = origin.tell(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         source = _epochs(learner, folder, log, fitted, state)
-        return TrainLoop(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error).run_to_end()
+        return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)
 
 
 def resume(
@@ -92,7 +105,7 @@ def resume(
 
     Args:
         world: the ranks that go on with it, any number of them; see `train`.
-        on_error: see TrainLoop.
+        on_error: see `train`.
 
     Raises:
         StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
@@ -110,11 +123,51 @@ def resume(
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     source = _epochs(learner, run, log, content.fitted, state)
-    loop = TrainLoop(learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error)
-    loop.resumed_from = chain
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
-    return loop.run_to_end()
+    return train_to_end(
+        learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
+    )
+
+
+def train_to_end(
+    learner: Learner,
+    run: RunDir,
+    source: BatchSource,
+    log: Log,
+    fitted: FittedTransforms,
+    state: RunState,
+    *,
+    shown: bool,
+    on_error: OnError,
+    resumed_from: Sequence[Manifest] = (),
+) -> dict[str, Any]:
+    """Trains what is left of a run, evaluates it, writes report.json and returns it.
+
+    Args:
+        source: the batches.
+        log: the log that parts are evaluated on.
+        on_error: see `train`.
+        resumed_from: the chain of the checkpoint that the learner holds.
+    """
+    world, config = learner.world, learner.config
+    stop = StopRequest(run.stop_file if world.size > 1 and world.rank == 0 else None)
+    figures = MetricsLog(run, state.step, writes=world.rank == 0)
+    metrics = Metrics(figures, config.train.log_every_steps)
+    progress = Progress(metrics, shown=shown)
+    set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
+    checkpoints = Checkpoints(learner, run, fitted, set_aside)
+    stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
+    evaluation = Evaluation(learner, log, fitted, checkpoints, figures, shown=shown)
+    # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
+    hooks = (metrics, progress, set_aside, stopping, evaluation, checkpoints)
+    with ExitStack() as stack:
+        stack.enter_context(stop)
+        stack.enter_context(checkpoints.open(state, resumed_from, stop, on_error))
+        stack.enter_context(figures)
+        stack.callback(progress.close)
+        TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
+        return final_report(learner, run, source, state, evaluation.figures)
 
 
 def _learner(
@@ -131,6 +184,7 @@ def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, s
         fitted,
         learner.config.train,
         learner.world,
+        needs=learner.needs,
         epoch_rows=state.epoch_rows,
         quarantine_dir=run.path / "quarantine",
     )

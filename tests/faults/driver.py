@@ -16,7 +16,7 @@ from embtables.keyspace import bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.version import Version
 from embtables.state.read.version_files import read_version
 from embtables.state.write.commit_across_ranks import write_version
@@ -90,7 +90,7 @@ def run(folder: Path, steps: int) -> TrainedTable:
     """Goes on from the newest version, with one after every step."""
     rows = load(folder)
     state = StateFolder(folder)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         numbers = state.sequences("resume")
         parent = numbers[-1] if numbers else None
         while rows.step < steps:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from tests.faults import kills
 from tests.faults.driver import TrainedTable, load, run
 from tests.faults.kills import Kill
@@ -46,7 +46,7 @@ def survive(folder: Path, kill: Kill, expected: list[TrainedTable]) -> None:
     assert_same(after, expected[after.step])
     assert_same(run(folder, STEPS), expected[STEPS])
     assert_same(load(folder), expected[STEPS])
-    with Writer(StateFolder(folder)) as writer:  # a kill in the last cleaning leaves it to the next
+    with LeaseHolder(StateFolder(folder)) as writer:  # a kill in the last cleaning leaves it to the next
         writer.collect({"resume": 2})
     manifests, versions = (len(list((folder / name).iterdir())) for name in ("manifests", "versions"))
     assert manifests == versions <= 6

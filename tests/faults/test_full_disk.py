@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embtables.errors import StateError
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
@@ -43,7 +43,7 @@ def fill(disk: Path) -> Path:
 
 def test_training_goes_on_over_a_full_disk_and_the_next_version_holds_everything(small_disk: Path) -> None:
     state, made = StateFolder(small_disk / "state"), tables()
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", made)
         train(made, range(5))
         chain.cut({}, {})

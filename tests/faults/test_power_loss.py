@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.tools.compact import compact
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import same
@@ -30,7 +30,7 @@ def test_after_a_loss_of_power_a_version_is_whole(tmp_path: Path) -> None:
         for step in range(1, STEPS + 1):
             run(root, step)
             done[step] = len(recorder.ops)
-        with Writer(StateFolder(root)) as writer:
+        with LeaseHolder(StateFolder(root)) as writer:
             assert len(compact(writer, "resume", keep=1).chain) > 1
     ops, expected, rng = recorder.ops, undisturbed(), random.Random(0)
     kinds = {op.kind for op in ops}

@@ -14,7 +14,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.state import read_rows
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format import manifest as manifests
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import OFFSETS
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     one, state = StateFolder(tmp_path / "one"), StateFolder(tmp_path / "three")
     ranks = Ranks(tables, ranges(CUTS))
     ranks.load(one, one.chain("resume", 1))
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         ranks.write(writer, None)
     return tmp_path / "three"
 

@@ -11,7 +11,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.state import find_version, list_versions, read_rows
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from tests.state.versions_for_tests import write
 
 DEEP = b"[" * 30_000
@@ -87,7 +87,7 @@ def test_a_damaged_pin_is_refused(folder: Path, what: str) -> None:
     for use in (lambda: state.pinned("best"), lambda: find_version(state, "best")):
         with pytest.raises(StateError, match=r"best.json: (is damaged|has 131,072 bytes)"):
             use()
-    with Writer(state) as writer, pytest.raises(StateError, match=r"best.json"):
+    with LeaseHolder(state) as writer, pytest.raises(StateError, match=r"best.json"):
         writer.collect({"resume": 1})
     assert list_versions(state) == ["resume-1", "resume-2"]
 
@@ -97,20 +97,20 @@ def test_a_damaged_lease_is_refused(folder: Path, what: str) -> None:
     """It is not begun anew: a lease number that falls would make the next versions unreadable."""
     (folder / "lease.json").write_bytes(LEASES[what])
     with pytest.raises(StateError, match=r"(?s)lease.json: (is damaged|has 131,072 bytes).*; remove it"):
-        Writer(StateFolder(folder)).__enter__()
+        LeaseHolder(StateFolder(folder)).__enter__()
     (folder / "lease.json").unlink()
-    with Writer(StateFolder(folder)) as writer:
+    with LeaseHolder(StateFolder(folder)) as writer:
         assert writer.lease_number == StateFolder(folder).manifest("resume", 2).writer + 1
 
 
 @pytest.mark.parametrize("what", LEASES)
 def test_a_lease_that_is_damaged_while_it_is_held(folder: Path, what: str) -> None:
-    with Writer(StateFolder(folder)) as writer:
+    with LeaseHolder(StateFolder(folder)) as writer:
         (folder / "lease.json").write_bytes(LEASES[what])
         with pytest.raises(StateError, match=r"lease.json"):
             writer.begin(VersionKind("resume", 2))
         with pytest.raises(StateError, match="is being written by another process"):
-            Writer(StateFolder(folder)).__enter__()
+            LeaseHolder(StateFolder(folder)).__enter__()
 
 
 @pytest.mark.parametrize("what", OTHERS)
@@ -126,8 +126,8 @@ def test_what_is_no_regular_file_is_refused_without_waiting(folder: Path, name: 
     path.unlink(missing_ok=True)
     OTHERS[what](path)
     uses: dict[str, Callable[[], object]] = {
-        "lease.json": lambda: Writer(state).__enter__(),
-        "lease.lock": lambda: Writer(state).__enter__(),
+        "lease.json": lambda: LeaseHolder(state).__enter__(),
+        "lease.lock": lambda: LeaseHolder(state).__enter__(),
         "pins/best.json": lambda: state.pinned("best"),
         "manifests/resume-0000000002.json": lambda: state.manifest("resume", 2),
         "grows.rows.0.arrow": lambda: list(read_rows(state, "grows")),
@@ -144,5 +144,5 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, name: str) -> None:
         with pytest.raises(StateError, match="cannot be read: Not a directory"):
             state.sequences("resume") if name == "manifests" else state.pins()
     else:
-        with Writer(state) as writer, pytest.raises(StateError, match="Not a directory"):
+        with LeaseHolder(state) as writer, pytest.raises(StateError, match="Not a directory"):
             writer.begin(VersionKind("resume"))

@@ -20,7 +20,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, table_seed
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import manifest as manifests
 from embtables.state.format.arrow_writer import OFFSETS
 from embtables.state.format.checksums import Digests
@@ -183,7 +183,7 @@ def test_arrow_files_of_another_shape(folder: Path) -> None:
 
 
 def compaction_refusal(folder: Path) -> str:
-    with Writer(StateFolder(folder)) as writer, pytest.raises(StateError) as raised:
+    with LeaseHolder(StateFolder(folder)) as writer, pytest.raises(StateError) as raised:
         compact(writer, "resume", keep=1)
     assert StateFolder(folder).sequences("resume") == [1, 2, 3]
     return str(raised.value)
@@ -241,7 +241,7 @@ def test_a_version_of_other_tables(folder: Path) -> None:
 def test_a_writer_that_lost_its_lease_cannot_commit(folder: Path) -> None:
     state = StateFolder(folder)
     kind = VersionKind("resume", parent=3)
-    with Writer(state) as zombie:
+    with LeaseHolder(state) as zombie:
         # Another machine, where this one's lock is not seen, took the lease over.
         zombie._folder.replace(
             "lease.json", json.dumps({"epoch": zombie.lease_number + 1, "holder": "another"}).encode()
@@ -260,8 +260,8 @@ HOLD = """
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from embtables.state.folder.version_folder import StateFolder, Writer
-with Writer(StateFolder(Path(sys.argv[1]))):
+from embtables.state.folder.version_folder import StateFolder, LeaseHolder
+with LeaseHolder(StateFolder(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -273,25 +273,25 @@ def test_two_writers_at_once_and_the_lease_of_a_dead_one(tmp_path: Path) -> None
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(StateError, match=rf"is being written by process {other.pid} on"):
-            Writer(StateFolder(tmp_path)).__enter__()
+            LeaseHolder(StateFolder(tmp_path)).__enter__()
     finally:
         other.kill()
         other.communicate()
-    with Writer(StateFolder(tmp_path)) as writer:
+    with LeaseHolder(StateFolder(tmp_path)) as writer:
         assert writer.lease_number == 2
     shutil.rmtree(tmp_path)
 
 
 def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lease(tmp_path: Path) -> None:
     waits, ends = os.pipe()
-    with Writer(StateFolder(tmp_path)):
+    with LeaseHolder(StateFolder(tmp_path)):
         child = os.fork()
         if child == 0:
             os.close(ends)
             os.read(waits, 1)  # until the test closes its end
             os._exit(0)
     try:
-        with Writer(StateFolder(tmp_path)) as writer:
+        with LeaseHolder(StateFolder(tmp_path)) as writer:
             assert writer.lease_number == 2
     finally:
         os.close(ends)

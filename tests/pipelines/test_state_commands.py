@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +70,27 @@ def test_versions_are_listed_verified_and_cleaned(run: Path, call: Call) -> None
     status, text = call("state", "verify", run)
     assert status == 1
     assert f"error: file {file}: is damaged" in text
+
+
+def test_what_cannot_be_removed_is_named(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    garbage = run / "checkpoints" / "versions" / "resume-0000000099-00000000"
+    garbage.mkdir()
+    rmdir = Path.rmdir
+
+    def refusing(path: Path) -> None:
+        if path == garbage:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", refusing)
+    for command in ("gc", "compact"):
+        status, text = call("state", command, run)
+        assert status == 1
+        assert f"file {garbage}: " in text
+        assert "what is no longer needed cannot be removed: Read-only file system" in text
+    monkeypatch.undo()
+    assert call("state", "gc", run)[0] == 0
+    assert not garbage.exists()
 
 
 @pytest.mark.parametrize("version", [None, "best", "resume-1"])

@@ -15,7 +15,7 @@ from embtables.keyspace import Buckets, buckets_of
 from embtables.rows.content import restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.load import load as load_version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
@@ -33,7 +33,7 @@ def ranges(cuts: Sequence[int]) -> list[Buckets]:
 
 
 def write_parts(
-    writer: Writer, kind: VersionKind, stored: Sequence[StoredTable], parts: Sequence[RankPart]
+    writer: LeaseHolder, kind: VersionKind, stored: Sequence[StoredTable], parts: Sequence[RankPart]
 ) -> Manifest:
     """A version of what several ranks hold, which are threads here."""
 
@@ -103,7 +103,7 @@ class Ranks:
             mine = torch.from_numpy(ids[(buckets >= owned[0]) & (buckets < owned[1])])
             tables.delete(tables.configs[table].name, mine)
 
-    def write(self, writer: Writer, parent: int | None) -> Manifest:
+    def write(self, writer: LeaseHolder, parent: int | None) -> Manifest:
         """A version of all ranks: a snapshot, or a delta to the version that they last wrote or loaded."""
         parts = []
         for rank, (owned, tables) in enumerate(zip(self.owned, self.tables, strict=True)):

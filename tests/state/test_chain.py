@@ -16,7 +16,7 @@ from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.schema import RowwiseAdagrad
 from embtables.state.folder.local_folder import LocalFolder
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, flat, same
@@ -77,7 +77,7 @@ def test_a_write_that_fails_loses_nothing(
         nth += 1
         folder = tmp_path / str(nth)
         state, made = StateFolder(folder), tables()
-        with Writer(state) as writer:
+        with LeaseHolder(state) as writer:
             chain = VersionWriter(writer, "resume", made, keep=100)
             train(made, range(5))
             chain.cut({}, {"step": 5})
@@ -215,7 +215,7 @@ def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
         return captured[-1]
 
     monkeypatch.setattr(made.rows, "capture", noted)
-    with Writer(StateFolder(tmp_path)) as writer:
+    with LeaseHolder(StateFolder(tmp_path)) as writer:
         chain = VersionWriter(writer, "resume", made)
         train(made, range(5))
         with monkeypatch.context() as patch:
@@ -231,7 +231,7 @@ def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
 
 def test_content_that_is_not_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     made = tables()
-    with Writer(StateFolder(tmp_path)) as writer:
+    with LeaseHolder(StateFolder(tmp_path)) as writer:
         chain = VersionWriter(writer, "resume", made)
         with pytest.raises(StateError, match="the content of a version must be JSON: Out of range"):
             chain.cut({}, {"loss": float("nan")})

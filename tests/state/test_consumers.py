@@ -14,7 +14,7 @@ from embtables import CollisionlessTable, Feature, Tables
 from embtables.errors import StateError
 from embtables.schema import Identity, Sgd
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import NewFile, StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.read.load import load as load_version
 from embtables.state.write.commit_across_ranks import commit
 from embtables.state.write.version_files import RankFiles
@@ -51,7 +51,7 @@ def lose(made: Tables, keys: list[int]) -> None:
 def test_of_a_hundred_cuts_of_two_writers_all_but_the_first_are_deltas(tmp_path: Path) -> None:
     state, made = StateFolder(tmp_path), one_table()
     made.set("t", torch.arange(1000), torch.ones(1000, 1))
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         resume = VersionWriter(holder, "resume", made, keep=1, longest=1000)
         serving = VersionWriter(holder, "serving", made, keep=1, longest=1000)
         for cut in range(100):
@@ -133,7 +133,7 @@ def test_a_name_is_held_once_and_a_cut_only_forwards() -> None:
 
 def test_two_writers_of_one_purpose_need_two_names(tmp_path: Path) -> None:
     made = tables()
-    with Writer(StateFolder(tmp_path / "a")) as a, Writer(StateFolder(tmp_path / "b")) as b:
+    with LeaseHolder(StateFolder(tmp_path / "a")) as a, LeaseHolder(StateFolder(tmp_path / "b")) as b:
         first = VersionWriter(a, "serving", made)
         with pytest.raises(StateError, match="there is a consumer 'serving' of these tables already"):
             VersionWriter(b, "serving", made)
@@ -144,7 +144,7 @@ def test_two_writers_of_one_purpose_need_two_names(tmp_path: Path) -> None:
 
 def test_a_version_that_is_being_written_is_not_the_garbage_of_another(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
 
         def while_others_clean() -> Iterator[bytes]:
             yield b"one"
@@ -163,7 +163,7 @@ def test_a_writer_that_lags_writes_a_snapshot_and_the_other_one_deltas(tmp_path:
     """18 million tombstones, of which 16 million are kept."""
     state, made = StateFolder(tmp_path), one_table()
     million = torch.arange(1_000_000)
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         lags = VersionWriter(holder, "serving", made, keep=100)
         follows = VersionWriter(holder, "resume", made, keep=100, longest=100)
         for writer in (lags, follows):

@@ -14,7 +14,7 @@ import torch
 
 from embtables.errors import StateError
 from embtables.pipelines.cli.main import main
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.read.version_files import read_version
 from embtables.state.tools.compact import compact
@@ -29,7 +29,7 @@ Call = Callable[..., tuple[int, Any]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both chains of the same tables: a snapshot and two deltas each."""
     path, made = tmp_path_factory.mktemp("state"), tables()
-    with Writer(StateFolder(path)) as holder:
+    with LeaseHolder(StateFolder(path)) as holder:
         resume = VersionWriter(holder, "resume", made, keep=9)
         serving = VersionWriter(holder, "serving", made, projection="weights", keep=9)
         for cut in range(3):
@@ -97,7 +97,7 @@ def test_training_does_not_go_on_from_weights_alone(folder: Path) -> None:
 
 def test_after_a_version_of_another_projection_comes_a_snapshot(tmp_path: Path) -> None:
     state, made = StateFolder(tmp_path), tables()
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         for projection in ("full", "weights"):
             writer = VersionWriter(holder, "serving", made, projection=projection)  # type: ignore[arg-type]
             newest = state.latest("serving")
@@ -149,7 +149,7 @@ def test_a_compacted_chain_of_weights_is_one_of_weights(folder: Path) -> None:
     gone = {
         k for n in (2, 3) for k in read_version(state, state.manifest("serving", n), stored).tables["grows"].tombstones
     }
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         compacted = compact(holder, "serving", keep=9).version
     assert (compacted.projection, compacted.parent, compacted.same_as) == ("weights", None, before.folder)
     content = read_version(state, compacted, stored).tables["grows"]

@@ -17,7 +17,7 @@ from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
 from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_files import read_version
@@ -114,7 +114,7 @@ def test_any_number_of_ranks_goes_on_from_any_other(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(checksums, "BLOCK", 256)
         state = StateFolder(Path(folder))
-        with Writer(state) as writer:
+        with LeaseHolder(state) as writer:
             for stage in plan:
                 stored = one.tables[0].stored[int(rng.integers(2))]
                 cuts = rng.choice(edges(every_id[0], stored.seed), stage.world - 1, replace=False)
@@ -147,7 +147,7 @@ def parts_of(made: Tables, cuts: list[int]) -> list[RankPart]:
 
 def commit(folder: Path, made: Tables, parts: list[RankPart]) -> tuple[StateFolder, Manifest]:
     state = StateFolder(folder)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         return state, write_parts(writer, VersionKind("resume"), made.stored, parts)
 
 

@@ -13,7 +13,7 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.write.version_writer import VersionWriter
 
@@ -55,7 +55,7 @@ def train(made: Tables, steps: range) -> None:
 @contextmanager
 def open_chain(state: StateFolder, made: Tables, **options: Any) -> Iterator[VersionWriter]:
     """A chain of `resume` versions under a writer of its own. What was cut is on the disk at the end."""
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", made, **options)
         yield chain
         chain.wait()

@@ -1,4 +1,4 @@
-"""`StateFolder`: the versions in a folder; `Writer`: the one process that may add to them. See docs/format.md.
+"""`StateFolder`: the versions in a folder; `LeaseHolder`: the process that may change them. See docs/format.md.
 
     write:  data files, each synced -> their folder synced -> manifest created under its final name, synced = committed
     read:   manifest (checksummed) -> chain down to its snapshot -> files (sizes and checksums) -> content
@@ -234,10 +234,11 @@ class StateFolder:
         return found
 
 
-class Writer:
-    """The holder of a state folder's lease: `with Writer(state) as writer`. A process that dies loses it.
+class LeaseHolder:
+    """The holder of a state folder's lease: `with LeaseHolder(state) as holder`. A process that dies loses it.
 
-    Versions of several purposes may be written at once, each on a thread of its own.
+    It alone adds versions, pins them and removes them; `VersionWriter` writes those of tables through it. Versions of
+    several purposes may be written at once, each on a thread of its own.
 
     Raises:
         StateError: another process holds the lease (it is named), or the folder cannot be written.
@@ -247,8 +248,8 @@ class Writer:
         >>> from pathlib import Path
         >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
         >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
-        >>> with embtables.Writer(state) as writer:
-        ...     writer.pin("first_week", state.latest("resume"))  # it stays, whatever follows
+        >>> with embtables.LeaseHolder(state) as holder:
+        ...     holder.pin("first_week", state.latest("resume"))  # it stays, whatever follows
         >>> state.pinned("first_week")
         ('resume', 2)
     """
@@ -266,7 +267,7 @@ class Writer:
         """Which holder of the lease this is, counted over all there ever were (a fencing token)."""
         return self._lease.number
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> LeaseHolder:
         try:
             for name in (MANIFESTS, VERSIONS, PINS):
                 self._folder.make(name)
@@ -394,9 +395,17 @@ class Writer:
         """Removes all but the last `keep` versions of each purpose, pinned ones and what both depend on; then garbage.
 
         Purposes that are not named keep all versions. Returns how many bytes of files were removed.
+
+        Raises:
+            StateError: the lease was lost, what is kept is damaged, or a file cannot be removed; what went is gone.
         """
         with self._turn:
-            return self._collect(keep)
+            try:
+                return self._collect(keep)
+            except OSError as error:
+                reason = f"what is no longer needed cannot be removed: {error.strerror or error}"
+                where = {"folder": self._folder.root} if error.filename is None else {"file": error.filename}
+                raise StateError(reason, **where) from error
 
     def _collect(self, keep: Mapping[Purpose, int]) -> int:
         self._lease.check()

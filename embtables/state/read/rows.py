@@ -37,17 +37,16 @@ def read_rows(
 
     >>> import tempfile, torch
     >>> from pathlib import Path
-    >>> from embtables import Feature, FixedTable, Tables, state
-    >>> from embtables.schema import Sgd
-    >>> from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+    >>> from embtables import Feature, FixedTable, LeaseHolder, Sgd, StateFolder, Tables, state
+    >>> from embtables.state.folder.version_folder import VersionKind
     >>> from embtables.state.format.version import Version
     >>> from embtables.state.write.commit_across_ranks import write_version
     >>> tables = Tables([FixedTable(name="t", dim=2, num_rows=3, optimizer=Sgd(learning_rate=0.1))],
     ...                 [Feature(name="f", table="t")], seed=1)
     >>> tables.set_weight("t", torch.arange(6.0).reshape(3, 2))
     >>> place = tempfile.TemporaryDirectory()
-    >>> with Writer(StateFolder(Path(place.name))) as writer:
-    ...     _ = write_version(writer, VersionKind("resume"), tables.stored, Version(tables.content()))
+    >>> with LeaseHolder(StateFolder(Path(place.name))) as holder:
+    ...     _ = write_version(holder, VersionKind("resume"), tables.stored, Version(tables.content()))
     >>> folder = state.open_folder(place.name)
     >>> state.list_versions(folder)
     ['resume-1']

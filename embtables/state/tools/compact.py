@@ -14,7 +14,7 @@ import numpy as np
 
 from embtables.errors import StateError
 from embtables.keyspace import ALL_BUCKETS, Buckets
-from embtables.state.folder.version_folder import NewFile, StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.format.manifest import Manifest, Purpose
 from embtables.state.format.table_files import rows_file
 from embtables.state.format.version import parsed_artifact
@@ -43,7 +43,7 @@ class Compacted:
     pins: dict[str, str]
 
 
-def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
+def compact(holder: LeaseHolder, purpose: Purpose, *, keep: int) -> Compacted:
     """Folds the newest version of a purpose and those it depends on into a snapshot, and collects old versions.
 
     The snapshot is the next version and holds exactly what the newest one did: rows, waiting keys, dense tensors,
@@ -56,29 +56,28 @@ def compact(writer: Writer, purpose: Purpose, *, keep: int) -> Compacted:
         StateError: there is no version; what is read of the chain is damaged; the disk is full or failing, or the
             lease was lost. The chain is then unchanged, and nothing of a new version is left.
     """
-    state = writer.state
+    state = holder.state
     newest = state.latest(purpose)
     if newest is None:
         raise StateError(f"there is no {purpose} version", folder=state.folder.root)
     chain = state.chain(purpose, newest.sequence)
     if len(chain) > 1:
-        version = _fold(writer, chain)
+        version = _fold(holder, chain)
         for pin in [name for name in state.pins() if state.pinned(name) == (purpose, newest.sequence)]:
-            writer.pin(pin, version)
+            holder.pin(pin, version)
     else:
         version = newest
     try:
-        freed = writer.collect({purpose: keep})
-    except OSError as error:
-        message = f"{version.name} was written, but what is no longer needed cannot be removed: {error.strerror}"
-        raise StateError(message, folder=state.folder.root) from error
+        freed = holder.collect({purpose: keep})
+    except StateError as error:
+        raise StateError(f"{version.name} was written, but {error.message}", **error.path) from error
     pinned = {name: at for name in state.pins() if (at := state.pinned(name)) is not None}
     older = {name: f"{purpose}-{n}" for name, (of, n) in pinned.items() if of == purpose and n < version.sequence}
     return Compacted(version, tuple(chain), freed, older)
 
 
-def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
-    state, last = writer.state, chain[-1]
+def _fold(holder: LeaseHolder, chain: Sequence[Manifest]) -> Manifest:
+    state, last = holder.state, chain[-1]
     kept = [name for name in last.files if not _is_of_rows(last, name)]
     artifacts = [name for name in chain[0].files if parsed_artifact(name) is not None]
     with ExitStack() as stack:
@@ -99,7 +98,7 @@ def _fold(writer: Writer, chain: Sequence[Manifest]) -> Manifest:
         files |= {name: _copy(state, last, name) for name in kept if name not in files}
         files |= {name: _copy(state, chain[0], name) for name in artifacts}
         kind = VersionKind(last.purpose, projection=last.projection, same_as=last.folder)
-        return commit(writer, kind, lambda: RankFiles(files, tables), last.content)
+        return commit(holder, kind, lambda: RankFiles(files, tables), last.content)
 
 
 def _is_of_rows(version: Manifest, name: str) -> bool:

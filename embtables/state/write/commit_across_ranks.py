@@ -21,9 +21,9 @@ from embtables.rows.stored_table import StoredTable
 from embtables.state.folder.version_folder import (
     VERSIONS,
     Draft,
+    LeaseHolder,
     StateFolder,
     VersionKind,
-    Writer,
     unwritten,
     write_files,
 )
@@ -57,9 +57,9 @@ class CommitAcrossRanks:
         world: None where this process is alone.
     """
 
-    def __init__(self, holder: Writer | StateFolder, world: World | None) -> None:
-        self._writer = holder if isinstance(holder, Writer) else None
-        self._state = holder.state if isinstance(holder, Writer) else holder
+    def __init__(self, holder: LeaseHolder | StateFolder, world: World | None) -> None:
+        self._writer = holder if isinstance(holder, LeaseHolder) else None
+        self._state = holder.state if isinstance(holder, LeaseHolder) else holder
         self._world = world
 
     def write(self, kind: VersionKind, ready: Callable[[], RankFiles]) -> Written:
@@ -143,7 +143,7 @@ class CommitAcrossRanks:
         sequence, failures = gather_results(self._world, work)[0]
         return sequence, failed or [StateError(message, **path) for message, path in failures]
 
-    def _check_seen(self, writer: Writer, written: Written) -> None:
+    def _check_seen(self, holder: LeaseHolder, written: Written) -> None:
         """Raises StateError where another rank's file did not come to the folder that rank 0 sees."""
         for rank, files in enumerate(written.ranks[1:], 1):
             for name, file in files.items():
@@ -152,12 +152,14 @@ class CommitAcrossRanks:
                 except OSError:
                     seen = -1
                 if seen != file["bytes"]:
-                    writer.abandon(written.draft)
+                    holder.abandon(written.draft)
                     reason = f"{name} of rank {rank} is not where rank 0 sees it: all need the same, shared folder"
                     raise StateError(reason, folder=self._state.folder.root)
 
 
-def commit(writer: Writer, kind: VersionKind, ready: Callable[[], RankFiles], content: Mapping[str, Any]) -> Manifest:
+def commit(
+    holder: LeaseHolder, kind: VersionKind, ready: Callable[[], RankFiles], content: Mapping[str, Any]
+) -> Manifest:
     """Writes a version of files that this process alone makes; it exists when this returns, not at all when it raises.
 
     Args:
@@ -168,12 +170,12 @@ def commit(writer: Writer, kind: VersionKind, ready: Callable[[], RankFiles], co
         StateError: the disk is full or failing (earlier versions are as they were), the lease was lost, or the parent
             is not the newest version of the chain.
     """
-    alone = CommitAcrossRanks(writer, None)
+    alone = CommitAcrossRanks(holder, None)
     sequence, _ = alone.finish(alone.write(kind, ready), content, lambda _: [])
-    return writer.state.manifest(kind.purpose, sequence)
+    return holder.state.manifest(kind.purpose, sequence)
 
 
-def write_version(writer: Writer, kind: VersionKind, stored: Sequence[StoredTable], version: Version) -> Manifest:
+def write_version(holder: LeaseHolder, kind: VersionKind, stored: Sequence[StoredTable], version: Version) -> Manifest:
     """The same of contents in memory.
 
     Raises:
@@ -186,4 +188,4 @@ def write_version(writer: Writer, kind: VersionKind, stored: Sequence[StoredTabl
         found.files |= artifact_files(version.artifacts)
         return found
 
-    return commit(writer, kind, ready, version.content)
+    return commit(holder, kind, ready, version.content)

@@ -21,7 +21,7 @@ import torch
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
@@ -69,7 +69,7 @@ class VersionWriter:
         >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
         >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
         >>> state = embtables.StateFolder(Path("state"))
-        >>> with embtables.Writer(state) as holder:
+        >>> with embtables.LeaseHolder(state) as holder:
         ...     resume = embtables.VersionWriter(holder, "resume", tables)
         ...     serving = embtables.VersionWriter(holder, "serving", tables, projection="weights")
         ...     for step in (1, 2):
@@ -86,7 +86,7 @@ class VersionWriter:
 
     def __init__(
         self,
-        holder: Writer | StateFolder,
+        holder: LeaseHolder | StateFolder,
         purpose: Purpose,
         tables: Tables,
         *,
@@ -97,7 +97,7 @@ class VersionWriter:
         longest: int = 16,
     ) -> None:
         self._world = SingleRank() if world is None else world
-        if isinstance(holder, Writer) is not (self._world.rank == 0):
+        if isinstance(holder, LeaseHolder) is not (self._world.rank == 0):
             raise StateError("rank 0 holds the lease to write, and no other rank", rank=self._world.rank)
         self._holder = holder
         self._commit = CommitAcrossRanks(holder, self._world.another())
@@ -228,14 +228,11 @@ class VersionWriter:
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
         holder = self._holder
-        assert isinstance(holder, Writer)
+        assert isinstance(holder, LeaseHolder)
         try:
             for pin in pins:
                 holder.pin(pin, manifest)
             holder.collect({self._purpose: self._keep})
-        except OSError as error:
-            reason = f"what is no longer needed cannot be removed: {error.strerror}"
-            return [StateError(reason, folder=holder.state.folder.root)]
         except StateError as error:
             return [error]
         return []

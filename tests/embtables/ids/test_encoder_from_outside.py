@@ -32,7 +32,7 @@ from embtables.schema import Sgd, Table, validate
 from embtables.shard.placement import replicated
 from embtables.shard.world import World
 from embtables.state.evolve.evolution import Evolution, StateSchema
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load
 from embtables.state.read.version_files import read_artifacts
 from embtables.state.tools.compact import compact
@@ -118,7 +118,7 @@ def test_two_ranks_train_it_like_one(store: Any, kind: str, combine: Any) -> Non
 @pytest.mark.parametrize("kind", ["fixed", "collisionless"])
 def test_a_version_holds_what_it_learned(store: Any, kind: str, tmp_path: Path) -> None:
     tables, state = made(kind, row_store=store), StateFolder(tmp_path)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", tables)
         for cut in range(2):
             train(tables, range(3 * cut, 3 * cut + 3))
@@ -143,7 +143,7 @@ def test_data_of_an_encoder_travels_with_every_version(tmp_path: Path) -> None:
     order = tmp_path / "order"
     order.write_bytes(np.arange(BASE)[::-1].astype(np.int64).tobytes())
     tables, state, ids = made(order=str(order)), StateFolder(tmp_path / "state"), torch.arange(NUM_IDS)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", tables)
         for cut in range(3):
             train(tables, range(2 * cut, 2 * cut + 2))
@@ -199,7 +199,7 @@ def test_figures_and_placement_ask_the_encoder(tmp_path: Path) -> None:
     assert replicated([table], features, batch_rows=2 * 31 * 32, world_size=2) == frozenset()
     tables, state = made(), StateFolder(tmp_path)
     train(tables, range(2))
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", tables)
         chain.cut({}, {"schema": schema_of(tables)})
         chain.wait()

@@ -15,7 +15,7 @@ from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, EmbeddingCollection, Feature, FixedTable, Tables
 from embtables.ids import Combine
-from embtables.schema import Constant, MultiHash, Normal, Sgd
+from embtables.schema import Constant, EncoderConfig, MultiHash, Normal, Sgd
 from tests.embtables.ids.encoders_for_tests import Digits, registered
 
 COMBINES = get_args(Combine)
@@ -29,12 +29,13 @@ def _digits() -> Iterator[None]:
 
 
 def made(combines: list[Combine], num_digits: int, store: Any, pooling: Any, **options: Any) -> Tables:
-    """A table read by a feature of each way to combine, and by one that is hashed twice."""
+    """A table read by a feature of each way to combine, of digits and of hashes, and by one that is hashed twice."""
     rows = BASE * num_digits
     table = FixedTable(
         name="t", dim=DIM, num_rows=rows, optimizer=Sgd(learning_rate=RATE), initializer=Normal(std=1.0), **options
     )
-    encoders = [Digits(base=BASE, num_digits=num_digits, combine=how) for how in combines]
+    encoders: list[EncoderConfig] = [Digits(base=BASE, num_digits=num_digits, combine=how) for how in combines]
+    encoders += [MultiHash(num_hashes=3, combine=how) for how in combines]
     features = [
         Feature(name=f"f{n}", table="t", encoder=e, pooling=pooling, weights_column="w") for n, e in enumerate(encoders)
     ]
@@ -111,7 +112,9 @@ def test_pooled_vectors_and_their_gradients_are_those_of_plain_torch(
         columns.append(torch.stack(bags) if bags else torch.zeros(0, slot.dim))
     expected = torch.cat(columns, dim=1)
     out = view(batch)
-    assert out.length_per_key() == [DIM * (num_digits if s.encoder.combine == "concat" else 1) for s in tables.features]
+    assert out.length_per_key() == [
+        DIM * (s.encoder.num_keys if s.encoder.combine == "concat" else 1) for s in tables.features
+    ]
     assert_near(out.values().detach(), expected.detach())
 
     gradient = torch.from_numpy(np.random.default_rng(seed).standard_normal(expected.shape).astype(np.float32))

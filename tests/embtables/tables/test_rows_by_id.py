@@ -13,7 +13,7 @@ from torchrec import KeyedJaggedTensor
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.schema import Adagrad, Constant, Hash, Identity, MinCount, MultiHash, Sgd
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
@@ -161,7 +161,7 @@ def test_what_was_deleted_is_nowhere_on_the_disk(tmp_path: Path) -> None:
     person = 6825480319823757831
     row = torch.tensor([[0.123456, -7.654321, 3.1415926, 2.7182818]])
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", tables, keep=1, longest=1)
         tables.set("t", torch.tensor([person]), row)
         learn(tables, [1, 2, 3])

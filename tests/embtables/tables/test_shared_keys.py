@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from embtables import CollisionlessTable, Feature, FixedTable, StateFolder, Tables, VersionWriter, Writer
+from embtables import CollisionlessTable, Feature, FixedTable, LeaseHolder, StateFolder, Tables, VersionWriter
 from embtables.errors import StateError
 from embtables.inputs.batch import JaggedIds
 from embtables.lookup.views import PooledFirstOrderView, PooledView
@@ -180,7 +180,7 @@ def test_a_version_says_whether_keys_are_shared(tmp_path: Path, shares: bool) ->
 
     tables, state = fresh(shares_keys=shares), StateFolder(tmp_path)
     view, rng = PooledFirstOrderView(tables, ["item"]), np.random.default_rng(2)
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         versions = VersionWriter(holder, "resume", tables)
         for ids in batches(["a"], rng, weighted=False, count=4):
             sum(out.square().sum() + out.sum() for out in view(ids)).backward()

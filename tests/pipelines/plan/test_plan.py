@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch import Tensor
 
 from embtables.pipelines.config import RunConfig, load_config
 from embtables.pipelines.plan.calibrate import measured_for
@@ -19,7 +20,8 @@ from embtables.pipelines.plan.keys import estimate
 from embtables.pipelines.plan.machine import Work
 from embtables.pipelines.plan.plan import PlanRequest, plan
 from embtables.pipelines.plan.sample import read_sample
-from embtables.schema import CollisionlessTable, to_yaml
+from embtables.rows.optimizers import OptimizerSpec, register_optimizer, unregister_optimizer
+from embtables.schema import CollisionlessTable, OptimizerConfig, to_yaml
 from tests.pipelines.conftest import make_table
 from tests.pipelines.plan.plan_for_tests import machine
 
@@ -60,6 +62,32 @@ def test_a_plan_holds_what_was_requested(files: tuple[Path, Path], command: Comm
     alone = _planned(command, files)
     assert alone["bytes"]["sent_per_rank"] == 0
     assert alone["tables"]["item"]["rows_per_rank"] > found["tables"]["item"]["rows_per_rank"]
+
+
+class Sign(OptimizerConfig):
+    kind: Literal["sign"] = "sign"
+
+
+def _sign(config: Sign, weight: Tensor, state: Mapping[str, Tensor], gradient: Tensor, rate: float, t: int) -> None:
+    weight.add_(gradient.sign(), alpha=-rate)
+
+
+@pytest.fixture
+def _sign_is_registered() -> Iterator[None]:
+    register_optimizer(OptimizerSpec(Sign, _sign))
+    yield
+    unregister_optimizer("sign")
+
+
+@pytest.mark.usefixtures("_sign_is_registered")
+def test_an_optimizer_that_the_native_core_does_not_have_is_refused(files: tuple[Path, Path], command: Command) -> None:
+    optimizer = "tables.item.optimizer={kind: sign, learning_rate: 0.1}"
+    for store in ("host", "reference"):
+        options = ("--set", optimizer, "--set", f"train.row_store={store}")
+        status, _, err = command("plan", files[0], "--machine", files[1], "--json", *options)
+        assert status == 2, err
+        assert "table item: a plan is of train.row_store: host, which has no optimizer 'sign'" in err
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("gb", [2, 3, 5])

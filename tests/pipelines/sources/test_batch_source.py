@@ -13,10 +13,9 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.shutdown import say_what_is_waited_for
-from embtables.pipelines.training.train import train
+from embtables.pipelines.training.train import train, train_to_end
 from embtables.state.read.find import find
 from tests.contents import flat, same
 
@@ -79,8 +78,8 @@ def test_any_source_trains_as_the_log_does_and_goes_on_from_its_position(make_co
     whole = RunDir.open(Path(train(config, shown=False)["run_dir"]))
 
     def run_on(source: InMemory, state: RunState, learner: Learner, run: RunDir) -> dict[str, Any]:
-        loop = TrainLoop(learner, run, source, log, fitted, state, shown=False, on_error=say_what_is_waited_for)
-        return loop.run_to_end()
+        told: dict[str, Any] = {"shown": False, "on_error": say_what_is_waited_for}
+        return train_to_end(learner, run, source, log, fitted, state, **told)
 
     source, run = InMemory(batches), RunDir.create(config)
     report = run_on(source, RunState(), Learner(config), run)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
-from embtables.inputs.features import FittedTransforms
+from embtables.inputs.features import FittedTransforms, Needs
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, Position
@@ -189,6 +189,19 @@ def test_a_ranks_part_has_the_values_of_its_rows(make_config: Make, ranks: int) 
             assert torch.cat([getattr(batch, name) for batch in batches]).equal(getattr(whole.batch, name))
         assert pa.concat_tables([item.extra for item in each]).equals(whole.extra.combine_chunks())
         assert all(item.position == whole.position for item in each)
+
+
+def test_labels_and_weights_are_read_where_the_task_needs_them(make_config: Make) -> None:
+    columns = [{"column": "no_such_label"}]
+    log = open_log(make_config(**{"sample_weight": "no_such_weight", "labels": columns}))
+    neither = Needs(labels=False, weight=False)
+    for item in ParquetReader(log, "train", batch_size=50, fitted=FITTED, needs=neither):
+        assert item.batch.labels.shape == (item.batch.num_rows, 0)
+        assert item.batch.weight is None
+        assert item.batch.event_time_us is not None
+    for needs, missing in ((Needs(weight=False), "no_such_label"), (Needs(labels=False), "no_such_weight")):
+        with pytest.raises(DataError, match=f"column {missing}: is missing"):
+            ParquetReader(log, "train", batch_size=50, fitted=FITTED, needs=needs)
 
 
 def test_an_abandoned_reader_leaves_no_thread_behind(make_config: Make) -> None:

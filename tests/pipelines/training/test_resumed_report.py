@@ -16,8 +16,9 @@ import torch
 
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.signals import InterruptedRunError
-from embtables.pipelines.training.train import TrainLoop, resume, train
+from embtables.pipelines.training.train import resume, train
 
 Make = Callable[..., RunConfig]
 CHANGES: dict[str, Any] = {"data.on_bad_row": "quarantine", "train.epochs": 2, "train.batch_size": 100}

@@ -20,8 +20,8 @@ from embtables import Tables
 from embtables.pipelines.load_run import load_run
 from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.training.continue_from import FormerCheckpoint
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.train import resume
 from embtables.state import read_rows
 

@@ -15,8 +15,8 @@ import pytest
 
 from embtables.errors import DataError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.training import loop as training
 from embtables.pipelines.training import shutdown as ending
+from embtables.pipelines.training.hooks import checkpoints, stop
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
@@ -55,7 +55,7 @@ class Said:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.lines: list[str] = []
         self.came = threading.Event()
-        for module in (ending, training):
+        for module in (ending, checkpoints, stop):
             patch.setattr(module, "say", self._say)
 
     def _say(self, text: str) -> None:

@@ -21,17 +21,21 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.inputs.features import Needs
+from embtables.models.task import Pointwise
 from embtables.pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
 from embtables.pipelines.load_run import evaluate_run, load_run
 from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
 from embtables.pipelines.training.loop import TrainLoop
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.find import find
 from tests.contents import Arrays, flat, same
 
@@ -240,6 +244,19 @@ def test_several_labels_and_sample_weights(make_config: Make, log_dir: Path) -> 
     assert report["labels"]["dear"]["positives"] > 0
 
 
+def test_training_and_evaluation_read_what_the_task_needs(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without sample weights: those of the log, which are no weights at all, are not looked at."""
+    plain = make_config()
+    weighted = plain.model_copy(update={"sample_weight": "no_such_column"})
+    with pytest.raises(DataError, match="column no_such_column: is missing"):
+        train(weighted, shown=False)
+    monkeypatch.setattr(Pointwise, "needs", lambda task, schema: Needs(weight=False))
+    reports = [train(config, shown=False) for config in (plain, weighted)]
+    assert same(tensors(reports[0]), tensors(reports[1]))
+    evaluated = [evaluate_run(Path(report["run_dir"]), "test", None, ()) for report in reports]
+    assert evaluated[0]["auc"] == evaluated[1]["auc"]
+
+
 def test_a_checkpoint_of_another_schema_names_what_differs(make_config: Make) -> None:
     report = train(make_config(**{"train.epochs": 1}), shown=False)
     run = RunDir.open(Path(report["run_dir"]))
@@ -285,19 +302,19 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
     make_config: Make, small_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ballast = small_disk / "ballast"
-    save = TrainLoop._save
+    save = Checkpoints.save
 
-    def filling(loop: TrainLoop, pin: str | None = None) -> None:
-        loop._chain.wait()
+    def filling(checkpoints: Checkpoints, state: RunState, pin: str | None = None) -> None:
+        checkpoints.chain.wait()
         room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-        if 4 <= loop.state.step <= 8:
+        if 4 <= state.step <= 8:
             ballast.write_bytes(bytes(max(0, room - 4096)))
-        save(loop, pin)
-        loop._chain._note(loop._chain._harvest())
-        loop._tell_failures(loop._chain)
+        save(checkpoints, state, pin)
+        checkpoints.chain._note(checkpoints.chain._harvest())
+        checkpoints.tell_failures()
         ballast.unlink(missing_ok=True)
 
-    monkeypatch.setattr(TrainLoop, "_save", filling)
+    monkeypatch.setattr(Checkpoints, "save", filling)
     changes = {"train.checkpoint_every_steps": 2, "train.runs_dir": str(small_disk), "train.epochs": 1}
     report = train(make_config(**changes), shown=False)
     said = capsys.readouterr().err
@@ -311,10 +328,10 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
 def test_a_best_checkpoint_that_could_not_be_written_is_reported_and_not_mistaken(
     make_config: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(writer: Writer, pin: str, version: Any) -> None:
+    def failing(writer: LeaseHolder, pin: str, version: Any) -> None:
         raise StateError(f"cannot pin {version.name}: No space left on device")
 
-    monkeypatch.setattr(Writer, "pin", failing)
+    monkeypatch.setattr(LeaseHolder, "pin", failing)
     # The rate grows too large for the later epochs to be the best.
     changes = {"train.epochs": 6, "tables.0.optimizer": {"kind": "sgd", "learning_rate": 30.0}}
     report = train(make_config(**changes), shown=False)
@@ -324,14 +341,15 @@ def test_a_best_checkpoint_that_could_not_be_written_is_reported_and_not_mistake
     assert report["best_step"] == report["steps"]
 
 
-def test_two_processes_do_not_write_one_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_do_not_write_one_run(make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = TrainLoop._step
 
     def meddling(loop: TrainLoop, item: Any, of_all: Any) -> torch.Tensor:
         if loop.state.step == 3:
+            (run,) = (tmp_path / "runs").iterdir()
             with (
                 pytest.raises(StateError, match=rf"is being written by process {os.getpid()}"),
-                Writer(StateFolder(loop.run.checkpoints)),
+                LeaseHolder(StateFolder(run / "checkpoints")),
             ):
                 pass
         return step(loop, item, of_all)

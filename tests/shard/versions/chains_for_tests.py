@@ -14,7 +14,7 @@ from embtables.rows.protocol import Capture
 from embtables.schema import Adagrad, Adam, Identity, MinCount, RowwiseAdagrad
 from embtables.shard.copies import OwnedCapture
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, flat
 from tests.state.ranks_for_tests import ONE, Batch, Ranks
@@ -72,10 +72,10 @@ def of(world: World) -> Ranks:
     return ranks
 
 
-def holding(world: World, folder: Path) -> AbstractContextManager[Writer | StateFolder]:
+def holding(world: World, folder: Path) -> AbstractContextManager[LeaseHolder | StateFolder]:
     """The lease at rank 0, the folder elsewhere."""
     state = StateFolder(folder)
-    return nullcontext(state) if world.rank else Writer(state)
+    return nullcontext(state) if world.rank else LeaseHolder(state)
 
 
 def expected(steps: Sequence[int]) -> list[Arrays]:

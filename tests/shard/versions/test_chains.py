@@ -18,7 +18,7 @@ import pytest
 from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.shard.world import TIMEOUT_SECONDS, World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.version_files import read_version
 from embtables.state.write.gather_results import ROUND_SECONDS
 from embtables.state.write.version_writer import VersionWriter
@@ -169,7 +169,7 @@ def cut_thrice(world: World, folder: Path, fault: Fault, first: Arrays) -> tuple
         chain.cut({}, {})
         chain.wait()
         chain.close()
-        if isinstance(held, Writer):
+        if isinstance(held, LeaseHolder):
             held.collect({"resume": 100})
         return failed, reported, at is not None and at.fired
 

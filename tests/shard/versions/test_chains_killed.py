@@ -15,7 +15,7 @@ import pytest
 from embtables.errors import WorldError
 from embtables.shard import world as worlds
 from embtables.shard.world import World
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.write import gather_results as rounds
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
@@ -112,7 +112,7 @@ def test_a_rank_killed_in_a_cut_leaves_the_newest_version_whole(
     for version in state.chain("resume", newest):
         state.verify(version)
     assert same(loaded(tmp_path, newest), two[newest - 1])
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         writer.collect({"resume": 100})
     assert len(list((tmp_path / "versions").iterdir())) == newest
     assert not list(tmp_path.glob("*/tmp-*"))

@@ -172,6 +172,7 @@ ENCODER_CHANGES: dict[tuple[str, str], Any] = {
     ("hash", "seed"): 3,
     ("multi_hash", "seed"): 3,
     ("multi_hash", "num_hashes"): 4,
+    ("multi_hash", "combine"): "mean",
 }
 
 

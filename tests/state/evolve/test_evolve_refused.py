@@ -27,6 +27,12 @@ REFUSED: dict[str, tuple[StateSchema, StateSchema, str]] = {
         "num_rows is 8 here, 9 there: the multi_hash encoder of feature 'f' depends on num_rows, so ids "
         "would read other rows",
     ),
+    "rows combined in another way": (
+        schema(fixed(), feature(encoder=MultiHash())),
+        schema(fixed(), feature(encoder=MultiHash(combine="product"))),
+        "feature 'f' has encoder {'kind': 'multi_hash', 'num_hashes': 2, 'seed': 0, 'combine': 'product'} here, "
+        "{'kind': 'multi_hash', 'num_hashes': 2, 'seed': 0, 'combine': 'sum'} there: ids mean other keys",
+    ),
     "rows of a modulo": (
         schema(fixed(), feature(encoder=Identity(out_of_range="modulo"))),
         schema(fixed(num_rows=10), feature(encoder=Identity())),

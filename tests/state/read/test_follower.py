@@ -22,7 +22,7 @@ from embtables import CollisionlessTable, Feature, Tables
 from embtables.errors import StateError
 from embtables.rows.content import TableContent
 from embtables.schema import Identity, Sgd
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.follower import Followed, Follower
 from embtables.state.read.version_files import read_version
@@ -74,7 +74,7 @@ class Standby:
 class Trainer:
     """A writer of versions, which trains a little before each."""
 
-    def __init__(self, holder: Writer, purpose: Any = "resume", **options: Any) -> None:
+    def __init__(self, holder: LeaseHolder, purpose: Any = "resume", **options: Any) -> None:
         self.made, self.step = tables(), 0
         self.writer = VersionWriter(holder, purpose, self.made, **options)
 
@@ -86,12 +86,12 @@ class Trainer:
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[Writer]:
-    with Writer(StateFolder(tmp_path)) as made:
+def holder(tmp_path: Path) -> Iterator[LeaseHolder]:
+    with LeaseHolder(StateFolder(tmp_path)) as made:
         yield made
 
 
-def test_a_follower_gives_a_snapshot_and_then_every_delta(holder: Writer) -> None:
+def test_a_follower_gives_a_snapshot_and_then_every_delta(holder: LeaseHolder) -> None:
     trainer, standby = Trainer(holder, keep=9, longest=2), Standby(holder.state)
     standby.take()
     assert standby.names == []
@@ -111,7 +111,7 @@ def test_a_follower_gives_a_snapshot_and_then_every_delta(holder: Writer) -> Non
     assert late.names == ["resume-4", "resume-5"]
 
 
-def test_files_that_are_collected_while_they_are_read(holder: Writer) -> None:
+def test_files_that_are_collected_while_they_are_read(holder: LeaseHolder) -> None:
     """Between the look at the newest chain and each file of it the writer may have gone on."""
     trainer = Trainer(holder, keep=1, longest=1)
     trainer.cut()
@@ -132,7 +132,7 @@ def test_files_that_are_collected_while_they_are_read(holder: Writer) -> None:
     assert len(standby.names) <= 3
 
 
-def test_a_follower_that_is_always_too_slow_says_so(holder: Writer) -> None:
+def test_a_follower_that_is_always_too_slow_says_so(holder: LeaseHolder) -> None:
     trainer = Trainer(holder, keep=1, longest=0)
     trainer.cut()
 
@@ -144,7 +144,7 @@ def test_a_follower_that_is_always_too_slow_says_so(holder: Writer) -> None:
         list(Follower(holder.state, "resume", read=too_slow).poll())
 
 
-def test_what_was_not_taken_over_is_given_again(holder: Writer) -> None:
+def test_what_was_not_taken_over_is_given_again(holder: LeaseHolder) -> None:
     trainer, standby = Trainer(holder, keep=9), Standby(holder.state)
     trainer.cut()
     trainer.cut()
@@ -160,7 +160,7 @@ def test_what_was_not_taken_over_is_given_again(holder: Writer) -> None:
     assert same(flat(standby.made), flat(trainer.made))
 
 
-def test_a_damaged_version_is_named_once_and_the_next_snapshot_followed(holder: Writer) -> None:
+def test_a_damaged_version_is_named_once_and_the_next_snapshot_followed(holder: LeaseHolder) -> None:
     state = holder.state
     trainer, standby = Trainer(holder, keep=9, longest=3), Standby(state)
     for _ in range(3):
@@ -184,7 +184,7 @@ def test_a_damaged_version_is_named_once_and_the_next_snapshot_followed(holder: 
     assert same(flat(standby.made), flat(trainer.made))
 
 
-def test_a_manifest_that_cannot_be_read_or_is_missing(holder: Writer) -> None:
+def test_a_manifest_that_cannot_be_read_or_is_missing(holder: LeaseHolder) -> None:
     state = holder.state
     trainer, standby = Trainer(holder, keep=9), Standby(state)
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_a_manifest_that_cannot_be_read_or_is_missing(holder: Writer) -> None:
     assert standby.names == []
 
 
-def test_a_version_that_was_taken_back_and_written_anew_is_another_one(holder: Writer) -> None:
+def test_a_version_that_was_taken_back_and_written_anew_is_another_one(holder: LeaseHolder) -> None:
     """A user removed the newest manifest; its number is given again."""
     state = holder.state
     trainer, standby = Trainer(holder, keep=9), Standby(state)
@@ -222,7 +222,7 @@ def test_a_version_that_was_taken_back_and_written_anew_is_another_one(holder: W
 def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
     standby, late = Standby(state), Standby(state)
-    with Writer(state) as holder:
+    with LeaseHolder(state) as holder:
         trainer = Trainer(holder, keep=9)
         for _ in range(3):
             trainer.cut()
@@ -242,7 +242,7 @@ def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
         assert same(flat(one.made), flat(trainer.made))
 
 
-def test_two_purposes_side_by_side(holder: Writer) -> None:
+def test_two_purposes_side_by_side(holder: LeaseHolder) -> None:
     resume = Trainer(holder, keep=9)
     serving = VersionWriter(holder, "serving", resume.made, projection="weights", keep=9)
     standby, index = Standby(holder.state), dict[int, bytes]()
@@ -267,7 +267,7 @@ def test_two_purposes_side_by_side(holder: Writer) -> None:
         Follower(holder.state, "serving", standby.position)
 
 
-def test_the_example_in_the_documentation_runs(holder: Writer) -> None:
+def test_the_example_in_the_documentation_runs(holder: LeaseHolder) -> None:
     config = CollisionlessTable(name="items", dim=2, optimizer=Sgd(learning_rate=0.1))
     made = Tables([config], [Feature(name="f", table="items", encoder=Identity())], seed=1)
     serving = VersionWriter(holder, "serving", made, projection="weights", keep=9)
@@ -292,7 +292,7 @@ def test_a_position_that_is_none_is_refused(tmp_path: Path, position: Any) -> No
         Follower(StateFolder(tmp_path), "resume", position)
 
 
-def test_without_a_reader_every_file_is_verified(holder: Writer) -> None:
+def test_without_a_reader_every_file_is_verified(holder: LeaseHolder) -> None:
     trainer = Trainer(holder, keep=9)
     trainer.cut()
     follower = Follower(holder.state, "resume")
@@ -381,7 +381,7 @@ def test_after_following_the_standby_has_what_the_writer_has(history: list[str],
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("embtables.state.folder.local_folder.os.fsync", lambda handle: None)  # no power is lost here
-        with Writer(StateFolder(Path(folder))) as holder:
+        with LeaseHolder(StateFolder(Path(folder))) as holder:
             trainer, standby = Trainer(holder, keep=keep, longest=longest), Standby(holder.state)
             for act in history:
                 if act == "cut":

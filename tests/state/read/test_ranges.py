@@ -14,7 +14,7 @@ from embtables.rows.content import TableContent, restrict
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import RowwiseAdagrad
 from embtables.state.folder.local_folder import LocalFolder
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.checksums import BLOCK, Digests
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
@@ -42,7 +42,7 @@ def content() -> TableContent:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[StateFolder, Manifest]:
     state = StateFolder(tmp_path_factory.mktemp("state"))
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         return state, write_version(writer, VersionKind("resume"), [STORED], Version({"t": content()}))
 
 

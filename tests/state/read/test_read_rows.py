@@ -17,7 +17,7 @@ from embtables import CollisionlessTable, Feature, Tables
 from embtables.errors import ConfigError, StateError
 from embtables.schema import Identity, Sgd
 from embtables.state import find_version, list_versions, open_folder, read_rows
-from embtables.state.folder.version_folder import StateFolder, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read import merge
 from tests.state.versions_for_tests import open_chain, write
 
@@ -71,7 +71,7 @@ def test_versions_are_listed_and_picked_by_name(tmp_path: Path) -> None:
     _, manifests = write(tmp_path / "checkpoints", 3)
     folder = open_folder(tmp_path)
     assert list_versions(folder) == ["resume-1", "resume-2", "resume-3"]
-    with Writer(folder) as writer:
+    with LeaseHolder(folder) as writer:
         writer.pin("best", manifests[1])
     assert (find_version(folder).name, find_version(folder, "best").name) == ("resume-3", "resume-2")
     second = find_version(folder, "resume-2")

@@ -23,7 +23,7 @@ from embtables.keyspace import bucket_order, table_seed
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad, Sgd
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.version import Version
 from embtables.state.read import merge
 from embtables.state.read.load import load as load_version
@@ -41,7 +41,7 @@ def loaded(state: StateFolder, made: Tables, sequence: int) -> Arrays:
 
 
 def compacted(state: StateFolder, keep: int = 1) -> Compacted:
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         return compact(writer, "resume", keep=keep)
 
 
@@ -112,7 +112,7 @@ def test_older_versions_are_kept_as_asked(tmp_path: Path) -> None:
 def test_a_pin_of_what_was_compacted_moves_and_others_are_named(tmp_path: Path) -> None:
     _, versions = write(tmp_path, 3)
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         writer.pin("best", versions[1])
         writer.pin("last", versions[2])
     done = compacted(state)
@@ -137,7 +137,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
     made = Tables([config], [Feature(name="f", table="t", encoder=Identity())], seed=1)
     state, row = StateFolder(tmp_path), torch.tensor([[0.123456, -7.654321, 3.1415926, 2.7182818]])
     others = torch.arange(50)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         chain = VersionWriter(writer, "resume", made, keep=100)
         made.set("t", others, torch.rand(50, 4))
         made.set("t", torch.tensor([key]), row)
@@ -156,7 +156,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
     left = erased_traces(tmp_path, key, row.numpy()[0])
     assert left
     assert all(name.startswith("versions/resume-0000000001-") for name in left)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         writer.pin("best", done.version)
     assert compacted(state).pins == {}
     assert erased_traces(tmp_path, key, row.numpy()[0]) == []
@@ -167,7 +167,7 @@ def test_nothing_of_an_erased_key_is_left_on_the_disk(tmp_path: Path) -> None:
 def test_while_another_process_trains_it_is_refused(tmp_path: Path) -> None:
     write(tmp_path, 2)
     state = StateFolder(tmp_path)
-    with Writer(StateFolder(tmp_path)), pytest.raises(StateError, match="is being written by process"):
+    with LeaseHolder(StateFolder(tmp_path)), pytest.raises(StateError, match="is being written by process"):
         compacted(state)
     assert state.sequences("resume") == [1, 2]
 
@@ -194,7 +194,7 @@ def test_a_disk_that_fails_leaves_the_chain_as_it_was(
 ) -> None:
     made, _ = write(tmp_path, 3)
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         with monkeypatch.context() as patch:
             fired = failing(patch, call, errno.ENOSPC, 1)
             with pytest.raises(StateError, match="No space left on device; earlier versions are intact"):
@@ -228,7 +228,7 @@ def test_a_row_in_the_version_of_its_tombstone_stays(tmp_path: Path) -> None:
     """As tables load it: what is gone goes first, then rows are placed."""
     stored = (StoredTable(CollisionlessTable(name="t", dim=1, optimizer=Sgd(learning_rate=0.1)), table_seed(1, "t")),)
     state = StateFolder(tmp_path)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         for number, (keys, gone) in enumerate([([1, 2, 3, 4], []), ([2], [2, 3]), ([3], [4])]):
             rows = np.array(keys, np.int64)
             rows = rows[bucket_order(rows, stored[0].seed)]
@@ -250,7 +250,7 @@ from pathlib import Path
 from embtables.state.tools.compact import compact
 from embtables.state.tools.compare import compare_rows
 from embtables.state.read.merge import MergedTable
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import StateFolder, VersionKind, LeaseHolder
 from embtables.pipelines.state_tools.commands import export
 state = StateFolder(Path(sys.argv[1]))
 def peak():  # not ru_maxrss, which begins with what the parent of the process had
@@ -259,7 +259,7 @@ before = peak()
 chains = [state.chain("resume", number) for number in (1, 2)]
 with MergedTable(state, chains[0], "t") as first, MergedTable(state, chains[1], "t") as second:
     print(compare_rows(first, second).changed)
-with Writer(state) as writer:
+with LeaseHolder(state) as writer:
     compact(writer, "resume", keep=1)
 print(export(state, "t", Path(sys.argv[1]) / "t.parquet", None)["rows"])
 print(peak() - before)
@@ -271,7 +271,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     table = CollisionlessTable(name="t", dim=144, optimizer=RowwiseAdagrad(learning_rate=0.1))
     keys = np.random.default_rng(0).integers(-(2**63), 2**63, 400_000)
     keys = keys[bucket_order(keys, 1)]
-    with Writer(StateFolder(tmp_path)) as writer:
+    with LeaseHolder(StateFolder(tmp_path)) as writer:
         for number, part in enumerate((keys, keys[::2])):
             n, ones = len(part), np.ones(len(part), np.uint32)
             parts = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
@@ -298,7 +298,7 @@ def small_tables() -> Tables:
 class History:
     """A trainer that does what a test asks, and whose versions are compacted now and then."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: LeaseHolder) -> None:
         self.made, self.writer, self.seconds = small_tables(), writer, 0
         self.view = EmbeddingBagCollection.over(self.made)
         self.state, self.chain = writer.state, VersionWriter(writer, "resume", self.made, keep=100, longest=100)
@@ -355,7 +355,7 @@ def one_thread() -> Iterator[None]:
 def test_any_history_is_the_same_after_compaction(history: list[tuple[str, list[int]]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("embtables.state.folder.local_folder.os.fsync", lambda handle: None)  # no power is lost here
-        with Writer(StateFolder(Path(folder))) as writer:
+        with LeaseHolder(StateFolder(Path(folder))) as writer:
             made = History(writer)
             for act, ids in [*history, ("compact", [])]:
                 getattr(made, act)(ids)

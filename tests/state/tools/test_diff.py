@@ -13,7 +13,7 @@ from embtables.keyspace import bucket_offsets, bucket_order
 from embtables.rows.content import TableContent
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, RowwiseAdagrad
-from embtables.state.folder.version_folder import StateFolder, VersionKind, Writer
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.version import Version
 from embtables.state.read import merge
 from embtables.state.read.load import load as load_version
@@ -71,7 +71,7 @@ def test_rows_are_counted_as_two_dicts_say(
 
 def test_a_compacted_version_is_the_same(tmp_path: Path) -> None:
     write(tmp_path, 3)
-    with Writer(StateFolder(tmp_path)) as writer:
+    with LeaseHolder(StateFolder(tmp_path)) as writer:
         compact(writer, "resume", keep=9)
     for table in ("fixed", "grows", "counts"):
         found = compared(tmp_path, 3, 4, table)
@@ -94,7 +94,7 @@ def one_table(
     begins = bucket_offsets(found, seed)
     cold = {name: values[:0] for name, values in parts.items()}
     state = StateFolder(folder)
-    with Writer(state) as writer:
+    with LeaseHolder(state) as writer:
         content = TableContent(found, parts, ones, ones * np.uint32(count), cold=cold, begins=begins)
         version = write_version(writer, VersionKind("resume"), [stored], Version({"t": content}))
     return MergedTable(state, [version], "t")

@@ -1,0 +1,67 @@
+"""The report of a run that is done: figures of its best state, and what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from embtables.pipelines.prepare.log_splits import has_part
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.sources.parquet import LogPart
+from embtables.pipelines.sources.protocol import BatchSource
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.rank_agreement import rank_0_says
+from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.state.read.find import has_best
+
+
+def final_report(
+    learner: Learner, run: RunDir, source: BatchSource, state: RunState, figures_of: Callable[[LogPart], dict[str, Any]]
+) -> dict[str, Any]:
+    """Evaluates the best state on the test part if there is one, else on the validation part; writes report.json."""
+    config = learner.config
+    part: LogPart | None = next((p for p in ("test", "validation") if has_part(config, p)), None)
+    figures: dict[str, Any] = dict.fromkeys(learner.task.headline)
+    if state.best_step is not None and state.best_step != state.step:
+        _load_best(learner, run, state)
+    if part is not None:
+        figures = figures_of(part)
+    figures["evaluated_rows"] = figures.pop("rows", 0)
+    report = {
+        **figures,
+        "part": part,
+        "rows": state.rows,
+        "rows_per_second": round(state.rows / state.train_seconds, 1) if state.train_seconds > 0 else None,
+        "train_seconds": round(state.train_seconds, 2),
+        "steps": state.step,
+        "epochs": state.epoch,
+        "best_step": state.best_step,
+        "quarantined_rows": state.quarantined_rows,
+        "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),
+        "tables": {
+            name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+            for name, stats in learner.tables.stats().items()
+        },
+        "seed": config.train.seed,
+        "model": config.model.kind,
+        **state.started_from,
+        "run_dir": str(run.path),
+    }
+    if learner.world.rank == 0:
+        run.write_report(report)
+    return report
+
+
+def _load_best(learner: Learner, run: RunDir, state: RunState) -> None:
+    """The best state, unless the disk did not take it when it came."""
+    world = learner.world
+    has = rank_0_says(world, lambda: has_best(run.checkpoints))
+    chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "best") if has else None
+    if chain is None or run_content(chain[-1]).state.step != state.best_step:
+        if world.rank == 0:
+            say(f"warning: the best checkpoint, of step {state.best_step}, was not written; the last is evaluated")
+        state.best_step = state.step
+    else:
+        checkpoint.load(run.checkpoints, chain, learner)

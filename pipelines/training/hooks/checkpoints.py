@@ -1,0 +1,100 @@
+"""Checkpoints of a run: every so many steps, when another hook asks for one, and at the end.
+
+A checkpoint holds rows, optimizer state, dense weights, random state and the source's position after the last batch
+trained on, so a killed run that is resumed ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from embtables.inputs.features import FittedTransforms
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.hooks.hook import Hook, StepDone
+from embtables.pipelines.training.hooks.set_aside import SetAside
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.run_content import RunState, written_content
+from embtables.pipelines.training.shutdown import OnError, closing_chain, wait_for_last
+from embtables.pipelines.training.signals import StopRequest
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
+from embtables.state.format.manifest import Manifest
+from embtables.state.write.version_writer import VersionWriter
+
+
+class Checkpoints(Hook):
+    """Writes checkpoints of the learner to the run's chain, which is `open` meanwhile.
+
+    Args:
+        set_aside: is counted in time for every version.
+    """
+
+    def __init__(self, learner: Learner, run: RunDir, fitted: FittedTransforms, set_aside: SetAside) -> None:
+        self._learner = learner
+        self._run = run
+        self._fitted = fitted
+        self._set_aside = set_aside
+        self._chain: VersionWriter | None = None
+        self._saved_step: int | None = None
+
+    @contextmanager
+    def open(
+        self, state: RunState, resumed_from: Sequence[Manifest], stop: StopRequest, on_error: OnError
+    ) -> Iterator[None]:
+        """The run's chain of versions, which these ranks alone write to.
+
+        Args:
+            resumed_from: the chain of the checkpoint that the run goes on from; empty of a new run.
+            stop, on_error: see `closing_chain`.
+        """
+        world = self._learner.world
+        with ExitStack() as stack:
+            folder = StateFolder(self._run.checkpoints)
+            holder = stack.enter_context(LeaseHolder(folder)) if world.rank == 0 else folder
+            chain = self._chain = VersionWriter(holder, "resume", self._learner.tables, world=world)
+            if resumed_from:
+                if world.rank == 0:
+                    self._run.truncate_metrics(state.step)
+                chain.go_on_from(resumed_from[-1], len(resumed_from) - 1)
+            stack.callback(self.tell_failures, "")
+            with closing_chain(chain, stop, on_error):
+                yield
+
+    @property
+    def chain(self) -> VersionWriter:
+        """The chain, where it is open."""
+        assert self._chain is not None, "checkpoints are written within open()"
+        return self._chain
+
+    def save(self, state: RunState, pin: str | None = None) -> None:
+        """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
+        self._set_aside.count(state)
+        content = written_content(self._learner.config, state, self._fitted)
+        self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
+        self._saved_step = state.step
+        self.tell_failures()
+
+    def tell_failures(self, then: str = "; training goes on") -> None:
+        """Says what could not be written so far."""
+        for error in self.chain.failures if self._learner.world.rank == 0 else ():
+            say(f"warning: {error}{then}")
+        self.chain.failures.clear()
+
+    def wait(self) -> None:
+        """Until the last one is on the disk; see `wait_for_last`."""
+        wait_for_last(self.chain, self._run)
+
+    def after_step(self, state: RunState, step: StepDone) -> None:
+        """See Hook: a checkpoint where one is due, unless an earlier hook has had it written."""
+        every = self._learner.config.train.checkpoint_every_steps
+        if every is not None and state.step % every == 0 and self._saved_step != state.step:
+            self.save(state)
+
+    def at_end(self, state: RunState) -> None:
+        """See Hook."""
+        if not state.finished:
+            state.finished = True
+            self.save(state)
+        self.wait()

@@ -1,0 +1,53 @@
+"""`Hook`: what a run does between two batches. The loop knows the step and the source, and nothing else.
+
+    before_stretch -> (step -> after_step) ... -> after_stretch -> ... -> at_end
+
+The loop calls its hooks in their order. Several ranks call the same hooks at the same steps, so a hook may use what all
+ranks do together (`embtables.shard.world`); a decision that others of its calls depend on has to be the same at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from embtables.pipelines.sources.protocol import Stretch
+from embtables.pipelines.training.rank_agreement import StepTotals
+from embtables.pipelines.training.run_content import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step that was taken.
+
+    Attributes:
+        loss: a scalar, of the whole batch.
+        totals: of all ranks.
+    """
+
+    loss: Tensor
+    totals: StepTotals
+
+
+class Hook:
+    """What is done between batches: by itself nothing. A hook overrides what it needs.
+
+    Each call gets the run's state, as it stands after the last step.
+    """
+
+    def is_done(self, state: RunState) -> bool:
+        """Whether training is to end here; asked before the first batch and after every step. Same at all ranks."""
+        return False
+
+    def before_stretch(self, state: RunState, stretch: Stretch) -> None:
+        """The source's next stretch begins, or what is left of it."""
+
+    def after_step(self, state: RunState, step: StepDone) -> None:
+        """A batch boundary: here a version may be taken."""
+
+    def after_stretch(self, state: RunState, *, whole: bool) -> None:
+        """The stretch is over, and the state stands at the next one; or, where it is not whole, within it."""
+
+    def at_end(self, state: RunState) -> None:
+        """Nothing more is trained on."""

@@ -1,0 +1,25 @@
+"""Loss and rate of training, every so many steps."""
+
+from __future__ import annotations
+
+from embtables.pipelines.training.hooks.hook import Hook, StepDone
+from embtables.pipelines.training.metrics_log import MetricsLog
+from embtables.pipelines.training.run_content import RunState
+
+
+class Metrics(Hook):
+    """Writes the mean loss and the rate to the log of figures.
+
+    Attributes:
+        written: what was written after the last step, as text; None where nothing was.
+    """
+
+    def __init__(self, log: MetricsLog, every_steps: int) -> None:
+        self._log = log
+        self._every_steps = every_steps
+        self.written: str | None = None
+
+    def after_step(self, state: RunState, step: StepDone) -> None:
+        """See Hook."""
+        self._log.add(step.loss, step.totals.rows)
+        self.written = self._log.flush(state.step, state.epoch) if state.step % self._every_steps == 0 else None
