@@ -1,12 +1,16 @@
-"""Gloo groups, one of each size for the whole run."""
+"""Gloo groups, one of each size for the whole run; property tests that fail by what they find, not by the clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.shard.groups_for_tests import Group
+
+settings.register_profile("embtables", deadline=None)
+settings.load_profile("embtables")
 
 
 @pytest.fixture(scope="session")

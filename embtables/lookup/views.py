@@ -27,7 +27,7 @@ UpdateMode = Literal["step", "backward"]
 class _Pooled(torch.autograd.Function):
     """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient.
 
-    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad tells: the anchor always asks.
+    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad says so: the anchor always asks.
     """
 
     @staticmethod

@@ -195,7 +195,7 @@ class Tables:
             gradient_scale: factor on all row gradients (clipping by global norm).
 
         Raises:
-            ConfigError: a table has a ttl, and no `advance` told when the batch happened.
+            ConfigError: a table has a ttl, and no `advance` said when the batch happened.
             DataError: rows of a table with `non_finite_gradients: raise` had such; those rows are as they were.
         """
         if self._clocks and not self._advanced:
@@ -460,8 +460,8 @@ class Tables:
         Exact; of several ranks, all of which call this, together. {} where they are not kept: of a fixed table, or by
         the store. For the time of the call it takes 8 bytes a row.
         """
-        told = self.rows.ages_and_counts(self._numbers[table])
-        return {} if told is None else dict(zip(("age", "count"), quantiles(told, self.world), strict=True))
+        found = self.rows.ages_and_counts(self._numbers[table])
+        return {} if found is None else dict(zip(("age", "count"), quantiles(found, self.world), strict=True))
 
     def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
         return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])

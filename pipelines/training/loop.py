@@ -26,7 +26,7 @@ class TrainLoop:
 
     Args:
         state: is changed in place.
-        is_asked_to_stop: asked before every step; the ranks tell each other in the step's totals, which hooks see.
+        is_asked_to_stop: asked before every step; the ranks exchange it in the step's totals, which hooks see.
     """
 
     def __init__(

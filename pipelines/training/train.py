@@ -87,7 +87,7 @@ def train(
     fitted = log.fit_transforms(config.train.seed)
     if origin is not None:
         fitted = origin.transforms(fitted)
-        state.started_from["from"] = origin.tell(shown=shown)
+        state.started_from["from"] = origin.report(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         source = _epochs(learner, folder, log, fitted, state)
         return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)

@@ -1,5 +1,5 @@
 // The nanobind edge of what the parts of a table agree on, which rows and waiting keys go when there are too many, and of
-// what they tell of their rows together.
+// the figures of all their rows.
 #include <vector>
 
 #include "bindings/binding_types.h"

@@ -1,4 +1,4 @@
-// Messages with keys: for each rank its keys, block after block, and then how often each occurred (where that is told), as
+// Messages with keys: for each rank its keys, block after block, and then how often each occurred (where that is sent), as
 // words of four bytes.
 #pragma once
 
@@ -32,7 +32,7 @@ inline std::vector<std::int32_t> key_message(const KeyExchange& exchange, bool c
 
 struct KeysByBlock {
     std::vector<std::int64_t> keys;
-    std::vector<std::int32_t> counts;  // empty where they are not told
+    std::vector<std::int32_t> counts;  // empty where they are not sent
 };
 
 // What the messages of ranks hold, one after the other, by block and within it by rank; sizes (ranks, blocks) add up to it.

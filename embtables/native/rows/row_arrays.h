@@ -7,7 +7,7 @@
 
 namespace embtables {
 
-// Beside each row: the state of rowwise Adagrad; the cut in which it last changed (0: nothing is told of it, for it is
+// Beside each row: the state of rowwise Adagrad; the cut in which it last changed (0: it is in no list, for it is
 // free, or fresh and not yet part of a step); how many gradients it had; the clock when it was last seen.
 struct RowMeta {
     float sum;

@@ -46,7 +46,7 @@ public:
     // Makes room for `rows` rows; new rows are not initialised. Pointers from before are void.
     void reserve(std::uint64_t rows);
 
-    // Gives the row the key's initial values and fresh state. Nothing is told of it until it is touched. Rows may be
+    // Gives the row the key's initial values and fresh state. It is in no list of changes until it is touched. Rows may be
     // reset on several threads.
     void reset(std::uint32_t row, std::int64_t key);
 

@@ -16,7 +16,7 @@ from embtables.errors import StateError
 from embtables.native import _core
 from embtables.rows.protocol import Segments
 
-Rows = npt.NDArray[np.uint32]
+RowNumbers = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int32] | None
 _MOST_OPEN = 64  # lookups whose backward may come
 
@@ -32,7 +32,7 @@ class Resolved:
     i, L + i, ... read list i."""
 
     features: npt.NDArray[np.int32]
-    rows: Rows
+    rows: RowNumbers
     offsets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32] | None
     num_bags: int

@@ -1,4 +1,4 @@
-"""Tables as the native core is told of them."""
+"""Tables as the native core receives them."""
 
 from __future__ import annotations
 

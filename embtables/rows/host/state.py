@@ -26,7 +26,7 @@ from embtables.schema import CollisionlessTable, FixedTable
 
 _PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)
-Rows = npt.NDArray[np.uint32]
+RowNumbers = npt.NDArray[np.uint32]
 Values = npt.NDArray[np.float32]
 
 
@@ -50,15 +50,15 @@ class HostCapture(Capture):
         columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
         return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
 
-    def _part(self, name: str, part: int, rows: Rows) -> Streamed:
-        def read(some: Rows, out: Values) -> None:
+    def _part(self, name: str, part: int, rows: RowNumbers) -> Streamed:
+        def read(some: RowNumbers, out: Values) -> None:
             self._capture.read(part, some, out.reshape(-1))
 
         return _streamed(rows, self._stored.shape(name, len(rows)), np.float32, read)
 
 
 def _streamed(
-    rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, read: Callable[[Rows, npt.NDArray[Any]], None]
+    rows: RowNumbers, shape: tuple[int, ...], dtype: npt.DTypeLike, read: Callable[[RowNumbers, npt.NDArray[Any]], None]
 ) -> Streamed:
     """A column that `read` makes of rows, a piece at a time, the next one while the last is written."""
 
@@ -100,7 +100,7 @@ def delta(
     return found
 
 
-def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: Rows) -> Values:
+def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: RowNumbers) -> Values:
     out = np.empty(stored.shape(name, len(rows)), np.float32)
     store.read(table, stored.optimizer.native_parts[name], rows, torch.get_num_threads(), out.reshape(-1))
     return out
@@ -200,6 +200,8 @@ def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, 
     return found
 
 
-def _sorted(keys: npt.NDArray[np.int64], values: Rows, seen: Rows) -> tuple[npt.NDArray[np.int64], Rows, Rows]:
+def _sorted(
+    keys: npt.NDArray[np.int64], values: RowNumbers, seen: RowNumbers
+) -> tuple[npt.NDArray[np.int64], RowNumbers, RowNumbers]:
     order = np.argsort(keys)
     return keys[order], values[order], seen[order]

@@ -25,7 +25,7 @@ from embtables.rows.host.lookup import (
     HostPooledLookup,
     HostRowsLookup,
     Resolved,
-    Rows,
+    RowNumbers,
     StepLookups,
     as_numpy,
 )
@@ -235,7 +235,7 @@ class HostRowStore:
         """See RowStore."""
         return tuple(self._tables[table].parts)
 
-    def _find(self, table: int, keys: Tensor) -> Rows:
+    def _find(self, table: int, keys: Tensor) -> RowNumbers:
         rows = np.empty(len(keys), np.uint32)
         try:
             self._store.find(table, as_numpy(keys), torch.get_num_threads(), rows)
@@ -247,7 +247,7 @@ class HostRowStore:
         """See RowStore."""
         return self._read(table, name, self._find(table, keys))
 
-    def _read(self, table: int, name: str, rows: Rows) -> Tensor:
+    def _read(self, table: int, name: str, rows: RowNumbers) -> Tensor:
         stored = self._tables[table]
         part = stored.optimizer.native_parts[name]
         out = self._output(len(rows), stored.config.dim) if stored.parts[name] else torch.empty(len(rows))

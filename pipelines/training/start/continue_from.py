@@ -109,7 +109,7 @@ class FormerCheckpoint:
         self.notes += notes
         return merged
 
-    def tell(self, *, shown: bool) -> dict[str, Any]:
+    def report(self, *, shown: bool) -> dict[str, Any]:
         """Says every rule that was applied; returns them for the report."""
         version = self._chain[-1]
         if shown:

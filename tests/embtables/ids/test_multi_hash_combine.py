@@ -94,8 +94,8 @@ def test_every_model_takes_it_where_all_features_are_as_wide(kind: str, combine:
 
 def test_a_model_of_one_dimension_says_why_it_refuses_wider_vectors() -> None:
     for kind in ("fm", "deepfm"):
-        told = r"received 8 for feature 'a' and 4 for 'b'; .* concatenated .* another way"
-        with pytest.raises(ConfigError, match=told):
+        message = r"received 8 for feature 'a' and 4 for 'b'; .* concatenated .* another way"
+        with pytest.raises(ConfigError, match=message):
             model_over(kind, MultiHash(combine="concat"), Hash())
     for kind in ("dcnv2", "lr"):
         model_over(kind, MultiHash(combine="concat"), Hash())

@@ -78,8 +78,8 @@ def test_any_source_trains_as_the_log_does_and_goes_on_from_its_position(make_co
     whole = RunDir.open(Path(train(config, shown=False)["run_dir"]))
 
     def run_on(source: InMemory, state: RunState, learner: Learner, run: RunDir) -> dict[str, Any]:
-        told: dict[str, Any] = {"shown": False, "on_error": say_what_is_waited_for}
-        return train_to_end(learner, run, source, log, fitted, state, **told)
+        options: dict[str, Any] = {"shown": False, "on_error": say_what_is_waited_for}
+        return train_to_end(learner, run, source, log, fitted, state, **options)
 
     source, run = InMemory(batches), RunDir.create(config)
     report = run_on(source, RunState(), Learner(config), run)

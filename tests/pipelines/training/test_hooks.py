@@ -21,7 +21,7 @@ Make = Callable[..., RunConfig]
 
 
 class CountsSteps(Hook):
-    """Ends the loop after `most` steps; all it is told it writes down."""
+    """Ends the loop after `most` steps; it writes down every call."""
 
     def __init__(self, most: int) -> None:
         self.most = most
