@@ -235,7 +235,7 @@ void drive_part(const Kernels& kernels, int steps) {
         for (std::int32_t& count : counts) count = static_cast<std::int32_t>(1 + random() % 3);
         const std::int64_t offsets[] = {0, static_cast<std::int64_t>(asked.size())};
         keys.advance(static_cast<std::uint32_t>(step));
-        store.resolve({&slot, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
+        store.resolve({&slot, 1, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
         const int dim = store.config(0).dim;
         const std::int64_t bounds[] = {0, 0, 100, offsets[1]}, places[] = {1, 1, 1 + 100 * dim};
         const SegmentsView segments{&slot, 1, 3, bounds, places};
