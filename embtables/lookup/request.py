@@ -82,13 +82,14 @@ def pooled_request(
     if weights is not None:
         factors = weights.detach().float()[id_positions]
         factors = factors if mean_factors is None else factors * mean_factors
+    pairs = zip(features, beside, strict=True) if beside else ()
     lookup = Lookup(
         tuple(read.number + block for read in features for block in range(read.blocks)),
         torch.from_numpy(np.concatenate(keys)),
         torch.from_numpy(offsets),
         factors,
         b,
-        tuple(other.number for read, other in zip(features, beside, strict=False) for _ in range(read.blocks)),
+        tuple(other.number for read, other in pairs for _ in range(read.blocks)),
     )
     return Request(lookup, weights, id_positions, mean_factors)
 

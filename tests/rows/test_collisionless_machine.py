@@ -46,6 +46,15 @@ OPTIMIZERS: list[Optimizer] = [
 ]
 
 
+def lookup_of(first: list[list[int]], second: list[list[int]], weights: np.random.Generator | None) -> Lookup:
+    """The keys of features 0 and 1, two bags of each, with drawn factors or with none."""
+    bags = [*first, *second]
+    keys = torch.tensor([key for bag in bags for key in bag], dtype=torch.int64)
+    offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in bags])])
+    factors = None if weights is None else torch.from_numpy(weights.standard_normal(len(keys)).astype(np.float32))
+    return Lookup((0, 1), keys, offsets, factors, 2)
+
+
 class Machine(RuleBasedStateMachine):
     isa = "scalar"
 
@@ -95,11 +104,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(first=BAGS, second=BAGS, weighted=st.booleans())
     def train(self, first: list[list[int]], second: list[list[int]], weighted: bool) -> None:
-        bags = [*first, *second]
-        keys = torch.tensor([key for bag in bags for key in bag], dtype=torch.int64)
-        offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in bags])])
-        weights = torch.from_numpy(self.rng.standard_normal(len(keys)).astype(np.float32)) if weighted else None
-        lookup = Lookup((0, 1), keys, offsets, weights, 2)
+        lookup = lookup_of(first, second, self.rng if weighted else None)
         gradient = None
         for store in (self.reference, self.host):
             out, kept = store.train_pooled(lookup)

@@ -3,6 +3,7 @@ same keys have the same rows in both tables of both stores."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from embtables.rows.reference.store import ReferenceRowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Optimizer, Probability, Zeros
 from tests.contents import flat_content, same
-from tests.rows.test_collisionless_machine import BAGS, KEYS, OPTIMIZERS, SEED
+from tests.rows.test_collisionless_machine import BAGS, KEYS, OPTIMIZERS, SEED, lookup_of
 
 BOTH = (0, 1)
 
@@ -65,11 +66,7 @@ class SharedKeys(RuleBasedStateMachine):
 
     @rule(first=BAGS, second=BAGS, weighted=st.booleans(), at_once=st.booleans())
     def train(self, first: list[list[int]], second: list[list[int]], weighted: bool, at_once: bool) -> None:
-        bags = [*first, *second]
-        keys = torch.tensor([key for bag in bags for key in bag], dtype=torch.int64)
-        offsets = torch.tensor([0, *np.cumsum([len(bag) for bag in bags])])
-        weights = torch.from_numpy(self.rng.standard_normal(len(keys)).astype(np.float32)) if weighted else None
-        lookup = Lookup((0, 1), keys, offsets, weights, 2, beside=(2, 2))
+        lookup = replace(lookup_of(first, second, self.rng if weighted else None), beside=(2, 2))
         expected, kept = self.reference.train_pooled(lookup.repeated())
         out, of_host = self.host.train_pooled(lookup if at_once else lookup.repeated())
         assert torch.allclose(out, expected, rtol=1e-4, atol=1e-5)

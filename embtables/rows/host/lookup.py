@@ -38,11 +38,14 @@ class Resolved:
     num_bags: int
     generation: int
 
+    @property
+    def num_lists(self) -> int:
+        """L."""
+        return (len(self.offsets) - 1) // self.num_bags if self.num_bags else len(self.features)
+
     def span(self, position: int) -> slice:
         """Where the keys of the feature at this position lie."""
-        if not self.num_bags:
-            return slice(0, 0)
-        place = position % ((len(self.offsets) - 1) // self.num_bags) * self.num_bags
+        place = position % self.num_lists * self.num_bags
         return slice(int(self.offsets[place]), int(self.offsets[place + self.num_bags]))
 
 
@@ -123,15 +126,15 @@ class HostPooledLookup:
         self._step.close(c)
         if not of_weights:
             return None
-        found, column = torch.zeros(len(c.rows)), 0
-        lists = (len(c.offsets) - 1) // c.num_bags if c.num_bags else len(c.features)
-        for start in range(0, len(c.features), lists):
-            end = column + sum(self._dims[start : start + lists])
+        found, column = [], 0
+        for start in range(0, len(c.features), c.num_lists):
+            part_of = slice(start, start + c.num_lists)
+            features, end = c.features[part_of], column + sum(self._dims[part_of])
             out, part = torch.empty(len(c.rows)), np.ascontiguousarray(values[:, column:end])
-            of = c.features[start : start + lists]
-            self._store.dots(of, c.rows, c.offsets, c.num_bags, part, torch.get_num_threads(), out.numpy())
-            found, column = found.add_(out) if start else out, end
-        return found
+            self._store.dots(features, c.rows, c.offsets, c.num_bags, part, torch.get_num_threads(), out.numpy())
+            found.append(out)
+            column = end
+        return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
 
 
 class HostRowsLookup:
