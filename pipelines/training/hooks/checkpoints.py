@@ -58,7 +58,7 @@ class Checkpoints(Hook):
                 if world.rank == 0:
                     self._run.truncate_metrics(state.step)
                 chain.go_on_from(resumed_from[-1], len(resumed_from) - 1)
-            stack.callback(self.tell_failures, "")
+            stack.callback(self.report_failures, "")
             with closing_chain(chain, stop, on_error):
                 yield
 
@@ -74,9 +74,9 @@ class Checkpoints(Hook):
         content = written_content(self._learner.config, state, self._fitted)
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
         self._saved_step = state.step
-        self.tell_failures()
+        self.report_failures()
 
-    def tell_failures(self, then: str = "; training goes on") -> None:
+    def report_failures(self, then: str = "; training goes on") -> None:
         """Says what could not be written so far."""
         for error in self.chain.failures if self._learner.world.rank == 0 else ():
             say(f"warning: {error}{then}")

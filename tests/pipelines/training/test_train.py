@@ -311,7 +311,7 @@ def test_on_a_full_disk_training_goes_on_and_the_former_checkpoint_stays(
             ballast.write_bytes(bytes(max(0, room - 4096)))
         save(checkpoints, state, pin)
         checkpoints.chain._note(checkpoints.chain._harvest())
-        checkpoints.tell_failures()
+        checkpoints.report_failures()
         ballast.unlink(missing_ok=True)
 
     monkeypatch.setattr(Checkpoints, "save", filling)
