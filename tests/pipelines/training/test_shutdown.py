@@ -17,6 +17,8 @@ from embtables.errors import DataError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training import shutdown as ending
 from embtables.pipelines.training.hooks import checkpoints, stop
+from embtables.pipelines.training.hooks.hook import StepDone
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
@@ -115,17 +117,29 @@ def free_once_abandoned(disk: SlowDisk, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VersionWriter, "abandon", called)
 
 
-def interrupt_after(*events: threading.Event) -> threading.Thread:
-    """Ctrl-C after each of these."""
+def interrupt_after(event: threading.Event) -> threading.Thread:
+    """Ctrl-C after this event."""
 
     def run() -> None:
-        for event in events:
-            assert event.wait(60)
-            os.kill(os.getpid(), signal.SIGINT)
+        assert event.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=run)
     thread.start()
     return thread
+
+
+def interrupt_at_step(step: int, disk: SlowDisk, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after this step, while the disk has a version to write: not so late that the log is at its end."""
+    after_step = stop.StopWhenAsked.after_step
+
+    def asked(hook: stop.StopWhenAsked, state: RunState, done: StepDone) -> None:
+        if state.step == step:
+            assert disk.asked.wait(60)
+            signal.raise_signal(signal.SIGINT)
+        after_step(hook, state, done)
+
+    patch.setattr(stop.StopWhenAsked, "after_step", asked)
 
 
 def assert_given_up(tmp_path: Path, said: Said) -> None:
@@ -151,7 +165,8 @@ def test_a_second_ctrl_c_gives_up_what_the_first_would_save(
     make_config: Make, tmp_path: Path, disk: SlowDisk, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free_once_abandoned(disk, monkeypatch)
-    thread = interrupt_after(disk.asked, said.came)
+    interrupt_at_step(7, disk, monkeypatch)
+    thread = interrupt_after(said.came)
     with pytest.raises(KeyboardInterrupt):
         train(make_config(**CHANGES))
     thread.join()
