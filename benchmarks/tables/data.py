@@ -54,5 +54,5 @@ def lookup(sizes: list[int], rows: int, distribution: str, seed: int) -> Lookup:
         lengths.append(length)
     offsets = np.zeros(len(sizes) * rows + 1, np.int64)
     np.cumsum(np.concatenate(lengths), out=offsets[1:])
-    slots = tuple(range(len(sizes)))
-    return Lookup(slots, torch.from_numpy(np.concatenate(ids)), torch.from_numpy(offsets), None, rows)
+    features = tuple(range(len(sizes)))
+    return Lookup(features, torch.from_numpy(np.concatenate(ids)), torch.from_numpy(offsets), None, rows)

@@ -32,16 +32,16 @@ class Store:
 
     def __init__(self, kind: str, sizes: list[int], dim: int) -> None:
         common: dict[str, Any] = {"dim": dim, "optimizer": LEARNS, "initializer": Constant(value=0.01)}
-        slots = list(range(len(sizes)))
+        features = list(range(len(sizes)))
         if kind == "collisionless":
-            stored = [StoredTable(CollisionlessTable(name=f"t{i}", **common), i) for i in slots]
+            stored = [StoredTable(CollisionlessTable(name=f"t{i}", **common), i) for i in features]
         else:
             stored = [StoredTable(FixedTable(name=f"t{i}", num_rows=n, **common), i) for i, n in enumerate(sizes)]
-        self._store: RowStore = (FbgemmRowStore if kind == "fbgemm" else HostRowStore)(stored, slots)
+        self._store: RowStore = (FbgemmRowStore if kind == "fbgemm" else HostRowStore)(stored, features)
         if kind == "collisionless":
-            for slot, size in enumerate(sizes):
+            for feature, size in enumerate(sizes):
                 for start in range(0, size, 1 << 16):
-                    self._store.train_rows([slot], [torch.arange(start, min(size, start + (1 << 16)))])
+                    self._store.train_rows([feature], [torch.arange(start, min(size, start + (1 << 16)))])
             self._store.update(1.0)
 
     def forward(self, batch: Lookup) -> None:

@@ -18,7 +18,8 @@ from embtables.errors import ConfigError
 from embtables.inputs.batch import JaggedIds
 from embtables.lookup.views import UpdateMode, View, chosen_features
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
-from embtables.tables.table_set import RowStoreName, TableFeature, Tables
+from embtables.tables.table_feature import TableFeature
+from embtables.tables.table_set import RowStoreName, Tables
 
 
 def jagged_ids(features: KeyedJaggedTensor) -> JaggedIds:
@@ -89,7 +90,7 @@ class EmbeddingBagCollection(View):
         """The view over the pooled features of `tables`, or of the tables named; KJT weights count where given."""
         view = cls.__new__(cls)
         View.__init__(view, tables, chosen_features(tables, names, pooled=True), "step")
-        view._weighted = any(slot.feature.weights_column is not None for slot in view.features)
+        view._weighted = any(read.feature.weights_column is not None for read in view.features)
         view._configs = _bag_configs(view.features)
         return view
 
@@ -153,16 +154,16 @@ class EmbeddingCollection(View):
         }
 
 
-def _bag_configs(slots: Sequence[TableFeature]) -> list[EmbeddingBagConfig]:
+def _bag_configs(features: Sequence[TableFeature]) -> list[EmbeddingBagConfig]:
     readers: dict[str, list[TableFeature]] = {}
-    for slot in slots:
-        readers.setdefault(slot.table.name, []).append(slot)
+    for read in features:
+        readers.setdefault(read.table.name, []).append(read)
     return [
         EmbeddingBagConfig(
             name=name,
             embedding_dim=of[0].table.dim,
             num_embeddings=of[0].table.key_range or 1,
-            feature_names=[slot.feature.name for slot in of],
+            feature_names=[read.feature.name for read in of],
             pooling=PoolingType.MEAN if of[0].feature.pooling == "mean" else PoolingType.SUM,
         )
         for name, of in readers.items()

@@ -12,7 +12,7 @@ from torch import Tensor
 from embtables.errors import ConfigError
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.rows.protocol import Lookup
-from embtables.tables.table_set import TableFeature
+from embtables.tables.table_feature import TableFeature
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.request import Request, given_weights, pooled_request, sequence_keys
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.combine import combined, pooled, row_gradients
-from embtables.tables.table_set import TableFeature, Tables
+from embtables.tables.table_feature import TableFeature
+from embtables.tables.table_set import Tables
 
 UpdateMode = Literal["step", "backward"]
 

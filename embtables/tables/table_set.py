@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.ids import Artifacts, Combine, Encoder, make_encoder
+from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
 from embtables.rows.protocol import Capture, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
-from embtables.schema.schema import LINEAR_PREFIX
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
 from embtables.tables.clock import EventClock
@@ -31,42 +30,11 @@ from embtables.tables.combine import combined
 from embtables.tables.cuts import CutLedger
 from embtables.tables.frozen_tables import Lookups
 from embtables.tables.shared_keys import stored_tables
+from embtables.tables.table_feature import TableFeature, table_features
 from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 
 _READ_ROWS = 1 << 20
 RowStoreName = Literal["host", "fbgemm", "reference"]
-
-
-@dataclass(frozen=True, slots=True)
-class TableFeature:
-    """A feature that reads a table: what a lookup is made of.
-
-    Attributes:
-        number: of the row store's feature that serves it; of the first where it has several.
-        encoder: makes keys of its ids.
-        combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
-    """
-
-    number: int
-    feature: Feature
-    table: Table
-    encoder: Encoder[Any]
-    combine: Combine
-
-    @property
-    def keys_per_id(self) -> int:
-        """T: how many rows one id reads."""
-        return self.encoder.num_keys
-
-    @property
-    def blocks(self) -> int:
-        """How many of the row store's slots serve it: pooled and concatenated, each of the T keys has its own."""
-        return self.keys_per_id if self.combine == "concat" and self.feature.pooling != "none" else 1
-
-    @property
-    def dim(self) -> int:
-        """How many values an id's vector has: D, or T * D where its rows are concatenated."""
-        return self.table.dim * (self.keys_per_id if self.combine == "concat" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +106,7 @@ class Tables:
         for feature in features:
             if feature.table not in numbers:
                 raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
-        self.features = _read_by(features, [tables[numbers[f.table]] for f in features], artifacts or {})
+        self.features = table_features(features, [tables[numbers[f.table]] for f in features], artifacts or {})
         self.stored = stored_tables(tables, features, seed, shares_keys=shares_keys)
         copied = {numbers[name] for name in replicated}
         read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
@@ -307,11 +275,11 @@ class Tables:
             ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
             DataError: the encoder refuses an id.
         """
-        slot = self._reader(table, feature)
-        if slot.keys_per_id != 1:
-            name, rows = slot.feature.name, slot.keys_per_id
+        read = self._reader(table, feature)
+        if read.keys_per_id != 1:
+            name, rows = read.feature.name, read.keys_per_id
             raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
-        return self._numbers[table], torch.from_numpy(slot.encoder.encode(ids.numpy()))
+        return self._numbers[table], torch.from_numpy(read.encoder.encode(ids.numpy()))
 
     @exclusive
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
@@ -327,10 +295,10 @@ class Tables:
             ConfigError: no such table or feature, or encoders that differ.
             DataError: the encoder refuses an id.
         """
-        slot = self._reader(table, feature)
-        keys = torch.from_numpy(slot.encoder.encode(ids.numpy()))
+        read = self._reader(table, feature)
+        keys = torch.from_numpy(read.encoder.encode(ids.numpy()))
         rows = self.rows.read(self._numbers[table], "weight", keys)
-        return combined(rows, slot.keys_per_id, slot.combine)
+        return combined(rows, read.keys_per_id, read.combine)
 
     @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
@@ -384,7 +352,7 @@ class Tables:
     @property
     def artifacts(self) -> dict[str, Artifacts]:
         """By feature the data of its encoder, where it has any."""
-        return {slot.feature.name: slot.encoder.artifacts for slot in self.features if slot.encoder.artifacts}
+        return {read.feature.name: read.encoder.artifacts for read in self.features if read.encoder.artifacts}
 
     @exclusive
     def table_content(self, table: str) -> TableContent:
@@ -488,20 +456,6 @@ class Tables:
         for part in parts:
             self.rows.write(table, name, part, values[start : start + len(part)])
             start += len(part)
-
-
-def _read_by(
-    features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
-) -> tuple[TableFeature, ...]:
-    """Each feature with the table it reads."""
-    found: list[TableFeature] = []
-    number = 0
-    for feature, table in zip(features, tables, strict=True):
-        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
-        combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
-        found.append(TableFeature(number, feature, table, encoder, combine))
-        number += found[-1].blocks
-    return tuple(found)
 
 
 def _row_store(

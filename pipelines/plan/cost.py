@@ -195,12 +195,12 @@ def _owning(lookup: JobLookup, load: StepLoad, machine: Machine, rates: Rates) -
 
 def _amounts(lookup: JobLookup, load: StepLoad) -> dict[str, float]:
     """What a lookup of a rank's part is made of."""
-    found = {"call": 1.0, "slot": 0.0, "bag": 0.0, "bag_floats": 0.0, "occurrence": 0.0, "occurrence_floats": 0.0}
+    found = {"call": 1.0, "feature": 0.0, "bag": 0.0, "bag_floats": 0.0, "occurrence": 0.0, "occurrence_floats": 0.0}
     found |= {"weighted": 0.0, "key": 0.0, "key_floats": 0.0}
     for name in lookup.tables:
         table = load.tables[name]
-        bags = table.slots * load.part_rows
-        found["slot"] += table.slots
+        bags = table.readers * load.part_rows
+        found["feature"] += table.readers
         found["bag"] += bags
         found["bag_floats"] += bags * table.table.dim
         found["occurrence"] += table.occurrences

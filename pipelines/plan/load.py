@@ -26,13 +26,13 @@ class JobLookup:
 
     Attributes:
         tables: names; each is a block of the exchange's messages.
-        slots: by table, how many features read it.
+        readers: by table, how many features read it.
         trains: whether gradients come back; of frozen tables false.
         weighted: sums have factors (mean pooling, per-id weights).
     """
 
     tables: tuple[str, ...]
-    slots: Mapping[str, int]
+    readers: Mapping[str, int]
     trains: bool
     weighted: bool
 
@@ -83,7 +83,7 @@ def _part(lookup: JobLookup, replicated: Collection[str], wanted: bool) -> JobLo
     names = tuple(name for name in lookup.tables if (name in replicated) is wanted)
     if not names:
         return None
-    return JobLookup(names, {name: lookup.slots[name] for name in names}, lookup.trains, lookup.weighted)
+    return JobLookup(names, {name: lookup.readers[name] for name in names}, lookup.trains, lookup.weighted)
 
 
 def job_of(config: RunConfig, dense_parameters: int) -> Job:
@@ -126,7 +126,7 @@ class TableLoad:
     """What one step asks of a table; of a rank unless said otherwise.
 
     Attributes:
-        slots: features that read it.
+        readers: features that read it.
         occurrences: keys of the rank's part, duplicates counted.
         asked: distinct keys of the part.
         touched: distinct keys of the whole batch: rows that are updated, by all ranks together.
@@ -135,7 +135,7 @@ class TableLoad:
     """
 
     table: Table
-    slots: int
+    readers: int
     occurrences: float
     asked: float
     touched: float
@@ -186,13 +186,13 @@ def step_load(
         batch_rows: of all ranks.
     """
     part = max(1, round(batch_rows / ranks))
-    loads, slots = {}, {name: n for lookup in job.lookups for name, n in lookup.slots.items()}
+    loads, readers = {}, {name: n for lookup in job.lookups for name, n in lookup.readers.items()}
     for name, table in job.tables.items():
         sample = samples[sampled_name(name)]
         touched = min(sample.distinct(batch_rows), max(rows[name], 1.0)) if len(sample.keys) else 0.0
         loads[name] = TableLoad(
             table=table,
-            slots=slots[name],
+            readers=readers[name],
             occurrences=sample.keys_per_row * batch_rows / ranks,
             asked=sample.distinct(part) * min(1.0, batch_rows / ranks / part),
             touched=touched,

@@ -16,7 +16,7 @@ from embtables.errors import ConfigError
 from embtables.pipelines.run_dir import write_atomically
 from embtables.schema import Model, config_error
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Work(Model):
@@ -24,7 +24,7 @@ class Work(Model):
 
     Attributes:
         call: of one lookup and its backward and update.
-        slot: a feature.
+        feature: a feature that reads a table.
         block: a table's part of the message to or from one rank.
         bag: a feature of a row.
         occurrence: a key, duplicates counted.
@@ -33,7 +33,7 @@ class Work(Model):
     """
 
     call: float = Field(0.0, ge=0.0)
-    slot: float = Field(0.0, ge=0.0)
+    feature: float = Field(0.0, ge=0.0)
     block: float = Field(0.0, ge=0.0)
     bag: float = Field(0.0, ge=0.0)
     bag_floats: float = Field(0.0, ge=0.0)

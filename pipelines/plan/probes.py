@@ -68,13 +68,13 @@ class Mirrors(World):
 
 @dataclass(frozen=True)
 class Case:
-    """A lookup: `slots` features with `ids` ids a row, each key `times` times in the batch.
+    """A lookup: `readers` features with `ids` ids a row, each key `times` times in the batch.
 
     Attributes:
-        pool: keys that the one table of all slots holds, of which a batch draws; 0: a table a slot, all keys drawn.
+        pool: keys that the one table of them all holds, of which a batch draws; 0: a table a feature, all keys drawn.
     """
 
-    slots: int
+    readers: int
     dim: int
     ids: int
     times: int
@@ -84,12 +84,12 @@ class Case:
 
     def amounts(self, ranks: int = 1) -> dict[str, float]:
         """See Work; of one among so many ranks."""
-        occurrences = float(self.slots * self.ids * self.rows)
-        bags, keys = float(self.slots * self.rows), occurrences / self.times
+        occurrences = float(self.readers * self.ids * self.rows)
+        bags, keys = float(self.readers * self.rows), occurrences / self.times
         return {
             "call": 1.0,
-            "slot": float(self.slots),
-            "block": float(self.slots * ranks) if ranks > 1 else 0.0,
+            "feature": float(self.readers),
+            "block": float(self.readers * ranks) if ranks > 1 else 0.0,
             "bag": bags,
             "bag_floats": bags * self.dim,
             "occurrence": occurrences,
@@ -130,12 +130,12 @@ class Bench:
 
     def __init__(self, case: Case, world: SingleRank | Mirrors) -> None:
         self._world = world
-        count = 1 if case.pool else case.slots
+        count = 1 if case.pool else case.readers
         tables = [
             CollisionlessTable(name=f"t{n}", dim=case.dim, optimizer=RowwiseAdagrad(learning_rate=0.01))
             for n in range(count)
         ]
-        self._names = [f"f{n}" for n in range(case.slots)]
+        self._names = [f"f{n}" for n in range(case.readers)]
         features = [
             Feature(name=name, table=f"t{n % count}", pooling="mean" if case.mean else "sum")
             for n, name in enumerate(self._names)
@@ -145,16 +145,16 @@ class Bench:
         if case.pool:
             keys = torch.arange(case.pool)
             self._tables.rows.make(0, self._tables.keys_of("t0", keys, "f0")[1])
-        self._gradient = torch.full((case.rows, case.slots * case.dim), 1e-3)
+        self._gradient = torch.full((case.rows, case.readers * case.dim), 1e-3)
         self._batches = [self._batch(case, np.random.default_rng(seed)) for seed in range(3)]
 
     def _batch(self, case: Case, rng: np.random.Generator) -> JaggedIds:
         each = case.rows * case.ids
         if case.pool:
-            ids = [rng.integers(0, case.pool, each) for _ in range(case.slots)]
+            ids = [rng.integers(0, case.pool, each) for _ in range(case.readers)]
         else:
-            ids = [rng.permutation(np.arange(each) // case.times) for _ in range(case.slots)]
-        lengths = torch.full((case.slots * case.rows,), case.ids)
+            ids = [rng.permutation(np.arange(each) // case.times) for _ in range(case.readers)]
+        lengths = torch.full((case.readers * case.rows,), case.ids)
         return JaggedIds(tuple(self._names), torch.from_numpy(np.concatenate(ids)), lengths, case.rows)
 
     def step(self, number: int) -> tuple[float, float]:

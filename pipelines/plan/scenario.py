@@ -164,7 +164,7 @@ class Scenario:
             for name, table in job.tables.items()
         }
         floats = sum(t.asked * t.table.dim for t in load.tables.values())
-        pooled = sum(t.slots * load.part_rows * t.table.dim for t in load.tables.values())
+        pooled = sum(t.readers * load.part_rows * t.table.dim for t in load.tables.values())
         own = 1.0 if n == 1 else 1.0 / n
         return Memory(
             tables=tables,

@@ -49,7 +49,7 @@ def fresh(keys: list[int]) -> torch.Tensor:
 class CollisionlessContract:
     """Subclass and define `build`."""
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> RowStore:
         raise AssertionError("define build")
 
     def one(self, **changes: Any) -> RowStore:

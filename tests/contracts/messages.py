@@ -23,7 +23,7 @@ def look_up(
     seed: int,
     gradients: Sequence[Tensor] | None = None,
 ) -> tuple[list[Tensor], OwnedLookup]:
-    """Rows of each slot's keys, which up to four ranks ask for in training, and the lookup; keeps the
+    """Rows of each feature's keys, which up to four ranks ask for in training, and the lookup; keeps the
     gradients of those rows. Messages hold no number outside the places of their rows.
     """
     rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def look_up(
 def _parts(message: Tensor, segments: Segments, dims: npt.NDArray[np.int64]) -> list[Tensor]:
     """The rows (n, D) of each segment, where they lie."""
     found = []
-    for slot, keys, place in segments.each():
-        n, dim = keys.stop - keys.start, int(dims[slot])
+    for feature, keys, place in segments.each():
+        n, dim = keys.stop - keys.start, int(dims[feature])
         found.append(message[place : place + n * dim].view(n, dim))
     return found

@@ -49,14 +49,17 @@ def own(keys: Tensor, table: StoredTable) -> Tensor:
 class PartsContract:
     """Subclass and define `build`."""
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> PartStore:
         raise AssertionError("define build")
 
     def parts(
-        self, stored: list[StoredTable], ranges: list[Buckets], slots: Sequence[int] | None = None
+        self, stored: list[StoredTable], ranges: list[Buckets], feature_tables: Sequence[int] | None = None
     ) -> list[tuple[list[StoredTable], PartStore]]:
         found = [[replace(table, buckets=buckets) for table in stored] for buckets in ranges]
-        return [(tables, self.build(tables, range(len(tables)) if slots is None else slots)) for tables in found]
+        return [
+            (tables, self.build(tables, range(len(tables)) if feature_tables is None else feature_tables))
+            for tables in found
+        ]
 
     def learn(self, store: RowStore, stored: list[StoredTable], step: int) -> None:
         """A step on random keys; the store sees those of its buckets."""
@@ -237,22 +240,22 @@ class PartsContract:
         )
         zeros = replace(fixed()[1], config=grows.model_copy(update={"name": "z", "cold_row": "zeros"}))
         stored = [fixed()[0], StoredTable(grows, SEED), zeros]
-        slots = [0, 1, 2, 1]
-        whole = self.build(stored, slots)
-        parts = self.parts(stored, RANGES[1], slots)
+        feature_tables = [0, 1, 2, 1]
+        whole = self.build(stored, feature_tables)
+        parts = self.parts(stored, RANGES[1], feature_tables)
         rng = np.random.default_rng(8)
         for step in range(20):  # in the last ones no key is cold any more
             tops = ROWS, 60, 60, 60
             keys = [torch.from_numpy(rng.integers(0, top, 25)) for top in tops]
-            wide = [torch.from_numpy(rng.standard_normal((25, 4)).astype(np.float32)) for _ in slots]
+            wide = [torch.from_numpy(rng.standard_normal((25, 4)).astype(np.float32)) for _ in feature_tables]
             _, kept = whole.train_rows(range(4), keys)
             kept.add_gradients(wide)
             cold, readers = torch.zeros(4), 0
             for tables, store in parts:
-                mine = [own(k, tables[n]) for k, n in zip(keys, slots, strict=True)]
+                mine = [own(k, tables[n]) for k, n in zip(keys, feature_tables, strict=True)]
                 asked = [k[m] for k, m in zip(keys, mine, strict=True)]
                 gradients = [g[m] for g, m in zip(wide, mine, strict=True)]
-                rows, owned = look_up(store, tables, slots, asked, None, seed=step, gradients=gradients)
+                rows, owned = look_up(store, tables, feature_tables, asked, None, seed=step, gradients=gradients)
                 reads = owned.cold_keys()
                 ends = torch.tensor([len(r) for r in rows]).cumsum(0)[:-1].tolist()
                 by_slot = torch.tensor_split(reads, ends)

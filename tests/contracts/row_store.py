@@ -29,7 +29,7 @@ OPTIMIZERS: list[Optimizer] = [
     RowwiseAdagrad(learning_rate=0.1, weight_decay=0.01),
     Adam(learning_rate=0.01, weight_decay=0.01),
 ]
-SLOTS = (0, 1, 0, 2)  # two features share the first table
+TABLES = (0, 1, 0, 2)  # two features share the first table
 
 
 def tables(optimizer: Optimizer, dims: Sequence[int] = (8, 8, 4)) -> list[StoredTable]:
@@ -55,12 +55,12 @@ class Naive:
         self.steps = 0
 
     def pooled(self, batch: list[list[list[tuple[int, float]]]]) -> np.ndarray:
-        """batch[slot][row] is a list of (key, weight)."""
+        """batch[feature][row] is a list of (key, weight)."""
         columns = []
-        for slot, rows in enumerate(batch):
-            dim = self.stored[SLOTS[slot]].config.dim
+        for feature, rows in enumerate(batch):
+            dim = self.stored[TABLES[feature]].config.dim
             columns.append(
-                np.stack([sum((w * self.rows[SLOTS[slot], k] for k, w in row), np.zeros(dim)) for row in rows])
+                np.stack([sum((w * self.rows[TABLES[feature], k] for k, w in row), np.zeros(dim)) for row in rows])
             )
         return np.concatenate(columns, axis=1)
 
@@ -70,11 +70,11 @@ class Naive:
         total: dict[tuple[int, int], np.ndarray] = {}
         for batch, gradient in batches:
             start = 0
-            for slot, rows in enumerate(batch):
-                dim = self.stored[SLOTS[slot]].config.dim
+            for feature, rows in enumerate(batch):
+                dim = self.stored[TABLES[feature]].config.dim
                 for b, row in enumerate(rows):
                     for k, w in row:
-                        at = (SLOTS[slot], k)
+                        at = (TABLES[feature], k)
                         total[at] = total.get(at, np.zeros(dim)) + w * gradient[b, start : start + dim]
                 start += dim
         return total
@@ -113,23 +113,23 @@ def random_batch(rng: np.random.Generator, stored: list[StoredTable], rows: int)
             ]
             for _ in range(rows)
         ]
-        for t in SLOTS
+        for t in TABLES
     ]
 
 
 def lookup(batch: list[list[list[tuple[int, float]]]], *, weighted: bool = True) -> Lookup:
-    flat = [pair for slot in batch for row in slot for pair in row]
-    lengths = [len(row) for slot in batch for row in slot]
+    flat = [pair for feature in batch for row in feature for pair in row]
+    lengths = [len(row) for feature in batch for row in feature]
     keys = torch.tensor([k for k, _ in flat], dtype=torch.int64)
     weights = torch.tensor([w for _, w in flat], dtype=torch.float32) if weighted else None
     offsets = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64)
-    return Lookup(tuple(range(len(SLOTS))), keys, offsets, weights, len(batch[0]))
+    return Lookup(tuple(range(len(TABLES))), keys, offsets, weights, len(batch[0]))
 
 
 class RowStoreContract:
     """Subclass and define `build`."""
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> RowStore:
         raise AssertionError("define build")
 
     def supported(self, store_abilities: frozenset[Ability], optimizer: Optimizer) -> bool:
@@ -139,16 +139,16 @@ class RowStoreContract:
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return self.build(tables(Sgd(learning_rate=0.1)), SLOTS).abilities
+        return self.build(tables(Sgd(learning_rate=0.1)), TABLES).abilities
 
     @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.kind}-{o.weight_decay}")
     def test_fifty_steps_follow_the_formulas(self, optimizer: Optimizer) -> None:
         stored = tables(optimizer)
         if not self.supported(self.abilities, optimizer):
             with pytest.raises(ConfigError, match="table t0"):
-                self.build(stored, SLOTS)
+                self.build(stored, TABLES)
             return
-        store, naive = self.build(stored, SLOTS), Naive(stored)
+        store, naive = self.build(stored, TABLES), Naive(stored)
         rng = np.random.default_rng(7)
         for step in range(50):
             batches = []
@@ -176,17 +176,19 @@ class RowStoreContract:
 
     def test_the_gradient_of_weights_is_the_inner_product(self) -> None:
         stored = tables(Sgd(learning_rate=0.1))
-        store, naive = self.build(stored, SLOTS), Naive(stored)
+        store, naive = self.build(stored, TABLES), Naive(stored)
         rng = np.random.default_rng(1)
         batch = random_batch(rng, stored, rows=4)
         out, kept = store.train_pooled(lookup(batch))
         gradient = rng.standard_normal(out.shape)
         got = kept.add_gradient(torch.from_numpy(gradient).float(), of_weights=True)
         expected, start = [], 0
-        for slot, rows in enumerate(batch):
-            dim = stored[SLOTS[slot]].config.dim
+        for feature, rows in enumerate(batch):
+            dim = stored[TABLES[feature]].config.dim
             expected += [
-                naive.rows[SLOTS[slot], k] @ gradient[b, start : start + dim] for b, r in enumerate(rows) for k, _ in r
+                naive.rows[TABLES[feature], k] @ gradient[b, start : start + dim]
+                for b, r in enumerate(rows)
+                for k, _ in r
             ]
             start += dim
         assert got is not None
@@ -194,10 +196,10 @@ class RowStoreContract:
 
     def test_gathered_rows_learn_like_pooled_ones(self) -> None:
         stored = tables(RowwiseAdagrad(learning_rate=0.1))
-        pooled, gathered = self.build(stored, SLOTS), self.build(stored, SLOTS)
+        pooled, gathered = self.build(stored, TABLES), self.build(stored, TABLES)
         keys = [3, 3, 5, 0, 3]
         gradient = torch.randn(len(keys), 8, generator=torch.Generator().manual_seed(0))
-        batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in SLOTS]
+        batch: list[list[list[tuple[int, float]]]] = [[[] for _ in keys] for _ in TABLES]
         batch[1] = [[(k, 1.0)] for k in keys]
         out, kept = pooled.train_pooled(lookup(batch, weighted=False))
         rows, of_rows = train_rows(gathered, 1, torch.tensor(keys))
@@ -210,10 +212,10 @@ class RowStoreContract:
         gathered.update(1.0)
         rows = torch.arange(10)
         assert torch.allclose(pooled.read(1, "weight", rows), gathered.read(1, "weight", rows), atol=1e-6)
-        assert not torch.equal(gathered.read(1, "weight", rows), self.build(stored, SLOTS).read(1, "weight", rows))
+        assert not torch.equal(gathered.read(1, "weight", rows), self.build(stored, TABLES).read(1, "weight", rows))
 
     def test_reading_for_inference_changes_and_keeps_nothing(self) -> None:
-        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), SLOTS)
+        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), TABLES)
         before = {t: store.read(t, "weight", torch.arange(9)) for t in range(3)}
         batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
         store.pooled(lookup(batch))
@@ -221,7 +223,7 @@ class RowStoreContract:
         assert all(torch.equal(before[t], store.read(t, "weight", torch.arange(9))) for t in range(3))
 
     def test_discarded_gradients_change_nothing(self) -> None:
-        store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
+        store = self.build(tables(Sgd(learning_rate=0.1)), TABLES)
         before = store.read(0, "weight", torch.arange(9))
         batch = random_batch(np.random.default_rng(0), tables(Sgd(learning_rate=1.0)), rows=3)
         out, kept = store.train_pooled(lookup(batch))
@@ -230,23 +232,23 @@ class RowStoreContract:
         store.update(1.0)
         assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
 
-    @pytest.mark.parametrize("slots", [(2,), (1, 0), (3, 1)])
-    def test_a_lookup_may_name_some_slots_in_any_order(self, slots: tuple[int, ...]) -> None:
+    @pytest.mark.parametrize("features", [(2,), (1, 0), (3, 1)])
+    def test_a_lookup_may_name_some_features_in_any_order(self, features: tuple[int, ...]) -> None:
         stored = tables(Sgd(learning_rate=0.1))
-        store, naive = self.build(stored, SLOTS), Naive(stored)
+        store, naive = self.build(stored, TABLES), Naive(stored)
         batch = random_batch(np.random.default_rng(4), stored, rows=3)
         whole = naive.pooled(batch)
-        starts = np.cumsum([0, *(stored[t].config.dim for t in SLOTS)])
-        part = lookup([batch[s] for s in slots])
-        out, kept = store.train_pooled(Lookup(slots, part.keys, part.offsets, part.weights, 3))
+        starts = np.cumsum([0, *(stored[t].config.dim for t in TABLES)])
+        part = lookup([batch[s] for s in features])
+        out, kept = store.train_pooled(Lookup(features, part.keys, part.offsets, part.weights, 3))
         assert np.allclose(
-            out.numpy(), np.concatenate([whole[:, starts[s] : starts[s + 1]] for s in slots], 1), atol=1e-5
+            out.numpy(), np.concatenate([whole[:, starts[s] : starts[s + 1]] for s in features], 1), atol=1e-5
         )
         kept.add_gradient(torch.ones_like(out), of_weights=False)
         gradient = np.zeros_like(whole)
-        for s in slots:
+        for s in features:
             gradient[:, starts[s] : starts[s + 1]] = 1.0
-        kept = [rows if s in slots else [[] for _ in rows] for s, rows in enumerate(batch)]
+        kept = [rows if s in features else [[] for _ in rows] for s, rows in enumerate(batch)]
         naive.update(naive.gradients([(kept, gradient)]), 1.0, 1.0)
         store.update(1.0)
         got = store.read(0, "weight", torch.arange(9)).numpy()
@@ -254,8 +256,8 @@ class RowStoreContract:
 
     @pytest.mark.parametrize("rows", [0, 3])
     def test_batches_without_rows_or_ids(self, rows: int) -> None:
-        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), SLOTS)
-        empty: list[list[list[tuple[int, float]]]] = [[[] for _ in range(rows)] for _ in SLOTS]
+        store = self.build(tables(RowwiseAdagrad(learning_rate=0.1)), TABLES)
+        empty: list[list[list[tuple[int, float]]]] = [[[] for _ in range(rows)] for _ in TABLES]
         nothing = Lookup(
             (0, 1, 2, 3), torch.empty(0, dtype=torch.int64), torch.zeros(4 * rows + 1, dtype=torch.int64), None, rows
         )
@@ -270,7 +272,7 @@ class RowStoreContract:
         assert torch.equal(before, store.read(0, "weight", torch.arange(9)))
 
     def test_what_is_written_is_read_and_looked_up(self) -> None:
-        store = self.build(tables(Adagrad(learning_rate=0.1)), SLOTS)
+        store = self.build(tables(Adagrad(learning_rate=0.1)), TABLES)
         keys = torch.tensor([1, 4])
         for name in store.state_names(2):
             values = torch.full_like(store.read(2, name, keys), 2.5)
@@ -280,7 +282,7 @@ class RowStoreContract:
         assert torch.equal(gather(store, 3, keys), torch.full((2, 4), 2.5))
 
     def test_rows_that_changed_since_a_cut(self) -> None:
-        store = self.build(tables(Sgd(learning_rate=0.1)), SLOTS)
+        store = self.build(tables(Sgd(learning_rate=0.1)), TABLES)
         if Ability.CUTS not in self.abilities:
             with pytest.raises(ConfigError, match="does not know which rows changed"):
                 store.draw_cut()
@@ -299,7 +301,7 @@ class RowStoreContract:
         dims = (1, 1, 1) if Ability.ANY_DIM not in self.abilities else (1, 3, 7)
         for optimizer in (Sgd(learning_rate=0.1), Adagrad(learning_rate=0.1), RowwiseAdagrad(learning_rate=0.1)):
             stored = tables(optimizer, dims)
-            store, naive = self.build(stored, SLOTS), Naive(stored)
+            store, naive = self.build(stored, TABLES), Naive(stored)
             rng = np.random.default_rng(5)
             for _ in range(5):
                 batch = random_batch(rng, stored, rows=4)
@@ -316,13 +318,13 @@ class RowStoreContract:
                 )
         if Ability.ANY_DIM not in self.abilities:
             with pytest.raises(ConfigError, match="received 6"):
-                self.build(tables(Sgd(learning_rate=0.1), (8, 8, 6)), SLOTS)
+                self.build(tables(Sgd(learning_rate=0.1), (8, 8, 6)), TABLES)
 
     def test_the_same_steps_give_the_same_bits(self) -> None:
         results = []
         for _ in range(2):
             stored = tables(RowwiseAdagrad(learning_rate=0.1))
-            store, rng = self.build(stored, SLOTS), np.random.default_rng(3)
+            store, rng = self.build(stored, TABLES), np.random.default_rng(3)
             for _ in range(20):
                 out, kept = store.train_pooled(lookup(random_batch(rng, stored, rows=40)))
                 kept.add_gradient(torch.from_numpy(rng.standard_normal(out.shape)).float(), of_weights=False)

@@ -44,7 +44,7 @@ def _threads() -> Iterator[None]:
 
 
 def batch(rng: np.random.Generator, keys: int, rows: int, weighted: bool) -> Lookup:
-    """Three slots; the first two read one table. One key in three is the hottest, so its sum has many pieces."""
+    """Three features; the first two read one table. One key in three is the hottest, so its sum has many pieces."""
     drawn = rng.integers(0, 3000, keys)
     drawn[rng.random(keys) < 0.33] = 7
     lengths = rng.multinomial(keys, np.full(3 * rows, 1 / (3 * rows)))

@@ -23,8 +23,8 @@ TABLE = FixedTable(name="t", dim=4, num_rows=1000, optimizer=Sgd(learning_rate=0
 
 
 class TestReference(PartsContract):
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
-        return ReferenceRowStore(stored, slots)
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> PartStore:
+        return ReferenceRowStore(stored, feature_tables)
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())
@@ -33,8 +33,8 @@ class TestHost(PartsContract):
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> PartStore:
-        return HostRowStore(stored, slots)
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> PartStore:
+        return HostRowStore(stored, feature_tables)
 
     def test_an_error_says_whose_the_key_is(self) -> None:
         store = HostRowStore([StoredTable(TABLE, 3, (200, 900))], [0])

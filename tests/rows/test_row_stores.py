@@ -22,13 +22,13 @@ from tests.contracts.single import gather, train_rows
 
 
 class TestReference(RowStoreContract, CollisionlessContract):
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
-        return ReferenceRowStore(stored, slots)
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> RowStore:
+        return ReferenceRowStore(stored, feature_tables)
 
 
 class TestFbgemm(RowStoreContract):
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
-        return FbgemmRowStore(stored, slots)
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> RowStore:
+        return FbgemmRowStore(stored, feature_tables)
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())
@@ -37,8 +37,8 @@ class TestHost(RowStoreContract, CollisionlessContract):
     def _forced(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("embtables.rows.host.store.isa", lambda: isa)
 
-    def build(self, stored: list[StoredTable], slots: Sequence[int]) -> RowStore:
-        return HostRowStore(stored, slots)
+    def build(self, stored: list[StoredTable], feature_tables: Sequence[int]) -> RowStore:
+        return HostRowStore(stored, feature_tables)
 
     @pytest.mark.parametrize("key", [9, -1, 2**32, 2**63 - 1, -(2**63)])
     def test_a_key_outside_a_fixed_table_is_refused(self, key: int) -> None:

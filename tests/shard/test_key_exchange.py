@@ -16,13 +16,13 @@ SEEDS = np.array([3, 2**64 - 1, 0], np.uint64)
 
 
 class Case:
-    """A lookup of F slots and B bags whose blocks have several dims; and how plain loops would send it."""
+    """A lookup of F features and B bags whose blocks have several dims; and how plain loops would send it."""
 
     def __init__(self, rng: np.random.Generator, ranks: int, bags: int, longest: int, values: int, header: int) -> None:
         self.dims = np.array([1, 4, 5], np.int32)
-        self.of_slot = np.array([1, 0, 2, 1], np.int32)
+        self.of_feature = np.array([1, 0, 2, 1], np.int32)
         self.ranks, self.bags, self.header = ranks, bags, header
-        lengths = rng.integers(0, longest + 1, len(self.of_slot) * bags)
+        lengths = rng.integers(0, longest + 1, len(self.of_feature) * bags)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.keys = rng.integers(-values, values, self.offsets[-1]) * 2**40
         self.weights = rng.standard_normal(len(self.keys)).astype(np.float32)
@@ -33,16 +33,16 @@ class Case:
         self.values = values
 
     def made(self, isa: str) -> Any:
-        arguments = (SEEDS, self.dims, self.of_slot, self.keys, self.offsets, self.bags, self.owners, self.holders)
+        arguments = (SEEDS, self.dims, self.of_feature, self.keys, self.offsets, self.bags, self.owners, self.holders)
         return _core.KeyExchange(*arguments, self.ranks, self.header, 2, isa)
 
     def occurrences(self) -> list[tuple[int, int, int]]:
-        """(place, slot, bag) of every key."""
+        """(place, feature, bag) of every key."""
         found = []
-        for slot in range(len(self.of_slot)):
+        for feature in range(len(self.of_feature)):
             for bag in range(self.bags):
-                start, stop = self.offsets[slot * self.bags + bag : slot * self.bags + bag + 2]
-                found += [(place, slot, bag) for place in range(start, stop)]
+                start, stop = self.offsets[feature * self.bags + bag : feature * self.bags + bag + 2]
+                found += [(place, feature, bag) for place in range(start, stop)]
         return found
 
     def row(self, block: int, key: int) -> Any:
@@ -52,8 +52,8 @@ class Case:
         """(rank, block, key, count) in the order of the message."""
         counts: dict[tuple[int, int], int] = {}
         for block in range(len(self.dims)):
-            for place, slot, _ in self.occurrences():
-                if self.of_slot[slot] == block:
+            for place, feature, _ in self.occurrences():
+                if self.of_feature[feature] == block:
                     at = block, int(self.keys[place])
                     counts[at] = counts.get(at, 0) + 1
         found = []
@@ -100,8 +100,8 @@ def test_distinct_keys_go_out_and_rows_are_pooled(isa: str, seed: int, **options
         assert counts.tolist() == ([count for *_, count in by_block] if counted else [])
     message = case.message({(block, key): case.row(block, key) for _, block, key, _ in sent}, np.nan)
     assert exchange.num_floats == len(message)
-    width = int(case.dims[case.of_slot].sum())
-    columns = np.cumsum([0, *case.dims[case.of_slot]])
+    width = int(case.dims[case.of_feature].sum())
+    columns = np.cumsum([0, *case.dims[case.of_feature]])
     gradient = np.random.default_rng(seed + 1).standard_normal((case.bags, width)).astype(np.float32)
     for weights in (None, case.weights):
         expected = np.zeros((case.bags, width), np.float32)
@@ -109,9 +109,9 @@ def test_distinct_keys_go_out_and_rows_are_pooled(isa: str, seed: int, **options
             (block, key): np.zeros(case.dims[block], np.float32) for _, block, key, _ in sent
         }
         dots = np.zeros(len(case.keys), np.float32)
-        for place, slot, bag in case.occurrences():
-            block, key = int(case.of_slot[slot]), int(case.keys[place])
-            of = slice(columns[slot], columns[slot + 1])
+        for place, feature, bag in case.occurrences():
+            block, key = int(case.of_feature[feature]), int(case.keys[place])
+            of = slice(columns[feature], columns[feature + 1])
             factor = np.float32(1) if weights is None else weights[place]
             expected[bag, of] += case.row(block, key) * factor
             sums[block, key] += gradient[bag, of] * factor
@@ -129,7 +129,7 @@ def test_distinct_keys_go_out_and_rows_are_pooled(isa: str, seed: int, **options
 
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**20), ranks=st.integers(1, 4), sizes=st.lists(st.integers(0, 9), min_size=3, max_size=3))
-def test_rows_of_slots_are_brought_and_their_gradients_summed(seed: int, ranks: int, sizes: list[int]) -> None:
+def test_rows_of_features_are_brought_and_their_gradients_summed(seed: int, ranks: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     dims, offsets = np.array([2, 3, 2], np.int32), np.concatenate([[0], np.cumsum(sizes)])
     keys = rng.integers(0, 4, offsets[-1])
@@ -173,7 +173,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     case = Case(np.random.default_rng(0), 2, 3, 3, 4, 1)
     exchange = case.made("scalar")
     message = np.zeros(exchange.num_floats, np.float32)
-    width = int(case.dims[case.of_slot].sum())
+    width = int(case.dims[case.of_feature].sum())
     with pytest.raises(ValueError, match="another lookup"):
         exchange.pooled(message, np.zeros_like(case.offsets), None, 3, 1, np.empty((3, width), np.float32))
     with pytest.raises(ValueError, match="num_floats"):
@@ -183,6 +183,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     most, last = (case.keys, case.offsets, 3), (2, 0, 1, "scalar")
     for owners, holders in ((case.owners + 2, case.holders), (case.owners, case.holders + 3)):
         with pytest.raises(ValueError, match="no such rank"):
-            _core.KeyExchange(SEEDS, case.dims, case.of_slot, *most, owners.astype(np.uint16), holders, *last)
+            _core.KeyExchange(SEEDS, case.dims, case.of_feature, *most, owners.astype(np.uint16), holders, *last)
     with pytest.raises(ValueError, match="no such block"):
-        _core.KeyExchange(SEEDS, case.dims, case.of_slot + 1, *most, case.owners, case.holders, *last)
+        _core.KeyExchange(SEEDS, case.dims, case.of_feature + 1, *most, case.owners, case.holders, *last)

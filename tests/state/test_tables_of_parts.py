@@ -27,8 +27,8 @@ Store = Callable[[Sequence[StoredTable], Sequence[int]], RowStore]
 
 
 def part(store: Store, buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> Tables:
-    def build(stored: Sequence[StoredTable], slots: Sequence[int]) -> RowStore:
-        return store([replace(table, buckets=buckets) for table in stored], slots)
+    def build(stored: Sequence[StoredTable], feature_tables: Sequence[int]) -> RowStore:
+        return store([replace(table, buckets=buckets) for table in stored], feature_tables)
 
     monkeypatch.setitem(ROW_STORES, "host", build)
     return tables()

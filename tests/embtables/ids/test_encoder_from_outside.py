@@ -169,7 +169,7 @@ def test_data_of_an_encoder_travels_with_every_version(tmp_path: Path) -> None:
 
 
 def schema_of(tables: Tables) -> dict[str, Any]:
-    features = dict.fromkeys(slot.feature for slot in tables.features)
+    features = dict.fromkeys(read.feature for read in tables.features)
     return {
         "tables": [t.model_dump(mode="json") for t in tables.configs],
         "features": [f.model_dump(mode="json") for f in features],

@@ -64,13 +64,13 @@ def test_encoders_and_pooling_are_applied_to_raw_ids(store: Any) -> None:
     pooled = EmbeddingBagCollection.over(tables)(batch).to_dict()
     assert list(pooled) == ["a", "m", "h"]
     weight = {name: tables.weight(name) for name in ("t", "s")}
-    for slot in tables.features[:3]:
-        jagged = batch[slot.feature.name].to_dense()
+    for read in tables.features[:3]:
+        jagged = batch[read.feature.name].to_dense()
         for row, ids in enumerate(jagged):
-            keys = slot.encoder.encode(ids.numpy())
-            total = weight[slot.table.name][torch.from_numpy(keys)].sum(0)
-            expected = total / max(len(ids), 1) if slot.feature.pooling == "mean" else total
-            assert torch.allclose(pooled[slot.feature.name][row], expected, atol=1e-6)
+            keys = read.encoder.encode(ids.numpy())
+            total = weight[read.table.name][torch.from_numpy(keys)].sum(0)
+            expected = total / max(len(ids), 1) if read.feature.pooling == "mean" else total
+            assert torch.allclose(pooled[read.feature.name][row], expected, atol=1e-6)
     sequence = EmbeddingCollection.over(tables)(batch)["q"]
     keys = make_encoder(MultiHash(num_hashes=2), 30).encode(batch["q"].values().numpy()).reshape(-1, 2)
     assert torch.allclose(sequence.values(), weight["s"][torch.from_numpy(keys)].sum(1), atol=1e-6)

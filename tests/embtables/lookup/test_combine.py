@@ -46,7 +46,7 @@ def made(combines: list[Combine], num_digits: int, store: Any, pooling: Any, **o
 def batch_of(tables: Tables, lengths: list[int], num_ids: int, seed: int) -> KeyedJaggedTensor:
     """Lists of `lengths`, all features alike but for their order; with per-id weights."""
     rng = np.random.default_rng(seed)
-    names = [slot.feature.name for slot in tables.features]
+    names = [read.feature.name for read in tables.features]
     of_all = np.concatenate([rng.permutation(np.array(lengths, np.int64)) for _ in names])
     ids, weights = rng.integers(0, num_ids, of_all.sum()), rng.standard_normal(of_all.sum()).astype(np.float32)
     return KeyedJaggedTensor(
@@ -58,17 +58,17 @@ def batch_of(tables: Tables, lengths: list[int], num_ids: int, seed: int) -> Key
     )
 
 
-def vectors(weight: Tensor, slot: Any, ids: Tensor) -> Tensor:
+def vectors(weight: Tensor, read: Any, ids: Tensor) -> Tensor:
     """The oracle of one feature's ids, one by one."""
     found = []
     for one in ids:
-        rows = weight[torch.from_numpy(slot.encoder.encode(one[None].numpy()))]
-        how = slot.encoder.combine
+        rows = weight[torch.from_numpy(read.encoder.encode(one[None].numpy()))]
+        how = read.encoder.combine
         if how == "concat":
             found.append(torch.cat(list(rows)))
         else:
             found.append({"sum": rows.sum(0), "mean": rows.mean(0), "product": rows.prod(0)}[how])
-    return torch.stack(found) if found else torch.zeros(0, slot.dim)
+    return torch.stack(found) if found else torch.zeros(0, read.dim)
 
 
 def assert_near(ours: Tensor, theirs: Tensor) -> None:
@@ -103,13 +103,13 @@ def test_pooled_vectors_and_their_gradients_are_those_of_plain_torch(
     theirs = batch.weights().detach().clone().requires_grad_()
     bounds = np.concatenate([[0], np.cumsum(batch.lengths().numpy())])
     columns = []
-    for f, slot in enumerate(tables.features):
+    for f, read in enumerate(tables.features):
         bags = []
         for b in range(len(lengths)):
             own = slice(bounds[f * len(lengths) + b], bounds[f * len(lengths) + b + 1])
-            total = (vectors(weight, slot, batch.values()[own]) * theirs[own, None]).sum(0)
+            total = (vectors(weight, read, batch.values()[own]) * theirs[own, None]).sum(0)
             bags.append(total / max(own.stop - own.start, 1) if pooling == "mean" else total)
-        columns.append(torch.stack(bags) if bags else torch.zeros(0, slot.dim))
+        columns.append(torch.stack(bags) if bags else torch.zeros(0, read.dim))
     expected = torch.cat(columns, dim=1)
     out = view(batch)
     assert out.length_per_key() == [
@@ -149,9 +149,9 @@ def test_sequences_and_their_gradients_are_those_of_plain_torch(
     found = EmbeddingCollection.over(tables)(batch)
     rng = np.random.default_rng(seed)
     ours, theirs = torch.zeros(()), torch.zeros(())
-    for slot in tables.features:
-        name = slot.feature.name
-        values, expected = found[name].values(), vectors(weight, slot, batch[name].values())
+    for read in tables.features:
+        name = read.feature.name
+        values, expected = found[name].values(), vectors(weight, read, batch[name].values())
         assert_near(values.detach(), expected.detach())
         assert torch.equal(tables.get("t", batch[name].values(), feature=name), values.detach())
         gradient = torch.from_numpy(rng.standard_normal(expected.shape).astype(np.float32))

@@ -15,7 +15,7 @@ from embtables.schema import CollisionlessTable, Feature, FixedTable, Hash, Roww
 
 
 def machine(measured_for: str = "", **changes: Any) -> Machine:
-    work = Work(call=1e-4, slot=1e-5, occurrence=5e-8, key=1e-7, key_floats=1e-9)
+    work = Work(call=1e-4, feature=1e-5, occurrence=5e-8, key=1e-7, key_floats=1e-9)
     rates = Rates(
         threads=1,
         dense=(Point(rows=10, seconds=1e-3), Point(rows=100, seconds=4e-3)),

@@ -158,7 +158,7 @@ def test_a_users_mistake_is_one_message(
         ("{", "is no file of --machine"),
         ("[1]", "is no file of --machine of this version"),
         ('{"format": 99}', "is no file of --machine of this version"),
-        ('{"format": 2, "cores": -2}', "cores: "),
+        ('{"format": 3, "cores": -2}', "cores: "),
     ],
 )
 def test_a_broken_file_of_constants_is_refused(

@@ -153,7 +153,7 @@ def test_rows_stay_under_other_options(case: str) -> None:
 def step(tables: Tables, second: int, ids: list[int]) -> None:
     tables.advance(torch.full((len(ids),), second * 1_000_000))
     view = EmbeddingBagCollection.over(tables)
-    names = [slot.feature.name for slot in tables.features]
+    names = [read.feature.name for read in tables.features]
     batch = KeyedJaggedTensor(names, torch.tensor(ids), lengths=torch.ones(len(ids), dtype=torch.int64))
     view(batch).values().sum().backward()
     tables.step()

@@ -1,0 +1,57 @@
+"""A feature with the table that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embtables.ids import Artifacts, Combine, Encoder, make_encoder
+from embtables.schema import Feature, Table
+from embtables.schema.schema import LINEAR_PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class TableFeature:
+    """A feature that reads a table: what a lookup is made of.
+
+    Attributes:
+        number: of the row store's feature that serves it; of the first where it has several.
+        encoder: makes keys of its ids.
+        combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
+    """
+
+    number: int
+    feature: Feature
+    table: Table
+    encoder: Encoder[Any]
+    combine: Combine
+
+    @property
+    def keys_per_id(self) -> int:
+        """T: how many rows one id reads."""
+        return self.encoder.num_keys
+
+    @property
+    def blocks(self) -> int:
+        """How many of the row store's features serve it: pooled and concatenated, each of the T keys has its own."""
+        return self.keys_per_id if self.combine == "concat" and self.feature.pooling != "none" else 1
+
+    @property
+    def dim(self) -> int:
+        """How many values an id's vector has: D, or T * D where its rows are concatenated."""
+        return self.table.dim * (self.keys_per_id if self.combine == "concat" else 1)
+
+
+def table_features(
+    features: Sequence[Feature], tables: Sequence[Table], artifacts: Mapping[str, Artifacts]
+) -> tuple[TableFeature, ...]:
+    """Each feature with the table it reads; `tables` and `features` go in pairs, `artifacts` are by feature."""
+    found: list[TableFeature] = []
+    number = 0
+    for feature, table in zip(features, tables, strict=True):
+        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
+        combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
+        found.append(TableFeature(number, feature, table, encoder, combine))
+        number += found[-1].blocks
+    return tuple(found)
