@@ -1,7 +1,8 @@
 """embtables: embedding tables for recommender systems, from the parquet log to the live server.
 
 Every public name is here. A name is imported at its first use, so that `import embtables` imports neither torch nor
-numpy nor pyarrow. To add a name, add it to the imports for type checkers, to `_HOMES` and to `__all__`.
+numpy nor pyarrow. To add a name, add it to the imports for type checkers, to `_HOMES` and to `__all__`. Two public
+modules have names of their own: `embtables.state` and `embtables.warm_start`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embtables import state as state
+    from embtables import warm_start as warm_start
     from embtables.errors import BadFileError as BadFileError
     from embtables.errors import ConfigError as ConfigError
     from embtables.errors import DataError as DataError
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from embtables.schema import Hash as Hash
     from embtables.schema import Identity as Identity
     from embtables.schema import Label as Label
+    from embtables.schema import LogConfig as LogConfig
     from embtables.schema import MinCount as MinCount
     from embtables.schema import MultiHash as MultiHash
     from embtables.schema import Normal as Normal
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
     from embtables.schema import Zeros as Zeros
     from embtables.state.folder.version_folder import LeaseHolder as LeaseHolder
     from embtables.state.folder.version_folder import StateFolder as StateFolder
+    from embtables.state.format.manifest import Manifest as Manifest
     from embtables.state.read.follower import Followed as Followed
     from embtables.state.read.follower import Follower as Follower
     from embtables.state.read.rows import read_rows as read_rows
@@ -110,6 +115,7 @@ _HOMES = {
     "ModelSpec": "embtables.models.registry",
     "register_model": "embtables.models.registry",
     "Scorer": "embtables.models.scorer",
+    "LogConfig": "embtables.schema",
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
     "LoadedRun": "embtables.pipelines.load_run",
@@ -145,6 +151,7 @@ _HOMES = {
     "Zeros": "embtables.schema",
     "StateFolder": "embtables.state.folder.version_folder",
     "LeaseHolder": "embtables.state.folder.version_folder",
+    "Manifest": "embtables.state.format.manifest",
     "Followed": "embtables.state.read.follower",
     "Follower": "embtables.state.read.follower",
     "read_rows": "embtables.state.read.rows",
@@ -189,6 +196,8 @@ __all__ = [
     "Label",
     "LeaseHolder",
     "LoadedRun",
+    "LogConfig",
+    "Manifest",
     "Metric",
     "MetricSpec",
     "MinCount",
@@ -227,11 +236,18 @@ __all__ = [
     "register_model",
     "register_optimizer",
     "resume",
+    "state",
     "train",
+    "warm_start",
 ]
 
 
+_MODULES = ("state", "warm_start")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"embtables.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'embtables' has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_HOMES[name]), name)

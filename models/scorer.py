@@ -19,7 +19,7 @@ from embtables.inputs.features import FeatureTransform, FittedTransforms
 from embtables.lookup.views import RowsById
 from embtables.models.build import build_model, features_of, tables_of
 from embtables.models.dense import load_dense
-from embtables.models.task import Pointwise, Task
+from embtables.models.task import Task, task_of
 from embtables.models.version_content import scoring_content
 from embtables.schema import FeatureSchema
 from embtables.state.folder.version_folder import StateFolder
@@ -95,12 +95,11 @@ class Scorer:
         versions = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         chain = find(versions, which)
         content = scoring_content(chain[-1])
-        names = [label.name or label.column for label in content.trained.labels]
         return cls.of_chain(
             StateFolder(versions),
             chain,
             content.trained,
-            Pointwise(names, content.scoring.negative_sampling_rate),
+            task_of(content.trained, content.scoring.negative_sampling_rate),
             row_store=row_store,
             autocast=content.scoring.precision == "bf16",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -96,3 +96,8 @@ class Pointwise:
     def monitor(self, figure: str | None) -> Monitor:
         """See Task; by default AUC."""
         return monitor_of(figure or "auc")
+
+
+def task_of(schema: FeatureSchema, negative_sampling_rate: float | None = None) -> Task[Any]:
+    """What a run with this schema learns, or a version of it scores: the pointwise task, the only one so far."""
+    return Pointwise([label.name or label.column for label in schema.labels], negative_sampling_rate)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from embtables.inputs.features import FeatureTransform, FittedTransforms
+from embtables.models.task import task_of
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
-from embtables.pipelines.training.learner import task_of
 from embtables.schema import FixedTable
 
 

@@ -82,7 +82,7 @@ Schedule = Annotated[ConstantSchedule | CosineSchedule | EpochDecaySchedule, Fie
 class EarlyStopping(Model):
     """Training ends after `patience` evaluations of the validation part without a better `metric`."""
 
-    metric: str = Field("auc", description="figure of a metric: auc, gauc, log_loss, normalised_entropy")
+    metric: str = Field("auc", description="figure of a metric, such as auc, gauc, log_loss")
     patience: PositiveInt = Field(1, description="evaluations without a better value")
 
     @field_validator("metric")

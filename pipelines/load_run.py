@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from embtables.models.scorer import Scorer
+from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.parquet import Log, LogPart
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
-from embtables.pipelines.training.learner import task_of
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.state.folder.version_folder import StateFolder
@@ -43,7 +43,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         StateFolder(run.checkpoints),
         chain,
         config,
-        task_of(config),
+        task_of(config, config.evaluate.negative_sampling_rate),
         seed=config.train.seed,
         row_store=config.train.row_store,
         autocast=config.train.precision == "bf16",

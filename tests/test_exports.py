@@ -15,12 +15,23 @@ import embtables
 from tests.docs.quick_start import make_log_and_configuration
 
 HOW_TO_ADD = Path(__file__).parents[1] / "docs" / "how-to-add.md"
-EXPORTS = [name for name in embtables.__all__ if name != "__version__"]
+EXPORTS = [name for name in embtables.__all__ if name not in ("__version__", *embtables._MODULES)]
 # Small records of configuration, errors, and what calls return: their fields say all.
 WITHOUT_EXAMPLE = {
     *("Adagrad", "Adam", "RowwiseAdagrad", "Sgd", "Constant", "Normal", "Uniform", "Zeros"),
     *("Hash", "Identity", "MultiHash", "MinCount", "Probability", "DenseColumn", "EventTime", "Label"),
-    *("Batch", "FittedTransforms", "Followed", "LoadedRun", "FeatureSchema", "RunConfig", "TableChanges", "TableStats"),
+    *(
+        "Batch",
+        "FittedTransforms",
+        "Followed",
+        "LoadedRun",
+        "FeatureSchema",
+        "LogConfig",
+        "Manifest",
+        "RunConfig",
+        "TableChanges",
+        "TableStats",
+    ),
 }
 # What is used together with others, or changes what the process knows: a page has the example, which runs.
 SHOWN_BY_HOW_TO_ADD = {
@@ -50,9 +61,16 @@ def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
     imported = {
         each.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for each in node.names
     }
-    assert imported == embtables._HOMES
+    assert imported == embtables._HOMES | dict.fromkeys(embtables._MODULES, "embtables")
     assert sorted(EXPORTS) == sorted(embtables._HOMES)
     assert set(embtables.__all__) <= set(dir(embtables))
+
+
+@pytest.mark.parametrize("module", embtables._MODULES)
+def test_a_public_module_needs_no_import_of_its_own_and_lists_its_names(module: str) -> None:
+    code = f"import embtables; m = embtables.{module}; assert set(m.__all__) <= set(dir(m)); print(m.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"embtables.{module}"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

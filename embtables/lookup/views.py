@@ -26,57 +26,51 @@ UpdateMode = Literal["step", "backward"]
 
 
 class _Pooled(torch.autograd.Function):
-    """The one autograd edge of a pooled lookup. `anchor` makes the output require a gradient.
-
-    `keep`: a backward may come. Within forward neither grad mode nor needs_input_grad says so: the anchor always asks.
-    """
+    """The one autograd edge of a pooled lookup of training. `anchor` makes the output require a gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: View, request: Request, keep: bool
-    ) -> Tensor:
-        if not keep:
-            return view.tables.lookups.pooled(request.lookup)
+    def forward(ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: View, request: Request) -> Tensor:
         of_weights = bool(ctx.needs_input_grad[1])
         output, lookup = view.tables.lookups.train_pooled(request.lookup, of_weights=of_weights)
         ctx.view, ctx.request, ctx.lookup = view, request, lookup
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, None, None]:
         wanted = bool(ctx.needs_input_grad[1])
         of_keys = ctx.lookup.add_gradient(gradient, of_weights=wanted)
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
-        return None, of_ids, None, None, None
+        return None, of_ids, None, None
 
 
 class _Gathered(torch.autograd.Function):
-    """The one autograd edge of a lookup of single rows: for each feature the vectors of its ids."""
+    """The one autograd edge of a lookup of single rows in training: for each feature the vectors of its ids."""
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, view: View, features: Sequence[TableFeature], keys: Sequence[Tensor], keep: bool
+        ctx: Any, anchor: Tensor, view: View, features: Sequence[TableFeature], keys: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         ctx.view, ctx.features = view, features
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        numbers = [read.number for read in features]
-        if keep:
-            found, ctx.lookup = view.tables.lookups.train_rows(numbers, keys)
-        else:
-            found = view.tables.lookups.gather(numbers, keys)
+        found, ctx.lookup = view.tables.lookups.train_rows([read.number for read in features], keys)
         ctx.rows = [rows if read.combine == "product" else None for read, rows in zip(features, found, strict=True)]
-        return tuple(combined(rows, s.keys_per_id, s.combine) for s, rows in zip(features, found, strict=True))
+        return _vectors(features, found)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, None, None, None]:
         each = [
             None if gradient is None else row_gradients(gradient, rows, read.keys_per_id, read.combine)
             for read, rows, gradient in zip(ctx.features, ctx.rows, gradients, strict=True)
         ]
         ctx.lookup.add_gradients(each)
         ctx.view.after_backward()
-        return None, None, None, None, None
+        return None, None, None, None
+
+
+def _vectors(features: Sequence[TableFeature], rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """For each feature the vectors of its ids, of the rows of their keys."""
+    return tuple(combined(found, read.keys_per_id, read.combine) for read, found in zip(features, rows, strict=True))
 
 
 class View(nn.Module):
@@ -110,11 +104,6 @@ class View(nn.Module):
         if self._update == "backward":
             self.tables.step()
 
-    def _learning(self) -> tuple[bool, Tensor]:
-        """`learns`, and the tensor that makes a lookup's output require a gradient where it does."""
-        keep = self.learns()
-        return keep, self._anchor if keep else self._anchor.detach()
-
     def _pooled(self, ids: JaggedIds, *, weighted: bool) -> Tensor:
         """All columns, (B, sum of D)."""
         products = [read for read in self.features if read.combine == "product"]
@@ -127,8 +116,9 @@ class View(nn.Module):
     ) -> Tensor:
         """The columns of features whose vectors are sums of rows, which the row store pools; then of those beside."""
         request = pooled_request(features, ids, weighted=weighted, beside=beside)
-        keep, anchor = self._learning()
-        values: Tensor = _Pooled.apply(anchor, request.id_weights, self, request, keep)  # type: ignore[no-untyped-call]
+        if not self.learns():
+            return self.tables.lookups.pooled(request.lookup)
+        values: Tensor = _Pooled.apply(self._anchor, request.id_weights, self, request)  # type: ignore[no-untyped-call]
         return values
 
     def _with_products(self, ids: JaggedIds, products: Sequence[TableFeature], *, weighted: bool) -> Tensor:
@@ -146,10 +136,13 @@ class View(nn.Module):
 
     def _rows_of(self, ids: JaggedIds, features: Sequence[TableFeature]) -> list[tuple[Tensor, Jagged]]:
         """For each feature a vector for each id, and the ids."""
-        parts = [sequence_keys(read, ids) for read in features]
-        keep, anchor = self._learning()
-        found = _Gathered.apply(anchor, self, features, [keys for keys, _ in parts], keep)  # type: ignore[no-untyped-call]
-        return [(vectors, of_feature) for vectors, (_, of_feature) in zip(found, parts, strict=True)]
+        read = [sequence_keys(feature, ids) for feature in features]
+        keys = [of_feature for of_feature, _ in read]
+        if self.learns():
+            vectors: tuple[Tensor, ...] = _Gathered.apply(self._anchor, self, features, keys)  # type: ignore[no-untyped-call]
+        else:
+            vectors = _vectors(features, self.tables.lookups.gather([feature.number for feature in features], keys))
+        return [(found, of_feature) for found, (_, of_feature) in zip(vectors, read, strict=True)]
 
     def _sequences(self, ids: JaggedIds) -> dict[str, Jagged]:
         return {

@@ -248,9 +248,6 @@ class RowTrainer(Protocol):
     def discard(self) -> None:
         """Forgets the kept gradients."""
 
-    def num_steps(self, table: int) -> int:
-        """How many updates touched the table's store (Adam's t)."""
-
 
 class RowState(Protocol):
     """What a table holds, given and taken back; and what changed since a cut."""
@@ -316,6 +313,9 @@ class RowAdmin(Protocol):
 
     def figures(self, table: int) -> Mapping[str, int]:
         """Counts since the table was made: rows, waiting, admitted, expired, ...; see docs/tables.md."""
+
+    def num_steps(self, table: int) -> int:
+        """How many updates touched the table's store (Adam's t)."""
 
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """Of a collisionless table's rows in any order, (n,) each: clock less when it was seen, updates. Else None."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embtables.rows.duplicates import bag_numbers
 from embtables.rows.exclusive import StoreLock, exclusive
-from embtables.rows.protocol import Ability, Lookup, PooledLookup, RowsLookup, RowStore
+from embtables.rows.protocol import Lookup, PooledLookup, RowReader, RowsLookup, RowTrainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,28 +102,38 @@ class Lookups:
     """What the views look up in a row store, with the features of frozen tables kept out of training.
 
     Args:
-        rows: the row store.
+        reader, trainer: the row store's two ways to look up.
         dims: D of each feature's table.
         frozen: the features of frozen tables, by number.
         lock: of the row store; each lookup and each backward holds it.
+        takes_beside: the row store looks up features `beside` others (Ability.BESIDE).
     """
 
-    def __init__(self, rows: RowStore, dims: Sequence[int], frozen: Sequence[int], lock: StoreLock) -> None:
+    def __init__(
+        self,
+        reader: RowReader,
+        trainer: RowTrainer,
+        dims: Sequence[int],
+        frozen: Sequence[int],
+        lock: StoreLock,
+        *,
+        takes_beside: bool,
+    ) -> None:
         self.lock = lock
-        self._rows = rows
+        self._reader, self._trainer = reader, trainer
         self._dims = tuple(dims)
         self._frozen = frozenset(frozen)
-        self._takes_beside = Ability.BESIDE in rows.abilities
+        self._takes_beside = takes_beside
 
     @exclusive
     def pooled(self, lookup: Lookup) -> Tensor:
         """See RowReader."""
-        return self._rows.pooled(lookup if self._takes_beside else lookup.repeated())
+        return self._reader.pooled(lookup if self._takes_beside else lookup.repeated())
 
     @exclusive
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """See RowReader."""
-        return self._rows.gather(features, keys)
+        return self._reader.gather(features, keys)
 
     @exclusive
     def train_pooled(self, lookup: Lookup, *, of_weights: bool) -> tuple[Tensor, PooledLookup]:
@@ -133,17 +143,17 @@ class Lookups:
             lookup = lookup.repeated()
         learns, frozen = self._learns(lookup.features)
         if not frozen:
-            out, whole = self._rows.train_pooled(lookup)
+            out, whole = self._trainer.train_pooled(lookup)
             return out, _ExclusivePooled(self.lock, whole, is_repeated)
         learning: PooledLookup | None = None
         columns: dict[int, Tensor] = {}
         if own := [p for p, learn in enumerate(learns) if learn]:
-            out, learning = self._rows.train_pooled(_part(lookup, own))
+            out, learning = self._trainer.train_pooled(_part(lookup, own))
             columns |= self._columns(lookup, own, out)
-        columns |= self._columns(lookup, frozen, self._rows.pooled(_part(lookup, frozen)))
+        columns |= self._columns(lookup, frozen, self._reader.pooled(_part(lookup, frozen)))
         frozen_rows: dict[int, Tensor] = {}
         if of_weights:
-            rows = self._rows.gather([lookup.features[p] for p in frozen], [_keys(lookup, p) for p in frozen])
+            rows = self._reader.gather([lookup.features[p] for p in frozen], [_keys(lookup, p) for p in frozen])
             frozen_rows = dict(zip(frozen, rows, strict=True))
         dims = [self._dims[feature] for feature in lookup.features]
         out = torch.cat([columns[p] for p in range(len(learns))], dim=1)
@@ -155,14 +165,14 @@ class Lookups:
         """See RowTrainer."""
         learns, frozen = self._learns(features)
         if not frozen:
-            found, whole = self._rows.train_rows(features, keys)
+            found, whole = self._trainer.train_rows(features, keys)
             return found, _ExclusiveRows(self.lock, whole)
         learning: RowsLookup | None = None
         rows: dict[int, Tensor] = {}
         if own := [p for p, learn in enumerate(learns) if learn]:
-            found, learning = self._rows.train_rows([features[p] for p in own], [keys[p] for p in own])
+            found, learning = self._trainer.train_rows([features[p] for p in own], [keys[p] for p in own])
             rows |= dict(zip(own, found, strict=True))
-        read = self._rows.gather([features[p] for p in frozen], [keys[p] for p in frozen])
+        read = self._reader.gather([features[p] for p in frozen], [keys[p] for p in frozen])
         rows |= dict(zip(frozen, read, strict=True))
         return [rows[p] for p in range(len(learns))], _ExclusiveRows(self.lock, _RowsLookup(learns, learning))
 

@@ -19,7 +19,7 @@ from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
-from embtables.rows.protocol import Capture, RowStore
+from embtables.rows.protocol import Ability, Capture, RowStore
 from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
@@ -112,7 +112,9 @@ class Tables:
         read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
         self.rows = _row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
         frozen = [number for number, table in enumerate(read) if not table.trainable]
-        self.lookups = Lookups(self.rows, [table.dim for table in read], frozen, self.lock)
+        takes_beside = Ability.BESIDE in self.rows.abilities
+        dims = [table.dim for table in read]
+        self.lookups = Lookups(self.rows, self.rows, dims, frozen, self.lock, takes_beside=takes_beside)
         self._numbers = numbers
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)

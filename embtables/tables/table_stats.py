@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from embtables.rows.content import TableContent, Words
-from embtables.rows.protocol import Capture, RowStore
+from embtables.rows.protocol import Capture, RowAdmin
 from embtables.schema import FixedTable, Table
 from embtables.shard.world import World
 from embtables.tables.clock import EventClock
@@ -62,7 +62,7 @@ class TableCounts:
         world: the ranks that hold the table together: each has its own counts, and rank 0 those of the version.
     """
 
-    def __init__(self, store: RowStore, number: int, clock: EventClock | None, world: World) -> None:
+    def __init__(self, store: RowAdmin, number: int, clock: EventClock | None, world: World) -> None:
         self._store, self._number, self._clock, self._world = store, number, clock, world
         self._former: dict[str, int] = {}
 
@@ -116,7 +116,7 @@ class CountedCapture(Capture):
         self._rows.close()
 
 
-def stats_of(store: RowStore, number: int, config: Table, counts: dict[str, int]) -> TableStats:
+def stats_of(store: RowAdmin, number: int, config: Table, counts: dict[str, int]) -> TableStats:
     """What a store holds of a table.
 
     Args:

@@ -14,6 +14,7 @@ from embtables.ids import make_encoder
 from embtables.inputs.batch import Batch
 from embtables.inputs.columns import BadRowsError
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
+from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.pipelines.plan.machine import Reading
@@ -21,7 +22,6 @@ from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files import Chunk
 from embtables.pipelines.sources.log import BlockChunks
 from embtables.pipelines.sources.parquet import Log, ParquetReader
-from embtables.pipelines.training.learner import task_of
 from embtables.schema import Table
 
 _MOST_KEYS = 16_000_000  # of all tables

@@ -24,7 +24,7 @@ from embtables.inputs.features import FittedTransforms
 from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
 from embtables.models.dense import dense_tensors, load_dense
 from embtables.models.scorer import Scorer
-from embtables.models.task import Pointwise, Task
+from embtables.models.task import task_of
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
 from embtables.pipelines.training.dense_adam import DenseAdam
 from embtables.shard.placement import replicated
@@ -52,11 +52,6 @@ def learning_rate_factor(schedule: Schedule, step: int, epoch: int, total_steps:
     return 1.0
 
 
-def task_of(config: RunConfig) -> Task[Any]:
-    """What a run learns."""
-    return Pointwise([label.name or label.column for label in config.labels], config.evaluate.negative_sampling_rate)
-
-
 class Learner:
     """The trained parts of a run. `config.train.seed` decides initial rows, dense weights and dropout.
 
@@ -79,7 +74,7 @@ class Learner:
         torch.manual_seed(train.seed)
         refuse_features_without_view(config, config.model)
         self.config = config
-        self.task = task_of(config)
+        self.task = task_of(config, config.evaluate.negative_sampling_rate)
         self.needs = self.task.needs(config)
         tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(

@@ -176,6 +176,21 @@ class SharedKeys(RuleBasedStateMachine):
                 assert torch.allclose(ours, self.reference.read(table, name, found.keys), rtol=1e-3, atol=1e-5), name
 
 
+def test_a_delta_keeps_that_a_key_waits_which_lost_its_row() -> None:
+    """Found by the machine: the second of the two tables removed the key again."""
+    run = SharedKeys()
+    admission = MinCount(count=2, max_waiting=4)
+    run.make((OPTIMIZERS[0], OPTIMIZERS[0]), admission=admission, ttl=None, max_rows=None, cold="zeros")
+    run.cut()
+    run.make_rows([0])
+    run.delete([0])
+    run.lookups_without_backward_are_seen_in_both([[], [0]])
+    run.cut()
+    waiting = run.copy.key_state(0)
+    assert waiting is not None
+    assert waiting.waiting.tolist() == [0]
+
+
 @pytest.mark.parametrize("isa", _core.available_isas())
 def test_a_shared_map_is_as_two_of_their_own(isa: str) -> None:
     machine = type("SharedKeys", (SharedKeys,), {"isa": isa})

@@ -133,10 +133,13 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
         except IndexError as error:
             raise StateError(str(error), table=stored.config.name) from None
     else:
-        store.remove(table, np.ascontiguousarray(content.tombstones))
+        # A second removal would take what the other table has let wait since: a tombstone's key may wait again.
+        has_keys = stored.keys_of is not None and _is_at(store.stats(table), content)
+        if not has_keys:
+            store.remove(table, np.ascontiguousarray(content.tombstones))
         try:
             store.place(table, keys, content.seen, threads, rows)
-            if stored.keys_of is None or not _is_at(store.stats(table), content):
+            if not has_keys:
                 store.set_waiting(table, content.waiting, content.waiting_counts, content.waiting_seen)
                 store.set_sketch(table, content.sketch)
         except ValueError as error:
