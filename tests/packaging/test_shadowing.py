@@ -76,6 +76,22 @@ def test_in_a_script(folder: Path, python: Path) -> None:
 
 
 @pytest.mark.slow
+def test_folders_without_an_init_file_are_the_users_and_our_names_are_not_seen(tmp_path: Path, python: Path) -> None:
+    """Such a folder gives way to any package of its name further along sys.path: none may be there."""
+    names = (*NAMES, "benchmarks", "docs", "examples", "tests")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text("OF = 'the user'\n")
+    code = "import importlib, embtables.models.registry\n"
+    code += f"print([importlib.import_module(name + '.mine').OF for name in {names}])"
+    (tmp_path / "script.py").write_text(code)
+    assert call(python, "script.py", folder=tmp_path).strip() == str(["the user"] * len(names))
+    (tmp_path / "elsewhere").mkdir()
+    alone = f"import importlib.util as u; print([name for name in {names} if u.find_spec(name)])"
+    assert call(python, "-c", alone, folder=tmp_path / "elsewhere").strip() == "[]"
+
+
+@pytest.mark.slow
 def test_in_the_kernel_of_a_notebook(folder: Path, python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import KernelManager
