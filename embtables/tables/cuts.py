@@ -11,13 +11,15 @@ from collections.abc import Callable
 from types import TracebackType
 
 from embtables.errors import StateError
+from embtables.rows.exclusive import StoreLock, exclusive
 
 
 class CutLedger:
-    """The consumers of a set of tables: `tables.cuts`. Called on the thread that trains.
+    """The consumers of a set of tables: `tables.cuts`.
 
     Args:
         free: frees what is kept to report changes since cuts before the given one.
+        lock: of the tables; each call holds it, for another thread may delete rows, which adds to what is kept.
 
     Example:
         >>> import embtables
@@ -29,12 +31,14 @@ class CutLedger:
         {'index': 1}
     """
 
-    def __init__(self, free: Callable[[int], None]) -> None:
+    def __init__(self, free: Callable[[int], None], lock: StoreLock) -> None:
+        self.lock = lock
         self._free = free
         self._held: dict[str, int | None] = {}
         self._drawn = 0
         self._freed = 0
 
+    @exclusive
     def consumer(self, name: str) -> CutConsumer:
         """A new consumer, which holds nothing yet; it leaves by `close`, or at the end of a `with` statement.
 
@@ -53,14 +57,17 @@ class CutLedger:
         self._held[name] = None
         return CutConsumer(self, name)
 
+    @exclusive
     def held(self) -> dict[str, int | None]:
         """The cut that each consumer holds, by the consumer's name; None for a consumer that holds nothing yet."""
         return dict(self._held)
 
+    @exclusive
     def note_drawn(self, cut: int) -> None:
         """`Tables.draw_cut` drew this cut."""
         self._drawn = cut
 
+    @exclusive
     def _hold(self, name: str, cut: int) -> None:
         before = self._held[name]
         least = self._freed if before is None else before
@@ -72,6 +79,7 @@ class CutLedger:
         self._held[name] = cut
         self._free_unheld()
 
+    @exclusive
     def _leave(self, name: str) -> None:
         if self._held.pop(name) is not None:
             self._free_unheld()

@@ -121,7 +121,7 @@ class Tables:
             for number, table in enumerate(tables)
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable
         }
-        self.cuts = CutLedger(self.rows.forget_changes)
+        self.cuts = CutLedger(self.rows.forget_changes, self.lock)
         self._counts = [TableCounts(self.rows, n, self._clocks.get(n), self.world) for n in range(len(tables))]
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}

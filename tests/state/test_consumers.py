@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,3 +216,29 @@ def test_whoever_holds_a_cut_can_have_what_changed_since(history: list[tuple[str
         for number, consumer in consumers.items():
             assert consumer.cut is not None
             assert made.changes("t", consumer.cut).tombstones.tolist() == lost[number]
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_what_is_kept_is_freed_while_no_other_thread_is_at_the_tables(leave: bool) -> None:
+    """Another thread's `delete` adds tombstones to what is freed."""
+    made = one_table()
+    first, second = made.cuts.consumer("first"), made.cuts.consumer("second")
+    first.hold(made.draw_cut())
+    second.hold(made.draw_cut())
+    free, freed, entered = made.cuts._free, [], threading.Event()
+
+    def watched(cut: int) -> None:
+        thread = threading.Thread(target=lambda: (made.get("t", torch.tensor([1])), entered.set()))
+        thread.start()
+        assert not entered.wait(0.1)
+        free(cut)
+        freed.append(thread)
+
+    made.cuts._free = watched
+    if leave:
+        first.close()
+    else:
+        first.hold(made.draw_cut())
+    (thread,) = freed
+    thread.join()
+    assert entered.is_set()

@@ -18,7 +18,7 @@ from embtables.schema import Adam, Identity, MinCount, RowwiseAdagrad
 torch.set_num_threads(2)
 (row_store,) = sys.argv[1:]
 STEPS = 150 if row_store == "host" else 5
-CALLS = ("get", "set", "keys", "row_quantiles", "weight", "delete", "stats", "infer", "capture")
+CALLS = ("get", "set", "keys", "row_quantiles", "weight", "delete", "stats", "infer", "capture", "cut")
 CONFIGS = [
     CollisionlessTable(name="grows", dim=16, optimizer=RowwiseAdagrad(learning_rate=0.1)),
     CollisionlessTable(name="waits", dim=8, optimizer=Adam(learning_rate=0.1), admission=MinCount(count=2)),
@@ -28,6 +28,7 @@ tables = Tables(
     CONFIGS, [Feature(name=c.name, table=c.name, encoder=Identity()) for c in CONFIGS], seed=1, row_store=row_store
 )
 view = EmbeddingBagCollection.over(tables)
+follower = tables.cuts.consumer("follower")
 done, refused, calls = threading.Event(), [], [0]
 
 
@@ -76,6 +77,9 @@ def other():
                 elif what == "infer":
                     with torch.no_grad():
                         assert view(batch(rng)).values().isfinite().all()
+                elif what == "cut":
+                    follower.hold(tables.draw_cut())
+                    break
                 else:
                     captured = {name: c.content() for name, c in tables.capture().items()}
                     assert all(np.isfinite(c.parts["weight"]).all() for c in captured.values())
