@@ -317,6 +317,10 @@ class RowAdmin(Protocol):
     def num_steps(self, table: int) -> int:
         """How many updates touched the table's store (Adam's t)."""
 
+    def num_alive(self, table: int) -> tuple[int, int]:
+        """How many rows and waiting keys a collisionless table has, without those past their ttl that it still holds.
+        It looks at each of them."""
+
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """Of a collisionless table's rows in any order, (n,) each: clock less when it was seen, updates. Else None."""
 

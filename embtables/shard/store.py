@@ -353,6 +353,10 @@ class ShardedRowStore:
             found["refused_gradients"] = own
         return found
 
+    def num_alive(self, table: int) -> tuple[int, int]:
+        """See RowStore. Of what this rank owns."""
+        return self._local.num_alive(table)
+
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """See RowStore. Of what this rank owns."""
         return self._local.ages_and_counts(table)

@@ -418,7 +418,7 @@ class Tables:
     @exclusive
     def stats(self) -> dict[str, TableStats]:
         """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
-        own = {c.name: stats_of(self.rows, n, c, self._counts[n].now()) for n, c in enumerate(self.configs)}
+        own = {c.name: stats_of(self.rows, n, c, self._counts[n].alive()) for n, c in enumerate(self.configs)}
         if self.world.size == 1:
             return own
         return totals(own, {c.name for c in self.configs if isinstance(c, CollisionlessTable)}, self.world)

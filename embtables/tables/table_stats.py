@@ -66,6 +66,19 @@ class TableCounts:
         self._store, self._number, self._clock, self._world = store, number, clock, world
         self._former: dict[str, int] = {}
 
+    def alive(self) -> dict[str, int]:
+        """`now`, where what is past its ttl counts as expired whether or not the sweep has reached it: so the counts do
+        not depend on where a run was stopped. Of a table with a ttl also `rows`."""
+        found = self.now()
+        if self._clock is None:
+            return found
+        held, alive = self._store.figures(self._number), self._store.num_alive(self._number)
+        for (what, expired), count in zip(_EXPIRY, alive, strict=True):
+            if expired in found:  # not every store counts
+                found[expired] += held[what] - count
+                found[what] = count
+        return found
+
     def now(self) -> dict[str, int]:
         """All counts, and how many keys wait."""
         figures = self._store.figures(self._number)
@@ -121,10 +134,10 @@ def stats_of(store: RowAdmin, number: int, config: Table, counts: dict[str, int]
 
     Args:
         number: the table's in the store.
-        counts: what was counted of it.
+        counts: what was counted of it; `rows` among it goes before what the store says.
     """
     figures = store.figures(number)
-    rows = config.num_rows if isinstance(config, FixedTable) else figures["rows"]
+    rows = config.num_rows if isinstance(config, FixedTable) else counts.pop("rows", figures["rows"])
     places = figures.get("map_bytes", 0) // _MAP_BYTES_A_PLACE
     load_factor = figures["map_entries"] / places if places else None
     return TableStats(rows, config.dim, store.num_bytes(number), store.num_steps(number), counts, load_factor)

@@ -330,6 +330,10 @@ class FbgemmRowStore:
         """See RowStore."""
         return {}
 
+    def num_alive(self, table: int) -> tuple[int, int]:
+        """See RowStore."""
+        return self._fixed[table].num_rows, 0
+
     def ages_and_counts(self, table: int) -> None:
         """See RowStore. Not kept."""
         return

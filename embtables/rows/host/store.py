@@ -340,6 +340,12 @@ class HostRowStore:
         self._store.evict(table, waiting, chosen, seen, mix, torch.get_num_threads())
         self._step.generation += 1
 
+    def num_alive(self, table: int) -> tuple[int, int]:
+        """See RowStore."""
+        self._step.see_all()
+        threads = torch.get_num_threads()
+        return len(self._store.list_rows(table, 0, threads)[0]), len(self._store.list_waiting(table, threads)[0])
+
     def ages_and_counts(self, table: int) -> tuple[Words, Words] | None:
         """See RowStore."""
         if table not in self._collisionless:

@@ -429,6 +429,12 @@ class ReferenceRowStore:
         found = {"refused_gradients": arena.refused}
         return found if policy is None else found | {"now": policy.now, "steps": policy.steps, "rows": policy.num_rows}
 
+    def num_alive(self, table: int) -> tuple[int, int]:
+        """See RowStore."""
+        state = self.key_state(table)
+        assert state is not None, "of collisionless tables only"
+        return len(state.keys), len(state.waiting)
+
     def ages_and_counts(self, table: int) -> None:
         """See RowStore. Not kept."""
         return

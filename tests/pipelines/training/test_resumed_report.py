@@ -112,8 +112,7 @@ def test_what_tables_have_done_is_counted_over_a_stop(
     whole = train(config, shown=False)["tables"]
     report = resume(stopped(monkeypatch, config, stop_at), shown=False)["tables"]
     for table in (*whole.values(), *report.values()):
-        # A version leaves out keys past their ttl; those that no sweep had met before the stop are never counted.
-        del table["waiting_expired"]
+        del table["bytes"]  # memory holds what is past its ttl until the sweep comes, a version does not
     assert report == whole
     assert whole["user"]["expired"] > 0
     assert whole["item"]["evicted"] > 0
