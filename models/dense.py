@@ -26,7 +26,15 @@ def load_dense(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in sorted(set(dense) ^ set(saved)):
         raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
     for name, value in saved.items():
-        if value.shape != dense[name].shape:
-            shapes = f"{tuple(value.shape)}, the model needs {tuple(dense[name].shape)}"
-            raise StateError(f"dense tensor '{name}' has shape {shapes}")
+        need_like(f"dense tensor '{name}'", value, dense[name])
         dense[name].copy_(value)
+
+
+def need_like(what: str, saved: Tensor, needed: Tensor) -> None:
+    """Raises StateError, which begins with `what`, unless a saved tensor has the shape and dtype of the one needed."""
+    for name, found, wanted in (
+        ("shape", tuple(saved.shape), tuple(needed.shape)),
+        ("dtype", saved.dtype, needed.dtype),
+    ):
+        if found != wanted:
+            raise StateError(f"{what} has {name} {found}, the model needs {wanted}")

@@ -16,7 +16,7 @@ class RowProgress:
     """Counts rows towards a total and shows rows/s, the time left and the latest figures."""
 
     def __init__(self, title: str, total_rows: int | None, *, shown: bool = True) -> None:
-        self._console = Console(stderr=True)
+        self._console = console()
         self._title = title
         self._total = total_rows
         self._rows = 0
@@ -67,6 +67,11 @@ class RowProgress:
         return (now - self._started) / max(self._rows, 1) * max(self._total - self._rows, 0)
 
 
+def console(*, soft_wrap: bool = False) -> Console:
+    """stderr for people. Text is shown as it is: names and values of files may look like rich's markup."""
+    return Console(stderr=True, highlight=False, soft_wrap=soft_wrap, markup=False, emoji=False)
+
+
 def say(text: str) -> None:
     """One line for the user, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False).print(text)
+    console(soft_wrap=True).print(text)

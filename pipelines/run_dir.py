@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -15,7 +16,8 @@ from typing import Any
 from embtables.errors import ConfigError, EmbtablesError, StateError
 from embtables.pipelines.config import RunConfig, load_config
 from embtables.schema import to_yaml
-from embtables.state.folder.local_folder import sync
+from embtables.state.folder.local_folder import open_regular, sync
+from embtables.state.format.json_values import parse_json
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
@@ -101,20 +103,27 @@ class RunDir:
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run repeats, and a line cut short by a crash."""
         path = self.path / METRICS_FILE
-        if not path.exists():
+        try:
+            with open_regular(path) as handle, os.fdopen(handle, "rb", closefd=False) as file:
+                kept = [line for line in file.read().splitlines() if _step_of(line) <= step]
+        except FileNotFoundError:
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
-        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}", file=path) from error
+        write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Writes the final figures to report.json."""
         write_atomically(self.path / REPORT_FILE, json.dumps(report, indent=2).encode() + b"\n")
+
+
+def _step_of(line: bytes) -> float:
+    """The step of a line of metrics.jsonl; infinite of a line that is none."""
+    try:
+        step = parse_json(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+    return step if type(step) is int else math.inf
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -49,6 +49,8 @@ def parse_yaml(text: str, **path: object) -> dict[str, Any]:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"is not valid YAML: {' '.join(str(error).split())}", **path) from error
+    except (RecursionError, ValueError) as error:  # nested without end; a number of thousands of digits
+        raise ConfigError(f"is no configuration: {str(error)[:80]}", **path) from None
     if not isinstance(content, dict):
         raise ConfigError(f"must be a mapping of keys to values, received {type(content).__name__}", **path)
     return content
@@ -58,7 +60,7 @@ def parse_value(text: str) -> Any:
     """One YAML value, as given to `--set key=value`."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         return text
 
 

@@ -25,7 +25,7 @@ from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
-from embtables.tables.clock import EventClock
+from embtables.tables.clock import LAST_SECOND, EventClock
 from embtables.tables.combine import combined
 from embtables.tables.cuts import CutLedger
 from embtables.tables.frozen_tables import Lookups
@@ -176,7 +176,7 @@ class Tables:
         for number, config in enumerate(self.configs):
             # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
             if isinstance(config, CollisionlessTable) and config.trainable and number not in self._clocks:
-                self.rows.advance(number, self.rows.figures(number)["steps"])
+                self.rows.advance(number, min(self.rows.figures(number)["steps"], LAST_SECOND))
         self._raise_refused()
 
     def _raise_refused(self) -> None:

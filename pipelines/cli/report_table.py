@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from embtables.pipelines.progress import console
 
 
 def show(report: dict[str, Any]) -> None:
@@ -19,7 +20,7 @@ def show(report: dict[str, Any]) -> None:
         shown = {key: value for key, value in counts.items() if value or key == "rows"}
         figures = (f"{key.replace('_', ' ')} {_text(value)}" for key, value in shown.items())
         table.add_row(f"table {name}", ", ".join(figures))
-    Console(stderr=True, highlight=False).print(table)
+    console().print(table)
 
 
 def _flat(content: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:

@@ -26,8 +26,7 @@ def list_versions(folder: FolderPath, as_json: Json = False) -> None:
 
     Example: embtables state ls runs/online_retail-...
     """
-    from rich.console import Console
-
+    from embtables.pipelines.progress import console
     from embtables.pipelines.state_tools.commands import listing, shown
     from embtables.state.read.saved_version import open_folder
 
@@ -35,7 +34,7 @@ def list_versions(folder: FolderPath, as_json: Json = False) -> None:
     if as_json:
         _json({"versions": versions})
     else:
-        Console(stderr=True).print(shown(versions))
+        console().print(shown(versions))
 
 
 @app.command("verify")
@@ -121,8 +120,7 @@ def compare_versions(
 
     Example: embtables state diff runs/online_retail-... best resume-12
     """
-    from rich.console import Console
-
+    from embtables.pipelines.progress import console
     from embtables.pipelines.state_tools.diff import diff, shown
     from embtables.state.read.saved_version import open_folder
 
@@ -131,7 +129,7 @@ def compare_versions(
     if as_json:
         _json(report)
     else:
-        Console(stderr=True, highlight=False).print(shown(report))
+        console().print(shown(report))
 
 
 @app.command("export")

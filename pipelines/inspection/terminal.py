@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as Shown
 from rich.text import Text
 
 from embtables.pipelines.inspection import words
 from embtables.pipelines.inspection.report import Inspection
+from embtables.pipelines.progress import console
 from embtables.state.tools.figures import TableFigures
 from embtables.state.tools.histograms import QUANTILES, Distribution
 
@@ -19,15 +20,15 @@ _BARS = 16
 
 def show(inspection: Inspection) -> None:
     """Prints it on stderr."""
-    console = Console(stderr=True, highlight=False)
+    out = console()
     step = "" if inspection.step is None else f", step {inspection.step:,}"
-    console.print(Text(f"{inspection.version}{step}", style="bold"))
+    out.print(Text(f"{inspection.version}{step}", style="bold"))
     stands = f" on {inspection.chain[0]}" if inspection.kind == "delta" else ""
     versions = len(inspection.chain)
     of = f"{words.size(inspection.bytes)} in {versions} version{'s' if versions > 1 else ''}"
-    console.print(f"{inspection.kind}{stands}, written {inspection.written}, {of}")
+    out.print(f"{inspection.kind}{stands}, written {inspection.written}, {of}")
     for table in inspection.tables:
-        console.print(_shown(table))
+        out.print(_shown(table))
 
 
 def _shown(table: TableFigures) -> RenderableType:

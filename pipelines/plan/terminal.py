@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
 from embtables.pipelines.plan.plan import Plan
 from embtables.pipelines.plan.scenario import Point
+from embtables.pipelines.progress import console
 
 
 def show(plan: Plan) -> None:
     """Prints it on stderr."""
-    console = Console(stderr=True, highlight=False)
+    out = console()
     request, point = plan.request, plan.point
     n = request.workers
     link = "loopback" if request.gbps is None else f"{request.gbps:g} Gbit/s per rank"
-    console.print(
-        Text(f"{plan.config.name}: {_ranks(n)}, batch {plan.config.train.batch_size:,}, {link}", style="bold")
-    )
-    console.print(f"log: {plan.sample.train_rows:,} rows to train on, {plan.sample.rows:,} of them looked at")
-    console.print(_tables(plan))
-    console.print(_memory(point))
-    console.print(_step(point))
+    out.print(Text(f"{plan.config.name}: {_ranks(n)}, batch {plan.config.train.batch_size:,}, {link}", style="bold"))
+    out.print(f"log: {plan.sample.train_rows:,} rows to train on, {plan.sample.rows:,} of them looked at")
+    out.print(_tables(plan))
+    out.print(_memory(point))
+    out.print(_step(point))
     if n > 1:
         sent = point.traffic
-        console.print(
+        out.print(
             f"bytes per step and rank: {_size(sent.sent)} sent and received, {_size(sent.busiest)} by the busiest "
             f"(its owner is asked for {point.load.skew:.2f} of the mean)"
         )
     if n > 2:
-        console.print("beyond 2 ranks step times are computed from what was measured with two")
+        out.print("beyond 2 ranks step times are computed from what was measured with two")
     for line in plan.advice.lines:
-        console.print(Text(line, style="" if plan.advice.fits else "bold red"))
+        out.print(Text(line, style="" if plan.advice.fits else "bold red"))
     if request.memory_gb is not None and plan.advice.fits:
-        console.print(f"fits: a rank needs {_size(point.memory.total)} of {_size(request.memory_gb * 1e9)}")
+        out.print(f"fits: a rank needs {_size(point.memory.total)} of {_size(request.memory_gb * 1e9)}")
 
 
 def _ranks(n: int) -> str:

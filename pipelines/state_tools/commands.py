@@ -30,6 +30,7 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
         for number in state.sequences(purpose):
             version = state.manifest(purpose, number)
             state_of = version.content.get("state")
+            step = state_of.get("step") if isinstance(state_of, dict) else None
             found.append(
                 {
                     "version": version.name,
@@ -37,7 +38,7 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
                     "parent": version.parent,
                     "projection": version.projection,
                     "written": version.written,
-                    "step": state_of.get("step") if isinstance(state_of, dict) else None,
+                    "step": step if type(step) is int else None,  # another program's content may hold anything
                     "rows": sum(version.rows_of(table, "rows") for table in version.tables),
                     "tombstones": sum(version.rows_of(table, "tombstones") for table in version.tables),
                     "bytes": sum(f.bytes for f in version.files.values()),

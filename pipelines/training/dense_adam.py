@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from embtables.errors import StateError
+from embtables.models.dense import need_like
 from embtables.pipelines.config import DenseOptimizer
 
 _STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -73,18 +74,19 @@ class DenseAdam:
         """Replaces the whole state by what `tensors` gave.
 
         Raises:
-            StateError: a name or a shape is not that of a parameter here.
+            StateError: a name, a shape or a dtype is not that of a parameter here.
         """
         loaded: dict[Tensor, dict[str, Tensor]] = {}
+        known_names = {f"{number}/{part}": (number, part) for number in range(len(self._parameters)) for part in _STATE}
         for name, value in tensors.items():
-            number, _, part = name.partition("/")
-            if part not in _STATE or not number.isdigit() or int(number) >= len(self._parameters):
-                raise StateError(f"the dense optimizer has no '{name}' here")
-            parameter = self._parameters[int(number)]
-            if part != "step" and value.shape != parameter.shape:
-                shapes = f"{tuple(value.shape)}, the model needs {tuple(parameter.shape)}"
-                raise StateError(f"the dense optimizer's '{name}' has shape {shapes}")
-            loaded.setdefault(parameter, {})[part] = value.clone()
+            if name not in known_names:
+                raise StateError(f"the dense optimizer has no '{name[:80]}' here")
+            number, part = known_names[name]
+            parameter = self._parameters[number]
+            # Files hold a scalar as a vector of one.
+            found = value.reshape(1) if value.ndim == 0 else value
+            need_like(f"the dense optimizer's '{name}'", found, torch.zeros(1) if part == "step" else parameter)
+            loaded.setdefault(parameter, {})[part] = found.clone()
         for index, known in enumerate(self._parameters):
             if known in loaded and (missing := set(_STATE) - set(loaded[known])):
                 raise StateError(f"the dense optimizer's '{index}/{min(missing)}' is missing")

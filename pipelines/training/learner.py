@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embtables.errors import ConfigError
+from embtables.errors import ConfigError, StateError
 from embtables.ids import Artifacts
 from embtables.inputs.batch import Batch
 from embtables.inputs.features import FittedTransforms
 from embtables.models.build import build_model, features_of, refuse_features_without_view, tables_of
-from embtables.models.dense import dense_tensors, load_dense
+from embtables.models.dense import dense_tensors, load_dense, need_like
 from embtables.models.scorer import Scorer
 from embtables.models.task import task_of
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
@@ -180,5 +180,9 @@ class Learner:
         load_dense(self.model, state)
         of_optimizer = {n.removeprefix("optimizer/"): v for n, v in state.items() if n.startswith("optimizer/")}
         self.optimizer.load(of_optimizer)
-        if "random/torch" in state:
-            torch.set_rng_state(state["random/torch"])
+        if (random := state.get("random/torch")) is not None:
+            need_like("the random state", random, torch.get_rng_state())
+            try:
+                torch.set_rng_state(random)
+            except RuntimeError as error:
+                raise StateError(f"torch does not take the saved random state: {error}") from None

@@ -102,7 +102,7 @@ class LocalFolder:
 
     def read(self, name: str, limit: int) -> bytes:
         """See Folder."""
-        with _opened(self.path(name)) as handle:
+        with open_regular(self.path(name)) as handle:
             size = os.fstat(handle).st_size
             if size > limit:
                 raise StateError(f"has {size:,} bytes, more than the {limit:,} it may have", file=self.path(name))
@@ -111,7 +111,7 @@ class LocalFolder:
 
     def read_into(self, name: str, start: int, view: memoryview) -> int:
         """See Folder."""
-        with _opened(self.path(name)) as handle:
+        with open_regular(self.path(name)) as handle:
             return _fill(handle, start, view)
 
     def size(self, name: str) -> int:
@@ -173,7 +173,7 @@ class LocalLock:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def open_regular(path: Path) -> Iterator[int]:
     """A regular file, to be read. Raises StateError where it is something else, OSError where there is none."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:

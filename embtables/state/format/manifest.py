@@ -28,7 +28,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}$")]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Sequence = Annotated[int, Field(strict=True, ge=1, le=10**9)]
-Bucket = Annotated[int, Field(strict=True, ge=0, le=1024)]
+Bucket = Annotated[int, Field(strict=True, ge=0, le=NUM_BUCKETS)]
 _OF_A_RANK = re.compile(r"(rows|waiting|tombstones|sketch)\.(0|[1-9][0-9]{0,3})\.arrow")
 
 
@@ -81,7 +81,7 @@ class Manifest(Model):
     sequence: Sequence
     parent: Sequence | None
     writer: Count
-    written: str
+    written: Annotated[str, StringConstraints(max_length=64)]
     folder: FileName
     buckets: Count
     files: dict[FileName, File]
@@ -101,11 +101,24 @@ class Manifest(Model):
         if self.buckets != NUM_BUCKETS:
             raise ValueError(f"has {self.buckets} buckets, this build has {NUM_BUCKETS}")
         for table, entry in self.tables.items():
+            self._check_shared(table, entry)
             unknown = [name for name in entry.files if name not in self.files]
             if unknown:
                 raise ValueError(f"table {table} has a file '{unknown[0]}' that is not listed")
             _check_ranks(table, {name: self.files[name] for name in entry.files}, len(entry.files))
         return self
+
+    def _check_shared(self, table: str, entry: TableEntry) -> None:
+        if entry.keys_of is None:
+            return
+        leader = self.tables.get(entry.keys_of)
+        if leader is None or leader.keys_of is not None:
+            raise ValueError(f"table {table} shares the keys of {entry.keys_of}, which has none of its own here")
+        if (entry.now, entry.steps) != (leader.now, leader.steps):
+            raise ValueError(
+                f"table {table} has the clock {entry.now} after {entry.steps} steps; {entry.keys_of}, whose keys it "
+                f"shares, has {leader.now} after {leader.steps}"
+            )
 
     def files_of(self, table: str, what: str) -> list[str]:
         """A table's files of rows, waiting keys, tombstones or the sketch, by bucket."""

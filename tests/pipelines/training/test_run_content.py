@@ -6,14 +6,19 @@ Versions are edited with the right checksum, as another build would write them, 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 
 from embtables.errors import DataError, StateError
 from embtables.models.version_content import scoring_content
@@ -24,11 +29,13 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.train import resume, train
 from embtables.state.format import manifest as manifests
+from embtables.state.format.checksums import Digests
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "run_3ce6b69"
 Make = Callable[..., RunConfig]
 Command = Callable[..., tuple[int, str, str]]
 Change = Callable[[dict[str, Any]], object]
+Tensors = dict[str, npt.NDArray[Any]]
 
 
 @pytest.fixture
@@ -144,6 +151,130 @@ def test_a_position_that_no_reader_wrote_is_refused(run: RunDir, command: Comman
     assert last.startswith("error: ")
     assert text in last
     assert "Traceback" not in err
+
+
+def edit_tensors(run: RunDir, change: Callable[[Tensors], object]) -> None:
+    """Changes the dense tensors of all versions, the checksums right."""
+    for path in (run.checkpoints / "manifests").iterdir():
+        fields = json.loads(path.read_bytes())
+        del fields["checksum"]
+        file = run.checkpoints / "versions" / fields["folder"] / "dense.safetensors"
+        tensors = safetensors.numpy.load(file.read_bytes())
+        change(tensors)
+        raw = safetensors.numpy.save(tensors)
+        file.write_bytes(raw)
+        digests = Digests()
+        digests.update(raw)
+        written = asdict(digests.written())
+        fields["files"]["dense.safetensors"] |= written | {"blocks": list(written["blocks"])}
+        path.write_bytes(manifests.encode(fields))
+
+
+def casts(prefix: str, dtype: Any) -> Callable[[Tensors], object]:
+    def change(tensors: Tensors) -> None:
+        name = min(name for name in tensors if name.startswith(prefix))
+        tensors[name] = tensors[name].astype(dtype)
+
+    return change
+
+
+def puts(name: str, value: Any) -> Callable[[Tensors], object]:
+    return lambda tensors: tensors.update({name: np.asarray(value)})
+
+
+TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    "integers as weights": (casts("dense/", np.int64), "has dtype torch.int64, the model needs torch.float32"),
+    "truths as weights": (casts("dense/", bool), "has dtype torch.bool, the model needs torch.float32"),
+    "complex weights": (casts("dense/", np.complex64), "has dtype torch.complex64, the model needs torch.float32"),
+    "doubles as moments": (casts("optimizer/0/exp_avg", np.float64), "'0/exp_avg' has dtype torch.float64"),
+    "a step as integer": (casts("optimizer/0/step", np.int64), "'0/step' has dtype torch.int64"),
+    "five steps": (puts("optimizer/0/step", np.zeros(5, np.float32)), "'0/step' has shape (5,), the model needs (1,)"),
+    "a digit that is none": (puts("optimizer/\u00b2/step", np.float32(0)), "the dense optimizer has no '\u00b2/step'"),
+    "a number without end": (puts(f"optimizer/{'9' * 5000}/step", np.float32(0)), "the dense optimizer has no '999"),
+    "a short random state": (puts("random/torch", np.zeros(10, np.uint8)), "the random state has shape (10,)"),
+    "a random state of zeros": (puts("random/torch", np.zeros(5056, np.uint8)), "torch does not take the saved random"),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_tensors_that_no_run_wrote_are_refused(run: RunDir, command: Command, case: str) -> None:
+    change, text = TENSORS[case]
+    edit_tensors(run, change)
+    commands: list[tuple[object, ...]] = [("train", "--resume", run.path, "--set", "train.max_steps=18")]
+    if "weights" in case:
+        commands += [("evaluate", run.path)]
+    for arguments in commands:
+        status, _, err = command(*arguments)
+        assert status == 1, err
+        assert err.splitlines()[-1].startswith("error: ")
+        assert text in err.splitlines()[-1]
+        assert "Traceback" not in err
+
+
+METRICS: dict[str, bytes] = {
+    "bytes that are no text": b'{"step": 1}\n\xff\xfe\n{"step": 2}\n',
+    "nested without end": b'{"step": 1}\n' + b"[" * 100_000 + b'\n{"step": 2}\n',
+    "a number without end": b'{"step": 1}\n{"step": ' + b"9" * 5000 + b'}\n{"step": 2}\n',
+    "a line cut short": b'{"step": 1}\n{"step": 2}\n{"ste',
+    "a step as text": b'{"step": 1}\n{"step": "x"}\n{"step": 2}\n[]\n',
+}
+
+
+@pytest.mark.parametrize("case", METRICS)
+def test_lines_of_metrics_that_no_run_wrote_are_dropped(run: RunDir, case: str) -> None:
+    (run.path / "metrics.jsonl").write_bytes(METRICS[case])
+    run.truncate_metrics(5)
+    assert (run.path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
+def test_metrics_that_are_no_file_are_refused_without_waiting(run: RunDir) -> None:
+    (run.path / "metrics.jsonl").unlink(missing_ok=True)
+    os.mkfifo(run.path / "metrics.jsonl")
+    with pytest.raises(StateError, match=r"metrics\.jsonl: is a named pipe and no regular file"):
+        run.truncate_metrics(5)
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, f"a: {'9' * 5000}"])
+def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, command: Command, text: str) -> None:
+    (tmp_path / "my.yaml").write_text(text)
+    status, out, err = command("train", tmp_path / "my.yaml")
+    assert (status, out) == (2, "")
+    assert "my.yaml: is no configuration" in err
+    assert len(err.splitlines()) == 1
+
+
+MANIFESTS: dict[str, tuple[Change, str]] = {
+    "a step as text": (lambda f: f["content"]["state"].update(step="9"), ""),
+    "a step as object": (lambda f: f["content"]["state"].update(step={}), ""),
+    "markup for a time": (lambda f: f.update(written="[/x]"), "[/x]"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_versions_of_strange_values_are_listed(run: RunDir, command: Command, case: str) -> None:
+    change, text = MANIFESTS[case]
+    for path in (run.checkpoints / "manifests").iterdir():
+        fields = json.loads(path.read_bytes())
+        del fields["checksum"]
+        change(fields)
+        path.write_bytes(manifests.encode(fields))
+    status, _, err = command("state", "ls", run.path)
+    assert status == 0, err
+    assert text in err
+    status, _, err = command("inspect", run.path)
+    assert "Traceback" not in err
+    assert text in err
+
+
+def test_a_clock_of_steps_ends_at_its_last(run: RunDir) -> None:
+    """No run takes as many steps; a version may say so."""
+    for path in (run.checkpoints / "manifests").iterdir():
+        fields = json.loads(path.read_bytes())
+        del fields["checksum"]
+        for table in fields["tables"].values():
+            table["steps"] = 2**40
+        path.write_bytes(manifests.encode(fields))
+    assert resume(run, ("train.max_steps=12",), shown=False)["steps"] == 12
 
 
 # ---- what a version records
