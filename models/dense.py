@@ -26,15 +26,22 @@ def load_dense(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name in sorted(set(dense) ^ set(saved)):
         raise StateError(f"dense tensor '{name}' is {'missing' if name in dense else 'not part of this model'}")
     for name, value in saved.items():
-        need_like(f"dense tensor '{name}'", value, dense[name])
-        dense[name].copy_(value)
+        dense[name].copy_(need_like(f"dense tensor '{name}'", value, dense[name]))
 
 
-def need_like(what: str, saved: Tensor, needed: Tensor) -> None:
-    """Raises StateError, which begins with `what`, unless a saved tensor has the shape and dtype of the one needed."""
+def need_like(what: str, saved: Tensor, needed: Tensor) -> Tensor:
+    """A saved tensor, with the shape and dtype of the one needed. A scalar may have been saved as a vector of one, as
+    builds before the end of 2026-11 did.
+
+    Raises:
+        StateError: it has another shape or dtype; begins with `what`.
+    """
+    if needed.ndim == 0 and saved.shape == (1,):
+        saved = saved.reshape(())
     for name, found, wanted in (
         ("shape", tuple(saved.shape), tuple(needed.shape)),
         ("dtype", saved.dtype, needed.dtype),
     ):
         if found != wanted:
             raise StateError(f"{what} has {name} {found}, the model needs {wanted}")
+    return saved

@@ -83,10 +83,8 @@ class DenseAdam:
                 raise StateError(f"the dense optimizer has no '{name[:80]}' here")
             number, part = known_names[name]
             parameter = self._parameters[number]
-            # Files hold a scalar as a vector of one.
-            found = value.reshape(1) if value.ndim == 0 else value
-            need_like(f"the dense optimizer's '{name}'", found, torch.zeros(1) if part == "step" else parameter)
-            loaded.setdefault(parameter, {})[part] = found.clone()
+            needed = torch.zeros(()) if part == "step" else parameter
+            loaded.setdefault(parameter, {})[part] = need_like(f"the dense optimizer's '{name}'", value, needed).clone()
         for index, known in enumerate(self._parameters):
             if known in loaded and (missing := set(_STATE) - set(loaded[known])):
                 raise StateError(f"the dense optimizer's '{index}/{min(missing)}' is missing")

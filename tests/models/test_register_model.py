@@ -40,7 +40,9 @@ class LastTag(nn.Module):
         super().__init__()
         self.pooled, self.sequences = inputs.need_pooled_first_order(), inputs.need_sequence()
         width = sum(self.pooled.embedding_dims) + sum(self.sequences.embedding_dims)
-        self.out = nn.Sequential(nn.Linear(width, config.width), nn.ReLU(), nn.Linear(config.width, inputs.num_labels))
+        hidden = (nn.Linear(width, config.width), nn.BatchNorm1d(config.width), nn.ReLU())
+        self.out = nn.Sequential(*hidden, nn.Linear(config.width, inputs.num_labels))
+        self.scale = nn.Parameter(torch.ones(()))  # as the count of the batch norm, a scalar
 
     def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:
         last = []
@@ -50,7 +52,7 @@ class LastTag(nn.Module):
             last.append(torch.cat([none, rows.values])[ends])
         pooled, first_order = self.pooled(ids)
         logits: Tensor = self.out(torch.cat([pooled, *last], dim=1))
-        return logits + first_order.sum(dim=1, keepdim=True)
+        return self.scale * logits + first_order.sum(dim=1, keepdim=True)
 
 
 SPEC = embtables.ModelSpec(LastTagConfig, frozenset({"pooled", "sequence", "first_order"}), LastTag)

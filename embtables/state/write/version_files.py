@@ -63,7 +63,8 @@ def rank_files(
         found.tables[name] |= {} if table.keys_of is None else {"keys_of": table.keys_of}
         beside |= {f"{name}/cold/{of}": values for of, values in content.cold.items()}
     for file, named in ((TABLES_FILE, beside), (DENSE_FILE, tensors)) if rank == 0 else ():
-        contiguous = {name: np.ascontiguousarray(values) for name, values in named.items()}
+        # ascontiguousarray would make a vector of a scalar.
+        contiguous = {name: np.asarray(values, order="C") for name, values in named.items()}
         found.files[file] = NewFile([safetensors.numpy.save(contiguous)])
     return found
 

@@ -188,7 +188,7 @@ TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "complex weights": (casts("dense/", np.complex64), "has dtype torch.complex64, the model needs torch.float32"),
     "doubles as moments": (casts("optimizer/0/exp_avg", np.float64), "'0/exp_avg' has dtype torch.float64"),
     "a step as integer": (casts("optimizer/0/step", np.int64), "'0/step' has dtype torch.int64"),
-    "five steps": (puts("optimizer/0/step", np.zeros(5, np.float32)), "'0/step' has shape (5,), the model needs (1,)"),
+    "five steps": (puts("optimizer/0/step", np.zeros(5, np.float32)), "'0/step' has shape (5,), the model needs ()"),
     "a digit that is none": (puts("optimizer/\u00b2/step", np.float32(0)), "the dense optimizer has no '\u00b2/step'"),
     "a number without end": (puts(f"optimizer/{'9' * 5000}/step", np.float32(0)), "the dense optimizer has no '999"),
     "a short random state": (puts("random/torch", np.zeros(10, np.uint8)), "the random state has shape (10,)"),
