@@ -7,6 +7,7 @@ tables, each rank has a ledger of its own, on which all make the same calls.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 
@@ -35,12 +36,14 @@ class CutLedger:
         self.lock = lock
         self._free = free
         self._held: dict[str, int | None] = {}
+        self._consumers: dict[str, weakref.ref[CutConsumer]] = {}
         self._drawn = 0
         self._freed = 0
 
     @exclusive
     def consumer(self, name: str) -> CutConsumer:
-        """A new consumer, which holds nothing yet; it leaves by `close`, or at the end of a `with` statement.
+        """A new consumer, which holds nothing yet. It leaves by `close`, at the end of a `with` statement, or when
+        nobody refers to it any more.
 
             with tables.cuts.consumer("index") as index:
                 index.hold(tables.draw_cut())
@@ -50,16 +53,19 @@ class CutLedger:
         Raises:
             StateError: another consumer has this name.
         """
+        self._forget_gone()
         if name in self._held:
             raise StateError(
                 f"there is a consumer '{name}' of these tables already: close it, or give this one another name"
             )
-        self._held[name] = None
-        return CutConsumer(self, name)
+        made = CutConsumer(self, name)
+        self._held[name], self._consumers[name] = None, weakref.ref(made)
+        return made
 
     @exclusive
     def held(self) -> dict[str, int | None]:
         """The cut that each consumer holds, by the consumer's name; None for a consumer that holds nothing yet."""
+        self._forget_gone()
         return dict(self._held)
 
     @exclusive
@@ -81,10 +87,17 @@ class CutLedger:
 
     @exclusive
     def _leave(self, name: str) -> None:
+        del self._consumers[name]
         if self._held.pop(name) is not None:
             self._free_unheld()
 
+    def _forget_gone(self) -> None:
+        """Consumers that were dropped without `close`."""
+        for name in [name for name, consumer in self._consumers.items() if consumer() is None]:
+            del self._held[name], self._consumers[name]
+
     def _free_unheld(self) -> None:
+        self._forget_gone()
         through = min((cut for cut in self._held.values() if cut is not None), default=self._drawn)
         if through > self._freed:
             self._freed = through

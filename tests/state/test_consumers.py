@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,3 +243,17 @@ def test_what_is_kept_is_freed_while_no_other_thread_is_at_the_tables(leave: boo
     (thread,) = freed
     thread.join()
     assert entered.is_set()
+
+
+def test_a_consumer_that_nobody_refers_to_has_left() -> None:
+    made = one_table()
+    stays, dropped = made.cuts.consumer("stays"), made.cuts.consumer("dropped")
+    dropped.hold(made.draw_cut())
+    del dropped
+    gc.collect()
+    assert made.cuts.held() == {"stays": None}
+    made.cuts.consumer("dropped").close()
+    lose(made, [7])
+    stays.hold(made.draw_cut())
+    with pytest.raises(StateError, match="not known"):
+        made.changes("t", after=1)
