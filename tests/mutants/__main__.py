@@ -42,7 +42,7 @@ class Tree:
         shutil.rmtree(self._site, ignore_errors=True)
         bin_folder = Path(sys.executable).parent
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
-        command += ["--target", str(self._site), f"-Cbuild-dir={self._build}", str(self.source)]
+        command += ["--target", str(self._site), f"--config-settings=build-dir={self._build}", str(self.source)]
         environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
