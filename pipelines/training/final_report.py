@@ -36,7 +36,7 @@ def final_report(
         "rows_per_second": round(state.rows / state.train_seconds, 1) if state.train_seconds > 0 else None,
         "train_seconds": round(state.train_seconds, 2),
         "steps": state.step,
-        "epochs": state.epoch,
+        "epochs": state.stretch,
         "best_step": state.best_step,
         "quarantined_rows": state.quarantined_rows,
         "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),

@@ -49,7 +49,7 @@ class TrainLoop:
     def run(self) -> None:
         """Trains what is left. Raises what the source, a step or a hook raises."""
         while not self._done():
-            stretch = self.source.stretch(self.state.epoch, self.state.position)
+            stretch = self.source.stretch(self.state.stretch, self.state.position)
             if stretch is None:
                 break
             self._stretch(stretch)
@@ -71,7 +71,7 @@ class TrainLoop:
             hook.before_stretch(state, stretch)
         whole = self._batches(stretch)
         if whole:
-            state.epoch += 1
+            state.stretch += 1
             state.position = None
         for hook in self.hooks:
             hook.after_stretch(state, whole=whole)
@@ -94,7 +94,7 @@ class TrainLoop:
 
     def _step(self, item: SourceItem, of_all: StepTotals) -> torch.Tensor:
         state = self.state
-        factor = learning_rate_factor(self.config.train.schedule, state.step, state.epoch, state.total_steps)
+        factor = learning_rate_factor(self.config.train.schedule, state.step, state.stretch, state.total_steps)
         loss = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
         state.step += 1
         state.rows += of_all.rows

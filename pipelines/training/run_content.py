@@ -23,9 +23,10 @@ class RunState(Model):
     """The state of a run that is not a tensor but must survive. Training changes it in place.
 
     Attributes:
-        position: of the batch source, as it writes and reads it; None at the beginning of an epoch.
+        stretch: the number of the batch source's present stretch: of a log, how many epochs are done. `epoch` in files.
+        position: of the batch source, as it writes and reads it; None at the beginning of a stretch.
         epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
-        quarantined_rows: bad rows set aside so far, of all ranks; quarantined: of this epoch, by cause.
+        quarantined_rows: bad rows set aside so far, of all ranks; quarantined: of this stretch, by cause.
         quarantined_files: bad files with the reason.
         started_from: what the run began with, for its report.
     """
@@ -33,7 +34,7 @@ class RunState(Model):
     model_config = ConfigDict(frozen=False)
 
     step: Count = 0
-    epoch: Count = 0
+    stretch: Count = Field(0, alias="epoch")
     position: dict[str, Any] | None = None
     rows: Count = 0
     train_seconds: Annotated[float, Field(strict=True, ge=0.0)] = 0.0
@@ -80,5 +81,5 @@ def written_content(config: RunConfig, state: RunState, fitted: FittedTransforms
         "seed": train.seed,
         "transforms": fitted.to_json(),
         "scoring": scoring.model_dump(mode="json"),
-        "state": state.model_dump(mode="json"),
+        "state": state.model_dump(mode="json", by_alias=True),
     }

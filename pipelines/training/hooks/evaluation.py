@@ -75,7 +75,7 @@ class Evaluation(Hook):
             self._checkpoints.save(state)
             return
         figures = self.figures("validation")
-        self._metrics.evaluated(state.step, state.epoch, "validation", figures)
+        self._metrics.evaluated(state.step, state.stretch, "validation", figures)
         better = self._judge(state, figures)
         self._checkpoints.save(state, BEST if better else None)
 

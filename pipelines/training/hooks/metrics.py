@@ -22,4 +22,4 @@ class Metrics(Hook):
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook."""
         self._log.add(step.loss, step.totals.rows)
-        self.written = self._log.flush(state.step, state.epoch) if state.step % self._every_steps == 0 else None
+        self.written = self._log.flush(state.step, state.stretch) if state.step % self._every_steps == 0 else None

@@ -31,7 +31,7 @@ class SetAside(Hook):
 
     def before_stretch(self, state: RunState, stretch: Stretch) -> None:
         """See Hook."""
-        self._stretch, self._number, self._counted = stretch, state.epoch, {}
+        self._stretch, self._number, self._counted = stretch, state.stretch, {}
 
     def count(self, state: RunState) -> None:
         """Adds what came since the last time; called by all ranks together."""

@@ -90,7 +90,7 @@ def test_any_source_trains_as_the_log_does_and_goes_on_from_its_position(make_co
     half = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": 10})})
     state, run = RunState(), RunDir.create(half)
     run_on(InMemory(batches), state, Learner(half), run)
-    assert (state.epoch, state.position) == (2, {"after": 9})
+    assert (state.stretch, state.position) == (2, {"after": 9})
     learner, source, rest = Learner(config), InMemory(batches), RunDir.create(config)
     checkpoint.load(run.checkpoints, find(run.checkpoints, "last"), learner)
     state.finished = False

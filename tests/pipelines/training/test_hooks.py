@@ -40,7 +40,7 @@ class CountsSteps(Hook):
         assert state.position is not None
 
     def after_stretch(self, state: RunState, *, whole: bool) -> None:
-        self.calls.append(f"{'whole' if whole else 'part'}, epoch {state.epoch}")
+        self.calls.append(f"{'whole' if whole else 'part'}, epoch {state.stretch}")
 
     def at_end(self, state: RunState) -> None:
         self.calls.append("end")
@@ -72,7 +72,7 @@ def test_a_hook_from_outside_sees_every_step_and_ends_the_loop(make_loop: Callab
     loop.run()
     first = ["epoch 1 of 2", *(f"step {step}, 600 rows" for step in (1, 2, 3)), "whole, epoch 1"]
     assert hook.calls == [*first, "epoch 2 of 2", "step 4, 600 rows", "part, epoch 1", "end"]
-    assert (loop.state.step, loop.state.rows, loop.state.epoch) == (4, 2_400, 1)
+    assert (loop.state.step, loop.state.rows, loop.state.stretch) == (4, 2_400, 1)
     hook.most = 6
     loop.run()  # goes on from where the state stands
     assert hook.calls[9:] == ["epoch 2 of 2", *(f"step {step}, 600 rows" for step in (5, 6)), "part, epoch 1", "end"]
@@ -82,7 +82,7 @@ def test_a_hook_from_outside_sees_every_step_and_ends_the_loop(make_loop: Callab
 def test_without_hooks_the_source_alone_ends_the_loop(make_loop: Callable[..., TrainLoop]) -> None:
     loop = make_loop()
     loop.run()
-    assert (loop.state.step, loop.state.epoch, loop.state.position) == (6, 2, None)
+    assert (loop.state.step, loop.state.stretch, loop.state.position) == (6, 2, None)
 
 
 def test_hooks_are_called_in_their_order_and_see_a_request_to_stop(make_loop: Callable[..., TrainLoop]) -> None:
