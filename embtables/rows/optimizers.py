@@ -57,7 +57,7 @@ class OptimizerSpec:
         step: the rule in plain torch over the touched rows. Weight decay is in the gradient already.
         state: the columns of its state by name, in the order of files.
         parameters: from its options, those of eps, beta1 and beta2 that native stores and fbgemm are to use.
-        native_rule: its number in the native core (Rule in update.h); None: the host row store does not have it.
+        native_rule: its number in the native core (Rule in rules.h); None: the host row store does not have it.
         fbgemm: the name of fbgemm's EmbOptimType; None: the fbgemm row store does not have it.
         fbgemm_of_one_value: the same for rows of one value, where fbgemm needs another.
 

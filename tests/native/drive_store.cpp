@@ -31,7 +31,7 @@ void need(bool right, const char* what) {
 }
 
 TableSpec spec(int dim, Rule rule, std::uint64_t num_rows, std::uint64_t seed) {
-    return {{dim, {Initial::normal, seed, 1e-6f, 0.0f}, rule, 0.1, 0.9, 0.999, 1e-8f, 1e-4f}, num_rows, std::nullopt, false};
+    return {{dim, {Initial::normal, seed, 1e-6f, 0.0f}, {rule, 0.1, 0.9, 0.999, 1e-8f, 1e-4f}}, num_rows, std::nullopt, false};
 }
 
 std::vector<TableSpec> tables() {

@@ -13,6 +13,7 @@
 #include "base/isa.h"
 #include "bindings/binding_types.h"
 #include "rows/row_parts.h"
+#include "rows/rules.h"
 #include "store/store.h"
 
 using namespace nanobind::literals;
@@ -230,9 +231,9 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
                double beta1, double beta2, int initial, float initial_a, float initial_b, std::uint64_t seed) {
     need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
     need(num_rows < (std::uint64_t{1} << 32), "a fixed table holds at most 2^32 - 1 rows");
-    need(rule >= 0 && rule <= 3 && initial >= 0 && initial <= 3, "no such optimizer or initializer");
+    need(rule >= 0 && rule < kNumRules && initial >= 0 && initial <= 3, "no such optimizer or initializer");
     const InitialRow row{static_cast<Initial>(initial), seed, initial_a, initial_b};
-    new (self) TableSpec{{dim, row, static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay},
+    new (self) TableSpec{{dim, row, {static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay}},
                          num_rows,
                          std::nullopt,
                          false,

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "rows/row_arrays.h"
+#include "rows/rules.h"
 
 namespace embtables {
 
@@ -44,16 +45,6 @@ struct DotPart {
     const float* gradient;         // the slot's first column in bag 0
     std::int64_t gradient_stride;
     float* out;                    // of all keys
-};
-
-enum class Rule : int { sgd = 0, adagrad = 1, rowwise_adagrad = 2, adam = 3 };
-
-// An optimizer with this step's figures filled in.
-struct StepRule {
-    Rule rule;
-    float rate, eps, weight_decay;
-    float beta2, rest1, rest2;          // Adam: beta2, 1 - beta1, 1 - beta2
-    float first_factor, second_factor;  // Adam: rate / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)
 };
 
 // A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride, which stands for times[b]
