@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from embtables.errors import StateError
 from embtables.keyspace import Buckets, Keys, bucket_offsets, buckets_of
+from embtables.rows.row_format import Values
 from embtables.rows.sketch import restricted
 
 Array = npt.NDArray[Any]
 Words = npt.NDArray[np.uint32]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class TableContent:
     """
 
     keys: Keys
-    parts: dict[str, Floats]
+    parts: dict[str, Values]
     seen: Words
     counts: Words
     tombstones: Keys = field(default_factory=_no_keys)
@@ -102,7 +102,7 @@ class TableContent:
     waiting_counts: Words = field(default_factory=_no_words)
     waiting_seen: Words = field(default_factory=_no_words)
     sketch: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
-    cold: dict[str, Floats] = field(default_factory=dict)
+    cold: dict[str, Values] = field(default_factory=dict)
     now: int = 0
     steps: int = 0
     updates: int = 0

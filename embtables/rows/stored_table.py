@@ -34,7 +34,7 @@ class StoredTable:
 
     @property
     def format(self) -> RowFormat:
-        """How the weights of its rows lie."""
+        """How the columns of its rows lie."""
         return RowFormat(self.config.dim)
 
     @property

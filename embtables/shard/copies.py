@@ -23,7 +23,7 @@ from embtables.rows.content import TableContent, restrict
 from embtables.rows.protocol import Capture, PartStore, Segments
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, Table
-from embtables.shard.exchange import Asked, OwnersGradients
+from embtables.shard.exchange import FLOAT_BYTES, Asked, OwnersGradients
 from embtables.shard.world import World
 
 
@@ -42,7 +42,7 @@ def _shape(table: Table, *, replicated: bool) -> tuple[int, int] | None:
 def copied_bytes(table: Table, *, replicated: bool) -> int:
     """Bytes that the ranks sum at each step for a table's copied rows."""
     shape = _shape(table, replicated=replicated)
-    return 0 if shape is None else 4 * (shape[0] * shape[1] + 1)
+    return 0 if shape is None else FLOAT_BYTES * (shape[0] * shape[1] + 1)
 
 
 class CopiedGradients:

@@ -20,6 +20,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, table_seed
+from embtables.rows.row_format import RowFormat
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import manifest as manifests
 from embtables.state.format.arrow_writer import OFFSETS
@@ -140,7 +141,7 @@ def arrow(
     n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None, begins: Any = None
 ) -> bytes:
     """A rows file of zeros for the table `grows`."""
-    schema = rows_schema(dim, PARTS, "full")
+    schema = rows_schema(RowFormat(dim), PARTS, "full")
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
     columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]

@@ -21,13 +21,13 @@ from embtables.rows.content import Streamed, TableContent
 from embtables.rows.exclusive import refuse_forked
 from embtables.rows.host.spec import spec_of
 from embtables.rows.protocol import Capture, KeyState
+from embtables.rows.row_format import Values
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
 
 _PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)
 RowNumbers = npt.NDArray[np.uint32]
-Values = npt.NDArray[np.float32]
 
 
 class HostCapture(Capture):
@@ -54,7 +54,8 @@ class HostCapture(Capture):
         def read(some: RowNumbers, out: Values) -> None:
             self._capture.read(part, some, out.reshape(-1))
 
-        return _streamed(rows, self._stored.shape(name, len(rows)), np.float32, read)
+        stored = self._stored
+        return _streamed(rows, stored.shape(name, len(rows)), stored.format.dtype_of(name), read)
 
 
 def _streamed(
@@ -101,7 +102,7 @@ def delta(
 
 
 def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: RowNumbers) -> Values:
-    out = np.empty(stored.shape(name, len(rows)), np.float32)
+    out: Values = np.empty(stored.shape(name, len(rows)), stored.format.dtype_of(name))
     store.read(table, stored.optimizer.native_parts[name], rows, torch.get_num_threads(), out.reshape(-1))
     return out
 
@@ -193,7 +194,7 @@ def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, 
     config, figures = stored.config, store.stats(table)
     held = "rows" if isinstance(config, FixedTable) else "rows_in_use"
     rows, of = figures.get(held, getattr(config, "num_rows", 0)), stored.format
-    found = {name: rows * of.value_bytes * (of.stride if wide else 1) for name, wide in stored.parts.items()}
+    found = {n: rows * of.dtype_of(n).itemsize * (of.stride if wide else 1) for n, wide in stored.parts.items()}
     found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
     for part, name in (("keys", "map_bytes"), ("keys", "index_bytes"), ("counts", "sketch_bytes")):
         found |= {part: figures[name]} if figures.get(name) else {}

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.keyspace import bucket_order
-from embtables.rows.content import Floats, TableContent
+from embtables.rows.content import TableContent
+from embtables.rows.row_format import STATE_DTYPE, Values
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Table
 
@@ -88,17 +89,17 @@ class Conversion:
             return f"its {of}"
         return f"its row's {of} in each element" if here else f"the mean of its elements' {of}"
 
-    def _parts(self, parts: dict[str, Floats]) -> dict[str, Floats]:
+    def _parts(self, parts: dict[str, Values]) -> dict[str, Values]:
         """Weight and optimizer state, of rows or of the cold row."""
         if self._was.optimizer is self._now.optimizer or not parts:
             return parts
         weight, kept = parts["weight"], self._kept()
-        made: dict[str, Floats] = {"weight": weight}
+        made: dict[str, Values] = {"weight": weight}
         for name, column in self._now.optimizer.state.items():
             if name in kept:
                 made[name] = _as(parts[kept[name]], weight.shape[1], column.per_element)
             else:
-                made[name] = np.zeros(weight.shape if column.per_element else len(weight), np.float32)
+                made[name] = np.zeros(weight.shape if column.per_element else len(weight), STATE_DTYPE)
         return made
 
     def _other_options(self) -> None:
@@ -182,13 +183,13 @@ class Conversion:
         )
 
 
-def _as(values: Floats, dim: int, of_elements: bool) -> Floats:
+def _as(values: Values, dim: int, of_elements: bool) -> Values:
     """Optimizer state, (n, D) of elements or (n,) of rows, as of elements or of rows."""
     if of_elements == (values.ndim == 2):
         return values
     if of_elements:
         return np.repeat(values[:, None], dim, axis=1)
-    mean: Floats = values.astype(np.float64).mean(axis=1).astype(np.float32)
+    mean: Values = values.astype(np.float64).mean(axis=1).astype(STATE_DTYPE)
     return mean
 
 

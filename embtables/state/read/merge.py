@@ -46,7 +46,7 @@ class MergedTable:
     Attributes:
         rows: how many there are.
         begins: (1,025,) int64, where each bucket begins.
-        dim, parts: the table's dimension; its tensors, True: D values per row.
+        format, parts: how the columns of rows lie; the table's tensors, True: D values per row.
         projection: what the versions hold of their tables.
         columns: names of all columns: key, the parts, seen, count; of `weights` key, weight, seen.
 
@@ -64,11 +64,12 @@ class MergedTable:
         ]
         rows_files = [file for file in self._files if file.parts]
         self._layout = rows_files[-1]
-        self.dim, self.parts = self._layout.dim, self._layout.parts
+        assert self._layout.format is not None
+        self.format, self.parts = self._layout.format, self._layout.parts
         self.projection = chain[-1].projection
         self.columns = ("key", *self.parts, *SCALARS[self.projection])
         for file in rows_files:
-            if (file.dim, file.parts) != (self.dim, self.parts):
+            if (file.format, file.parts) != (self.format, self.parts):
                 newest = self._layout.path
                 raise StateError(f"has other columns than {newest}, which is of the same chain", file=file.path)
         self._scratch = scratch

@@ -70,7 +70,7 @@ def _read_table(
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
         for what, schema in (
-            ("rows", rows_schema(table.config.dim, table.parts, manifest.projection)),
+            ("rows", rows_schema(table.format, table.parts, manifest.projection)),
             ("waiting", WAITING_SCHEMA),
             ("tombstones", TOMBSTONES_SCHEMA),
         )
@@ -102,7 +102,7 @@ def _read_table(
 def _cold(state: StateFolder, manifest: Manifest, table: StoredTable, part: str, beside: Tensors) -> npt.NDArray[Any]:
     shape = (1, table.config.dim) if table.parts[part] else (1,)
     values = beside.get(f"{table.config.name}/cold/{part}")
-    if values is None or values.shape != shape or values.dtype != np.float32:
+    if values is None or values.shape != shape or values.dtype != table.format.dtype_of(part):
         file = state.folder.path(state.file(manifest, TABLES_FILE))
         raise StateError(f"holds no cold row {part} of shape {shape}", file=file, table=table.config.name)
     return values

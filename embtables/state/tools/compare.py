@@ -69,7 +69,8 @@ def compare_rows(a: MergedTable, b: MergedTable) -> TableDifference | None:
 
 
 def _layout(a: MergedTable, b: MergedTable) -> list[str]:
-    found = [f"dim {a.dim} in A, {b.dim} in B"] if a.dim != b.dim else []
+    dims = a.format.dim, b.format.dim
+    found = [f"dim {dims[0]} in A, {dims[1]} in B"] if dims[0] != dims[1] else []
     if a.parts != b.parts:
         found.append(f"optimizer state: {_state(a.parts)} in A, {_state(b.parts)} in B")
     return found
@@ -81,7 +82,7 @@ def _state(parts: dict[str, bool]) -> str:
 
 
 def _width(table: MergedTable, name: str) -> int:
-    return table.dim if table.parts.get(name) else 1
+    return table.format.dim if table.parts.get(name) else 1
 
 
 def _in_both(a: MergedTable, b: MergedTable, first: int, end: int) -> tuple[npt.NDArray[np.int64], ...]:

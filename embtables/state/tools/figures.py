@@ -138,7 +138,7 @@ def _figures(
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     parts = {
         "keys": rows.keys.nbytes,
-        **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
+        **{p: rows.format.column_bytes(p, per_element=wide) * len(rows.keys) for p, wide in rows.parts.items()},
         "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,
@@ -148,7 +148,7 @@ def _figures(
     return TableFigures(
         table=name,
         kind="fixed" if fixed else "collisionless",
-        dim=rows.dim,
+        dim=rows.format.dim,
         optimizer=None if recorded is None else recorded.config.optimizer.kind,
         state={name: is_wide for name, is_wide in rows.parts.items() if name != WEIGHT},
         features=() if recorded is None else tuple(f.name for f in recorded.features),

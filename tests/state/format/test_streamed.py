@@ -14,6 +14,7 @@ from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, bucket_order
 from embtables.rows.content import Streamed
 from embtables.rows.optimizers import specs
+from embtables.rows.row_format import RowFormat
 from embtables.state.format.arrow_writer import Column
 from embtables.state.format.table_files import rows_file
 
@@ -38,7 +39,7 @@ def streamed(values: np.ndarray, step: int) -> Streamed:
 
 
 def written(made: dict[str, Any], dim: int, parts: dict[str, bool], begins: np.ndarray) -> bytes:
-    return b"".join(bytes(piece) for piece in rows_file(made, dim, parts, begins, "full"))
+    return b"".join(bytes(piece) for piece in rows_file(made, RowFormat(dim), parts, begins, "full"))
 
 
 @pytest.mark.parametrize("parts", [spec.parts for spec in specs()], ids=[spec.kind for spec in specs()])
@@ -81,6 +82,7 @@ import re
 from pathlib import Path
 import numpy as np
 from embtables.rows.content import Streamed
+from embtables.rows.row_format import RowFormat
 from embtables.state.format.table_files import rows_file
 n, part, parts = 8_000_000, 1 << 16, {"weight": True, "exp_avg": True, "exp_avg_sq": True}
 def column(shape, dtype):
@@ -93,7 +95,7 @@ made |= {name: column((n, 8), np.float32) for name in parts}
 def peak():  # not ru_maxrss, which begins with what the parent of the process had
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
 before = peak()
-size = sum(len(piece) for piece in rows_file(made, 8, parts, np.full(1025, 0, np.uint64), "full"))
+size = sum(len(piece) for piece in rows_file(made, RowFormat(8), parts, np.full(1025, 0, np.uint64), "full"))
 print(size, peak() - before)
 """
 
