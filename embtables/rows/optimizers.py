@@ -29,7 +29,7 @@ class StateColumn:
 
     Attributes:
         per_element: D float32 values for each row; False: one.
-        native: the number of this part of a row in the native core (Part in row_parts.h); None where it has none.
+        native: its number in the native core (Column in row_columns.h); None where it has none.
         meaning: where a table goes on with another optimizer that has state of the same meaning, the state goes over:
             from elements to the row as their mean, from the row to each of its elements as it is.
     """
@@ -87,12 +87,12 @@ class OptimizerSpec:
         return str(self.config.model_fields["kind"].default)
 
     @cached_property
-    def parts(self) -> dict[str, bool]:
-        """The tensors that a row has a part of, the weight first; True: D values for each row, False: one."""
+    def columns(self) -> dict[str, bool]:
+        """What a row consists of, the weight first; True: D values for each row, False: one."""
         return {WEIGHT: True} | {name: column.per_element for name, column in self.state.items()}
 
     @cached_property
-    def native_parts(self) -> dict[str, int]:
+    def native_columns(self) -> dict[str, int]:
         """The same, each with its number in the native core; those that it does not have are left out."""
         numbers = {name: column.native for name, column in self.state.items()}
         return {WEIGHT: 0} | {name: number for name, number in numbers.items() if number is not None}

@@ -68,8 +68,8 @@ class CopiedGradients:
                 shapes[number] = shape
         self._sums = torch.zeros(sum(rows * width for rows, width in shapes.values()) + len(shapes))
         sizes = [rows * width for rows, width in shapes.values()]
-        parts = torch.split(self._sums, sizes + [1] * len(shapes))
-        self._rows = {n: part.view(shape) for (n, shape), part in zip(shapes.items(), parts, strict=False)}
+        views = torch.split(self._sums, sizes + [1] * len(shapes))
+        self._rows = {n: view.view(shape) for (n, shape), view in zip(shapes.items(), views, strict=False)}
         self._lookups = self._sums[len(self._sums) - len(shapes) :]
         self._places = {table: place for place, table in enumerate(shapes)}
         self._replicated = replicated
@@ -193,7 +193,7 @@ def joined(world: World, own: TableContent) -> TableContent:
     return replace(
         own,
         keys=of_all(own.keys),
-        parts={name: of_all(own.parts[name]) for name in sorted(own.parts)},
+        columns={name: of_all(own.columns[name]) for name in sorted(own.columns)},
         seen=of_all(own.seen),
         counts=of_all(own.counts),
         begins=None,

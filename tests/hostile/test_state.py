@@ -134,17 +134,17 @@ def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
     rewrite(folder, 3, change)
 
 
-PARTS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
+COLUMNS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
 
 
 def arrow(
     n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None, begins: Any = None
 ) -> bytes:
     """A rows file of zeros for the table `grows`."""
-    schema = rows_schema(RowFormat(dim), PARTS, "full")
+    schema = rows_schema(RowFormat(dim), COLUMNS, "full")
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
-    columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
+    columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in COLUMNS]
     columns += [pa.array(np.zeros(n, np.uint32))] * 2
     return arrow_bytes(columns, schema, options, begins)
 

@@ -130,12 +130,12 @@ void TableRows::end_image() {
     image_.reset();
 }
 
-std::size_t TableRows::width_of(Part part) const {
-    const int p = static_cast<int>(part);
-    const bool has = part == Part::weight || (part == Part::row_sum ? state_of(config_.optimizer.rule).has_row_sum
+std::size_t TableRows::width_of(Column column) const {
+    const int p = static_cast<int>(column);
+    const bool has = column == Column::weight || (column == Column::row_sum ? state_of(config_.optimizer.rule).has_row_sum
                                                                     : p > 0 && p <= num_states());
-    if (!has) throw std::invalid_argument("the table has no such part");
-    return part == Part::row_sum ? 1 : static_cast<std::size_t>(config_.dim);
+    if (!has) throw std::invalid_argument("the table has no such column");
+    return column == Column::row_sum ? 1 : static_cast<std::size_t>(config_.dim);
 }
 
 }  // namespace embtables

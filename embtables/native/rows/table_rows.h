@@ -13,7 +13,7 @@
 #include "rows/initial_rows.h"
 #include "rows/row_arrays.h"
 #include "rows/row_kernels.h"
-#include "rows/row_parts.h"
+#include "rows/row_columns.h"
 #include "rows/rules.h"
 
 namespace embtables {
@@ -70,8 +70,8 @@ public:
     std::shared_ptr<RowImage> capture(std::uint64_t end);
     const ImageView& image() const { return image_view_; }
 
-    // Floats of a part in a row. Throws std::invalid_argument where the table has no such part.
-    std::size_t width_of(Part part) const;
+    // Floats of a column in a row. Throws std::invalid_argument where the table has no such column.
+    std::size_t width_of(Column column) const;
 
     const TableConfig& config() const { return config_; }
     bool is_keyed() const { return keyed_; }

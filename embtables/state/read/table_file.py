@@ -29,7 +29,7 @@ class TableFile:
     Attributes:
         path: what the file is called in errors.
         begins: (1,025,) int64, where each bucket begins among its rows.
-        format, parts: how the columns of rows lie, and the table's tensors, True: D values per row; None and none
+        format, row_columns: how the columns of rows lie, and which there are, True: D values per row; None and none
             where it holds no rows.
 
     Raises:
@@ -53,7 +53,7 @@ class TableFile:
         layout = read_layout(raw, need, schema, version.projection, version.files[name], self.path)
         self._places = layout.places
         self.begins = layout.begins
-        self.format, self.parts = layout.format, layout.parts
+        self.format, self.row_columns = layout.format, layout.row_columns
 
     @property
     def rows(self) -> int:

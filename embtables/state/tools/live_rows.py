@@ -32,7 +32,7 @@ class LiveRows:
         counts: (n,) gradients that each row has had; None of a version that holds weights alone.
         norms: (n,) float64, L2 norms of their weights.
         format: how their columns lie.
-        parts: weights and optimizer state; True: D values per row, False: one.
+        row_columns: weights and optimizer state; True: D values per row, False: one.
         lost: keys that lost their row, by version of the chain: their tombstones.
     """
 
@@ -41,7 +41,7 @@ class LiveRows:
     counts: Words | None
     norms: npt.NDArray[np.float64]
     format: RowFormat
-    parts: dict[str, bool]
+    row_columns: dict[str, bool]
     lost: tuple[int, ...]
 
 
@@ -63,7 +63,7 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
             merged.read("count", 0, merged.rows)[order] if "count" in merged.columns else None,
             np.concatenate([np.empty(0), *norms])[order],
             merged.format,
-            merged.parts,
+            merged.row_columns,
             tuple(_lost(version, table) for version in chain),
         )
 

@@ -78,7 +78,7 @@ def other():
                         assert view(batch(rng)).values().isfinite().all()
                 else:
                     captured = {name: c.content() for name, c in tables.capture().items()}
-                    assert all(np.isfinite(c.parts["weight"]).all() for c in captured.values())
+                    assert all(np.isfinite(c.columns["weight"]).all() for c in captured.values())
             except StateError as error:
                 refused.append(error)
 
