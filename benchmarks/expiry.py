@@ -58,7 +58,7 @@ def replay(policy: dict[str, Any], seconds: Ints, keys: Ints) -> list[dict[str, 
         alive = tables.keys("t")
         assert alive is not None
         day = int(seconds[start] // DAY)
-        days[day] = {"day": day, "rows": len(alive), "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+        days[day] = {"day": day, "rows": len(alive), "bytes": sum(stats.bytes_by_column.values()), **stats.counts}
     return list(days.values())
 
 

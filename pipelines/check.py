@@ -11,6 +11,7 @@ from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
+from embtables.rows.row_format import RowFormat
 from embtables.schema import FixedTable
 
 
@@ -27,7 +28,9 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         "features": len(config.features),
         "dense": len(config.dense),
         "tables": {t.name: {"kind": t.kind, "rows": t.key_range, "dim": t.dim} for t in config.tables},
-        "fixed_table_bytes": sum(t.num_rows * t.dim * 4 for t in config.tables if isinstance(t, FixedTable)),
+        "fixed_table_bytes": sum(
+            t.num_rows * RowFormat(t.dim).bytes_per_row for t in config.tables if isinstance(t, FixedTable)
+        ),
     }
     if config.data.prepare is None:
         log, needs = Log(config, config.data), task_of(config).needs(config)

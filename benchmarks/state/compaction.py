@@ -32,9 +32,9 @@ def content(keys: Keys, gone: Keys, rng: np.random.Generator) -> TableContent:
     """Rows for these keys, which it sorts."""
     keys = keys[bucket_order(keys, SEED)]
     n, words = len(keys), np.full(len(keys), 7, np.uint32)
-    parts = {"weight": rng.random((n, DIM), np.float32), "sum": rng.random(n, np.float32)}
+    columns = {"weight": rng.random((n, DIM), np.float32), "sum": rng.random(n, np.float32)}
     cold = {"weight": np.zeros((1, DIM), np.float32), "sum": np.zeros(1, np.float32)}
-    return TableContent(keys, parts, words, words, gone, cold=cold, begins=bucket_offsets(keys, SEED))
+    return TableContent(keys, columns, words, words, gone, cold=cold, begins=bucket_offsets(keys, SEED))
 
 
 def write(folder: Path, rows: int, deltas: int) -> None:

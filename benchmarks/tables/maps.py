@@ -45,11 +45,11 @@ class Ours:
         table = CollisionlessTable(name="t", dim=1, optimizer=Sgd(learning_rate=0.1), initializer=Zeros())
         self._store = HostRowStore([StoredTable(table, 1)], [0])._store
         self._threads = threads
-        self._slots = np.zeros(1, np.int32)
+        self._features = np.zeros(1, np.int32)
 
     def insert(self, keys: Keys) -> None:
         rows = np.empty(len(keys), np.uint32)
-        self._store.resolve(self._slots, keys, np.array([0, len(keys)]), 1, True, self._threads, rows)
+        self._store.resolve(self._features, keys, np.array([0, len(keys)]), 1, True, self._threads, rows)
 
     def find(self, keys: Keys) -> None:
         self._store.find(0, keys, self._threads, np.empty(len(keys), np.uint32))

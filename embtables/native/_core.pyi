@@ -69,7 +69,7 @@ def table_bytes(spec: TableSpec, rows: int, waiting: int) -> dict[str, int]:
     the map or index of keys; `counts`: of the sketch of waiting keys; `listed`: of the list of rows that changed since
     a cut, at most."""
 
-# Slots, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
+# Features, rows of the keys, offsets, weights, number of bags, gradient (B, sum of D).
 KeptBags = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint32],
@@ -78,7 +78,7 @@ KeptBags = tuple[
     int,
     npt.NDArray[np.float32],
 ]
-# Slots, rows of the keys, bounds (S + 1,) and places (S,) of the segments (below 0: no gradients), message with
+# Features, rows of the keys, bounds (S + 1,) and places (S,) of the segments (below 0: no gradients), message with
 # gradients, how many occurrences each key's gradient stands for.
 KeptMessage = tuple[
     npt.NDArray[np.int32],
@@ -92,13 +92,13 @@ Kept = KeptBags | KeptMessage
 
 class Store:
     """Tables in native memory. Lookups: L lists of keys of B bags, (L * B + 1,) offsets into (N,) keys; rows are
-    numbers that `resolve` gives for keys. In `pooled` and `update` slots i, L + i, ... read list i, elsewhere there are
-    L slots. ValueError: sizes that do not fit. The GIL is released."""
+    numbers that `resolve` gives for keys. In `pooled` and `update` features i, L + i, ... read list i, elsewhere there
+    are L features. ValueError: sizes that do not fit. The GIL is released."""
 
-    def __init__(self, tables: list[TableSpec], slot_tables: list[int], isa: str, threads: int) -> None: ...
+    def __init__(self, tables: list[TableSpec], feature_tables: list[int], isa: str, threads: int) -> None: ...
     def resolve(
         self,
-        slots: npt.NDArray[np.int32],
+        features: npt.NDArray[np.int32],
         keys: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         bags: int,
@@ -113,7 +113,7 @@ class Store:
         """Uninitialised (rows, width); its memory is used again once nothing refers to it."""
     def pooled(
         self,
-        slots: npt.NDArray[np.int32],
+        features: npt.NDArray[np.int32],
         rows: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.int64],
         weights: npt.NDArray[np.float32] | None,
@@ -123,7 +123,7 @@ class Store:
     ) -> None: ...
     def dots(
         self,
-        slots: npt.NDArray[np.int32],
+        features: npt.NDArray[np.int32],
         rows: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.int64],
         bags: int,
@@ -133,23 +133,23 @@ class Store:
     ) -> None: ...
     def gather(
         self,
-        slots: npt.NDArray[np.int32],
+        features: npt.NDArray[np.int32],
         rows: npt.NDArray[np.uint32],
         bounds: npt.NDArray[np.int64],
         places: npt.NDArray[np.int64],
         threads: int,
         message: npt.NDArray[np.float32],
     ) -> None:
-        """Rows of S segments, as many of each slot, bounds (S + 1,) among the keys, to their places in a message."""
+        """Rows of S segments, as many of each feature, bounds (S + 1,) among the keys, to their places in a message."""
     def gradient_norm(self, kept: list[Kept], threads: int) -> float: ...
     def update(self, kept: list[Kept], factor: float, scale: float, threads: int) -> list[tuple[int, int]]:
         """By table: rows updated, rows refused because their gradient was not finite."""
     def read(
-        self, table: int, part: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]
+        self, table: int, column: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]
     ) -> None:
-        """Part 0: weight; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
+        """Column 0: weight; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
     def write(
-        self, table: int, part: int, rows: npt.NDArray[np.uint32], threads: int, values: npt.NDArray[np.float32]
+        self, table: int, column: int, rows: npt.NDArray[np.uint32], threads: int, values: npt.NDArray[np.float32]
     ) -> None: ...
     def num_steps(self, table: int) -> int: ...
     def set_num_steps(self, table: int, steps: int) -> None: ...
@@ -227,7 +227,7 @@ class Capture:
         self, threads: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
         """As Store.list_rows of all that were alive."""
-    def read(self, part: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
+    def read(self, column: int, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.float32]) -> None:
         """As Store.read, on this thread alone."""
     def read_counts(self, rows: npt.NDArray[np.uint32], out: npt.NDArray[np.uint32]) -> None: ...
 
@@ -262,16 +262,17 @@ class Buffers:
 class KeyExchange:
     """The distinct keys of a lookup by the rank that owns them, and what is made of the rows that come back.
 
-    The lookup has F slots of B bags, (F * B + 1,) offsets into (N,) keys. Slots of one block (a table's seed and dim)
-    are deduplicated together. A message with rows has for each of the ranks `header` floats and then the rows of its
-    distinct keys, block after block. ValueError: sizes that do not fit, or more than 2^32 floats. The GIL is released.
+    The lookup has F features of B bags, (F * B + 1,) offsets into (N,) keys. Features of one block (a table's seed and
+    dim) are deduplicated together. A message with rows has for each of the ranks `header` floats and then the rows of
+    its distinct keys, block after block. ValueError: sizes that do not fit, or more than 2^32 floats. The GIL is
+    released.
     """
 
     def __init__(
         self,
         seeds: npt.NDArray[np.uint64],
         dims: npt.NDArray[np.int32],
-        block_of_slot: npt.NDArray[np.int32],
+        block_of_feature: npt.NDArray[np.int32],
         keys: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
         bags: int,
@@ -299,8 +300,8 @@ class KeyExchange:
         out: npt.NDArray[np.float32],
     ) -> None:
         """Weighted sums (B, sum of D) of a message's rows."""
-    def gather(self, rows: npt.NDArray[np.float32], slot: int, threads: int, out: npt.NDArray[np.float32]) -> None:
-        """A slot's rows (n, D), in the order of its keys."""
+    def gather(self, rows: npt.NDArray[np.float32], feature: int, threads: int, out: npt.NDArray[np.float32]) -> None:
+        """A feature's rows (n, D), in the order of its keys."""
     def dots(
         self,
         rows: npt.NDArray[np.float32],
@@ -324,4 +325,4 @@ class KeyExchange:
     def sum_gathered(
         self, gradients: list[npt.NDArray[np.float32] | None], threads: int, rows: npt.NDArray[np.float32]
     ) -> None:
-        """The same of gradients (n, D) of each slot's rows; of a slot with none, the message stays as it is."""
+        """The same of gradients (n, D) of each feature's rows; of a feature with none, the message stays as it is."""

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from embtables.errors import StateError
 from embtables.keyspace import Buckets, Keys, bucket_offsets, buckets_of
+from embtables.rows.row_format import Values
 from embtables.rows.sketch import restricted
 
 Array = npt.NDArray[Any]
 Words = npt.NDArray[np.uint32]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +78,23 @@ class TableContent:
 
     Attributes:
         keys: (n,), by bucket and then by value; of a fixed table row indices.
-        parts: weight (n, D) and optimizer state, (n, D) or (n,).
+        columns: weight (n, D) and optimizer state, (n, D) or (n,).
         seen: (n,) the clock at each row's last sight; zeros of a fixed table.
         counts: (n,) gradients that each row has had.
         tombstones: (t,) keys that have lost their row since the cut, in any order.
         waiting, waiting_counts, waiting_seen: (m,) all keys that wait, whatever the cut.
         sketch: the counts of waiting keys where they are in a sketch, uint8.
-        cold: the cold row's parts, (1, D) or (1,); empty of a fixed table.
+        cold: the cold row's columns, (1, D) or (1,); empty of a fixed table.
         now, steps: the table's clock and its steps.
         updates: Adam's t.
         figures: counts since the table was made, of whoever holds these rows: admitted, expired, ...; none is 0.
             Of a table with a ttl also `rows` and `waiting`, those past their ttl included.
         begins: (1,025,) where each bucket begins among keys, where that is known already.
-        streamed: parts and `count` that are made while they are written, and are not in `parts` and `counts`.
+        streamed: columns and `count` that are made while they are written, and are not in `columns` and `counts`.
     """
 
     keys: Keys
-    parts: dict[str, Floats]
+    columns: dict[str, Values]
     seen: Words
     counts: Words
     tombstones: Keys = field(default_factory=_no_keys)
@@ -102,7 +102,7 @@ class TableContent:
     waiting_counts: Words = field(default_factory=_no_words)
     waiting_seen: Words = field(default_factory=_no_words)
     sketch: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
-    cold: dict[str, Floats] = field(default_factory=dict)
+    cold: dict[str, Values] = field(default_factory=dict)
     now: int = 0
     steps: int = 0
     updates: int = 0
@@ -114,7 +114,7 @@ class TableContent:
         """The same with nothing streamed; takes the memory of all columns."""
         whole = {name: np.concatenate([np.copy(p) for p in column.pieces()]) for name, column in self.streamed.items()}
         counts = whole.pop("count", self.counts)
-        return replace(self, parts=self.parts | whole, counts=counts, streamed={})
+        return replace(self, columns=self.columns | whole, counts=counts, streamed={})
 
 
 def restrict(content: TableContent, seed: int, buckets: Buckets) -> TableContent:
@@ -126,7 +126,7 @@ def restrict(content: TableContent, seed: int, buckets: Buckets) -> TableContent
     return replace(
         content,
         keys=content.keys[rows],
-        parts={name: values[rows] for name, values in content.parts.items()},
+        columns={name: values[rows] for name, values in content.columns.items()},
         seen=content.seen[rows],
         counts=content.counts[rows],
         tombstones=content.tombstones[(gone >= buckets[0]) & (gone < buckets[1])],
@@ -146,7 +146,7 @@ def with_keys_of(leader: TableContent, content: TableContent) -> TableContent:
     return replace(
         content,
         keys=content.keys[places],
-        parts={name: values[places] for name, values in content.parts.items()},
+        columns={name: values[places] for name, values in content.columns.items()},
         seen=content.seen[places],
         counts=content.counts[places],
         begins=None,

@@ -29,7 +29,7 @@ class StateColumn:
 
     Attributes:
         per_element: D float32 values for each row; False: one.
-        native: the number of this part of a row in the native core (Part in row_parts.h); None where it has none.
+        native: its number in the native core (Column in row_columns.h); None where it has none.
         meaning: where a table goes on with another optimizer that has state of the same meaning, the state goes over:
             from elements to the row as their mean, from the row to each of its elements as it is.
     """
@@ -57,7 +57,7 @@ class OptimizerSpec:
         step: the rule in plain torch over the touched rows. Weight decay is in the gradient already.
         state: the columns of its state by name, in the order of files.
         parameters: from its options, those of eps, beta1 and beta2 that native stores and fbgemm are to use.
-        native_rule: its number in the native core (Rule in update.h); None: the host row store does not have it.
+        native_rule: its number in the native core (Rule in rules.h); None: the host row store does not have it.
         fbgemm: the name of fbgemm's EmbOptimType; None: the fbgemm row store does not have it.
         fbgemm_of_one_value: the same for rows of one value, where fbgemm needs another.
 
@@ -87,12 +87,12 @@ class OptimizerSpec:
         return str(self.config.model_fields["kind"].default)
 
     @cached_property
-    def parts(self) -> dict[str, bool]:
-        """The tensors that a row has a part of, the weight first; True: D values for each row, False: one."""
+    def columns(self) -> dict[str, bool]:
+        """What a row consists of, the weight first; True: D values for each row, False: one."""
         return {WEIGHT: True} | {name: column.per_element for name, column in self.state.items()}
 
     @cached_property
-    def native_parts(self) -> dict[str, int]:
+    def native_columns(self) -> dict[str, int]:
         """The same, each with its number in the native core; those that it does not have are left out."""
         numbers = {name: column.native for name, column in self.state.items()}
         return {WEIGHT: 0} | {name: number for name, number in numbers.items() if number is not None}

@@ -208,7 +208,7 @@ class RowReader(Protocol):
         """Rows of each feature's keys (n,) -> (n, D), copied. Raises as `pooled`."""
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
-        """The part `name` of the rows of keys (n,): (n, D), or (n,) for a state of one value for each row; copied.
+        """The column `name` of the rows of keys (n,): (n, D), or (n,) for a state of one value for each row; copied.
         Raises as `pooled`."""
 
 
@@ -253,7 +253,7 @@ class RowState(Protocol):
     """What a table holds, given and taken back; and what changed since a cut."""
 
     def state_names(self, table: int) -> Sequence[str]:
-        """Names of the table's tensors that a row has a part of: `weight` and its optimizer state."""
+        """What a row of the table consists of, by name: `weight` and its optimizer state."""
 
     def key_state(self, table: int) -> KeyState | None:
         """The keys of a collisionless table or of a part of a fixed one, copied; None for a whole fixed one."""
@@ -299,7 +299,7 @@ class RowAdmin(Protocol):
     """Rows by key, outside of training; and figures."""
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
-        """Sets the part `name` of the rows of keys (n,). Raises StateError for a key without a row."""
+        """Sets the column `name` of the rows of keys (n,). Raises StateError for a key without a row."""
 
     def make(self, table: int, keys: Tensor) -> None:
         """Keys (n,) of a collisionless table are seen now, and get a fresh row where they have none, admitted or not.

@@ -34,7 +34,7 @@ class StoredTable:
 
     @property
     def format(self) -> RowFormat:
-        """How the weights of its rows lie."""
+        """How the columns of its rows lie."""
         return RowFormat(self.config.dim)
 
     @property
@@ -43,10 +43,10 @@ class StoredTable:
         return optimizer_spec(self.config.optimizer)
 
     @property
-    def parts(self) -> dict[str, bool]:
-        """The tensors that its rows have a part of; True: D values for each row."""
-        return self.optimizer.parts
+    def columns(self) -> dict[str, bool]:
+        """What each of its rows consists of, the weight first; True: D values for each row, False: one."""
+        return self.optimizer.columns
 
-    def shape(self, part: str, rows: int) -> tuple[int, ...]:
-        """Of that part of so many rows: (rows, D) or (rows,)."""
-        return (rows, self.config.dim) if self.parts[part] else (rows,)
+    def shape(self, column: str, rows: int) -> tuple[int, ...]:
+        """Of that column of so many rows: (rows, D) or (rows,)."""
+        return (rows, self.config.dim) if self.columns[column] else (rows,)

@@ -23,7 +23,7 @@ from embtables.rows.content import TableContent, restrict
 from embtables.rows.protocol import Capture, PartStore, Segments
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, Table
-from embtables.shard.exchange import Asked, OwnersGradients
+from embtables.shard.exchange import FLOAT_BYTES, Asked, OwnersGradients
 from embtables.shard.world import World
 
 
@@ -42,7 +42,7 @@ def _shape(table: Table, *, replicated: bool) -> tuple[int, int] | None:
 def copied_bytes(table: Table, *, replicated: bool) -> int:
     """Bytes that the ranks sum at each step for a table's copied rows."""
     shape = _shape(table, replicated=replicated)
-    return 0 if shape is None else 4 * (shape[0] * shape[1] + 1)
+    return 0 if shape is None else FLOAT_BYTES * (shape[0] * shape[1] + 1)
 
 
 class CopiedGradients:
@@ -68,8 +68,8 @@ class CopiedGradients:
                 shapes[number] = shape
         self._sums = torch.zeros(sum(rows * width for rows, width in shapes.values()) + len(shapes))
         sizes = [rows * width for rows, width in shapes.values()]
-        parts = torch.split(self._sums, sizes + [1] * len(shapes))
-        self._rows = {n: part.view(shape) for (n, shape), part in zip(shapes.items(), parts, strict=False)}
+        views = torch.split(self._sums, sizes + [1] * len(shapes))
+        self._rows = {n: view.view(shape) for (n, shape), view in zip(shapes.items(), views, strict=False)}
         self._lookups = self._sums[len(self._sums) - len(shapes) :]
         self._places = {table: place for place, table in enumerate(shapes)}
         self._replicated = replicated
@@ -193,7 +193,7 @@ def joined(world: World, own: TableContent) -> TableContent:
     return replace(
         own,
         keys=of_all(own.keys),
-        parts={name: of_all(own.parts[name]) for name in sorted(own.parts)},
+        columns={name: of_all(own.columns[name]) for name in sorted(own.columns)},
         seen=of_all(own.seen),
         counts=of_all(own.counts),
         begins=None,

@@ -20,7 +20,8 @@ from embtables.shard.world import SingleRank, World
 
 Sizes = npt.NDArray[np.int64]
 _MARK_FLOATS = 1  # for each block of a message with rows
-_FLOAT_BYTES = 4
+# Rows and their gradients travel as float32, whatever dtype the rows of a table have.
+FLOAT_BYTES = np.dtype(np.float32).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +159,14 @@ class LookupBytes:
             others: how many other ranks there are.
         """
         words, plain = _core.words_of_key(trains), _core.words_of_key(False)
-        rows = _FLOAT_BYTES * sum(n * dim for n, dim in zip(keys, dims, strict=True))
+        rows = FLOAT_BYTES * sum(n * dim for n, dim in zip(keys, dims, strict=True))
         messages = 2 if trains else 1  # with rows
         return cls(
             keys=np.dtype(np.int32).itemsize * plain * sum(keys),
             counts=np.dtype(np.int32).itemsize * (words - plain) * sum(keys),
             rows=rows,
             gradients=rows * trains,
-            headers=len(dims) * others * (np.dtype(np.int64).itemsize + messages * _MARK_FLOATS * _FLOAT_BYTES),
+            headers=len(dims) * others * (np.dtype(np.int64).itemsize + messages * _MARK_FLOATS * FLOAT_BYTES),
             calls=2 + messages,
         )
 

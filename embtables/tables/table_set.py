@@ -255,7 +255,7 @@ class Tables:
         """
         content = self.rows.capture(self._numbers[table], after).content()
         order = np.argsort(content.keys)
-        rows = torch.from_numpy(content.parts["weight"][order])
+        rows = torch.from_numpy(content.columns["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
     def _reader(self, table: str, feature: str | None) -> TableFeature:
@@ -407,7 +407,7 @@ class Tables:
                 state).
         """
         number = self._numbers[table]
-        held, needed = content.parts.keys() | content.streamed.keys() - {"count"}, self.stored[number].parts.keys()
+        held, needed = content.columns.keys() | content.streamed.keys() - {"count"}, self.stored[number].columns.keys()
         if held != needed:
             reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"
             raise StateError(reason, table=table)

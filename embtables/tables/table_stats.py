@@ -38,7 +38,7 @@ class TableStats:
 
     Attributes:
         rows: rows with a key: for a fixed table all rows.
-        bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
+        bytes_by_column: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
         steps: updates so far.
         counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
             docs/tables.md lists them.
@@ -47,7 +47,7 @@ class TableStats:
 
     rows: int
     dim: int
-    bytes_by_part: dict[str, int]
+    bytes_by_column: dict[str, int]
     steps: int
     counts: dict[str, int]
     load_factor: float | None
@@ -153,13 +153,13 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
     found = {}
     for name, stats in own.items():
         counted = {what: count for what, count in stats.counts.items() if what in COUNTS}
-        figures = torch.tensor([stats.rows, *stats.bytes_by_part.values(), *counted.values()])
+        figures = torch.tensor([stats.rows, *stats.bytes_by_column.values(), *counted.values()])
         world.all_reduce(figures)
         rows, *rest = figures.tolist()
-        parts = dict(zip(stats.bytes_by_part, rest, strict=False))
-        counts = dict(zip(counted, rest[len(parts) :], strict=True))
+        sizes = dict(zip(stats.bytes_by_column, rest, strict=False))
+        counts = dict(zip(counted, rest[len(sizes) :], strict=True))
         rows = rows if name in growing else stats.rows
-        found[name] = replace(stats, rows=rows, bytes_by_part=parts, counts=stats.counts | counts)
+        found[name] = replace(stats, rows=rows, bytes_by_column=sizes, counts=stats.counts | counts)
     return found
 
 

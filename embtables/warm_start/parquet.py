@@ -1,4 +1,4 @@
-"""Rows from a parquet file with an id column and a vector column, read in parts of bounded size."""
+"""Rows from a parquet file with an id column and a vector column, read in chunks of bounded size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embtables.pickles import refuse_pickle
 from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
-_VALUES_A_PART = 1 << 22
+_VALUES_A_CHUNK = 1 << 22
 
 
 def from_parquet(
@@ -40,7 +40,7 @@ def from_parquet(
             a feature made of a cross, of buckets or of parts of a time, the id that it makes, as an integer.
         vector_column: lists of D float16, float32 or float64. If an id comes twice, its last vector is used.
         feature: whose encoder turns ids into keys, if the table's features have different encoders.
-        on_rows: called with the number of rows of every part that was set.
+        on_rows: called with the number of rows of every chunk that was set.
 
     Raises:
         ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
@@ -51,7 +51,7 @@ def from_parquet(
     refuse_pickle(path)
     number, _ = tables.keys_of(table, torch.empty(0, dtype=torch.int64), feature)
     setter = RowSetter(tables, number)
-    for rows in _parts(path, id_column, vector_column, setter.config.dim):
+    for rows in _chunks(path, id_column, vector_column, setter.config.dim):
         ids = rows.ids(id_column)
         vectors = rows.vectors(vector_column, setter.config.dim)
         try:
@@ -73,7 +73,7 @@ def num_rows(path: str) -> int:
         raise _unreadable(path, error) from error
 
 
-class _Part:
+class _Chunk:
     """Some rows of the file, and where they lie."""
 
     def __init__(self, batch: pa.RecordBatch, path: str, group: int, first: int) -> None:
@@ -131,7 +131,7 @@ def _any(values: npt.NDArray[np.bool_], dim: int) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _parts(path: str, id_column: str, vector_column: str, dim: int) -> Iterator[_Part]:
+def _chunks(path: str, id_column: str, vector_column: str, dim: int) -> Iterator[_Chunk]:
     """The file's rows in order."""
     try:
         with _open(path) as handle:
@@ -141,7 +141,7 @@ def _parts(path: str, id_column: str, vector_column: str, dim: int) -> Iterator[
             for group in range(parquet.metadata.num_row_groups):
                 size = _part_rows(parquet.metadata.row_group(group), vector_column, dim)
                 for batch in parquet.iter_batches(size, row_groups=[group], columns=[id_column, vector_column]):
-                    yield _Part(batch, path, group, first)
+                    yield _Chunk(batch, path, group, first)
                     first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -151,7 +151,7 @@ def _part_rows(group: Any, vector_column: str, dim: int) -> int:
     """Rows to read at a time, by the values that the footer says a row has: vectors may be longer than they should."""
     columns = (group.column(number) for number in range(group.num_columns))
     values = max((c.num_values for c in columns if c.path_in_schema.split(".")[0] == vector_column), default=0)
-    return int(max(1, _VALUES_A_PART // max(dim, -(-values // max(group.num_rows, 1)))))
+    return int(max(1, _VALUES_A_CHUNK // max(dim, -(-values // max(group.num_rows, 1)))))
 
 
 def _check_columns(schema: pa.Schema, path: str, id_column: str, vector_column: str) -> None:

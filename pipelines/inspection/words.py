@@ -79,10 +79,10 @@ def top_name(table: TableFigures) -> str:
 
 def facts(table: TableFigures) -> list[tuple[str, str]]:
     """Name and value of everything about a table that is no distribution."""
-    parts = ", ".join(f"{part} {size(count)}" for part, count in table.bytes_by_part.items())
+    sizes = ", ".join(f"{use} {size(count)}" for use, count in table.bytes_by_part.items())
     found = [
         ("never updated", "not known" if table.never_updated is None else share(table.never_updated)),
-        ("bytes", f"{size(sum(table.bytes_by_part.values()))}: {parts}"),
+        ("bytes", f"{size(sum(table.bytes_by_part.values()))}: {sizes}"),
         ("files", f"{size(table.bytes_in_files)} in this version and those it depends on"),
     ]
     if table.not_finite:

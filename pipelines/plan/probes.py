@@ -25,6 +25,7 @@ from embtables.models.losses import weighted_bce_with_logits
 from embtables.models.registry import ModelInputs, spec_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.machine import Point, Wire, Work
+from embtables.rows.row_format import RowFormat
 from embtables.schema import CollisionlessTable, Feature, RowwiseAdagrad
 from embtables.shard.world import ProcessGroup, SingleRank, World
 from embtables.tables.table_set import Tables
@@ -243,7 +244,7 @@ def of_owner(case: Case, ranks: int) -> dict[str, float]:
 def _large(cache_bytes: int) -> list[Case]:
     """Cases whose tables are four times the cache, at most half a GB."""
     most = min(4 * cache_bytes, 512 << 20)
-    return [Case(4, dim, 1, 1, 4096, pool=most // (4 * dim + 48)) for dim in (16, 64)]
+    return [Case(4, dim, 1, 1, 4096, pool=most // (RowFormat(dim).bytes_per_row + 48)) for dim in (16, 64)]
 
 
 def _miss(case: Case, held: Work, meet: Meet) -> tuple[Case, float]:

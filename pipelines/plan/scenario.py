@@ -15,6 +15,7 @@ from embtables.rows.host.state import bytes_of
 from embtables.rows.optimizers import optimizer_spec
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable, RowwiseAdagrad, Table
+from embtables.shard.exchange import FLOAT_BYTES
 
 _MOST_KEPT = 0.9  # of max_rows that fit: a table holds more for a moment
 
@@ -172,7 +173,7 @@ class Scenario:
             dense=16 * job.dense_parameters,
             reader=round(2 * self.block_rows * (reading.bytes_per_row + own * reading.converted_bytes)),
             # Rows and gradients, as who asks and as who owns; sums and their gradients.
-            messages=round(4 * (floats * (2 + 2 * load.skew) * (n > 1) + 2 * pooled)),
+            messages=round(FLOAT_BYTES * (floats * (2 + 2 * load.skew) * (n > 1) + 2 * pooled)),
         )
 
     def with_table(self, name: str, **changes: object) -> Scenario:

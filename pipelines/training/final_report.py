@@ -41,7 +41,7 @@ def final_report(
         "quarantined_rows": state.quarantined_rows,
         "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),
         "tables": {
-            name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_part.values()), **stats.counts}
+            name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_column.values()), **stats.counts}
             for name, stats in learner.tables.stats().items()
         },
         "seed": config.train.seed,

@@ -69,7 +69,7 @@ class TrainedTable:
         for key in content.tombstones.tolist():
             self.weights.pop(key, None)
             self.counts.pop(key, None)
-        for key, weight, count in zip(content.keys.tolist(), content.parts["weight"], content.counts, strict=True):
+        for key, weight, count in zip(content.keys.tolist(), content.columns["weight"], content.counts, strict=True):
             self.weights[key], self.counts[key] = weight.copy(), int(count)
         self.step = content.now
 

@@ -180,4 +180,4 @@ def test_an_export_has_the_rows_of_all_ranks(folder: Path) -> None:
         content = whole.content()[name]
         order = np.argsort(content.keys)
         assert rows.column("key").to_pylist() == content.keys[order].tolist()
-        assert np.array_equal(np.stack(rows.column("weight").to_numpy()), content.parts["weight"][order])
+        assert np.array_equal(np.stack(rows.column("weight").to_numpy()), content.columns["weight"][order])

@@ -20,6 +20,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.keyspace import bucket_offsets, table_seed
+from embtables.rows.row_format import RowFormat
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import manifest as manifests
 from embtables.state.format.arrow_writer import OFFSETS
@@ -133,17 +134,17 @@ def replace_file(folder: Path, name: str, raw: bytes, rows: int | None) -> None:
     rewrite(folder, 3, change)
 
 
-PARTS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
+COLUMNS = {"weight": True, "exp_avg": True, "exp_avg_sq": True}
 
 
 def arrow(
     n: int, dim: int, options: pa.ipc.IpcWriteOptions | None = None, keys: Any = None, begins: Any = None
 ) -> bytes:
     """A rows file of zeros for the table `grows`."""
-    schema = rows_schema(dim, PARTS, "full")
+    schema = rows_schema(RowFormat(dim), COLUMNS, "full")
     columns: list[Any] = [pa.array(np.arange(n) if keys is None else keys, pa.int64())]
     flat = pa.array(np.zeros(n * dim, np.float32))
-    columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in PARTS]
+    columns += [pa.FixedSizeListArray.from_arrays(flat, type=schema.field(p).type) for p in COLUMNS]
     columns += [pa.array(np.zeros(n, np.uint32))] * 2
     return arrow_bytes(columns, schema, options, begins)
 

@@ -22,7 +22,7 @@ using namespace embtables;
 
 namespace {
 
-constexpr int kThreads = 4, kBags = 300, kSlots = 4;
+constexpr int kThreads = 4, kBags = 300, kFeatures = 4;
 
 void need(bool right, const char* what) {
     if (right) return;
@@ -31,7 +31,7 @@ void need(bool right, const char* what) {
 }
 
 TableSpec spec(int dim, Rule rule, std::uint64_t num_rows, std::uint64_t seed) {
-    return {{dim, {Initial::normal, seed, 1e-6f, 0.0f}, rule, 0.1, 0.9, 0.999, 1e-8f, 1e-4f}, num_rows, std::nullopt, false};
+    return {{dim, {Initial::normal, seed, 1e-6f, 0.0f}, {rule, 0.1, 0.9, 0.999, 1e-8f, 1e-4f}}, num_rows, std::nullopt, false};
 }
 
 std::vector<TableSpec> tables() {
@@ -46,16 +46,16 @@ std::vector<TableSpec> tables() {
 }
 
 struct Batch {
-    std::vector<std::int32_t> slots{0, 1, 2, 1};
+    std::vector<std::int32_t> features{0, 1, 2, 1};
     std::vector<std::int64_t> keys, offsets{0};
     std::vector<float> weights, gradient;
     std::vector<std::uint32_t> rows;
 
     Batch(std::mt19937_64& random, bool weighted, std::size_t width) {
-        for (int slot = 0; slot < kSlots; ++slot)
+        for (int feature = 0; feature < kFeatures; ++feature)
             for (int bag = 0; bag < kBags; ++bag) {
                 for (std::uint64_t i = random() % 5; i > 0; --i) {
-                    const bool far = slot != 0 && random() % 16 == 0;
+                    const bool far = feature != 0 && random() % 16 == 0;
                     keys.push_back(far ? static_cast<std::int64_t>(random()) : static_cast<std::int64_t>(random() % 500));
                 }
                 offsets.push_back(static_cast<std::int64_t>(keys.size()));
@@ -68,10 +68,11 @@ struct Batch {
     }
 
     LookupView view() const {
-        return {slots.data(), slots.size(), slots.size(), offsets.data(), weights.empty() ? nullptr : weights.data(), kBags};
+        const float* const own = weights.empty() ? nullptr : weights.data();
+        return {features.data(), features.size(), features.size(), offsets.data(), own, kBags};
     }
 
-    // The keys of slot 1 for the two tables that share them: two slots read one list.
+    // The keys of feature 1 for the two tables that share them: two features read one list.
     LookupView second_list() const {
         static constexpr std::int32_t both[] = {1, 4};
         return {both, 2, 1, offsets.data() + kBags, weights.empty() ? nullptr : weights.data(), kBags};
@@ -121,7 +122,7 @@ double sum_of(Store& store, int table, RowImage& image, std::uint32_t now) {
     std::size_t i = 0;
     store.turns().in_slices([&] {
         if (i == list.keys.size()) return false;
-        image.read(Part::weight, dim, &list.values[i], 1, row.data());
+        image.read(Column::weight, dim, &list.values[i], 1, row.data());
         ++i;
         for (const float value : row) sum += value * static_cast<double>(1 + i % 7);
         return true;
@@ -226,7 +227,7 @@ void drive_part(const Kernels& kernels, int steps) {
     specs[0].cold_row_learns = true;
     Store store(kernels, specs, {0}, kThreads);
     Collisionless& keys = *store.keys(0);
-    const std::int32_t slot = 0;
+    const std::int32_t feature = 0;
     for (int step = 0; step < steps; ++step) {
         std::vector<std::int64_t> asked(300);
         std::vector<std::int32_t> counts(asked.size());
@@ -235,15 +236,15 @@ void drive_part(const Kernels& kernels, int steps) {
         for (std::int32_t& count : counts) count = static_cast<std::int32_t>(1 + random() % 3);
         const std::int64_t offsets[] = {0, static_cast<std::int64_t>(asked.size())};
         keys.advance(static_cast<std::uint32_t>(step));
-        store.resolve({&slot, 1, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
+        store.resolve({&feature, 1, 1, offsets, nullptr, 1, counts.data()}, asked.data(), true, kThreads, rows.data());
         const int dim = store.config(0).dim;
         const std::int64_t bounds[] = {0, 0, 100, offsets[1]}, places[] = {1, 1, 1 + 100 * dim};
-        const SegmentsView segments{&slot, 1, 3, bounds, places};
+        const SegmentsView segments{&feature, 1, 3, bounds, places};
         std::vector<float> message(asked.size() * static_cast<std::size_t>(dim) + 1);
         store.gather(segments, rows.data(), kThreads, message.data());
         const std::int64_t used[] = {1, -1, 1 + 100 * dim};
         const std::vector<KeptGradients> kept{
-            KeptSegments{{&slot, 1, 3, bounds, used}, rows.data(), message.data(), counts.data()}};
+            KeptSegments{{&feature, 1, 3, bounds, used}, rows.data(), message.data(), counts.data()}};
         store.gradient_norm(kept, kThreads);
         store.update(kept, 1.0, 0.5f, kThreads);
         keys.end_step(kThreads);
@@ -267,13 +268,13 @@ void drive_exchange(const Kernels& kernels, int ranks, int holder) {
     std::mt19937_64 random(static_cast<std::uint64_t>(9 + ranks));
     std::vector<std::uint16_t> owners(1024);
     for (std::uint16_t& owner : owners) owner = static_cast<std::uint16_t>(random() % static_cast<std::uint64_t>(ranks));
-    const std::vector<std::int32_t> block_of_slot{0, 1, 2, 1};
+    const std::vector<std::int32_t> block_of_feature{0, 1, 2, 1};
     const int dims[] = {12, 8, 1};
     for (int step = 0; step < 20; ++step) {
         const Batch batch(random, step % 2 == 1, 12 + 8 + 1 + 8);
         const LookupView lookup = batch.view();
         std::vector<ExchangeBlock> blocks{{1, dims[0], -1}, {2, dims[1], holder}, {3, dims[2], -1}};
-        const KeyExchange exchange(*kernels.rows, blocks, lookup, block_of_slot.data(), batch.keys.data(), owners.data(),
+        const KeyExchange exchange(*kernels.rows, blocks, lookup, block_of_feature.data(), batch.keys.data(), owners.data(),
                                    ranks, 2, kThreads);
         std::vector<float> message(exchange.num_floats()), out(kBags * exchange.width());
         std::size_t key = 0, at = 0;
@@ -302,7 +303,7 @@ void drive_exchange(const Kernels& kernels, int ranks, int holder) {
         exchange.pooled(message.data(), lookup, kThreads, out.data());
         const float weight = batch.weights.empty() ? 1.0f : 0.5f;
         std::size_t column = 0;
-        for (std::size_t s = 0; s < kSlots; column += static_cast<std::size_t>(dims[block_of_slot[s]]), ++s)
+        for (std::size_t s = 0; s < kFeatures; column += static_cast<std::size_t>(dims[block_of_feature[s]]), ++s)
             for (std::size_t bag = 0; bag < kBags; ++bag) {
                 float sum = 0.0f;
                 for (std::int64_t i = batch.offsets[s * kBags + bag]; i < batch.offsets[s * kBags + bag + 1]; ++i)

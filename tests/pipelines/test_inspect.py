@@ -76,7 +76,7 @@ def test_json_has_what_the_tables_of_the_run_hold(run: Path, inspect: Callable[.
         assert table["never_updated"] == np.mean(content.counts == 0)
         assert [top["count"] for top in table["top"]] == sorted(content.counts.tolist(), reverse=True)[:4]
         assert table["norm"]["quantiles"]["greatest"] == pytest.approx(
-            np.linalg.norm(content.parts["weight"], axis=1).max(), rel=1e-6
+            np.linalg.norm(content.columns["weight"], axis=1).max(), rel=1e-6
         )
     by_name = {t["table"]: t for t in found["tables"]}
     assert {top["id"] for top in by_name["user"]["top"]} <= set(range(40))

@@ -166,7 +166,7 @@ def held(made: Tables) -> dict[str, Any]:
         content = made.table_content(config.name)
         found[config.name] = {
             "keys": content.keys,
-            **{f"part {name}": values for name, values in content.parts.items()},
+            **{f"column {name}": values for name, values in content.columns.items()},
             "seen": content.seen,
             "counts": content.counts,
             "waiting": content.waiting,
@@ -209,14 +209,14 @@ def assert_same_held(found: list[dict[str, Any]], whole: dict[str, Any], toleran
     """What several ranks hold is what one does."""
     for table, expected in whole.items():
         held = [each[table] for each in found]
-        parts = [name for name in expected if name.startswith("part ")]
+        columns = [name for name in expected if name.startswith("column ")]
         for by, names in (
-            ("keys", ["keys", "seen", "counts", *parts]),
+            ("keys", ["keys", "seen", "counts", *columns]),
             ("waiting", ["waiting", "waiting_counts", "waiting_seen"]),
         ):
             ours, theirs = _in_order(held, by, names), _in_order([expected], by, names)
             for name in names:
-                if name in parts:
+                if name in columns:
                     near = {"atol": tolerance, "rtol": tolerance, "err_msg": f"{table} {name}"}
                     np.testing.assert_allclose(ours[name], theirs[name], **near)
                 else:

@@ -69,9 +69,9 @@ def test_a_version_of_weights_is_a_full_one_less_what_training_alone_needs(folde
         assert part.tensors["dense"].tolist() == [0, 1, 2, 3]
         for name, content in part.tables.items():
             of = whole.tables[name]
-            assert content.parts.keys() == {"weight"}
+            assert content.columns.keys() == {"weight"}
             assert content.keys.tolist() == of.keys.tolist()
-            assert content.parts["weight"].tobytes() == of.parts["weight"].tobytes()
+            assert content.columns["weight"].tobytes() == of.columns["weight"].tobytes()
             assert content.seen.tolist() == of.seen.tolist()
             assert sorted(content.tombstones) == sorted(of.tombstones)
             assert content.cold.keys() == of.cold.keys() & {"weight"}
@@ -154,10 +154,10 @@ def test_a_compacted_chain_of_weights_is_one_of_weights(folder: Path) -> None:
     assert (compacted.projection, compacted.parent, compacted.same_as) == ("weights", None, before.folder)
     content = read_version(state, compacted, stored).tables["grows"]
     assert set(content.keys.tolist()) == rows.keys() - (gone - _rows(state, 3).keys())
-    for key, row in zip(content.keys.tolist(), content.parts["weight"], strict=True):
+    for key, row in zip(content.keys.tolist(), content.columns["weight"], strict=True):
         assert row.tobytes() == rows[key]
 
 
 def _rows(state: StateFolder, number: int) -> dict[int, bytes]:
     content = read_version(state, state.manifest("serving", number), tables().stored).tables["grows"]
-    return {k: w.tobytes() for k, w in zip(content.keys.tolist(), content.parts["weight"], strict=True)}
+    return {k: w.tobytes() for k, w in zip(content.keys.tolist(), content.columns["weight"], strict=True)}

@@ -22,27 +22,27 @@ using Weights = std::optional<In<float>>;
 
 LookupView view_of(const KeyExchange& self, const In<std::int64_t>& offsets, const Weights& weights,
                    std::int64_t bags) {
-    need(bags >= 0 && offsets.size() == self.num_slots() * static_cast<std::size_t>(bags) + 1,
-         "F slots of B bags need F * B + 1 offsets");
+    need(bags >= 0 && offsets.size() == self.num_features() * static_cast<std::size_t>(bags) + 1,
+         "F features of B bags need F * B + 1 offsets");
     const auto last = static_cast<std::size_t>(offsets.data()[offsets.size() - 1]);
     need(offsets.data()[0] == 0 && last == self.num_occurrences(), "these are the offsets of another lookup");
     need(!weights || weights->size() == self.num_occurrences(), "as many weights as keys are needed");
-    return {nullptr, self.num_slots(), self.num_slots(), offsets.data(), weights ? weights->data() : nullptr, bags};
+    return {nullptr, self.num_features(), self.num_features(), offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
-void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<std::int32_t> block_of_slot,
+void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<std::int32_t> block_of_feature,
           In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags, In<std::uint16_t> owners,
           In<std::int32_t> holders, int ranks, int header, int threads, const std::string& isa) {
     need(seeds.size() == dims.size() && holders.size() == dims.size() && dims.size() >= 1,
          "every block needs a seed, a dim and a holder");
-    need(bags >= 0 && offsets.size() == block_of_slot.size() * static_cast<std::size_t>(bags) + 1,
-         "F slots of B bags need F * B + 1 offsets");
+    need(bags >= 0 && offsets.size() == block_of_feature.size() * static_cast<std::size_t>(bags) + 1,
+         "F features of B bags need F * B + 1 offsets");
     need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys.size()),
          "offsets must begin at 0 and end at the number of keys");
     need(owners.size() == kNumBuckets && ranks >= 1 && header >= 0, "every bucket needs an owner");
     for (std::size_t i = 0; i < owners.size(); ++i) need(owners.data()[i] < ranks, "no such rank");
-    for (std::size_t i = 0; i < block_of_slot.size(); ++i)
-        need(block_of_slot.data()[i] >= 0 && static_cast<std::size_t>(block_of_slot.data()[i]) < dims.size(),
+    for (std::size_t i = 0; i < block_of_feature.size(); ++i)
+        need(block_of_feature.data()[i] >= 0 && static_cast<std::size_t>(block_of_feature.data()[i]) < dims.size(),
              "no such block");
     std::vector<ExchangeBlock> blocks;
     for (std::size_t i = 0; i < dims.size(); ++i) {
@@ -54,9 +54,9 @@ void make(KeyExchange* self, In<std::uint64_t> seeds, In<std::int32_t> dims, In<
     nb::gil_scoped_release released;
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(offsets.data()[i] >= offsets.data()[i - 1], "offsets must not fall");
-    const std::size_t slots = block_of_slot.size();
-    const LookupView lookup{nullptr, slots, slots, offsets.data(), nullptr, bags};
-    new (self) KeyExchange(kernels, std::move(blocks), lookup, block_of_slot.data(), keys.data(), owners.data(), ranks,
+    const std::size_t features = block_of_feature.size();
+    const LookupView lookup{nullptr, features, features, offsets.data(), nullptr, bags};
+    new (self) KeyExchange(kernels, std::move(blocks), lookup, block_of_feature.data(), keys.data(), owners.data(), ranks,
                            header, threads);
 }
 
@@ -73,13 +73,13 @@ void pooled(const KeyExchange& self, In<float> rows, In<std::int64_t> offsets, W
     self.pooled(rows.data(), lookup, threads, out.data());
 }
 
-void gather(const KeyExchange& self, In<float> rows, std::size_t slot, int threads, OutMatrix out) {
+void gather(const KeyExchange& self, In<float> rows, std::size_t feature, int threads, OutMatrix out) {
     need_rows(self, rows.size());
-    need(slot < self.num_slots() && out.shape(0) == static_cast<std::size_t>(self.size(slot)) &&
-             out.shape(1) == static_cast<std::size_t>(self.dim(slot)),
-         "out must be (keys of the slot, dim)");
+    need(feature < self.num_features() && out.shape(0) == static_cast<std::size_t>(self.size(feature)) &&
+             out.shape(1) == static_cast<std::size_t>(self.dim(feature)),
+         "out must be (keys of the feature, dim)");
     nb::gil_scoped_release released;
-    self.gather(rows.data(), slot, threads, out.data());
+    self.gather(rows.data(), feature, threads, out.data());
 }
 
 void dots(const KeyExchange& self, In<float> rows, In<std::int64_t> offsets, std::int64_t bags, Matrix gradient,
@@ -106,13 +106,13 @@ void sum_pooled(const KeyExchange& self, Matrix gradient, In<std::int64_t> offse
 void sum_gathered(const KeyExchange& self, const std::vector<std::optional<Matrix>>& gradients, int threads,
                   Out<float> rows) {
     need_rows(self, rows.size());
-    need(gradients.size() == self.num_slots() && self.num_blocks() == self.num_slots(),
-         "every slot is a block of its own, and has a gradient or none");
+    need(gradients.size() == self.num_features() && self.num_blocks() == self.num_features(),
+         "every feature is a block of its own, and has a gradient or none");
     std::vector<const float*> pointers;
     for (std::size_t s = 0; s < gradients.size(); ++s) {
         need(!gradients[s] || (gradients[s]->shape(0) == static_cast<std::size_t>(self.size(s)) &&
                                gradients[s]->shape(1) == static_cast<std::size_t>(self.dim(s))),
-             "gradients must be (keys of the slot, dim)");
+             "gradients must be (keys of the feature, dim)");
         pointers.push_back(gradients[s] ? gradients[s]->data() : nullptr);
     }
     nb::gil_scoped_release released;
@@ -206,7 +206,7 @@ void define_exchange(nb::module_& module) {
     module.def("by_block", &by_block, "message"_a.noconvert(), "sizes"_a.noconvert(), "ranks"_a, "counted"_a);
     nb::class_<Buffers>(module, "Buffers").def(nb::init<>()).def("take", &take, "floats"_a);
     nb::class_<KeyExchange>(module, "KeyExchange")
-        .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_slot"_a.noconvert(),
+        .def("__init__", &make, "seeds"_a.noconvert(), "dims"_a.noconvert(), "block_of_feature"_a.noconvert(),
              "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "owners"_a.noconvert(),
              "holders"_a.noconvert(), "ranks"_a, "header"_a, "threads"_a, "isa"_a)
         .def("asked", &asked, "counted"_a)
@@ -214,7 +214,7 @@ void define_exchange(nb::module_& module) {
         .def_prop_ro("num_floats", &KeyExchange::num_floats)
         .def("pooled", &pooled, "rows"_a.noconvert(), "offsets"_a.noconvert(), "weights"_a.noconvert().none(),
              "bags"_a, "threads"_a, "out"_a.noconvert())
-        .def("gather", &gather, "rows"_a.noconvert(), "slot"_a, "threads"_a, "out"_a.noconvert())
+        .def("gather", &gather, "rows"_a.noconvert(), "feature"_a, "threads"_a, "out"_a.noconvert())
         .def("dots", &dots, "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a, "gradient"_a.noconvert(),
              "threads"_a, "out"_a.noconvert())
         .def("sum_pooled", &sum_pooled, "gradient"_a.noconvert(), "offsets"_a.noconvert(),

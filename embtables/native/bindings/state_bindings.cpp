@@ -9,7 +9,7 @@
 #include "bindings/binding_types.h"
 #include "rows/bucket_order.h"
 #include "rows/row_image.h"
-#include "rows/row_parts.h"
+#include "rows/row_columns.h"
 
 using namespace nanobind::literals;
 
@@ -143,12 +143,12 @@ public:
         return tuple_of(std::move(found));
     }
 
-    void read(int part, In<std::uint32_t> rows, Out<float> out) const {
+    void read(int column, In<std::uint32_t> rows, Out<float> out) const {
         const std::shared_ptr<RowImage> image = need_open();
-        const std::size_t width = store_.rows(table_).width_of(static_cast<Part>(part));
+        const std::size_t width = store_.rows(table_).width_of(static_cast<Column>(column));
         need(out.size() == rows.size() * width, "values must be (rows, values a row)");
         each_slice(*image, rows, [&](std::size_t at, std::size_t n) {
-            image->read(static_cast<Part>(part), width, rows.data() + at, n, out.data() + at * width);
+            image->read(static_cast<Column>(column), width, rows.data() + at, n, out.data() + at * width);
         });
     }
 
@@ -218,7 +218,7 @@ void define_state(nb::module_& module, nb::class_<Store>& store) {
         .def(nb::init<Store&, int>(), "store"_a, "table"_a, nb::keep_alive<1, 2>())
         .def("close", &Capture::close)
         .def("list_rows", &Capture::list_rows, "threads"_a)
-        .def("read", &Capture::read, "part"_a, "rows"_a.noconvert(), "out"_a.noconvert())
+        .def("read", &Capture::read, "column"_a, "rows"_a.noconvert(), "out"_a.noconvert())
         .def("read_counts", &Capture::read_counts, "rows"_a.noconvert(), "out"_a.noconvert());
     store
         .def("remove", &remove, "table"_a, "keys"_a.noconvert())

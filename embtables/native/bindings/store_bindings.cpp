@@ -12,7 +12,8 @@
 
 #include "base/isa.h"
 #include "bindings/binding_types.h"
-#include "rows/row_parts.h"
+#include "rows/row_columns.h"
+#include "rows/rules.h"
 #include "store/store.h"
 
 using namespace nanobind::literals;
@@ -22,36 +23,36 @@ namespace {
 
 using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
-// slots, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
+// features, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
 using KeptBags = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
-// slots, rows of the keys, bounds and places of the segments, message with gradients, occurrences each of them stands for
+// features, rows of the keys, bounds and places of the segments, message with gradients, occurrences each of them stands for
 using KeptMessage = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, In<std::int64_t>, In<float>, Counts>;
 using Kept = std::variant<KeptBags, KeptMessage>;
 
-LookupView view_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& offsets,
+LookupView view_of(const Store& store, const In<std::int32_t>& features, const In<std::int64_t>& offsets,
                    const Weights& weights, std::int64_t bags, std::size_t keys) {
-    const std::size_t lists = bags == 0 ? slots.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
+    const std::size_t lists = bags == 0 ? features.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
     need(bags >= 0 && offsets.size() == lists * static_cast<std::size_t>(bags) + 1 && lists >= 1 &&
-             slots.size() % lists == 0,
-         "L lists of B bags need L * B + 1 offsets, and as many slots each");
+             features.size() % lists == 0,
+         "L lists of B bags need L * B + 1 offsets, and as many features each");
     need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys),
          "offsets must begin at 0 and end at the number of keys");
     need(!weights || weights->size() == keys, "as many weights as keys are needed");
-    for (std::size_t i = 0; i < slots.size(); ++i) store.table_of(slots.data()[i]);
-    return {slots.data(), slots.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
+    for (std::size_t i = 0; i < features.size(); ++i) store.table_of(features.data()[i]);
+    return {features.data(), features.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
 }
 
-SegmentsView segments_of(const Store& store, const In<std::int32_t>& slots, const In<std::int64_t>& bounds,
+SegmentsView segments_of(const Store& store, const In<std::int32_t>& features, const In<std::int64_t>& bounds,
                          const In<std::int64_t>& places, std::size_t keys, std::size_t floats) {
-    need(slots.size() >= 1 && places.size() % slots.size() == 0 && bounds.size() == places.size() + 1,
-         "S segments, as many of each slot, need S places and S + 1 bounds");
-    const SegmentsView view{slots.data(), slots.size(), places.size() / slots.size(), bounds.data(), places.data()};
+    need(features.size() >= 1 && places.size() % features.size() == 0 && bounds.size() == places.size() + 1,
+         "S segments, as many of each feature, need S places and S + 1 bounds");
+    const SegmentsView view{features.data(), features.size(), places.size() / features.size(), bounds.data(), places.data()};
     need(view.bounds[0] == 0 && view.bounds[places.size()] == static_cast<std::int64_t>(keys),
          "bounds must begin at 0 and end at the number of keys");
     for (std::size_t i = 0; i < places.size(); ++i) {
         const std::int64_t n = view.bounds[i + 1] - view.bounds[i];
         need(n >= 0, "bounds must not fall");
-        const int dim = store.config(store.table_of(view.slots[i / view.per_slot])).dim;
+        const int dim = store.config(store.table_of(view.features[i / view.per_feature])).dim;
         need(view.places[i] < 0 || view.places[i] + n * dim <= static_cast<std::int64_t>(floats),
              "a segment's rows must lie within the message");
     }
@@ -59,17 +60,17 @@ SegmentsView segments_of(const Store& store, const In<std::int32_t>& slots, cons
 }
 
 KeptGradients view_of(const Store& store, const KeptBags& kept) {
-    const auto& [slots, rows, offsets, weights, bags, gradient] = kept;
-    const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
+    const auto& [features, rows, offsets, weights, bags, gradient] = kept;
+    const LookupView view = view_of(store, features, offsets, weights, bags, rows.size());
     need(gradient.shape(0) == static_cast<std::size_t>(bags) && gradient.shape(1) == store.width(view),
-         "the gradient must be (bags, sum of the slots' dims)");
+         "the gradient must be (bags, sum of the features' dims)");
     return KeptLookup{view, rows.data(), gradient.data()};
 }
 
 KeptGradients view_of(const Store& store, const KeptMessage& kept) {
-    const auto& [slots, rows, bounds, places, message, times] = kept;
+    const auto& [features, rows, bounds, places, message, times] = kept;
     need(!times || times->size() == rows.size(), "times are of the keys");
-    return KeptSegments{segments_of(store, slots, bounds, places, rows.size(), message.size()), rows.data(),
+    return KeptSegments{segments_of(store, features, bounds, places, rows.size(), message.size()), rows.data(),
                         message.data(), times ? times->data() : nullptr};
 }
 
@@ -80,12 +81,12 @@ std::vector<KeptGradients> views_of(const Store& store, const std::vector<Kept>&
     return found;
 }
 
-void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags,
+void resolve(Store& store, In<std::int32_t> features, In<std::int64_t> keys, In<std::int64_t> offsets, std::int64_t bags,
              bool train, int threads, Out<std::uint32_t> rows, Counts counts) {
     need(rows.size() == keys.size() && (!counts || counts->size() == keys.size()),
          "as many rows and counts as keys are needed");
-    LookupView view = view_of(store, slots, offsets, std::nullopt, bags, keys.size());
-    need(view.num_slots == view.num_lists, "a slot for each list of keys is needed");
+    LookupView view = view_of(store, features, offsets, std::nullopt, bags, keys.size());
+    need(view.num_features == view.num_lists, "a feature for each list of keys is needed");
     view.counts = counts ? counts->data() : nullptr;
     nb::gil_scoped_release released;
     for (std::size_t i = 0; view.counts != nullptr && i < keys.size(); ++i)
@@ -96,11 +97,11 @@ void resolve(Store& store, In<std::int32_t> slots, In<std::int64_t> keys, In<std
     store.resolve(view, keys.data(), train, threads, rows.data());
 }
 
-void pooled(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
+void pooled(const Store& store, In<std::int32_t> features, In<std::uint32_t> rows, In<std::int64_t> offsets,
             Weights weights, std::int64_t bags, int threads, OutMatrix out) {
-    const LookupView view = view_of(store, slots, offsets, weights, bags, rows.size());
+    const LookupView view = view_of(store, features, offsets, weights, bags, rows.size());
     need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
-         "out must be (bags, sum of the slots' dims)");
+         "out must be (bags, sum of the features' dims)");
     nb::gil_scoped_release released;
     store.pooled(view, rows.data(), threads, out.data());
 }
@@ -121,19 +122,19 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> output(const Store& store, std::size_
     return {data, {rows, width}, owner};
 }
 
-void dots(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> offsets,
+void dots(const Store& store, In<std::int32_t> features, In<std::uint32_t> rows, In<std::int64_t> offsets,
           std::int64_t bags, Matrix gradient, int threads, Out<float> out) {
-    const LookupView view = view_of(store, slots, offsets, std::nullopt, bags, rows.size());
-    need(view.num_slots == view.num_lists && gradient.shape(0) == static_cast<std::size_t>(bags) &&
+    const LookupView view = view_of(store, features, offsets, std::nullopt, bags, rows.size());
+    need(view.num_features == view.num_lists && gradient.shape(0) == static_cast<std::size_t>(bags) &&
              gradient.shape(1) == store.width(view) && out.size() == rows.size(),
-         "the gradient must be (bags, sum of the slots' dims), out as long as rows");
+         "the gradient must be (bags, sum of the features' dims), out as long as rows");
     nb::gil_scoped_release released;
     store.dots(view, rows.data(), gradient.data(), threads, out.data());
 }
 
-void gather(const Store& store, In<std::int32_t> slots, In<std::uint32_t> rows, In<std::int64_t> bounds,
+void gather(const Store& store, In<std::int32_t> features, In<std::uint32_t> rows, In<std::int64_t> bounds,
                     In<std::int64_t> places, int threads, Out<float> message) {
-    const SegmentsView view = segments_of(store, slots, bounds, places, rows.size(), message.size());
+    const SegmentsView view = segments_of(store, features, bounds, places, rows.size(), message.size());
     for (std::size_t i = 0; i < places.size(); ++i) need(view.places[i] >= 0, "every segment needs a place");
     nb::gil_scoped_release released;
     store.gather(view, rows.data(), threads, message.data());
@@ -164,26 +165,26 @@ void need_rows(const Store& store, int table, const In<std::uint32_t>& rows) {
     for (std::size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] < most, "a row is outside the table");
 }
 
-void read(Store& store, int table, int part, In<std::uint32_t> rows, int threads, Out<float> out) {
+void read(Store& store, int table, int column, In<std::uint32_t> rows, int threads, Out<float> out) {
     const TableRows& t = store.rows(table);
-    const std::size_t width = t.width_of(static_cast<Part>(part));
+    const std::size_t width = t.width_of(static_cast<Column>(column));
     need(out.size() == rows.size() * width, "values must be (rows, values a row)");
     nb::gil_scoped_release released;
     need_rows(store, table, rows);
-    each_part(t.arrays(), part, rows.data(), rows.size(), threads, [&](const float* from, std::size_t i) {
+    each_row(t.arrays(), column, rows.data(), rows.size(), threads, [&](const float* from, std::size_t i) {
         std::memcpy(out.data() + i * width, from, width * sizeof(float));
     });
 }
 
-void write(Store& store, int table, int part, In<std::uint32_t> rows, int threads, In<float> values) {
+void write(Store& store, int table, int column, In<std::uint32_t> rows, int threads, In<float> values) {
     TableRows& t = store.rows(table);
-    const std::size_t width = t.width_of(static_cast<Part>(part));
+    const std::size_t width = t.width_of(static_cast<Column>(column));
     need(values.size() == rows.size() * width, "values must be (rows, values a row)");
     nb::gil_scoped_release released;
     need_rows(store, table, rows);
     const Turns::Turn turn(store.turns());
     t.touch(rows.data(), rows.size(), threads);
-    each_part(t.arrays(), part, rows.data(), rows.size(), threads, [&](float* to, std::size_t i) {
+    each_row(t.arrays(), column, rows.data(), rows.size(), threads, [&](float* to, std::size_t i) {
         std::memcpy(to, values.data() + i * width, width * sizeof(float));
     });
 }
@@ -230,9 +231,9 @@ void make_spec(TableSpec* self, int dim, std::uint64_t num_rows, int rule, doubl
                double beta1, double beta2, int initial, float initial_a, float initial_b, std::uint64_t seed) {
     need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
     need(num_rows < (std::uint64_t{1} << 32), "a fixed table holds at most 2^32 - 1 rows");
-    need(rule >= 0 && rule <= 3 && initial >= 0 && initial <= 3, "no such optimizer or initializer");
+    need(rule >= 0 && rule < kNumRules && initial >= 0 && initial <= 3, "no such optimizer or initializer");
     const InitialRow row{static_cast<Initial>(initial), seed, initial_a, initial_b};
-    new (self) TableSpec{{dim, row, static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay},
+    new (self) TableSpec{{dim, row, {static_cast<Rule>(rule), rate, beta1, beta2, eps, weight_decay}},
                          num_rows,
                          std::nullopt,
                          false,
@@ -299,27 +300,27 @@ void define_store(nb::module_& module) {
     store
         .def(
             "__init__",
-            [](Store* self, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables,
+            [](Store* self, const std::vector<TableSpec>& tables, const std::vector<int>& feature_tables,
                const std::string& isa, int threads) {
-                for (int t : slot_tables)
-                    need(t >= 0 && static_cast<std::size_t>(t) < tables.size(), "a slot names no table");
-                new (self) Store(kernels_of(isa_from_name(isa)), tables, slot_tables, threads);
+                for (int t : feature_tables)
+                    need(t >= 0 && static_cast<std::size_t>(t) < tables.size(), "a feature names no table");
+                new (self) Store(kernels_of(isa_from_name(isa)), tables, feature_tables, threads);
             },
-            "tables"_a, "slot_tables"_a, "isa"_a, "threads"_a)
-        .def("resolve", &resolve, "slots"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
+            "tables"_a, "feature_tables"_a, "isa"_a, "threads"_a)
+        .def("resolve", &resolve, "features"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
              "train"_a, "threads"_a, "rows"_a.noconvert(), "counts"_a.noconvert() = nb::none())
         .def("find", &find, "table"_a, "keys"_a.noconvert(), "threads"_a, "rows"_a.noconvert())
         .def("output", &output, "rows"_a, "width"_a)
-        .def("pooled", &pooled, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(),
+        .def("pooled", &pooled, "features"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(),
              "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert())
-        .def("dots", &dots, "slots"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
+        .def("dots", &dots, "features"_a.noconvert(), "rows"_a.noconvert(), "offsets"_a.noconvert(), "bags"_a,
              "gradient"_a.noconvert(), "threads"_a, "out"_a.noconvert())
-        .def("gather", &gather, "slots"_a.noconvert(), "rows"_a.noconvert(), "bounds"_a.noconvert(),
+        .def("gather", &gather, "features"_a.noconvert(), "rows"_a.noconvert(), "bounds"_a.noconvert(),
              "places"_a.noconvert(), "threads"_a, "message"_a.noconvert())
         .def("gradient_norm", &gradient_norm, "kept"_a, "threads"_a)
         .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)
-        .def("read", &read, "table"_a, "part"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
-        .def("write", &write, "table"_a, "part"_a, "rows"_a.noconvert(), "threads"_a, "values"_a.noconvert())
+        .def("read", &read, "table"_a, "column"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("write", &write, "table"_a, "column"_a, "rows"_a.noconvert(), "threads"_a, "values"_a.noconvert())
         .def("num_steps", [](Store& store, int table) { return store.rows(table).steps(); }, "table"_a)
         .def("set_num_steps",
              [](Store& store, int table, std::uint64_t steps) { store.rows(table).set_steps(steps); }, "table"_a,

@@ -52,21 +52,21 @@ void each_piece(std::int64_t begin, std::int64_t end, std::int64_t size, F&& f) 
 }  // namespace
 
 KeyExchange::KeyExchange(const RowKernels& kernels, std::vector<ExchangeBlock> blocks, const LookupView& lookup,
-                         const std::int32_t* block_of_slot, const std::int64_t* keys, const std::uint16_t* owners,
+                         const std::int32_t* block_of_feature, const std::int64_t* keys, const std::uint16_t* owners,
                          int ranks, int header, int threads)
     : kernels_(kernels),
       blocks_(std::move(blocks)),
-      slots_of_(blocks_.size()),
+      features_of_(blocks_.size()),
       ranks_(static_cast<std::size_t>(ranks)),
       header_(static_cast<std::size_t>(header)) {
-    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
-        const auto block = static_cast<std::size_t>(block_of_slot[s]);
+    for (std::size_t s = 0; s < lookup.num_features; ++s) {
+        const auto block = static_cast<std::size_t>(block_of_feature[s]);
         const std::int64_t* const own = lookup.offsets + s * lookup.num_bags;
-        slots_.push_back({block, own[0], own[lookup.num_bags], width_});
-        slots_of_[block].push_back(s);
+        features_.push_back({block, own[0], own[lookup.num_bags], width_});
+        features_of_[block].push_back(s);
         width_ += static_cast<std::size_t>(blocks_[block].dim);
     }
-    const auto occurrences = static_cast<std::size_t>(lookup.offsets[lookup.num_slots * lookup.num_bags]);
+    const auto occurrences = static_cast<std::size_t>(lookup.offsets[lookup.num_features * lookup.num_bags]);
     if (occurrences >= std::numeric_limits<std::uint32_t>::max())
         throw std::length_error("more keys in one lookup than 2^32; use smaller batches");
     numbers_.resize(occurrences);
@@ -84,13 +84,13 @@ KeyExchange::Distinct KeyExchange::find_distinct(std::size_t block, const std::i
     found.by_rank.assign(ranks_, 0);
     const int holder = blocks_[block].holder;
     std::size_t most = 0;
-    for (const std::size_t s : slots_of_[block]) most += static_cast<std::size_t>(slots_[s].end - slots_[s].begin);
+    for (const std::size_t s : features_of_[block]) most += static_cast<std::size_t>(features_[s].end - features_[s].begin);
     Numbers numbers(most);
     const std::uint64_t salt = (blocks_[block].seed + 1) * kGoldenGamma;
     const auto mixed = [&](std::int64_t key) { return mix(static_cast<std::uint64_t>(key) + salt); };
-    for (const std::size_t s : slots_of_[block])
-        for (std::int64_t i = slots_[s].begin; i < slots_[s].end; ++i) {
-            if (i + kAhead < slots_[s].end) numbers.prefetch(mixed(keys[i + kAhead]));
+    for (const std::size_t s : features_of_[block])
+        for (std::int64_t i = features_[s].begin; i < features_[s].end; ++i) {
+            if (i + kAhead < features_[s].end) numbers.prefetch(mixed(keys[i + kAhead]));
             const std::uint64_t h = mixed(keys[i]);
             const std::uint32_t n = numbers.find(keys[i], h, static_cast<std::uint32_t>(found.keys.size()));
             numbers_[i] = n;
@@ -142,8 +142,8 @@ void KeyExchange::number(std::size_t block, const Distinct& found) {
         const std::size_t row = first_float_[at(rank, block)] + static_cast<std::size_t>(own) * dim;
         places.push_back({static_cast<std::uint32_t>(n), static_cast<std::uint32_t>(row)});
     }
-    for (const std::size_t s : slots_of_[block])
-        for (std::int64_t i = slots_[s].begin; i < slots_[s].end; ++i) {
+    for (const std::size_t s : features_of_[block])
+        for (std::int64_t i = features_[s].begin; i < features_[s].end; ++i) {
             const Place place = places[numbers_[i]];
             numbers_[i] = place.number;
             places_[i] = place.row;
@@ -151,36 +151,36 @@ void KeyExchange::number(std::size_t block, const Distinct& found) {
 }
 
 void KeyExchange::pooled(const float* rows, const LookupView& lookup, int threads, float* out) const {
-    std::vector<PooledPart> parts;
-    for (std::size_t s = 0; s < slots_.size(); ++s)
+    std::vector<PooledWork> work;
+    for (std::size_t s = 0; s < features_.size(); ++s)
         each_piece(0, lookup.num_bags, kPieceBags, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({rows, dim(s), 1, places_.data(), lookup.offsets + s * lookup.num_bags, lookup.weights,
-                             a, b, out + slots_[s].column, static_cast<std::int64_t>(width_)});
+            work.push_back({rows, dim(s), 1, places_.data(), lookup.offsets + s * lookup.num_bags, lookup.weights,
+                             a, b, out + features_[s].column, static_cast<std::int64_t>(width_)});
         });
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.pooled(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.pooled(work[p]); });
 }
 
-void KeyExchange::gather(const float* rows, std::size_t slot, int threads, float* out) const {
-    std::vector<GatherPart> parts;
-    each_piece(0, size(slot), kPieceKeys, [&](std::int64_t a, std::int64_t b) {
-        parts.push_back({rows, dim(slot), 1, places_.data() + slots_[slot].begin, a, b, out});
+void KeyExchange::gather(const float* rows, std::size_t feature, int threads, float* out) const {
+    std::vector<GatherWork> work;
+    each_piece(0, size(feature), kPieceKeys, [&](std::int64_t a, std::int64_t b) {
+        work.push_back({rows, dim(feature), 1, places_.data() + features_[feature].begin, a, b, out});
     });
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.gather(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.gather(work[p]); });
 }
 
 void KeyExchange::dots(const float* rows, const LookupView& lookup, const float* gradient, int threads,
                        float* out) const {
-    std::vector<DotPart> parts;
-    for (std::size_t s = 0; s < slots_.size(); ++s)
+    std::vector<DotWork> work;
+    for (std::size_t s = 0; s < features_.size(); ++s)
         each_piece(0, lookup.num_bags, kPieceBags, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({rows, dim(s), 1, places_.data(), lookup.offsets + s * lookup.num_bags, a, b,
-                             gradient + slots_[s].column, static_cast<std::int64_t>(width_), out});
+            work.push_back({rows, dim(s), 1, places_.data(), lookup.offsets + s * lookup.num_bags, a, b,
+                             gradient + features_[s].column, static_cast<std::int64_t>(width_), out});
         });
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.dots(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.dots(work[p]); });
 }
 
 // The transpose of a pooled lookup: a bag is a key, and its members are where the gradients of its occurrences lie.
-// place(slot, f) calls f(occurrence, first float of its gradient after the base of its block) for all of a slot.
+// place(feature, f) calls f(occurrence, first float of its gradient after the base of its block) for all of a feature.
 template <typename F>
 void KeyExchange::sum(const std::vector<const float*>& bases, const float* weights, int threads, float* rows,
                       F&& place) const {
@@ -191,24 +191,24 @@ void KeyExchange::sum(const std::vector<const float*>& bases, const float* weigh
     std::vector<float> factors(weights == nullptr ? 0 : numbers_.size());
     parallel_for(blocks_.size(), threads, [&](std::size_t b) {
         if (bases[b] == nullptr) return;
-        for (const std::size_t s : slots_of_[b])
+        for (const std::size_t s : features_of_[b])
             place(s, [&](std::int64_t i, std::uint32_t from) {
                 const std::int64_t to = next[numbers_[i]]++;
                 members[to] = from;
                 if (weights != nullptr) factors[to] = weights[i];
             });
     });
-    std::vector<PooledPart> parts;
+    std::vector<PooledWork> work;
     for (std::size_t r = 0; r < ranks_; ++r)
         for (std::size_t b = 0; b < blocks_.size(); ++b) {
             if (bases[b] == nullptr) continue;
             each_piece(0, sizes_[at(r, b)], kPieceKeys, [&](std::int64_t begin, std::int64_t end) {
-                parts.push_back({bases[b], blocks_[b].dim, 1, members.data(), starts.data() + first_key_[at(r, b)],
+                work.push_back({bases[b], blocks_[b].dim, 1, members.data(), starts.data() + first_key_[at(r, b)],
                                  weights == nullptr ? nullptr : factors.data(), begin, end,
                                  rows + first_float_[at(r, b)], blocks_[b].dim});
             });
         }
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.pooled(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.pooled(work[p]); });
 }
 
 void KeyExchange::sum_pooled(const float* gradient, const LookupView& lookup, int threads, float* rows) const {
@@ -219,16 +219,16 @@ void KeyExchange::sum_pooled(const float* gradient, const LookupView& lookup, in
         const std::int64_t* const offsets = lookup.offsets + s * lookup.num_bags;
         for (std::int64_t bag = 0; bag < lookup.num_bags; ++bag)
             for (std::int64_t i = offsets[bag]; i < offsets[bag + 1]; ++i)
-                f(i, static_cast<std::uint32_t>(static_cast<std::size_t>(bag) * width_ + slots_[s].column));
+                f(i, static_cast<std::uint32_t>(static_cast<std::size_t>(bag) * width_ + features_[s].column));
     });
 }
 
 void KeyExchange::sum_gathered(const std::vector<const float*>& gradients, int threads, float* rows) const {
     std::vector<const float*> bases(blocks_.size(), nullptr);
-    for (std::size_t s = 0; s < slots_.size(); ++s) bases[slots_[s].block] = gradients[s];
+    for (std::size_t s = 0; s < features_.size(); ++s) bases[features_[s].block] = gradients[s];
     sum(bases, nullptr, threads, rows, [&](std::size_t s, auto&& f) {
-        for (std::int64_t i = slots_[s].begin; i < slots_[s].end; ++i)
-            f(i, static_cast<std::uint32_t>(static_cast<std::size_t>(i - slots_[s].begin) *
+        for (std::int64_t i = features_[s].begin; i < features_[s].end; ++i)
+            f(i, static_cast<std::uint32_t>(static_cast<std::size_t>(i - features_[s].begin) *
                                             static_cast<std::size_t>(dim(s))));
     });
 }

@@ -3,7 +3,7 @@
 //   occurrences of keys -> distinct keys by (rank, block) -> sent; rows come back in the same order -> pooled by bag
 //   gradients by bag -> summed by distinct key, in the order of the batch -> sent, in the same order
 //
-// A block is what is deduplicated together: the slots of one table, or one slot. Keys of a (rank, block) stand in the
+// A block is what is deduplicated together: the features of one table, or one feature. Keys of a (rank, block) stand in the
 // order of their first occurrence. A message with rows holds, for each rank, `header` floats and then its rows, block
 // after block.
 #pragma once
@@ -26,7 +26,7 @@ class KeyExchange {
 public:
     // owners: the rank of each of the 1,024 buckets. Throws std::length_error where a message would have 2^32 floats.
     KeyExchange(const RowKernels& kernels, std::vector<ExchangeBlock> blocks, const LookupView& lookup,
-                const std::int32_t* block_of_slot, const std::int64_t* keys, const std::uint16_t* owners, int ranks,
+                const std::int32_t* block_of_feature, const std::int64_t* keys, const std::uint16_t* owners, int ranks,
                 int header, int threads);
 
     std::size_t ranks() const { return ranks_; }
@@ -36,24 +36,24 @@ public:
     const std::vector<std::int64_t>& sizes() const { return sizes_; }    // (ranks, blocks) distinct keys
     std::size_t num_floats() const { return num_floats_; }               // of a message with their rows
     std::size_t num_occurrences() const { return numbers_.size(); }
-    std::size_t num_slots() const { return slots_.size(); }
+    std::size_t num_features() const { return features_.size(); }
     std::size_t width() const { return width_; }  // of a pooled bag
-    int dim(std::size_t slot) const { return blocks_[slots_[slot].block].dim; }
-    std::int64_t size(std::size_t slot) const { return slots_[slot].end - slots_[slot].begin; }
+    int dim(std::size_t feature) const { return blocks_[features_[feature].block].dim; }
+    std::int64_t size(std::size_t feature) const { return features_[feature].end - features_[feature].begin; }
 
-    // From a message with rows: weighted sums (bags, width); rows of a slot's keys; products with the gradients of
+    // From a message with rows: weighted sums (bags, width); rows of a feature's keys; products with the gradients of
     // their bags, one for each occurrence.
     void pooled(const float* rows, const LookupView& lookup, int threads, float* out) const;
-    void gather(const float* rows, std::size_t slot, int threads, float* out) const;
+    void gather(const float* rows, std::size_t feature, int threads, float* out) const;
     void dots(const float* rows, const LookupView& lookup, const float* gradient, int threads, float* out) const;
 
-    // Into a message: gradients summed over the occurrences of each key; of sums (bags, width), or of each slot's rows
+    // Into a message: gradients summed over the occurrences of each key; of sums (bags, width), or of each feature's rows
     // (null: none).
     void sum_pooled(const float* gradient, const LookupView& lookup, int threads, float* rows) const;
     void sum_gathered(const std::vector<const float*>& gradients, int threads, float* rows) const;
 
 private:
-    struct Slot {
+    struct Feature {
         std::size_t block;
         std::int64_t begin, end;  // its occurrences
         std::size_t column;       // within a pooled bag
@@ -74,8 +74,8 @@ private:
 
     const RowKernels& kernels_;
     std::vector<ExchangeBlock> blocks_;
-    std::vector<Slot> slots_;
-    std::vector<std::vector<std::size_t>> slots_of_;  // by block
+    std::vector<Feature> features_;
+    std::vector<std::vector<std::size_t>> features_of_;  // by block
     std::size_t ranks_, header_, width_ = 0, num_floats_ = 0;
     std::vector<std::uint32_t> numbers_, places_;  // of each occurrence: its key's number, its row's first float
     std::vector<std::int64_t> keys_, sizes_, first_key_;

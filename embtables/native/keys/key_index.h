@@ -19,7 +19,7 @@ public:
     KeyIndex(std::uint64_t num_keys, std::uint64_t seed, Buckets buckets, int threads);
 
     // What finds the rows of keys[0..n).
-    RankPart part(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const {
+    RankWork work(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const {
         return {lines(), num_keys_, keys, n, rows};
     }
 

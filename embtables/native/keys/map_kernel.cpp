@@ -23,7 +23,7 @@ inline std::uint32_t match(const Bucket& bucket, std::uint64_t h) {
 #endif
 }
 
-std::uint32_t use(const FindPart& p, Bucket& bucket, int i) {
+std::uint32_t use(const FindWork& p, Bucket& bucket, int i) {
     // Several threads may touch one entry; all write the same.
     const std::uint32_t seen = __atomic_load_n(&bucket.seen[i], __ATOMIC_RELAXED);
     const std::uint32_t value = bucket.value(i);
@@ -33,7 +33,7 @@ std::uint32_t use(const FindPart& p, Bucket& bucket, int i) {
 }
 
 // The row of a key that is not in its home bucket but may lie beyond it.
-std::uint32_t find_further(const FindPart& p, std::uint64_t h) {
+std::uint32_t find_further(const FindWork& p, std::uint64_t h) {
     const ShardView& shard = p.map.shards[MapView::shard_of(h)];
     for (std::uint64_t b = MapView::home(h, shard.num_buckets);;) {
         b = b + 1 == shard.num_buckets ? 0 : b + 1;
@@ -52,7 +52,7 @@ struct Block {
 };
 
 // Asks for the home buckets of keys begin..
-void ask(const FindPart& p, std::size_t begin, Block& block) {
+void ask(const FindWork& p, std::size_t begin, Block& block) {
     block.begin = begin;
     block.size = begin >= p.n ? 0 : p.n - begin < kBlock ? p.n - begin : kBlock;
     block.num_further = 0;
@@ -66,7 +66,7 @@ void ask(const FindPart& p, std::size_t begin, Block& block) {
 }
 
 // Looks into the home buckets; asks for the next bucket where a key may lie there.
-void look(const FindPart& p, Block& block) {
+void look(const FindWork& p, Block& block) {
     for (std::size_t i = 0; i < block.size; ++i) {
         Bucket& bucket = *block.home[i];
         const std::uint64_t h = block.mixed[i];
@@ -84,7 +84,7 @@ void look(const FindPart& p, Block& block) {
     }
 }
 
-void look_further(const FindPart& p, const Block& block) {
+void look_further(const FindWork& p, const Block& block) {
     for (std::size_t j = 0; j < block.num_further; ++j) {
         const std::size_t i = block.further[j];
         if (block.mixed[i] != 0) p.rows[block.begin + i] = find_further(p, block.mixed[i]);
@@ -95,7 +95,7 @@ void look_further(const FindPart& p, const Block& block) {
 
 // Three blocks are under way: the first waits for its home buckets, the second is looked up, the third waits for what
 // lies beyond its home buckets.
-std::size_t find_rows(const FindPart& p) {
+std::size_t find_rows(const FindWork& p) {
     Block blocks[3];
     ask(p, 0, blocks[0]);
     blocks[2].num_further = 0;

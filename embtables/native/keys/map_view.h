@@ -55,7 +55,7 @@ struct MapView {
 
 // Looks up keys[0..n): rows[i] is the row of a key that has one and was seen at most `ttl` before `now`, else `missed`.
 // `touch`: rows found are marked as seen now. Returns how many were missed.
-struct FindPart {
+struct FindWork {
     MapView map;
     const std::int64_t* keys;
     std::size_t n;
@@ -63,16 +63,16 @@ struct FindPart {
     bool touch;
     std::uint32_t* rows;
 };
-using FindRows = std::size_t (*)(const FindPart&);
+using FindRows = std::size_t (*)(const FindWork&);
 
 namespace scalar {
-std::size_t find_rows(const FindPart&);
+std::size_t find_rows(const FindWork&);
 }
 namespace avx2 {
-std::size_t find_rows(const FindPart&);
+std::size_t find_rows(const FindWork&);
 }
 namespace avx512 {
-std::size_t find_rows(const FindPart&);
+std::size_t find_rows(const FindWork&);
 }
 
 }  // namespace embtables

@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::size_t kAhead = 32;  // keys whose lines are asked for before they are read
 
-const RankLine& line_of(const RankPart& p, std::uint64_t key) {
+const RankLine& line_of(const RankWork& p, std::uint64_t key) {
     return p.lines[key < p.num_keys ? key / RankLine::kKeys : 0];
 }
 
@@ -24,7 +24,7 @@ std::uint64_t below(const RankLine& line, std::uint64_t place) {
 
 }  // namespace
 
-std::size_t rank_rows(const RankPart& p) {
+std::size_t rank_rows(const RankWork& p) {
     std::size_t missed = 0;
     for (std::size_t i = 0; i < p.n && i < kAhead; ++i) __builtin_prefetch(&line_of(p, static_cast<std::uint64_t>(p.keys[i])));
     for (std::size_t i = 0; i < p.n; ++i) {

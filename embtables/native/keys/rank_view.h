@@ -21,23 +21,23 @@ static_assert(sizeof(RankLine) == 64);
 
 // Looks up keys[0..n): rows[i] is how many keys of the part are below keys[i], or kMissed where it is none of them.
 // Returns how many were missed.
-struct RankPart {
+struct RankWork {
     const RankLine* lines;
     std::uint64_t num_keys;
     const std::int64_t* keys;
     std::size_t n;
     std::uint32_t* rows;
 };
-using RankRows = std::size_t (*)(const RankPart&);
+using RankRows = std::size_t (*)(const RankWork&);
 
 namespace scalar {
-std::size_t rank_rows(const RankPart&);
+std::size_t rank_rows(const RankWork&);
 }
 namespace avx2 {
-std::size_t rank_rows(const RankPart&);
+std::size_t rank_rows(const RankWork&);
 }
 namespace avx512 {
-std::size_t rank_rows(const RankPart&);
+std::size_t rank_rows(const RankWork&);
 }
 
 }  // namespace embtables

@@ -45,9 +45,9 @@ bool RowImage::list_some(std::uint64_t begin, const RowFilter& filter, std::vect
     return listed_ < end_;
 }
 
-void RowImage::read(Part part, std::size_t width, const std::uint32_t* rows, std::size_t n, float* out) const {
+void RowImage::read(Column column, std::size_t width, const std::uint32_t* rows, std::size_t n, float* out) const {
     const RowArrays live = this->live();
-    const auto place = [&](std::uint32_t row) { return place_of(at(live, row), part, row); };
+    const auto place = [&](std::uint32_t row) { return place_of(at(live, row), column, row); };
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kAhead < n) __builtin_prefetch(place(rows[i + kAhead]));
         std::memcpy(out + i * width, place(rows[i]), width * sizeof(float));

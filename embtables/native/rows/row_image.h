@@ -13,7 +13,7 @@
 #include "base/memory.h"
 #include "rows/bucket_order.h"
 #include "rows/row_arrays.h"
-#include "rows/row_parts.h"
+#include "rows/row_columns.h"
 
 namespace embtables {
 
@@ -30,8 +30,8 @@ public:
     // change.
     bool list_some(std::uint64_t begin, const RowFilter& filter, std::vector<std::vector<Listed>>& pieces);
 
-    // The part of rows[0..n), `width` floats each. Not while rows change.
-    void read(Part part, std::size_t width, const std::uint32_t* rows, std::size_t n, float* out) const;
+    // A column of rows[0..n), `width` floats each. Not while rows change.
+    void read(Column column, std::size_t width, const std::uint32_t* rows, std::size_t n, float* out) const;
     void read_counts(const std::uint32_t* rows, std::size_t n, std::uint32_t* out) const;
 
     // Takes over all rows, so that the table may go. Not while rows change.

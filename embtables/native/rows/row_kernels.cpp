@@ -10,7 +10,7 @@ namespace {
 constexpr std::int64_t kAhead = 24;  // rows asked for before they are read
 
 template <int D, bool kWeighted>
-void pool(const PooledPart& p) {
+void pool(const PooledWork& p) {
     const std::int64_t first = p.offsets[p.begin], last = p.offsets[p.end];
     for (std::int64_t i = first; i < last && i < first + kAhead; ++i)
         prefetch_row(p.base + std::size_t{p.rows[i]} * p.stride, D == 0 ? p.dim : D);
@@ -30,11 +30,11 @@ void pool(const PooledPart& p) {
 }
 
 template <int D>
-void pool_any(const PooledPart& p) {
+void pool_any(const PooledWork& p) {
     p.weights == nullptr ? pool<D, false>(p) : pool<D, true>(p);
 }
 
-void pooled(const PooledPart& p) {
+void pooled(const PooledWork& p) {
     switch (p.dim) {
         case 1: return pool_any<1>(p);
         case 4: return pool_any<4>(p);
@@ -46,7 +46,7 @@ void pooled(const PooledPart& p) {
     }
 }
 
-void gather(const GatherPart& p) {
+void gather(const GatherWork& p) {
     const std::size_t bytes = static_cast<std::size_t>(p.dim) * sizeof(float);
     for (std::int64_t i = p.begin; i < p.end; ++i) {
         if (i + kAhead < p.end) prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, p.dim);
@@ -54,7 +54,7 @@ void gather(const GatherPart& p) {
     }
 }
 
-void dots(const DotPart& p) {
+void dots(const DotWork& p) {
     for (std::int64_t b = p.begin; b < p.end; ++b) {
         const Row<0> gradient(p.gradient + b * p.gradient_stride, p.dim);
         for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i)

@@ -9,25 +9,26 @@
 #include <cstdint>
 
 #include "rows/row_arrays.h"
+#include "rows/rules.h"
 
 namespace embtables {
 
 inline constexpr std::size_t kPiece = 512;
 
-// One slot of a pooled lookup, bags begin..end-1.
-struct PooledPart {
+// One feature of a pooled lookup, bags begin..end-1.
+struct PooledWork {
     const float* base;             // the table's first row
     int dim, stride;               // floats of a row, and from row to row
     const std::uint32_t* rows;     // of all keys of the lookup
-    const std::int64_t* offsets;   // of the slot's bags
+    const std::int64_t* offsets;   // of the feature's bags
     const float* weights;          // of all keys, or null for ones
     std::int64_t begin, end;
-    float* out;                    // the slot's first column in bag 0
+    float* out;                    // the feature's first column in bag 0
     std::int64_t out_stride;
 };
 
 // n rows, each to its place in `out` (n, dim); or their inner products with the gradients of their bags.
-struct GatherPart {
+struct GatherWork {
     const float* base;
     int dim, stride;
     const std::uint32_t* rows;
@@ -35,25 +36,15 @@ struct GatherPart {
     float* out;
 };
 
-struct DotPart {
+struct DotWork {
     const float* base;
     int dim, stride;
     const std::uint32_t* rows;     // of all keys of the lookup
-    const std::int64_t* offsets;   // of the slot's bags
+    const std::int64_t* offsets;   // of the feature's bags
     std::int64_t begin, end;       // bags
-    const float* gradient;         // the slot's first column in bag 0
+    const float* gradient;         // the feature's first column in bag 0
     std::int64_t gradient_stride;
     float* out;                    // of all keys
-};
-
-enum class Rule : int { sgd = 0, adagrad = 1, rowwise_adagrad = 2, adam = 3 };
-
-// An optimizer with this step's figures filled in.
-struct StepRule {
-    Rule rule;
-    float rate, eps, weight_decay;
-    float beta2, rest1, rest2;          // Adam: beta2, 1 - beta1, 1 - beta2
-    float first_factor, second_factor;  // Adam: rate / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)
 };
 
 // A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride, which stands for times[b]
@@ -91,9 +82,9 @@ struct UpdateCounts {
 };
 
 struct RowKernels {
-    void (*pooled)(const PooledPart&);
-    void (*gather)(const GatherPart&);
-    void (*dots)(const DotPart&);
+    void (*pooled)(const PooledWork&);
+    void (*gather)(const GatherWork&);
+    void (*dots)(const DotWork&);
     void (*update)(const UpdateGroup&, UpdateCounts&);
     // Sums of squares of the rows' gradients, each cut to a multiple of 2^-60, so that their sum has no order.
     // False where one is not finite or beyond 2^66.

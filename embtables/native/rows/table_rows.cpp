@@ -1,7 +1,6 @@
 #include "rows/table_rows.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -10,13 +9,6 @@
 
 namespace embtables {
 namespace {
-
-double power(double base, std::uint64_t exponent) {
-    double result = 1.0;
-    for (; exponent != 0; exponent >>= 1, base *= base)
-        if (exponent & 1) result *= base;
-    return result;
-}
 
 template <typename F>
 void in_chunks(std::size_t n, int threads, F&& f) {
@@ -35,10 +27,8 @@ int stride_of(int dim) {
     return stride;
 }
 
-int num_states(Rule rule) { return rule == Rule::adagrad ? 1 : rule == Rule::adam ? 2 : 0; }
-
 std::uint64_t row_bytes(const TableConfig& config, bool keyed) {
-    const std::uint64_t arenas = 1 + static_cast<std::uint64_t>(num_states(config.rule));
+    const std::uint64_t arenas = 1 + static_cast<std::uint64_t>(state_of(config.optimizer.rule).num_arrays);
     return sizeof(float) * static_cast<std::uint64_t>(stride_of(config.dim)) * arenas + sizeof(RowMeta) +
            (keyed ? sizeof(std::int64_t) : 0);
 }
@@ -140,26 +130,12 @@ void TableRows::end_image() {
     image_.reset();
 }
 
-std::size_t TableRows::width_of(Part part) const {
-    const int p = static_cast<int>(part);
-    const bool has = part == Part::weight || (part == Part::row_sum ? config_.rule == Rule::rowwise_adagrad
+std::size_t TableRows::width_of(Column column) const {
+    const int p = static_cast<int>(column);
+    const bool has = column == Column::weight || (column == Column::row_sum ? state_of(config_.optimizer.rule).has_row_sum
                                                                     : p > 0 && p <= num_states());
-    if (!has) throw std::invalid_argument("the table has no such part");
-    return part == Part::row_sum ? 1 : static_cast<std::size_t>(config_.dim);
-}
-
-StepRule TableRows::next_step(double factor) {
-    ++steps_;
-    const double rate = config_.rate * factor;
-    StepRule rule{config_.rule, static_cast<float>(rate), config_.eps, config_.weight_decay, 0, 0, 0, 0, 0};
-    if (config_.rule == Rule::adam) {
-        rule.beta2 = static_cast<float>(config_.beta2);
-        rule.rest1 = static_cast<float>(1.0 - config_.beta1);
-        rule.rest2 = static_cast<float>(1.0 - config_.beta2);
-        rule.first_factor = static_cast<float>(rate / (1.0 - power(config_.beta1, steps_)));
-        rule.second_factor = static_cast<float>(1.0 / std::sqrt(1.0 - power(config_.beta2, steps_)));
-    }
-    return rule;
+    if (!has) throw std::invalid_argument("the table has no such column");
+    return column == Column::row_sum ? 1 : static_cast<std::size_t>(config_.dim);
 }
 
 }  // namespace embtables

@@ -13,26 +13,22 @@
 #include "rows/initial_rows.h"
 #include "rows/row_arrays.h"
 #include "rows/row_kernels.h"
-#include "rows/row_parts.h"
+#include "rows/row_columns.h"
+#include "rows/rules.h"
 
 namespace embtables {
 
 class RowImage;
 
-// What never changes about a table's rows.
 // Floats from row to row: whole cache lines, or a power of two below one, so that no small row lies across two.
 int stride_of(int dim);
 
+// What never changes about a table's rows.
 struct TableConfig {
     int dim;
     InitialRow initial;
-    Rule rule;
-    double rate, beta1, beta2;
-    float eps, weight_decay;
+    RuleConfig optimizer;
 };
-
-// Arenas of optimizer state with a value for each element of a row: 0, 1 or 2.
-int num_states(Rule rule);
 
 // Bytes of a row in all arenas.
 std::uint64_t row_bytes(const TableConfig& config, bool keyed);
@@ -74,24 +70,24 @@ public:
     std::shared_ptr<RowImage> capture(std::uint64_t end);
     const ImageView& image() const { return image_view_; }
 
-    // Floats of a part in a row. Throws std::invalid_argument where the table has no such part.
-    std::size_t width_of(Part part) const;
+    // Floats of a column in a row. Throws std::invalid_argument where the table has no such column.
+    std::size_t width_of(Column column) const;
 
     const TableConfig& config() const { return config_; }
     bool is_keyed() const { return keyed_; }
     int stride() const { return stride_; }
-    int num_states() const { return embtables::num_states(config_.rule); }
+    int num_states() const { return state_of(config_.optimizer.rule).num_arrays; }
     RowArrays arrays() const;
     float* weight() const { return weight_.as<float>(); }
     float* state(int which) const { return which < num_states() ? states_[which].as<float>() : nullptr; }
     RowMeta* meta() const { return meta_.as<RowMeta>(); }
 
-    // Adam's t, and the powers that correct its bias: products of factors, so that they need no maths library.
+    // How many steps of its optimizer there were.
     std::uint64_t steps() const { return steps_; }
     void set_steps(std::uint64_t steps) { steps_ = steps; }
 
     // The optimizer of the next step at `factor` times the configured rate; counts the step.
-    StepRule next_step(double factor);
+    StepRule next_step(double factor) { return step_of(config_.optimizer, factor, ++steps_); }
 
     std::uint64_t row_bytes() const { return embtables::row_bytes(config_, keyed_); }
 

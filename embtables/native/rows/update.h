@@ -1,4 +1,4 @@
-// The parts of row_kernels that update_kernel.cpp holds.
+// What of row_kernels update_kernel.cpp holds.
 #pragma once
 
 #include "rows/row_kernels.h"

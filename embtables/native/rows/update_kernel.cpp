@@ -53,35 +53,42 @@ void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
     Row<D> weight(at, g.dim);
     const StepRule& r = g.rule;
     if (r.weight_decay > 0.0f) gradient.add_scaled(weight, r.weight_decay);
-    if (r.rule == Rule::sgd) {
-        weight.add_scaled(gradient, -r.rate);
-    } else if (r.rule == Rule::rowwise_adagrad) {
-        const float sum = g.rows.meta[row].sum + gradient.dot(gradient) / static_cast<float>(g.dim);
-        g.rows.meta[row].sum = sum;
-        weight.add_scaled(gradient, -r.rate / (__builtin_sqrtf(sum) + r.eps));
-    } else if (r.rule == Rule::adagrad) {
-        float* const sums_at = g.rows.state1 + row * g.rows.stride;
-        Row<D> sums(sums_at, g.dim);
-        const Block rate = spread(r.rate), eps = spread(r.eps);
-        for (int v = 0; v < sums.count(); ++v) {
-            sums.block[v] += gradient.block[v] * gradient.block[v];
-            weight.block[v] -= rate * gradient.block[v] / (root(sums.block[v]) + eps);
+    switch (r.rule) {
+        case Rule::sgd: weight.add_scaled(gradient, -r.rate); break;
+        case Rule::adagrad: {
+            float* const sums_at = g.rows.state1 + row * g.rows.stride;
+            Row<D> sums(sums_at, g.dim);
+            const Block rate = spread(r.rate), eps = spread(r.eps);
+            for (int v = 0; v < sums.count(); ++v) {
+                sums.block[v] += gradient.block[v] * gradient.block[v];
+                weight.block[v] -= rate * gradient.block[v] / (root(sums.block[v]) + eps);
+            }
+            sums.to(sums_at);
+            break;
         }
-        sums.to(sums_at);
-    } else {
-        float *const first_at = g.rows.state1 + row * g.rows.stride, *const second_at = g.rows.state2 + row * g.rows.stride;
-        Row<D> first(first_at, g.dim), second(second_at, g.dim);
-        const Block eps = spread(r.eps), beta2 = spread(r.beta2);
-        const Block rest1 = spread(r.rest1), rest2 = spread(r.rest2);
-        for (int v = 0; v < first.count(); ++v) {
-            const Block x = gradient.block[v];
-            first.block[v] += rest1 * (x - first.block[v]);
-            second.block[v] = second.block[v] * beta2 + rest2 * x * x;
-            const Block denominator = root(second.block[v]) * spread(r.second_factor) + eps;
-            weight.block[v] -= spread(r.first_factor) * first.block[v] / denominator;
+        case Rule::rowwise_adagrad: {
+            const float sum = g.rows.meta[row].sum + gradient.dot(gradient) / static_cast<float>(g.dim);
+            g.rows.meta[row].sum = sum;
+            weight.add_scaled(gradient, -r.rate / (__builtin_sqrtf(sum) + r.eps));
+            break;
         }
-        first.to(first_at);
-        second.to(second_at);
+        case Rule::adam: {
+            float* const first_at = g.rows.state1 + row * g.rows.stride;
+            float* const second_at = g.rows.state2 + row * g.rows.stride;
+            Row<D> first(first_at, g.dim), second(second_at, g.dim);
+            const Block eps = spread(r.eps), beta2 = spread(r.beta2);
+            const Block rest1 = spread(r.rest1), rest2 = spread(r.rest2);
+            for (int v = 0; v < first.count(); ++v) {
+                const Block x = gradient.block[v];
+                first.block[v] += rest1 * (x - first.block[v]);
+                second.block[v] = second.block[v] * beta2 + rest2 * x * x;
+                const Block denominator = root(second.block[v]) * spread(r.second_factor) + eps;
+                weight.block[v] -= spread(r.first_factor) * first.block[v] / denominator;
+            }
+            first.to(first_at);
+            second.to(second_at);
+            break;
+        }
     }
     weight.to(at);
 }

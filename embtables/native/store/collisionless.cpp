@@ -43,7 +43,7 @@ void Collisionless::make_room() {
     for (TableRows* const rows : rows_) rows->reserve(next_row_);
 }
 
-FindPart Collisionless::find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const {
+FindWork Collisionless::find_work(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const {
     return {map_.view(), keys, n, now_, policy_.ttl_seconds, train ? kMissed : 0, train, rows};
 }
 

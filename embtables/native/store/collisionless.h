@@ -65,7 +65,7 @@ public:
 
     // What finds the rows of keys[0..n). Where `train` is false, keys without a row read row 0; else they are kMissed,
     // and `admit` comes next.
-    FindPart find_part(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const;
+    FindWork find_work(const std::int64_t* keys, std::size_t n, bool train, std::uint32_t* rows) const;
 
     // Rows that a lookup of training found, kMissed among them. A step with more distinct keys than max_rows gives rows
     // to no more than that, those that had one counted first.

@@ -33,17 +33,17 @@ void Step::plan() {
         Plan& plan = plans_[t];
         std::int64_t most_bags = 1;
         plan.first_item = total;
-        for (std::size_t s = 0; s < tables_[t].slots.size(); ++s) {
-            const KeptSlot& slot = tables_[t].slots[s];
-            const std::int64_t begin = slot.offsets[0], end = slot.offsets[slot.num_bags];
+        for (std::size_t s = 0; s < tables_[t].features.size(); ++s) {
+            const KeptFeature& feature = tables_[t].features[s];
+            const std::int64_t begin = feature.offsets[0], end = feature.offsets[feature.num_bags];
             for (std::int64_t at = begin; at < end; at += kChunkKeys) {
                 chunks_.push_back({t, s, plan.size, at, std::min(end, at + kChunkKeys)});
                 plan.size += static_cast<std::size_t>(std::min(end, at + kChunkKeys) - at);
             }
-            plan.sources.push_back({slot.gradient, slot.stride, slot.times});
-            plan.weighted |= slot.weights != nullptr;
-            plan.counted |= slot.times != nullptr;
-            most_bags = std::max(most_bags, slot.num_bags);
+            plan.sources.push_back({feature.gradient, feature.stride, feature.times});
+            plan.weighted |= feature.weights != nullptr;
+            plan.counted |= feature.times != nullptr;
+            most_bags = std::max(most_bags, feature.num_bags);
         }
         plan.bag_bits = bits_for(static_cast<std::uint64_t>(most_bags));
         if (bits_for(plan.sources.size()) + plan.bag_bits > 31 || plan.size > std::numeric_limits<std::int32_t>::max())
@@ -62,12 +62,12 @@ void Step::plan() {
 // Calls f(key's place in the lookup, bag) for the chunk's keys in order.
 template <typename F>
 void Step::each_key(const Chunk& chunk, F&& f) const {
-    const KeptSlot& slot = tables_[chunk.table].slots[chunk.slot];
-    const std::int64_t* const end = slot.offsets + slot.num_bags + 1;
+    const KeptFeature& feature = tables_[chunk.table].features[chunk.feature];
+    const std::int64_t* const end = feature.offsets + feature.num_bags + 1;
     // The last bag that begins at or before the chunk.
-    std::int64_t bag = std::upper_bound(slot.offsets, end, chunk.begin) - slot.offsets - 1;
+    std::int64_t bag = std::upper_bound(feature.offsets, end, chunk.begin) - feature.offsets - 1;
     for (std::int64_t i = chunk.begin; i < chunk.end; ++bag) {
-        const std::int64_t stop = std::min(chunk.end, slot.offsets[bag + 1]);
+        const std::int64_t stop = std::min(chunk.end, feature.offsets[bag + 1]);
         for (; i < stop; ++i) f(i, static_cast<std::uint32_t>(bag));
     }
 }
@@ -80,7 +80,7 @@ void Step::fill() {
         const Chunk& chunk = chunks_[c];
         const std::uint32_t mask = (1u << plans_[chunk.table].group_bits) - 1;
         places[c].assign(mask + 1, 0);
-        const std::uint32_t* const rows = tables_[chunk.table].slots[chunk.slot].rows;
+        const std::uint32_t* const rows = tables_[chunk.table].features[chunk.feature].rows;
         for (std::int64_t i = chunk.begin; i < chunk.end; ++i) {
             ++places[c][rows[i] & mask];
             highest[c] = std::max(highest[c], rows[i]);
@@ -106,17 +106,17 @@ void Step::fill() {
     parallel_for(chunks_.size(), threads_, [&](std::size_t c) {
         const Chunk& chunk = chunks_[c];
         const Plan& plan = plans_[chunk.table];
-        const KeptSlot& slot = tables_[chunk.table].slots[chunk.slot];
-        const std::uint32_t mask = (1u << plan.group_bits) - 1, source = static_cast<std::uint32_t>(chunk.slot)
+        const KeptFeature& feature = tables_[chunk.table].features[chunk.feature];
+        const std::uint32_t mask = (1u << plan.group_bits) - 1, source = static_cast<std::uint32_t>(chunk.feature)
                                                                          << plan.bag_bits;
         std::size_t* const place = places[c].data();
         auto local = static_cast<std::uint32_t>(chunk.first_local);
         each_key(chunk, [&](std::int64_t i, std::uint32_t bag) {
-            const std::uint32_t row = slot.rows[i];
+            const std::uint32_t row = feature.rows[i];
             std::uint32_t low = source | bag;
             if (plan.weighted) {
                 packed[plan.first_packed + local] = low;
-                weights[plan.first_packed + local] = slot.weights == nullptr ? 1.0f : slot.weights[i];
+                weights[plan.first_packed + local] = feature.weights == nullptr ? 1.0f : feature.weights[i];
                 low = local++;
             }
             items[place[row & mask]++] = std::uint64_t{row} << 32 | low;
@@ -174,7 +174,7 @@ double Step::norm() const {
 std::vector<UpdateCounts> Step::update(double factor, float scale) {
     std::vector<StepRule> rules;
     for (std::size_t t = 0; t < tables_.size(); ++t)
-        rules.push_back(tables_[t].slots.empty() ? StepRule{} : tables_[t].rows->next_step(factor));
+        rules.push_back(tables_[t].features.empty() ? StepRule{} : tables_[t].rows->next_step(factor));
     std::vector<UpdateCounts> by_group(groups_.size()), by_table(tables_.size());
     parallel_for(groups_.size(), threads_, [&](std::size_t g) {
         UpdateGroup group = kernel_group(groups_[g], scale);

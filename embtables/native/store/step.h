@@ -17,13 +17,13 @@
 
 namespace embtables {
 
-// The gradients of one slot of one lookup: key i of bag b belongs to row rows[i].
-struct KeptSlot {
+// The gradients of one feature of one lookup: key i of bag b belongs to row rows[i].
+struct KeptFeature {
     const std::uint32_t* rows;     // of all keys of the lookup
-    const std::int64_t* offsets;   // of the slot's bags; num_bags + 1
+    const std::int64_t* offsets;   // of the feature's bags; num_bags + 1
     const float* weights;          // of all keys, or null
     std::int64_t num_bags;
-    const float* gradient;         // the slot's first column in bag 0
+    const float* gradient;         // the feature's first column in bag 0
     std::int64_t stride;
     const std::int32_t* times;     // of its bags, or null; see GradientSource
 };
@@ -33,22 +33,22 @@ struct KeptTable {
     TableRows* rows;
     std::uint32_t first_row;  // rows below it do not learn
     std::uint32_t now;        // the table's clock
-    std::vector<KeptSlot> slots;
+    std::vector<KeptFeature> features;
 };
 
-// The keys of a slot, each a bag, without those of row 0: their bags are empty.
+// The keys of a feature, each a bag, without those of row 0: their bags are empty.
 struct LearningKeys {
     std::vector<std::uint32_t> rows;
     std::vector<std::int64_t> offsets{0};
 
-    // Makes it the slot's keys.
-    explicit LearningKeys(KeptSlot& slot) {
-        for (std::int64_t i = 0; i < slot.num_bags; ++i) {
-            if (slot.rows[i] != 0) rows.push_back(slot.rows[i]);
+    // Makes it the feature's keys.
+    explicit LearningKeys(KeptFeature& feature) {
+        for (std::int64_t i = 0; i < feature.num_bags; ++i) {
+            if (feature.rows[i] != 0) rows.push_back(feature.rows[i]);
             offsets.push_back(static_cast<std::int64_t>(rows.size()));
         }
-        slot.rows = rows.data();
-        slot.offsets = offsets.data();
+        feature.rows = rows.data();
+        feature.offsets = offsets.data();
     }
     LearningKeys(const LearningKeys&) = delete;
 };
@@ -91,8 +91,8 @@ private:
         bool weighted = false, counted = false;
         std::size_t first_packed = 0;
     };
-    struct Chunk {  // keys begin..end-1 of one slot
-        std::size_t table, slot, first_local;      // first_local: number of its first key among the table's
+    struct Chunk {  // keys begin..end-1 of one feature
+        std::size_t table, feature, first_local;      // first_local: number of its first key among the table's
         std::int64_t begin, end;
     };
     struct Group {

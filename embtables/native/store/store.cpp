@@ -36,9 +36,9 @@ TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t wai
     return found;
 }
 
-Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const std::vector<int>& slot_tables,
+Store::Store(const Kernels& kernels, const std::vector<TableSpec>& specs, const std::vector<int>& feature_tables,
              int threads)
-    : kernels_(kernels), slot_tables_(slot_tables) {
+    : kernels_(kernels), feature_tables_(feature_tables) {
     for (const TableSpec& spec : specs) add_table(spec, threads);
     for (const Table& table : tables_)
         if (leads(table) && table.spec.policy) make_collisionless(tables_[table.sharing[0]]);
@@ -182,8 +182,8 @@ KeyList Store::list_rows(int table, RowImage& image, std::uint32_t now, int thre
 void Store::resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads,
                     std::uint32_t* rows) {
     std::vector<Span> fixed, collisionless, sharing;
-    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
-        const auto table = static_cast<std::size_t>(table_of(lookup.slots[s]));
+    for (std::size_t s = 0; s < lookup.num_features; ++s) {
+        const auto table = static_cast<std::size_t>(table_of(lookup.features[s]));
         const std::int64_t begin = lookup.bags_of(s)[0], end = lookup.bags_of(s)[lookup.num_bags];
         if (tables_[table].keys)
             (leads(tables_[table]) ? collisionless : sharing).push_back({table, begin, end});
@@ -206,7 +206,7 @@ void Store::find(int table, const std::int64_t* keys, std::size_t n, int threads
         if (collisionless == nullptr)
             resolve_fixed(piece, keys, rows);
         else
-            kernels_.find(collisionless->find_part(keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin),
+            kernels_.find(collisionless->find_work(keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin),
                                                    false, rows + piece.begin));
     });
 }
@@ -215,7 +215,7 @@ void Store::resolve_fixed(const Span& span, const std::int64_t* keys, std::uint3
     const Table& table = tables_[span.table];
     if (table.index) {
         const auto n = static_cast<std::size_t>(span.end - span.begin);
-        if (kernels_.rank(table.index->part(keys + span.begin, n, rows + span.begin)) == 0) return;
+        if (kernels_.rank(table.index->work(keys + span.begin, n, rows + span.begin)) == 0) return;
         return refuse(table, keys[std::find(rows + span.begin, rows + span.end, kMissed) - rows]);
     }
     const std::uint64_t limit = table.spec.num_rows;
@@ -248,7 +248,7 @@ void Store::resolve_collisionless(const std::vector<Span>& spans, const std::int
     std::vector<std::size_t> missed(pieces.size());
     parallel_for(pieces.size(), threads, [&](std::size_t p) {
         const Span& piece = pieces[p];
-        missed[p] = kernels_.find(tables_[piece.table].keys->find_part(
+        missed[p] = kernels_.find(tables_[piece.table].keys->find_work(
             keys + piece.begin, static_cast<std::size_t>(piece.end - piece.begin), train, rows + piece.begin));
     });
     if (!train) return;
@@ -303,8 +303,8 @@ void Store::admit_missed(Table& table, const std::vector<Span>& pieces, const st
 
 std::vector<int> Store::columns(const LookupView& lookup) const {
     std::vector<int> found{0};
-    for (std::size_t s = 0; s < lookup.num_slots; ++s)
-        found.push_back(found.back() + tables_[table_of(lookup.slots[s])].spec.config.dim);
+    for (std::size_t s = 0; s < lookup.num_features; ++s)
+        found.push_back(found.back() + tables_[table_of(lookup.features[s])].spec.config.dim);
     return found;
 }
 
@@ -312,44 +312,44 @@ std::size_t Store::width(const LookupView& lookup) const { return static_cast<st
 
 void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int threads, float* out) const {
     const std::vector<int> column = columns(lookup);
-    std::vector<PooledPart> parts;
-    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
-        const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
+    std::vector<PooledWork> work;
+    for (std::size_t s = 0; s < lookup.num_features; ++s) {
+        const TableRows& table = *tables_[table_of(lookup.features[s])].rows;
         const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
+            work.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
                              out + column[s], column.back()});
         });
     }
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->pooled(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->pooled(work[p]); });
 }
 
 void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const float* gradient, int threads,
                  float* out) const {
     const std::vector<int> column = columns(lookup);
-    std::vector<DotPart> parts;
-    for (std::size_t s = 0; s < lookup.num_slots; ++s) {
-        const TableRows& table = *tables_[table_of(lookup.slots[s])].rows;
+    std::vector<DotWork> work;
+    for (std::size_t s = 0; s < lookup.num_features; ++s) {
+        const TableRows& table = *tables_[table_of(lookup.features[s])].rows;
         const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
+            work.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
                              gradient + column[s], column.back(), out});
         });
     }
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->dots(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->dots(work[p]); });
 }
 
 void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int threads, float* message) const {
-    std::vector<GatherPart> parts;
-    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i) {
-        const TableRows& table = *tables_[table_of(segments.slots[i / segments.per_slot])].rows;
+    std::vector<GatherWork> work;
+    for (std::size_t i = 0; i < segments.num_features * segments.per_feature; ++i) {
+        const TableRows& table = *tables_[table_of(segments.features[i / segments.per_feature])].rows;
         const std::int64_t begin = segments.bounds[i];
         each_piece(0, segments.bounds[i + 1] - begin, kChunkKeys, [&](std::int64_t a, std::int64_t b) {
-            parts.push_back({table.weight(), table.config().dim, table.stride(), rows + begin, a, b,
+            work.push_back({table.weight(), table.config().dim, table.stride(), rows + begin, a, b,
                              message + segments.places[i]});
         });
     }
-    parallel_for(parts.size(), threads, [&](std::size_t p) { kernels_.rows->gather(parts[p]); });
+    parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->gather(work[p]); });
 }
 
 std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
@@ -364,29 +364,30 @@ std::vector<KeptTable> Store::by_table(const std::vector<KeptGradients>& kept) {
 
 void Store::add(const KeptLookup& k, std::vector<KeptTable>& tables) const {
     const std::vector<int> column = columns(k.lookup);
-    for (std::size_t s = 0; s < k.lookup.num_slots; ++s)
-        tables[table_of(k.lookup.slots[s])].slots.push_back({k.rows, k.lookup.bags_of(s),
-                                                             k.lookup.weights, k.lookup.num_bags,
-                                                             k.gradient + column[s], column.back(), nullptr});
+    for (std::size_t s = 0; s < k.lookup.num_features; ++s)
+        tables[table_of(k.lookup.features[s])].features.push_back({k.rows, k.lookup.bags_of(s), k.lookup.weights,
+                                                                   k.lookup.num_bags, k.gradient + column[s],
+                                                                   column.back(), nullptr});
 }
 
 // Every key is a bag of its own.
 void Store::add(const KeptSegments& k, std::vector<KeptTable>& tables) {
     const SegmentsView& segments = k.segments;
     std::int64_t longest = 0;
-    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i)
+    for (std::size_t i = 0; i < segments.num_features * segments.per_feature; ++i)
         longest = std::max(longest, segments.bounds[i + 1] - segments.bounds[i]);
     const std::int64_t* const numbers = space_.numbers(longest + 1);
-    for (std::size_t i = 0; i < segments.num_slots * segments.per_slot; ++i) {
+    for (std::size_t i = 0; i < segments.num_features * segments.per_feature; ++i) {
         if (segments.places[i] < 0) continue;
         const std::int64_t begin = segments.bounds[i], n = segments.bounds[i + 1] - begin;
-        const auto number = static_cast<std::size_t>(table_of(segments.slots[i / segments.per_slot]));
+        const auto number = static_cast<std::size_t>(table_of(segments.features[i / segments.per_feature]));
         const Table& table = tables_[number];
-        KeptSlot slot{k.rows + begin, numbers, nullptr, n, k.message + segments.places[i], table.spec.config.dim,
-                      k.times == nullptr ? nullptr : k.times + begin};
+        KeptFeature feature{k.rows + begin, numbers, nullptr, n, k.message + segments.places[i], table.spec.config.dim,
+                            k.times == nullptr ? nullptr : k.times + begin};
         const bool leaves_cold = table.keys && table.spec.policy->is_part && table.spec.cold_row_learns;
-        if (leaves_cold && std::find(slot.rows, slot.rows + n, 0u) != slot.rows + n) space_.learning.emplace_back(slot);
-        tables[number].slots.push_back(slot);
+        if (leaves_cold && std::find(feature.rows, feature.rows + n, 0u) != feature.rows + n)
+            space_.learning.emplace_back(feature);
+        tables[number].features.push_back(feature);
     }
 }
 

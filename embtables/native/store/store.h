@@ -51,34 +51,34 @@ struct TableBytes {
 // Of a table in which so many keys have got rows, one after the other, and so many wait for one.
 TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting);
 
-// Keys of L lists for B bags each, as embtables/rows/protocol.py has them. Slots i, L + i, ... read list i.
+// Keys of L lists for B bags each, as embtables/rows/protocol.py has them. Features i, L + i, ... read list i.
 struct LookupView {
-    const std::int32_t* slots;
-    std::size_t num_slots, num_lists;
+    const std::int32_t* features;
+    std::size_t num_features, num_lists;
     const std::int64_t* offsets;  // L * B + 1
     const float* weights;         // or null
     std::int64_t num_bags;
     const std::int32_t* counts = nullptr;  // how often each key occurred; null: once
 
-    // The offsets of the bags of a slot.
-    const std::int64_t* bags_of(std::size_t slot) const {
-        return offsets + (slot % num_lists) * static_cast<std::size_t>(num_bags);
+    // The offsets of the bags of a feature.
+    const std::int64_t* bags_of(std::size_t feature) const {
+        return offsets + (feature % num_lists) * static_cast<std::size_t>(num_bags);
     }
 };
 
 struct KeptLookup {
     LookupView lookup;
     const std::uint32_t* rows;
-    const float* gradient;  // (B, sum of the slots' dims)
+    const float* gradient;  // (B, sum of the features' dims)
 };
 
-// Keys that several ranks ask for: F slots, of each slot as many segments, one a rank; and where the rows of a segment
+// Keys that several ranks ask for: F features, of each feature as many segments, one a rank; and where the rows of a segment
 // lie, one after the other, in a message.
 struct SegmentsView {
-    const std::int32_t* slots;
-    std::size_t num_slots, per_slot;
-    const std::int64_t* bounds;  // F * per_slot + 1: segment i has the keys bounds[i]..bounds[i + 1] - 1
-    const std::int64_t* places;  // F * per_slot: its first float; below 0: of its rows there are none
+    const std::int32_t* features;
+    std::size_t num_features, per_feature;
+    const std::int64_t* bounds;  // F * per_feature + 1: segment i has the keys bounds[i]..bounds[i + 1] - 1
+    const std::int64_t* places;  // F * per_feature: its first float; below 0: of its rows there are none
 };
 
 struct KeptSegments {
@@ -92,9 +92,9 @@ using KeptGradients = std::variant<KeptLookup, KeptSegments>;
 
 class Store {
 public:
-    Store(const Kernels& kernels, const std::vector<TableSpec>& tables, const std::vector<int>& slot_tables, int threads);
+    Store(const Kernels& kernels, const std::vector<TableSpec>& tables, const std::vector<int>& feature_tables, int threads);
 
-    // The row of every key, a list for each slot. Throws std::out_of_range for a key outside a fixed table or its part. A
+    // The row of every key, a list for each feature. Throws std::out_of_range for a key outside a fixed table or its part. A
     // key that occurred m times is admitted as m occurrences in a row. In training, a table that shares another's keys
     // reads the rows that lookups of that one, this one among them, have made: it counts and admits nothing itself.
     void resolve(const LookupView& lookup, const std::int64_t* keys, bool train, int threads, std::uint32_t* rows);
@@ -114,7 +114,7 @@ public:
     std::vector<UpdateCounts> update(const std::vector<KeptGradients>& kept, double factor, float scale, int threads);
 
     std::size_t width(const LookupView& lookup) const;  // floats of one bag's output
-    int table_of(int slot) const { return slot_tables_.at(static_cast<std::size_t>(slot)); }
+    int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }
 
     TableRows& rows(int table) { return *tables_.at(static_cast<std::size_t>(table)).rows; }
     const TableConfig& config(int table) const { return tables_.at(static_cast<std::size_t>(table)).spec.config; }
@@ -190,7 +190,7 @@ private:
 
     Kernels kernels_;
     std::vector<Table> tables_;
-    std::vector<int> slot_tables_;
+    std::vector<int> feature_tables_;
     Workspace space_;
     std::shared_ptr<OutputPool> outputs_ = std::make_shared<OutputPool>();
     std::uint32_t cut_ = 1;

@@ -48,7 +48,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _GroupCall:
     """What one group contributed to a lookup."""
 
     group: int
@@ -62,11 +62,11 @@ class _PooledLookup:
 
     store: FbgemmRowStore
     lookup: Lookup
-    parts: tuple[_Part, ...]
+    calls: tuple[_GroupCall, ...]
 
     def add_gradient(self, gradient: Tensor, *, of_weights: bool) -> Tensor | None:
         """See PooledLookup."""
-        return self.store._add_gradient(self.lookup, self.parts, gradient, of_weights)
+        return self.store._add_gradient(self.lookup, self.calls, gradient, of_weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,12 +124,12 @@ class FbgemmRowStore:
 
     def train_pooled(self, lookup: Lookup) -> tuple[Tensor, PooledLookup]:
         """See RowTrainer."""
-        output, parts = self._pooled(lookup, train=True)
-        return output, _PooledLookup(self, lookup, parts)
+        output, calls = self._pooled(lookup, train=True)
+        return output, _PooledLookup(self, lookup, calls)
 
-    def _pooled(self, lookup: Lookup, *, train: bool) -> tuple[Tensor, tuple[_Part, ...]]:
+    def _pooled(self, lookup: Lookup, *, train: bool) -> tuple[Tensor, tuple[_GroupCall, ...]]:
         """The sums, and what each group contributed; for training with TBE's own outputs, which its backward needs."""
-        parts = []
+        calls = []
         columns: dict[int, Tensor] = {}
         for number, group in enumerate(self._groups):
             positions = tuple(lookup.features.index(f) if f in lookup.features else -1 for f in group.features)
@@ -141,11 +141,11 @@ class FbgemmRowStore:
                 output = group.module(call.keys, call.offsets, per_sample_weights=call.weights)
             if train:
                 call = replace(call, output=output, learning_rate=group.learning_rate)
-            parts.append(_Part(number, call, positions))
+            calls.append(_GroupCall(number, call, positions))
             if positions == tuple(range(len(lookup.features))) and group.dims == tuple(map(self._dim, lookup.features)):
-                return output.detach(), tuple(parts)
+                return output.detach(), tuple(calls)
             columns.update(self._columns(group, positions, output.detach()))
-        return torch.cat([columns[p] for p in range(len(lookup.features))], dim=1), tuple(parts)
+        return torch.cat([columns[p] for p in range(len(lookup.features))], dim=1), tuple(calls)
 
     def _columns(self, group: _Group, positions: tuple[int, ...], output: Tensor) -> dict[int, Tensor]:
         """The output columns of each looked-up feature, by its position in the lookup, without padding."""
@@ -158,15 +158,15 @@ class FbgemmRowStore:
         return found
 
     def _add_gradient(
-        self, lookup: Lookup, parts: Sequence[_Part], gradient: Tensor, of_weights: bool
+        self, lookup: Lookup, calls: Sequence[_GroupCall], gradient: Tensor, of_weights: bool
     ) -> Tensor | None:
         dims = [self._dim(f) for f in lookup.features]
         by_feature = torch.split(gradient.float(), dims, dim=1)
-        for part in parts:
-            group = self._groups[part.group]
-            whole = part.positions == tuple(range(len(lookup.features))) and group.dims == tuple(dims)
-            laid_out = gradient.float() if whole else lay_out(group.dims, part.positions, by_feature)
-            group.pending.append(replace(part.call, gradient=laid_out.contiguous()))
+        for one in calls:
+            group = self._groups[one.group]
+            whole = one.positions == tuple(range(len(lookup.features))) and group.dims == tuple(dims)
+            laid_out = gradient.float() if whole else lay_out(group.dims, one.positions, by_feature)
+            group.pending.append(replace(one.call, gradient=laid_out.contiguous()))
         return self._weight_gradient(lookup, by_feature) if of_weights else None
 
     def _weight_gradient(self, lookup: Lookup, by_feature: Sequence[Tensor]) -> Tensor:
@@ -290,13 +290,13 @@ class FbgemmRowStore:
             self.changes(table, after)
         keys = np.arange(self._fixed[table].num_rows)
         keys = keys[bucket_order(keys, self._tables[table].seed)]
-        parts = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
+        columns = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
         nothing = np.zeros(len(keys), np.uint32)
-        return Taken(TableContent(keys, parts, nothing, nothing, updates=self.num_steps(table)))
+        return Taken(TableContent(keys, columns, nothing, nothing, updates=self.num_steps(table)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        for name, values in content.parts.items():
+        for name, values in content.columns.items():
             self.write(table, name, torch.from_numpy(content.keys.copy()), torch.from_numpy(values.copy()))
         self._groups[self._group_of[table]].steps = content.updates
 

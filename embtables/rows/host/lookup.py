@@ -128,10 +128,10 @@ class HostPooledLookup:
             return None
         found, column = [], 0
         for start in range(0, len(c.features), c.num_lists):
-            part_of = slice(start, start + c.num_lists)
-            features, end = c.features[part_of], column + sum(self._dims[part_of])
-            out, part = torch.empty(len(c.rows)), np.ascontiguousarray(values[:, column:end])
-            self._store.dots(features, c.rows, c.offsets, c.num_bags, part, torch.get_num_threads(), out.numpy())
+            own = slice(start, start + c.num_lists)
+            features, end = c.features[own], column + sum(self._dims[own])
+            out, of_list = torch.empty(len(c.rows)), np.ascontiguousarray(values[:, column:end])
+            self._store.dots(features, c.rows, c.offsets, c.num_bags, of_list, torch.get_num_threads(), out.numpy())
             found.append(out)
             column = end
         return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)

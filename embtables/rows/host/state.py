@@ -21,13 +21,13 @@ from embtables.rows.content import Streamed, TableContent
 from embtables.rows.exclusive import refuse_forked
 from embtables.rows.host.spec import spec_of
 from embtables.rows.protocol import Capture, KeyState
+from embtables.rows.row_format import Values
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, FixedTable
 
 _PIECE = 1 << 16  # rows
 _COLD = np.zeros(1, np.uint32)
 RowNumbers = npt.NDArray[np.uint32]
-Values = npt.NDArray[np.float32]
 
 
 class HostCapture(Capture):
@@ -46,15 +46,17 @@ class HostCapture(Capture):
         """See Capture."""
         refuse_forked()
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
-        columns = {name: self._part(name, part, rows) for name, part in self._stored.optimizer.native_parts.items()}
+        numbers = self._stored.optimizer.native_columns
+        columns = {name: self._column(name, number, rows) for name, number in numbers.items()}
         columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
         return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
 
-    def _part(self, name: str, part: int, rows: RowNumbers) -> Streamed:
+    def _column(self, name: str, number: int, rows: RowNumbers) -> Streamed:
         def read(some: RowNumbers, out: Values) -> None:
-            self._capture.read(part, some, out.reshape(-1))
+            self._capture.read(number, some, out.reshape(-1))
 
-        return _streamed(rows, self._stored.shape(name, len(rows)), np.float32, read)
+        stored = self._stored
+        return _streamed(rows, stored.shape(name, len(rows)), stored.format.dtype_of(name), read)
 
 
 def _streamed(
@@ -95,14 +97,14 @@ def delta(
     found.keys, rows, found.seen, found.begins = store.list_rows(table, after, threads)
     found.counts = np.empty(len(rows), np.uint32)
     store.read_counts(table, rows, found.counts)
-    found.parts = {name: _read(store, table, stored, name, rows) for name in stored.optimizer.native_parts}
+    found.columns = {name: _read(store, table, stored, name, rows) for name in stored.optimizer.native_columns}
     found.tombstones = tombstones
     return found
 
 
 def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: RowNumbers) -> Values:
-    out = np.empty(stored.shape(name, len(rows)), np.float32)
-    store.read(table, stored.optimizer.native_parts[name], rows, torch.get_num_threads(), out.reshape(-1))
+    out: Values = np.empty(stored.shape(name, len(rows)), stored.format.dtype_of(name))
+    store.read(table, stored.optimizer.native_columns[name], rows, torch.get_num_threads(), out.reshape(-1))
     return out
 
 
@@ -114,7 +116,7 @@ def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent
         threads, figures = torch.get_num_threads(), store.stats(table)
         found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
         found.sketch = store.sketch(table)
-        found.cold = {name: _read(store, table, stored, name, _COLD) for name in stored.optimizer.native_parts}
+        found.cold = {name: _read(store, table, stored, name, _COLD) for name in stored.optimizer.native_columns}
         found.now, found.steps = figures["now"], figures["steps"]
     return found
 
@@ -124,7 +126,7 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
 
     Of a table that shares another's keys, what that one took over of the same moment is not taken over again.
     """
-    threads, parts = torch.get_num_threads(), stored.optimizer.native_parts
+    threads, numbers = torch.get_num_threads(), stored.optimizer.native_columns
     keys = np.ascontiguousarray(content.keys)
     rows = np.empty(len(keys), np.uint32)
     if isinstance(stored.config, FixedTable):
@@ -146,9 +148,9 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
             raise StateError(str(error), table=stored.config.name) from None
         store.set_clock(table, content.now, content.steps)
         for name, values in content.cold.items():
-            store.write(table, parts[name], _COLD, threads, np.ascontiguousarray(values).reshape(-1))
-    for name, values in content.parts.items():
-        store.write(table, parts[name], rows, threads, np.ascontiguousarray(values).reshape(-1))
+            store.write(table, numbers[name], _COLD, threads, np.ascontiguousarray(values).reshape(-1))
+    for name, values in content.columns.items():
+        store.write(table, numbers[name], rows, threads, np.ascontiguousarray(values).reshape(-1))
     store.write_counts(table, rows, content.counts)
     store.set_num_steps(table, content.updates)
 
@@ -196,10 +198,10 @@ def num_bytes(store: _core.Store, table: int, stored: StoredTable) -> dict[str, 
     config, figures = stored.config, store.stats(table)
     held = "rows" if isinstance(config, FixedTable) else "rows_in_use"
     rows, of = figures.get(held, getattr(config, "num_rows", 0)), stored.format
-    found = {name: rows * of.value_bytes * (of.stride if wide else 1) for name, wide in stored.parts.items()}
+    found = {n: rows * of.dtype_of(n).itemsize * (of.stride if wide else 1) for n, wide in stored.columns.items()}
     found["bookkeeping"] = rows * figures["row_bytes"] - sum(found.values())
-    for part, name in (("keys", "map_bytes"), ("keys", "index_bytes"), ("counts", "sketch_bytes")):
-        found |= {part: figures[name]} if figures.get(name) else {}
+    for use, name in (("keys", "map_bytes"), ("keys", "index_bytes"), ("counts", "sketch_bytes")):
+        found |= {use: figures[name]} if figures.get(name) else {}
     return found
 
 

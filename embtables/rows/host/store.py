@@ -233,7 +233,7 @@ class HostRowStore:
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
-        return tuple(self._tables[table].parts)
+        return tuple(self._tables[table].columns)
 
     def _find(self, table: int, keys: Tensor) -> RowNumbers:
         rows = np.empty(len(keys), np.uint32)
@@ -249,9 +249,9 @@ class HostRowStore:
 
     def _read(self, table: int, name: str, rows: RowNumbers) -> Tensor:
         stored = self._tables[table]
-        part = stored.optimizer.native_parts[name]
-        out = self._output(len(rows), stored.config.dim) if stored.parts[name] else torch.empty(len(rows))
-        self._store.read(table, part, rows, torch.get_num_threads(), out.view(-1).numpy())
+        number = stored.optimizer.native_columns[name]
+        out = self._output(len(rows), stored.config.dim) if stored.columns[name] else torch.empty(len(rows))
+        self._store.read(table, number, rows, torch.get_num_threads(), out.view(-1).numpy())
         return out
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
@@ -260,8 +260,8 @@ class HostRowStore:
         if table in self._collisionless and (rows == 0).any():
             missing = int(keys[int(np.argmax(rows == 0))])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        part = self._tables[table].optimizer.native_parts[name]
-        self._store.write(table, part, rows, torch.get_num_threads(), as_numpy(values.float()).reshape(-1))
+        number = self._tables[table].optimizer.native_columns[name]
+        self._store.write(table, number, rows, torch.get_num_threads(), as_numpy(values.float()).reshape(-1))
 
     def num_steps(self, table: int) -> int:
         """See RowStore."""

@@ -33,7 +33,7 @@ class Arena:
     refused: int = 0  # rows whose gradient was not finite
     pending: list[SparseGradient] = field(default_factory=list)
 
-    def parts(self) -> dict[str, Tensor]:
+    def columns(self) -> dict[str, Tensor]:
         """Weight and optimizer state, by name."""
         return {"weight": self.weight, **self.state}
 

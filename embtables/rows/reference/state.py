@@ -25,9 +25,9 @@ def take(place: Place, arena: Arena, seed: int, changes: Changes | None) -> Tabl
         keys = np.array([key for key in policy.entries if policy.row(key)], np.int64)
     keys = keys[bucket_order(keys, seed)]
     rows = place.rows_of(torch.from_numpy(keys))
-    parts = {name: values[rows].numpy() for name, values in arena.parts().items()}
+    columns = {name: values[rows].numpy() for name, values in arena.columns().items()}
     nothing = np.zeros(len(keys), np.uint32)
-    found = TableContent(keys, parts, nothing, nothing, updates=arena.steps)
+    found = TableContent(keys, columns, nothing, nothing, updates=arena.steps)
     if changes is not None:
         found.tombstones = changes.tombstones.numpy()
     if policy is not None:
@@ -41,7 +41,7 @@ def _add_policy(policy: KeyPolicy, arena: Arena, seed: int, found: TableContent)
     found.waiting = waiting[bucket_order(waiting, seed)]
     found.waiting_counts = np.array([policy.entries[int(key)].count for key in found.waiting], np.uint32)
     found.waiting_seen = np.array([policy.entries[int(key)].seen for key in found.waiting], np.uint32)
-    found.cold = {name: values[:1].clone().numpy() for name, values in arena.parts().items()}
+    found.cold = {name: values[:1].clone().numpy() for name, values in arena.columns().items()}
     found.now, found.steps = policy.now, policy.steps
     if policy.sketch is not None:
         found.sketch = policy.sketch.save()
@@ -62,12 +62,12 @@ def apply(place: Place, arena: Arena, content: TableContent) -> None:
         if policy.sketch is not None:
             policy.sketch.restore(content.sketch)
         arena.grow(policy.rows_in_use)
-    parts = arena.parts()
+    columns = arena.columns()
     if policy is not None:
         for name, values in content.cold.items():
-            parts[name][:1] = torch.from_numpy(values.copy())
-    for name, values in content.parts.items():
-        parts[name][rows] = torch.from_numpy(values.copy())
+            columns[name][:1] = torch.from_numpy(values.copy())
+    for name, values in content.columns.items():
+        columns[name][rows] = torch.from_numpy(values.copy())
     arena.steps = content.updates
 
 

@@ -96,10 +96,10 @@ class _OwnedLookup:
 
     def rows_into(self, message: Tensor) -> None:
         """See OwnedRows."""
-        for feature, rows, part in self._parts_of(message):
+        for feature, rows, part in self._segments_of(message):
             part.copy_(self.arenas[feature][0].weight[rows])
 
-    def _parts_of(self, message: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def _segments_of(self, message: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Of each segment its feature, rows (n,) of the arena, and part (n, D) of the message."""
         for feature, keys, place in self.segments.each():
             dim = self.arenas[feature][0].weight.shape[1]
@@ -108,7 +108,7 @@ class _OwnedLookup:
 
     def add_message(self, message: Tensor, used: npt.NDArray[np.bool_]) -> None:
         """See OwnedLookup."""
-        for (feature, rows, part), has_gradient in zip(self._parts_of(message), used.tolist(), strict=True):
+        for (feature, rows, part), has_gradient in zip(self._segments_of(message), used.tolist(), strict=True):
             if not has_gradient:
                 continue
             arena, policy = self.arenas[feature]
@@ -316,14 +316,14 @@ class ReferenceRowStore:
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
-        return tuple(self._parts(table))
+        return tuple(self._columns(table))
 
-    def _parts(self, table: int) -> dict[str, Tensor]:
-        return self._arenas[self._places[table].arena].parts()
+    def _columns(self, table: int) -> dict[str, Tensor]:
+        return self._arenas[self._places[table].arena].columns()
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
-        return self._parts(table)[name][self._places[table].rows_of(keys)]
+        return self._columns(table)[name][self._places[table].rows_of(keys)]
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
         """See RowStore."""
@@ -332,7 +332,7 @@ class ReferenceRowStore:
         if policy is not None and (rows == 0).any():
             missing = int(keys[int((rows == 0).int().argmax())])
             raise StateError(f"key {missing} has no row", table=self._tables[table].config.name)
-        self._parts(table)[name][rows] = values
+        self._columns(table)[name][rows] = values
         changed = self._changed.setdefault(table, {}) if policy is None else policy.changed
         changed.update(dict.fromkeys(keys.tolist(), self._cut))
 
@@ -443,7 +443,7 @@ class ReferenceRowStore:
         """See RowStore."""
         place = self._places[table]
         rows = place.rows if place.policy is None else place.policy.rows_in_use
-        return {name: rows * t[:1].numel() * t.element_size() for name, t in self._parts(table).items()}
+        return {name: rows * t[:1].numel() * t.element_size() for name, t in self._columns(table).items()}
 
 
 def _spans(lookup: Lookup) -> list[tuple[int, int, int]]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.keyspace import bucket_order
-from embtables.rows.content import Floats, TableContent
+from embtables.rows.content import TableContent
+from embtables.rows.row_format import STATE_DTYPE, Values
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Table
 
@@ -45,7 +46,7 @@ class Conversion:
 
     def apply(self, content: TableContent) -> TableContent:
         """The content that the table continues with; `content` is all that it held, and is not changed."""
-        made = replace(content, parts=self._parts(content.parts), cold=self._parts(content.cold))
+        made = replace(content, columns=self._columns(content.columns), cold=self._columns(content.cold))
         if self._was.config.optimizer.kind != self._now.config.optimizer.kind:
             made.updates = 0
         if not self._cold:
@@ -83,22 +84,22 @@ class Conversion:
 
     def _how(self, name: str, of: str) -> str:
         """In words, how a column is made of a former one."""
-        here, then = self._now.parts[name], self._was.parts[of]
+        here, then = self._now.columns[name], self._was.columns[of]
         if here == then:
             return f"its {of}"
         return f"its row's {of} in each element" if here else f"the mean of its elements' {of}"
 
-    def _parts(self, parts: dict[str, Floats]) -> dict[str, Floats]:
+    def _columns(self, columns: dict[str, Values]) -> dict[str, Values]:
         """Weight and optimizer state, of rows or of the cold row."""
-        if self._was.optimizer is self._now.optimizer or not parts:
-            return parts
-        weight, kept = parts["weight"], self._kept()
-        made: dict[str, Floats] = {"weight": weight}
+        if self._was.optimizer is self._now.optimizer or not columns:
+            return columns
+        weight, kept = columns["weight"], self._kept()
+        made: dict[str, Values] = {"weight": weight}
         for name, column in self._now.optimizer.state.items():
             if name in kept:
-                made[name] = _as(parts[kept[name]], weight.shape[1], column.per_element)
+                made[name] = _as(columns[kept[name]], weight.shape[1], column.per_element)
             else:
-                made[name] = np.zeros(weight.shape if column.per_element else len(weight), np.float32)
+                made[name] = np.zeros(weight.shape if column.per_element else len(weight), STATE_DTYPE)
         return made
 
     def _other_options(self) -> None:
@@ -172,7 +173,7 @@ class Conversion:
         return replace(
             made,
             keys=made.keys[order],
-            parts={name: values[order] for name, values in made.parts.items()},
+            columns={name: values[order] for name, values in made.columns.items()},
             seen=made.seen[order],
             counts=made.counts[order],
             waiting=made.waiting[waits],
@@ -182,13 +183,13 @@ class Conversion:
         )
 
 
-def _as(values: Floats, dim: int, of_elements: bool) -> Floats:
+def _as(values: Values, dim: int, of_elements: bool) -> Values:
     """Optimizer state, (n, D) of elements or (n,) of rows, as of elements or of rows."""
     if of_elements == (values.ndim == 2):
         return values
     if of_elements:
         return np.repeat(values[:, None], dim, axis=1)
-    mean: Floats = values.astype(np.float64).mean(axis=1).astype(np.float32)
+    mean: Values = values.astype(np.float64).mean(axis=1).astype(STATE_DTYPE)
     return mean
 
 

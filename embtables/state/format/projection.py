@@ -15,13 +15,13 @@ import numpy as np
 from embtables.rows.content import TableContent
 
 Projection = Literal["full", "weights"]
-# Columns of a rows file after those of the row's parts.
+# Columns of a rows file after those that a row consists of.
 SCALARS: dict[Projection, tuple[str, ...]] = {"full": ("seen", "count"), "weights": ("seen",)}
 
 
-def row_parts(parts: Mapping[str, bool], projection: Projection) -> dict[str, bool]:
-    """Those of a row's parts (True: D values per row) that a version of this projection holds."""
-    return dict(parts) if projection == "full" else {"weight": parts["weight"]}
+def held_columns(columns: Mapping[str, bool], projection: Projection) -> dict[str, bool]:
+    """Those of a row's columns (True: D values per row) that a version of this projection holds."""
+    return dict(columns) if projection == "full" else {"weight": columns["weight"]}
 
 
 def project(content: TableContent, projection: Projection) -> TableContent:
@@ -31,7 +31,7 @@ def project(content: TableContent, projection: Projection) -> TableContent:
     no_words, no_keys = np.empty(0, np.uint32), np.empty(0, np.int64)
     return replace(
         content,
-        parts=_weight(content.parts),
+        columns=_weight(content.columns),
         counts=no_words,
         waiting=no_keys,
         waiting_counts=no_words,

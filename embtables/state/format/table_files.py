@@ -19,22 +19,24 @@ import pyarrow as pa
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, Buckets, Keys, Offsets, bucket_offsets
 from embtables.rows.content import TableContent
+from embtables.rows.row_format import ROW_DTYPES, RowFormat
 from embtables.rows.sketch import HEADS, Bytes
 from embtables.rows.sketch import columns as sketch_columns
 from embtables.state.format.arrow_footer import Need, need_metadata
 from embtables.state.format.arrow_writer import OFFSETS, Column, file_pieces
 from embtables.state.format.manifest import File
-from embtables.state.format.projection import SCALARS, Projection, row_parts
+from embtables.state.format.projection import SCALARS, Projection, held_columns
 
 MAX_DIM = 4096
 
 
-def rows_schema(dim: int, parts: dict[str, bool], projection: Projection) -> pa.Schema:
-    """Columns of a rows file of a version of this projection; `parts` are those of the table."""
-    wide = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
+def rows_schema(row_format: RowFormat, row_columns: dict[str, bool], projection: Projection) -> pa.Schema:
+    """Columns of a rows file of a version of this projection; `row_columns` are those of the table."""
     fields = [pa.field("key", pa.int64(), nullable=False)]
-    held = row_parts(parts, projection)
-    fields += [pa.field(n, wide if is_wide else pa.float32(), nullable=False) for n, is_wide in held.items()]
+    for name, is_wide in held_columns(row_columns, projection).items():
+        value = pa.from_numpy_dtype(row_format.dtype_of(name))
+        wide = pa.list_(pa.field("item", value, nullable=False), row_format.dim)
+        fields.append(pa.field(name, wide if is_wide else value, nullable=False))
     fields += [pa.field(n, pa.uint32(), nullable=False) for n in SCALARS[projection]]
     return pa.schema(fields)
 
@@ -51,28 +53,28 @@ TOMBSTONES_SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False)])
 
 def rows_file(
     columns: Mapping[str, Column],
-    dim: int,
-    parts: dict[str, bool],
+    row_format: RowFormat,
+    row_columns: dict[str, bool],
     begins: npt.NDArray[np.uint64],
     projection: Projection,
 ) -> Iterator[memoryview]:
     """The bytes of a table's rows file, in pieces.
 
     Args:
-        columns: key, seen and count (n,), and each part, (n, D) or (n,), as far as the projection holds them; whole or
-            streamed.
+        columns: key, seen and count (n,), and those of a row, (n, D) or (n,), as far as the projection holds them;
+            whole or streamed.
         begins: (1,025,) where each bucket begins.
 
     Raises:
         StateError: a streamed column is not what it promised to be.
     """
-    return file_pieces(columns, rows_schema(dim, parts, projection), begins)
+    return file_pieces(columns, rows_schema(row_format, row_columns, projection), begins)
 
 
-def row_columns(content: TableContent) -> dict[str, Column]:
+def file_columns(content: TableContent, row_format: RowFormat) -> dict[str, Column]:
     """The columns of a table's rows file."""
     found: dict[str, Column] = {"key": content.keys, "seen": content.seen, "count": content.counts}
-    found |= {name: np.ascontiguousarray(values, np.float32) for name, values in content.parts.items()}
+    found |= {n: np.ascontiguousarray(values, row_format.dtype_of(n)) for n, values in content.columns.items()}
     return found | content.streamed
 
 
@@ -96,7 +98,7 @@ def sketch_schema(width: int) -> pa.Schema:
 
 def sketch_file(sketch: Bytes, buckets: Buckets) -> Iterator[memoryview]:
     """The bytes of a table's file of the count sketch, in pieces: buckets [first, end), a row each."""
-    heads, counters = (part[slice(*buckets)] for part in sketch_columns(sketch))
+    heads, counters = (half[slice(*buckets)] for half in sketch_columns(sketch))
     begins = np.arange(NUM_BUCKETS + 1).clip(*buckets) - buckets[0]
     found: dict[str, Column] = dict(zip(HEADS, np.ascontiguousarray(heads.T), strict=True))
     return file_pieces(found | {"counters": counters}, sketch_schema(counters.shape[1]), begins)
@@ -118,13 +120,14 @@ class Layout:
     Attributes:
         places: by column.
         begins: (1,025,) int64, where each bucket begins.
-        dim, parts: of a file of rows the table's dimension and its tensors, True: D values per row; else 0 and none.
+        format, row_columns: of a file of rows how they lie and what a row consists of, True: D values; else None and
+            none.
     """
 
     places: dict[str, Place]
     begins: Offsets
-    dim: int
-    parts: dict[str, bool]
+    format: RowFormat | None
+    row_columns: dict[str, bool]
 
 
 def read_layout(
@@ -145,10 +148,12 @@ def read_layout(
     try:
         need_metadata(raw, need, file)
         reader = pa.ipc.open_file(pa.BufferReader(raw))
-        dim, parts = (0, dict[str, bool]()) if schema is not None else _table_of(reader.schema, projection, file)
-        wanted = rows_schema(dim, parts, projection) if schema is None else schema
-        if not reader.schema.equals(wanted):
-            raise StateError(f"holds other columns than the table: {_difference(reader.schema, wanted)}", file=file)
+        row_format, row_columns = None, dict[str, bool]()
+        if schema is None:
+            row_format, row_columns = _table_of(reader.schema, projection, file)
+            schema = rows_schema(row_format, row_columns, projection)
+        if not reader.schema.equals(schema):
+            raise StateError(f"holds other columns than the table: {_difference(reader.schema, schema)}", file=file)
         batch = reader.get_batch(0)
         # Of numbers without nulls this looks at the lengths of buffers alone, not at values.
         batch.validate(full=True)
@@ -158,8 +163,8 @@ def read_layout(
     if batch.num_rows != listed.rows or any(array.buffers()[0] is not None for array in arrays):
         raise StateError(f"has {batch.num_rows} rows, the manifest says {listed.rows}", file=file)
     base = pa.py_buffer(raw).address
-    places = {field.name: _place(batch.column(field.name), base, len(raw), file) for field in wanted}
-    return Layout(places, _begins(reader.schema, listed, file), dim, parts)
+    places = {field.name: _place(batch.column(field.name), base, len(raw), file) for field in schema}
+    return Layout(places, _begins(reader.schema, listed, file), row_format, row_columns)
 
 
 # What pyarrow and the reading of a footer raise for bytes that are no Arrow file; StateError is none of them.
@@ -209,15 +214,17 @@ def _values_of(column: pa.Array) -> pa.Array:
     return column.values if _list_size(column.type) else column
 
 
-def _table_of(schema: pa.Schema, projection: Projection, file: object) -> tuple[int, dict[str, bool]]:
-    """The dimension and the parts of a rows file. Raises StateError where no table would have written it."""
+def _table_of(schema: pa.Schema, projection: Projection, file: object) -> tuple[RowFormat, dict[str, bool]]:
+    """The format and the columns of rows of a file. Raises StateError where no table would have written it."""
     # Weight first, then optimizer state of D values or of one: any optimizer's, whether this process knows it or not.
     columns = {field.name: field.type for field in list(schema)[1 : -len(SCALARS[projection])]}
-    parts = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
-    dim = _list_size(columns["weight"]) if next(iter(parts), None) == "weight" else 0
+    row_columns = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
+    dim = _list_size(columns["weight"]) if next(iter(row_columns), None) == "weight" else 0
     is_distinct = len(set(schema.names)) == len(schema.names)
-    if is_distinct and 1 <= dim <= MAX_DIM and rows_schema(dim, parts, projection).equals(schema):
-        return dim, parts
+    if is_distinct and 1 <= dim <= MAX_DIM:
+        for row_format in (RowFormat(dim, dtype) for dtype in ROW_DTYPES):
+            if rows_schema(row_format, row_columns, projection).equals(schema):
+                return row_format, row_columns
     raise StateError(f"holds columns that no table has: {', '.join(schema.names)}", file=file)
 
 

@@ -46,9 +46,9 @@ class MergedTable:
     Attributes:
         rows: how many there are.
         begins: (1,025,) int64, where each bucket begins.
-        dim, parts: the table's dimension; its tensors, True: D values per row.
+        format, row_columns: how the columns of rows lie; weight and optimizer state, True: D values per row.
         projection: what the versions hold of their tables.
-        columns: names of all columns: key, the parts, seen, count; of `weights` key, weight, seen.
+        columns: names of all columns: key, those of rows, seen, count; of `weights` key, weight, seen.
 
     Raises:
         StateError: a version has no such table, or its files are missing, damaged, of other columns or out of order.
@@ -62,13 +62,14 @@ class MergedTable:
             TableFile(state, version, name, TOMBSTONES_SCHEMA if kind == "tombstones" else None, kept)
             for version, name, kind in wanted
         ]
-        rows_files = [file for file in self._files if file.parts]
+        rows_files = [file for file in self._files if file.row_columns]
         self._layout = rows_files[-1]
-        self.dim, self.parts = self._layout.dim, self._layout.parts
+        assert self._layout.format is not None
+        self.format, self.row_columns = self._layout.format, self._layout.row_columns
         self.projection = chain[-1].projection
-        self.columns = ("key", *self.parts, *SCALARS[self.projection])
+        self.columns = ("key", *self.row_columns, *SCALARS[self.projection])
         for file in rows_files:
-            if (file.dim, file.parts) != (self.dim, self.parts):
+            if (file.format, file.row_columns) != (self.format, self.row_columns):
                 newest = self._layout.path
                 raise StateError(f"has other columns than {newest}, which is of the same chain", file=file.path)
         self._scratch = scratch
@@ -122,7 +123,7 @@ class MergedTable:
         order = np.lexsort((key, bucket))
         key, bucket, place = key[order], bucket[order], place[order]
         newest = np.append((key[1:] != key[:-1]) | (bucket[1:] != bucket[:-1]), True)
-        tombstones = np.array([not file.parts for file in self._files])
+        tombstones = np.array([not file.row_columns for file in self._files])
         stays = newest & ~tombstones[(place >> _INDEX_BITS).astype(np.intp)]
         return place[stays], np.bincount(bucket[stays] - np.uint16(first), minlength=end - first)
 

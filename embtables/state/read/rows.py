@@ -66,7 +66,7 @@ def read_rows(
     for name in names:
         if name not in merged.columns:
             raise StateError(f"has no column '{name}'; it has: {', '.join(merged.columns)}", table=table)
-    fields = rows_schema(merged.dim, merged.parts, merged.projection)
+    fields = rows_schema(merged.format, merged.row_columns, merged.projection)
     return _batches(merged, pa.schema([fields.field(name) for name in names]))
 
 

@@ -29,7 +29,8 @@ class TableFile:
     Attributes:
         path: what the file is called in errors.
         begins: (1,025,) int64, where each bucket begins among its rows.
-        dim, parts: the table's dimension and its tensors, True: D values per row; 0 and none where it holds no rows.
+        format, row_columns: how the columns of rows lie, and which there are, True: D values per row; None and none
+            where it holds no rows.
 
     Raises:
         StateError: it is missing, damaged where it says how it is laid out, or not what a table would have written.
@@ -52,7 +53,7 @@ class TableFile:
         layout = read_layout(raw, need, schema, version.projection, version.files[name], self.path)
         self._places = layout.places
         self.begins = layout.begins
-        self.dim, self.parts = layout.dim, layout.parts
+        self.format, self.row_columns = layout.format, layout.row_columns
 
     @property
     def rows(self) -> int:

@@ -19,7 +19,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import FixedTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.projection import SCALARS, row_parts
+from embtables.state.format.projection import SCALARS, held_columns
 from embtables.state.format.table_files import TOMBSTONES_SCHEMA, WAITING_SCHEMA, rows_schema
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file, parsed_artifact
 from embtables.state.read.range_reader import RangeReader
@@ -70,18 +70,18 @@ def _read_table(
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
         for what, schema in (
-            ("rows", rows_schema(table.config.dim, table.parts, manifest.projection)),
+            ("rows", rows_schema(table.format, table.columns, manifest.projection)),
             ("waiting", WAITING_SCHEMA),
             ("tombstones", TOMBSTONES_SCHEMA),
         )
     )
     if rows is None:
         raise StateError("has no rows of these buckets", version=manifest.name, table=name)
-    held = row_parts(table.parts, manifest.projection)
-    keys, parts = rows["key"], {part: rows[part] for part in held}
+    held = held_columns(table.columns, manifest.projection)
+    keys, columns = rows["key"], {column: rows[column] for column in held}
     none = np.empty(0, np.uint32)
     seen, counts = rows["seen"], rows["count"] if "count" in SCALARS[manifest.projection] else none
-    found = TableContent(keys, parts, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
+    found = TableContent(keys, columns, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
     found.figures = dict(entry.figures)
     if isinstance(table.config, FixedTable):
         if len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
@@ -95,16 +95,16 @@ def _read_table(
     width = counter_bytes(table.config)
     sketch = None if width is None else read_sketch(state, manifest, name, width, buckets)
     found.sketch = found.sketch if sketch is None else sketch
-    found.cold = {part: _cold(state, manifest, table, part, beside) for part in held}
+    found.cold = {column: _cold(state, manifest, table, column, beside) for column in held}
     return found
 
 
-def _cold(state: StateFolder, manifest: Manifest, table: StoredTable, part: str, beside: Tensors) -> npt.NDArray[Any]:
-    shape = (1, table.config.dim) if table.parts[part] else (1,)
-    values = beside.get(f"{table.config.name}/cold/{part}")
-    if values is None or values.shape != shape or values.dtype != np.float32:
+def _cold(state: StateFolder, manifest: Manifest, table: StoredTable, column: str, beside: Tensors) -> npt.NDArray[Any]:
+    shape = (1, table.config.dim) if table.columns[column] else (1,)
+    values = beside.get(f"{table.config.name}/cold/{column}")
+    if values is None or values.shape != shape or values.dtype != table.format.dtype_of(column):
         file = state.folder.path(state.file(manifest, TABLES_FILE))
-        raise StateError(f"holds no cold row {part} of shape {shape}", file=file, table=table.config.name)
+        raise StateError(f"holds no cold row {column} of shape {shape}", file=file, table=table.config.name)
     return values
 
 

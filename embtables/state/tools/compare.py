@@ -69,19 +69,20 @@ def compare_rows(a: MergedTable, b: MergedTable) -> TableDifference | None:
 
 
 def _layout(a: MergedTable, b: MergedTable) -> list[str]:
-    found = [f"dim {a.dim} in A, {b.dim} in B"] if a.dim != b.dim else []
-    if a.parts != b.parts:
-        found.append(f"optimizer state: {_state(a.parts)} in A, {_state(b.parts)} in B")
+    dims = a.format.dim, b.format.dim
+    found = [f"dim {dims[0]} in A, {dims[1]} in B"] if dims[0] != dims[1] else []
+    if a.row_columns != b.row_columns:
+        found.append(f"optimizer state: {_state(a.row_columns)} in A, {_state(b.row_columns)} in B")
     return found
 
 
-def _state(parts: dict[str, bool]) -> str:
-    found = (f"{name} by {'weight' if wide else 'row'}" for name, wide in parts.items() if name != "weight")
+def _state(columns: dict[str, bool]) -> str:
+    found = (f"{name} by {'weight' if wide else 'row'}" for name, wide in columns.items() if name != "weight")
     return ", ".join(found) or "none"
 
 
 def _width(table: MergedTable, name: str) -> int:
-    return table.dim if table.parts.get(name) else 1
+    return table.format.dim if table.row_columns.get(name) else 1
 
 
 def _in_both(a: MergedTable, b: MergedTable, first: int, end: int) -> tuple[npt.NDArray[np.int64], ...]:

@@ -70,7 +70,8 @@ class TableFigures:
         features: names of those that read it; empty where the version does not record them.
         now, steps, updates: the table's clock, its steps, Adam's t.
         bytes_by_part: what keys, weights, each optimizer state, bookkeeping (last sight and count), waiting keys, the
-            sketch and the cold row of this version take in files, without Arrow's padding.
+            sketch and the cold row of this version take in files, without Arrow's padding. Reports in JSON have this
+            name, so it stays; `TableStats.bytes_by_column` is the same in memory.
         bytes_in_files: of the table's own files of the chain: rows that later deltas replaced are in it.
         age: clock minus last sight, of a collisionless table.
         optimizer: its kind; None where the version holds weights alone and records no configuration.
@@ -136,9 +137,9 @@ def _figures(
     ages = None if fixed else entry.now - rows.seen.astype(np.int64)
     admission = None if ages is None else _admission(state, chain, name, recorded, rows, ages)
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
-    parts = {
+    sizes = {
         "keys": rows.keys.nbytes,
-        **{part: 4 * (rows.dim if is_wide else 1) * len(rows.keys) for part, is_wide in rows.parts.items()},
+        **{n: rows.format.column_bytes(n, per_element=wide) * len(rows.keys) for n, wide in rows.row_columns.items()},
         "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,
@@ -148,15 +149,15 @@ def _figures(
     return TableFigures(
         table=name,
         kind="fixed" if fixed else "collisionless",
-        dim=rows.dim,
+        dim=rows.format.dim,
         optimizer=None if recorded is None else recorded.config.optimizer.kind,
-        state={name: is_wide for name, is_wide in rows.parts.items() if name != WEIGHT},
+        state={name: is_wide for name, is_wide in rows.row_columns.items() if name != WEIGHT},
         features=() if recorded is None else tuple(f.name for f in recorded.features),
         rows=len(rows.keys),
         now=entry.now,
         steps=entry.steps,
         updates=entry.updates,
-        bytes_by_part={part: size for part, size in parts.items() if size},
+        bytes_by_part={use: size for use, size in sizes.items() if size},
         bytes_in_files=sum(m.files[file].bytes for m in chain for file in m.tables[name].files),
         age=None if ages is None else of_integers(ages, _clock_unit(recorded, entry)),
         count=None if counts is None else of_counts(counts, "gradients"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embtables.keyspace import Keys
 from embtables.rows.content import Words
+from embtables.rows.row_format import RowFormat, Values
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.table_files import WAITING_SCHEMA
@@ -30,8 +31,8 @@ class LiveRows:
         seen: (n,) the clock at each row's last sight.
         counts: (n,) gradients that each row has had; None of a version that holds weights alone.
         norms: (n,) float64, L2 norms of their weights.
-        dim: D.
-        parts: weights and optimizer state; True: D float32 per row, False: one.
+        format: how their columns lie.
+        row_columns: weights and optimizer state; True: D values per row, False: one.
         lost: keys that lost their row, by version of the chain: their tombstones.
     """
 
@@ -39,8 +40,8 @@ class LiveRows:
     seen: Words
     counts: Words | None
     norms: npt.NDArray[np.float64]
-    dim: int
-    parts: dict[str, bool]
+    format: RowFormat
+    row_columns: dict[str, bool]
     lost: tuple[int, ...]
 
 
@@ -61,8 +62,8 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
             merged.read("seen", 0, merged.rows)[order],
             merged.read("count", 0, merged.rows)[order] if "count" in merged.columns else None,
             np.concatenate([np.empty(0), *norms])[order],
-            merged.dim,
-            merged.parts,
+            merged.format,
+            merged.row_columns,
             tuple(_lost(version, table) for version in chain),
         )
 
@@ -81,7 +82,7 @@ def waiting_counts(state: StateFolder, version: Manifest, table: str) -> Words:
     return np.concatenate([np.empty(0, np.uint32), *(file.read("count", 0, file.rows) for file in files)])
 
 
-def _norms(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _norms(weight: Values) -> npt.NDArray[np.float64]:
     """L2 norms of rows (n, D), a bounded number of them at a time."""
     norms, step = np.empty(len(weight)), max(1, _NORM_VALUES // weight.shape[1])
     for start in range(0, len(weight), step):

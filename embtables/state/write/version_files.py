@@ -18,7 +18,7 @@ from embtables.state.folder.version_folder import NewFile
 from embtables.state.format.manifest import table_file
 from embtables.state.format.projection import Projection, project
 from embtables.state.format.table_files import (
-    row_columns,
+    file_columns,
     rows_file,
     sketch_file,
     tombstones_file,
@@ -106,7 +106,7 @@ def _files(
     for keys in (content.keys, content.waiting, gone):
         check_keys(keys, table.seed, buckets, table=table.config.name, rank=rank)
     begins = bucket_offsets(content.keys, table.seed) if content.begins is None else content.begins
-    chunks = rows_file(row_columns(content), table.config.dim, table.parts, begins, projection)
+    chunks = rows_file(file_columns(content, table.format), table.format, table.columns, begins, projection)
     found = {"rows": NewFile(chunks, len(content.keys), buckets)}
     if len(content.waiting):
         found["waiting"] = NewFile(waiting_file(content, table.seed), len(content.waiting), buckets)

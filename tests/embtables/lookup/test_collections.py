@@ -176,7 +176,7 @@ def test_stats_count_rows_and_bytes() -> None:
         tables = Tables([table], [Feature(name="a", table="t")], seed=0, row_store=store)  # type: ignore[arg-type]
         stats = tables.stats()["t"]
         assert (stats.rows, stats.dim) == (50, 4)
-        assert {k: v for k, v in stats.bytes_by_part.items() if k != "bookkeeping"} == {"weight": 800, "sum": 200}
+        assert {k: v for k, v in stats.bytes_by_column.items() if k != "bookkeeping"} == {"weight": 800, "sum": 200}
         assert torch.equal(tables.weight("t"), torch.full((50, 4), 2.0))
 
 

@@ -140,8 +140,8 @@ def test_an_id_is_encoded_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("item", "linear.item"):
         assert tables.keys(name).tolist() == [2]
         assert (stats[name].rows, stats[name].counts["admitted"], stats[name].counts["waiting"]) == (1, 1, 1)
-    assert "keys" in stats["item"].bytes_by_part
-    assert "keys" not in stats["linear.item"].bytes_by_part
+    assert "keys" in stats["item"].bytes_by_column
+    assert "keys" not in stats["linear.item"].bytes_by_column
 
 
 @pytest.mark.parametrize("store", ["host", "reference"])

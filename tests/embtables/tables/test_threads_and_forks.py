@@ -82,7 +82,7 @@ def other():
                     break
                 else:
                     captured = {name: c.content() for name, c in tables.capture().items()}
-                    assert all(np.isfinite(c.parts["weight"]).all() for c in captured.values())
+                    assert all(np.isfinite(c.columns["weight"]).all() for c in captured.values())
             except StateError as error:
                 refused.append(error)
 

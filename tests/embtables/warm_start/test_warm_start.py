@@ -224,16 +224,16 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_vectors_far_too_long_are_not_read_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_VALUES_A_PART", 1000)
+    monkeypatch.setattr(reading, "_VALUES_A_CHUNK", 1000)
     wide = pa.array([[0.0] * 500] * 40, F32)
     sizes: list[int] = []
-    part = reading._Part.__init__
+    make = reading._Chunk.__init__
 
     def noting(self: Any, batch: pa.RecordBatch, *rest: Any) -> None:
         sizes.append(len(batch.column("vector").flatten()))
-        part(self, batch, *rest)
+        make(self, batch, *rest)
 
-    monkeypatch.setattr(reading._Part, "__init__", noting)
+    monkeypatch.setattr(reading._Chunk, "__init__", noting)
     with pytest.raises(DataError, match="holds a vector of 500 values"):
         load(collisionless(), write(tmp_path / "v.parquet", np.arange(40), wide))
     assert max(sizes) <= 1000

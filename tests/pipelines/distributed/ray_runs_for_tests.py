@@ -83,7 +83,7 @@ def held(run: RunDir) -> dict[str, Any]:
     found: dict[str, Any] = dict(checkpoint.dense_arrays(learner))
     for name, of in learner.tables.content().items():
         found |= {f"{name} keys": of.keys, f"{name} counts": of.counts, f"{name} waiting": of.waiting}
-        found |= {f"{name} {part}": values for part, values in of.parts.items()}
+        found |= {f"{name} {column}": values for column, values in of.columns.items()}
     return found
 
 

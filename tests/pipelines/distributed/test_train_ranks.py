@@ -48,7 +48,7 @@ def learned(run: RunDir) -> dict[str, Any]:
     found: dict[str, Any] = dict(checkpoint.dense_arrays(learner))
     for name, content in learner.tables.content().items():
         found |= {f"{name} keys": content.keys, f"{name} counts": content.counts, f"{name} waiting": content.waiting}
-        found |= {f"{name} {part}": values for part, values in content.parts.items()}
+        found |= {f"{name} {column}": values for column, values in content.columns.items()}
     return {name: values for name, values in found.items() if not name.startswith("random/")}
 
 

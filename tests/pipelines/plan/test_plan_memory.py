@@ -20,7 +20,7 @@ OPTIMIZERS += [Adam(learning_rate=0.1)]
 
 
 def _bytes(tables: Tables) -> int:
-    return sum(tables.stats()["t"].bytes_by_part.values())
+    return sum(tables.stats()["t"].bytes_by_column.values())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.kind)
@@ -67,4 +67,4 @@ def test_waiting_keys_take_what_was_predicted(counting: Any, count: int) -> None
     waiting = 40_000.0 if counting == "exact" else 0.0
     assert stats.counts["waiting"] == waiting
     found = table_memory(config, float(stats.rows), waiting, 1)
-    assert found.keys == pytest.approx(sum(stats.bytes_by_part.get(n, 0) for n in ("keys", "counts")), rel=0.10)
+    assert found.keys == pytest.approx(sum(stats.bytes_by_column.get(n, 0) for n in ("keys", "counts")), rel=0.10)

@@ -291,7 +291,7 @@ def test_first_order_weights_of_one_model_take_the_keys_of_another(
 def _state(tables: Tables, name: str) -> list[Any]:
     content = tables.table_content(name)
     order, waits = np.argsort(content.keys), np.argsort(content.waiting)
-    rows = [content.keys[order], content.parts["weight"][order], content.seen[order], content.counts[order]]
+    rows = [content.keys[order], content.columns["weight"][order], content.seen[order], content.counts[order]]
     waiting = [content.waiting[waits], content.waiting_counts[waits], content.waiting_seen[waits]]
     return [values.tolist() for values in (*rows, *waiting)]
 

@@ -43,7 +43,7 @@ def test_with_all_tables_frozen_the_dense_net_learns_alone(make_config: Make, ro
 def test_first_order_weights_freeze_with_their_table(make_config: Make) -> None:
     config = make_config(**{"model": {"kind": "fm"}, "tables.0.trainable": False})
     trained, fresh = learner_of(train(config, shown=False)).tables.content(), Learner(config).tables.content()
-    moved = {name for name in trained if (trained[name].parts["weight"] != fresh[name].parts["weight"]).any()}
+    moved = {name for name in trained if (trained[name].columns["weight"] != fresh[name].columns["weight"]).any()}
     assert moved == {"item", "linear.item"}
 
 

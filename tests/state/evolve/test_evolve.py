@@ -89,10 +89,10 @@ def test_another_optimizer_keeps_weights_and_converts_sums(then: Any, here: Any,
     extra = {} if kind is fixed else {"cold_row": "trained", "admission": MinCount(count=4)}
     old, made, notes = taken(schema(kind(optimizer=then, **extra)), schema(kind(optimizer=here, **extra)))
     new = made.content()["t"]
-    assert np.array_equal(new.parts["weight"], old.parts["weight"])
+    assert np.array_equal(new.columns["weight"], old.columns["weight"])
     assert np.array_equal(new.counts, old.counts)
-    assert old.parts["weight"].any()
-    pairs = [(old.parts, new.parts)] if kind is fixed else [(old.parts, new.parts), (old.cold, new.cold)]
+    assert old.columns["weight"].any()
+    pairs = [(old.columns, new.columns)] if kind is fixed else [(old.columns, new.columns), (old.cold, new.cold)]
     for before, after in pairs:
         state = {name: values for name, values in after.items() if name != "weight"}
         if then.kind == here.kind:
@@ -256,7 +256,7 @@ def test_waiting_keys_go_on_where_they_are_counted_alike(case: str) -> None:
     assert text in str(notes[0])
     found = version.tables["t"]
     assert np.array_equal(found.keys, old.keys)
-    assert np.array_equal(found.parts["weight"], old.parts["weight"])
+    assert np.array_equal(found.columns["weight"], old.columns["weight"])
     assert found.waiting.tolist() == ([2] if kept else [])
     assert found.waiting_counts.tolist() == ([2] if kept else [])
     assert len(found.sketch) == 0
@@ -308,7 +308,7 @@ def test_an_identity_table_grows() -> None:
     was, now = schema(fixed(), IDENTITY), schema(fixed(num_rows=12), IDENTITY)
     old, made, notes = taken(was, now)
     assert notes == ["table t: num_rows 9 -> 12: rows stay, the new ones are fresh"]
-    assert np.array_equal(made.weight("t").numpy()[np.sort(old.keys)], old.parts["weight"][np.argsort(old.keys)])
+    assert np.array_equal(made.weight("t").numpy()[np.sort(old.keys)], old.columns["weight"][np.argsort(old.keys)])
     assert torch.equal(made.weight("t")[9:], build(now).weight("t")[9:])
 
 

@@ -258,11 +258,11 @@ def test_two_purposes_side_by_side(holder: LeaseHolder) -> None:
                     index.clear()
                 for key in of.tombstones.tolist():
                     index.pop(key, None)
-                index |= {k: row.tobytes() for k, row in zip(of.keys.tolist(), of.parts["weight"], strict=True)}
+                index |= {k: row.tobytes() for k, row in zip(of.keys.tolist(), of.columns["weight"], strict=True)}
         standby.take()
     assert same(flat(standby.made), flat(resume.made))
     content = resume.made.content()["grows"]
-    assert index == {k: row.tobytes() for k, row in zip(content.keys.tolist(), content.parts["weight"], strict=True)}
+    assert index == {k: row.tobytes() for k, row in zip(content.keys.tolist(), content.columns["weight"], strict=True)}
     with pytest.raises(StateError, match="a position must be of serving, received"):
         Follower(holder.state, "serving", standby.position)
 
@@ -281,7 +281,7 @@ def test_the_example_in_the_documentation_runs(holder: LeaseHolder) -> None:
     exec(compile(example.replace("wait(1.0)", "wait(0.0)"), DOCUMENTATION.name, "exec"), found)
     content = made.content()["items"]
     assert sorted(found["rows"]) == sorted(content.keys.tolist()) == [3, 4, 5]
-    for key, row in zip(content.keys.tolist(), content.parts["weight"], strict=True):
+    for key, row in zip(content.keys.tolist(), content.columns["weight"], strict=True):
         assert found["rows"][key].tobytes() == row.tobytes()
     assert found["position"]["sequence"] == 3
 

@@ -33,10 +33,10 @@ def content() -> TableContent:
     rng = np.random.default_rng(1)
     keys = rng.integers(-(2**62), 2**62, ROWS)
     keys = keys[bucket_order(keys, STORED.seed)]
-    parts = {"weight": rng.random((ROWS, 64), np.float32), "sum": rng.random(ROWS, np.float32)}
+    columns = {"weight": rng.random((ROWS, 64), np.float32), "sum": rng.random(ROWS, np.float32)}
     cold = {"weight": np.zeros((1, 64), np.float32), "sum": np.zeros(1, np.float32)}
     figures = [rng.integers(0, 2**32, ROWS, np.uint32) for _ in range(2)]
-    return TableContent(keys, parts, *figures, cold=cold)
+    return TableContent(keys, columns, *figures, cold=cold)
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,8 @@ def test_rows_are_those_of_the_tables(tmp_path: Path, rows_at_a_time: int, monke
     state = StateFolder(tmp_path)
     for table, content in made.content().items():
         rows = whole(read_rows(state, table))
-        assert rows.column_names == ["key", *content.parts, "seen", "count"]
-        expected = {"key": content.keys, **content.parts, "seen": content.seen, "count": content.counts}
+        assert rows.column_names == ["key", *content.columns, "seen", "count"]
+        expected = {"key": content.keys, **content.columns, "seen": content.seen, "count": content.counts}
         for name, values in expected.items():
             column = rows[name].combine_chunks()
             found = column.flatten() if values.ndim == 2 else column

@@ -232,16 +232,16 @@ def test_a_row_in_the_version_of_its_tombstone_stays(tmp_path: Path) -> None:
         for number, (keys, gone) in enumerate([([1, 2, 3, 4], []), ([2], [2, 3]), ([3], [4])]):
             rows = np.array(keys, np.int64)
             rows = rows[bucket_order(rows, stored[0].seed)]
-            parts, ones = {"weight": np.full((len(rows), 1), number, np.float32)}, np.ones(len(rows), np.uint32)
+            columns, ones = {"weight": np.full((len(rows), 1), number, np.float32)}, np.ones(len(rows), np.uint32)
             cold = {"weight": np.zeros((1, 1), np.float32)}
-            content = TableContent(rows, parts, ones, ones, np.array(gone, np.int64), cold=cold)
+            content = TableContent(rows, columns, ones, ones, np.array(gone, np.int64), cold=cold)
             write_version(writer, VersionKind("resume", number or None), stored, Version({"t": content}))
         made = [Tables([stored[0].config], [Feature(name="f", table="t")], seed=1) for _ in range(2)]
         before = loaded(state, made[0], 3)
         compact(writer, "resume", keep=1)
     assert same(loaded(state, made[1], 4), before)
     found = made[1].content()["t"]
-    assert dict(zip(found.keys.tolist(), found.parts["weight"][:, 0], strict=True)) == {1: 0, 2: 1, 3: 2}
+    assert dict(zip(found.keys.tolist(), found.columns["weight"][:, 0], strict=True)) == {1: 0, 2: 1, 3: 2}
 
 
 MEMORY = r"""
@@ -274,9 +274,9 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     with LeaseHolder(StateFolder(tmp_path)) as writer:
         for number, part in enumerate((keys, keys[::2])):
             n, ones = len(part), np.ones(len(part), np.uint32)
-            parts = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
+            columns = {"weight": np.full((n, 144), number, np.float32), "sum": np.zeros(n, np.float32)}
             cold = {"weight": np.zeros((1, 144), np.float32), "sum": np.zeros(1, np.float32)}
-            version = Version({"t": TableContent(part, parts, ones, ones, cold=cold)})
+            version = Version({"t": TableContent(part, columns, ones, ones, cold=cold)})
             write_version(writer, VersionKind("resume", number or None), [StoredTable(table, 1)], version)
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     changed, rows, grown = map(int, done.stdout.split())

@@ -39,7 +39,7 @@ def rows_by_key(folder: Path, number: int, table: str) -> dict[int, dict[str, np
     state, made = StateFolder(folder), tables()
     load_version(state, state.chain("resume", number), made)
     content = made.content()[table]
-    columns = {**content.parts, "seen": content.seen, "count": content.counts}
+    columns = {**content.columns, "seen": content.seen, "count": content.counts}
     return {int(key): {n: v[row] for n, v in columns.items()} for row, key in enumerate(content.keys)}
 
 
@@ -88,14 +88,14 @@ def one_table(
     found = np.array(keys, np.int64)
     found = found[bucket_order(found, seed)]
     n, ones = len(keys), np.ones(len(keys), np.uint32)
-    parts = {name: np.full((n, table.dim) if wide else n, 0.5, np.float32) for name, wide in stored.parts.items()}
-    parts["weight"] = np.full((n, table.dim), weight, np.float32)
-    parts["weight"][found == 99] = special
+    columns = {name: np.full((n, table.dim) if wide else n, 0.5, np.float32) for name, wide in stored.columns.items()}
+    columns["weight"] = np.full((n, table.dim), weight, np.float32)
+    columns["weight"][found == 99] = special
     begins = bucket_offsets(found, seed)
-    cold = {name: values[:0] for name, values in parts.items()}
+    cold = {name: values[:0] for name, values in columns.items()}
     state = StateFolder(folder)
     with LeaseHolder(state) as writer:
-        content = TableContent(found, parts, ones, ones * np.uint32(count), cold=cold, begins=begins)
+        content = TableContent(found, columns, ones, ones * np.uint32(count), cold=cold, begins=begins)
         version = write_version(writer, VersionKind("resume"), [stored], Version({"t": content}))
     return MergedTable(state, [version], "t")
 

@@ -104,7 +104,7 @@ def test_figures_are_those_of_the_tables(config: Any, made: tuple[Tables, dict[s
     assert found.features == tuple(f.name for f in FEATURES if f.table == config.name)
     assert (found.now, found.steps, found.updates) == (content.now, content.steps, content.updates)
     assert found.rows == len(content.keys)
-    norms = np.linalg.norm(content.parts["weight"].astype(np.float64), axis=1)
+    norms = np.linalg.norm(content.columns["weight"].astype(np.float64), axis=1)
     assert_of(found.norm, norms)
     assert_of(found.count, content.counts)
     assert found.never_updated == np.mean(content.counts == 0)
@@ -113,8 +113,8 @@ def test_figures_are_those_of_the_tables(config: Any, made: tuple[Tables, dict[s
         assert found.admission is None
     else:
         assert_of(found.age, content.now - content.seen.astype(np.int64))
-    sizes = {"keys": content.keys.nbytes, **{part: values.nbytes for part, values in content.parts.items()}}
-    assert {part: found.bytes_by_part[part] for part in sizes} == sizes
+    sizes = {"keys": content.keys.nbytes, **{name: values.nbytes for name, values in content.columns.items()}}
+    assert {name: found.bytes_by_part[name] for name in sizes} == sizes
     order = sorted(range(found.rows), key=lambda at: (-int(content.counts[at]), int(content.keys[at])))[:6]
     assert [(top.key, top.count) for top in found.top] == [(content.keys[at], content.counts[at]) for at in order]
     assert [top.norm for top in found.top] == pytest.approx([norms[at] for at in order])
