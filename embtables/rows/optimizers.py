@@ -47,6 +47,7 @@ Step = Callable[[Any, "Tensor", Mapping[str, "Tensor"], "Tensor", float, int], N
 
 Parameter = Callable[[Any], float]  # of the options: {"eps": lambda config: config.eps}
 PARAMETERS = ("eps", "beta1", "beta2")
+_OF_EVERY_OPTIMIZER = ("learning_rate", "weight_decay")  # a schedule changes the one, the other is in the gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class OptimizerSpec:
         native_rule: its number in the native core (Rule in update.h); None: the host row store does not have it.
         fbgemm: the name of fbgemm's EmbOptimType; None: the fbgemm row store does not have it.
         fbgemm_of_one_value: the same for rows of one value, where fbgemm needs another.
+        may_change: its options, besides learning rate and weight decay, that may differ in a run that continues from
+            another one (`--from`), because its state then means what it meant. Another option is refused there.
 
     Raises:
         ConfigError: it does not have what the rules of the row stores need, or has what none of them takes.
@@ -113,6 +116,7 @@ class OptimizerSpec:
     native_rule: int | None = None
     fbgemm: str | None = None
     fbgemm_of_one_value: str | None = None
+    may_change: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if faults := list(_faults(self)):
@@ -139,12 +143,19 @@ class OptimizerSpec:
         taken = () if self.native_rule is None else NATIVE_RULES[self.native_rule].parameters
         return {name: self.parameters[name](config) if name in taken else 0.0 for name in PARAMETERS}
 
+    @property
+    def options_that_may_change(self) -> frozenset[str]:
+        """The options that may change while its state means what it meant."""
+        return frozenset((*_OF_EVERY_OPTIMIZER, *self.may_change))
+
 
 def _faults(spec: OptimizerSpec) -> Iterator[str]:
     """What a spec lacks of what the row stores need, in words."""
     if not isinstance(spec.parameters, Mapping):
         yield f"parameters must be a mapping from names ({', '.join(PARAMETERS)}) to functions of the options"
         return
+    if unknown := [name for name in spec.may_change if name not in spec.config.model_fields]:
+        yield f"may_change has {', '.join(unknown)}, which is no option"
     rules: dict[str, StoreRule] = {}
     if spec.native_rule is not None:
         if spec.native_rule in NATIVE_RULES:
@@ -227,6 +238,7 @@ _SPECS = {
             _same("eps"),
             native_rule=1,
             fbgemm="EXACT_ADAGRAD",
+            may_change=("eps",),
         ),
         OptimizerSpec(
             RowwiseAdagrad,
@@ -236,6 +248,7 @@ _SPECS = {
             native_rule=2,
             fbgemm="EXACT_ROWWISE_ADAGRAD",
             fbgemm_of_one_value="EXACT_ADAGRAD",
+            may_change=("eps",),
         ),
         OptimizerSpec(
             Adam,
@@ -243,6 +256,7 @@ _SPECS = {
             {"exp_avg": StateColumn(per_element=True, native=1), "exp_avg_sq": StateColumn(per_element=True, native=2)},
             _same("eps", "beta1", "beta2"),
             native_rule=3,
+            may_change=("eps", "beta1", "beta2"),
         ),
     )
 }

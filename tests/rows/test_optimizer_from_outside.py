@@ -215,6 +215,7 @@ FORGOTTEN: dict[str, tuple[dict[str, Any], str]] = {
         "fbgemm's EXACT_ADAGRAD keeps state of per_element=[True], and the columns of state have []; "
         "parameters lack eps, which fbgemm's EXACT_ADAGRAD computes with",
     ),
+    "option that may change": ({"may_change": ["epsilon"]}, "may_change has epsilon, which is no option"),
 }
 
 
