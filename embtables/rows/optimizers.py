@@ -45,7 +45,6 @@ class StateColumn:
 Step = Callable[[Any, "Tensor", Mapping[str, "Tensor"], "Tensor", float, int], None]
 
 
-Parameter = Callable[[Any], float]  # of the options: {"eps": lambda config: config.eps}
 PARAMETERS = ("eps", "beta1", "beta2")
 _OF_EVERY_OPTIMIZER = ("learning_rate", "weight_decay")  # a schedule changes the one, the other is in the gradient
 
@@ -112,7 +111,7 @@ class OptimizerSpec:
     config: type[OptimizerConfig]
     step: Step
     state: Mapping[str, StateColumn] = field(default_factory=dict)
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Callable[[Any], float]] = field(default_factory=dict)
     native_rule: int | None = None
     fbgemm: str | None = None
     fbgemm_of_one_value: str | None = None
@@ -138,12 +137,7 @@ class OptimizerSpec:
         numbers = {name: column.native for name, column in self.state.items()}
         return {WEIGHT: 0} | {name: number for name, number in numbers.items() if number is not None}
 
-    def native_parameters(self, config: OptimizerConfig) -> dict[str, float]:
-        """Every parameter as the native core takes it; one that its rule does not compute with is 0."""
-        taken = () if self.native_rule is None else NATIVE_RULES[self.native_rule].parameters
-        return {name: self.parameters[name](config) if name in taken else 0.0 for name in PARAMETERS}
-
-    @property
+    @cached_property
     def options_that_may_change(self) -> frozenset[str]:
         """The options that may change while its state means what it meant."""
         return frozenset((*_OF_EVERY_OPTIMIZER, *self.may_change))
@@ -220,7 +214,7 @@ def _adam(config: Adam, weight: Tensor, state: Mapping[str, Tensor], gradient: T
     weight.addcdiv_(first, denominator, value=-rate / (1.0 - config.beta1**t))
 
 
-def _same(*names: str) -> dict[str, Parameter]:
+def _same(*names: str) -> dict[str, Callable[[Any], float]]:
     """Parameters that are options of the same name."""
     return {name: attrgetter(name) for name in names}
 
@@ -295,6 +289,13 @@ def optimizer_spec(optimizer: OptimizerConfig) -> OptimizerSpec:
     if spec is None:
         raise ConfigError(f"optimizer {type(optimizer).__name__} is not registered; call register_optimizer")
     return spec
+
+
+def native_parameters(optimizer: OptimizerConfig) -> dict[str, float]:
+    """Every parameter as the native core takes it; one that the optimizer's rule does not compute with is 0."""
+    spec = optimizer_spec(optimizer)
+    taken = () if spec.native_rule is None else NATIVE_RULES[spec.native_rule].parameters
+    return {name: spec.parameters[name](optimizer) if name in taken else 0.0 for name in PARAMETERS}
 
 
 def specs() -> tuple[OptimizerSpec, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from embtables.errors import ConfigError
 from embtables.native import _core
 from embtables.rows.initial import normal_factor
+from embtables.rows.optimizers import native_parameters
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Constant, FixedTable, MinCount, Normal, Probability, Uniform
 
@@ -39,7 +40,7 @@ def spec_of(table: StoredTable, leader: int | None = None) -> _core.TableSpec:
         raise ConfigError(
             f"the host row store has no optimizer '{optimizer.kind}'; set train.row_store: reference", table=config.name
         )
-    parameters = table.optimizer.native_parameters(optimizer)
+    parameters = native_parameters(optimizer)
     spec = _core.TableSpec(
         dim=table.format.dim,
         num_rows=config.num_rows if isinstance(config, FixedTable) else 0,
