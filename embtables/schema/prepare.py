@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -10,21 +11,25 @@ from embtables.schema.base import Model
 from embtables.schema.condition import Condition
 
 SALES_WINDOWS_DAYS = (1, 3, 7, 28)
-DERIVED_COLUMNS = (
-    "label",
-    "row_id",
-    "negative_rate",
-    "history",
-    *(f"item_sales_{days}d" for days in SALES_WINDOWS_DAYS),
-    "item_sales",
-    "item_age_days",
-    "item_idle_days",
-    "user_item_count",
-    "user_item_idle_days",
-    "user_count",
-    "rule_score",
-    "last_price",
-)
+_OF_ITEM = ("item", "group", "event_time")
+_OF_USER = ("user", "group", "event_time")
+_OF_BOTH = ("item", "user", "group", "event_time")
+# Each with the options that say what its values are made of. Which lines are positives, as any condition, is none.
+DERIVED_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "label": (),
+    "row_id": (),
+    "negative_rate": (*_OF_ITEM, "negatives_per_positive", "pool_days", "popularity_exponent"),
+    "history": (*_OF_BOTH, "history_length"),
+    **{f"item_sales_{days}d": _OF_ITEM for days in SALES_WINDOWS_DAYS},
+    "item_sales": _OF_ITEM,
+    "item_age_days": _OF_ITEM,
+    "item_idle_days": _OF_ITEM,
+    "user_item_count": _OF_BOTH,
+    "user_item_idle_days": _OF_BOTH,
+    "user_count": _OF_USER,
+    "rule_score": _OF_BOTH,
+    "last_price": (*_OF_ITEM, "price"),
+}
 
 
 class SampledNegatives(Model):

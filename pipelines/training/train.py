@@ -42,7 +42,7 @@ from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
-from embtables.pipelines.training.start.saved_config import refuse_other_schema
+from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.manifest import Manifest
@@ -108,9 +108,11 @@ def resume(
         on_error: see `train`.
 
     Raises:
-        StateError: there is no checkpoint, or it belongs to another schema (the differing fields are named).
+        StateError: there is no checkpoint, or it belongs to another schema or to columns that are made of something
+            else (what differs is named).
     """
     world = SingleRank() if world is None else world
+    refuse_other_columns(run.config(), run.config(overrides))
     config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
     chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
     content = run_content(chain[-1])

@@ -25,7 +25,7 @@ from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.fbgemm.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.rows.initial import initial_rows
-from embtables.rows.optimizers import optimizer_spec, specs
+from embtables.rows.optimizers import FBGEMM_RULES, optimizer_spec, specs
 from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PooledLookup, RowsLookup, Taken
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable
@@ -385,12 +385,13 @@ def _make_tbe(configs: Sequence[FixedTable], feature_tables: list[int]) -> Any:
     optimizer = configs[0].optimizer
     spec = optimizer_spec(optimizer)
     name = spec.fbgemm_of_one_value if configs[0].dim == 1 and spec.fbgemm_of_one_value is not None else spec.fbgemm
+    assert name is not None
     return SplitTableBatchedEmbeddingBagsCodegen(
         [(c.num_rows, _laid_out(c.dim), EmbeddingLocation.HOST, ComputeDevice.CPU) for c in configs],
         feature_table_map=feature_tables,
         optimizer=EmbOptimType[name],
         learning_rate=optimizer.learning_rate,
-        eps=spec.parameters(optimizer).get("eps", 1e-8),
+        **{parameter: spec.parameters[parameter](optimizer) for parameter in FBGEMM_RULES[name].parameters},
         pooling_mode=PoolingMode.SUM,
         device=torch.device("cpu"),
     )

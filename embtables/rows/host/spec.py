@@ -7,6 +7,7 @@ import numpy as np
 from embtables.errors import ConfigError
 from embtables.native import _core
 from embtables.rows.initial import normal_factor
+from embtables.rows.optimizers import native_parameters
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, Constant, FixedTable, MinCount, Normal, Probability, Uniform
 
@@ -34,20 +35,21 @@ def spec_of(table: StoredTable, leader: int | None = None) -> _core.TableSpec:
         first = initializer.value
     if isinstance(config, FixedTable) and config.num_rows > MAX_HOST_ROWS:
         raise ConfigError(f"has {config.num_rows:,} rows; the host store holds at most 2^32 - 1", table=config.name)
-    rule, parameters = table.optimizer.native_rule, table.optimizer.parameters(optimizer)
+    rule = table.optimizer.native_rule
     if rule is None:
         raise ConfigError(
             f"the host row store has no optimizer '{optimizer.kind}'; set train.row_store: reference", table=config.name
         )
+    parameters = native_parameters(optimizer)
     spec = _core.TableSpec(
         dim=table.format.dim,
         num_rows=config.num_rows if isinstance(config, FixedTable) else 0,
         rule=rule,
         rate=optimizer.learning_rate,
-        eps=parameters.get("eps", 0.0),
+        eps=parameters["eps"],
         weight_decay=optimizer.weight_decay,
-        beta1=parameters.get("beta1", 0.0),
-        beta2=parameters.get("beta2", 0.0),
+        beta1=parameters["beta1"],
+        beta2=parameters["beta2"],
         initial=_INITIALS[initializer.kind],
         initial_a=first,
         initial_b=second,

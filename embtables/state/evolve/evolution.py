@@ -16,7 +16,13 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import Feature, FixedTable, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.conversion import Conversion
-from embtables.state.evolve.options import meaning_of_ids, notes_of_feature, refused_of_feature, refused_of_table
+from embtables.state.evolve.options import (
+    meaning_of_ids,
+    notes_of_feature,
+    refused_of_feature,
+    refused_of_new_feature,
+    refused_of_table,
+)
 from embtables.state.format.version import Version
 
 
@@ -154,18 +160,16 @@ def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> l
     """Features whose ids would read rows that other ids have trained."""
     found, before = [], {feature.name: feature for feature in was.readers(then.name)}
     encoders, encoders_then = now.meanings(here), was.meanings(then)
+    known = {name: meaning_of_ids(feature, encoders_then[name]) for name, feature in before.items()}
     for feature in now.readers(here.name):
-        old = before.get(feature.name)
+        old, ours = before.get(feature.name), encoders[feature.name]
         if old is None:
+            found += refused_of_new_feature(feature.name, meaning_of_ids(feature, ours), known)
             continue
-        ours, theirs = encoders[feature.name], encoders_then[feature.name]
+        theirs = encoders_then[feature.name]
         if ours != theirs:
             found.append(f"feature '{feature.name}' has encoder {ours} here, {theirs} there: ids mean other keys")
         found += refused_of_feature(old, feature)
-    meanings = {meaning_of_ids(feature, encoders[feature.name]) for feature in now.readers(here.name)}
-    known = {meaning_of_ids(feature, encoders_then[feature.name]) for feature in before.values()}
-    if meanings and known and not meanings & known:
-        found = found or ["no feature reads it with an encoder of a feature that did: ids mean other keys"]
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from embtables.rows.optimizers import optimizer_spec
 from embtables.schema import CollisionlessTable, Feature, Model, Table
 
 Treatment = Literal["harmless", "noted", "ruled", "refused"]
@@ -87,16 +88,18 @@ def _refused(section: str, then: Model, here: Model, options: Mapping[str, Treat
 
 
 def _refused_of_optimizer(then: Table, here: Table) -> list[str]:
-    """Numbers of one rule may change; anything else may give its state another meaning. Another rule is converted."""
+    """What its spec does not name may give the state of a rule another meaning. Another rule is converted."""
     was, now = then.optimizer, here.optimizer
     if was.kind != now.kind:
         return []
+    harmless = optimizer_spec(now).options_that_may_change
     names = dict.fromkeys((*type(now).model_fields, *type(was).model_fields))
     values = {name: (getattr(was, name, None), getattr(now, name, None)) for name in names}
     return [
-        f"{_differs(f'optimizer.{name}', *both)}: no rule says what becomes of the optimizer state"
+        f"{_differs(f'optimizer.{name}', *both)}: no rule says what becomes of the optimizer state "
+        "(may_change of its OptimizerSpec)"
         for name, both in values.items()
-        if both[0] != both[1] and not all(isinstance(v, int | float) and not isinstance(v, bool) for v in both)
+        if both[0] != both[1] and name not in harmless
     ]
 
 
@@ -116,10 +119,30 @@ def refused_of_feature(then: Feature, here: Feature) -> list[str]:
     ]
 
 
-def meaning_of_ids(feature: Feature, encoder: str) -> tuple[str, ...]:
+def meaning_of_ids(feature: Feature, encoder: str) -> dict[str, str]:
     """What the keys of a feature mean: its encoder's meaning, and the options that make ids of values."""
     names = [name for name in type(feature).model_fields if FEATURE.get(name, "refused") == "refused"]
-    return (encoder, *(shown(getattr(feature, name)) for name in names))
+    return {"encoder": encoder} | {name: shown(getattr(feature, name)) for name in names}
+
+
+def refused_of_new_feature(feature: str, ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Why a feature may not read rows that others have trained, in words: its ids mean other keys than those of any.
+
+    Args:
+        ours: what its keys mean.
+        theirs: the same of each feature that trained them.
+    """
+    different = [
+        [
+            f"{option} {ours.get(option)} here, {of.get(option)} of '{name}' there"
+            for option in dict.fromkeys((*ours, *of))
+            if ours.get(option) != of.get(option)
+        ]
+        for name, of in theirs.items()
+    ]
+    nearest: list[str] = min(different, key=len, default=[])
+    reason = f"is new, and no feature there encodes as it does ({'; '.join(nearest)}): ids mean other keys"
+    return [f"feature '{feature}' {reason}"] if nearest else []
 
 
 def notes_of_feature(then: Feature, here: Feature) -> list[str]:

@@ -20,6 +20,7 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import run_content
+from embtables.pipelines.training.start.column_origins import notes_of_features, other_origins
 from embtables.pipelines.training.start.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.rows.content import TableContent, restrict, with_keys_of
@@ -60,7 +61,12 @@ class FormerCheckpoint:
             self._plan = Evolution(was, now, _with_linear(config, fresh))
         except StateError as error:
             raise StateError(error.message, run=run.path) from error
-        self.notes: list[Note] = [*self._plan.notes, *self._clocks()]
+        self._other_origins = other_origins(self._was, config)
+        self.notes: list[Note] = [
+            *self._plan.notes,
+            *notes_of_features(self._was, config, self._other_origins),
+            *self._clocks(),
+        ]
 
     def _clocks(self) -> list[Note]:
         """Ages are differences of event times, those of the version and those to come."""
@@ -101,11 +107,11 @@ class FormerCheckpoint:
                 content = with_keys_of(leader, content)
             learner.tables.take_over(table, content)
             taken[table] = content
-        self.notes += take_dense(old, learner)
+        self.notes += take_dense(old, learner, self._other_origins)
 
     def transforms(self, fitted: FittedTransforms) -> FittedTransforms:
         """What was fitted for the former run where it still holds, else what was fitted on the new log."""
-        merged, notes = take_transforms(self._was, self._now, self._content.fitted, fitted)
+        merged, notes = take_transforms(self._was, self._now, self._content.fitted, fitted, self._other_origins)
         self.notes += notes
         return merged
 

@@ -11,6 +11,7 @@ from embtables.ids import width_of
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.start.column_origins import OtherOrigin
 from embtables.schema import DenseColumn, Feature
 from embtables.state.evolve.evolution import Note
 
@@ -24,12 +25,15 @@ _OF_ROWS = {
 }
 
 
-def take_dense(old: Learner, new: Learner) -> list[Note]:
+def take_dense(old: Learner, new: Learner, others: Mapping[str, OtherOrigin]) -> list[Note]:
     """Copies dense tensors of the same name and shape, with their optimizer state, from a former run's learner.
 
     Nothing is copied where a tensor may have the same shape although its columns mean other things.
+
+    Args:
+        others: the columns whose values are made of something else.
     """
-    reason = _other_meaning(old.config, new.config)
+    reason = _other_meaning(old.config, new.config) or _other_values(old.config, new.config, others)
     if reason is not None:
         return [Note(_NET, f"begins afresh: {reason}")]
     there, here = dict(_tensors(old)), dict(_tensors(new))
@@ -79,20 +83,37 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
     return None
 
 
+def _other_values(was: RunConfig, now: RunConfig, others: Mapping[str, OtherOrigin]) -> str | None:
+    """Which column that enters or leaves the net is there under the same name with other values."""
+    for what, then, here in (
+        ("dense column", {d.column for d in was.dense}, [d.column for d in now.dense]),
+        ("label", {label.column for label in was.labels}, [label.column for label in now.labels]),
+    ):
+        for column in here:
+            if column in then and column in others:
+                return f"{what} {column} {others[column]}"
+    return None
+
+
 def _features(config: RunConfig) -> list[tuple[str, int, str]]:
     """What the net reads, in order: name, width, and the options by which its values have another scale."""
     return [(f.name, width_of(f, config.tables), str(f.model_dump(exclude=_OF_ROWS))) for f in config.features]
 
 
 def take_transforms(
-    was: RunConfig, now: RunConfig, old: FittedTransforms, fitted: FittedTransforms
+    was: RunConfig,
+    now: RunConfig,
+    old: FittedTransforms,
+    fitted: FittedTransforms,
+    others: Mapping[str, OtherOrigin],
 ) -> tuple[FittedTransforms, list[Note]]:
     """Fitted transforms of columns and features that are as they were stay: rows and weights were trained on them.
 
     Args:
         fitted: on the new run's log; what is new or differs takes these.
+        others: the columns whose values are made of something else.
     """
-    columns = {d.column for d in now.dense if d in was.dense}
+    columns = {d.column for d in now.dense if d in was.dense and d.column not in others}
     buckets = {f.name for f in now.features if _buckets(f) is not None and _buckets(f) in map(_buckets, was.features)}
     merged = FittedTransforms(
         _merged(fitted.moments, old.moments, columns),

@@ -8,6 +8,7 @@ from embtables.errors import StateError
 from embtables.models.version_content import TrainedSchema
 from embtables.pipelines.config import RunConfig, differences
 from embtables.pipelines.training.run_content import RunContent, trained_schema
+from embtables.pipelines.training.start.column_origins import other_origins
 from embtables.schema import CollisionlessTable
 
 # A run may go on with other weights of its rows, as with other rows; its name says nothing.
@@ -26,6 +27,20 @@ def refuse_other_schema(config: RunConfig, saved: RunContent) -> None:
     if found:
         raise StateError(
             "the checkpoint belongs to another schema (here: this configuration, there: the checkpoint): "
+            + "; ".join(found[:8])
+        )
+
+
+def refuse_other_columns(former: RunConfig, config: RunConfig) -> None:
+    """Raises StateError, with both origins, where a column has values that are made of something else than before.
+
+    Args:
+        former: the run's configuration as it was, because versions do not record the data section.
+    """
+    found = [f"column {column} {other}" for column, other in other_origins(former, config).items()]
+    if found:
+        raise StateError(
+            "the checkpoint belongs to other columns (here: this configuration, there: the run's): "
             + "; ".join(found[:8])
         )
 

@@ -72,7 +72,22 @@ REFUSED: dict[str, tuple[StateSchema, StateSchema, str]] = {
     "another feature that encodes otherwise": (
         schema(grows(), feature("f")),
         schema(grows(), feature("g", encoder=Hash(seed=1))),
-        "no feature reads it with an encoder of a feature that did: ids mean other keys",
+        "feature 'g' is new, and no feature there encodes as it does (encoder {'kind': 'hash', 'seed': 1} here, "
+        + HASH
+        + " of 'f' there): ids mean other keys",
+    ),
+    "a new feature beside one that encodes as before": (
+        schema(grows(), feature("f"), feature("g", split="|")),
+        schema(grows(), feature("f"), feature("renamed", split=",")),
+        "feature 'renamed' is new, and no feature there encodes as it does (split , here, None of 'f' there): ids mean "
+        "other keys",
+    ),
+    "a feature of another table": (
+        schema(grows(), grows(name="u"), feature("f"), feature("g", "u", encoder=Identity())),
+        schema(grows(), feature("f"), feature("g", encoder=Identity())),
+        "feature 'g' is new, and no feature there encodes as it does (encoder {'kind': 'identity'} here, "
+        + HASH
+        + " of 'f' there): ids mean other keys",
     ),
 }
 
