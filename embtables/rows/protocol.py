@@ -160,15 +160,15 @@ class Capture(ABC):
         """Nobody will ask for it any more: the table goes on without saving rows for it, and its memory is free."""
 
 
-class Taken(Capture):
+class CopiedCapture(Capture):
     """A content that was copied at once."""
 
-    def __init__(self, taken: TableContent) -> None:
-        self._taken = taken
+    def __init__(self, content: TableContent) -> None:
+        self._content = content
 
     def streamed(self) -> TableContent:
         """See Capture."""
-        return self._taken
+        return self._content
 
 
 class PooledLookup(Protocol):

@@ -102,32 +102,33 @@ class ProcessGroup(World):
 
     def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
         """See World."""
-        self._told(lambda: dist.all_to_all_single(out, given, list(received), list(sent), group=self._group))
+        self._communicate(lambda: dist.all_to_all_single(out, given, list(received), list(sent), group=self._group))
 
     def all_reduce(self, values: Tensor) -> None:
         """See World."""
-        self._told(lambda: dist.all_reduce(values, group=self._group))
+        self._communicate(lambda: dist.all_reduce(values, group=self._group))
 
     def all_gather(self, values: Tensor) -> list[Tensor]:
         """See World. Shorter ones are filled up for the way."""
         sizes = torch.empty(self.size, dtype=torch.int64)
         own = torch.tensor([len(values)])
-        self._told(lambda: dist.all_gather_single(sizes, own, group=self._group))
+        self._communicate(lambda: dist.all_gather_single(sizes, own, group=self._group))
         longest = int(sizes.max())
         filled = torch.zeros(longest, dtype=values.dtype)
         filled[: len(values)] = values
         found = torch.empty(self.size * longest, dtype=values.dtype)
         if longest:
-            self._told(lambda: dist.all_gather_single(found, filled, group=self._group))
+            self._communicate(lambda: dist.all_gather_single(found, filled, group=self._group))
         return [part[:n] for part, n in zip(found.view(self.size, longest), sizes.tolist(), strict=True)]
 
     def another(self) -> World:
         """See World."""
         ranks = dist.get_process_group_ranks(self._group)
         timeout = datetime.timedelta(seconds=TIMEOUT_SECONDS)
-        return ProcessGroup(self._told(lambda: dist.new_group(ranks, timeout=timeout)))
+        return ProcessGroup(self._communicate(lambda: dist.new_group(ranks, timeout=timeout)))
 
-    def _told(self, call: Callable[[], T]) -> T:
+    def _communicate(self, call: Callable[[], T]) -> T:
+        """What a call of torch.distributed returns; its failure as a WorldError."""
         try:
             return call()
         except RuntimeError as error:

@@ -129,7 +129,7 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], path: Path) -> int:
 
 
 def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any]:
-    """Folds the newest version of a purpose (by default `resume`, if there is one) and its chain into a snapshot.
+    """Compacts the newest version of a purpose (by default `resume`, if there is one) and its chain to a snapshot.
 
     Raises:
         ConfigError: there is no such purpose.
@@ -146,7 +146,7 @@ def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any
     return {
         "version": done.version.name,
         "from": done.chain[-1].name,
-        "folded_versions": len(done.chain),
+        "compacted_versions": len(done.chain),
         "rows": rows,
         "bytes": sum(f.bytes for f in done.version.files.values()),
         "freed_bytes": done.freed_bytes,

@@ -16,7 +16,7 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE
 from embtables.state.read.merge import MergedTable
 from embtables.state.read.saved_version import find_version
-from embtables.state.read.version_files import artifact_digests, read_tensors
+from embtables.state.read.version_reader import artifact_digests, read_tensors
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
 
 _Chain = tuple[StateFolder, Sequence[Manifest]]

@@ -21,7 +21,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load as load_chain
-from embtables.state.read.version_files import read_artifacts
+from embtables.state.read.version_reader import read_artifacts
 
 Which = Literal["last", "best"]
 

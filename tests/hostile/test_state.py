@@ -26,10 +26,10 @@ from embtables.state.format.arrow_writer import OFFSETS
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.read.load import load as load_version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.tools.compact import compact
 from embtables.state.write.commit_across_ranks import commit
-from embtables.state.write.version_files import RankFiles
+from embtables.state.write.rank_files import RankFiles
 from tests.state.versions_for_tests import tables, write
 
 LIMIT = 256 << 20  # bytes of memory that a refusal may take at most

@@ -120,7 +120,7 @@ def test_a_compacted_run_goes_on_to_the_same_bits(make_config: Make, tmp_path: P
             assert newest["kind"] == "delta"
             status, report = call("state", "compact", run, "--json")
             assert (status, report["from"]) == (0, newest["version"])
-            assert report["folded_versions"] > 1
+            assert report["compacted_versions"] > 1
             left = call("state", "ls", run, "--json")[1]["versions"]
             assert (left[-1]["version"], left[-1]["kind"]) == (report["version"], "snapshot")
             assert left[-1]["step"] == newest["step"]

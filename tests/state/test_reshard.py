@@ -20,7 +20,7 @@ from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, Row
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.ranks import RankPart
 from tests.contents import flat, flat_content, same
 from tests.state.ranks_for_tests import ONE, Batch, Ranks, ranges, write_parts

@@ -35,6 +35,7 @@ from embtables.rows.protocol import (
     Ability,
     Capture,
     Changes,
+    CopiedCapture,
     KeyState,
     Lookup,
     OwnedLookup,
@@ -42,7 +43,6 @@ from embtables.rows.protocol import (
     PooledLookup,
     RowsLookup,
     Segments,
-    Taken,
 )
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
@@ -280,7 +280,7 @@ class HostRowStore:
         if after is None:
             return HostCapture(self._store, table, self._tables[table])
         self._check_cut(table, after)
-        return Taken(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
+        return CopiedCapture(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""

@@ -25,6 +25,7 @@ from embtables.rows.protocol import (
     Ability,
     Capture,
     Changes,
+    CopiedCapture,
     KeyState,
     Lookup,
     OwnedLookup,
@@ -32,7 +33,6 @@ from embtables.rows.protocol import (
     PooledLookup,
     RowsLookup,
     Segments,
-    Taken,
 )
 from embtables.rows.reference.arena import Arena, Place, arenas_of
 from embtables.rows.reference.key_policy import KeyPolicy
@@ -355,7 +355,7 @@ class ReferenceRowStore:
         """See RowStore. Counts of gradients are not kept."""
         changes = None if after is None else self.changes(table, after)
         place = self._places[table]
-        return Taken(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
+        return CopiedCapture(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""

@@ -10,7 +10,7 @@ from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
-from embtables.state.read.version_files import artifact_digests, read_version
+from embtables.state.read.version_reader import artifact_digests, read_version
 from embtables.tables.table_set import Tables
 
 

@@ -16,7 +16,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
-from embtables.state.read.version_files import read_artifacts, read_tensors
+from embtables.state.read.version_reader import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
 from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_counts

@@ -30,8 +30,8 @@ from embtables.state.folder.version_folder import (
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
 from embtables.state.write.gather_results import gather_results
+from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files, table_entries
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import RankFiles, artifact_files, rank_files, table_entries
 
 if TYPE_CHECKING:  # a process alone writes without torch
     from embtables.shard.world import World

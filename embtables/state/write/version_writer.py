@@ -27,8 +27,8 @@ from embtables.state.format.manifest import Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
 from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import RankFiles, artifact_files, rank_files
 from embtables.tables.table_set import Tables
 
 _LOOK_SECONDS = 0.5

@@ -27,7 +27,7 @@ from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 from embtables.state.read.find import find, has_best
-from embtables.state.read.version_files import shares_keys
+from embtables.state.read.version_reader import shares_keys
 from embtables.tables.shared_keys import stored_tables
 
 

@@ -34,7 +34,7 @@ from embtables.shard.world import World
 from embtables.state.evolve.evolution import Evolution, StateSchema
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load
-from embtables.state.read.version_files import read_artifacts
+from embtables.state.read.version_reader import read_artifacts
 from embtables.state.tools.compact import compact
 from embtables.state.tools.figures import figures_of
 from embtables.state.write.version_writer import VersionWriter

@@ -20,7 +20,7 @@ from embtables.rows.host.store import HostRowStore
 from embtables.rows.protocol import Lookup
 from embtables.schema import Identity, MinCount, MultiHash, Normal, Sgd, Table, Zeros
 from embtables.state.read.load import load
-from embtables.state.read.version_files import shares_keys
+from embtables.state.read.version_reader import shares_keys
 from embtables.tables.shared_keys import stored_tables
 from tests.embtables.ids.encoders_for_tests import Digits, registered
 

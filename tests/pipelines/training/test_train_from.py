@@ -51,9 +51,9 @@ def at(run: RunDir) -> Learner:
 
 def begun(run: RunDir, config: RunConfig, fresh: Any = ()) -> tuple[Learner, list[str]]:
     """A new learner, and the rules applied, before its first step."""
-    origin, learner = FormerCheckpoint(run, config, "last", fresh), Learner(config)
-    origin.load(learner)
-    return learner, [str(note) for note in origin.notes]
+    former, learner = FormerCheckpoint(run, config, "last", fresh), Learner(config)
+    former.load(learner)
+    return learner, [str(note) for note in former.notes]
 
 
 @pytest.mark.parametrize("tables", [None, GROWING])

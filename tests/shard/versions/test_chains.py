@@ -19,7 +19,7 @@ from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.shard.world import TIMEOUT_SECONDS, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.gather_results import ROUND_SECONDS
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same

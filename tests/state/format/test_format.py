@@ -16,7 +16,7 @@ from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, Roww
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import sketch_file
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from tests.faults.driver import TrainedTable, load, run
 from tests.faults.test_crash import assert_same
 

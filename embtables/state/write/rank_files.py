@@ -1,4 +1,4 @@
-"""Tables' contents as the files of a version."""
+"""The files that one rank adds to a version: rows, waiting keys, tombstones and sketches of tables; tensors."""
 
 from __future__ import annotations
 
