@@ -1,4 +1,4 @@
-"""The ids of the benchmark: 28 features of unequal tables, two with about twenty ids a row and 26 with one."""
+"""The ids of the benchmark: 28 features of unequal tables, two with about twenty ids per row and 26 with one."""
 
 from __future__ import annotations
 

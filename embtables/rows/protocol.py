@@ -273,7 +273,7 @@ class RowState(Protocol):
 
     def apply(self, table: int, content: TableContent) -> None:
         """Takes over what another table of this configuration held: rows (over those of their keys), tombstones,
-        waiting keys, cold row, clock and steps. Not to be undone: who gives part of it has checked it.
+        waiting keys, cold row, clock and steps. This cannot be undone. The caller must have checked the content.
         """
 
     def clear(self, table: int) -> None:
@@ -387,5 +387,6 @@ class PartStore(RowStore, Protocol):
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """Keeps a gradient (D,) of the table's trained cold row, after what is kept already: it counts as one key's.
 
-        Only where a key of some part read the row, or it would be updated in steps in which the whole table's is not.
+        Call it only if a key in some part read the cold row; otherwise the row would get an update that an unsplit
+        table would not make.
         """

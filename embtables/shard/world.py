@@ -1,6 +1,6 @@
 """`World`: the ranks that train together, and what they send each other.
 
-Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank:
+All ranks call every method that communicates, in the same order. One world serves one thread of each rank:
 another thread uses another world (`another`). `SingleRank` is the only rank there is.
 """
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class World(ABC):
     """The ranks 0..size-1; this process is one of them.
 
-    All methods raise WorldError where a rank is gone or silent.
+    All methods raise WorldError if a rank is gone or silent.
     """
 
     rank: int
@@ -41,7 +41,7 @@ class World(ABC):
 
     @abstractmethod
     def all_reduce(self, values: Tensor) -> None:
-        """Makes of values, the same shape at all ranks, their sum; with the same bits at all of them."""
+        """Replaces values by their sum over ranks. Shapes must be equal; all ranks get the same bits."""
 
     @abstractmethod
     def all_gather(self, values: Tensor) -> list[Tensor]:
@@ -52,7 +52,7 @@ class World(ABC):
         """A world of the same ranks that another thread may use meanwhile."""
 
     def buckets(self, rank: int | None = None) -> Buckets:
-        """What part [first, end) of the key space a rank owns, by default this one."""
+        """The buckets [first, end) of the key space that a rank owns; by default this rank."""
         of = self.rank if rank is None else rank
         return of * NUM_BUCKETS // self.size, (of + 1) * NUM_BUCKETS // self.size
 
@@ -98,7 +98,7 @@ class ProcessGroup(World):
         self._group = dist.group.WORLD if group is None else group
         self.rank, self.size = dist.get_rank(self._group), dist.get_world_size(self._group)
         if self.size > NUM_BUCKETS:
-            raise WorldError(f"keys are parted into {NUM_BUCKETS:,} buckets; there can be no {self.size:,} ranks")
+            raise WorldError(f"there are {self.size:,} ranks; {NUM_BUCKETS:,} buckets of keys allow at most as many")
 
     def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
         """See World."""

@@ -38,10 +38,10 @@ class TableStats:
 
     Attributes:
         rows: rows with a key: for a fixed table all rows.
-        bytes_by_part: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
+        bytes_by_part: weights, optimizer state, bookkeeping and, for a collisionless table, the map of its keys.
         steps: updates so far.
-        counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
-            docs/tables.md lists them.
+        counts: `waiting`, `admitted`, `expired`, ..., counted since the table was first made; loading a version does
+            not reset them. docs/tables.md lists them.
         load_factor: share of the key map's places that are taken; None for a fixed table.
     """
 
@@ -58,7 +58,7 @@ class TableCounts:
 
     Args:
         number: the table's in the store.
-        clock: that of its event times, where it has one.
+        clock: that of its event times, if it has one.
         world: the ranks that hold the table together: each has its own counts, and rank 0 those of the version.
     """
 
@@ -151,7 +151,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 
 
 def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
-    """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
+    """Least, p50, p90, p99 and greatest of each list, over all ranks, exact; nothing for an empty list.
 
     The numbers stay where they are: bit by bit, every rank counts how many of its own lie below what is tried, in 32
     sums of a few numbers over the ranks.

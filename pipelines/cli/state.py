@@ -90,7 +90,7 @@ def compact_chain(
     for pin, version in report["pins_of_older_versions"].items():
         moved = f"embtables state pin {folder} {pin} {report['version']}"
         sys.stderr.write(
-            f"{version} and what it holds stays, pinned as '{pin}'; to let it go: {moved}, compact again\n"
+            f"{version} is kept because pin '{pin}' names it. To free it, run {moved}, then compact again.\n"
         )
 
 
@@ -115,7 +115,7 @@ def pin_version(
 def compare_versions(
     folder: FolderPath,
     a: Annotated[str, typer.Argument(metavar="A", help="resume-<n>, serving-<n> or a pin.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="What it is held against.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The version to compare it with.", show_default=False)],
     against: Annotated[Path | None, typer.Option(help="Run or state folder where B lies, if not FOLDER.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -28,7 +28,7 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
     """Everything in which version A and version B differ, as JSON.
 
     Raises:
-        ConfigError: a name is no version's.
+        ConfigError: a name is not that of a version.
         StateError: there is no such version, or one of its files is missing or damaged.
     """
     found = find_version(state_a, a), find_version(state_b, b)
@@ -128,7 +128,7 @@ def _table_lines(name: str, found: dict[str, Any]) -> list[str]:
 def _tensor(value: str | float | None) -> str:
     if isinstance(value, str):
         return value
-    return "differs in what is not finite" if value is None else f"differs by at most {value:.6g}"
+    return "differs in values that are not finite" if value is None else f"differs by at most {value:.6g}"
 
 
 def _some(lines: Sequence[str], count: int) -> list[str]:

@@ -210,7 +210,7 @@ def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> 
     [
         ({"context": ["label"]}, "'context.0' names the column 'label', which is a derived column"),
         ({"context": ["country", "history"]}, "'context.1' names the column 'history'"),
-        ({"context": ["code"]}, "'context.0' names the column 'code', which is 'item' of the examples already"),
+        ({"context": ["code"]}, "'context.0' names the column 'code', which is already 'item' of the examples"),
         ({"context": ["country", "country"]}, "'context.1' names the column 'country', which is 'context.0'"),
         ({"item": "who"}, "'user' names the column 'who', which is 'item'"),
         ({"item": "row_id"}, "'item' names the column 'row_id', which is a derived column"),

@@ -185,7 +185,7 @@ def test_ranks_that_did_not_step_together_make_no_version(tmp_path: Path, shared
         text = r"table counts: rank 1 has another cold row \(sum\) than rank 0"
     elif shared == "sketch":
         content.sketch = content.sketch[:0]
-        text = "table counts: rank 1 counts its waiting keys otherwise than rank 0"
+        text = "table counts: rank 1 counts its waiting keys in another way than rank 0"
     else:
         text = (
             f"table counts: rank 1 has {shared} {getattr(content, shared) + 1}, rank 0 has {getattr(content, shared)}"

@@ -346,7 +346,7 @@ class FbgemmRowStore:
 def _refuse_unsupported(stored: StoredTable) -> FixedTable:
     table, instead = stored.config, "set train.row_store: host"
     if stored.is_part:
-        raise ConfigError(f"fbgemm holds whole tables alone; {instead}", table=table.name)
+        raise ConfigError(f"fbgemm holds only whole tables; {instead}", table=table.name)
     if not isinstance(table, FixedTable):
         raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
     if stored.optimizer.fbgemm is None:

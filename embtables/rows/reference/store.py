@@ -1,8 +1,8 @@
 """The reference row store: plain torch on the CPU, obviously right; the oracle of every other store.
 
 Fixed tables of one dimension and one optimizer lie in one arena, one after the other, so that a step sorts and sums
-once an arena instead of once a table. A collisionless table has an arena of its own, whose row 0 is the cold row; which
-key has which row is `KeyPolicy`'s.
+once per arena instead of once per table. A collisionless table has an arena of its own, whose row 0 is the cold row;
+`KeyPolicy` knows which key has which row.
 """
 
 from __future__ import annotations
@@ -408,7 +408,7 @@ class ReferenceRowStore:
 
     def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
-        self._refuse_pending("what is too much goes between two steps")
+        self._refuse_pending("rows are evicted between two steps")
         self._policy(table).evict(waiting, chosen, (seen, mix % 2**64))
 
     def _policy(self, table: int) -> KeyPolicy:

@@ -43,7 +43,7 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
 
 
 def _need_artifacts(state: StateFolder, snapshot: Manifest, tables: Tables) -> None:
-    """Raises StateError where an encoder of the tables has other data than the version's: it makes other keys."""
+    """Raises StateError if an encoder of the tables has other data than the version's: it makes other keys."""
     there, here = artifact_digests(snapshot), {name: of.digests for name, of in tables.artifacts.items()}
     for feature in sorted(there.keys() | here.keys()):
         if there.get(feature) != here.get(feature):

@@ -32,8 +32,8 @@ class Compacted:
 
     Attributes:
         version: the snapshot.
-        chain: what it was made of; the snapshot alone, where there was no delta and so nothing was written.
-        freed_bytes: of files that were removed afterwards.
+        chain: what it was made of; only the snapshot, if there was no delta and so nothing was written.
+        freed_bytes: size of the files that were removed afterwards.
         pins: by name the older versions that are still pinned: they and the versions they depend on are unchanged.
     """
 

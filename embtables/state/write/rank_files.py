@@ -34,7 +34,7 @@ class RankFiles:
 
     Attributes:
         files: by name; what they are made of may be read while they are written.
-        tables: of each table the names of this rank's `files`, and what it has to have as the other ranks (`shared`).
+        tables: for each table the names of this rank's `files`, and what must be equal at all ranks (`shared`).
     """
 
     files: dict[str, NewFile]

@@ -27,7 +27,7 @@ _OF_ROWS = {
 def take_dense(old: Learner, new: Learner) -> list[Note]:
     """Copies dense tensors of the same name and shape, with their optimizer state, from a former run's learner.
 
-    Nothing is copied where a tensor may have the same shape although its columns mean other things.
+    Nothing is copied if a tensor may have the same shape although its columns mean other things.
     """
     reason = _other_meaning(old.config, new.config)
     if reason is not None:
@@ -44,7 +44,7 @@ def take_dense(old: Learner, new: Learner) -> list[Note]:
     if fresh := [f"{name} ({_shapes(there.get(name), here[name])})" for name in here if name not in kept]:
         notes.append(Note(_NET, f"{len(kept)} of {len(here)} tensors go on; afresh: {', '.join(fresh)}"))
     if gone := [name for name in there if name not in here]:
-        notes.append(Note(_NET, f"not wanted any more: {', '.join(gone)}"))
+        notes.append(Note(_NET, f"not used any more: {', '.join(gone)}"))
     return notes
 
 

@@ -96,7 +96,7 @@ def test_pieces_of_a_string_are_not_the_whole_string() -> None:
         assert f"feature 'f' has split {here} here, {then} there: ids mean other keys" in refused
     refused, _ = outcome(schema(grows(), feature("f")), schema(grows(), feature("g", split="|")))
     assert refused is not None
-    assert "no feature reads it with an encoder of a feature that did" in refused
+    assert "no feature reads it with the encoder of a former feature" in refused
 
 
 @pytest.mark.parametrize("option", TABLE_CHANGES)

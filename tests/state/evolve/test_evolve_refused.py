@@ -72,7 +72,7 @@ REFUSED: dict[str, tuple[StateSchema, StateSchema, str]] = {
     "another feature that encodes otherwise": (
         schema(grows(), feature("f")),
         schema(grows(), feature("g", encoder=Hash(seed=1))),
-        "no feature reads it with an encoder of a feature that did: ids mean other keys",
+        "no feature reads it with the encoder of a former feature: ids mean other keys",
     ),
 }
 

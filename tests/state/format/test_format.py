@@ -83,7 +83,7 @@ def test_a_table_that_changed_is_refused_with_the_difference(change: str, tmp_pa
 
 
 def test_the_sketchs_file_has_its_bytes() -> None:
-    """A row a bucket: what the second of three ranks writes of a sketch of known bytes."""
+    """One row per bucket: what the second of three ranks writes of a sketch of known bytes."""
     sketch = np.random.default_rng(1).integers(0, 256, 12 * 1024 + 128 * 1024, np.uint8)
     digests = Digests()
     for piece in sketch_file(sketch, (300, 600)):
