@@ -23,7 +23,7 @@ Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
-MAX_IDS_A_ROW = 65_536
+MAX_IDS_PER_ROW = 65_536
 _UNIT_TO_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -210,10 +210,10 @@ def _last(feature: Feature, ids: Ids, column: str) -> Ids:
         return ids
     longest = int(ids.lengths.max(initial=0))
     if feature.max_length is None:
-        if longest > MAX_IDS_A_ROW:
-            rows = np.flatnonzero(ids.lengths > MAX_IDS_A_ROW)
+        if longest > MAX_IDS_PER_ROW:
+            rows = np.flatnonzero(ids.lengths > MAX_IDS_PER_ROW)
             raise BadRowsError(
-                f"holds a list of {longest:,} ids, more than {MAX_IDS_A_ROW:,}; set max_length on feature "
+                f"holds a list of {longest:,} ids, more than {MAX_IDS_PER_ROW:,}; set max_length on feature "
                 f"'{feature.name}' to keep the last ones",
                 column,
                 rows,

@@ -28,7 +28,7 @@ COUNTS = (
 )
 _CLOCK = ("clock_held_back", "late_batches")
 _EXPIRY = (("rows", "expired"), ("waiting", "waiting_expired"))
-_MAP_BYTES_A_PLACE = 16
+_MAP_BYTES_PER_PLACE = 16
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -125,7 +125,7 @@ def stats_of(store: RowStore, number: int, config: Table, counts: dict[str, int]
     """
     figures = store.figures(number)
     rows = config.num_rows if isinstance(config, FixedTable) else figures["rows"]
-    places = figures.get("map_bytes", 0) // _MAP_BYTES_A_PLACE
+    places = figures.get("map_bytes", 0) // _MAP_BYTES_PER_PLACE
     load_factor = figures["map_entries"] / places if places else None
     return TableStats(rows, config.dim, store.num_bytes(number), store.num_steps(number), counts, load_factor)
 

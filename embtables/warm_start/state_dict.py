@@ -21,7 +21,7 @@ from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
 _WEIGHT = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings)\.(?P<table>.+)\.weight")
-_ROWS_A_PART = 1 << 18
+_ROWS_PER_PART = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ def _check(tables: Tables, table: str, name: str, value: Any, file: str | None) 
 def _set(tables: Tables, table: str, name: str, value: Tensor, on_rows: OnRows | None, file: str | None) -> Warmed:
     number, config = _config(tables, table)
     setter = RowSetter(tables, number)
-    for start in range(0, len(value), _ROWS_A_PART):
-        rows = value[start : start + _ROWS_A_PART].detach().cpu().float()
+    for start in range(0, len(value), _ROWS_PER_PART):
+        rows = value[start : start + _ROWS_PER_PART].detach().cpu().float()
         finite = rows.isfinite().all(dim=1)
         if not bool(finite.all()):
             row = start + int((~finite).int().argmax())

@@ -101,7 +101,7 @@ def test_what_has_no_counterpart_is_reported(tmp_path: Path) -> None:
     assert torch.equal(tables.weight("clicks"), before)
     with pytest.raises(ConfigError, match="has weights of the tables: other; the tables here are: clicks, item, user"):
         from_state_dict(tables, bags(("other",)).state_dict())
-    with pytest.raises(ConfigError, match="has weights of the tables: none; here are"):
+    with pytest.raises(ConfigError, match="has weights of the tables: none; the tables here are"):
         from_state_dict(tables, {"over.weight": torch.ones(2)})
     twice = {"a.embedding_bags.item.weight": torch.ones(20, D), "b.embeddings.item.weight": torch.ones(20, D)}
     with pytest.raises(ConfigError, match=r"table item: has two weights: a\.embedding_bags\.item\.weight and b\."):

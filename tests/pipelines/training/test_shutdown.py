@@ -170,5 +170,5 @@ def test_a_second_ctrl_c_gives_up_what_the_first_would_save(
     with pytest.raises(KeyboardInterrupt):
         train(make_config(**CHANGES))
     thread.join()
-    assert "SIGINT: what was learned is saved" in said.lines[0]
+    assert "SIGINT: saving what was learned" in said.lines[0]
     assert_given_up(tmp_path, said)
