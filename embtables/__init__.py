@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from embtables.state.read.follower import Followed as Followed
     from embtables.state.read.follower import Follower as Follower
     from embtables.state.read.rows import read_rows as read_rows
-    from embtables.state.read.version_files import read_version as read_version
+    from embtables.state.read.version_reader import read_version as read_version
     from embtables.state.write.version_writer import VersionWriter as VersionWriter
     from embtables.tables.cuts import CutConsumer as CutConsumer
     from embtables.tables.cuts import CutLedger as CutLedger
@@ -155,7 +155,7 @@ _HOMES = {
     "Followed": "embtables.state.read.follower",
     "Follower": "embtables.state.read.follower",
     "read_rows": "embtables.state.read.rows",
-    "read_version": "embtables.state.read.version_files",
+    "read_version": "embtables.state.read.version_reader",
     "VersionWriter": "embtables.state.write.version_writer",
     "TableStats": "embtables.tables.table_stats",
     "TableChanges": "embtables.tables.table_set",

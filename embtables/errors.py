@@ -36,7 +36,7 @@ class ConfigError(EmbtablesError):
 
 
 class DataError(EmbtablesError):
-    """The data is wrong: names file, column and row where they are known."""
+    """The data is wrong: names file, column and row, if known."""
 
 
 class BadFileError(DataError):

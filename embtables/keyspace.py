@@ -51,7 +51,7 @@ def bucket_offsets(keys: Keys, seed: int) -> npt.NDArray[np.uint64]:
 
 
 def check_tiles(ranges: Sequence[Buckets]) -> None:
-    """Ranges of buckets, by rank, are the whole key space. Raises ValueError where not."""
+    """Ranges of buckets, by rank, are the whole key space. Raises ValueError if not."""
     at = 0
     for rank, (first, end) in enumerate(ranges):
         if first != at or end <= first:
@@ -62,7 +62,7 @@ def check_tiles(ranges: Sequence[Buckets]) -> None:
 
 
 def check_keys(keys: Keys, seed: int, buckets: Buckets, **path: object) -> None:
-    """Raises StateError where keys, in the order of buckets, are not all of these buckets."""
+    """Raises StateError if keys, in the order of buckets, are not all of these buckets."""
     for key in keys[[0, -1]] if len(keys) else []:
         bucket = int(buckets_of(np.array([key]), seed)[0])
         if not buckets[0] <= bucket < buckets[1]:

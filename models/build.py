@@ -30,7 +30,7 @@ def features_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Feature, ..
 
 
 def refuse_features_without_view(schema: FeatureSchema, model: ModelOptions) -> None:
-    """Raises ConfigError where the model takes no view that a feature's pooling asks for."""
+    """Raises ConfigError if the model takes no view that a feature's pooling asks for."""
     takes = spec_of(model).takes
     for feature in schema.features:
         if feature.pooling == "none" and "sequence" not in takes:

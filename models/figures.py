@@ -48,7 +48,7 @@ class Figures(Protocol[O_contra]):
         """Adds rows."""
 
     def compute(self) -> dict[str, Any]:
-        """The figures by name, JSON-able; None where one is undefined."""
+        """The figures by name, JSON-able; None if one is undefined."""
 
 
 class PointwiseFigures:
@@ -70,7 +70,7 @@ class PointwiseFigures:
         return (*self._baselines, *([self._group] if self._group is not None else []))
 
     def judged(self, outputs: Tensor, batch: Batch, columns: pa.Table | None) -> Judged:
-        """See Figures: scores (n_labels,), labels (n_labels,), baselines, and weight and group where there are any."""
+        """See Figures: scores (n_labels,), labels (n_labels,), baselines, and weight and group if there are any."""
         scores = self._scores(outputs).numpy()
         fields: list[tuple[str, type, tuple[int, ...]]] = [
             ("scores", np.float32, scores.shape[1:]),

@@ -56,13 +56,13 @@ class SequenceCollection(Protocol):
 
 
 def equal_dim(collection: PooledCollection | PooledFirstOrderCollection, model: str) -> int:
-    """The one dimension of all outputs. Raises ConfigError naming two features where there are several."""
+    """The one dimension of all outputs. Raises ConfigError naming two features if there are several."""
     first = collection.embedding_dims[0]
     for name, dim in zip(collection.embedding_names, collection.embedding_dims, strict=True):
         if dim != first:
             raise ConfigError(
                 f"{model} needs one dimension for all embeddings, received {first} for feature "
-                f"'{collection.embedding_names[0]}' and {dim} for '{name}'; give their tables the same dim; rows of "
-                "an id that are concatenated are as wide as all of them, so combine them in another way"
+                f"'{collection.embedding_names[0]}' and {dim} for '{name}'; give their tables the same dim; "
+                "concatenated rows of an id are wider than one row, so combine them in another way"
             )
     return first

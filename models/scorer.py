@@ -26,7 +26,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load
-from embtables.state.read.version_files import read_artifacts, shares_keys
+from embtables.state.read.version_reader import read_artifacts, shares_keys
 from embtables.tables.table_set import RowStoreName, Tables
 
 Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"

@@ -44,7 +44,7 @@ class ModelInputs:
         pooled: embeddings of the features with `pooling: sum` or `mean`.
         sequence: embeddings of the features with `pooling: none`.
         first_order: a weight for each id of every feature, as embeddings of dimension 1.
-        pooled_first_order: of a model that takes both `pooled` and `first_order`, in place of these two: one lookup.
+        pooled_first_order: for a model that takes `pooled` and `first_order`, in place of both: one lookup for the two.
         num_dense: dense columns.
         num_labels: columns of the result.
     """
@@ -57,25 +57,25 @@ class ModelInputs:
     pooled_first_order: PooledFirstOrderCollection | None = None
 
     def need_pooled_first_order(self) -> PooledFirstOrderCollection:
-        """Pooled embeddings and first-order weights. Raises ConfigError where no feature is pooled."""
+        """Pooled embeddings and first-order weights. Raises ConfigError if no feature is pooled."""
         if self.pooled_first_order is None:
             raise ConfigError("the model needs pooled features; set pooling: sum or mean for at least one")
         return self.pooled_first_order
 
     def need_pooled(self) -> PooledCollection:
-        """The pooled view. Raises ConfigError where there is none."""
+        """The pooled view. Raises ConfigError if there is none."""
         if self.pooled is None:
             raise ConfigError("the model needs pooled features; set pooling: sum or mean for at least one")
         return self.pooled
 
     def need_sequence(self) -> SequenceCollection:
-        """The view of sequences. Raises ConfigError where there is none."""
+        """The view of sequences. Raises ConfigError if there is none."""
         if self.sequence is None:
             raise ConfigError("the model needs sequences; set pooling: none for at least one feature")
         return self.sequence
 
     def need_first_order(self) -> PooledCollection:
-        """First-order weights. Raises ConfigError where the model's spec does not take them, or pooled features too."""
+        """First-order weights. Raises ConfigError if the ModelSpec does not take them, or takes pooled features too."""
         if self.first_order is None:
             reason = "its ModelSpec must take 'first_order'; with 'pooled' too, call need_pooled_first_order"
             raise ConfigError(f"the model needs first-order weights; {reason}")
@@ -123,7 +123,7 @@ def register_model(spec: ModelSpec[Any]) -> None:
 
 
 def forget_model(kind: str) -> None:
-    """Takes a registered model back, where it is there."""
+    """Takes a registered model back, if it is there."""
     MODELS.remove(kind)
     _SPECS.pop(kind, None)
 

@@ -96,7 +96,7 @@ def read_content(model: type[C], version: Manifest, content: Mapping[str, Any]) 
         first, *others = error_lines(error, "content")
         more = f" (and {len(others)} more)" if others else ""
         raise StateError(
-            f"its content is none that this build reads: {first}{more}; "
+            f"this build cannot read its content: {first}{more}; "
             "read it with the build that wrote it, or take an older version",
             version=version.name,
         ) from None

@@ -62,7 +62,7 @@ class CosineSchedule(Model):
     kind: Literal["cosine"] = "cosine"
     warmup_steps: NonNegativeInt = Field(0, description="steps over which learning rates rise from zero, linearly")
     final_factor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.0, description="of the configured learning rates, at the last step"
+        0.0, description="share of the configured learning rates at the last step"
     )
 
 
@@ -72,7 +72,7 @@ class EpochDecaySchedule(Model):
     kind: Literal["epoch_decay"] = "epoch_decay"
     warmup_steps: NonNegativeInt = Field(0, description="steps over which learning rates rise from zero, linearly")
     factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        description="by which every learning rate is multiplied after each epoch"
+        description="factor on every learning rate after each epoch"
     )
 
 
@@ -101,22 +101,30 @@ class Train(Model):
     max_steps: PositiveInt | None = Field(None, description="end after this many steps, whatever the epochs")
     batch_size: PositiveInt = Field(4096, description="rows of a batch, of all workers together")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="of initial rows, dense weights, dropout and the order of rows"
+        0, description="seed of initial rows, dense weights, dropout and the order of rows"
     )
     threads: PositiveInt | None = Field(None, description="torch threads; by default all cores")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast of the dense net")
     row_store: Literal["host", "fbgemm", "reference"] = Field(
-        "host", description="what holds the rows: host is native and has every option"
+        "host",
+        description="what holds the rows: host (native) and reference (plain torch, slow) have every option, fbgemm "
+        "some (docs/tables.md)",
     )
     dense_optimizer: DenseOptimizer = DenseOptimizer()
     schedule: Schedule = ConstantSchedule()
     clip_norm: PositiveFloat | None = Field(None, description="global L2 norm over dense and row gradients")
-    evaluate_every_steps: PositiveInt | None = Field(None, description="by default after every epoch")
+    evaluate_every_steps: PositiveInt | None = Field(
+        None, description="steps between evaluations; by default one per epoch"
+    )
     early_stopping: EarlyStopping | None = None
-    checkpoint_every_steps: PositiveInt | None = Field(None, description="besides the one after every evaluation")
+    checkpoint_every_steps: PositiveInt | None = Field(
+        None, description="steps between checkpoints, besides those after evaluations"
+    )
     log_every_steps: PositiveInt = Field(50, description="steps between two lines of metrics.jsonl")
-    max_restarts: Annotated[int, Field(ge=0)] = Field(3, description="of several ranks, after one of them failed")
-    runs_dir: str = Field("runs", description="folder in which runs have theirs")
+    max_restarts: Annotated[int, Field(ge=0)] = Field(
+        3, description="how often several ranks begin again after one failed"
+    )
+    runs_dir: str = Field("runs", description="folder that holds the folders of runs")
 
 
 class WarmStart(Model):
@@ -126,10 +134,13 @@ class WarmStart(Model):
     """
 
     path: str = Field(description="parquet or safetensors file; a relative path is relative to the configuration file")
-    table: Name | None = Field(None, description="whose rows the parquet file holds")
+    table: Name | None = Field(None, description="the table whose rows the parquet file holds")
     id: str | None = Field(None, description="the parquet file's column of raw ids")
     vector: str | None = Field(None, description="the parquet file's column of vectors, dim numbers each")
-    feature: Name | None = Field(None, description="whose encoder makes keys of ids, where the table's features differ")
+    feature: Name | None = Field(
+        None,
+        description="the feature whose encoder turns ids into keys; needed if the table's features encode differently",
+    )
 
     @property
     def is_state_dict(self) -> bool:

@@ -30,7 +30,7 @@ class LoadedRun:
 
 
 def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tuple[str, ...] = ()) -> LoadedRun:
-    """The run at its best checkpoint where it has one, else at its last.
+    """The run at its best checkpoint if it has one, else at its last.
 
     Raises:
         StateError: there is no checkpoint, it is damaged, or the overrides make it another schema's.

@@ -46,7 +46,7 @@ class RunDir:
     @classmethod
     @contextmanager
     def new(cls, config: RunConfig) -> Iterator[RunDir]:
-        """As `create`; the folder goes again where an error ends the run before there is anything to keep."""
+        """As `create`; the folder is removed if an error ends the run before there is anything to keep."""
         made = cls.create(config)
         try:
             yield made
@@ -64,7 +64,7 @@ class RunDir:
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """The folder of an earlier run. Raises ConfigError where it is not one."""
+        """The folder of an earlier run. Raises ConfigError if it is not one."""
         if not (path / CONFIG_FILE).is_file():
             raise ConfigError(f"is not the folder of a run: it has no {CONFIG_FILE}", folder=path)
         return cls(path)
@@ -80,7 +80,7 @@ class RunDir:
 
     @property
     def stop_file(self) -> Path:
-        """The file that asks the run's ranks to stop; its text says on whose account."""
+        """The file that asks the run's ranks to stop; its text says who asked."""
         return self.path / "stop"
 
     @property

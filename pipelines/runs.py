@@ -38,10 +38,10 @@ def train(
         overrides: `KEY=VALUE` texts that replace values of the file, for example `train.epochs=2`.
         continue_from: folder of an earlier run, whose rows, optimizer state and dense weights the new run begins with,
             under the rules of docs/format.md.
-        checkpoint: which version of that run; by default the best one where there is one.
+        checkpoint: which version of that run; by default the best one if there is one.
         fresh: names of tables that begin with fresh rows nevertheless.
         workers: ranks that share the tables; several run on Ray.
-        ray_address: of a Ray cluster that runs already, `host:port` or `auto`; by default one is started here.
+        ray_address: address of a running Ray cluster, `host:port` or `auto`; by default one is started here.
         shown: whether progress is written to stderr; with several ranks, rank 0 always writes it.
 
     Raises:
@@ -84,7 +84,7 @@ def resume(
 
     Args:
         run: the run's folder.
-        overrides: `KEY=VALUE` texts over its configuration; the tables and features stay as they are.
+        overrides: `KEY=VALUE` texts that replace values of its configuration; the tables and features stay as they are.
         workers, ray_address, shown: as for `train`; the number of workers may differ from the former one.
 
     Raises:
@@ -115,8 +115,8 @@ def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides
 
     Args:
         run: the run's folder.
-        checkpoint: which version; by default the best one where there is one, else the last.
-        overrides: `KEY=VALUE` texts over its configuration.
+        checkpoint: which version; by default the best one if there is one, else the last.
+        overrides: `KEY=VALUE` texts that replace values of its configuration.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -145,7 +145,7 @@ def evaluate(
 
     Args:
         run: the run's folder.
-        part: of the log, as `data.split` divides it.
+        part: a part of the log, as `data.split` divides it.
         checkpoint, overrides: as for `load`.
 
     Raises:

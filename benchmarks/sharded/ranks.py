@@ -3,7 +3,7 @@
 The process that is started is rank 0; it starts the others, hands every question on to them, and reports how long all
 of them took. KIND: fixed, collisionless, replicated, torchrec (DistributedModelParallel, row-wise), or local (our
 tables without ranks). Answers {"of": distribution} with the seconds of one step: pooled lookup of 26 features, backward
-(the gradient is given) and rowwise Adagrad, batch 4,096 a rank.
+(the gradient is given) and rowwise Adagrad, batch 4,096 per rank.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class TorchRec:
 
 
 def batch(sizes: list[int], of: str, seed: int) -> KeyedJaggedTensor:
-    """One rank's part: an id a feature and row."""
+    """One rank's part: one id per feature and row."""
     rng = np.random.default_rng(seed)
     ids = np.concatenate([draw(rng, BATCH, rows, of) for rows in sizes])
     return KeyedJaggedTensor(NAMES, torch.from_numpy(ids), lengths=torch.ones(FEATURES * BATCH, dtype=torch.int64))

@@ -1,8 +1,8 @@
 """Writes or compacts a chain of versions: `python -m benchmarks.state.compaction write|compact FOLDER ROWS DELTAS`.
 
 `write`: a snapshot of one collisionless table of dimension 16 with rowwise Adagrad, and deltas of 100,000 keys each (or
-of all, where there are fewer), a hundredth of them tombstones, and a twentieth as many new ones. `compact` folds it, in
-a process without torch, and prints seconds and the process's peak memory.
+of all, where there are fewer), a hundredth of them tombstones, and a twentieth as many new ones. `compact` compacts it
+in a process without torch and prints seconds and the process's peak memory.
 """
 
 from __future__ import annotations

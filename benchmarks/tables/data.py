@@ -1,4 +1,4 @@
-"""The ids of the benchmark: 28 features of unequal tables, two with about twenty ids a row and 26 with one."""
+"""The ids of the benchmark: 28 features of unequal tables, two with about twenty ids per row and 26 with one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embtables.rows.protocol import Lookup
 
 FEATURES = 28
 LONG_FEATURES = 2
-IDS_A_LIST = 20
+IDS_PER_LIST = 20
 ZIPF = 1.05
 Ints = npt.NDArray[np.int64]
 
@@ -49,7 +49,7 @@ def lookup(sizes: list[int], rows: int, distribution: str, seed: int) -> Lookup:
     rng = np.random.default_rng(seed)
     ids, lengths = [], []
     for feature, size in enumerate(sizes):
-        length = rng.poisson(IDS_A_LIST, rows) if feature < LONG_FEATURES else np.ones(rows, np.int64)
+        length = rng.poisson(IDS_PER_LIST, rows) if feature < LONG_FEATURES else np.ones(rows, np.int64)
         ids.append(draw(rng, int(length.sum()), size, distribution))
         lengths.append(length)
     offsets = np.zeros(len(sizes) * rows + 1, np.int64)

@@ -32,7 +32,7 @@ class Artifacts(Mapping[str, bytes]):
         self._files = {name: bytes(content) for name, content in (files or {}).items()}
         for name in self._files:
             if _NAME.fullmatch(name) is None:
-                raise ConfigError(f"artefact {name!r}: a name is of 1 to 64 letters, digits, '_' and '-'")
+                raise ConfigError(f"artifact {name!r}: a name has 1 to 64 letters, digits, '_' and '-'")
 
     @property
     def digests(self) -> dict[str, str]:

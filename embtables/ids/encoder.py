@@ -41,11 +41,11 @@ class Encoder(ABC, Generic[C]):
         config: its configuration.
         key_range: keys are 0..key_range-1; None: any 64-bit integer.
         feature: the feature's name, for errors.
-        artifacts: its data, of the version that is loaded; None in a new run: then `read_artifacts` gets them.
+        artifacts: its data, from the version to load; None in a new run, for which `read_artifacts` gets them.
 
     Attributes:
         num_keys: T, the number of rows that an id reads.
-        combine: how the T rows of an id, (T, D), become one vector: (D,), or (T * D,) where they are concatenated.
+        combine: how the T rows of an id, (T, D), become one vector: (D,), or (T * D,) if they are concatenated.
         collisions: what is known of ids that have a key in common. `none`: there are none (of ids in range); `random`:
             the T keys of each id behave like independent draws from the key range; else `unknown`.
         uses_key_range: whether the keys of an id depend on the key range.
@@ -84,14 +84,14 @@ class Encoder(ABC, Generic[C]):
         """
 
     def decode(self, keys: Ids) -> Ids | None:
-        """The ids (n,) that have these keys (n,); None where several ids may have the same key."""
+        """The ids (n,) that have these keys (n,); None if several ids may have the same key."""
         return None
 
     def meaning(self) -> Any:
         """JSON. Two encoders of equal meaning, over tables of one key range, make the same keys from ids in range and
         combine their rows in the same way.
 
-        A run that continues from a version refuses another meaning. By default all options and the artefacts are in it.
+        A run that continues from a version refuses another meaning. By default it contains all options and artifacts.
         """
         found = self.config.model_dump(mode="json")
         return {**found, "artifacts": self.artifacts.digests} if self.artifacts else found
@@ -107,7 +107,7 @@ class Encoder(ABC, Generic[C]):
         found = self.keys(ids)
         if found.dtype != np.int64 or found.shape not in ((len(ids) * self.num_keys,), (len(ids), self.num_keys)):
             raise ConfigError(
-                f"encoder '{self.config.kind}' made keys {found.shape} {found.dtype} of {len(ids)} ids; "
+                f"encoder '{self.config.kind}' made keys {found.shape} {found.dtype} from {len(ids)} ids; "
                 f"it must make ({len(ids)}, {self.num_keys}) int64",
                 feature=self.feature,
             )
@@ -139,7 +139,7 @@ class EncoderSpec(Generic[C]):
     def load(
         self, config: C, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None
     ) -> Encoder[C]:
-        """The encoder of a configuration; arguments as of Encoder. Raises ConfigError where they do not fit."""
+        """The encoder of a configuration; arguments as of Encoder. Raises ConfigError if they do not fit."""
         return self.encoder(config, key_range, feature, artifacts)
 
 
@@ -170,7 +170,7 @@ def register_encoder(spec: EncoderSpec[Any]) -> None:
         ENCODERS.add(spec.config)
     kind = str(spec.config.model_fields["kind"].default)
     if kind in SPECS:
-        raise ConfigError(f"encoder '{kind}' is {SPECS[kind].encoder.__name__} already")
+        raise ConfigError(f"encoder '{kind}' is already {SPECS[kind].encoder.__name__}")
     SPECS[kind] = spec
 
 
@@ -195,7 +195,7 @@ def make_encoder(
         ConfigError: the kind has a configuration and no encoder, or the encoder cannot be made.
     """
     if config.kind not in SPECS:
-        raise ConfigError(f"encoder '{config.kind}' has a configuration alone; give both to register_encoder")
+        raise ConfigError(f"encoder '{config.kind}' has only a configuration; give an EncoderSpec to register_encoder")
     return SPECS[config.kind].load(config, key_range, feature, artifacts)
 
 

@@ -1,4 +1,4 @@
-"""hash: key = uint64(mix(seed, id)), modulo the key range where there is one."""
+"""hash: key = uint64(mix(seed, id)), modulo the key range if there is one."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from embtables.schema import Identity
 
 
 class IdentityEncoder(Encoder[Identity]):
-    """Ids (n,) int64 -> keys (n,) in 0..key_range-1, or the ids where the table takes any key."""
+    """Ids (n,) int64 -> keys (n,) in 0..key_range-1, or the ids if the table takes any key."""
 
     def __init__(
         self, config: Identity, key_range: int | None, feature: str = "", artifacts: Artifacts | None = None

@@ -48,7 +48,7 @@ def mix_one(x: int) -> int:
 
 
 def reduced(words: UInts, key_range: int | None) -> Ids:
-    """Keys of hashed words: modulo the key range where there is one."""
+    """Keys of hashed words: modulo the key range if there is one."""
     return (words if key_range is None else words % np.uint64(key_range)).view(np.int64)
 
 

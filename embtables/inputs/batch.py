@@ -64,7 +64,7 @@ class JaggedIds:
         return cls(tuple(lists), values, torch.tensor([len(row) for row in each]), rows.pop())
 
     def __getitem__(self, feature: str) -> Jagged:
-        """One feature's ids. Raises ConfigError where there is no such feature."""
+        """One feature's ids. Raises ConfigError if there is no such feature."""
         if feature not in self.keys:
             raise ConfigError(f"is missing from the batch, which has: {', '.join(self.keys)}", feature=feature)
         place, b = self.keys.index(feature), self.num_rows
@@ -83,8 +83,8 @@ class Batch:
             feature has none).
         dense: (B, n_dense) float32, transformed.
         labels: (B, n_labels) float32, each 0 or 1.
-        weight: (B,) float32 sample weights, or None where the schema names none.
-        event_time_us: (B,) int64 microseconds since 1970-01-01 UTC, or None where the schema names none.
+        weight: (B,) float32 sample weights, or None if the schema names none.
+        event_time_us: (B,) int64 microseconds since 1970-01-01 UTC, or None if the schema names none.
     """
 
     ids: JaggedIds

@@ -23,7 +23,7 @@ Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
-MAX_IDS_A_ROW = 65_536
+MAX_IDS_PER_ROW = 65_536
 _UNIT_TO_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -38,19 +38,19 @@ class BadRowsError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Ids of n rows: `lengths` is (n,), or None where every row has one id; `weights` matches `values` or is None."""
+    """Ids of n rows: `lengths` is (n,), or None if every row has one id; `weights` matches `values` or is None."""
 
     values: Int64s
     lengths: Int64s | None = None
     weights: Float32s | None = None
 
     def lengths_of(self, n: int) -> Int64s:
-        """(n,) lengths, ones where there are none."""
+        """(n,) lengths, ones if there are none."""
         return np.ones(n, np.int64) if self.lengths is None else self.lengths
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The column as one array; no copy where it has one chunk."""
+    """The column as one array; no copy if it has one chunk."""
     if not isinstance(column, pa.ChunkedArray):
         return column
     if column.num_chunks == 1:
@@ -76,7 +76,7 @@ def feature_ids(feature: Feature, columns: dict[str, pa.Array], boundaries: Floa
     """The ids of a feature for the n rows of `columns`.
 
     Args:
-        boundaries: of the quantile buckets, where the feature has `num_buckets`.
+        boundaries: of the quantile buckets, if the feature has `num_buckets`.
 
     Raises:
         BadRowsError: invalid UTF-8, a list that is too long, or weights that do not match.
@@ -153,7 +153,9 @@ def _null_id(feature: Feature, kind: pa.DataType) -> np.int64:
     if is_text(kind):
         return np.int64(hash_strings(pa.array([str(feature.null_id)]))[0])
     if not isinstance(feature.null_id, int):
-        raise DataError(f"null_id {feature.null_id!r} is no integer, but the column holds {kind}", feature=feature.name)
+        raise DataError(
+            f"null_id {feature.null_id!r} is not an integer, but the column holds {kind}", feature=feature.name
+        )
     return np.int64(feature.null_id)
 
 
@@ -208,10 +210,10 @@ def _last(feature: Feature, ids: Ids, column: str) -> Ids:
         return ids
     longest = int(ids.lengths.max(initial=0))
     if feature.max_length is None:
-        if longest > MAX_IDS_A_ROW:
-            rows = np.flatnonzero(ids.lengths > MAX_IDS_A_ROW)
+        if longest > MAX_IDS_PER_ROW:
+            rows = np.flatnonzero(ids.lengths > MAX_IDS_PER_ROW)
             raise BadRowsError(
-                f"holds a list of {longest:,} ids, more than {MAX_IDS_A_ROW:,}; set max_length on feature "
+                f"holds a list of {longest:,} ids, more than {MAX_IDS_PER_ROW:,}; set max_length on feature "
                 f"'{feature.name}' to keep the last ones",
                 column,
                 rows,
@@ -244,7 +246,7 @@ def _id_weights(feature: Feature, array: pa.Array, ids: Ids, n: int) -> Float32s
     if len(wrong):
         first = int(wrong[0])
         counts = f"{int(lengths[first])} weights for {int(ids.lengths_of(n)[first])} ids"
-        raise BadRowsError(f"has {counts}; a weights column holds one number an id", name, wrong)
+        raise BadRowsError(f"has {counts}; a weights column holds one number per id", name, wrong)
     return numbers.astype(np.float32)
 
 
@@ -266,7 +268,7 @@ def _crossed(parts: list[Ids], n: int) -> Ids:
 
 
 def check_utf8(name: str, array: pa.Array) -> None:
-    """Raises BadRowsError, with the rows, where strings are not UTF-8. (Parquet readers do not check.)"""
+    """Raises BadRowsError, with the rows, if strings are not UTF-8. (Parquet readers do not check.)"""
     if pa.types.is_dictionary(array.type):
         return _check_dictionary_utf8(name, array)
     if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
@@ -307,7 +309,7 @@ def as_float64(name: str, array: pa.Array, *, fill: float | None, of_rows: Int64
 
     Args:
         fill: stands for nulls; without it a null is a bad row.
-        of_rows: the table row of each value, where they are not one to one.
+        of_rows: the table row of each value, if they are not one to one.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -349,12 +351,12 @@ def as_microseconds(event_time: EventTime, array: pa.Array) -> Int64s:
     if not pa.types.is_integer(kind):
         raise DataError(f"holds {kind}; event times are timestamps or integers", column=name)
     if event_time.unit is None:
-        raise DataError("holds integers: say their unit, event_time: {column, unit: s|ms|us|ns}", column=name)
+        raise DataError("holds integers; give their unit, event_time: {column, unit: s|ms|us|ns}", column=name)
     numbers: Int64s = array.cast(pa.int64()).to_numpy(zero_copy_only=False)
     if event_time.unit == "ns":
         return numbers // 1000
     factor = _UNIT_TO_US[event_time.unit]
     beyond = np.abs(numbers) > (2**63 - 1) // factor
     if beyond.any():
-        _bad(f"holds {numbers[beyond][0]} {event_time.unit}, which is no time", name, beyond, None)
+        _bad(f"holds {numbers[beyond][0]} {event_time.unit}, which is beyond the range of times", name, beyond, None)
     return numbers * factor

@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """n converted rows. `starts[f]` holds (n + 1,) offsets of feature f, or None where every row has one id."""
+    """n converted rows. `starts[f]` holds (n + 1,) offsets of feature f, or None if every row has one id."""
 
     num_rows: int
     ids: tuple[Ids, ...]
@@ -81,7 +81,7 @@ class Needs:
 
     Attributes:
         labels: the schema's.
-        weight: the sample weight, where the schema names one.
+        weight: the sample weight, if the schema names one.
     """
 
     labels: bool = True
@@ -97,7 +97,7 @@ class FeatureTransform:
 
     Args:
         schema: what the columns mean.
-        fitted: transforms fitted on training data; may be empty where the schema needs none.
+        fitted: transforms fitted on training data; may be empty if the schema needs none.
         labels, sample_weight, event_time: what is read beside features and dense columns.
 
     Example:
@@ -136,8 +136,8 @@ class FeatureTransform:
         """Reads all that training and evaluation need of a row.
 
         Args:
-            needs: of the task (`Task.needs`); by default labels and weight. What is not needed is not read: labels are
-                (B, 0), or the weight None.
+            needs: what the task needs (`Task.needs`); by default labels and weight. What is not needed is not read:
+                labels are (B, 0), or the weight None.
         """
         needs = Needs() if needs is None else needs
         return cls(

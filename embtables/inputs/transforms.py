@@ -49,7 +49,7 @@ class TransformsContent(Model):
         return self
 
     def check(self, schema: FeatureSchema) -> None:
-        """Raises ValueError where they are not the transforms of this schema."""
+        """Raises ValueError if they are not the transforms of this schema."""
         buckets = {f.name: f.num_buckets for f in schema.features if f.num_buckets is not None}
         wanted = {
             "moments": {d.column for d in schema.dense if "standardise" in d.transforms},
@@ -111,7 +111,7 @@ class FittedTransforms:
 
 
 def log1p(column: str, values: Float64s) -> Float64s:
-    """ln(1 + x). Raises BadRowsError where x <= -1."""
+    """ln(1 + x). Raises BadRowsError if x <= -1."""
     wrong = np.flatnonzero(values <= -1.0)
     if len(wrong):
         raise BadRowsError(f"holds {values[wrong[0]]}; log1p needs values above -1", column, wrong)

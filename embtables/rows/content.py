@@ -46,11 +46,13 @@ class Streamed:
             rows += len(piece)
             if piece.dtype != self.dtype or piece.shape[1:] != self.shape[1:] or rows > self.shape[0]:
                 said = f"{piece.dtype} of shape {piece.shape} up to row {rows:,}"
-                raise StateError(f"was made of {said}, promised were {self.dtype} of {self.shape}", column=name)
+                raise StateError(
+                    f"expected {self.dtype} of shape {self.shape}, but the producer gave {said}", column=name
+                )
             if piece.size:
                 yield np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
         if rows != self.shape[0]:
-            raise StateError(f"was made of {rows:,} rows, promised were {self.shape[0]:,}", column=name)
+            raise StateError(f"expected {self.shape[0]:,} rows, but the producer gave {rows:,}", column=name)
 
     def rows(self, first: int, end: int) -> Streamed:
         """Rows [first, end) alone. The others are made too, and dropped."""

@@ -34,7 +34,7 @@ def refuse_forked() -> None:
     """Raises StateError in a child that was forked after its parent had used tables."""
     if _Forks.is_child:
         raise StateError(
-            "this process was forked from one that had used its tables, and the threads that work on rows were not: "
+            "this process was forked from one that had used its tables, but a fork has none of the threads for rows: "
             "use the start method 'spawn' (multiprocessing.get_context('spawn'))"
         )
 

@@ -39,7 +39,7 @@ def oldest_bin(bins: Tensor, most: int) -> tuple[int, int] | None:
         bins: (NUM_AGE_BINS,) how many are alive, by bin of age.
 
     Returns:
-        The bin, of which some may stay while all in older bins go, and how many of it go, at least one; None where no
+        The bin, of which some may stay while all in older bins go, and how many of it go, at least one; None if no
         more than `most` are alive.
     """
     alive = int(bins.sum())

@@ -160,15 +160,15 @@ class Capture(ABC):
         """Nobody will ask for it any more: the table goes on without saving rows for it, and its memory is free."""
 
 
-class Taken(Capture):
+class CopiedCapture(Capture):
     """A content that was copied at once."""
 
-    def __init__(self, taken: TableContent) -> None:
-        self._taken = taken
+    def __init__(self, content: TableContent) -> None:
+        self._content = content
 
     def streamed(self) -> TableContent:
         """See Capture."""
-        return self._taken
+        return self._content
 
 
 class PooledLookup(Protocol):
@@ -270,7 +270,7 @@ class RowState(Protocol):
 
     def apply(self, table: int, content: TableContent) -> None:
         """Takes over what another table of this configuration held: rows (over those of their keys), tombstones,
-        waiting keys, cold row, clock and steps. Not to be undone: who gives part of it has checked it.
+        waiting keys, cold row, clock and steps. This cannot be undone. The caller must have checked the content.
         """
 
     def clear(self, table: int) -> None:
@@ -391,5 +391,6 @@ class PartStore(RowStore, Protocol):
     def add_cold_gradient(self, table: int, gradient: Tensor) -> None:
         """Keeps a gradient (D,) of the table's trained cold row, after what is kept already: it counts as one key's.
 
-        Only where a key of some part read the row, or it would be updated in steps in which the whole table's is not.
+        Call it only if a key in some part read the cold row; otherwise the row would get an update that an unsplit
+        table would not make.
         """

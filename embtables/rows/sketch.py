@@ -20,7 +20,7 @@ Words = npt.NDArray[np.uint32]
 
 
 def counter_bytes(table: Table) -> int | None:
-    """Bytes of a bucket's counters, both halves; None where the table has no sketch."""
+    """Bytes of a bucket's counters, both halves; None if the table has no sketch."""
     admission = getattr(table, "admission", None)
     if not isinstance(admission, MinCount) or admission.counting != "sketch":
         return None

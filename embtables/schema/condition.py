@@ -47,5 +47,5 @@ class Condition(Model):
         if self.op not in ("in", "not in") and is_list:
             raise ValueError(f"'{self.op}' compares with one value, not with a list")
         if (self.value is None) != self.op.startswith("is"):
-            raise ValueError("compare with null by 'is null' or 'is not null'")
+            raise ValueError("to compare with null, write 'is null' or 'is not null'")
         return self

@@ -20,7 +20,9 @@ class Join(Model):
     side_key: str | None = Field(None, description="the side table's key column; by default the same name")
     columns: tuple[str, ...] | None = Field(None, description="columns to take; by default all")
     prefix: str = Field("", description="put before the names of the columns taken")
-    on_missing: Literal["error", "null"] = Field("error", description="a log key the side table lacks")
+    on_missing: Literal["error", "null"] = Field(
+        "error", description="what happens to a key of the log that the side table lacks"
+    )
 
 
 class TimeSplit(Model):
@@ -56,7 +58,7 @@ class HashSplit(Model):
     columns: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="columns whose values decide the part of a row"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the hash")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of the hash")
     validation: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.1, description="share of the rows in the validation part"
     )
@@ -75,7 +77,7 @@ Split = Annotated[TimeSplit | ColumnSplit | HashSplit, Field(discriminator="kind
 class Shuffle(Model):
     """Training rows in seeded random order: chunks (row groups) of all files, then rows within a buffer."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the order")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of the order")
     buffer_rows: PositiveInt = Field(262_144, description="rows held in memory and shuffled together")
 
 
@@ -86,12 +88,16 @@ class LogConfig(Model):
     """
 
     path: str = Field(description="folder, file, glob, or any pyarrow.fs URI (s3://..., gs://...)")
-    files: str = Field("**/*.parquet", description="glob of the log's files below a folder")
+    files: str = Field("**/*.parquet", description="glob of the log's files below a folder; k=v folders become columns")
     prepare: SampledNegatives | None = Field(None, description="makes examples of a purchase-only log")
     join: tuple[Join, ...] = ()
     where: tuple[Condition, ...] = Field((), description="conditions that all must hold, joined columns included")
     split: Split | None = None
-    shuffle: Shuffle | None = None
+    shuffle: Shuffle | None = Field(
+        None,
+        description="training rows in seeded random order: chunks (row groups) of all files, then rows within a "
+        "buffer; by default rows come in file order",
+    )
     block_rows: PositiveInt = Field(131_072, description="rows read and converted at a time")
     on_bad_file: Literal["error", "quarantine"] = Field(
         "error", description="a file that cannot be read: error, or skipped, counted and listed"

@@ -15,13 +15,14 @@ Combine = Literal["sum", "mean", "concat", "product"]  # of the T rows of an id
 class EncoderConfig(Model):
     """The base of every encoder's configuration; `kind` names the encoder. See `register_encoder`.
 
-    >>> from typing import Literal
-    >>> from embtables import EncoderConfig
-    >>> class LastDigits(EncoderConfig):
-    ...     kind: Literal["last_digits"] = "last_digits"
-    ...     count: int = 2
-    >>> LastDigits().model_dump()
-    {'kind': 'last_digits', 'count': 2}
+    Example:
+        >>> from typing import Literal
+        >>> from embtables import EncoderConfig
+        >>> class LastDigits(EncoderConfig):
+        ...     kind: Literal["last_digits"] = "last_digits"
+        ...     count: int = 2
+        >>> LastDigits().model_dump()
+        {'kind': 'last_digits', 'count': 2}
     """
 
     kind: str
@@ -36,7 +37,7 @@ class Identity(EncoderConfig):
 
     kind: Literal["identity"] = "identity"
     out_of_range: Literal["error", "modulo"] = Field(
-        "error", description="what becomes of an id outside 0..num_rows-1 of a fixed table"
+        "error", description="what happens to an id outside 0..num_rows-1 of a fixed table"
     )
 
 
@@ -46,7 +47,7 @@ class Hash(EncoderConfig):
 
     kind: Literal["hash"] = "hash"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="of the hash; another seed gives other collisions"
+        0, description="seed of the hash; another seed gives other collisions"
     )
 
 
@@ -57,7 +58,7 @@ class MultiHash(EncoderConfig):
     kind: Literal["multi_hash"] = "multi_hash"
     num_hashes: Annotated[int, Field(ge=2, le=16)] = Field(2, description="rows per id")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        0, description="of the hashes; another seed gives other collisions"
+        0, description="seed of the hashes; another seed gives other collisions"
     )
     # Written only where it is chosen: what a schema without it writes, and its hash, stay as they were before it.
     combine: Combine = Field(

@@ -28,21 +28,31 @@ class Feature(Model):
 
     name: Name
     column: str | None = Field(None, description="the log's column; by default the feature's name")
-    cross: tuple[str, ...] | None = Field(None, description="two or more columns whose ids are crossed into one")
-    table: Name
+    cross: tuple[str, ...] | None = Field(
+        None, description="two or more columns; each combination of their ids is one id"
+    )
+    table: Name = Field(description="the table that its keys look up; several features may share one")
     encoder: Annotated[EncoderConfig, ENCODERS] = Hash()
     pooling: Literal["sum", "mean", "none"] = Field(
         "sum", description="how the rows of a list become one vector; none: a sequence"
     )
     max_length: PositiveInt | None = Field(None, description="ids per row; the last ones are kept")
     weights_column: str | None = Field(None, description="list<float> column with one weight per id")
-    split: Annotated[str, Field(min_length=1)] | None = Field(None, description="separator that makes a string a list")
+    split: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="separator that splits a string into a list: '|' for 'A|B'"
+    )
     timestamp_part: TimestampPart | None = Field(None, description="part of a timestamp column used as the id (UTC)")
     num_buckets: Annotated[int, Field(ge=2, le=65536)] | None = Field(
-        None, description="quantile buckets, fitted on training data; the bucket's number is the id"
+        None,
+        description="quantile buckets of a numeric column, fitted on the training part; the bucket's number is the id",
     )
-    null_id: int | str | None = Field(None, description="the id that stands for a null")
-    side: Side = Field("context", description="whom the feature describes: who asks, what is offered, or neither")
+    null_id: int | str | None = Field(
+        None, description="the id that stands for a null; without it a null is an absent id and pools to zeros"
+    )
+    side: Side = Field(
+        "context",
+        description="what it describes: user (who asks), item (what is offered), context (neither); retrieval reads it",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -100,9 +110,9 @@ class Label(Model):
     """What the model predicts: a 0/1 column, or `column > positive_above`."""
 
     column: str = Field(description="the log's column")
-    name: Name | None = Field(None, description="by default the column's name")
+    name: Name | None = Field(None, description="the label's name; by default the column's name")
     positive_above: float | None = Field(
-        None, description="a value above it is a positive; by default the column holds 0 and 1"
+        None, description="a value above it is a positive; by default the column holds 0 and 1, or booleans"
     )
 
 
@@ -110,4 +120,4 @@ class EventTime(Model):
     """When the row happened: a timestamp column, or an integer column with its unit."""
 
     column: str = Field(description="the log's column: a timestamp, or an integer with its unit")
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="of an integer column")
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="unit of an integer column")

@@ -28,7 +28,7 @@ class Kinds(Generic[M]):
 
     Args:
         what: the section's word, for errors.
-        default: the kind where a section names none; by default `kind` must be given.
+        default: the kind if a section names none; by default `kind` must be given.
     """
 
     def __init__(self, what: str, default: str | None = None) -> None:
@@ -46,12 +46,12 @@ class Kinds(Generic[M]):
         if not isinstance(kind, str):
             raise ConfigError(f"{model.__name__} needs a field `kind: Literal['name'] = 'name'` to be a {self._what}")
         if kind in self._models:
-            raise ConfigError(f"{self._what} '{kind}' is {self._models[kind].__name__} already")
+            raise ConfigError(f"{self._what} '{kind}' is already {self._models[kind].__name__}")
         self._models[kind] = model
         return model
 
     def remove(self, kind: str) -> None:
-        """Takes a kind back, where it is there."""
+        """Takes a kind back, if it is there."""
         self._models.pop(kind, None)
 
     def __iter__(self) -> Iterator[str]:
@@ -64,7 +64,7 @@ class Kinds(Generic[M]):
         if isinstance(value, Model):
             if type(value) in self._models.values():
                 return value  # type: ignore[return-value]
-            raise PydanticCustomError("unknown_kind", f"{type(value).__name__} is no {self._what} that is registered")
+            raise PydanticCustomError("unknown_kind", f"{type(value).__name__} is not a registered {self._what}")
         kind = value.get("kind", self._default) if isinstance(value, dict) else None
         if kind not in self._models:
             raise PydanticCustomError("unknown_kind", f"'kind' must be one of: {', '.join(self._models)}")

@@ -38,7 +38,7 @@ class SampledNegatives(Model):
     Every derived column uses strictly earlier groups (invoices) alone; docs/negatives.md lists them.
     """
 
-    kind: Literal["sampled_negatives"] = Field("sampled_negatives", description="the only way there is")
+    kind: Literal["sampled_negatives"] = Field("sampled_negatives", description="the only kind there is")
     item: str = Field(description="column of the item sold")
     user: str = Field(description="column of who bought it")
     group: str = Field(description="column of the invoice or session: its lines happen at once")
@@ -51,7 +51,7 @@ class SampledNegatives(Model):
     popularity_exponent: Annotated[PositiveFloat, Field(le=1.0)] = Field(
         0.75, description="negatives are drawn in proportion to an item's sales, to this power"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the drawing")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of the drawing")
     history_length: PositiveInt = Field(100, description="the user's last items that are kept, oldest first")
 
     @model_validator(mode="after")
@@ -62,6 +62,6 @@ class SampledNegatives(Model):
         roles |= {f"context.{place}": name for place, name in enumerate(self.context)}
         for role, name in roles.items():
             if name in taken:
-                raise ValueError(f"'{role}' names the column '{name}', which is {taken[name]} of the examples already")
+                raise ValueError(f"'{role}' names the column '{name}', which is already {taken[name]} of the examples")
             taken[name] = f"'{role}'"
         return self

@@ -20,18 +20,19 @@ class FeatureSchema(Model):
     It does not say where rows come from (`LogConfig`) nor how to train on them (`RunConfig`), so that a version can
     record it and a server can score by it. Scoring needs neither labels nor weight nor time. Frozen.
 
-    >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Sgd
-    >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
-    >>> schema = FeatureSchema(tables=(item,), features=(Feature(name="item_id", table="item", side="item"),))
-    >>> [feature.column for feature in schema.features]
-    ['item_id']
+    Example:
+        >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Sgd
+        >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
+        >>> schema = FeatureSchema(tables=(item,), features=(Feature(name="item_id", table="item", side="item"),))
+        >>> [feature.column for feature in schema.features]
+        ['item_id']
 
     Raises:
         pydantic.ValidationError: a value is wrong, or two of them do not go together; `validate` makes a ConfigError
             of it.
     """
 
-    name: Name | None = Field(None, description="in reports, and of a run in its folder's name")
+    name: Name | None = Field(None, description="used in reports and in the names of run folders")
     tables: tuple[Table, ...]
     features: tuple[Feature, ...]
     labels: tuple[Label, ...] = ()
@@ -56,7 +57,7 @@ class FeatureSchema(Model):
                 )
         for table in self.tables:
             if table.name.startswith(LINEAR_PREFIX):
-                raise ValueError(f"table '{table.name}': the prefix '{LINEAR_PREFIX}' is kept for first-order weights")
+                raise ValueError(f"table '{table.name}': prefix '{LINEAR_PREFIX}' is reserved for first-order weights")
         for name in known - {f.table for f in self.features}:
             raise ValueError(f"table '{name}' is used by no feature; remove it or name it in a feature")
         return self

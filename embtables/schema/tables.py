@@ -69,7 +69,7 @@ class Constant(Model):
     """Every element of a fresh row is `value`."""
 
     kind: Literal["constant"] = "constant"
-    value: float = Field(description="of every element of a fresh row")
+    value: float = Field(description="value of every element of a fresh row")
 
 
 class Normal(Model):
@@ -108,16 +108,16 @@ class FixedTable(Model):
 
     kind: Literal["fixed"] = "fixed"
     name: Name
-    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values of a row")
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values per row")
     num_rows: Annotated[PositiveInt, Field(le=MAX_TABLE_ROWS)] = Field(
-        description="rows of the table; ids share them where there are more ids"
+        description="rows of the table; if there are more ids, ids share rows"
     )
     optimizer: Optimizer
     initializer: Initializer = Normal()
     trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
     non_finite_gradients: Literal["skip", "raise"] = Field(
         "skip",
-        description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",
+        description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
     )
 
     @property
@@ -147,7 +147,7 @@ class Probability(Model):
 
     kind: Literal["probability"] = "probability"
     probability: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        description="of getting a row at a step that sees the key"
+        description="probability that a key gets its row, at each step that sees it"
     )
 
 
@@ -170,7 +170,7 @@ class CollisionlessTable(Model):
 
     kind: Literal["collisionless"] = "collisionless"
     name: Name
-    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values of a row")
+    dim: Annotated[int, Field(ge=1, le=4096)] = Field(description="values per row")
     optimizer: Optimizer
     initializer: Initializer = Normal()
     admission: Admission | None = Field(None, description="by default every key gets its row at first sight")
@@ -187,7 +187,7 @@ class CollisionlessTable(Model):
     trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
     non_finite_gradients: Literal["skip", "raise"] = Field(
         "skip",
-        description="a row whose gradient is NaN or infinite stays as it is, counted; raise: training ends",
+        description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
     )
 
     @property

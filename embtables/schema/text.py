@@ -28,7 +28,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a string", key_node.start_mark)
         if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
     # Merged keys (<<: *anchor) come first, so that the mapping's own keys replace them.
     loader.flatten_mapping(node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
@@ -43,7 +43,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, **path: object) -> dict[str, Any]:
-    """The mapping that YAML `text` holds. Raises ConfigError, with the line, where it is not one."""
+    """The mapping that YAML `text` holds. Raises ConfigError, with the line, if it is not one."""
     try:
         # _Loader derives from SafeLoader: plain data only, nothing is constructed by name.
         content = yaml.load(text, Loader=_Loader)
@@ -65,7 +65,7 @@ def parse_value(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError where it is missing, too large or not YAML."""
+    """The mapping in a YAML file. Raises ConfigError if it is missing, too large or not YAML."""
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"is larger than {MAX_CONFIG_BYTES} bytes; is it a configuration?", file=path)

@@ -28,7 +28,7 @@ from embtables.shard.world import World
 
 
 def _shape(table: Table, *, replicated: bool) -> tuple[int, int] | None:
-    """(R, D + 1) of the sums of a table's copied rows; None where it has no such rows that learn."""
+    """(R, D + 1) of the sums of a table's copied rows; None if it has no such rows that learn."""
     if not table.trainable:
         return None
     if replicated:

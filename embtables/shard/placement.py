@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from embtables.ids import make_encoder
 from embtables.schema import Feature, FixedTable, Table
 
-KEYS_A_ROW = 32
+KEYS_PER_ROW = 32
 
 
 def replicated(
@@ -35,5 +35,5 @@ def replicated(
     return frozenset(
         table.name
         for table in tables
-        if isinstance(table, FixedTable) and table.num_rows <= max(world_size, keys[table.name] // KEYS_A_ROW)
+        if isinstance(table, FixedTable) and table.num_rows <= max(world_size, keys[table.name] // KEYS_PER_ROW)
     )

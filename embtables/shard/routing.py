@@ -57,7 +57,7 @@ def to_all(world: World, values: Tensor) -> Tensor:
 
 
 def agree(world: World, error: EmbtablesError | None) -> None:
-    """Raises at every rank where one failed: its error there, at the others a WorldError with its message."""
+    """Raises at every rank if one failed: its error there, at the others a WorldError with its message."""
     messages = world.gather_bytes(b"" if error is None else str(error).encode())
     if error is not None:
         raise error

@@ -263,7 +263,7 @@ class ShardedRowStore:
         return to_all(self._world, keys) if table in self._replicated else self._route(table, keys).keys
 
     def _agreed(self, change: Callable[[], None]) -> None:
-        """Makes a change at the owners; where one cannot, all ranks raise."""
+        """Makes a change at the owners; if one cannot, all ranks raise."""
         error = None
         try:
             change()

@@ -1,6 +1,6 @@
 """`World`: the ranks that train together, and what they send each other.
 
-Every method that communicates is called by all ranks, in the same order. One world serves one thread of each rank:
+All ranks call every method that communicates, in the same order. One world serves one thread of each rank:
 another thread uses another world (`another`). `SingleRank` is the only rank there is.
 """
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class World(ABC):
     """The ranks 0..size-1; this process is one of them.
 
-    All methods raise WorldError where a rank is gone or silent.
+    All methods raise WorldError if a rank is gone or silent.
     """
 
     rank: int
@@ -41,7 +41,7 @@ class World(ABC):
 
     @abstractmethod
     def all_reduce(self, values: Tensor) -> None:
-        """Makes of values, the same shape at all ranks, their sum; with the same bits at all of them."""
+        """Replaces values by their sum over ranks. Shapes must be equal; all ranks get the same bits."""
 
     @abstractmethod
     def all_gather(self, values: Tensor) -> list[Tensor]:
@@ -52,7 +52,7 @@ class World(ABC):
         """A world of the same ranks that another thread may use meanwhile."""
 
     def buckets(self, rank: int | None = None) -> Buckets:
-        """What part [first, end) of the key space a rank owns, by default this one."""
+        """The buckets [first, end) of the key space that a rank owns; by default this rank."""
         of = self.rank if rank is None else rank
         return of * NUM_BUCKETS // self.size, (of + 1) * NUM_BUCKETS // self.size
 
@@ -98,36 +98,37 @@ class ProcessGroup(World):
         self._group = dist.group.WORLD if group is None else group
         self.rank, self.size = dist.get_rank(self._group), dist.get_world_size(self._group)
         if self.size > NUM_BUCKETS:
-            raise WorldError(f"keys are parted into {NUM_BUCKETS:,} buckets; there can be no {self.size:,} ranks")
+            raise WorldError(f"there are {self.size:,} ranks; {NUM_BUCKETS:,} buckets of keys allow at most as many")
 
     def all_to_all(self, out: Tensor, given: Tensor, received: Sequence[int], sent: Sequence[int]) -> None:
         """See World."""
-        self._told(lambda: dist.all_to_all_single(out, given, list(received), list(sent), group=self._group))
+        self._communicate(lambda: dist.all_to_all_single(out, given, list(received), list(sent), group=self._group))
 
     def all_reduce(self, values: Tensor) -> None:
         """See World."""
-        self._told(lambda: dist.all_reduce(values, group=self._group))
+        self._communicate(lambda: dist.all_reduce(values, group=self._group))
 
     def all_gather(self, values: Tensor) -> list[Tensor]:
         """See World. Shorter ones are filled up for the way."""
         sizes = torch.empty(self.size, dtype=torch.int64)
         own = torch.tensor([len(values)])
-        self._told(lambda: dist.all_gather_single(sizes, own, group=self._group))
+        self._communicate(lambda: dist.all_gather_single(sizes, own, group=self._group))
         longest = int(sizes.max())
         filled = torch.zeros(longest, dtype=values.dtype)
         filled[: len(values)] = values
         found = torch.empty(self.size * longest, dtype=values.dtype)
         if longest:
-            self._told(lambda: dist.all_gather_single(found, filled, group=self._group))
+            self._communicate(lambda: dist.all_gather_single(found, filled, group=self._group))
         return [part[:n] for part, n in zip(found.view(self.size, longest), sizes.tolist(), strict=True)]
 
     def another(self) -> World:
         """See World."""
         ranks = dist.get_process_group_ranks(self._group)
         timeout = datetime.timedelta(seconds=TIMEOUT_SECONDS)
-        return ProcessGroup(self._told(lambda: dist.new_group(ranks, timeout=timeout)))
+        return ProcessGroup(self._communicate(lambda: dist.new_group(ranks, timeout=timeout)))
 
-    def _told(self, call: Callable[[], T]) -> T:
+    def _communicate(self, call: Callable[[], T]) -> T:
+        """What a call of torch.distributed returns; its failure as a WorldError."""
         try:
             return call()
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from embtables.ids import Combine
 
 
 def combined(rows: Tensor, num_keys: int, how: Combine) -> Tensor:
-    """Rows (n * T, D), the T rows of an id side by side -> vectors (n, D), or (n, T * D) where they are concatenated.
+    """Rows (n * T, D), the T rows of an id side by side -> vectors (n, D), or (n, T * D) if they are concatenated.
 
     >>> combined(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), 2, "product")
     tensor([[3., 8.]])

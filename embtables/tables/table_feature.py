@@ -16,7 +16,7 @@ class TableFeature:
     """A feature that reads a table: what a lookup is made of.
 
     Attributes:
-        number: of the row store's feature that serves it; of the first where it has several.
+        number: the number of the row store's feature that serves it; of the first, if it has several.
         encoder: makes keys of its ids.
         combine: how the rows of an id become one vector. First-order weights of an id's keys are always summed.
     """
@@ -39,7 +39,7 @@ class TableFeature:
 
     @property
     def dim(self) -> int:
-        """How many values an id's vector has: D, or T * D where its rows are concatenated."""
+        """How many values an id's vector has: D, or T * D if its rows are concatenated."""
         return self.table.dim * (self.keys_per_id if self.combine == "concat" else 1)
 
 

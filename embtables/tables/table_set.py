@@ -42,7 +42,7 @@ class TableChanges:
     """A table's rows that changed since a cut, and the keys that lost theirs.
 
     Attributes:
-        keys: (n,) int64, ascending. Of a collisionless table all that training has looked up since: it saw them.
+        keys: (n,) int64, ascending. For a collisionless table, all keys that training has looked up since.
         weight: (n, D) float32, their rows.
         tombstones: (m,) int64, ascending: keys that had a row and have none.
     """
@@ -57,7 +57,7 @@ class Tables:
 
     Threads wait for each other: each method, and each lookup and backward of the views, holds a lock to its end. What
     another thread changes between a lookup and its backward may end that backward in a StateError. A process that was
-    forked from one that had tables cannot use any: StateError.
+    forked from one that had tables cannot use tables: StateError.
 
     Args:
         tables: their configurations, names unique.
@@ -66,10 +66,10 @@ class Tables:
         row_store: `host` (native; everything), `fbgemm` (fixed tables; SGD, Adagrad, rowwise Adagrad) or `reference`
             (plain torch).
         world: the ranks that hold the tables together, each the rows of its buckets; by default this process alone.
-            With others, every method but those that list or capture is called by all of them, in the same order.
-        replicated: names of fixed tables whose rows every rank shall have all (embtables/shard/placement.py).
-        artifacts: by feature the data of encoders, of the version that is loaded; what is not named is of a new run.
-        shares_keys: false for a version of an older build: first-order weights then have keys of their own.
+            With several ranks, all call every method in the same order, except those that list or capture.
+        replicated: names of fixed tables of which every rank holds all rows (embtables/shard/placement.py).
+        artifacts: the data of encoders, by feature, from the version to load; a feature without any is of a new run.
+        shares_keys: false for a version of an older build, whose first-order weights have keys of their own.
 
     Raises:
         ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
@@ -133,10 +133,12 @@ class Tables:
 
     @exclusive
     def advance(self, event_time_us: Tensor) -> None:
-        """Says when the batch to come happened: tables with a ttl move their clocks. Before the step's first lookup.
+        """Says when the next batch happened: tables with a ttl move their clocks.
+
+        Call it before the step's first lookup.
 
         Args:
-            event_time_us: (B,) int64 event times of the batch, in microseconds; of several ranks each gives its own.
+            event_time_us: (B,) int64 event times of the batch, in microseconds; each rank gives its own.
 
         Raises:
             StateError: row gradients are waiting for their step.
@@ -166,7 +168,8 @@ class Tables:
 
         Raises:
             ConfigError: a table has a ttl, and no `advance` said when the batch happened.
-            DataError: rows of a table with `non_finite_gradients: raise` had such; those rows are as they were.
+            DataError: rows of a table with `non_finite_gradients: raise` had gradients that are not finite;
+                those rows are unchanged.
         """
         if self._clocks and not self._advanced:
             table = self.configs[next(iter(self._clocks))].name
@@ -205,7 +208,7 @@ class Tables:
 
     @exclusive
     def keys(self, table: str) -> Tensor | None:
-        """Keys that have a row, ascending, (n,) int64; None of a whole fixed table, whose keys are 0..num_rows-1."""
+        """Keys that have a row, ascending, (n,) int64; None for a whole fixed table, whose keys are 0..num_rows-1."""
         found = self.rows.key_state(self._numbers[table])
         return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
 
@@ -216,15 +219,15 @@ class Tables:
 
     @exclusive
     def set_weight(self, table: str, values: Tensor) -> None:
-        """Replaces all rows of a table. Raises StateError where the shape differs."""
+        """Replaces all rows of a table. Raises StateError if the shape differs."""
         self._write_all(self._numbers[table], "weight", values, self.keys(table))
 
     @exclusive
     def draw_cut(self) -> int:
-        """Ends a cut, after which `changes` can report. Between a step and the next lookup.
+        """Ends a cut, after which `changes` can report. Call it between a step and the next lookup.
 
-        Changes since a cut stay known while a consumer holds it or an earlier one (`cuts`); up to 256 MB of a table
-        are kept for that, and of more the oldest go.
+        Changes since a cut stay known while a consumer holds it or an earlier one (`cuts`); up to 256 MB per table
+        are kept for that; beyond, the oldest are dropped.
 
         Returns:
             Its number; the first is 1.
@@ -259,7 +262,7 @@ class Tables:
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
     def _reader(self, table: str, feature: str | None) -> TableFeature:
-        """Whose encoder makes keys of a table's ids. Raises ConfigError where there is none, or several that differ."""
+        """Whose encoder makes keys of a table's ids. Raises ConfigError if there is none, or several that differ."""
         if table not in self._numbers:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
         readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
@@ -288,10 +291,10 @@ class Tables:
         """Vectors of raw ids (n,) int64, as inference reads them; an id without a row reads the cold row.
 
         Args:
-            feature: whose encoder turns ids into keys, where the table's features differ in that.
+            feature: the feature whose encoder turns ids into keys; needed if the table's features encode differently.
 
         Returns:
-            (n, D); where the encoder has T rows per id, these combined: (n, T * D) if they are concatenated.
+            (n, D). If the encoder has T rows per id, they are combined; if it concatenates them: (n, T * D).
 
         Raises:
             ConfigError: no such table or feature, or encoders that differ.
@@ -305,7 +308,7 @@ class Tables:
     @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
-        Of an id that comes twice the last row counts.
+        If an id comes twice, its last row is used.
 
         Raises:
             ConfigError: as `keys_of`.
@@ -336,7 +339,7 @@ class Tables:
         """Raw ids (n,) lose their rows, which become tombstones, and wait no longer: as if they had never been seen.
         Their first-order weights go with them.
 
-        Of a fixed table, whose rows several ids may share, the rows are fresh afterwards.
+        In a fixed table, several ids may share a row; it is fresh afterwards.
 
         Raises:
             ConfigError: as `keys_of`.
@@ -353,7 +356,7 @@ class Tables:
 
     @property
     def artifacts(self) -> dict[str, Artifacts]:
-        """By feature the data of its encoder, where it has any."""
+        """The data of encoders, by feature; only of encoders that have any."""
         return {read.feature.name: read.encoder.artifacts for read in self.features if read.encoder.artifacts}
 
     @exclusive
@@ -385,7 +388,7 @@ class Tables:
     def load(self, chain: Iterable[Mapping[str, TableContent]]) -> None:
         """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten.
 
-        Counts go on from those of the last content: of several ranks rank 0 takes them over, whatever rank counted.
+        Counts go on from those of the last content: rank 0 takes them over, whatever rank counted them.
         """
         self.discard()
         for number in range(len(self.configs)):
@@ -417,7 +420,7 @@ class Tables:
 
     @exclusive
     def stats(self) -> dict[str, TableStats]:
-        """Rows, dimension, bytes and counts of every table; of several ranks, all of which call this, together."""
+        """Rows, dimension, bytes and counts of every table, summed over ranks. With several ranks, all call it."""
         own = {c.name: stats_of(self.rows, n, c, self._counts[n].alive()) for n, c in enumerate(self.configs)}
         if self.world.size == 1:
             return own
@@ -425,10 +428,10 @@ class Tables:
 
     @exclusive
     def row_quantiles(self, table: str) -> dict[str, list[int]]:
-        """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest; [] of no row.
+        """`age` and `count` (updates) of a collisionless table's rows: least, p50, p90, p99, greatest.
 
-        Exact; of several ranks, all of which call this, together. {} where they are not kept: of a fixed table, or by
-        the store. For the time of the call it takes 8 bytes a row.
+        Exact, and over the rows of all ranks; with several ranks, all call it. A list is empty if there are no rows.
+        Empty for a fixed table, or if the row store keeps no ages. Takes 8 bytes per row.
         """
         found = self.rows.ages_and_counts(self._numbers[table])
         return {} if found is None else dict(zip(("age", "count"), quantiles(found, self.world), strict=True))

@@ -28,7 +28,7 @@ COUNTS = (
 )
 _CLOCK = ("clock_held_back", "late_batches")
 _EXPIRY = (("rows", "expired"), ("waiting", "waiting_expired"))
-_MAP_BYTES_A_PLACE = 16
+_MAP_BYTES_PER_PLACE = 16
 _SHARES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -38,10 +38,10 @@ class TableStats:
 
     Attributes:
         rows: rows with a key: for a fixed table all rows.
-        bytes_by_column: weights, optimizer state, bookkeeping and, of a collisionless table, the map of its keys.
+        bytes_by_column: weights, optimizer state, bookkeeping and, for a collisionless table, the map of its keys.
         steps: updates so far.
-        counts: since the tables were made, and not since they were loaded: `waiting`, `admitted`, `expired`, ...;
-            docs/tables.md lists them.
+        counts: `waiting`, `admitted`, `expired`, ..., counted since the table was first made; loading a version does
+            not reset them. docs/tables.md lists them.
         load_factor: share of the key map's places that are taken; None for a fixed table.
     """
 
@@ -58,7 +58,7 @@ class TableCounts:
 
     Args:
         number: the table's in the store.
-        clock: that of its event times, where it has one.
+        clock: that of its event times, if it has one.
         world: the ranks that hold the table together: each has its own counts, and rank 0 those of the version.
     """
 
@@ -138,7 +138,7 @@ def stats_of(store: RowAdmin, number: int, config: Table, counts: dict[str, int]
     """
     figures = store.figures(number)
     rows = config.num_rows if isinstance(config, FixedTable) else counts.pop("rows", figures["rows"])
-    places = figures.get("map_bytes", 0) // _MAP_BYTES_A_PLACE
+    places = figures.get("map_bytes", 0) // _MAP_BYTES_PER_PLACE
     load_factor = figures["map_entries"] / places if places else None
     return TableStats(rows, config.dim, store.num_bytes(number), store.num_steps(number), counts, load_factor)
 
@@ -164,7 +164,7 @@ def totals(own: Mapping[str, TableStats], growing: Container[str], world: World)
 
 
 def quantiles(own: Sequence[Words], world: World) -> list[list[int]]:
-    """Least, p50, p90, p99 and greatest of each list of numbers, all ranks' together; none of an empty one. Exact.
+    """Least, p50, p90, p99 and greatest of each list, over all ranks, exact; nothing for an empty list.
 
     The numbers stay where they are: bit by bit, every rank counts how many of its own lie below what is tried, in 32
     sums of a few numbers over the ranks.

@@ -19,7 +19,7 @@ from embtables.pickles import refuse_pickle
 from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
-_VALUES_A_CHUNK = 1 << 22
+_VALUES_PER_CHUNK = 1 << 22
 
 
 def from_parquet(
@@ -151,7 +151,7 @@ def _part_rows(group: Any, vector_column: str, dim: int) -> int:
     """Rows to read at a time, by the values that the footer says a row has: vectors may be longer than they should."""
     columns = (group.column(number) for number in range(group.num_columns))
     values = max((c.num_values for c in columns if c.path_in_schema.split(".")[0] == vector_column), default=0)
-    return int(max(1, _VALUES_A_CHUNK // max(dim, -(-values // max(group.num_rows, 1)))))
+    return int(max(1, _VALUES_PER_CHUNK // max(dim, -(-values // max(group.num_rows, 1)))))
 
 
 def _check_columns(schema: pa.Schema, path: str, id_column: str, vector_column: str) -> None:

@@ -21,7 +21,7 @@ from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed
 
 _WEIGHT = re.compile(r"(?:.*\.)?(?:embedding_bags|embeddings)\.(?P<table>.+)\.weight")
-_ROWS_A_PART = 1 << 18
+_ROWS_PER_PART = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def from_state_dict(
         file: where it comes from, for errors.
 
     Raises:
-        ConfigError: no table of the state_dict is here, or one has two weights.
+        ConfigError: no table of the state_dict exists here, or one has two weights.
         DataError: a weight is not a whole floating-point tensor, has another shape than its table, or is not
             finite. All weights are checked before a row is set, except for values that are not finite.
     """
@@ -61,7 +61,8 @@ def from_state_dict(
     found = [table for table in names if table in here]
     if not found:
         raise ConfigError(
-            f"has weights of the tables: {', '.join(names) or 'none'}; here are: {', '.join(sorted(here))}", file=file
+            f"has weights of the tables: {', '.join(names) or 'none'}; the tables here are: {', '.join(sorted(here))}",
+            file=file,
         )
     for table in found:
         _check(tables, table, names[table], state_dict[names[table]], file)
@@ -136,7 +137,7 @@ def _check(tables: Tables, table: str, name: str, value: Any, file: str | None) 
     kind = type(value).__name__
     if kind in ("DTensor", "ShardedTensor"):
         call = "full_tensor()" if kind == "DTensor" else "gather()"
-        raise DataError(f"is a {kind}, of which this process may hold a part only; {call} it first", **where)
+        raise DataError(f"is a {kind}, of which this process may hold only a part; call {call} first", **where)
     if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided or not value.is_floating_point():
         shown = f"a tensor of {value.dtype}, {value.layout}" if isinstance(value, Tensor) else f"a {kind}"
         raise DataError(f"is {shown}; a dense tensor of floating point numbers is needed", **where)
@@ -152,8 +153,8 @@ def _check(tables: Tables, table: str, name: str, value: Any, file: str | None) 
 def _set(tables: Tables, table: str, name: str, value: Tensor, on_rows: OnRows | None, file: str | None) -> Warmed:
     number, config = _config(tables, table)
     setter = RowSetter(tables, number)
-    for start in range(0, len(value), _ROWS_A_PART):
-        rows = value[start : start + _ROWS_A_PART].detach().cpu().float()
+    for start in range(0, len(value), _ROWS_PER_PART):
+        rows = value[start : start + _ROWS_PER_PART].detach().cpu().float()
         finite = rows.isfinite().all(dim=1)
         if not bool(finite.all()):
             row = start + int((~finite).int().argmax())

@@ -12,7 +12,7 @@ BIN_BITS = 18
 
 
 def auc(scores: Floats, labels: Floats, weights: Floats | None = None) -> float | None:
-    """P(score of a positive > score of a negative) + P(equal) / 2, weighted; None where a class is absent.
+    """P(score of a positive > score of a negative) + P(equal) / 2, weighted; None if a class is absent.
 
     Args:
         scores: (n,) finite.
@@ -66,7 +66,7 @@ class BinnedAuc:
         self._negative += other._negative
 
     def compute(self) -> float | None:
-        """The AUC; None where a class is absent."""
+        """The AUC; None if a class is absent."""
         return _auc_of_bins(self._positive, self._negative)
 
     def error_bound(self) -> float:

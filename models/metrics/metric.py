@@ -25,7 +25,7 @@ class Metric(Protocol):
         """
 
     def compute(self) -> Mapping[str, Any]:
-        """The figures so far, by name, as plain numbers; None where one is undefined."""
+        """The figures so far, by name, as plain numbers; None if one is undefined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class MetricSpec:
     """A kind of metric; docs/how-to-add.md has an example.
 
     Attributes:
-        name: of the metric, unique.
-        make: makes one without rows.
+        name: the metric's name, unique.
+        make: makes a metric that has no rows yet.
         larger_is_better: the figures that may decide which version is best, and which way.
-        of_order: the figures that depend on the order of scores alone; a baseline column has these.
+        of_order: the figures that depend only on the order of scores; a baseline column has these.
     """
 
     name: str
@@ -64,7 +64,7 @@ def register_metric(spec: MetricSpec) -> None:
 
 
 def forget_metric(name: str) -> None:
-    """Takes a registered metric back, where it is there."""
+    """Takes a registered metric back, if it is there."""
     METRICS.pop(name, None)
 
 
@@ -81,7 +81,7 @@ class Monitor:
 
 
 def monitor_of(figure: str) -> Monitor:
-    """How to monitor a figure. Raises ConfigError where no metric has it, or where it has no better."""
+    """How to monitor a figure. Raises ConfigError if no metric has it, or where it has no better."""
     known = {name: larger for spec in METRICS.values() for name, larger in spec.larger_is_better.items()}
     if figure not in known:
         raise ConfigError(f"there is no figure '{figure}' to monitor; there are: {', '.join(known)}")

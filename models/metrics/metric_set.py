@@ -27,7 +27,7 @@ class MetricSet:
             metric.update(scores, labels, weights, groups)
 
     def compute(self) -> dict[str, Any]:
-        """The figures of all metrics, as plain numbers; None where one is undefined."""
+        """The figures of all metrics, as plain numbers; None if one is undefined."""
         found: dict[str, Any] = {}
         for metric in self._metrics:
             found.update(metric.compute())

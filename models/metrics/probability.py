@@ -34,7 +34,7 @@ class ProbabilityMetric:
         self._rows += len(p)
 
     def compute(self) -> dict[str, Any]:
-        """See Metric; None where there are no rows, or one class only."""
+        """See Metric; None if there are no rows, or one class only."""
         weight, loss, prediction, label = (float(v) for v in self._sums)
         mean = label / weight if weight > 0.0 else 0.0
         entropy = -(mean * np.log(mean) + (1.0 - mean) * np.log1p(-mean)) if 0.0 < mean < 1.0 else 0.0

@@ -43,7 +43,7 @@ class RankingMetric:
         self._parts = []
 
     def compute(self) -> dict[str, Any]:
-        """See Metric; None where there is one class only, or no groups."""
+        """See Metric; None if there is one class only, or no groups."""
         area, grouped = self._areas()
         return {"auc": area, "gauc": grouped, "auc_exact": self._bins is None}
 

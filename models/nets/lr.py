@@ -1,4 +1,4 @@
-"""Logistic regression: one weight an id, one a dense column."""
+"""Logistic regression: one weight per id and one per dense column."""
 
 from __future__ import annotations
 

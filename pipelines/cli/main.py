@@ -38,7 +38,7 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
-Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best where there is one.")]
+Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best if there is one.")]
 
 
 @app.command()
@@ -55,7 +55,7 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Ranks that share the tables, on Ray if several.")] = 1,
     ray_address: Annotated[
-        str | None, typer.Option(help="With --workers: a Ray cluster that is there, host:port or auto.")
+        str | None, typer.Option(help="With --workers: an existing Ray cluster, host:port or auto.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ from embtables.pipelines.progress import console
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the report's figures; slices, baselines and tables as rows of their own. How it began was printed then."""
+    """Prints the report's figures; slices, baselines and tables have rows of their own."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in _flat(
         {key: value for key, value in report.items() if key not in ("tables", "warm_start", "from")}, ""

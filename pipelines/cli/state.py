@@ -46,7 +46,9 @@ def verify_versions(folder: FolderPath, version: Version = None, as_json: Json =
     from embtables.pipelines.state_tools.commands import verify
     from embtables.state.read.saved_version import open_folder
 
-    _told(verify(open_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole")
+    _print_report(
+        verify(open_folder(folder), version), as_json, "{versions} versions, {files} files, {bytes:,} bytes: whole"
+    )
 
 
 @app.command("gc")
@@ -62,7 +64,7 @@ def collect_garbage(
     from embtables.pipelines.state_tools.commands import collect
     from embtables.state.read.saved_version import open_folder
 
-    _told(collect(open_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
+    _print_report(collect(open_folder(folder), keep), as_json, "{freed_bytes:,} bytes freed, {versions} versions left")
 
 
 @app.command("compact")
@@ -74,7 +76,7 @@ def compact_chain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fold the newest version and those it depends on into one snapshot, and remove old versions.
+    """Compact the newest version and those it depends on to one snapshot, and remove old versions.
 
     Example: embtables state compact runs/online_retail-...
     """
@@ -82,12 +84,12 @@ def compact_chain(
     from embtables.state.read.saved_version import open_folder
 
     report = compact(open_folder(folder), purpose, keep)
-    text = "{version}: a snapshot of {bytes:,} bytes, of {folded_versions} versions; {freed_bytes:,} bytes freed"
-    _told(report, as_json, text)
+    text = "{version}: a snapshot of {bytes:,} bytes, of {compacted_versions} versions; {freed_bytes:,} bytes freed"
+    _print_report(report, as_json, text)
     for pin, version in report["pins_of_older_versions"].items():
         moved = f"embtables state pin {folder} {pin} {report['version']}"
         sys.stderr.write(
-            f"{version} and what it holds stays, pinned as '{pin}'; to let it go: {moved}, compact again\n"
+            f"{version} is kept because pin '{pin}' names it. To free it, run {moved}, then compact again.\n"
         )
 
 
@@ -105,14 +107,14 @@ def pin_version(
     from embtables.pipelines.state_tools.commands import pin as pin_it
     from embtables.state.read.saved_version import open_folder
 
-    _told(pin_it(open_folder(folder), pin, version), as_json, "{pin} keeps {version}")
+    _print_report(pin_it(open_folder(folder), pin, version), as_json, "{pin} keeps {version}")
 
 
 @app.command("diff")
 def compare_versions(
     folder: FolderPath,
     a: Annotated[str, typer.Argument(metavar="A", help="resume-<n>, serving-<n> or a pin.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="What it is held against.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The version to compare it with.", show_default=False)],
     against: Annotated[Path | None, typer.Option(help="Run or state folder where B lies, if not FOLDER.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -147,10 +149,12 @@ def export_table(
     from embtables.pipelines.state_tools.commands import export
     from embtables.state.read.saved_version import open_folder
 
-    _told(export(open_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}")
+    _print_report(
+        export(open_folder(folder), table, output, version), as_json, "{rows:,} rows of {version} in {output}"
+    )
 
 
-def _told(report: dict[str, Any], as_json: bool, text: str) -> None:
+def _print_report(report: dict[str, Any], as_json: bool, text: str) -> None:
     if as_json:
         _json(report)
     else:

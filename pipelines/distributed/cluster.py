@@ -1,7 +1,7 @@
 """The Ray cluster of a run: one of its own on this machine, or the one at an address; and whether the ranks fit in it.
 
 own:     started for the run and ended with it; every socket on loopback, Ray's token authentication on
-address: a cluster that is there; the token is the one that RAY_AUTH_MODE=token makes Ray read
+address: an existing cluster; the token is the one that RAY_AUTH_MODE=token makes Ray read
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from embtables.pipelines.progress import say
 _LOOK_SECONDS = 5.0
 _GROUP_LABEL = "ray.io/node-group"  # of nodes that Ray's cluster launcher or KubeRay has started
 _TOKEN = (
-    "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token, in a file that RAY_AUTH_TOKEN_PATH "
+    "set RAY_AUTH_MODE=token, and put the cluster's token in ~/.ray/auth_token, in a file that RAY_AUTH_TOKEN_PATH "
     "names, or in RAY_AUTH_TOKEN"
 )
 
@@ -34,8 +34,8 @@ class Cluster:
     """Where the ranks run.
 
     Attributes:
-        workers: how many.
-        address: of a Ray cluster that is there, `auto` for this machine's; None: one is started here for the run.
+        workers: number of ranks.
+        address: of an existing Ray cluster, `auto` for this machine's; None: one is started here for the run.
     """
 
     workers: int
@@ -89,14 +89,14 @@ def connected(cluster: Cluster, threads: int) -> Iterator[None]:
 
 
 def _need_answer(address: str) -> None:
-    """Raises ConfigError where nobody listens at host:port: Ray would try again for a quarter of an hour."""
+    """Raises ConfigError if nobody listens at host:port: Ray would try again for a quarter of an hour."""
     if address == "auto":
         return
     found = re.fullmatch(r"\[?([^/]+?)\]?:(\d{1,5})", address)
     if found is None:
         raise ConfigError(
-            f"--ray-address takes host:port or auto, received '{address}'; where no node of the cluster runs on this "
-            "machine, give the command on one that has"
+            f"--ray-address takes host:port or auto, received '{address}'; if no node of the cluster runs on this "
+            "machine, run the command on a machine with a node"
         )
     try:
         socket.create_connection((found[1], int(found[2])), timeout=_LOOK_SECONDS).close()
@@ -119,7 +119,7 @@ def _unreached(cluster: Cluster, error: Exception) -> str:
         return f"cannot reach Ray at {where}: there is no token; {_TOKEN}"
     if any("InvalidAuthToken" in cause for cause in causes):
         mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-        had = "the token of this command is another one" if mode == "token" else "this command sent no token"
+        had = "this command's token is not the cluster's" if mode == "token" else "this command sent no token"
         return f"Ray at {where} has refused: {had}; {_TOKEN}"
     reason = causes[0].strip().splitlines()[0] if causes[0].strip() else type(error).__name__
     return f"cannot {'reach' if cluster.address else 'start'} Ray at {where}: {reason}"
@@ -141,7 +141,7 @@ def _native_lines_dropped() -> Iterator[None]:
 
 
 def need_nodes(cluster: Cluster, threads: int, paths: Sequence[Path]) -> None:
-    """Looks whether a cluster's nodes can do it, and says at once where the ranks must wait for CPUs.
+    """Checks that a cluster's nodes can run the ranks, and says at once if these must wait for CPUs.
 
     Args:
         paths: what all nodes must see, as far as this machine does.
@@ -174,7 +174,7 @@ def need_nodes(cluster: Cluster, threads: int, paths: Sequence[Path]) -> None:
 
 
 def _ask(nodes: Mapping[str, str], paths: Sequence[str]) -> None:
-    """Has every node, by its id and address, look for itself."""
+    """Asks every node, by its id and address, to check itself."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -190,13 +190,13 @@ def _ask(nodes: Mapping[str, str], paths: Sequence[str]) -> None:
         except ray.exceptions.RayError as error:
             lines = [line for line in str(error).splitlines() if line.strip()]
             reason = (
-                f"the node {nodes[node]} cannot run embtables {here}, which each needs installed: {lines[-1].strip()}"
+                f"the node {nodes[node]} cannot run embtables {here}; install it on every node: {lines[-1].strip()}"
             )
             raise ConfigError(reason) from error
         if version != here:
-            raise ConfigError(f"the node {nodes[node]} has embtables {version}, and this command is of {here}")
+            raise ConfigError(f"the node {nodes[node]} has embtables {version}, this command runs version {here}")
         if unseen:
-            reason = f"the node {nodes[node]} does not see {unseen[0]}; all nodes need the same, shared folder"
+            reason = f"the node {nodes[node]} does not see {unseen[0]}; all nodes need the same shared folder"
             raise ConfigError(reason, path=unseen[0])
 
 

@@ -56,7 +56,7 @@ class _Gloo(Backend):
 
 
 def _open_store(size: int) -> tuple[str, int]:
-    """Rank 0: a store for the ranks to meet; at its node's address and not, as it would be by default, at all."""
+    """Rank 0: a store for the ranks to meet; it listens at its node's address, not at all addresses (the default)."""
     host = _node_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listening:
@@ -88,7 +88,7 @@ def _node_address() -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has the IP address; None where none has."""
+    """The network interface of this machine that has the IP address; None if none has."""
     for name, addresses in psutil.net_if_addrs().items():
         if any(each.address.split("%")[0] == address for each in addresses):
             return str(name)

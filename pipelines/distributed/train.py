@@ -110,7 +110,7 @@ def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) ->
     thread.start()
     while thread.is_alive():
         thread.join(_LOOK_SECONDS)
-    return found[0] if found else "Ray ended without a word; see its logs"
+    return found[0] if found else "Ray ended without a message; see its logs"
 
 
 def _lines(error: Exception) -> list[str]:

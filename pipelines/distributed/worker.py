@@ -1,6 +1,6 @@
 """One rank of a run on Ray: what Ray Train calls in each of its worker processes.
 
-    process group (gloo) -> world -> train, or resume where the run has a version -> rank 0 writes the report
+    process group (gloo) -> world -> train, or resume if the run has a version -> rank 0 writes the report
 
 A user's mistake ends the run at once: the rank that finds it writes it to a file for the driver and returns, because
 Ray would start everything again after an exception. Everything else raises: Ray then starts all ranks again, and they
@@ -36,11 +36,11 @@ class Settings:
     Attributes:
         run: the run's folder, which all ranks see.
         folder: the driver's working folder, to which paths of the configuration may be relative.
-        overrides: KEY=VALUE over the run's configuration, where an earlier run goes on.
+        overrides: KEY=VALUE over the run's configuration, if an earlier run goes on.
         goes_on: an earlier run goes on.
         former, which, fresh: see embtables.pipelines.training.train.train.
-        threads: of each rank.
-        token: of this command, in the names of the files that the ranks write for it.
+        threads: torch threads of each rank.
+        token: a text of this command's own, in the names of the files that the ranks write for it.
     """
 
     run: str
@@ -59,7 +59,7 @@ class Settings:
         return Path(self.run) / f"error-{self.token}.json"
 
     def spare_file(self, rank: int) -> Path:
-        """Room for what a rank writes there, which a disk that is full meanwhile does not take away."""
+        """Room for what a rank writes there: a disk that fills up meanwhile does not take it away."""
         return self.error_file.with_suffix(f".{rank}.spare")
 
     @property
@@ -68,7 +68,7 @@ class Settings:
         return Path(self.run) / f"rank0-{self.token}.log"
 
     def to_json(self) -> dict[str, Any]:
-        """For Ray, which hands it to the workers."""
+        """Plain values for Ray, which hands them to the workers."""
         return asdict(self)
 
 

@@ -18,9 +18,9 @@ class Inspection:
 
     Attributes:
         folder: the run, or the state folder, as the user named it.
-        step: of training; None where the version's writer recorded none.
+        step: training's step; None if the version's writer recorded none.
         chain: names of the versions it depends on, its snapshot first, itself last.
-        bytes: of all files of the chain, dense weights included.
+        bytes: size of all files of the chain, dense weights included.
     """
 
     folder: str
@@ -38,13 +38,13 @@ class Inspection:
 
 
 def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) -> Inspection:
-    """Figures of the named tables (of all where none is named) in a version (by default the newest).
+    """Figures of the named tables (by default of all) in a version (by default the newest).
 
     Args:
         top: how many rows to list of each table, those with the highest counts.
 
     Raises:
-        ConfigError: the folder holds no versions, or `version` is no version's name.
+        ConfigError: the folder holds no versions, or `version` is not the name of a version.
         StateError: there is no such version or table, or a file is missing or damaged.
     """
     state = open_folder(folder)

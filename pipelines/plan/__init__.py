@@ -15,7 +15,7 @@
       wire = calls * latency(N) + bytes / bandwidth
 
   Every rank decodes the whole batch and converts its own part of it, so reading does not become less with N.
-- `scenario`: a run at any number of ranks, its memory as the native core computes it, and what to change where it does
+- `scenario`: a run at any number of ranks, its memory as the native core computes it, and what to change if it does
   not fit.
 - `machine`, `probes`, `calibrate`: constants, measured on this machine in a few seconds by running the real code: the
   model without tables, tables in a world of mirrors (embtables' own exchange with nobody at the other end), and gloo

@@ -45,7 +45,7 @@ def measured_for(config: RunConfig) -> str:
 
 
 def calibrate(config: RunConfig, reading: Reading) -> Machine:
-    """Measures this machine. Raises StateError where a probe fails."""
+    """Measures this machine. Raises StateError if a probe fails."""
     cores, cache = len(os.sched_getaffinity(0)), _cache_bytes()
     alone = config.train.threads or cores
     rank = config.train.threads or 1

@@ -17,7 +17,7 @@ from embtables.shard.exchange import LookupBytes
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of one step and one rank.
+    """What one rank sends in one step.
 
     Attributes:
         keys, counts, rows, gradients: bytes sent as the mean rank does.
@@ -100,11 +100,11 @@ class StepTime:
     Attributes:
         batch: putting its rows together.
         dense: the dense net.
-        asking: its lookups' share; of one process all of its tables' work.
-        owning: what it does for all ranks' keys, were its owner like the mean.
-        skew: what its hot keys add to that and to the wire.
+        asking: its own lookups; in one process, all work on tables.
+        owning: what it does for the keys of all ranks, if it were asked for as many as the mean rank.
+        skew: what its hot keys add to `owning` and to `wire`.
         latency: calls of all_to_all and all_reduce, and waiting for the latest rank at each.
-        wire: their bytes.
+        wire: the bytes of these calls.
         reading: what reading in the background adds.
     """
 
@@ -119,7 +119,7 @@ class StepTime:
 
     @property
     def seconds(self) -> float:
-        """The step."""
+        """All of the step."""
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, float]:
@@ -216,7 +216,7 @@ def _keys(table: TableLoad, keys: float, share: float) -> dict[str, float]:
 
 
 def _missing(table: TableLoad, ranks: int, machine: Machine) -> float:
-    """Which share of a table's rows cannot lie in the caches, were the table alone there."""
+    """The share of a table's rows that does not fit in the caches, if the table were alone there."""
     held = table.rows * table.row_bytes / ranks
     return max(0.0, 1.0 - machine.cache_bytes / held) if held else 0.0
 
@@ -232,7 +232,7 @@ def _wire(sent: Traffic, load: StepLoad, machine: Machine, link: Link) -> tuple[
 
 
 def _latency(sent: Traffic, ranks: int, machine: Machine) -> float:
-    """Seconds of a step's calls among so many ranks, had their messages no bytes.
+    """Seconds of a step's calls among so many ranks, if their messages were empty.
 
     Each waits for the latest rank. How late ranks are is taken to be normal, alike and independent.
     """
@@ -250,7 +250,7 @@ def _latest(ranks: int) -> float:
 
 
 def _reading(machine: Machine, load: StepLoad, compute: float, path: float) -> float:
-    """What reading in the background adds to a step: where cores are all busy, and where the path is shorter."""
+    """What reading in the background adds to a step: if all cores are busy, and if the path is shorter."""
     reading = machine.reading
     if load.ranks == 1:
         work = reading.alone * load.part_rows

@@ -105,7 +105,7 @@ class KeySample:
         return float(len(self.distinct_keys) * (part_rows / self.num_rows) ** min(1.0, max(0.0, slope)))
 
     def spread(self, part_rows: int, seed: int) -> Spread:
-        """Which buckets a part's distinct keys are of; `seed`: of the table."""
+        """The buckets of a part's distinct keys; `seed`: the table's."""
         at = (part_rows, seed)
         if at not in self._spreads:
             self._spreads[at] = self._find_spread(part_rows, seed)
@@ -189,7 +189,7 @@ class Estimate:
     Attributes:
         rows: expected; `low` to `high`: what the two ways say.
         how: given, whole log, power law, Chao, max_rows, ttl, or fixed.
-        error: relative, of the way used, where a quarter of the sample predicted all of it; None: not predicted.
+        error: relative, of the way used, when a quarter of the sample predicted all of it; None: not predicted.
         waiting: keys that wait for admission.
     """
 

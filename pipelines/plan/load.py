@@ -27,7 +27,7 @@ class JobLookup:
     Attributes:
         tables: names; each is a block of the exchange's messages.
         readers: by table, how many features read it.
-        trains: whether gradients come back; of frozen tables false.
+        trains: whether gradients come back; false for frozen tables.
         weighted: sums have factors (mean pooling, per-id weights).
     """
 
@@ -44,9 +44,9 @@ class Job:
     Attributes:
         tables: by name, first-order weights among them.
         features: what reads the tables, first-order weights among them.
-        seeds: of the tables, by name.
-        lookups: of a step.
-        batch_rows: of a step, all ranks together.
+        seeds: the tables' seeds, by name.
+        lookups: the lookups of a step.
+        batch_rows: rows of a step's batch, all ranks together.
         dense_parameters: how many weights the dense net has.
         clips: whether gradients are clipped by their norm.
         replicated: tables whose rows all ranks hold.
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def local(self) -> tuple[JobLookup, ...]:
-        """What of the lookups every rank answers itself, where there are several."""
+        """What of the lookups every rank answers itself, if there are several."""
         return tuple(part for one in self.lookups if (part := _part(one, self.replicated, True)) is not None)
 
 
@@ -123,7 +123,7 @@ def sampled_name(table: str) -> str:
 
 @dataclass(frozen=True)
 class TableLoad:
-    """What one step asks of a table; of a rank unless said otherwise.
+    """What one step asks of a table, at one rank unless said otherwise.
 
     Attributes:
         readers: features that read it.
@@ -131,7 +131,7 @@ class TableLoad:
         asked: distinct keys of the part.
         touched: distinct keys of the whole batch: rows that are updated, by all ranks together.
         made: rows that are made in a step, by all ranks together.
-        rows: of the whole table.
+        rows: rows of the whole table.
     """
 
     table: Table
@@ -154,7 +154,7 @@ class StepLoad:
 
     Attributes:
         part_rows: rows of a rank's part.
-        tables: by name.
+        tables: what is asked of each table, by name.
         skew: keys (weighted by their bytes) that the busiest owner is asked for, over the mean of all; at least 1.
     """
 
@@ -181,9 +181,9 @@ def step_load(
 
     Args:
         samples: keys by table; first-order weights have those of their table.
-        rows: of each table at the end.
+        rows: rows of each table at the end.
         made_per_row: rows that each row of the log makes, by table, on average over the run.
-        batch_rows: of all ranks.
+        batch_rows: rows of a batch, all ranks together.
     """
     part = max(1, round(batch_rows / ranks))
     loads, readers = {}, {name: n for lookup in job.lookups for name, n in lookup.readers.items()}

@@ -82,14 +82,14 @@ class Rates(Model):
     """One rank: what its work takes with its threads, beside the ranks it shares the machine with.
 
     Attributes:
-        threads: of torch.
+        threads: torch threads.
         dense: the dense net's forward, backward and update, by rows of the batch, ascending.
         tables: lookup, backward and update of tables that one process holds.
-        asking: a lookup's share of the rank whose batch it is; only where there are several.
-        owning: that of the rank whose rows they are.
-        miss: more, where rows are not in the processor's caches.
-        made: a row that is made.
-        base_bytes: of the process before its tables.
+        asking: of a lookup, the work of the rank whose batch it is; only if there are several ranks.
+        owning: of a lookup, the work of the rank that owns the rows.
+        miss: what is added if rows are not in the processor's caches.
+        made: seconds to make a row.
+        base_bytes: memory of the process before its tables.
     """
 
     threads: PositiveInt
@@ -102,7 +102,7 @@ class Rates(Model):
     base_bytes: int = Field(ge=0)
 
     def dense_seconds(self, rows: float) -> float:
-        """Of a batch of so many rows; between and beyond what was measured on straight lines."""
+        """Seconds of a batch of so many rows; between and beyond the measured points, on straight lines."""
         if len(self.dense) == 1:
             return self.dense[0].seconds
         for low, high in pairwise(self.dense):
@@ -117,7 +117,7 @@ class Wire(Model):
 
     Attributes:
         exchange: seconds of an all_to_all of few bytes.
-        wait: more, where a call follows work: for whichever of two ranks is later.
+        wait: what is added if a call follows work: waiting for the later of two ranks.
         message: seconds of one more message among many that are under way.
         byte: seconds of a byte that all_to_all sends.
         reduction: seconds of an all_reduce of few bytes: two steps of a ring.
@@ -155,13 +155,13 @@ class Machine(Model):
     """A machine, and what was measured on it.
 
     Attributes:
-        format: of the file.
+        format: the file's format.
         measured_for: digest of the model and the features whose dense net and reading were measured.
         cores: that processes may use.
-        cache_bytes: of the largest cache.
-        alone: one process.
-        rank: one of two that work at once.
-        dense_parameters: of the dense net.
+        cache_bytes: size of the largest cache.
+        alone: rates of one process.
+        rank: rates of one of two processes that work at once.
+        dense_parameters: parameters of the dense net.
     """
 
     format: int = FORMAT
@@ -180,15 +180,15 @@ class Machine(Model):
 
     @classmethod
     def load(cls, path: Path, measured_for: str) -> Machine:
-        """Reads the file. Raises ConfigError where it is none, or was measured for another model."""
+        """Reads the file. Raises ConfigError if it is not such a file, or was measured for another model."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot be read: {error.strerror}", file=path) from error
         except ValueError as error:
-            raise ConfigError(f"is no file of --machine: {error}", file=path) from error
+            raise ConfigError(f"is not a machine file written by --machine: {error}", file=path) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ConfigError("is no file of --machine of this version; remove it to measure again", file=path)
+            raise ConfigError("is not a machine file of this version; remove it to measure again", file=path)
         try:
             found = cls.model_validate(content)
         except ValidationError as error:

@@ -28,10 +28,10 @@ class PlanRequest:
 
     Attributes:
         workers: ranks, 1 to 1,024.
-        gbps: Gbit/s of each rank's link; None: as this machine's loopback.
+        gbps: Gbit/s of each rank's link; None: as fast as this machine's loopback.
         memory_gb: GB of each rank; None: not looked at.
         sample_rows: rows of the log to read.
-        rows: TABLE=NUMBER, over what the sample says.
+        rows: TABLE=NUMBER, in place of what the sample says.
         machine: file of constants; if it is missing, they are measured and written to it. None: they are measured.
     """
 
@@ -55,7 +55,7 @@ class PlanRequest:
             raise ConfigError(f"--sample-rows takes a number of at least 1, received {self.sample_rows}")
 
     def stated_rows(self, config: RunConfig) -> dict[str, float]:
-        """What `--rows TABLE=NUMBER` says. Raises ConfigError where it names no table or says no number."""
+        """What `--rows TABLE=NUMBER` says. Raises ConfigError if it names no table or gives no number."""
         known = {table.name for table in config.tables}
         found = {}
         for text in self.rows:
@@ -163,18 +163,19 @@ def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan
 
 
 def _refuse_optimizers(config: RunConfig) -> None:
-    """What is predicted are bytes and seconds of the host row store."""
+    """Raises ConfigError for an optimizer of other row stores: bytes and seconds are those of the host store."""
     for table in config.tables:
         if optimizer_spec(table.optimizer).native_rule is None:
             raise ConfigError(
-                f"a plan is of train.row_store: host, which has no optimizer '{table.optimizer.kind}'; "
-                f"plan with one that it has, for example --set tables.{table.name}.optimizer.kind=adagrad",
+                "embtables plan predicts only row_store: host, which does not support optimizer "
+                f"'{table.optimizer.kind}'; plan with one that it supports, for example "
+                f"--set tables.{table.name}.optimizer.kind=adagrad",
                 table=table.name,
             )
 
 
 def _known(config: RunConfig, file: Path | None) -> Machine | None:
-    """The constants in a file, where it is there."""
+    """The constants in a file, if it is there."""
     return Machine.load(file, measured_for(config)) if file is not None and file.exists() else None
 
 

@@ -1,8 +1,8 @@
-"""What is measured to know a machine: the dense net, tables, and gloo. Each runs in a process of its own.
+"""What is measured of a machine: the dense net, tables, and gloo. Each runs in a process of its own.
 
-Tables are probed in a world of mirrors: every message comes back as it went, so that a rank does all the work of one
-among N, as who asks and as who owns, with nobody at the other end. The engine's own code runs, and is timed between
-its messages.
+Tables are probed in a world of mirrors: every message comes back as it was sent, so that a rank does all the work of
+one among N, for what it asks and for what it owns, with nobody at the other end. The engine's own code runs, and is
+timed between its messages.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class Mirrors(World):
 
 @dataclass(frozen=True)
 class Case:
-    """A lookup: `readers` features with `ids` ids a row, each key `times` times in the batch.
+    """A lookup: `readers` features with `ids` ids per row, each key `times` times in the batch.
 
     Attributes:
-        pool: keys that the one table of them all holds, of which a batch draws; 0: a table a feature, all keys drawn.
+        pool: keys of the one table that all features read; a batch draws from them. 0: one table per feature, and a
+            batch has all its keys.
     """
 
     readers: int
@@ -84,7 +85,7 @@ class Case:
     pool: int = 0
 
     def amounts(self, ranks: int = 1) -> dict[str, float]:
-        """See Work; of one among so many ranks."""
+        """See Work; of one rank among so many."""
         occurrences = float(self.readers * self.ids * self.rows)
         bags, keys = float(self.readers * self.rows), occurrences / self.times
         return {
@@ -119,7 +120,7 @@ MANY_RANKS = ((64, Case(32, 16, 1, 1, 512)), (512, Case(16, 16, 1, 1, 512)))
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of one step of a case: of who asks, of who owns (0 of one rank), and what its first had more."""
+    """Seconds of one step of a case: for asking, for owning (0 with one rank), and what its first step took more."""
 
     asking: float
     owning: float
@@ -159,7 +160,7 @@ class Bench:
         return JaggedIds(tuple(self._names), torch.from_numpy(np.concatenate(ids)), lengths, case.rows)
 
     def step(self, number: int) -> tuple[float, float]:
-        """Seconds of one step: of who asks, of who owns."""
+        """Seconds of one step: for asking, for owning."""
         batch = self._batches[number % len(self._batches)]
         calls = self._world.calls if isinstance(self._world, Mirrors) else []
         calls.clear()
@@ -237,7 +238,7 @@ def _of_keys(case: Case) -> dict[str, float]:
 
 
 def of_owner(case: Case, ranks: int) -> dict[str, float]:
-    """What of a case's amounts is its owners' work."""
+    """The part of a case's amounts that is its owners' work."""
     return {name: amount for name, amount in case.amounts(ranks).items() if name in ("call", "block")} | _of_keys(case)
 
 

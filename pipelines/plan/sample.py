@@ -103,7 +103,7 @@ def _scattered(
 ) -> dict[str, KeySample]:
     """Keys of about `most_rows` rows, a random share of row groups that come in random order.
 
-    Where all row groups are read, rows come in random order too: then they are a sample of the whole log.
+    If all row groups are read, rows come in random order too: then they are a sample of the whole log.
     """
     transform, parts = _transform(config, fitted), _no_parts(config)
     rng = np.random.default_rng(config.train.seed)

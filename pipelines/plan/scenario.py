@@ -28,7 +28,7 @@ class TableMemory:
         rows: weights, optimizer state and bookkeeping.
         keys: the map or index of its keys, waiting ones in it, and a sketch of these.
         listed: at most, the list of rows touched since the last version.
-        num_rows: of the rank.
+        num_rows: rows of the rank.
     """
 
     rows: int
@@ -78,11 +78,11 @@ class Memory:
     """Bytes of the fullest rank.
 
     Attributes:
-        tables: by name.
-        process: before its tables: the interpreter and its libraries.
+        tables: what it holds of each table, by name.
+        process: the process before its tables: the interpreter and its libraries.
         dense: the dense net, its gradients and Adam's state.
         reader: two blocks of the log, as read and converted.
-        messages: of a step's lookups.
+        messages: the messages of a step's lookups.
     """
 
     tables: Mapping[str, TableMemory]
@@ -98,7 +98,7 @@ class Memory:
 
     @property
     def image(self) -> int:
-        """More, while a snapshot is written: at worst a copy of all rows."""
+        """What is added while a snapshot is written: at worst a copy of all rows."""
         return sum(t.rows for t in self.tables.values())
 
 
@@ -192,7 +192,7 @@ class Advice:
 
 
 def advise(scenario: Scenario, point: Point, memory_bytes: float | None) -> Advice:
-    """Looks at a point, and at what would change it."""
+    """Whether a point fits, and what would change that."""
     lines: list[str] = []
     fits = memory_bytes is None or point.memory.total <= memory_bytes
     if memory_bytes is not None and not fits:
@@ -261,7 +261,7 @@ _WHY = {
 
 
 def _slow(scenario: Scenario, point: Point) -> list[str]:
-    """Where a plan gains little from its ranks."""
+    """What to say if a plan gains little from its ranks."""
     n = point.load.ranks
     if n == 1:
         return []

@@ -195,7 +195,7 @@ class _Positives:
     def _days_since(
         self, index: PastCounts, first: Int64s, last: Int64s, times: Int64s, *, oldest: bool
     ) -> npt.NDArray[np.float64]:
-        """Days from the key's first (or last) earlier event; NEVER_DAYS where it has none."""
+        """Days from the key's first (or last) earlier event; NEVER_DAYS if it has none."""
         place = np.minimum(first if oldest else np.maximum(last - 1, 0), len(index.order) - 1)
         days = (times - self.times[index.order[place]]) / DAY_US
         return np.where(last > first, np.minimum(days, NEVER_DAYS), NEVER_DAYS)

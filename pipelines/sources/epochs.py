@@ -38,7 +38,7 @@ class LogEpochs:
         train: batch size, seed and number of epochs.
         world: the ranks that share every batch.
         needs: what the task reads of labels and sample weights.
-        epoch_rows: rows of an epoch, where they were counted.
+        epoch_rows: rows of an epoch, if they were counted.
         quarantine_dir: where bad rows of this rank are listed.
     """
 

@@ -92,7 +92,7 @@ def open_source(path: str, files: str, *, quarantine: bool) -> Source:
     """Lists the parquet files at `path` and reads their footers.
 
     Raises:
-        DataError: nothing is there. BadFileError: a footer is damaged and `quarantine` is off.
+        DataError: there is nothing. BadFileError: a footer is damaged and `quarantine` is off.
     """
     filesystem, root, pattern = _locate(path, files)
     paths = _list(filesystem, root, pattern, path)
@@ -116,7 +116,7 @@ def _locate(path: str, files: str) -> tuple[Any, str, str]:
         try:
             filesystem, root = fs.FileSystem.from_uri(path)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"is no URI that can be opened: {error}", path=path) from error
+            raise DataError(f"is not a URI that can be opened: {error}", path=path) from error
         return filesystem, root, files
     found = _GLOB.search(path)
     if found:
@@ -209,7 +209,7 @@ def family(kind: pa.DataType) -> str:
 
 
 def check_columns(files: Iterable[LogFile], columns: list[str]) -> None:
-    """Raises DataError where a file lacks a column, or holds it as something else than the first file does."""
+    """Raises DataError if a file lacks a column, or holds it as something else than the first file does."""
     first: dict[str, tuple[str, LogFile]] = {}
     for file in files:
         for name in columns:

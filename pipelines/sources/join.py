@@ -51,7 +51,7 @@ class SideTable:
             example = twice[0]["values"].as_py()
             raise DataError(
                 f"holds {example!r} {twice[0]['counts'].as_py()} times ({len(twice):,} keys are not unique); "
-                "one row a key is needed",
+                "each key must have exactly one row",
                 side=self._join.path,
                 column=key,
             )

@@ -104,7 +104,7 @@ class Log:
         return [*blocks, tuple(current)] if current else blocks
 
     def check(self, columns: Sequence[str]) -> None:
-        """Raises DataError where a file lacks one of the columns or holds it as another type than the others."""
+        """Raises DataError if a file lacks one of the columns or holds it as another type than the others."""
         wanted = [name for name in columns if name not in self._joined and name not in self._checked]
         keys = [join.key for join in self.data.join if self._joined & set(columns)]
         check_columns(self._source.files, list(dict.fromkeys([*wanted, *keys])))

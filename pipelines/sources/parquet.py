@@ -90,14 +90,14 @@ class ParquetReader:
         part: train, validation, test, or None for every row that `where` admits.
         batch_size: rows of a batch, all ranks' parts together; only an epoch's last batch may hold fewer.
         fitted: transforms fitted on training data.
-        seed: of the order; None reads in path order.
-        epoch: which order; ignored where a position is given.
+        seed: seed of the order; None reads in path order.
+        epoch: which order; ignored if a position is given.
         rank, world_size: of every batch of B rows this reader hands out those from B * rank // world_size up to
             B * (rank + 1) // world_size, perhaps none.
         position: where to go on.
         extra_columns: log columns handed out beside each batch.
-        needs: what is read of labels and sample weights, by default what the schema names; columns that are not read
-            the log need not have.
+        needs: what is read of labels and sample weights, by default what the schema names; the log need
+            not have columns that are not read.
         role: `scoring` reads neither of them, nor event times.
         quarantine_dir: where bad rows of this rank are listed, with `data.on_bad_row: quarantine`.
 

@@ -50,7 +50,7 @@ class Position:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Position:
-        """Reads what `to_json` wrote. Raises StateError where it is something else."""
+        """Reads what `to_json` wrote. Raises StateError if it is something else."""
         try:
             read = _Content.model_validate(content)
         except ValidationError as error:

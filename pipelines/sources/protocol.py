@@ -34,15 +34,15 @@ class SourceItem(Protocol):
 
 
 class Stretch(Protocol):
-    """The batches up to a boundary of the source, at which a run may evaluate: of a log, an epoch."""
+    """The batches up to a boundary of the source, at which a run may evaluate; for a log, an epoch."""
 
     @property
     def title(self) -> str:
-        """What a user sees beside the progress of it."""
+        """The text that a user sees beside its progress."""
 
     @property
     def total_rows_hint(self) -> int | None:
-        """About how many rows all ranks get of the whole stretch, where that is known."""
+        """About how many rows all ranks get of the whole stretch, if that is known."""
 
     @property
     def quarantined(self) -> Mapping[str, int]:

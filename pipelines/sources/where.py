@@ -27,7 +27,7 @@ _COMPARE = {
 
 
 def condition_mask(table: pa.Table, conditions: Iterable[Condition]) -> Mask:
-    """(n,) which rows satisfy all conditions. Raises ConfigError where a value does not fit its column."""
+    """(n,) which rows satisfy all conditions. Raises ConfigError if a value does not fit its column."""
     mask = np.ones(table.num_rows, np.bool_)
     for condition in conditions:
         mask &= _one(table.column(condition.column), condition)

@@ -98,7 +98,7 @@ def export(state: StateFolder, table: str, output: Path, name: str | None) -> di
     """A table's rows as a version has them, to a parquet file that appears completely or not at all; in bounded memory.
 
     Raises:
-        ConfigError: the output is no file's name.
+        ConfigError: the output is not the name of a file.
         StateError: there is no such table or version, one of its files is damaged, or the output cannot be written.
     """
     if not output.name or output.name == ".." or output.is_dir():
@@ -130,14 +130,14 @@ def _write_parquet(batches: Iterator[pa.RecordBatch], path: Path) -> int:
 
 
 def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any]:
-    """Folds the newest version of a purpose (by default `resume`, if there is one) and its chain into a snapshot.
+    """Compacts the newest version of a purpose (by default `resume`, if there is one) and its chain to a snapshot.
 
     Raises:
         ConfigError: there is no such purpose.
         StateError: as `embtables.state.tools.compact.compact`; or another process writes here.
     """
     if purpose is not None and purpose not in PURPOSES:
-        raise ConfigError(f"'{purpose}' is no purpose: give {' or '.join(PURPOSES)}")
+        raise ConfigError(f"'{purpose}' is not a purpose: give {' or '.join(PURPOSES)}")
     chosen: Purpose = (
         find_version(state).manifest.purpose if purpose is None else "resume" if purpose == "resume" else "serving"
     )
@@ -147,7 +147,7 @@ def compact(state: StateFolder, purpose: str | None, keep: int) -> dict[str, Any
     return {
         "version": done.version.name,
         "from": done.chain[-1].name,
-        "folded_versions": len(done.chain),
+        "compacted_versions": len(done.chain),
         "rows": rows,
         "bytes": sum(f.bytes for f in done.version.files.values()),
         "freed_bytes": done.freed_bytes,
@@ -159,7 +159,7 @@ def pin(state: StateFolder, name: str, version: str) -> dict[str, Any]:
     """Makes a pin keep a version.
 
     Raises:
-        ConfigError: the pin would be taken for a version or is no file's name, or there is no version of that name.
+        ConfigError: the pin looks like a version's name or cannot be a file's name, or the version's name is wrong.
         StateError: there is no such version, it is damaged, or another process writes here.
     """
     if re.fullmatch(r"(?!(resume|serving)-\d+$|tmp-)[A-Za-z0-9_][A-Za-z0-9_.\-]{0,99}", name) is None:

@@ -16,7 +16,7 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE
 from embtables.state.read.merge import MergedTable
 from embtables.state.read.saved_version import find_version
-from embtables.state.read.version_files import artifact_digests, read_tensors
+from embtables.state.read.version_reader import artifact_digests, read_tensors
 from embtables.state.tools.compare import TableDifference, compare_content, compare_rows, compare_tensors
 
 _Chain = tuple[StateFolder, Sequence[Manifest]]
@@ -28,7 +28,7 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
     """Everything in which version A and version B differ, as JSON.
 
     Raises:
-        ConfigError: a name is no version's.
+        ConfigError: a name is not that of a version.
         StateError: there is no such version, or one of its files is missing or damaged.
     """
     found = find_version(state_a, a), find_version(state_b, b)
@@ -128,7 +128,7 @@ def _table_lines(name: str, found: dict[str, Any]) -> list[str]:
 def _tensor(value: str | float | None) -> str:
     if isinstance(value, str):
         return value
-    return "differs in what is not finite" if value is None else f"differs by at most {value:.6g}"
+    return "differs in values that are not finite" if value is None else f"differs by at most {value:.6g}"
 
 
 def _some(lines: Sequence[str], count: int) -> list[str]:

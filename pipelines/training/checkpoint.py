@@ -21,7 +21,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load as load_chain
-from embtables.state.read.version_files import read_artifacts
+from embtables.state.read.version_reader import read_artifacts
 
 Which = Literal["last", "best"]
 
@@ -37,7 +37,7 @@ def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest
 
 
 def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
-    """By feature the data of its encoder in a checkpoint. Raises StateError where a file is missing or damaged."""
+    """The data of encoders in a checkpoint, by feature. Raises StateError if a file is missing or damaged."""
     return read_artifacts(StateFolder(folder), chain[0])
 
 

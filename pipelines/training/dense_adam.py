@@ -23,7 +23,7 @@ class DenseAdam:
     """Adam over `parameters`; one without a gradient is left as it is.
 
     Attributes:
-        state: of each parameter that had a gradient `step` (a float32 scalar), `exp_avg` and `exp_avg_sq` of its shape.
+        state: for each parameter that had a gradient, `step` (a float32 scalar), `exp_avg`, `exp_avg_sq` (its shape).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: DenseOptimizer) -> None:

@@ -1,4 +1,4 @@
-"""The report of a run that is done: figures of its best state, and what it took."""
+"""The report of a finished run: figures of its best state, and what it took."""
 
 from __future__ import annotations
 

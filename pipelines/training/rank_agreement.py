@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """Of a step's whole batch: rows, and the sum of their weights; and whether a rank was asked to stop."""
+    """For a step's whole batch: its rows, the sum of their weights, and whether a rank was asked to stop."""
 
     rows: int
     weight: float
@@ -42,12 +42,12 @@ def totals(world: World, batch: Batch, position: SourcePosition, *, stop: bool) 
     world.all_reduce(sums)
     rows, whole, stops, places = sums.tolist()
     if places != place * world.size:
-        raise DataError("the ranks have read the log differently: all need the same files, whole")
+        raise DataError("the ranks have read the log differently: all need the same files, complete")
     return StepTotals(int(rows), whole, stops > 0)
 
 
 def need_same(world: World, what: str, found: object) -> None:
-    """Raises DataError, at all ranks, where what they found, which is JSON, differs."""
+    """Raises DataError at all ranks if what they found (JSON) differs."""
     if world.size == 1:
         return
     gathered = world.gather_bytes(json.dumps(found).encode())

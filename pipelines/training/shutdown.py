@@ -1,4 +1,4 @@
-"""The end of training: the last version is waited for, and where an error has ended it, after that has been reported.
+"""The end of training: the last version is waited for; if an error ended training, it is reported first.
 
 error -> reported at once -> the version that is being written is finished, then the error is raised; Ctrl-C gives it up
 """
@@ -48,7 +48,7 @@ def closing_chain(chain: VersionWriter, stop: StopRequest, on_error: OnError) ->
     """Closes the chain in the end.
 
     Args:
-        stop: while the version is waited for after an error, the first Ctrl-C is no request to save.
+        stop: while the version is waited for after an error, the first Ctrl-C does not ask to save.
         on_error: is called with an error of this rank's own, before the version is waited for.
     """
     try:

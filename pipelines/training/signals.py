@@ -25,7 +25,7 @@ class StopRequest:
     """While entered, SIGINT and SIGTERM set `name` instead of ending the process.
 
     Args:
-        file: asks too once it is there.
+        file: as soon as it exists, it asks too.
     """
 
     def __init__(self, file: Path | None = None) -> None:

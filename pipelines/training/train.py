@@ -46,7 +46,7 @@ from embtables.pipelines.training.start.saved_config import refuse_other_columns
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import shares_keys
+from embtables.state.read.version_reader import shares_keys
 
 
 def train(

@@ -58,7 +58,7 @@ def train(*arguments: str) -> list[str]:
 
 
 def tables_of(run: Path) -> dict[str, bytes]:
-    """The files of a finished run's newest version, whose chain is folded into one: tables and dense tensors."""
+    """The files of a finished run's newest version, whose chain is compacted: tables and dense tensors."""
     from embtables.pipelines.run_dir import RunDir
     from embtables.pipelines.training import checkpoint
     from embtables.pipelines.training.learner import Learner

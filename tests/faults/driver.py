@@ -18,7 +18,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import CollisionlessTable, RowwiseAdagrad
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.version import Version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.commit_across_ranks import write_version
 
 TABLE = CollisionlessTable(name="t", dim=3, optimizer=RowwiseAdagrad(learning_rate=0.1))

@@ -123,14 +123,14 @@ SCHEMAS: dict[str, Any] = {
 def test_a_recorded_schema_of_another_shape(folder: Path, what: str) -> None:
     rewrite(folder, 3, lambda fields: fields["content"].update(schema=SCHEMAS[what]))
     state = StateFolder(folder)
-    with pytest.raises(StateError, match="version resume-3: its schema is none of this build's"):
+    with pytest.raises(StateError, match="version resume-3: this build cannot read its schema"):
         figures_of(state, state.chain("resume", 3), [], 3)
 
 
 @pytest.mark.parametrize("content", [[], "x", 3, None])
 def test_a_content_that_is_no_object(folder: Path, content: Any) -> None:
     rewrite(folder, 3, {"content": content})
-    with pytest.raises(StateError, match=r"resume-0000000003.json: is no manifest: content"):
+    with pytest.raises(StateError, match=r"resume-0000000003.json: is not a valid manifest: content"):
         StateFolder(folder).manifest("resume", 3)
 
 
@@ -146,5 +146,5 @@ def test_a_content_nested_without_end(folder: Path) -> None:
 @pytest.mark.parametrize("figures", [[], {"admitted": -1}, {"admitted": "1"}, {"admitted": True}, {"a b": 1}, 3])
 def test_counts_of_another_shape(folder: Path, figures: Any) -> None:
     rewrite(folder, 3, lambda fields: fields["tables"]["grows"].update(figures=figures))
-    with pytest.raises(StateError, match=r"resume-0000000003.json: is no manifest"):
+    with pytest.raises(StateError, match=r"resume-0000000003.json: is not a valid manifest"):
         StateFolder(folder).manifest("resume", 3)

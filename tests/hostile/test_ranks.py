@@ -73,11 +73,11 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "beyond": (lambda f: of_rank(f, 2, [600, 1025]), "less than or equal to 1024"),
     "files of a rank differ": (
         lambda f: f["files"]["grows.waiting.1.arrow"].update(buckets=[0, 1024]),
-        "grows.waiting.1.arrow is not of the buckets of rank 1's rows",
+        "grows.waiting.1.arrow has other buckets than the rows of rank 1",
     ),
     "no range": (
         lambda f: f["files"]["grows.rows.1.arrow"].update(buckets=None),
-        "grows.rows.1.arrow is not of the buckets of rank 1's rows",
+        "grows.rows.1.arrow has other buckets than the rows of rank 1",
     ),
     "no rows": (
         lambda f: without(f, "grows.rows.1.arrow", "grows.waiting.1.arrow"),
@@ -85,7 +85,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "waiting keys without rows": (
         lambda f: without(f, "grows.rows.2.arrow"),
-        "grows.waiting.2.arrow is not of the buckets of rank 2's rows",
+        "grows.waiting.2.arrow has other buckets than the rows of rank 2",
     ),
     "nothing": (lambda f: f["tables"]["grows"].update(files=[]), "table grows: the 0 ranks end at bucket 0"),
     "twice": (
@@ -94,11 +94,11 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "another table's": (
         lambda f: f["tables"]["grows"]["files"].append("fixed.rows.1.arrow"),
-        "table grows has a file 'fixed.rows.1.arrow', which is no name of a table's file",
+        "table grows has a file 'fixed.rows.1.arrow', which is not the name of a table's file",
     ),
     "another name": (
         lambda f: f["tables"]["grows"]["files"].append("dense.safetensors"),
-        "table grows has a file 'dense.safetensors', which is no name of a table's file",
+        "table grows has a file 'dense.safetensors', which is not the name of a table's file",
     ),
     "checksums of blocks": (
         lambda f: f["files"]["grows.rows.1.arrow"].update(blocks=["0" * 32]),
@@ -112,7 +112,7 @@ def test_ranges_that_are_not_the_whole_key_space(folder: Path, what: str) -> Non
     change, text = CONTRADICTIONS[what]
     rewrite(folder, change)
     assert text in refusal(folder, (0, 1024))
-    with pytest.raises(StateError, match=r"resume-0000000001.json: is no manifest"):
+    with pytest.raises(StateError, match=r"resume-0000000001.json: is not a valid manifest"):
         StateFolder(folder).latest("resume")
 
 
@@ -160,7 +160,7 @@ def test_offsets_that_are_none(folder: Path) -> None:
     moved = good.copy()
     moved[301:600] = moved[600]
     replace(folder, name, table.replace_schema_metadata({OFFSETS: moved.tobytes()}))
-    assert f"{name}: has keys outside the buckets where it says that they are" in refusal(folder, (0, 1024))
+    assert f"{name}: has keys outside the buckets that it gives for them" in refusal(folder, (0, 1024))
 
 
 def test_a_sketch_of_some_buckets(folder: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_sketch_of_some_buckets(folder: Path) -> None:
     replace(folder, name, table.slice(0, 299))
     assert f"{name}: is damaged: its embtables.bucket_offsets" in refusal(folder, (0, 1024))
     rewrite(folder, lambda f: f["tables"]["counts"]["files"].remove(name))
-    assert "table counts: holds the sketch of 724 of its buckets" in refusal(folder, (0, 1024))
+    assert "table counts: holds the sketch of only 724 of its buckets" in refusal(folder, (0, 1024))
 
 
 def test_an_export_has_the_rows_of_all_ranks(folder: Path) -> None:

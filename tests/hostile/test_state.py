@@ -27,10 +27,10 @@ from embtables.state.format.arrow_writer import OFFSETS
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import WAITING_SCHEMA, rows_schema
 from embtables.state.read.load import load as load_version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.tools.compact import compact
 from embtables.state.write.commit_across_ranks import commit
-from embtables.state.write.version_files import RankFiles
+from embtables.state.write.rank_files import RankFiles
 from tests.state.versions_for_tests import tables, write
 
 LIMIT = 256 << 20  # bytes of memory that a refusal may take at most
@@ -89,7 +89,7 @@ def test_rows_beyond_the_file(folder: Path) -> None:
 @pytest.mark.parametrize("parent", [3, 4, 1, 2**40, -1, 0, True, "2", 1.5])
 def test_parents_make_no_cycle(folder: Path, parent: Any) -> None:
     rewrite(folder, 3, {"parent": parent})
-    assert "resume-0000000003.json: is no manifest" in refusal(folder)
+    assert "resume-0000000003.json: is not a valid manifest" in refusal(folder)
 
 
 def test_a_file_in_place_of_a_manifest(folder: Path) -> None:
@@ -112,9 +112,11 @@ def test_what_a_version_holds_of_its_tables(folder: Path) -> None:
     rewrite(folder, 3, {"projection": "some"})
     assert "projection: Input should be 'full' or 'weights'" in refusal(folder)
     rewrite(folder, 3, {"projection": "full", "same_as": "resume-0000000002-00000000"})
-    assert "is a delta, and none is the same as another version" in refusal(folder)
+    assert "is a delta; only a snapshot can be the same as another version" in refusal(folder)
     rewrite(folder, 3, lambda fields: fields.pop("same_as") and fields.update(projection="weights"))
-    assert "resume-3 holds weights, its parent full: they are of no one chain" in refusal(folder)
+    assert "resume-3 holds weights, its parent full: versions of one chain must have the same projection" in refusal(
+        folder
+    )
     state = StateFolder(folder)
     with pytest.raises(StateError, match=r"rows\.0\.arrow: holds other columns than the table"):
         read_version(state, state.manifest("resume", 3), tables().stored)

@@ -97,7 +97,7 @@ def test_a_feature_that_no_view_takes_is_refused(make_config: Make) -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(ConfigError, match="model 'last_tag' is LastTagConfig already"):
+    with pytest.raises(ConfigError, match="model 'last_tag' is already LastTagConfig"):
         embtables.register_model(SPEC)
     forget_model("last_tag")
     with pytest.raises(ConfigError, match="'kind' must be one of: lr, fm, deepfm, dcnv2"):

@@ -109,7 +109,7 @@ def test_a_terminal_of_80_columns_takes_it(run: Path, inspect: Callable[..., Out
     ("arguments", "status", "text"),
     [
         (["--table", "nope"], 1, "error: version resume-6: has no table 'nope'; it has: b, item, user"),
-        (["--version", "nope"], 2, "error: 'nope' is no version: give resume-<n>, serving-<n>, best"),
+        (["--version", "nope"], 2, "error: 'nope' is not a version: give resume-<n>, serving-<n>, best"),
         (["--version", "resume-77"], 1, "there is no version resume-77"),
         (["--html", "no/such/folder/page.html"], 1, "error: file no/such/folder/page.html: cannot be written: No such"),
     ],

@@ -208,12 +208,12 @@ def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": ["label"]}, "'context.0' names the column 'label', which is a derived column"),
+        ({"context": ["label"]}, "'context.0' names the column 'label', which is already a derived column"),
         ({"context": ["country", "history"]}, "'context.1' names the column 'history'"),
-        ({"context": ["code"]}, "'context.0' names the column 'code', which is 'item' of the examples already"),
-        ({"context": ["country", "country"]}, "'context.1' names the column 'country', which is 'context.0'"),
-        ({"item": "who"}, "'user' names the column 'who', which is 'item'"),
-        ({"item": "row_id"}, "'item' names the column 'row_id', which is a derived column"),
+        ({"context": ["code"]}, "'context.0' names the column 'code', which is already 'item' of the examples"),
+        ({"context": ["country", "country"]}, "'context.1' names the column 'country', which is already 'context.0'"),
+        ({"item": "who"}, "'user' names the column 'who', which is already 'item'"),
+        ({"item": "row_id"}, "'item' names the column 'row_id', which is already a derived column"),
     ],
 )
 def test_columns_that_would_replace_another_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -120,7 +120,7 @@ def test_a_compacted_run_goes_on_to_the_same_bits(make_config: Make, tmp_path: P
             assert newest["kind"] == "delta"
             status, report = call("state", "compact", run, "--json")
             assert (status, report["from"]) == (0, newest["version"])
-            assert report["folded_versions"] > 1
+            assert report["compacted_versions"] > 1
             left = call("state", "ls", run, "--json")[1]["versions"]
             assert (left[-1]["version"], left[-1]["kind"]) == (report["version"], "snapshot")
             assert left[-1]["step"] == newest["step"]
@@ -138,7 +138,7 @@ def test_pins_of_older_versions_are_named_and_move(run: Path, call: Call) -> Non
     assert status == 0
     newest = call("state", "ls", run, "--json")[1]["versions"][-1]["version"]
     advice = f"embtables state pin {run} best {newest}"
-    assert f"resume-1 and what it holds stays, pinned as 'best'; to let it go: {advice}" in text
+    assert f"resume-1 is kept because pin 'best' names it. To free it, run {advice}" in text
     assert call(*advice.split()[1:])[0] == 0
     assert call("state", "compact", run)[0] == 0
     left = call("state", "ls", run, "--json")[1]["versions"]
@@ -176,7 +176,7 @@ def test_two_versions_are_held_against_each_other(run: Path, tmp_path: Path, cal
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["verify", "--version", "nope"], 2, "'nope' is no version: give resume-<n>, serving-<n>, best"),
+        (["verify", "--version", "nope"], 2, "'nope' is not a version: give resume-<n>, serving-<n>, best"),
         (["verify", "--version", "resume-77"], 1, "there is no version resume-77"),
         (["verify", "--version", "serving-1"], 1, "there is no version serving-1"),
         (["export", "nope", "out.parquet"], 1, "has no table 'nope'; it has: "),
@@ -186,10 +186,10 @@ def test_two_versions_are_held_against_each_other(run: Path, tmp_path: Path, cal
             "out.parquet: cannot be written: No such file or directory",
         ),
         (["gc", "--keep", "0"], 2, "Invalid value"),
-        (["compact", "--purpose", "nope"], 2, "'nope' is no purpose: give resume or serving"),
+        (["compact", "--purpose", "nope"], 2, "'nope' is not a purpose: give resume or serving"),
         (["compact", "--purpose", "serving"], 1, "there is no serving version"),
         (["compact", "--keep", "0"], 2, "Invalid value"),
-        (["diff", "best", "nope"], 2, "'nope' is no version: give resume-<n>, serving-<n>, best"),
+        (["diff", "best", "nope"], 2, "'nope' is not a version: give resume-<n>, serving-<n>, best"),
         (["diff", "best", "resume-99"], 1, "there is no version resume-99"),
         (["diff", "best", "best", "--against", "nowhere"], 2, "folder nowhere: has no versions"),
         (["pin", "../best", "resume-1"], 2, "'../best' cannot be a pin"),

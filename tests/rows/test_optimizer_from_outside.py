@@ -140,7 +140,7 @@ def test_it_is_a_kind_of_the_schema() -> None:
 
 
 def test_what_is_taken_is_refused() -> None:
-    with pytest.raises(ConfigError, match="optimizer 'momentum' is Momentum already"):
+    with pytest.raises(ConfigError, match="optimizer 'momentum' is already Momentum"):
         embtables.register_optimizer(SPEC)
     with pytest.raises(ConfigError, match="cannot have state named 'seen'"):
         embtables.register_optimizer(

@@ -72,5 +72,5 @@ class TestHost(PartsContract):
 
 
 def test_fbgemm_holds_whole_tables_alone() -> None:
-    with pytest.raises(ConfigError, match=r"table t: fbgemm holds whole tables alone"):
+    with pytest.raises(ConfigError, match=r"table t: fbgemm holds only whole tables"):
         FbgemmRowStore([StoredTable(TABLE, 3, (0, 512))], [0])

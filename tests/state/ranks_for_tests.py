@@ -19,8 +19,8 @@ from embtables.state.folder.version_folder import LeaseHolder, StateFolder, Vers
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.load import load as load_version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.rank_files import rank_files
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import rank_files
 from tests.shard.threads_for_tests import in_threads
 
 ONE = [(0, 1024)]

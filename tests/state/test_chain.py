@@ -235,7 +235,7 @@ def test_content_that_is_not_json_is_refused_before_anything_is_written(tmp_path
         chain = VersionWriter(writer, "resume", made)
         with pytest.raises(StateError, match="the content of a version must be JSON: Out of range"):
             chain.cut({}, {"loss": float("nan")})
-        with pytest.raises(StateError, match=r"tmp-x.*is a name of temporary files"):
+        with pytest.raises(StateError, match=r"tmp-x.*temporary files have such names"):
             chain.cut({}, {}, pins=["tmp-x"])
             chain.wait()
             raise chain.failures[0]

@@ -19,7 +19,7 @@ from embtables.shard.world import World
 from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.read.load import load as load_version
 from embtables.state.write.commit_across_ranks import commit
-from embtables.state.write.version_files import RankFiles
+from embtables.state.write.rank_files import RankFiles
 from embtables.state.write.version_writer import VersionWriter
 from embtables.tables.cuts import CutConsumer
 from tests.contents import flat, same

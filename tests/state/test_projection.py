@@ -16,7 +16,7 @@ from embtables.errors import StateError
 from embtables.pipelines.cli.main import main
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.tools.compact import compact
 from embtables.state.tools.figures import figures_of
 from embtables.state.write.version_writer import VersionWriter

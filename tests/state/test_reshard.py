@@ -20,7 +20,7 @@ from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, Row
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.ranks import RankPart
 from tests.contents import flat, flat_content, same
 from tests.state.ranks_for_tests import ONE, Batch, Ranks, ranges, write_parts
@@ -185,7 +185,7 @@ def test_ranks_that_did_not_step_together_make_no_version(tmp_path: Path, shared
         text = r"table counts: rank 1 has another cold row \(sum\) than rank 0"
     elif shared == "sketch":
         content.sketch = content.sketch[:0]
-        text = "table counts: rank 1 counts its waiting keys otherwise than rank 0"
+        text = "table counts: rank 1 counts its waiting keys in another way than rank 0"
     else:
         text = (
             f"table counts: rank 1 has {shared} {getattr(content, shared) + 1}, rank 0 has {getattr(content, shared)}"

@@ -146,7 +146,7 @@ public:
     void read(int column, In<std::uint32_t> rows, Out<float> out) const {
         const std::shared_ptr<RowImage> image = need_open();
         const std::size_t width = store_.rows(table_).width_of(static_cast<Column>(column));
-        need(out.size() == rows.size() * width, "values must be (rows, values a row)");
+        need(out.size() == rows.size() * width, "values must be (rows, values per row)");
         each_slice(*image, rows, [&](std::size_t at, std::size_t n) {
             image->read(static_cast<Column>(column), width, rows.data() + at, n, out.data() + at * width);
         });

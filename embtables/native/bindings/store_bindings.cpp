@@ -168,7 +168,7 @@ void need_rows(const Store& store, int table, const In<std::uint32_t>& rows) {
 void read(Store& store, int table, int column, In<std::uint32_t> rows, int threads, Out<float> out) {
     const TableRows& t = store.rows(table);
     const std::size_t width = t.width_of(static_cast<Column>(column));
-    need(out.size() == rows.size() * width, "values must be (rows, values a row)");
+    need(out.size() == rows.size() * width, "values must be (rows, values per row)");
     nb::gil_scoped_release released;
     need_rows(store, table, rows);
     each_row(t.arrays(), column, rows.data(), rows.size(), threads, [&](const float* from, std::size_t i) {
@@ -179,7 +179,7 @@ void read(Store& store, int table, int column, In<std::uint32_t> rows, int threa
 void write(Store& store, int table, int column, In<std::uint32_t> rows, int threads, In<float> values) {
     TableRows& t = store.rows(table);
     const std::size_t width = t.width_of(static_cast<Column>(column));
-    need(values.size() == rows.size() * width, "values must be (rows, values a row)");
+    need(values.size() == rows.size() * width, "values must be (rows, values per row)");
     nb::gil_scoped_release released;
     need_rows(store, table, rows);
     const Turns::Turn turn(store.turns());

@@ -26,7 +26,7 @@ from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, 
 from embtables.rows.fbgemm.tbe_calls import Call, call_of, join, lay_out, offsets_of
 from embtables.rows.initial import initial_rows
 from embtables.rows.optimizers import FBGEMM_RULES, optimizer_spec, specs
-from embtables.rows.protocol import Ability, Capture, Changes, KeyState, Lookup, PooledLookup, RowsLookup, Taken
+from embtables.rows.protocol import Ability, Capture, Changes, CopiedCapture, KeyState, Lookup, PooledLookup, RowsLookup
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import FixedTable
 
@@ -292,7 +292,7 @@ class FbgemmRowStore:
         keys = keys[bucket_order(keys, self._tables[table].seed)]
         columns = {name: self.read(table, name, torch.from_numpy(keys)).numpy() for name in self.state_names(table)}
         nothing = np.zeros(len(keys), np.uint32)
-        return Taken(TableContent(keys, columns, nothing, nothing, updates=self.num_steps(table)))
+        return CopiedCapture(TableContent(keys, columns, nothing, nothing, updates=self.num_steps(table)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
@@ -350,7 +350,7 @@ class FbgemmRowStore:
 def _refuse_unsupported(stored: StoredTable) -> FixedTable:
     table, instead = stored.config, "set train.row_store: host"
     if stored.is_part:
-        raise ConfigError(f"fbgemm holds whole tables alone; {instead}", table=table.name)
+        raise ConfigError(f"fbgemm holds only whole tables; {instead}", table=table.name)
     if not isinstance(table, FixedTable):
         raise ConfigError(f"fbgemm has no collisionless tables; {instead}", table=table.name)
     if stored.optimizer.fbgemm is None:

@@ -30,7 +30,7 @@ class Call:
 
 
 def offsets_of(counts: Tensor) -> Tensor:
-    """(S, B) ids a bag -> (S * B + 1,) offsets."""
+    """(S, B) ids per bag -> (S * B + 1,) offsets."""
     return functional.pad(counts.reshape(-1).cumsum(0), (1, 0))
 
 

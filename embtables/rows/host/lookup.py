@@ -22,7 +22,7 @@ _MOST_OPEN = 64  # lookups whose backward may come
 
 
 def as_numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    """A view of a tensor's memory, of a contiguous copy where it is not contiguous."""
+    """A view of a tensor's memory, or of a contiguous copy if it is not contiguous."""
     return tensor.detach().contiguous().numpy()
 
 
@@ -74,7 +74,7 @@ class StepLookups:
                 self._see(self._open.pop(0))
 
     def need_fresh(self, lookup: Resolved) -> None:
-        """Raises StateError where the lookup's rows may have moved since."""
+        """Raises StateError if the lookup's rows may have moved since."""
         if lookup.generation != self.generation:
             raise StateError("a step or advance lies between this lookup and its backward: its rows may be gone")
 
@@ -89,7 +89,7 @@ class StepLookups:
         self._open = [o for o in self._open if o is not lookup]
 
     def refuse_pending(self, what: str) -> None:
-        """Raises StateError where gradients are waiting for their step."""
+        """Raises StateError if gradients are waiting for their step."""
         if self.pending:
             raise StateError(f"row gradients are waiting for their step: {what}")
 

@@ -122,7 +122,7 @@ def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent
 
 
 def apply(store: _core.Store, table: int, stored: StoredTable, content: TableContent) -> None:
-    """Takes over a content. Raises StateError where its keys contradict each other.
+    """Takes over a content. Raises StateError if its keys contradict each other.
 
     Of a table that shares another's keys, what that one took over of the same moment is not taken over again.
     """

@@ -1,8 +1,8 @@
 """The native row store: all tables in C++ arenas, lookups and updates on torch's own threads.
 
 A lookup is resolved once (key -> row number) and keeps its row numbers for the backward; `update` hands everything kept
-since the last step to the core in one call. Fixed tables have a row a key; collisionless ones decide admission and
-expiry in the core (embtables/native/store/collisionless.h).
+since the last step to the core in one call. Fixed tables have a row for each key; collisionless ones decide admission
+and expiry in the core (embtables/native/store/collisionless.h).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from embtables.rows.protocol import (
     Ability,
     Capture,
     Changes,
+    CopiedCapture,
     KeyState,
     Lookup,
     OwnedLookup,
@@ -42,7 +43,6 @@ from embtables.rows.protocol import (
     PooledLookup,
     RowsLookup,
     Segments,
-    Taken,
 )
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
@@ -94,12 +94,12 @@ class HostRowStore:
         return found
 
     def _refuse_other_keys(self, lookup: Lookup) -> None:
-        """Raises ValueError where row numbers of a feature are not those of the one beside it."""
+        """Raises ValueError if row numbers of a feature are not those of the one beside it."""
         own, beside = (
             [self._leader_of[self._feature_tables[f]] for f in of] for of in (lookup.features, lookup.beside)
         )
         if beside and own != beside:
-            raise ValueError("features beside others must be of tables that share their keys")
+            raise ValueError("features beside others must read tables that share their keys")
 
     def _see(self, lookup: Resolved) -> None:
         for position, feature in enumerate(lookup.features):
@@ -280,7 +280,7 @@ class HostRowStore:
         if after is None:
             return HostCapture(self._store, table, self._tables[table])
         self._check_cut(table, after)
-        return Taken(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
+        return CopiedCapture(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
@@ -324,7 +324,7 @@ class HostRowStore:
 
     def age_bins(self, table: int, waiting: bool) -> Tensor:
         """See PartStore."""
-        self._step.refuse_pending("ages are those between two steps")
+        self._step.refuse_pending("ages are counted between two steps")
         self._step.see_open()
         return torch.from_numpy(self._store.age_bins(table, waiting, torch.get_num_threads()))
 
@@ -335,7 +335,7 @@ class HostRowStore:
 
     def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
-        self._step.refuse_pending("what is too much goes between two steps")
+        self._step.refuse_pending("rows are evicted between two steps")
         self._step.see_open()
         self._store.evict(table, waiting, chosen, seen, mix, torch.get_num_threads())
         self._step.generation += 1

@@ -68,7 +68,7 @@ class Place:
             return keys + self.base
         missing = keys[~torch.isin(keys, self.keys)]
         if len(missing):
-            raise DataError(f"key {int(missing[0])} is not of this part of the table")
+            raise DataError(f"key {int(missing[0])} is not in this part of the table")
         return torch.searchsorted(self.keys, keys) + self.base
 
     def own_keys(self) -> Tensor:

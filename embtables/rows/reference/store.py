@@ -1,8 +1,8 @@
 """The reference row store: plain torch on the CPU, obviously right; the oracle of every other store.
 
 Fixed tables of one dimension and one optimizer lie in one arena, one after the other, so that a step sorts and sums
-once an arena instead of once a table. A collisionless table has an arena of its own, whose row 0 is the cold row; which
-key has which row is `KeyPolicy`'s.
+once per arena instead of once per table. A collisionless table has an arena of its own, whose row 0 is the cold row;
+`KeyPolicy` knows which key has which row.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from embtables.rows.protocol import (
     Ability,
     Capture,
     Changes,
+    CopiedCapture,
     KeyState,
     Lookup,
     OwnedLookup,
@@ -32,7 +33,6 @@ from embtables.rows.protocol import (
     PooledLookup,
     RowsLookup,
     Segments,
-    Taken,
 )
 from embtables.rows.reference.arena import Arena, Place, arenas_of
 from embtables.rows.reference.key_policy import KeyPolicy
@@ -355,7 +355,7 @@ class ReferenceRowStore:
         """See RowStore. Counts of gradients are not kept."""
         changes = None if after is None else self.changes(table, after)
         place = self._places[table]
-        return Taken(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
+        return CopiedCapture(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
@@ -408,7 +408,7 @@ class ReferenceRowStore:
 
     def evict(self, table: int, waiting: bool, chosen: int, seen: int, mix: int) -> None:
         """See PartStore."""
-        self._refuse_pending("what is too much goes between two steps")
+        self._refuse_pending("rows are evicted between two steps")
         self._policy(table).evict(waiting, chosen, (seen, mix % 2**64))
 
     def _policy(self, table: int) -> KeyPolicy:

@@ -28,11 +28,9 @@ class Conversion:
         self.notes: list[str] = []
         self._reordered = was.seed != now.seed
         if now.keys_of != was.keys_of:
-            self.notes.append(
-                "rows stay; keys to come are " + ("its own" if now.keys_of is None else now.keys_of + "'s")
-            )
+            self.notes.append("rows stay; new keys are " + ("its own" if now.keys_of is None else now.keys_of + "'s"))
         elif self._reordered:
-            self.notes.append("another seed: rows stay; initial rows of keys to come are the new seed's")
+            self.notes.append("another seed: rows stay; new keys get the initial rows of the new seed")
         self._optimizer()
         self._other_options()
         self._ages = "kept"
@@ -105,7 +103,7 @@ class Conversion:
     def _other_options(self) -> None:
         then, here = self._was.config, self._now.config
         for name, text in (
-            ("initializer", "rows stay, those to come begin by the new one"),
+            ("initializer", "rows stay, new rows begin as the new one says"),
             ("non_finite_gradients", "rows stay"),
             ("num_rows", "rows stay, the new ones are fresh"),
             ("trainable", "rows stay" if here.trainable else "rows stay as they are from now on"),
@@ -148,10 +146,10 @@ class Conversion:
         self.counts_anew = _counting(here) == "sketch" and not self._sketch
         lost = (_counting(then) == "exact" and not self._waiting) or (_counting(then) == "sketch" and not self._sketch)
         if then.admission != here.admission:
-            text = ", keys that wait begin again" if lost else ", keys that wait keep their counts" if exact else ""
+            text = ", waiting keys begin again" if lost else ", waiting keys keep their counts" if exact else ""
             self.notes.append(f"admission {_policy(then)} -> {_policy(here)}: rows stay{text}")
         elif lost:
-            self.notes.append("the sketch does not fit another seed or ttl: keys that wait begin again")
+            self.notes.append("the sketch does not fit another seed or ttl: waiting keys begin again")
 
     def _limits(self, then: CollisionlessTable, here: CollisionlessTable) -> None:
         if then.max_rows != here.max_rows:

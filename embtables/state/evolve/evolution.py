@@ -75,7 +75,7 @@ class Evolution:
         fresh: tables that begin afresh, whatever the version holds of them.
 
     Attributes:
-        notes: every rule applied, the same for the same schemas; none where nothing differs.
+        notes: every rule applied, the same for the same schemas; none if nothing differs.
         kept: how the content of each table that goes on is converted.
 
     Raises:
@@ -103,7 +103,7 @@ class Evolution:
                 self._note(name, ["begins afresh, as asked" if name in there else "is new: it begins afresh"])
         for name in there:
             if name not in here:
-                self._note(name, ["is not wanted any more: its rows are dropped"])
+                self._note(name, ["is not in the configuration: its rows are dropped"])
         if refused:
             reasons = "; ".join(f"table {name}: {reason}" for name, wrong in refused.items() for reason in wrong)
             # First-order weights begin afresh with their table.
@@ -177,7 +177,7 @@ def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]
     there, here = ({f.name: f for f in features if not _is_copy(f, features)} for features in (was, now))
     notes = [Note(f"feature {n}", "is new; its table's rows are as they were") for n in here if n not in there]
     notes += [
-        Note(f"feature {n}", "is not wanted any more; its table's rows stay, where the table does")
+        Note(f"feature {n}", "is not in the configuration; its table's rows stay if the table does")
         for n in there
         if n not in here
     ]

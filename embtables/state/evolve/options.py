@@ -153,7 +153,7 @@ def notes_of_feature(then: Feature, here: Feature) -> list[str]:
         if name == "column":
             notes.append(f"reads column {ours} now, {theirs} before: its ids must mean the same")
         else:
-            more = ", nulls read another one" if name == "null_id" else ""
+            more = ", nulls read another row" if name == "null_id" else ""
             notes.append(f"{name} {theirs} -> {ours}: rows stay{more}")
     return notes
 

@@ -22,7 +22,7 @@ class Lease:
     """The lease of one state folder.
 
     Attributes:
-        number: of this holder; 0 where it has none.
+        number: of this holder; 0 if it has none.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -34,7 +34,7 @@ class Lease:
         """Takes the lease.
 
         Args:
-            last_number: of the last holder as far as versions record it; used where `lease.json` is gone.
+            last_number: of the last holder as far as versions record it; used if `lease.json` is gone.
 
         Raises:
             StateError: another process holds it (it is named), or `lease.json` is damaged.
@@ -54,7 +54,7 @@ class Lease:
             raise
 
     def check(self) -> None:
-        """Raises StateError where this process has no lease, or lost it."""
+        """Raises StateError if this process has no lease, or lost it."""
         now = None if self._lock is None else self._read()
         if now is None or now.epoch != self.number:
             raise StateError("this process has lost the lease to write here", folder=self._folder.root)
@@ -73,7 +73,7 @@ class Lease:
         return "another process" if now is None else now.holder
 
     def _read(self) -> small_files.Lease | None:
-        """What `lease.json` says; None where there is none."""
+        """What `lease.json` says; None if there is none."""
         file = self._folder.path(LEASE)
         try:
             return small_files.decode(self._folder.read(LEASE, small_files.MAX_BYTES), small_files.Lease, file)

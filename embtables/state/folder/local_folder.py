@@ -67,7 +67,7 @@ class LocalFolder:
         return digests.written()
 
     def create(self, name: str, content: bytes) -> None:
-        """Makes a file appear whole, durably. Raises FileExistsError where there is one of that name."""
+        """Makes a file appear whole, durably. Raises FileExistsError if there is one of that name."""
         temporary = self._write_temporary(name, content)
         try:
             os.link(temporary, self.path(name))
@@ -126,7 +126,7 @@ class LocalFolder:
         return self.path(name).exists()
 
     def names(self, name: str) -> list[str]:
-        """Names within a folder, sorted; none where there is no such folder. Passes over names that no write makes."""
+        """Names within a folder, sorted; none if there is no such folder. Passes over names that no write makes."""
         try:
             return sorted(entry.name for entry in self.path(name).iterdir() if _PART.fullmatch(entry.name))
         except FileNotFoundError:
@@ -174,7 +174,7 @@ class LocalLock:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[int]:
-    """A regular file, to be read. Raises StateError where it is something else, OSError where there is none."""
+    """A regular file, to be read. Raises StateError if it is something else, OSError if there is none."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _check_regular(path, os.fstat(handle).st_mode)
@@ -185,7 +185,7 @@ def open_regular(path: Path) -> Iterator[int]:
 
 def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise StateError(f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')} and no regular file", file=path)
+        raise StateError(f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a regular file", file=path)
 
 
 def _fill(handle: int, start: int, view: memoryview) -> int:

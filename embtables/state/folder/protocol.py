@@ -20,7 +20,7 @@ class Lock(Protocol):
     """An exclusive lock, held until it is closed or its process ends."""
 
     def close(self) -> None:
-        """Gives it back; without effect where that was done."""
+        """Gives it back; no effect if that was done already."""
 
 
 class Folder(Protocol):
@@ -44,7 +44,7 @@ class Folder(Protocol):
         """Writes a new file and makes its bytes durable; its name is so after `sync` of its folder. Raises OSError."""
 
     def create(self, name: str, content: bytes) -> None:
-        """Makes a file appear whole, durably. Raises FileExistsError where there is one of that name; OSError."""
+        """Makes a file appear whole, durably. Raises FileExistsError if there is one of that name; OSError."""
 
     def replace(self, name: str, content: bytes) -> None:
         """Makes a file appear whole, durably, in the place of one of that name. Raises OSError."""
@@ -70,7 +70,7 @@ class Folder(Protocol):
         """Whether there is a file or a folder of that name."""
 
     def names(self, name: str) -> list[str]:
-        """Names within a folder, sorted; none where there is no such folder. Passes over names that no write makes.
+        """Names within a folder, sorted; none if there is no such folder. Passes over names that no write makes.
 
         Raises OSError.
         """
@@ -86,6 +86,6 @@ class Folder(Protocol):
 
         Raises:
             BlockingIOError: another process holds it.
-            StateError: it is no file.
+            StateError: it is not a file.
             OSError: it cannot be made.
         """

@@ -103,7 +103,7 @@ class StateFolder:
         >>> newest = state.latest("resume")
         >>> newest.name, len(state.chain("resume", newest.sequence)) >= 1
         ('resume-2', True)
-        >>> state.verify(newest)  # raises StateError where a byte differs
+        >>> state.verify(newest)  # raises StateError if a byte differs
 
     Args:
         place: a path on a local disk, or a folder of another kind.
@@ -113,7 +113,7 @@ class StateFolder:
         self.folder: Folder = LocalFolder(place) if isinstance(place, Path) else place
 
     def sequences(self, purpose: Purpose) -> list[int]:
-        """Numbers of the versions there are, ascending. Raises StateError where the folder cannot be read."""
+        """Numbers of the versions there are, ascending. Raises StateError if the folder cannot be read."""
         found = (_NAME.fullmatch(name) for name in self._names(MANIFESTS))
         return sorted(int(m[2]) for m in found if m is not None and m[1] == purpose)
 
@@ -124,7 +124,7 @@ class StateFolder:
             raise StateError(f"cannot be read: {error.strerror}", folder=self.folder.path(place)) from error
 
     def manifest(self, purpose: Purpose, sequence: int) -> Manifest:
-        """The manifest of a version. Raises StateError where there is none, or it is damaged."""
+        """The manifest of a version. Raises StateError if there is none, or it is damaged."""
         name = f"{MANIFESTS}/{manifests.file_name(purpose, sequence)}"
         path = self.folder.path(name)
         try:
@@ -138,7 +138,7 @@ class StateFolder:
         return found
 
     def latest(self, purpose: Purpose) -> Manifest | None:
-        """The newest version; None where there is none."""
+        """The newest version; None if there is none."""
         numbers = self.sequences(purpose)
         return self.manifest(purpose, numbers[-1]) if numbers else None
 
@@ -154,8 +154,9 @@ class StateFolder:
             if chain[-1].writer > chain[-2].writer:
                 raise StateError(f"{chain[-2].name} was written under a lost lease", folder=self.folder.root)
             if chain[-1].projection != chain[-2].projection:
-                held = f"holds {chain[-2].projection}, its parent {chain[-1].projection}: they are of no one chain"
-                raise StateError(f"{chain[-2].name} {held}", folder=self.folder.root)
+                held = f"holds {chain[-2].projection}, its parent {chain[-1].projection}"
+                reason = f"{chain[-2].name} {held}: versions of one chain must have the same projection"
+                raise StateError(reason, folder=self.folder.root)
         return chain[::-1]
 
     def verify(self, version: Manifest) -> None:
@@ -164,7 +165,7 @@ class StateFolder:
             self.verify_file(version, name)
 
     def verify_file(self, version: Manifest, name: str) -> None:
-        """Reads a file of a version. Raises StateError where it is missing or not as it was written."""
+        """Reads a file of a version. Raises StateError if it is missing or not as it was written."""
         self.check_size(version, name)
         path, file = self.file(version, name), version.files[name]
         try:
@@ -175,7 +176,7 @@ class StateFolder:
             raise StateError("is damaged: its checksum is not the one recorded", file=self.folder.path(path))
 
     def _digests(self, path: str, size: int) -> Digests:
-        """Of the first bytes of a file, fewer where it is shorter. Raises OSError."""
+        """The first bytes of a file, fewer if it is shorter. Raises OSError."""
         digests, memory = Digests(), memoryview(bytearray(min(size, 4 * BLOCK)))
         while digests.size < size:
             view = memory[: size - digests.size]
@@ -186,7 +187,7 @@ class StateFolder:
         return digests
 
     def check_size(self, version: Manifest, name: str) -> None:
-        """Raises StateError where a file is missing or not as long as its manifest says."""
+        """Raises StateError if a file is missing or not as long as its manifest says."""
         path = self.file(version, name)
         try:
             size = self.folder.size(path)
@@ -205,7 +206,7 @@ class StateFolder:
         return f"{VERSIONS}/{version.folder}/{name}"
 
     def pinned(self, pin: str) -> tuple[Purpose, int] | None:
-        """The version that a pin keeps; None where it was never set. Raises StateError where it is damaged."""
+        """The version that a pin keeps; None if it was never set. Raises StateError if it is damaged."""
         name = f"{PINS}/{pin}.json"
         file = self.folder.path(name)
         try:
@@ -217,12 +218,12 @@ class StateFolder:
         return found.purpose, found.sequence
 
     def pins(self) -> list[str]:
-        """Names of the pins. Raises StateError where the folder cannot be read."""
+        """Names of the pins. Raises StateError if the folder cannot be read."""
         names = (name for name in self._names(PINS) if not name.startswith(TEMPORARY))
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def last_lease_number(self) -> int:
-        """The highest lease number that a version records; 0 where there are none. Passes over damaged ones."""
+        """The highest lease number that a version records; 0 if there are none. Passes over damaged ones."""
         found = 0
         for purpose in PURPOSES:
             for sequence in reversed(self.sequences(purpose)):
@@ -384,7 +385,7 @@ class LeaseHolder:
     def pin(self, pin: str, version: Manifest) -> None:
         """Keeps a version and its chain until the pin moves on. Raises StateError if the pin cannot be written."""
         if pin.startswith(TEMPORARY):
-            raise StateError(f"'{pin}' cannot be a pin: it is a name of temporary files", folder=self._folder.root)
+            raise StateError(f"'{pin}' cannot be a pin: temporary files have such names", folder=self._folder.root)
         try:
             content = small_files.encode(small_files.Pin(purpose=version.purpose, sequence=version.sequence))
             self._folder.replace(f"{PINS}/{pin}.json", content)
@@ -397,7 +398,8 @@ class LeaseHolder:
         Purposes that are not named keep all versions. Returns how many bytes of files were removed.
 
         Raises:
-            StateError: the lease was lost, what is kept is damaged, or a file cannot be removed; what went is gone.
+            StateError: the lease was lost, what is kept is damaged, or a file cannot be removed. What was removed
+                before that stays removed.
         """
         with self._turn:
             try:

@@ -24,7 +24,7 @@ def need_metadata(raw: memoryview, need: Need, file: object) -> None:
 
     Raises:
         StateError: the file has not exactly one batch, or a compressed one.
-        struct.error, IndexError: it is no Arrow file.
+        struct.error, IndexError: it is not an Arrow file.
     """
     end = len(raw) - _TAIL
     need(end, len(raw))

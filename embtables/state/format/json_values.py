@@ -10,13 +10,13 @@ MAX_DEPTH = 64
 
 
 def parse_json(raw: bytes) -> Any:
-    """A JSON value. Raises ValueError for what is no JSON, or nested deeper than `MAX_DEPTH`."""
+    """A JSON value. Raises ValueError for what is not JSON, or nested deeper than `MAX_DEPTH`."""
     try:
         value = json.loads(raw)
     except RecursionError:
         raise ValueError("is nested too deep") from None
     except ValueError:
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [

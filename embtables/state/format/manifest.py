@@ -33,10 +33,10 @@ _OF_A_RANK = re.compile(r"(rows|waiting|tombstones|sketch)\.(0|[1-9][0-9]{0,3})\
 
 
 class File(Model):
-    """A file of the version: its bytes, their checksum and, of a table's file, how many rows it has.
+    """A file of the version: its bytes, their checksum and, for a table's file, how many rows it has.
 
     `buckets` is the range [first, end) of the key space that a table's file may hold; `blocks` has the checksums of a
-    file's blocks where it is longer than one.
+    file's blocks if it is longer than one.
     """
 
     bytes: Count
@@ -56,9 +56,9 @@ class File(Model):
 class TableEntry(Model):
     """What a version says of a table besides its files.
 
-    `figures`: counts since the table was made, of all ranks together, and of a table with a ttl how many rows and
-    waiting keys it held, those past their ttl included; those that are 0 are absent. `keys_of`: the table whose keys it
-    shares, by whose seed its rows are then spread over buckets.
+    `figures`: counts since the table was made, summed over ranks; for a table with a ttl also how many rows and waiting
+    keys it held, those past their ttl included. Counts of 0 are absent. `keys_of`: the table whose keys it shares, if
+    any; the seed of that table then decides in which bucket a row is.
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
@@ -70,10 +70,10 @@ class TableEntry(Model):
 
 
 class Manifest(Model):
-    """One version of a set of tables: a snapshot where `parent` is None, else a delta to it.
+    """One version of a set of tables: a snapshot if `parent` is None, else a delta to its parent.
 
-    `projection` says what it holds of them; `same_as` of a compacted chain names the folder of the version
-    with the same content.
+    `projection` says which part of the tables it holds; `same_as`, only in a compacted chain, names the folder of the
+    version with the same content.
     """
 
     format: Literal[0]
@@ -97,7 +97,7 @@ class Manifest(Model):
         if self.parent is not None and self.parent != self.sequence - 1:
             raise ValueError(f"the parent of {self.sequence} must be {self.sequence - 1}, received {self.parent}")
         if self.parent is not None and self.same_as is not None:
-            raise ValueError("is a delta, and none is the same as another version")
+            raise ValueError("is a delta; only a snapshot can be the same as another version")
         if self.buckets != NUM_BUCKETS:
             raise ValueError(f"has {self.buckets} buckets, this build has {NUM_BUCKETS}")
         for table, entry in self.tables.items():
@@ -141,10 +141,10 @@ def table_file(table: str, what: str, rank: int) -> str:
 
 
 def _parsed(table: str, name: str) -> tuple[str, int]:
-    """What a table's file holds, and the rank that wrote it. Raises ValueError where it is no table's file."""
+    """What a table's file holds, and the rank that wrote it. Raises ValueError if it is not a table's file."""
     found = _OF_A_RANK.fullmatch(name.removeprefix(f"{table}."))
     if found is None or name != table_file(table, found[1], int(found[2])):
-        raise ValueError(f"table {table} has a file '{name}', which is no name of a table's file")
+        raise ValueError(f"table {table} has a file '{name}', which is not the name of a table's file")
     return found[1], int(found[2])
 
 
@@ -156,7 +156,7 @@ def _check_ranks(table: str, files: dict[str, File], listed: int) -> None:
     ranges = {rank: files[name].buckets for name, (what, rank) in parsed.items() if what == "rows"}
     for name, (_, rank) in parsed.items():
         if files[name].rows is None or files[name].buckets is None or files[name].buckets != ranges.get(rank):
-            raise ValueError(f"{name} is not of the buckets of rank {rank}'s rows")
+            raise ValueError(f"{name} has other buckets than the rows of rank {rank}")
     try:
         check_tiles([ranges[rank] or (0, 0) for rank in range(len(ranges))])
     except KeyError as rank:
@@ -189,14 +189,14 @@ def decode(raw: bytes, file: object) -> Manifest:
     """A manifest from its bytes.
 
     Raises:
-        StateError: it is damaged, of another format, or has a value that no manifest may have; `file` is named.
+        StateError: it is damaged, has another format, or a value that a manifest must not have; names `file`.
     """
     try:
         fields = parse_json(raw)
         if not isinstance(fields, dict) or canonical(fields) != raw:
-            raise StateError("is damaged: it is no manifest", file=file)
+            raise StateError("is damaged: it is not a manifest", file=file)
     except ValueError:
-        raise StateError("is damaged: it is no manifest", file=file) from None
+        raise StateError("is damaged: it is not a manifest", file=file) from None
     checksum = fields.pop("checksum", None)
     if checksum != hash_of(fields):
         raise StateError("is damaged: its checksum is not that of its content", file=file)
@@ -205,4 +205,4 @@ def decode(raw: bytes, file: object) -> Manifest:
     try:
         return Manifest(**fields, checksum=checksum)
     except ValidationError as error:
-        raise StateError(f"is no manifest: {config_error(error)}", file=file) from None
+        raise StateError(f"is not a valid manifest: {config_error(error)}", file=file) from None

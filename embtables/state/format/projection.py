@@ -25,7 +25,7 @@ def held_columns(columns: Mapping[str, bool], projection: Projection) -> dict[st
 
 
 def project(content: TableContent, projection: Projection) -> TableContent:
-    """What of a table's content such a version holds. Copies no rows."""
+    """The part of a table's content that such a version holds. Copies no rows."""
     if projection == "full":
         return content
     no_words, no_keys = np.empty(0, np.uint32), np.empty(0, np.int64)

@@ -46,9 +46,9 @@ class RecordedTable:
         return found
 
     def ids(self, keys: Ids) -> Ids | None:
-        """The ids that have these keys (n,), as they went into the encoder: of a string, its 64-bit hash.
+        """The ids that have these keys (n,), as they went into the encoder; for a string, its 64-bit hash.
 
-        None where they are not known: features encode ids differently, several ids may have the same key, or the ids
+        None if they are not known: features encode ids differently, several ids may have the same key, or the ids
         are no values of a column (crosses, pieces of strings).
         """
         encoders = self.encoders
@@ -58,7 +58,7 @@ class RecordedTable:
 
 
 def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> dict[str, RecordedTable]:
-    """By table, first-order weights included; empty where the version's writer recorded no tables.
+    """By table, first-order weights included; empty if the version's writer recorded no tables.
 
     Args:
         artifacts: by feature the data of its encoder, as `read_artifacts` finds it.
@@ -72,7 +72,7 @@ def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> di
     try:
         known = _Schema.model_validate(schema)
     except ValidationError as error:
-        raise StateError(f"its schema is none of this build's: {config_error(error)}", version=version.name) from None
+        raise StateError(f"this build cannot read its schema: {config_error(error)}", version=version.name) from None
     found = {
         t.name: RecordedTable(t, tuple(f for f in known.features if f.table == t.name), artifacts) for t in known.tables
     }

@@ -90,7 +90,7 @@ def tombstones_file(keys: Keys, seed: int) -> Iterator[memoryview]:
 
 
 def sketch_schema(width: int) -> pa.Schema:
-    """Columns of a file of the count sketch: `width` bytes of counters a bucket."""
+    """Columns of a file of the count sketch: `width` bytes of counters per bucket."""
     fields = [pa.field(name, pa.uint32(), nullable=False) for name in HEADS]
     counters = pa.list_(pa.field("item", pa.uint8(), nullable=False), width)
     return pa.schema([*fields, pa.field("counters", counters, nullable=False)])

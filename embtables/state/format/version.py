@@ -34,11 +34,11 @@ class Version:
 
 
 def artifact_file(feature: str, name: str) -> str:
-    """The name of an artefact's file: `artifact.item.codes.bin`."""
+    """The name of an artifact's file: `artifact.item.codes.bin`."""
     return f"artifact.{feature}.{name}.bin"
 
 
 def parsed_artifact(file: str) -> tuple[str, str] | None:
-    """The feature and the name of an artefact whose file it is; None of another file."""
+    """The feature and the name of an artifact whose file it is; None of another file."""
     found = _ARTIFACT.fullmatch(file)
     return None if found is None else (found[1], found[2])

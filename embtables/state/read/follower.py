@@ -28,7 +28,7 @@ class Followed(Generic[T]):
     Attributes:
         manifest: what the version consists of, and what its writer needs again (`manifest.content`).
         content: what the follower's `read` made of its files.
-        position: of a reader that has taken over this version; JSON.
+        position: the position of a reader that has taken over this version; JSON.
     """
 
     manifest: Manifest
@@ -56,15 +56,15 @@ class Follower(Generic[T]):
                     for table, content in version.content.items():
                         standby.take_over(table, content)
 
-    A server with an index of its own follows `serving` the same way: it drops all rows where `is_snapshot`, then
+    A server with an index of its own follows `serving` the same way: it drops all rows if `is_snapshot`, then
     removes `content.tombstones` and sets the rows of `content.keys`, in this order; a version that comes again changes
     nothing.
 
     Args:
         state: the folder; it may be created later.
         purpose: `resume` or `serving`.
-        position: that of the last version that was taken over (`Followed.position`), to go on after it; None to begin
-            with a snapshot.
+        position: the `Followed.position` of the last version that was taken over, to go on after it; None to begin with
+            a snapshot.
         read: called with the folder and a version's manifest; returns what `poll` gives as content. It reads and
             verifies files and must not take anything over: files may be removed meanwhile, and then it is called for
             another version. By default every file is verified and the content is None.
@@ -120,7 +120,7 @@ class Follower(Generic[T]):
         self._refused: tuple[int, str | None] | None = None
 
     def poll(self) -> Iterator[Followed[T]]:
-        """The versions that are new now, in order: perhaps a snapshot, then deltas; none where there is nothing new.
+        """The versions that are new now, in order: perhaps a snapshot, then deltas; none if there is nothing new.
 
         The reader counts as having taken a version over when it asks for the next one. After an error or a `break` in
         between, the next call gives that version again.
@@ -175,7 +175,7 @@ class Follower(Generic[T]):
             return True  # for `poll` to raise, or to find removed
 
     def _newest(self) -> tuple[int, str | None] | None:
-        """The newest version's number and folder, None where its manifest cannot be read; None where there is none."""
+        """The newest version's number and folder, None if its manifest cannot be read; None if there is none."""
         numbers = self._state.sequences(self._purpose)
         if not numbers:
             return None
@@ -204,8 +204,8 @@ def _position(manifest: Manifest) -> dict[str, Any]:
 
 
 def _folder_of(position: object, purpose: Purpose) -> str:
-    """The folder that a position names. Raises StateError where it is no position of this purpose."""
-    known = f"give what a follower of {purpose} gave as position, or None"
+    """The folder that a position names. Raises StateError if it is not a position of this purpose."""
+    known = f"give the position that a follower of {purpose} returned, or None"
     if purpose not in PURPOSES or not isinstance(position, Mapping) or position.get("purpose") != purpose:
         raise StateError(f"a position must be of {purpose}, received {str(position)[:200]}; {known}")
     folder = position.get("folder")

@@ -10,7 +10,7 @@ from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
-from embtables.state.read.version_files import artifact_digests, read_version
+from embtables.state.read.version_reader import artifact_digests, read_version
 from embtables.tables.table_set import Tables
 
 
@@ -43,7 +43,7 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
 
 
 def _need_artifacts(state: StateFolder, snapshot: Manifest, tables: Tables) -> None:
-    """Raises StateError where an encoder of the tables has other data than the version's: it makes other keys."""
+    """Raises StateError if an encoder of the tables has other data than the version's: it makes other keys."""
     there, here = artifact_digests(snapshot), {name: of.digests for name, of in tables.artifacts.items()}
     for feature in sorted(there.keys() | here.keys()):
         if there.get(feature) != here.get(feature):

@@ -71,7 +71,7 @@ class MergedTable:
         for file in rows_files:
             if (file.format, file.row_columns) != (self.format, self.row_columns):
                 newest = self._layout.path
-                raise StateError(f"has other columns than {newest}, which is of the same chain", file=file.path)
+                raise StateError(f"has other columns than {newest}, which is in the same chain", file=file.path)
         self._scratch = scratch
         self._places: IO[bytes] | None = None
         self.rows = 0
@@ -166,7 +166,7 @@ class MergedTable:
         while len(view):
             got = os.preadv(self._places.fileno(), [view], at)
             if got == 0:
-                raise StateError(f"there are {self.rows:,} rows, asked for were {start:,} to {stop:,}")
+                raise StateError(f"rows {start:,} to {stop:,} were asked for, but there are {self.rows:,}")
             view, at = view[got:], at + got
         return found
 

@@ -92,7 +92,7 @@ class RangeReader:
             at = upto
 
     def check_range(self, start: int, end: int) -> None:
-        """Raises StateError where the file cannot have bytes [start, end)."""
+        """Raises StateError if the file cannot have bytes [start, end)."""
         if not 0 <= start <= end <= self.size:
             raise StateError(f"is damaged: it points to bytes {start}..{end} of its {self.size}", file=self.path)
 

@@ -24,7 +24,7 @@ def read_rows(
     temporary file without a name holds the places of its rows, 8 bytes per row. Every block that is read is verified.
 
     Args:
-        source: a version, or a folder whose newest version is read: of a run, or a state folder.
+        source: a version, or a folder whose newest version is read: that of a run, or a state folder.
         table: its name; first-order weights of a table are `linear.<name>`.
         columns: which ones, in this order: `key` int64; `weight` and optimizer state, float32 or lists of D of it;
             `seen` uint32, the table's clock when the key was last looked up in training; `count` uint32, gradients that
@@ -32,31 +32,32 @@ def read_rows(
 
     Raises:
         ConfigError: the folder has no versions.
-        StateError: there is no such version, table or column; or, here or while batches are taken, a file is missing or
-            damaged.
+        StateError: there is no such version, table or column; or a file is missing or damaged, which may be found only
+            while batches are read.
 
-    >>> import tempfile, torch
-    >>> from pathlib import Path
-    >>> from embtables import Feature, FixedTable, LeaseHolder, Sgd, StateFolder, Tables, state
-    >>> from embtables.state.folder.version_folder import VersionKind
-    >>> from embtables.state.format.version import Version
-    >>> from embtables.state.write.commit_across_ranks import write_version
-    >>> tables = Tables([FixedTable(name="t", dim=2, num_rows=3, optimizer=Sgd(learning_rate=0.1))],
-    ...                 [Feature(name="f", table="t")], seed=1)
-    >>> tables.set_weight("t", torch.arange(6.0).reshape(3, 2))
-    >>> place = tempfile.TemporaryDirectory()
-    >>> with LeaseHolder(StateFolder(Path(place.name))) as holder:
-    ...     _ = write_version(holder, VersionKind("resume"), tables.stored, Version(tables.content()))
-    >>> folder = state.open_folder(place.name)
-    >>> state.list_versions(folder)
-    ['resume-1']
-    >>> version = state.find_version(folder, "resume-1")
-    >>> version.tables
-    ('t',)
-    >>> rows = [row for batch in state.read_rows(version, "t", ["key", "weight"]) for row in batch.to_pylist()]
-    >>> sorted((row["key"], row["weight"]) for row in rows)
-    [(0, [0.0, 1.0]), (1, [2.0, 3.0]), (2, [4.0, 5.0])]
-    >>> place.cleanup()
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from embtables import Feature, FixedTable, LeaseHolder, Sgd, StateFolder, Tables, state
+        >>> from embtables.state.folder.version_folder import VersionKind
+        >>> from embtables.state.format.version import Version
+        >>> from embtables.state.write.commit_across_ranks import write_version
+        >>> tables = Tables([FixedTable(name="t", dim=2, num_rows=3, optimizer=Sgd(learning_rate=0.1))],
+        ...                 [Feature(name="f", table="t")], seed=1)
+        >>> tables.set_weight("t", torch.arange(6.0).reshape(3, 2))
+        >>> place = tempfile.TemporaryDirectory()
+        >>> with LeaseHolder(StateFolder(Path(place.name))) as holder:
+        ...     _ = write_version(holder, VersionKind("resume"), tables.stored, Version(tables.content()))
+        >>> folder = state.open_folder(place.name)
+        >>> state.list_versions(folder)
+        ['resume-1']
+        >>> version = state.find_version(folder, "resume-1")
+        >>> version.tables
+        ('t',)
+        >>> rows = [row for batch in state.read_rows(version, "t", ["key", "weight"]) for row in batch.to_pylist()]
+        >>> sorted((row["key"], row["weight"]) for row in rows)
+        [(0, [0.0, 1.0]), (1, [2.0, 3.0]), (2, [4.0, 5.0])]
+        >>> place.cleanup()
     """
     if isinstance(source, str | Path):
         source = open_folder(source)

@@ -67,7 +67,7 @@ def find_version(folder: StateFolder, name: str | None = None) -> SavedVersion:
             none.
 
     Raises:
-        ConfigError: it is no version's name.
+        ConfigError: it is not the name of a version.
         StateError: there is no such version, or it is damaged.
     """
     found = _manifest(folder, name)
@@ -86,5 +86,5 @@ def _manifest(folder: StateFolder, name: str | None) -> Manifest:
     purpose, _, number = name.rpartition("-")
     if purpose not in PURPOSES or not number.isdecimal():
         known = ", ".join(["resume-<n>", "serving-<n>", *folder.pins()])
-        raise ConfigError(f"'{name}' is no version: give {known}")
+        raise ConfigError(f"'{name}' is not a version: give {known}")
     return folder.manifest("resume" if purpose == "resume" else "serving", int(number))

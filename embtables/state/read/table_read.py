@@ -30,7 +30,7 @@ def read_keyed(
         seed: the table's; it decides the bucket of a key.
 
     Returns:
-        None where there is no such file.
+        None if there is no such file.
 
     Raises:
         StateError: a file is missing or damaged, is not what this table would have written, or has a key that is not
@@ -52,7 +52,7 @@ def read_keyed(
 
 
 def read_sketch(state: StateFolder, version: Manifest, table: str, width: int, buckets: Buckets) -> Bytes | None:
-    """The count sketch of a table, of nothing outside buckets [first, end); None where there is no file.
+    """The count sketch of a table, of nothing outside buckets [first, end); None if there is no file.
 
     Args:
         width: bytes of a bucket's counters.
@@ -65,14 +65,14 @@ def read_sketch(state: StateFolder, version: Manifest, table: str, width: int, b
     for file, held in _parts(state, version, table, "sketch", sketch_schema(width), buckets):
         begins = file.begins[held[0] : held[1] + 1]
         if not np.array_equal(begins - begins[0], np.arange(len(begins))):
-            raise StateError("has not one row for each bucket", file=file.path)
+            raise StateError("must have one row for each bucket", file=file.path)
         start, rows = int(begins[0]), slice(*held)
         for number, name in enumerate(HEADS):
             heads[rows, number] = file.read(name, start, int(begins[-1]))
         file.read_into("counters", start, counters[rows])
         known += held[1] - held[0]
     if known not in (0, buckets[1] - buckets[0]):
-        raise StateError(f"holds the sketch of {known} of its buckets", version=version.name, table=table)
+        raise StateError(f"holds the sketch of only {known} of its buckets", version=version.name, table=table)
     return sketch if known else None
 
 
@@ -96,4 +96,4 @@ def _check_order(keys: Keys, begins: Offsets, buckets: Buckets, seed: int, path:
         raise StateError(f"key {keys[1:][falls][0]} comes twice or out of order: another seed wrote it", file=path)
     check_keys(keys, seed, buckets, file=path)
     if not np.array_equal(np.searchsorted(found, np.arange(buckets[0], buckets[1] + 1)), begins):
-        raise StateError("has keys outside the buckets where it says that they are", file=path)
+        raise StateError("has keys outside the buckets that it gives for them", file=path)

@@ -18,9 +18,9 @@ class Collisions:
     """Of a fixed table.
 
     Attributes:
-        estimated: False where the encoder gives every id a row of its own.
+        estimated: False if the encoder gives every id a row of its own.
         occupied: rows that were ever updated.
-        ids: distinct ids; None where every row is taken, which any large number of ids does.
+        ids: distinct ids; None if every row is taken, which any large number of ids does.
         sharing_a_row: share of ids that have a row in common with another id, 0..1; None as above.
         sharing_every_row: share of ids all of whose rows are also another's; of one hash the same.
     """

@@ -21,7 +21,7 @@ from embtables.state.format.version import parsed_artifact
 from embtables.state.read.merge import MergedTable, files_of
 from embtables.state.read.range_reader import RangeReader
 from embtables.state.write.commit_across_ranks import commit
-from embtables.state.write.version_files import RankFiles
+from embtables.state.write.rank_files import RankFiles
 
 _CHUNK = 4 << 20
 
@@ -32,8 +32,8 @@ class Compacted:
 
     Attributes:
         version: the snapshot.
-        chain: what it was made of; the snapshot alone, where there was no delta and so nothing was written.
-        freed_bytes: of files that were removed afterwards.
+        chain: what it was made of; only the snapshot, if there was no delta and so nothing was written.
+        freed_bytes: size of the files that were removed afterwards.
         pins: by name the older versions that are still pinned: they and the versions they depend on are unchanged.
     """
 
@@ -44,7 +44,7 @@ class Compacted:
 
 
 def compact(holder: LeaseHolder, purpose: Purpose, *, keep: int) -> Compacted:
-    """Folds the newest version of a purpose and those it depends on into a snapshot, and collects old versions.
+    """Compacts the newest version of a purpose and those it depends on to a snapshot, and collects old versions.
 
     The snapshot is the next version and holds exactly what the newest one did: rows, waiting keys, dense tensors,
     clocks, and what its writer needs again. Nothing of a key that has no row in it is in its files.
@@ -62,7 +62,7 @@ def compact(holder: LeaseHolder, purpose: Purpose, *, keep: int) -> Compacted:
         raise StateError(f"there is no {purpose} version", folder=state.folder.root)
     chain = state.chain(purpose, newest.sequence)
     if len(chain) > 1:
-        version = _fold(holder, chain)
+        version = _write_snapshot(holder, chain)
         for pin in [name for name in state.pins() if state.pinned(name) == (purpose, newest.sequence)]:
             holder.pin(pin, version)
     else:
@@ -76,7 +76,7 @@ def compact(holder: LeaseHolder, purpose: Purpose, *, keep: int) -> Compacted:
     return Compacted(version, tuple(chain), freed, older)
 
 
-def _fold(holder: LeaseHolder, chain: Sequence[Manifest]) -> Manifest:
+def _write_snapshot(holder: LeaseHolder, chain: Sequence[Manifest]) -> Manifest:
     state, last = holder.state, chain[-1]
     kept = [name for name in last.files if not _is_of_rows(last, name)]
     artifacts = [name for name in chain[0].files if parsed_artifact(name) is not None]

@@ -42,7 +42,7 @@ class TableDifference:
 
 
 def compare_rows(a: MergedTable, b: MergedTable) -> TableDifference | None:
-    """Compares all rows of two tables; None where the tables have different seeds.
+    """Compares all rows of two tables; None if the tables have different seeds.
 
     Raises:
         StateError: the disk fails.
@@ -125,7 +125,7 @@ def compare_tensors(a: Tensors, b: Tensors) -> dict[str, str | float | None]:
     """What differs between two sets of tensors.
 
     Returns:
-        By name, of those that differ: the greatest absolute difference of their values, None where that is no number;
+        By name, of those that differ: the greatest absolute difference of their values, None if that is no number;
         or in words that one has no such tensor, or another shape or type.
     """
     found: dict[str, str | float | None] = {}

@@ -16,7 +16,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
-from embtables.state.read.version_files import read_artifacts, read_tensors
+from embtables.state.read.version_reader import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
 from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_counts
@@ -26,7 +26,7 @@ from embtables.state.tools.live_rows import LiveRows, live_rows, waiting_counts
 class TopRow:
     """A row that learned often.
 
-    `id`: what the encoder made its key of, None where that is not known; `norm`: None where it is not finite.
+    `id`: what the encoder made its key of, None if that is not known; `norm`: None if it is not finite.
     """
 
     key: int
@@ -41,11 +41,11 @@ class Admission:
     """Who has a row in a collisionless table, and who lost it.
 
     Attributes:
-        policy: the options of the table that decide it, as configured; None where the version does not record them.
+        policy: the options of the table that decide it, as configured; None if the version does not record them.
         waiting: keys that are counted one by one and have no row yet (those counted in a sketch have no number).
         waiting_counts: how often these were seen so far.
         past_ttl: rows that read cold already and that the sweep has not reached.
-        full: rows / max_rows, where there is such a limit.
+        full: rows / max_rows, if there is such a limit.
         lost: keys that lost their row since the parent; None of a snapshot, which does not say.
         lost_in_chain: the same, summed over all deltas since the snapshot.
     """
@@ -65,21 +65,21 @@ class TableFigures:
 
     Attributes:
         kind: fixed or collisionless.
-        optimizer: its kind; None where the version does not record it.
+        optimizer: its kind; None if the version does not record it.
         state: the columns of optimizer state; True: D values for each row, False: one.
-        features: names of those that read it; empty where the version does not record them.
+        features: names of those that read it; empty if the version does not record them.
         now, steps, updates: the table's clock, its steps, Adam's t.
         bytes_by_part: what keys, weights, each optimizer state, bookkeeping (last sight and count), waiting keys, the
             sketch and the cold row of this version take in files, without Arrow's padding. Reports in JSON have this
             name, so it stays; `TableStats.bytes_by_column` is the same in memory.
         bytes_in_files: of the table's own files of the chain: rows that later deltas replaced are in it.
         age: clock minus last sight, of a collisionless table.
-        optimizer: its kind; None where the version holds weights alone and records no configuration.
-        count: gradients per row; None where the version holds weights alone, or the row store that trained it keeps
+        optimizer: its kind; None if the version holds weights alone and records no configuration.
+        count: gradients per row; None if the version holds weights alone, or the row store that trained it keeps
             none.
         norm: L2 norm of the weights, of rows where it is finite.
         not_finite: rows with a weight that is NaN or infinite.
-        never_updated: share of rows without a gradient, 0..1; None where that is not known.
+        never_updated: share of rows without a gradient, 0..1; None if that is not known.
         top: rows by count, the greatest first; then by key.
     """
 
@@ -106,7 +106,7 @@ class TableFigures:
 
 
 def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[str], top: int) -> list[TableFigures]:
-    """Figures of the named tables (of all where none is named) as the last version of a chain has them.
+    """Figures of the named tables (by default of all) as the last version of a chain has them.
 
     Args:
         top: how many rows by count.
@@ -171,7 +171,7 @@ def _figures(
 
 
 def _clock_unit(recorded: RecordedTable | None, entry: TableEntry) -> str:
-    """What the clock of a table counts: seconds of event time only where it has a ttl."""
+    """What the clock of a table counts: seconds of event time only if it has a ttl."""
     if recorded is not None and isinstance(recorded.config, CollisionlessTable):
         return "steps" if recorded.config.ttl_seconds is None else "seconds"
     return "steps" if entry.now == entry.steps else "ticks of its clock"
@@ -227,7 +227,7 @@ def _top(
 
 
 def _collisions(counts: Words, recorded: RecordedTable | None) -> Collisions | None:
-    """None where features encode ids in ways of which each would need an estimate of its own, or wrap them."""
+    """None if features encode ids in ways of which each would need an estimate of its own, or wrap them."""
     if recorded is None or not isinstance(recorded.config, FixedTable):
         return None
     occupied, encoders = int((counts > 0).sum()), recorded.encoders

@@ -29,7 +29,7 @@ class Distribution:
 
     Attributes:
         unit: of the value.
-        quantiles: least, p50, p90, p99, greatest: values that a row has; empty where there are no rows.
+        quantiles: least, p50, p90, p99, greatest: values that a row has; empty if there are no rows.
         bins: the histogram, ascending.
     """
 

@@ -30,8 +30,8 @@ from embtables.state.folder.version_folder import (
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
 from embtables.state.write.gather_results import gather_results
+from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files, table_entries
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import RankFiles, artifact_files, rank_files, table_entries
 
 if TYPE_CHECKING:  # a process alone writes without torch
     from embtables.shard.world import World
@@ -54,7 +54,7 @@ class CommitAcrossRanks:
 
     Args:
         holder: at rank 0 the lease's holder, elsewhere the same folder.
-        world: None where this process is alone.
+        world: None if this process is alone.
     """
 
     def __init__(self, holder: LeaseHolder | StateFolder, world: World | None) -> None:
@@ -106,7 +106,7 @@ class CommitAcrossRanks:
     def _write_own(self, draft: Draft, own: RankFiles) -> dict[str, Any]:
         folder = self._state.folder
         if self._writer is None and not folder.exists(f"{VERSIONS}/{draft.folder}"):
-            reason = f"does not see {draft.folder}, which rank 0 has made: all need the same, shared folder"
+            reason = f"does not see {draft.folder}, which rank 0 has made: all need the same shared folder"
             raise StateError(reason, folder=folder.root)
         try:
             return {"files": write_files(folder, draft, own.files), "tables": own.tables}
@@ -144,7 +144,7 @@ class CommitAcrossRanks:
         return sequence, failed or [StateError(message, **path) for message, path in failures]
 
     def _check_seen(self, holder: LeaseHolder, written: Written) -> None:
-        """Raises StateError where another rank's file did not come to the folder that rank 0 sees."""
+        """Raises StateError if another rank's file did not come to the folder that rank 0 sees."""
         for rank, files in enumerate(written.ranks[1:], 1):
             for name, file in files.items():
                 try:
@@ -153,7 +153,7 @@ class CommitAcrossRanks:
                     seen = -1
                 if seen != file["bytes"]:
                     holder.abandon(written.draft)
-                    reason = f"{name} of rank {rank} is not where rank 0 sees it: all need the same, shared folder"
+                    reason = f"{name} of rank {rank} is not where rank 0 sees it: all need the same shared folder"
                     raise StateError(reason, folder=self._state.folder.root)
 
 

@@ -45,7 +45,7 @@ def gather_results(world: World | None, work: Callable[[], Any]) -> list[Any]:
 
 
 def _all_are_done(world: World, going: Future[Any]) -> bool:
-    """One round: each rank says whether its work is done, and waits a while before where it is not."""
+    """One round: each rank says whether its work is done; if it is not, it waits a while first."""
     wait([going], ROUND_SECONDS)
     return all(each == b"done" for each in world.gather_bytes(b"done" if going.done() else b"works"))
 

@@ -15,7 +15,7 @@ from embtables.rows.content import TableContent
 
 @dataclass(frozen=True, slots=True)
 class RankPart:
-    """What one rank holds: of each table, by name, the keys of its buckets [first, end) alone."""
+    """What one rank holds: for each table, by name, only the keys of its buckets [first, end)."""
 
     buckets: Buckets
     tables: Mapping[str, TableContent]
@@ -33,7 +33,7 @@ def shared_of(content: TableContent) -> dict[str, Any]:
 
 
 def check_agreed(ranks: Sequence[Mapping[str, Any]], table: str) -> None:
-    """Raises StateError where ranks differ in what they share of a table (`shared_of`): clock, steps, the cold row."""
+    """Raises StateError if ranks differ in what they share of a table (`shared_of`): clock, steps, the cold row."""
     one = ranks[0]
     for rank, other in enumerate(ranks):
         for name in ("now", "steps", "updates"):
@@ -44,4 +44,4 @@ def check_agreed(ranks: Sequence[Mapping[str, Any]], table: str) -> None:
             if one["cold"].get(name) != other["cold"].get(name):
                 raise StateError(f"rank {rank} has another cold row ({name}) than rank 0", table=table)
         if one["sketch"] != other["sketch"]:
-            raise StateError(f"rank {rank} counts its waiting keys otherwise than rank 0", table=table)
+            raise StateError(f"rank {rank} counts its waiting keys in another way than rank 0", table=table)

@@ -27,8 +27,8 @@ from embtables.state.format.manifest import Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
 from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files
 from embtables.state.write.ranks import RankPart
-from embtables.state.write.version_files import RankFiles, artifact_files, rank_files
 from embtables.tables.table_set import Tables
 
 _LOOK_SECONDS = 0.5
@@ -98,7 +98,7 @@ class VersionWriter:
     ) -> None:
         self._world = SingleRank() if world is None else world
         if isinstance(holder, LeaseHolder) is not (self._world.rank == 0):
-            raise StateError("rank 0 holds the lease to write, and no other rank", rank=self._world.rank)
+            raise StateError("rank 0 must hold the lease to write, and no other rank may", rank=self._world.rank)
         self._holder = holder
         self._commit = CommitAcrossRanks(holder, self._world.another())
         self._purpose: Purpose = purpose
@@ -154,7 +154,7 @@ class VersionWriter:
         self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
 
     def _draw_cut(self) -> int | None:
-        """A cut of the tables, held from now on where none is held yet; None where they know none."""
+        """A cut of the tables, held from now on if none is held yet; None if the tables do not support cuts."""
         if self._consumer is None:
             return None
         number = self._tables.draw_cut()
@@ -173,7 +173,7 @@ class VersionWriter:
         return Version({}, {n: v.copy() for n, v in tensors.items()}, copy.deepcopy(dict(content)))
 
     def _changes(self, parent: _Parent) -> dict[str, Capture] | None:
-        """What changed since the parent; None where that is not known and the next version is a snapshot."""
+        """What changed since the parent; None if that is not known and the next version is a snapshot."""
         if parent.cut is None:
             return None
         try:
@@ -182,7 +182,7 @@ class VersionWriter:
             return None
 
     def _base(self, parent: _Parent | None) -> int | None:
-        """The version that all ranks can make a delta to; None where one of them cannot, and all write the whole.
+        """The version that all ranks can make a delta to; None if one of them cannot, and all write the whole.
 
         Args:
             parent: the version to which this rank can.
@@ -238,7 +238,7 @@ class VersionWriter:
         return []
 
     def _harvest(self) -> StateError | None:
-        """What became of the version being written: None where it is there, or there was none."""
+        """What became of the version being written: None if it is there, or there was none."""
         if self._pending is None:
             return None
         written, number, deltas = self._pending
@@ -260,7 +260,7 @@ class VersionWriter:
             self.failures.append(error)
 
     def wait(self) -> None:
-        """Until the last version is on the disk. Raises StateError or WorldError where it could not be written."""
+        """Until the last version is on the disk. Raises StateError or WorldError if it could not be written."""
         error = self._harvest()
         if error is not None:
             raise error

@@ -46,7 +46,7 @@ class Checkpoints(Hook):
         """The run's chain of versions, which these ranks alone write to.
 
         Args:
-            resumed_from: the chain of the checkpoint that the run goes on from; empty of a new run.
+            resumed_from: the chain of the checkpoint that the run goes on from; empty for a new run.
             stop, on_error: see `closing_chain`.
         """
         world = self._learner.world
@@ -64,12 +64,12 @@ class Checkpoints(Hook):
 
     @property
     def chain(self) -> VersionWriter:
-        """The chain, where it is open."""
+        """The chain, if it is open."""
         assert self._chain is not None, "checkpoints are written within open()"
         return self._chain
 
     def save(self, state: RunState, pin: str | None = None) -> None:
-        """Has a checkpoint written, which may fail: training goes on, the former one stays, the next tries again."""
+        """Writes a checkpoint. If that fails, training goes on, the former one stays, and the next one tries again."""
         self._set_aside.count(state)
         content = written_content(self._learner.config, state, self._fitted)
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))

@@ -22,8 +22,8 @@ class StepDone:
     """A step that was taken.
 
     Attributes:
-        loss: a scalar, of the whole batch.
-        totals: of all ranks.
+        loss: the loss of the whole batch, a scalar.
+        totals: sums over all ranks.
     """
 
     loss: Tensor
@@ -47,7 +47,7 @@ class Hook:
         """A batch boundary: here a version may be taken."""
 
     def after_stretch(self, state: RunState, *, whole: bool) -> None:
-        """The stretch is over, and the state stands at the next one; or, where it is not whole, within it."""
+        """The stretch is over, and the state stands at the next one; or within it, if it is not `whole`."""
 
     def at_end(self, state: RunState) -> None:
         """Nothing more is trained on."""

@@ -11,7 +11,7 @@ class Metrics(Hook):
     """Writes the mean loss and the rate to the log of figures.
 
     Attributes:
-        written: what was written after the last step, as text; None where nothing was.
+        written: what was written after the last step, as text; None if nothing was.
     """
 
     def __init__(self, log: MetricsLog, every_steps: int) -> None:

@@ -32,7 +32,7 @@ class Progress(Hook):
         self.close()
 
     def close(self) -> None:
-        """Takes the bar away: also where an error ends the stretch."""
+        """Removes the bar, also if an error ends the stretch."""
         if self._of_stretch is not None:
             self._of_stretch.__exit__(None, None, None)
             self._of_stretch = None

@@ -26,7 +26,7 @@ class StopWhenAsked(Hook):
         if not (step.totals.stop if self._world.size > 1 else self._request.is_asked()):
             return
         if self._shown and self._world.size == 1:
-            say(f"{self._request.name}: what was learned is saved, which a second Ctrl-C gives up")
+            say(f"{self._request.name}: saving what was learned; a second Ctrl-C gives it up")
         self._checkpoints.save(state)
         self._checkpoints.wait()
         raise InterruptedRunError(

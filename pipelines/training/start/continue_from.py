@@ -28,7 +28,7 @@ from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
 from embtables.state.read.find import find, has_best
-from embtables.state.read.version_files import shares_keys
+from embtables.state.read.version_reader import shares_keys
 from embtables.tables.shared_keys import stored_tables
 
 
@@ -36,11 +36,11 @@ class FormerCheckpoint:
     """A checkpoint of a former run, for a new one to begin with.
 
     Args:
-        which: by default the best checkpoint where there is one, else the last.
+        which: by default the best checkpoint if there is one, else the last.
         fresh: tables of the new configuration that begin afresh, with their first-order weights.
 
     Raises:
-        ConfigError: the folder is no run's, or `fresh` names a table that there is not.
+        ConfigError: the folder is not that of a run, or `fresh` names a table that does not exist.
         StateError: there is no such checkpoint, or no rule converts what differs; all of that is named.
     """
 
@@ -83,7 +83,8 @@ class FormerCheckpoint:
     def load(self, learner: Learner) -> None:
         """Puts what goes on into a new learner: rows with their optimizer state, dense weights with theirs.
 
-        Of several ranks each reads what it owns; where a table's seed is another, all: other keys were its own then.
+        With several ranks, each reads what it owns; if a table's seed differs, it reads all, since it then owned other
+        keys.
 
         Raises:
             StateError: a file of the checkpoint is missing or damaged.

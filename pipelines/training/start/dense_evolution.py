@@ -48,7 +48,7 @@ def take_dense(old: Learner, new: Learner, others: Mapping[str, OtherOrigin]) ->
     if fresh := [f"{name} ({_shapes(there.get(name), here[name])})" for name in here if name not in kept]:
         notes.append(Note(_NET, f"{len(kept)} of {len(here)} tensors go on; afresh: {', '.join(fresh)}"))
     if gone := [name for name in there if name not in here]:
-        notes.append(Note(_NET, f"not wanted any more: {', '.join(gone)}"))
+        notes.append(Note(_NET, f"not used any more: {', '.join(gone)}"))
     return notes
 
 

@@ -46,6 +46,6 @@ def _say(report: dict[str, Any]) -> None:
         twice = f", {table['duplicates']:,} vectors replaced by later ones" if table["duplicates"] else ""
         say(f"table {table['table']}: {table['rows']:,} rows set from {report['path']}{twice}")
     if report.get("not_here"):
-        say(f"not taken, there are no such tables here: {', '.join(report['not_here'])}")
+        say(f"not used, because there are no such tables here: {', '.join(report['not_here'])}")
     if report.get("not_there"):
-        say(f"as they were, {report['path']} has no weights of them: {', '.join(report['not_there'])}")
+        say(f"unchanged, because {report['path']} has no weights of them: {', '.join(report['not_there'])}")

@@ -25,7 +25,7 @@ class Digits(EncoderConfig):
 
 
 class DigitsEncoder(Encoder[Digits]):
-    """Ids 0..base^T - 1; digit t of an id has key t * base + digit. `order`, an artefact, renames the digits."""
+    """Ids 0..base^T - 1; digit t of an id has key t * base + digit. `order`, an artifact, renames the digits."""
 
     collisions = "none"
     uses_key_range = False

@@ -34,7 +34,7 @@ from embtables.shard.world import World
 from embtables.state.evolve.evolution import Evolution, StateSchema
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load
-from embtables.state.read.version_files import read_artifacts
+from embtables.state.read.version_reader import read_artifacts
 from embtables.state.tools.compact import compact
 from embtables.state.tools.figures import figures_of
 from embtables.state.write.version_writer import VersionWriter
@@ -224,17 +224,17 @@ def test_a_mistake_of_an_encoder_is_named() -> None:
             return ids
 
     spec = EncoderSpec(Short, ShortEncoder)
-    with pytest.raises(ConfigError, match=r"feature f: encoder 'short' made keys \(3,\) int64 of 3 ids; it must make"):
+    with pytest.raises(ConfigError, match=r"feature f: encoder 'short' made keys \(3,\) int64 from 3 ids; it must"):
         spec.load(Short(), None, "f").encode(np.arange(3))
-    with pytest.raises(ConfigError, match="Short is no encoder that is registered"):
+    with pytest.raises(ConfigError, match="Short is not a registered encoder"):
         validate(Feature, {"name": "f", "table": "t", "encoder": Short()})
     with pytest.raises(ConfigError, match=r"'kind' must be one of: identity, hash, multi_hash, .*digits"):
         validate(Feature, {"name": "f", "table": "t", "encoder": {"kind": "short"}})
-    with pytest.raises(ConfigError, match="encoder 'digits' is DigitsEncoder already"):
+    with pytest.raises(ConfigError, match="encoder 'digits' is already DigitsEncoder"):
         register_encoder(EncoderSpec(Digits, DigitsEncoder))
-    with pytest.raises(ConfigError, match="encoder 'short' has a configuration alone"):
+    with pytest.raises(ConfigError, match="encoder 'short' has only a configuration"):
         make_encoder(Short(), None)
-    with pytest.raises(ConfigError, match=r"artefact 'a\.b': a name is of 1 to 64 letters"):
+    with pytest.raises(ConfigError, match=r"artifact 'a\.b': a name has 1 to 64 letters"):
         Artifacts({"a.b": b""})
 
 

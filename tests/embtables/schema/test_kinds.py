@@ -46,7 +46,7 @@ def test_a_kind_added_later_is_known_to_models_made_before() -> None:
     try:
         assert validate(Drawing, {"shapes": [{"kind": "circle", "radius": 1}]}).shapes == (Circle(radius=1.0),)
         assert '"radius"' in json_schema(Drawing)
-        with pytest.raises(ConfigError, match="shape 'circle' is Circle already"):
+        with pytest.raises(ConfigError, match="shape 'circle' is already Circle"):
             SHAPES.add(Circle)
     finally:
         SHAPES.remove("circle")

@@ -170,7 +170,7 @@ def test_conditions_are_read_from_text(text: str, column: str, op: str, value: o
 
 def test_duplicate_and_odd_yaml_is_refused(tmp_path: Any) -> None:
     for text, message in [
-        ("a: 1\na: 2", "'a' stands twice"),
+        ("a: 1\na: 2", "'a' is given twice"),
         ("[1, 2]", "must be a mapping"),
         ("a: [", "is not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']", "is not valid YAML"),

@@ -43,7 +43,7 @@ def collisionless(**changes: Any) -> CollisionlessTable:
 
 
 def batch(step: int, *, weighted: bool = True) -> KeyedJaggedTensor:
-    """Six ids a feature in three rows; row by row 1, 3 and 2 of them."""
+    """Six ids per feature in three rows; row by row 1, 3 and 2 of them."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, 20, (18,), generator=generator)
     weights = torch.rand(18, generator=generator, requires_grad=True) if weighted else None

@@ -224,7 +224,7 @@ def test_files_and_columns_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_vectors_far_too_long_are_not_read_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_VALUES_A_CHUNK", 1000)
+    monkeypatch.setattr(reading, "_VALUES_PER_CHUNK", 1000)
     wide = pa.array([[0.0] * 500] * 40, F32)
     sizes: list[int] = []
     make = reading._Chunk.__init__

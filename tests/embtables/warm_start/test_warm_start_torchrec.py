@@ -99,9 +99,9 @@ def test_what_has_no_counterpart_is_reported(tmp_path: Path) -> None:
     assert [w.table for w in report.warmed] == ["item"]
     assert (report.not_here, report.not_there) == (("other",), ("clicks", "user"))
     assert torch.equal(tables.weight("clicks"), before)
-    with pytest.raises(ConfigError, match="has weights of the tables: other; here are: clicks, item, user"):
+    with pytest.raises(ConfigError, match="has weights of the tables: other; the tables here are: clicks, item, user"):
         from_state_dict(tables, bags(("other",)).state_dict())
-    with pytest.raises(ConfigError, match="has weights of the tables: none; here are"):
+    with pytest.raises(ConfigError, match="has weights of the tables: none; the tables here are"):
         from_state_dict(tables, {"over.weight": torch.ones(2)})
     twice = {"a.embedding_bags.item.weight": torch.ones(20, D), "b.embeddings.item.weight": torch.ones(20, D)}
     with pytest.raises(ConfigError, match=r"table item: has two weights: a\.embedding_bags\.item\.weight and b\."):
@@ -113,7 +113,7 @@ class ShardedTensor:
 
 
 VALUES: dict[str, tuple[Any, str]] = {
-    "sharded": (ShardedTensor(), "is a ShardedTensor, of which this process may hold a part only; gather() it first"),
+    "sharded": (ShardedTensor(), "is a ShardedTensor, of which this process may hold only a part; call gather() first"),
     "integers": (torch.ones(20, D, dtype=torch.int64), "is a tensor of torch.int64, torch.strided; a dense tensor"),
     "sparse": (torch.ones(20, D).to_sparse(), "is a tensor of torch.float32, torch.sparse_coo; a dense tensor"),
     "no tensor": ([[1.0]], "is a list; a dense tensor"),
@@ -141,7 +141,7 @@ def test_a_weight_of_which_a_process_may_hold_a_part_is_refused() -> None:
     try:
         value = distribute_tensor(torch.ones(20, D), init_device_mesh("cpu", (1,)), [Shard(0)])
         with pytest.raises(
-            DataError, match=r"is a DTensor, of which this process may hold a part only; full_tensor\(\)"
+            DataError, match=r"is a DTensor, of which this process may hold only a part; call full_tensor\(\)"
         ):
             from_state_dict(of_torchrec(), {"embedding_bags.item.weight": value})
         from_state_dict(of_torchrec(), {"embedding_bags.item.weight": value.full_tensor()})

@@ -28,8 +28,8 @@ def train(world: World, config: RunConfig, folder: str) -> tuple[dict[str, Any],
 
 def train_from(world: World, config: RunConfig, folder: str, former: str) -> dict[str, Any]:
     """Trains with what another run has learned."""
-    run, origin = RunDir.open(Path(folder)), RunDir.open(Path(former))
-    return training.train(config, run=run, former=origin, world=world, shown=False)
+    run, former_run = RunDir.open(Path(folder)), RunDir.open(Path(former))
+    return training.train(config, run=run, former=former_run, world=world, shown=False)
 
 
 def resume(world: World, folder: str, overrides: tuple[str, ...]) -> dict[str, Any]:

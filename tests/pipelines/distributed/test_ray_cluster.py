@@ -117,7 +117,7 @@ def test_ranks_on_two_nodes_learn_what_ranks_without_ray_learn(nodes: Nodes, sta
     [
         ({"RAY_AUTH_MODE": ""}, "this command sent no token"),
         ({"RAY_AUTH_TOKEN": ""}, "there is no token"),
-        ({"RAY_AUTH_TOKEN": "f" * 64}, "the token of this command is another one"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "this command's token is not the cluster's"),
     ],
 )
 def test_no_token_or_another_is_refused(

@@ -86,7 +86,9 @@ def test_an_optimizer_that_the_native_core_does_not_have_is_refused(files: tuple
         options = ("--set", optimizer, "--set", f"train.row_store={store}")
         status, _, err = command("plan", files[0], "--machine", files[1], "--json", *options)
         assert status == 2, err
-        assert "table item: a plan is of train.row_store: host, which has no optimizer 'sign'" in err
+        assert (
+            "table item: embtables plan predicts only row_store: host, which does not support optimizer 'sign'" in err
+        )
         assert "Traceback" not in err
 
 
@@ -155,9 +157,9 @@ def test_a_users_mistake_is_one_message(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no file of --machine"),
-        ("[1]", "is no file of --machine of this version"),
-        ('{"format": 99}', "is no file of --machine of this version"),
+        ("{", "is not a machine file written by --machine"),
+        ("[1]", "is not a machine file of this version"),
+        ('{"format": 99}', "is not a machine file of this version"),
         ('{"format": 3, "cores": -2}', "cores: "),
     ],
 )

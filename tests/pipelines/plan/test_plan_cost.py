@@ -53,7 +53,7 @@ class Counted:
 
 
 def _sent(config: RunConfig, ranks: int, steps: int) -> list[tuple[float, float]]:
-    """Bytes that each rank sent and received by all_to_all and all_reduce, a step."""
+    """Bytes that each rank sent and received per step by all_to_all and all_reduce."""
 
     def work(world: Any) -> tuple[float, float]:
         counted: Any = Counted(world)

@@ -140,7 +140,7 @@ def test_a_column_that_changes_type_between_files_names_both(make_config: Make, 
         ("price", pa.array(["cheap"] * 600), "a number is needed"),
         ("label", pa.array(["yes"] * 600), "a number is needed"),
         ("time", pa.array(["noon"] * 600), "event times are timestamps or integers"),
-        ("time", pa.array(range(600)), "say their unit"),
+        ("time", pa.array(range(600)), "give their unit"),
     ],
 )
 def test_a_wrong_type_is_refused(make_config: Make, log_dir: Path, column: str, values: pa.Array, message: str) -> None:
@@ -158,7 +158,7 @@ def test_an_empty_or_missing_folder(make_config: Make, tmp_path: Path) -> None:
         open_log(make_config(**{"data.path": str(tmp_path / "empty")}))
     with pytest.raises(DataError, match="nowhere: does not exist"):
         open_log(make_config(**{"data.path": str(tmp_path / "nowhere")}))
-    with pytest.raises(DataError, match="is no URI that can be opened"):
+    with pytest.raises(DataError, match="is not a URI that can be opened"):
         open_log(make_config(**{"data.path": "nonsense://x/y"}))
 
 

@@ -119,7 +119,7 @@ def test_content_of_another_build_is_one_sentence(run: RunDir, command: Command,
         status, out, err = command(*arguments)
         assert (status, out) == (1, ""), err
         assert len(err.splitlines()) == 1, err
-        assert re.match(r"error: version resume-[34]: its content is none that this build reads: content", err), err
+        assert re.match(r"error: version resume-[34]: this build cannot read its content: content", err), err
         assert text in err
     assert not output.exists()
 

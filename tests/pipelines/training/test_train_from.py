@@ -51,9 +51,9 @@ def at(run: RunDir) -> Learner:
 
 def begun(run: RunDir, config: RunConfig, fresh: Any = ()) -> tuple[Learner, list[str]]:
     """A new learner, and the rules applied, before its first step."""
-    origin, learner = FormerCheckpoint(run, config, "last", fresh), Learner(config)
-    origin.load(learner)
-    return learner, [str(note) for note in origin.notes]
+    former, learner = FormerCheckpoint(run, config, "last", fresh), Learner(config)
+    former.load(learner)
+    return learner, [str(note) for note in former.notes]
 
 
 @pytest.mark.parametrize("tables", [None, GROWING])
@@ -127,8 +127,8 @@ def test_tables_features_and_seed_may_change_together(make_config: Make, former:
         "table user: trainable true -> false: rows stay as they are",
         "table user: the sketch does not fit another seed or ttl",
         "table tag: is new: it begins afresh",
-        "table item: is not wanted any more: its rows are dropped",
-        "feature item: is not wanted any more",
+        "table item: is not in the configuration: its rows are dropped",
+        "feature item: is not in the configuration",
         "feature tags: reads table tag now, item before",
     ):
         assert any(note.startswith(text) for note in notes), (text, notes)
@@ -278,7 +278,7 @@ def test_first_order_weights_of_one_model_take_the_keys_of_another(
     for name in ("user", "item"):
         assert _state(new, f"linear.{name}") == _state(old, f"linear.{name}")
         assert torch.equal(new.keys(name), old.keys(f"linear.{name}"))
-        assert f"table linear.{name}: rows stay; keys to come are {name}'s" in notes
+        assert f"table linear.{name}: rows stay; new keys are {name}'s" in notes
     # Of a model without first-order weights: they begin at zero, with the keys of the embeddings.
     run = former(tables=tables, **{"model": {"kind": "dcnv2", "hidden_sizes": [8], "num_cross_layers": 1}})
     new, old = begun(run, config)[0].tables, at(run).tables

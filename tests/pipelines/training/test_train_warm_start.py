@@ -98,7 +98,7 @@ def test_a_torchrec_state_dict_by_the_command_line(
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"path": "model.pt"}, "is a pickle by its name, and no pickle is read; convert it once"),
+        ({"path": "model.pt"}, "is a pickle by its name, and pickles are not read; if you trust it, convert it once"),
         ({"vector": None}, "'vector' is missing; a parquet file needs table, id and vector"),
         ({"path": "m.safetensors"}, "'table' does not go with a .safetensors file"),
         ({"table": "shop"}, "there is no table 'shop'; there are: user, item, linear.user, linear.item"),

@@ -19,7 +19,7 @@ from embtables.errors import StateError
 from embtables.rows.protocol import Capture
 from embtables.shard.world import TIMEOUT_SECONDS, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.gather_results import ROUND_SECONDS
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
@@ -238,7 +238,7 @@ def refused(folder: Callable[[World], Path], spoilt: Callable[[World, Ranks], No
 def test_ranks_need_the_same_folder(tmp_path: Path) -> None:
     said = refused(lambda world: tmp_path / str(world.rank), lambda world, ranks: None)
     assert "rank 1: does not see resume-0000000001-" in said
-    assert "which rank 0 has made: all need the same, shared folder" in said
+    assert "which rank 0 has made: all need the same shared folder" in said
     assert list((tmp_path / "0" / "versions").iterdir()) == []
     assert StateFolder(tmp_path / "0").sequences("resume") == []
 
@@ -298,5 +298,5 @@ def test_a_version_that_rank_0_cannot_begin_is_begun_by_none(tmp_path: Path) -> 
 
 
 def test_rank_0_alone_holds_the_lease(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="rank 0: rank 0 holds the lease to write, and no other rank"):
+    with pytest.raises(StateError, match="rank 0: rank 0 must hold the lease to write, and no other rank may"):
         VersionWriter(StateFolder(tmp_path), "resume", chains.made())

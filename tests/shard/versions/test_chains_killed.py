@@ -16,7 +16,7 @@ from embtables.errors import WorldError
 from embtables.shard import world as worlds
 from embtables.shard.world import World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
-from embtables.state.write import gather_results as rounds
+from embtables.state.write import gather_results
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import Arrays, same
 from tests.shard.groups_for_tests import Group
@@ -42,7 +42,7 @@ def pair() -> Iterator[Group]:
 
 def cut_twice(world: World, folder: str, rank: int, call: str, nth: int, happens: str) -> str:
     """Two versions; at the nth call of the second one's writing something happens to a rank. How it went."""
-    worlds.TIMEOUT_SECONDS, rounds.ROUND_SECONDS = TIMEOUT_SECONDS, 0.5
+    worlds.TIMEOUT_SECONDS, gather_results.ROUND_SECONDS = TIMEOUT_SECONDS, 0.5
     ranks = of(world)
     with holding(world, Path(folder)) as held:
         chain = VersionWriter(held, "resume", ranks.tables[0], world=world)

@@ -121,8 +121,8 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "initial rows": (
         grows(),
         grows(initializer=Uniform(low=0.0, high=1.0)),
-        "initializer kind='normal' std=0.01 -> kind='uniform' low=0.0 high=1.0: rows stay, those to come begin by the "
-        "new one",
+        "initializer kind='normal' std=0.01 -> kind='uniform' low=0.0 high=1.0: rows stay, new rows begin as the new "
+        "one says",
     ),
     "frozen": (grows(), grows(trainable=False), "trainable true -> false: rows stay as they are from now on"),
     "thawed": (grows(trainable=False), grows(), "trainable false -> true: rows stay"),
@@ -219,27 +219,27 @@ ADMISSIONS: dict[str, tuple[Any, Any, bool, str]] = {
         MinCount(count=3),
         MinCount(count=4),
         True,
-        ": rows stay, keys that wait keep their counts",
+        ": rows stay, waiting keys keep their counts",
     ),
     "exact to sketch": (
         MinCount(count=3),
         MinCount(count=3, counting="sketch"),
         False,
-        ": rows stay, keys that wait begin again",
+        ": rows stay, waiting keys begin again",
     ),
     "sketch to exact": (
         MinCount(count=3, counting="sketch"),
         MinCount(count=3),
         False,
-        ": rows stay, keys that wait begin again",
+        ": rows stay, waiting keys begin again",
     ),
     "another sketch": (
         MinCount(count=3, max_waiting=5000, counting="sketch"),
         MinCount(count=3, max_waiting=9000, counting="sketch"),
         False,
-        ": rows stay, keys that wait begin again",
+        ": rows stay, waiting keys begin again",
     ),
-    "none": (MinCount(count=3), None, False, " -> none: rows stay, keys that wait begin again"),
+    "none": (MinCount(count=3), None, False, " -> none: rows stay, waiting keys begin again"),
     "probability": (None, Probability(probability=0.5), False, "admission none -> {'kind': 'probability'"),
 }
 
@@ -270,7 +270,7 @@ def test_a_sketch_is_dropped_with_its_seed_or_ttl() -> None:
         schema(grows(admission=admission, ttl_seconds=8)),
     ):
         version, notes = evolve(Version(trained(was).content()), was, now)
-        assert str(notes[-1]) == "table t: the sketch does not fit another seed or ttl: keys that wait begin again"
+        assert str(notes[-1]) == "table t: the sketch does not fit another seed or ttl: waiting keys begin again"
         assert len(version.tables["t"].sketch) == 0
 
 
@@ -292,7 +292,7 @@ def test_another_seed_keeps_rows_by_key(store: Any) -> None:
     before = trained(was, ids=200, steps=20)
     version, notes = evolve(Version(before.content()), was, now)
     assert [str(n) for n in notes] == [
-        "table t: another seed: rows stay; initial rows of keys to come are the new seed's"
+        "table t: another seed: rows stay; new keys get the initial rows of the new seed"
     ]
     made = build(now, 5, store)
     made.take_over("t", version.tables["t"])
@@ -322,13 +322,13 @@ def test_tables_and_features_come_and_go() -> None:
     assert list(version.tables) == ["t"]
     assert [str(note) for note in notes] == [
         "table v: is new: it begins afresh",
-        "table u: is not wanted any more: its rows are dropped",
+        "table u: is not in the configuration: its rows are dropped",
         "feature d: is new; its table's rows are as they were",
         "feature b: reads table t now, u before",
         "feature c: reads column y now, x before: its ids must mean the same",
     ]
     notes = evolve(Version(trained(now).content()), now, schema(grows(), feature("a")))[1]
-    assert "feature d: is not wanted any more; its table's rows stay, where the table does" in map(str, notes)
+    assert "feature d: is not in the configuration; its table's rows stay if the table does" in map(str, notes)
 
 
 def test_a_table_begins_afresh_when_asked() -> None:

@@ -16,7 +16,7 @@ from embtables.schema import Adagrad, Adam, CollisionlessTable, FixedTable, Roww
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.checksums import Digests
 from embtables.state.format.table_files import sketch_file
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from tests.faults.driver import TrainedTable, load, run
 from tests.faults.test_crash import assert_same
 
@@ -83,7 +83,7 @@ def test_a_table_that_changed_is_refused_with_the_difference(change: str, tmp_pa
 
 
 def test_the_sketchs_file_has_its_bytes() -> None:
-    """A row a bucket: what the second of three ranks writes of a sketch of known bytes."""
+    """One row per bucket: what the second of three ranks writes of a sketch of known bytes."""
     sketch = np.random.default_rng(1).integers(0, 256, 12 * 1024 + 128 * 1024, np.uint8)
     digests = Digests()
     for piece in sketch_file(sketch, (300, 600)):

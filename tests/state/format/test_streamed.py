@@ -59,10 +59,10 @@ def test_the_bytes_are_those_of_arrays(row_columns: dict[str, bool], dim: int) -
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
-        ([(12, 3)], "column weight: was made of float32 of shape .* up to row 12"),
-        ([(1, 4)], "column weight: was made of float32 of shape .*, promised were float32 of"),
-        ([(1,)], "column weight: was made of float32 of shape .*, promised were float32 of"),
-        ([(8, 3)], "column weight: was made of .* promised were"),
+        ([(12, 3)], "column weight: expected float32 of shape .* gave float32 of shape .* up to row 12"),
+        ([(1, 4)], "column weight: expected float32 of shape .*, but the producer gave float32 of"),
+        ([(1,)], "column weight: expected float32 of shape .*, but the producer gave float32 of"),
+        ([(8, 3)], "column weight: expected .*, but the producer gave"),
     ],
 )
 def test_a_stream_that_breaks_its_promise_is_refused(n: int, pieces: list[tuple[int, ...]], text: str) -> None:
@@ -73,7 +73,7 @@ def test_a_stream_that_breaks_its_promise_is_refused(n: int, pieces: list[tuple[
     with pytest.raises(StateError, match=text):
         written(made, 3, row_columns, begins)
     made["weight"] = Streamed((n, 3), np.dtype(np.float32), lambda: iter([np.zeros((n or 1, 3))]))
-    with pytest.raises(StateError, match="was made of float64"):
+    with pytest.raises(StateError, match="the producer gave float64"):
         written(made, 3, row_columns, begins)
 
 

@@ -25,7 +25,7 @@ from embtables.schema import Identity, Sgd
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.follower import Followed, Follower
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.tools.compact import compact
 from embtables.state.write.version_writer import VersionWriter
 from tests.contents import flat, same
@@ -309,7 +309,7 @@ import sys
 from pathlib import Path
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.follower import Follower
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from tests.faults.driver import STORED
 read = lambda state, manifest: read_version(state, manifest, STORED)
 print(sum(1 for version in Follower(StateFolder(Path(sys.argv[1])), "resume", read=read).poll()))

@@ -18,7 +18,7 @@ from embtables.state.folder.version_folder import LeaseHolder, StateFolder, Vers
 from embtables.state.format.checksums import BLOCK, Digests
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
-from embtables.state.read.version_files import read_version
+from embtables.state.read.version_reader import read_version
 from embtables.state.write.commit_across_ranks import write_version
 from tests.contents import Arrays, flat_content, same
 from tests.state.versions_for_tests import write

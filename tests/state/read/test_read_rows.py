@@ -84,7 +84,7 @@ def test_versions_are_listed_and_picked_by_name(tmp_path: Path) -> None:
         with pytest.raises(StateError, match=f"there is no version {name}"):
             find_version(folder, name)
     for name in ("first", "resume", "resume-x", "export-1"):
-        with pytest.raises(ConfigError, match="is no version: give resume-<n>, serving-<n>, best"):
+        with pytest.raises(ConfigError, match="is not a version: give resume-<n>, serving-<n>, best"):
             find_version(folder, name)
     with pytest.raises(ConfigError, match="has no versions"):
         open_folder(tmp_path / "elsewhere")

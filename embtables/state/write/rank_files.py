@@ -1,4 +1,4 @@
-"""Tables' contents as the files of a version."""
+"""The files that one rank adds to a version: rows, waiting keys, tombstones and sketches of tables; tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RankFiles:
 
     Attributes:
         files: by name; what they are made of may be read while they are written.
-        tables: of each table the names of this rank's `files`, and what it has to have as the other ranks (`shared`).
+        tables: for each table the names of this rank's `files`, and what must be equal at all ranks (`shared`).
     """
 
     files: dict[str, NewFile]

@@ -37,8 +37,8 @@ def read_version(
     Contents of a version of `weights` have no optimizer state, no counts and no waiting keys.
 
     Args:
-        buckets: a range [first, end): tables hold the keys of these buckets alone, and of a file that holds others
-            too, only the blocks are read that this takes.
+        buckets: a range [first, end): tables hold only the keys of these buckets; if a file holds others too, only
+            the blocks that are needed are read.
 
     Raises:
         StateError: a file is missing, damaged or not what these tables would have written; it is named.
@@ -65,7 +65,7 @@ def _read_table(
 ) -> TableContent:
     name, entry = table.config.name, manifest.tables[table.config.name]
     if entry.keys_of != table.keys_of:
-        reason = "its first-order weights share keys or not: make the tables with shares_keys=shares_keys(...)"
+        reason = "it and the tables differ in shares_keys: make the tables with shares_keys=shares_keys(...)"
         raise StateError(reason, version=manifest.name, table=name)
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
@@ -125,7 +125,7 @@ def read_artifacts(state: StateFolder, snapshot: Manifest) -> dict[str, Artifact
 
 
 def artifact_digests(snapshot: Manifest) -> dict[str, dict[str, str]]:
-    """By feature the checksum of each of its encoder's artefacts, as the snapshot's manifest has it."""
+    """By feature the checksum of each of its encoder's artifacts, as the snapshot's manifest has it."""
     found: dict[str, dict[str, str]] = {}
     for file, of in sorted(snapshot.files.items()):
         parsed = parsed_artifact(file)
@@ -135,7 +135,7 @@ def artifact_digests(snapshot: Manifest) -> dict[str, dict[str, str]]:
 
 
 def read_tensors(state: StateFolder, manifest: Manifest, name: str) -> Tensors:
-    """The tensors of one of a version's safetensors files. Raises StateError where it is missing or damaged."""
+    """The tensors of one of a version's safetensors files. Raises StateError if it is missing or damaged."""
     reader = RangeReader(state, manifest, name)
     raw = reader.read_all()
     try:
