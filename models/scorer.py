@@ -140,7 +140,10 @@ class Scorer:
         with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
             model = build_model(schema, config, tables)
         loaded = load(state, chain, tables)
-        load_dense(model, {name: torch.from_numpy(values.copy()) for name, values in loaded.tensors.items()})
+        try:
+            load_dense(model, {name: torch.from_numpy(values.copy()) for name, values in loaded.tensors.items()})
+        except StateError as error:
+            raise StateError(error.message, version=chain[-1].name, **error.path) from error
         return cls(schema, tables, model, content.fitted, task, autocast=autocast)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from embtables.errors import StateError
 from embtables.ids import Artifacts
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
@@ -44,7 +45,10 @@ def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
 def load(folder: Path, chain: list[Manifest], learner: Learner) -> None:
     """Puts a checkpoint's tables and tensors into a learner; `run_content` has what else it holds."""
     version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
-    learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
+    try:
+        learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
+    except StateError as error:
+        raise StateError(error.message, version=chain[-1].name, **error.path) from error
 
 
 def dense_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:

@@ -6,6 +6,7 @@ takes longer than everything else before the first step of a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -74,7 +75,7 @@ class DenseAdam:
         """Replaces the whole state by what `tensors` gave.
 
         Raises:
-            StateError: a name, a shape or a dtype is not that of a parameter here.
+            StateError: a name, a shape or a dtype is not that of a parameter here, or a value cannot be Adam's.
         """
         loaded: dict[Tensor, dict[str, Tensor]] = {}
         known_names = {f"{number}/{part}": (number, part) for number in range(len(self._parameters)) for part in _STATE}
@@ -84,7 +85,12 @@ class DenseAdam:
             number, part = known_names[name]
             parameter = self._parameters[number]
             needed = torch.zeros(()) if part == "step" else parameter
-            loaded.setdefault(parameter, {})[part] = need_like(f"the dense optimizer's '{name}'", value, needed).clone()
+            fits = need_like(f"the dense optimizer's '{name}'", value, needed)
+            # Moments of a run that diverged may not be finite; its steps are, and no mean of squares is below 0.
+            is_wrong = part == "exp_avg_sq" and bool((fits < 0).any())
+            if is_wrong or (part == "step" and not 0 <= float(fits) < math.inf):
+                raise StateError(f"the dense optimizer's '{name}' has values that Adam never has")
+            loaded.setdefault(parameter, {})[part] = fits.clone()
         for index, known in enumerate(self._parameters):
             if known in loaded and (missing := set(_STATE) - set(loaded[known])):
                 raise StateError(f"the dense optimizer's '{index}/{min(missing)}' is missing")

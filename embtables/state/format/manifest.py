@@ -27,6 +27,8 @@ PURPOSES: tuple[Purpose, ...] = ("resume", "serving")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}$")]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+# More steps, and what counts add up to, must have room in 63 bits.
+Growing = Annotated[int, Field(strict=True, ge=0, lt=2**61)]
 Sequence = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Bucket = Annotated[int, Field(strict=True, ge=0, le=NUM_BUCKETS)]
 _OF_A_RANK = re.compile(r"(rows|waiting|tombstones|sketch)\.(0|[1-9][0-9]{0,3})\.arrow")
@@ -62,9 +64,9 @@ class TableEntry(Model):
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-    steps: Count
-    updates: Count
-    figures: dict[Name, Count] = Field(default_factory=dict)
+    steps: Growing
+    updates: Growing
+    figures: dict[Name, Growing] = Field(default_factory=dict)
     keys_of: Name | None = None
     files: list[FileName]
 
@@ -80,8 +82,8 @@ class Manifest(Model):
     purpose: Purpose
     sequence: Sequence
     parent: Sequence | None
-    writer: Count
-    written: Annotated[str, StringConstraints(max_length=64)]
+    writer: Growing
+    written: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     folder: FileName
     buckets: Count
     files: dict[FileName, File]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from embtables.errors import StateError
@@ -29,6 +30,7 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
         reason = "holds weights alone, for servers: training needs a version with optimizer state, such as resume-<n>"
         raise StateError(reason, folder=state.folder.root, version=chain[-1].name)
     _need_artifacts(state, chain[0], tables)
+    _need_clocks(chain)
     stored = tables.stored
     last = Version({})
 
@@ -40,6 +42,15 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
 
     tables.load(versions())
     return last
+
+
+def _need_clocks(chain: Sequence[Manifest]) -> None:
+    """Raises StateError if the clock of a table goes back along a chain: rows would have been seen later than now."""
+    for before, version in pairwise(chain):
+        for name, entry in version.tables.items():
+            if name in before.tables and entry.now < before.tables[name].now:
+                reason = f"its clock is {entry.now}, that of {before.name} is {before.tables[name].now}"
+                raise StateError(reason, version=version.name, table=name)
 
 
 def _need_artifacts(state: StateFolder, snapshot: Manifest, tables: Tables) -> None:

@@ -182,6 +182,10 @@ def puts(name: str, value: Any) -> Callable[[Tensors], object]:
     return lambda tensors: tensors.update({name: np.asarray(value)})
 
 
+def scales(name: str, factor: float) -> Callable[[Tensors], object]:
+    return lambda tensors: tensors.update({name: tensors[name] * np.float32(factor) - np.float32(1)})
+
+
 TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "integers as weights": (casts("dense/", np.int64), "has dtype torch.int64, the model needs torch.float32"),
     "truths as weights": (casts("dense/", bool), "has dtype torch.bool, the model needs torch.float32"),
@@ -189,6 +193,8 @@ TENSORS: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "doubles as moments": (casts("optimizer/0/exp_avg", np.float64), "'0/exp_avg' has dtype torch.float64"),
     "a step as integer": (casts("optimizer/0/step", np.int64), "'0/step' has dtype torch.int64"),
     "five steps": (puts("optimizer/0/step", np.zeros(5, np.float32)), "'0/step' has shape (5,), the model needs ()"),
+    "steps below zero": (puts("optimizer/0/step", np.float32(-9)), "'0/step' has values that Adam never has"),
+    "squares below zero": (scales("optimizer/0/exp_avg_sq", -1), "'0/exp_avg_sq' has values that Adam never has"),
     "a digit that is none": (puts("optimizer/\u00b2/step", np.float32(0)), "the dense optimizer has no '\u00b2/step'"),
     "a number without end": (puts(f"optimizer/{'9' * 5000}/step", np.float32(0)), "the dense optimizer has no '999"),
     "a short random state": (puts("random/torch", np.zeros(10, np.uint8)), "the random state has shape (10,)"),
@@ -206,7 +212,7 @@ def test_tensors_that_no_run_wrote_are_refused(run: RunDir, command: Command, ca
     for arguments in commands:
         status, _, err = command(*arguments)
         assert status == 1, err
-        assert err.splitlines()[-1].startswith("error: ")
+        assert err.splitlines()[-1].startswith("error: version resume-"), err
         assert text in err.splitlines()[-1]
         assert "Traceback" not in err
 
@@ -230,50 +236,63 @@ def test_lines_of_metrics_that_no_run_wrote_are_dropped(run: RunDir, case: str) 
 def test_metrics_that_are_no_file_are_refused_without_waiting(run: RunDir) -> None:
     (run.path / "metrics.jsonl").unlink(missing_ok=True)
     os.mkfifo(run.path / "metrics.jsonl")
-    with pytest.raises(StateError, match=r"metrics\.jsonl: is a named pipe and no regular file"):
+    with pytest.raises(StateError, match=r"metrics\.jsonl: is a named pipe, not a regular file"):
         run.truncate_metrics(5)
 
 
-@pytest.mark.parametrize("text", ["[" * 20_000, f"a: {'9' * 5000}"])
+@pytest.mark.parametrize("text", ["[" * 20_000, f"a: {'9' * 5000}", "a: 2026-02-31", "a: !!bool x", "a: !!int x"])
 def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, command: Command, text: str) -> None:
     (tmp_path / "my.yaml").write_text(text)
     status, out, err = command("train", tmp_path / "my.yaml")
     assert (status, out) == (2, "")
-    assert "my.yaml: is no configuration" in err
+    assert "my.yaml: is not valid YAML" in err
     assert len(err.splitlines()) == 1
 
 
-MANIFESTS: dict[str, tuple[Change, str]] = {
-    "a step as text": (lambda f: f["content"]["state"].update(step="9"), ""),
-    "a step as object": (lambda f: f["content"]["state"].update(step={}), ""),
-    "markup for a time": (lambda f: f.update(written="[/x]"), "[/x]"),
+MANIFESTS: dict[str, Change] = {
+    "a step as text": lambda f: f["content"]["state"].update(step="9"),
+    "a step as object": lambda f: f["content"]["state"].update(step={}),
 }
 
 
-@pytest.mark.parametrize("case", MANIFESTS)
-def test_versions_of_strange_values_are_listed(run: RunDir, command: Command, case: str) -> None:
-    change, text = MANIFESTS[case]
+def edit_manifests(run: RunDir, change: Change) -> None:
     for path in (run.checkpoints / "manifests").iterdir():
         fields = json.loads(path.read_bytes())
         del fields["checksum"]
         change(fields)
         path.write_bytes(manifests.encode(fields))
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_versions_of_strange_steps_are_listed(run: RunDir, command: Command, case: str) -> None:
+    edit_manifests(run, MANIFESTS[case])
     status, _, err = command("state", "ls", run.path)
     assert status == 0, err
-    assert text in err
-    status, _, err = command("inspect", run.path)
+    _, _, err = command("inspect", run.path)
     assert "Traceback" not in err
-    assert text in err
+
+
+@pytest.mark.parametrize("table", ["item", "user"])
+def test_a_clock_before_the_last_sight_of_a_key_is_refused(run: RunDir, command: Command, table: str) -> None:
+    edit_manifests(run, lambda f: f["tables"][table].update(now=0))
+    for arguments in (("train", "--resume", run.path, "--set", "train.max_steps=18"), ("evaluate", run.path)):
+        status, _, err = command(*arguments)
+        assert status == 1
+        assert f"table {table}: its clock is 0, " in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("written", ["[/x]", "now", ""])
+def test_a_time_that_is_none_is_refused(run: RunDir, command: Command, written: str) -> None:
+    edit_manifests(run, lambda f: f.update(written=written))
+    status, _, err = command("state", "ls", run.path)
+    assert status == 1
+    assert "written: String should match" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_clock_of_steps_ends_at_its_last(run: RunDir) -> None:
     """No run takes as many steps; a version may say so."""
-    for path in (run.checkpoints / "manifests").iterdir():
-        fields = json.loads(path.read_bytes())
-        del fields["checksum"]
-        for table in fields["tables"].values():
-            table["steps"] = 2**40
-        path.write_bytes(manifests.encode(fields))
+    edit_manifests(run, lambda f: [table.update(steps=2**40) for table in f["tables"].values()])
     assert resume(run, ("train.max_steps=12",), shown=False)["steps"] == 12
 
 
