@@ -27,7 +27,7 @@ PACKAGES = ("numpy", "pyarrow", "torch", "torchrec", "fbgemm-gpu-cpu")
 ISA_FLAGS = ("avx2", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl")
 HEADER = (
     "# Measured results\n\n"
-    "Each section is written by the command it names, unless it says that it was written by hand; do not edit by hand.\n"
+    "Each section is written by the command it names, unless it says that it was written by hand.\n"
 )
 
 
