@@ -81,10 +81,6 @@ def _read_table(
     keys, columns = rows["key"], {column: rows[column] for column in held}
     none = np.empty(0, np.uint32)
     seen, counts = rows["seen"], rows["count"] if "count" in SCALARS[manifest.projection] else none
-    last = max(int(times.max(initial=0)) for times in (seen, *(() if waiting is None else (waiting["seen"],))))
-    if last > entry.now:
-        reason = f"its clock is {entry.now}, and a key was seen at {last}: it is not as a run has it"
-        raise StateError(reason, version=manifest.name, table=name)
     found = TableContent(keys, columns, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
     found.figures = dict(entry.figures)
     if isinstance(table.config, FixedTable):
