@@ -55,7 +55,7 @@ class StoreRule:
 
     Attributes:
         parameters: the numbers that it computes with, besides those that every optimizer has.
-        state: True: D values for each row, False: one. By number in the native core (Part in row_parts.h); those of
+        state: True: D values for each row, False: one. By number in the native core (Column in row_columns.h); those of
             fbgemm are numbered in fbgemm's order.
     """
 
