@@ -215,12 +215,20 @@ class Tables:
     @exclusive
     def weight(self, table: str) -> Tensor:
         """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
-        return self._read_all(self._numbers[table], "weight", self.keys(table))
+        number = self._numbers[table]
+        return torch.cat([self.rows.read(number, "weight", keys) for keys in self._key_batches(number)])
 
     @exclusive
     def set_weight(self, table: str, values: Tensor) -> None:
         """Replaces all rows of a table. Raises StateError if the shape differs."""
-        self._write_all(self._numbers[table], "weight", values, self.keys(table))
+        number = self._numbers[table]
+        batches = self._key_batches(number)
+        needed = (sum(map(len, batches)), self.configs[number].dim)
+        if tuple(values.shape) != needed:
+            reason = f"has shape {tuple(values.shape)}, the table needs {needed}"
+            raise StateError(reason, tensor=f"tables/{table}/weight")
+        for keys, rows in zip(batches, torch.split(values, [len(keys) for keys in batches]), strict=True):
+            self.rows.write(number, "weight", keys, rows)
 
     @exclusive
     def draw_cut(self) -> int:
@@ -436,31 +444,15 @@ class Tables:
         found = self.rows.ages_and_counts(self._numbers[table])
         return {} if found is None else dict(zip(("age", "count"), quantiles(found, self.world), strict=True))
 
-    def _read_all(self, table: int, name: str, keys: Tensor | None) -> Tensor:
-        return torch.cat([self.rows.read(table, name, part) for part in self._parts(table, keys)])
-
-    def _parts(self, table: int, keys: Tensor | None) -> list[Tensor]:
-        """The table's keys, in parts of at most _READ_ROWS; at least one part."""
-        config = self.configs[table]
+    def _key_batches(self, number: int) -> list[Tensor]:
+        """The keys of a table that have a row, ascending, at most _READ_ROWS at a time; at least one batch."""
+        config = self.configs[number]
+        keys = self.keys(config.name)
         if keys is not None:
             return list(torch.split(keys, _READ_ROWS))
         assert isinstance(config, FixedTable)
         starts = range(0, config.num_rows, _READ_ROWS)
         return [torch.arange(start, min(start + _READ_ROWS, config.num_rows)) for start in starts]
-
-    def _write_all(self, table: int, name: str, values: Tensor, keys: Tensor | None) -> None:
-        parts = self._parts(table, keys)
-        rows = sum(map(len, parts))
-        shape = self.rows.read(table, name, parts[0][:1]).shape
-        if tuple(values.shape) != (rows, *shape[1:]):
-            raise StateError(
-                f"has shape {tuple(values.shape)}, the table needs {(rows, *shape[1:])}",
-                tensor=f"tables/{self.configs[table].name}/{name}",
-            )
-        start = 0
-        for part in parts:
-            self.rows.write(table, name, part, values[start : start + len(part)])
-            start += len(part)
 
 
 def _row_store(
