@@ -72,7 +72,7 @@ def bare(folder: Path) -> int:
 def log_of(folder: Path, *, shuffled: bool) -> Log:
     """The log with its schema."""
     from embtables.pipelines.sources.parquet import Log
-    from embtables.schema import FeatureSchema, LogConfig, validate
+    from embtables.schema import LogConfig, Schema, validate
 
     table = {"name": "t", "dim": 4, "num_rows": 100, "optimizer": {"kind": "sgd", "learning_rate": 1}}
     features = [f"c{i}" for i in range(IDS)] + [f"l{j}" for j in range(len(LISTS))]
@@ -84,7 +84,7 @@ def log_of(folder: Path, *, shuffled: bool) -> Log:
         "dense": [{"column": f"d{i}"} for i in range(FLOATS)],
     }
     data = {"path": str(folder), "shuffle": {"buffer_rows": 131_072} if shuffled else None}
-    return Log(validate(FeatureSchema, content), validate(LogConfig, data))
+    return Log(validate(Schema, content), validate(LogConfig, data))
 
 
 def ours(folder: Path, *, shuffled: bool, rank: int = 0, ranks: int = 1) -> int:

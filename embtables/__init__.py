@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import EventTime as EventTime
     from embtables.schema import Feature as Feature
-    from embtables.schema import FeatureSchema as FeatureSchema
     from embtables.schema import FixedTable as FixedTable
     from embtables.schema import Hash as Hash
     from embtables.schema import Identity as Identity
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from embtables.schema import OptimizerConfig as OptimizerConfig
     from embtables.schema import Probability as Probability
     from embtables.schema import RowwiseAdagrad as RowwiseAdagrad
+    from embtables.schema import Schema as Schema
     from embtables.schema import Sgd as Sgd
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
@@ -135,7 +135,7 @@ _HOMES = {
     "EncoderConfig": "embtables.schema",
     "EventTime": "embtables.schema",
     "Feature": "embtables.schema",
-    "FeatureSchema": "embtables.schema",
+    "Schema": "embtables.schema",
     "FixedTable": "embtables.schema",
     "Hash": "embtables.schema",
     "Identity": "embtables.schema",
@@ -185,7 +185,6 @@ __all__ = [
     "EncoderSpec",
     "EventTime",
     "Feature",
-    "FeatureSchema",
     "FeatureTransform",
     "FittedTransforms",
     "FixedTable",
@@ -211,6 +210,7 @@ __all__ = [
     "Probability",
     "RowwiseAdagrad",
     "RunConfig",
+    "Schema",
     "Scorer",
     "Sgd",
     "StateColumn",

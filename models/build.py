@@ -7,19 +7,19 @@ from torch import nn
 from embtables.errors import ConfigError
 from embtables.lookup.views import PooledFirstOrderView, PooledView, SequenceView
 from embtables.models.registry import ModelInputs, ModelOptions, spec_of
-from embtables.schema import Feature, FeatureSchema, Table
+from embtables.schema import Feature, Schema, Table
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.table_set import Tables
 
 
-def tables_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Table, ...]:
+def tables_of(schema: Schema, model: ModelOptions) -> tuple[Table, ...]:
     """The tables that the model looks up: embeddings, first-order weights, or both."""
     takes = spec_of(model).takes
     deep = schema.tables if takes & {"pooled", "sequence"} else ()
     return (*deep, *(schema.linear_tables() if "first_order" in takes else ()))
 
 
-def features_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Feature, ...]:
+def features_of(schema: Schema, model: ModelOptions) -> tuple[Feature, ...]:
     """The features that read `tables_of`; of a list of ids that is a sequence the first-order weights are summed."""
     takes = spec_of(model).takes
     deep = schema.features if takes & {"pooled", "sequence"} else ()
@@ -29,7 +29,7 @@ def features_of(schema: FeatureSchema, model: ModelOptions) -> tuple[Feature, ..
     return (*deep, *linear)
 
 
-def refuse_features_without_view(schema: FeatureSchema, model: ModelOptions) -> None:
+def refuse_features_without_view(schema: Schema, model: ModelOptions) -> None:
     """Raises ConfigError if the model takes no view that a feature's pooling asks for."""
     takes = spec_of(model).takes
     for feature in schema.features:
@@ -41,7 +41,7 @@ def refuse_features_without_view(schema: FeatureSchema, model: ModelOptions) -> 
             raise ConfigError(f"model '{model.kind}' takes sequences; set pooling: none", feature=feature.name)
 
 
-def build_model(schema: FeatureSchema, model: ModelOptions, tables: Tables) -> nn.Module:
+def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Module:
     """The configured model over the views that it takes of `tables`, which hold `tables_of`; seeded by torch's
     generator.
 

@@ -21,7 +21,7 @@ from embtables.models.build import build_model, features_of, tables_of
 from embtables.models.dense import load_dense
 from embtables.models.task import Task, task_of
 from embtables.models.version_content import scoring_content
-from embtables.schema import FeatureSchema
+from embtables.schema import Schema
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
@@ -56,7 +56,7 @@ class Scorer:
 
     def __init__(
         self,
-        schema: FeatureSchema,
+        schema: Schema,
         tables: Tables,
         model: nn.Module,
         fitted: FittedTransforms,
@@ -109,7 +109,7 @@ class Scorer:
         cls,
         state: StateFolder,
         chain: Sequence[Manifest],
-        schema: FeatureSchema,
+        schema: Schema,
         task: Task[Any],
         *,
         seed: int | None = None,

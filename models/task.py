@@ -14,7 +14,7 @@ from embtables.inputs.features import Needs
 from embtables.models.figures import FigureColumns, Figures, PointwiseFigures
 from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
 from embtables.models.metrics import Monitor, monitor_of
-from embtables.schema import FeatureSchema
+from embtables.schema import Schema
 
 O = TypeVar("O")  # noqa: E741 - outputs of a model
 
@@ -28,7 +28,7 @@ class Task(Protocol[O]):
 
     headline: tuple[str, ...]
 
-    def needs(self, schema: FeatureSchema) -> Needs:
+    def needs(self, schema: Schema) -> Needs:
         """What loss and figures read of a batch beside outputs; batches of training and evaluation have no more.
 
         Raises:
@@ -70,7 +70,7 @@ class Pointwise:
         self._labels = tuple(labels)
         self._rate = negative_sampling_rate
 
-    def needs(self, schema: FeatureSchema) -> Needs:
+    def needs(self, schema: Schema) -> Needs:
         """See Task."""
         if not schema.labels:
             raise ConfigError("the pointwise task learns labels; name at least one in 'labels'")
@@ -98,6 +98,6 @@ class Pointwise:
         return monitor_of(figure or "auc")
 
 
-def task_of(schema: FeatureSchema, negative_sampling_rate: float | None = None) -> Task[Any]:
+def task_of(schema: Schema, negative_sampling_rate: float | None = None) -> Task[Any]:
     """What a run with this schema learns, or a version of it scores: the pointwise task, the only one so far."""
     return Pointwise([label.name or label.column for label in schema.labels], negative_sampling_rate)

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from embtables.errors import StateError
 from embtables.inputs.transforms import FittedTransforms, TransformsContent
 from embtables.models.registry import ModelConfig
-from embtables.schema import FeatureSchema, Model, error_lines
+from embtables.schema import Model, Schema, error_lines
 from embtables.state.format.manifest import Manifest
 
 CONTENT_FORMAT = 1
@@ -23,7 +23,7 @@ OF_TRAINING = "state"  # what a run needs to go on, and nobody else
 C = TypeVar("C", bound="ScoringContent")
 
 
-class TrainedSchema(FeatureSchema):
+class TrainedSchema(Schema):
     """A schema and the model over it. Without a name: two runs of other names may have the same."""
 
     model: ModelConfig

@@ -27,11 +27,11 @@ from embtables.pickles import refuse_pickle
 from embtables.schema import (
     CollisionlessTable,
     Condition,
-    FeatureSchema,
     Label,
     LogConfig,
     Model,
     Name,
+    Schema,
     TimeSplit,
     parse_value,
     read_yaml,
@@ -182,10 +182,10 @@ class Evaluate(Model):
     )
 
 
-class RunConfig(FeatureSchema):
+class RunConfig(Schema):
     """Everything a training run needs: what a model reads of a row, where rows come from, and how to train on them.
 
-    In YAML the sections of `FeatureSchema` are on the same level as the others.
+    In YAML the sections of `Schema` are on the same level as the others.
     """
 
     name: Name

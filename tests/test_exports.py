@@ -25,7 +25,7 @@ WITHOUT_EXAMPLE = {
         "FittedTransforms",
         "Followed",
         "LoadedRun",
-        "FeatureSchema",
+        "Schema",
         "LogConfig",
         "Manifest",
         "RunConfig",

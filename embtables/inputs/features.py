@@ -28,7 +28,7 @@ from embtables.inputs.columns import (
     ranges,
 )
 from embtables.inputs.transforms import FittedTransforms, TransformFitter
-from embtables.schema import EventTime, FeatureSchema, Label
+from embtables.schema import EventTime, Label, Schema
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
 
@@ -102,10 +102,10 @@ class FeatureTransform:
 
     Example:
         >>> import pyarrow
-        >>> from embtables import Feature, FeatureSchema, FeatureTransform, FittedTransforms, FixedTable, Label, Sgd
+        >>> from embtables import Feature, Schema, FeatureTransform, FittedTransforms, FixedTable, Label, Sgd
         >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
         >>> feature, label = Feature(name="item_id", table="item"), Label(column="clicked")
-        >>> schema = FeatureSchema(tables=(item,), features=(feature,), labels=(label,))
+        >>> schema = Schema(tables=(item,), features=(feature,), labels=(label,))
         >>> scoring = FeatureTransform.for_scoring(schema, FittedTransforms())
         >>> scoring.columns, scoring.batch(pyarrow.table({"item_id": [7, 8]})).num_rows
         (('item_id',), 2)
@@ -115,7 +115,7 @@ class FeatureTransform:
 
     def __init__(
         self,
-        schema: FeatureSchema,
+        schema: Schema,
         fitted: FittedTransforms,
         *,
         labels: tuple[Label, ...] = (),
@@ -130,9 +130,7 @@ class FeatureTransform:
         self.names = [feature.name for feature in schema.features]
 
     @classmethod
-    def for_training(
-        cls, schema: FeatureSchema, fitted: FittedTransforms, needs: Needs | None = None
-    ) -> FeatureTransform:
+    def for_training(cls, schema: Schema, fitted: FittedTransforms, needs: Needs | None = None) -> FeatureTransform:
         """Reads all that training and evaluation need of a row.
 
         Args:
@@ -149,7 +147,7 @@ class FeatureTransform:
         )
 
     @classmethod
-    def for_scoring(cls, schema: FeatureSchema, fitted: FittedTransforms) -> FeatureTransform:
+    def for_scoring(cls, schema: Schema, fitted: FittedTransforms) -> FeatureTransform:
         """Reads features and dense columns; labels are (B, 0), weight and event time None.
 
         A row past its table's ttl reads cold by the table's own clock, which only training moves.

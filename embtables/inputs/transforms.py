@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from embtables.errors import StateError
 from embtables.inputs.columns import BadRowsError
-from embtables.schema import DenseColumn, FeatureSchema, Model
+from embtables.schema import DenseColumn, Model, Schema
 
 Float64s = npt.NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class TransformsContent(Model):
                 raise ValueError(f"buckets.{name}: a boundary is not above the one before")
         return self
 
-    def check(self, schema: FeatureSchema) -> None:
+    def check(self, schema: Schema) -> None:
         """Raises ValueError if they are not the transforms of this schema."""
         buckets = {f.name: f.num_buckets for f in schema.features if f.num_buckets is not None}
         wanted = {
@@ -177,7 +177,7 @@ class Sample:
 class TransformFitter:
     """Accumulates what a schema's transforms need, table by table."""
 
-    def __init__(self, schema: FeatureSchema, seed: int) -> None:
+    def __init__(self, schema: Schema, seed: int) -> None:
         self._dense = [d for d in schema.dense if {"standardise", "quantile"} & set(d.transforms)]
         self._buckets = [f for f in schema.features if f.num_buckets is not None]
         self._moments = {d.column: Moments() for d in self._dense if "standardise" in d.transforms}

@@ -6,7 +6,7 @@ from embtables.schema.data import ColumnSplit, HashSplit, Join, LogConfig, Shuff
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.prepare import SampledNegatives
-from embtables.schema.schema import FeatureSchema
+from embtables.schema.schema import Schema
 from embtables.schema.tables import (
     Adagrad,
     Adam,
@@ -41,7 +41,6 @@ __all__ = [
     "EncoderConfig",
     "EventTime",
     "Feature",
-    "FeatureSchema",
     "FixedTable",
     "Hash",
     "HashSplit",
@@ -60,6 +59,7 @@ __all__ = [
     "Probability",
     "RowwiseAdagrad",
     "SampledNegatives",
+    "Schema",
     "Sgd",
     "Shuffle",
     "Side",

@@ -1,4 +1,4 @@
-"""`FeatureSchema`: tables, features, dense columns, labels and time of one model, validated as a whole."""
+"""`Schema`: tables, features, dense columns, labels and time of one model, validated as a whole."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from embtables.schema.tables import Table, Zeros
 LINEAR_PREFIX = "linear."
 
 
-class FeatureSchema(Model):
+class Schema(Model):
     """What a model reads of a row: its features and their tables, dense columns, and beside them labels, weight, time.
 
     It does not say where rows come from (`LogConfig`) nor how to train on them (`RunConfig`), so that a version can
     record it and a server can score by it. Scoring needs neither labels nor weight nor time. Frozen.
 
     Example:
-        >>> from embtables.schema import Feature, FeatureSchema, FixedTable, Sgd
+        >>> from embtables.schema import Feature, Schema, FixedTable, Sgd
         >>> item = FixedTable(name="item", dim=8, num_rows=100, optimizer=Sgd(learning_rate=0.1))
-        >>> schema = FeatureSchema(tables=(item,), features=(Feature(name="item_id", table="item", side="item"),))
+        >>> schema = Schema(tables=(item,), features=(Feature(name="item_id", table="item", side="item"),))
         >>> [feature.column for feature in schema.features]
         ['item_id']
 
@@ -41,7 +41,7 @@ class FeatureSchema(Model):
     event_time: EventTime | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> FeatureSchema:
+    def _check(self) -> Schema:
         for what in ("tables", "features"):
             if not getattr(self, what):
                 raise ValueError(f"'{what}' is empty; at least 1 item is needed")

@@ -21,7 +21,7 @@ from embtables.pipelines.sources.files import Chunk, check_columns, open_source,
 from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
-from embtables.schema import FeatureSchema, LogConfig
+from embtables.schema import LogConfig, Schema
 
 BlockChunks = tuple[Chunk, ...]
 
@@ -55,7 +55,7 @@ class Log:
         DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
     """
 
-    def __init__(self, schema: FeatureSchema, data: LogConfig) -> None:
+    def __init__(self, schema: Schema, data: LogConfig) -> None:
         self.schema = schema
         self.data = data
         self._source = open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from embtables import Feature, FeatureSchema, FixedTable, Label, Tables
+from embtables import Feature, FixedTable, Label, Schema, Tables
 from embtables.errors import ConfigError
 from embtables.ids import Combine, make_encoder, width_of
 from embtables.inputs.batch import JaggedIds
@@ -55,13 +55,13 @@ def test_what_is_written_without_it_stays_as_it_was() -> None:
     assert MultiHash(num_hashes=2).model_dump(mode="json") == {"kind": "multi_hash", "num_hashes": 2, "seed": 0}
     assert MultiHash.model_validate({"kind": "multi_hash", "num_hashes": 2, "seed": 0}).combine == "sum"
     schemas = [
-        FeatureSchema(tables=(ITEM,), features=(Feature(name="f", table="item", encoder=MultiHash(combine=how)),))
+        Schema(tables=(ITEM,), features=(Feature(name="f", table="item", encoder=MultiHash(combine=how)),))
         for how in COMBINES
     ]
     written = [schema.model_dump(mode="json") for schema in schemas]
     assert written[0]["features"][0]["encoder"] == {"kind": "multi_hash", "num_hashes": 2, "seed": 0}
     assert len({hash_of(each) for each in written}) == len(COMBINES)
-    assert [FeatureSchema.model_validate(each) for each in written] == schemas
+    assert [Schema.model_validate(each) for each in written] == schemas
     meanings = [make_encoder(MultiHash(combine=how), 97).meaning() for how in COMBINES]
     assert [meaning["combine"] for meaning in meanings] == list(COMBINES)
 
@@ -76,7 +76,7 @@ def model_over(kind: str, *encoders: Any) -> torch.nn.Module:
         Feature(name="a", table="item", encoder=encoders[0]),
         Feature(name="b", table="other", encoder=encoders[1]),
     )
-    schema = FeatureSchema(tables=(ITEM, OTHER), features=features, labels=(Label(column="y"),))
+    schema = Schema(tables=(ITEM, OTHER), features=features, labels=(Label(column="y"),))
     config = MODELS[kind].model_validate({"kind": kind})
     tables = Tables(tables_of(schema, config), features_of(schema, config), seed=0)
     return build_model(schema, config, tables)

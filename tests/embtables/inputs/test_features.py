@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from embtables import CollisionlessTable, Feature, FeatureSchema, FeatureTransform
+from embtables import CollisionlessTable, Feature, FeatureTransform, Schema
 from embtables.errors import ConfigError, DataError
 from embtables.inputs.features import FittedTransforms
 from embtables.inputs.transforms import TransformsContent
 from embtables.schema import DenseColumn, EventTime, Label, Sgd, validate
 
 TABLE = CollisionlessTable(name="t", dim=4, optimizer=Sgd(learning_rate=0.1), ttl_seconds=60)
-SCHEMA = FeatureSchema(
+SCHEMA = Schema(
     tables=(TABLE,),
     features=(Feature(name="item", table="t"), Feature(name="tags", table="t", weights_column="tag_weights")),
     dense=(DenseColumn(column="price", transforms=("log1p",)),),

@@ -12,8 +12,8 @@ from embtables.errors import ConfigError
 from embtables.pipelines.config import RunConfig
 from embtables.schema import (
     Condition,
-    FeatureSchema,
     FixedTable,
+    Schema,
     json_schema,
     parse_value,
     parse_yaml,
@@ -61,11 +61,11 @@ def test_yaml_out_and_in_gives_an_equal_schema() -> None:
 def test_what_a_model_reads_needs_no_log_and_no_labels() -> None:
     sections = content()
     reads = {name: sections[name] for name in ("tables", "features", "dense")}
-    schema = validate(FeatureSchema, reads)
+    schema = validate(Schema, reads)
     assert (schema.labels, schema.event_time, schema.sample_weight) == ((), None, None)
     whole = validate(RunConfig, sections)
     assert (schema.tables, schema.features, schema.dense) == (whole.tables, whole.features, whole.dense)
-    assert isinstance(whole, FeatureSchema)
+    assert isinstance(whole, Schema)
     with pytest.raises(ConfigError, match="labels"):
         validate(RunConfig, {name: value for name, value in sections.items() if name != "labels"})
 
