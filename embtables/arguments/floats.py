@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -112,5 +112,5 @@ def _as_float(value: float) -> float:
         return math.inf
 
 
-def _refuse(values: Plain, argument: str, where: dict[str, Any]) -> None:
+def _refuse(values: Plain, argument: str, where: dict[str, Any]) -> NoReturn:
     raise DataError(f"holds {shown_type(values)}; real numbers are needed", **where, argument=argument)

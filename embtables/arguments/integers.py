@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -132,8 +132,8 @@ def _of_tensor(values: Tensor, argument: str, where: dict[str, Any]) -> Tensor:
         _refuse_type(kind, argument, where)
     try:
         return values.to(torch.int64)
-    except RuntimeError:
-        return _refuse_type(kind, argument, where)
+    except RuntimeError:  # torch has types that nothing computes with
+        _refuse_type(kind, argument, where)
 
 
 def _of_arrow(values: pa.Array, argument: str, where: dict[str, Any]) -> Int64s:
@@ -204,7 +204,7 @@ def _refuse_nulls(values: pa.Array, argument: str, where: dict[str, Any]) -> Non
         raise DataError(f"is null at {place}; leave out what has no value", **where, argument=argument)
 
 
-def _refuse_type(kind: object, argument: str, where: dict[str, Any]) -> Any:
+def _refuse_type(kind: object, argument: str, where: dict[str, Any]) -> NoReturn:
     raise DataError(f"holds {kind}; {_INTEGERS}: cast them", **where, argument=argument)
 
 

@@ -28,7 +28,7 @@ def received(given: Any, argument: str, where: dict[str, Any]) -> Plain:
         return _one_array(given)
     if isinstance(given, np.ndarray):
         return _unmasked(given, argument, where)
-    if isinstance(given, str | bytes) or isinstance(given, set | frozenset | dict):
+    if isinstance(given, str | bytes | set | frozenset | dict):
         raise DataError(f"received a {type(given).__name__}; give a list or an array", **where, argument=argument)
     if isinstance(given, Sequence) and not hasattr(given, "__array__"):
         return _of_sequence(given, argument, where)

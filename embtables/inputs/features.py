@@ -6,15 +6,16 @@ the schema's features. List columns come over without a copy; a batch copies its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from embtables.arguments import as_table
 from embtables.errors import DataError
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.columns import (
@@ -33,6 +34,7 @@ from embtables.schema import EventTime, Label, Schema
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
 
 Floats = npt.NDArray[np.float32]
+Rows: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,14 @@ class FeatureTransform:
         names += [self._event_time.column] if self._event_time is not None else []
         return tuple(dict.fromkeys(names))
 
-    def convert(self, table: pa.Table | pa.RecordBatch) -> Block:
-        """All rows of a table.
+    def convert(self, table: Rows) -> Block:
+        """All rows of a table: Arrow's, a data frame, or a list or array for each column.
 
         Raises:
             BadRowsError: values without meaning; holds the rows that share the first fault found.
-            DataError: a column is missing or has the wrong type.
+            DataError: this is no table, or a column is missing or has the wrong type.
         """
+        table = as_table(table)
         missing = [name for name in self.columns if name not in table.schema.names]
         if missing:
             raise DataError(f"is missing; there are: {', '.join(table.schema.names)}", column=missing[0])
@@ -192,8 +195,8 @@ class FeatureTransform:
         dense, labels = (np.empty((0, len(columns)), np.float32) for columns in (s.dense, self._labels))
         return _block(0, ids, dense, labels, weight, None if self._event_time is None else nothing)
 
-    def batch(self, table: pa.Table | pa.RecordBatch) -> Batch:
-        """All rows of a table as one batch: what a server does with a request."""
+    def batch(self, table: Rows) -> Batch:
+        """All rows of a table as one batch: what a server does with a request. Arguments and errors as of `convert`."""
         block = self.convert(table)
         return make_batch(self.names, [(block, 0, block.num_rows)])
 

@@ -255,7 +255,7 @@ class Tables:
         held = self.keys(config.name)
         if not isinstance(config, CollisionlessTable) or held is None:
             raise StateError("is a fixed table, whose keys are row numbers, and is given keys", table=config.name)
-        if len(keys.unique()) < len(keys):
+        if len(np.unique(keys.numpy())) < len(keys):
             raise StateError("is given a key twice", table=config.name)
         self._need_shape(config.name, values, (len(keys), config.dim))
         rows = as_floats(values, (len(keys), config.dim), "values", table=config.name)
