@@ -12,7 +12,7 @@ from torch import Tensor
 from embtables.arguments.received import plain_tensor, received
 from embtables.errors import DataError
 
-_ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError)
+_ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, KeyError)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -91,8 +91,7 @@ def _column(values: Any, name: str) -> pa.Array | pa.ChunkedArray:
         raise DataError(f"received a {type(values).__name__}; give a list or an array", column=name)
     if isinstance(values, Tensor):
         values = plain_tensor(values, name, {})
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-        values = values.numpy()
+        values = (values.float() if values.dtype.is_floating_point else values).numpy()
     if isinstance(values, np.ndarray) and values.ndim == 2:
         values = list(values)
     try:

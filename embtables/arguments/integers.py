@@ -30,6 +30,7 @@ def is_int64s(given: Any) -> bool:
         and given.dtype is torch.int64
         and given.dim() == 1
         and given.layout is torch.strided
+        and not given.is_nested
         and given.device.type == "cpu"
     )
 

@@ -41,7 +41,7 @@ def plain_tensor(given: Tensor, argument: str, where: dict[str, Any]) -> Tensor:
     kind = type(given).__name__
     if kind in ("DTensor", "ShardedTensor"):
         raise DataError(f"is a {kind}, of which this process may hold only a part", **where, argument=argument)
-    if given.layout != torch.strided or given.is_meta or given.is_quantized:
+    if given.layout != torch.strided or given.is_nested or given.is_meta or given.is_quantized:
         shown = "a meta tensor" if given.is_meta else f"a tensor of {given.dtype}, {given.layout}"
         raise DataError(f"is {shown}; give a dense tensor that holds its values", **where, argument=argument)
     found = given.detach().cpu().resolve_conj().resolve_neg()

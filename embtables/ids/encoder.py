@@ -105,7 +105,7 @@ class Encoder(ABC, Generic[C]):
             ConfigError: they are not T int64 for each id, which is the encoder's mistake.
             DataError: these are no ids, or one is refused.
         """
-        if not isinstance(ids, np.ndarray) or ids.dtype != np.int64 or ids.ndim != 1:
+        if type(ids) is not np.ndarray or ids.dtype != np.int64 or ids.ndim != 1:
             ids = as_ids(ids, feature=self.feature or None).numpy()
         found = self.keys(ids)
         if found.dtype != np.int64 or found.shape not in ((len(ids) * self.num_keys,), (len(ids), self.num_keys)):

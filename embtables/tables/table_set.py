@@ -177,10 +177,11 @@ class Tables:
             DataError: rows of a table with `non_finite_gradients: raise` had gradients that are not finite;
                 those rows are unchanged.
         """
+        scale = as_number(gradient_scale, "gradient_scale")
         if self._clocks and not self._advanced:
             table = self.configs[next(iter(self._clocks))].name
             raise ConfigError("has ttl_seconds: call advance(event_time_us) before the lookup", table=table)
-        self.rows.update(as_number(gradient_scale, "gradient_scale"))
+        self.rows.update(scale)
         self.waiting.clear()
         self._advanced = False
         for number, config in enumerate(self.configs):
