@@ -5,11 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from embtables.schema.base import Model
 from embtables.schema.condition import Condition
 from embtables.schema.prepare import SampledNegatives
+
+# YAML reads a bare `null` as no value at all; here it is the word.
+OnMissing = Annotated[
+    Literal["error", "null"],
+    BeforeValidator(
+        lambda value: "null" if value is None else value, json_schema_input_type=Literal["error", "null"] | None
+    ),
+]
 
 
 class Join(Model):
@@ -20,9 +28,17 @@ class Join(Model):
     side_key: str | None = Field(None, description="the side table's key column; by default the same name")
     columns: tuple[str, ...] | None = Field(None, description="columns to take; by default all")
     prefix: str = Field("", description="put before the names of the columns taken")
-    on_missing: Literal["error", "null"] = Field(
-        "error", description="what happens to a key of the log that the side table lacks"
+    on_missing: OnMissing = Field(
+        "error", description="what happens to a key of the log that the side table lacks, or that is null"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Join:
+        names = self.columns or ()
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"'columns' names '{twice[0]}' twice")
+        return self
 
 
 class TimeSplit(Model):

@@ -18,7 +18,7 @@ from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
 from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
-from embtables.pipelines.sources.join import SideTable
+from embtables.pipelines.sources.join import side_tables
 from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
 from embtables.schema import LogConfig, Schema
@@ -52,14 +52,14 @@ class Log:
         data: where the files are, which rows count, and in what order they come.
 
     Raises:
-        DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
+        DataError, BadFileError, ConfigError: see `open_source`, `side_tables`, `condition_mask`.
     """
 
     def __init__(self, schema: Schema, data: LogConfig) -> None:
         self.schema = schema
         self.data = data
         self._source = open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")
-        self._sides = [SideTable(join) for join in data.join]
+        self._sides = side_tables(data.join, self._source.files)
         self._chunks = self._source.chunks()
         self._joined = {name for side in self._sides for name in side.columns}
         self._checked: set[str] = set()
