@@ -17,7 +17,7 @@ import pyarrow as pa
 from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
-from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
+from embtables.pipelines.sources.files import Chunk, Source, check_columns, open_source, unify
 from embtables.pipelines.sources.join import side_tables
 from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
@@ -75,9 +75,9 @@ class Log:
         return sum(chunk.rows for chunk in self._chunks)
 
     @property
-    def stored_columns(self) -> list[str]:
-        """Columns of the log's first file and its folders, without those of side tables."""
-        return self._source.files[0].column_names
+    def source(self) -> Source:
+        """The files as they were listed."""
+        return self._source
 
     def filter_columns(self, part: LogPart | None) -> tuple[str, ...]:
         """The columns that decide whether a row belongs to a part."""
