@@ -7,6 +7,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,12 +21,17 @@ class WholeParquet:
     Nothing is left of a file that was not finished, unless the process is killed: then a file whose name begins with a
     dot remains, which no reader takes for data.
 
+    Args:
+        path: where it appears.
+        options: of `pyarrow.parquet.ParquetWriter`.
+
     Raises:
         OSError: on writing, and at the end.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **options: Any) -> None:
         self._path = path
+        self._options = options
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         self._writer: pq.ParquetWriter | None = None
 
@@ -35,7 +41,7 @@ class WholeParquet:
     def write(self, table: pa.Table) -> None:
         """Appends rows; the first ones decide the schema."""
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema)
+            self._writer = pq.ParquetWriter(self._temporary, table.schema, **self._options)
         self._writer.write_table(table)
 
     def __exit__(

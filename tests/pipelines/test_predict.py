@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_nothing_and_the_former_output(
     source = written(tmp_path / "in", *(make_table(2_000, seed=n) for n in range(20)), row_group_size=500)
     output = small_disk / "scores.parquet"
     output.write_text("the former one")
-    with pytest.raises(StateError, match="cannot write the scores: .*No space left on device"):
+    with pytest.raises(StateError, match=r"cannot write the scores: .*No space left on device"):
         score(trained, source, output)
     assert [path.name for path in small_disk.iterdir()] == ["scores.parquet"]
     assert output.read_text() == "the former one"
