@@ -169,6 +169,7 @@ def predict(
     output: Path | str,
     *,
     columns: Sequence[str] | None = None,
+    on_bad_row: Literal["error", "null"] = "error",
     checkpoint: CheckpointName | None = None,
     shown: bool = True,
 ) -> dict[str, Any]:
@@ -178,13 +179,17 @@ def predict(
         run: a run's folder, or what `load` returned.
         source: parquet file, folder, glob or URI.
         output: the parquet file to write; it appears whole or not at all.
-        columns: input columns to carry over; by default all of them.
+        columns: input columns to carry over, joined ones included; by default all that the input has. Files may
+            store them in different types, which become one.
+        on_bad_row: what a row does whose value has no meaning (NaN in a dense column): it ends the call with an error
+            that names it, or has null for its scores and counts in `unscored_rows`.
         checkpoint: as for `load`; a loaded run has its version already.
         shown: whether progress is written to stderr.
 
     Raises:
-        ConfigError: the folder holds no run, or the input has a column with the name of the scores.
-        DataError: the input cannot be read, or lacks a column.
+        ConfigError: the folder holds no run, the input has a column with the name of the scores, or the output is a
+            folder or a part of the input.
+        DataError: the input cannot be read, lacks a column, or has one whose types have none in common.
         StateError: there is no such version, it is damaged, or the output cannot be written.
 
     Example:
@@ -197,10 +202,12 @@ def predict(
     from embtables.pipelines.load_run import LoadedRun
     from embtables.pipelines.predict import predict as write_scores
 
+    if on_bad_row not in ("error", "null"):
+        raise ConfigError(f"'on_bad_row' must be 'error' or 'null', received {on_bad_row!r}")
     if isinstance(run, LoadedRun) and checkpoint is not None:
         raise ConfigError("'checkpoint' goes with a run's folder; a loaded run has its version already")
     loaded = run if isinstance(run, LoadedRun) else load(run, checkpoint=checkpoint)
-    return write_scores(loaded, str(source), Path(output), columns=columns, shown=shown)
+    return write_scores(loaded, str(source), Path(output), columns=columns, on_bad_row=on_bad_row, shown=shown)
 
 
 def _resolved(config: RunConfig | Path | str, overrides: Sequence[str]) -> RunConfig:

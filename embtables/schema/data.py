@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -11,10 +11,13 @@ from embtables.schema.base import Model
 from embtables.schema.condition import Condition, LiteralText
 from embtables.schema.prepare import SampledNegatives
 
-
-def _null_word(value: Any) -> Any:
-    """YAML reads a bare null as nothing at all."""
-    return "null" if value is None else value
+# YAML reads a bare `null` as no value at all; here it is the word.
+ErrorOrNull = Annotated[
+    Literal["error", "null"],
+    BeforeValidator(
+        lambda value: "null" if value is None else value, json_schema_input_type=Literal["error", "null"] | None
+    ),
+]
 
 
 class Join(Model):
@@ -25,9 +28,17 @@ class Join(Model):
     side_key: str | None = Field(None, description="the side table's key column; by default the same name")
     columns: tuple[str, ...] | None = Field(None, description="columns to take; by default all")
     prefix: str = Field("", description="put before the names of the columns taken")
-    on_missing: Literal["error", "null"] = Field(
-        "error", description="what happens to a key of the log that the side table lacks"
+    on_missing: ErrorOrNull = Field(
+        "error", description="what happens to a key of the log that the side table lacks, or that is null"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Join:
+        names = self.columns or ()
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"'columns' names '{twice[0]}' twice")
+        return self
 
 
 class TimeSplit(Model):
@@ -127,7 +138,7 @@ class LogConfig(Model):
         "buffer; by default rows come in file order",
     )
     block_rows: PositiveInt = Field(131_072, description="rows read and converted at a time")
-    on_missing_column: Annotated[Literal["error", "null"], BeforeValidator(_null_word)] = Field(
+    on_missing_column: ErrorOrNull = Field(
         "error", description="a column that some files of the log lack, but not all: error, or nulls in their rows"
     )
     on_bad_file: Literal["error", "quarantine"] = Field(

@@ -20,7 +20,7 @@ from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numb
 from embtables.pipelines.sources.files.partitions import check_declared, id_columns, partition_types
 from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
-from embtables.pipelines.sources.join import SideTable
+from embtables.pipelines.sources.join import side_tables
 from embtables.pipelines.sources.split import BadRows, LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
 from embtables.schema import HashSplit, LogConfig, Schema
@@ -60,7 +60,7 @@ class Log:
         data: where the files are, which rows count, and in what order they come.
 
     Raises:
-        DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
+        DataError, BadFileError, ConfigError: see `open_source`, `side_tables`, `condition_mask`.
     """
 
     def __init__(self, schema: Schema, data: LogConfig) -> None:
@@ -68,7 +68,7 @@ class Log:
         self.data = data
         self._source = _open(schema, data)
         check_declared(data, self._source.partition_names)
-        self._sides = [SideTable(join) for join in data.join]
+        self._sides = side_tables(data.join, self._source)
         self._joined = {name for side in self._sides for name in side.columns}
         keys = {join.key for join in data.join}
         self._ids = id_columns(schema) | keys | set(data.split.columns if isinstance(data.split, HashSplit) else ())
@@ -90,9 +90,9 @@ class Log:
         return sum(file.num_rows for file in self._source.files)
 
     @property
-    def stored_columns(self) -> list[str]:
-        """Columns of the log's first file and its folders, without those of side tables."""
-        return self._source.files[0].column_names
+    def source(self) -> Source:
+        """The files as they were listed."""
+        return self._source
 
     def column_type(self, name: str) -> pa.DataType | None:
         """The plain type of a column for the whole log; None for a side table's.

@@ -21,7 +21,7 @@ from embtables.schema import PartitionType
 # A row group is read whole. A megabyte of parquet can hold 200 million zeros: the footer is asked before memory is.
 MAX_ROW_GROUP_ROWS = 10_000_000
 # INT96 has nanoseconds of a day and a day: as int64 nanoseconds it would wrap in 2262 and before 1677.
-_INT96_UNIT = "us"
+INT96_UNIT = "us"
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ class Source:
     def partition_names(self) -> set[str]:
         """Columns that folders give."""
         return {name for file in self.files for name in file.partition}
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns that any of the files has, in order of their first appearance."""
+        return list(dict.fromkeys(name for file in self.files for name in file.column_names))
 
     def column_type(self, name: str, *, ids: bool = False) -> pa.DataType:
         """The plain type that a column has for the whole log.
@@ -171,7 +176,7 @@ class Source:
                     metadata=file.metadata,
                     pre_buffer=True,
                     page_checksum_verification=True,
-                    coerce_int96_timestamp_unit=_INT96_UNIT,
+                    coerce_int96_timestamp_unit=INT96_UNIT,
                 )
                 return parquet.read_row_groups(list(row_groups), columns=names, use_threads=True)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -236,7 +241,7 @@ def _footer(
     try:
         with filesystem.open_input_file(path) as handle:
             size = handle.size()
-            parquet = pq.ParquetFile(handle, coerce_int96_timestamp_unit=_INT96_UNIT)
+            parquet = pq.ParquetFile(handle, coerce_int96_timestamp_unit=INT96_UNIT)
             metadata = parquet.metadata
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             largest = max((group.num_rows for group in groups), default=0)
