@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeVar, final
 
 import numpy as np
 
+from embtables.arguments import as_ids
 from embtables.errors import ConfigError
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.mix import Ids
@@ -102,8 +103,10 @@ class Encoder(ABC, Generic[C]):
 
         Raises:
             ConfigError: they are not T int64 for each id, which is the encoder's mistake.
-            DataError: an id is refused.
+            DataError: these are no ids, or one is refused.
         """
+        if type(ids) is not np.ndarray or ids.dtype != np.int64 or ids.ndim != 1:
+            ids = as_ids(ids, feature=self.feature or None).numpy()
         found = self.keys(ids)
         if found.dtype != np.int64 or found.shape not in ((len(ids) * self.num_keys,), (len(ids), self.num_keys)):
             raise ConfigError(
