@@ -76,7 +76,7 @@ def _refuse_unusable(module: nn.Module, inputs: ModelInputs, kind: str) -> None:
     held = list(module.modules())
     for name in ("pooled", "sequence", "first_order", "pooled_first_order"):
         view = getattr(inputs, name)
-        # Outside it a view would not learn of train() and eval(): evaluation would count keys and make rows.
+        # Outside it a view would not learn when training ends: evaluation would count keys and make rows.
         if view is not None and not any(part is view for part in held):
             raise ConfigError(f"model '{kind}' must hold the view '{name}': set it as an attribute of the module")
     for name, parameter in module.named_parameters():

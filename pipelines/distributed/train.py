@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
-from embtables.models.registry import ModelCode, code_of
-from embtables.pipelines.config import RunConfig
 from embtables.pipelines.distributed.cluster import Cluster, connected, need_nodes
+from embtables.pipelines.distributed.model_code import model_to_send
 from embtables.pipelines.distributed.worker import Settings, keeping_room, work
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
@@ -66,7 +65,7 @@ def train_on_ray(
         threads=threads,
         token=secrets.token_hex(4),
     )
-    values = {"settings": settings.to_json(), "model": _model_to_send(config)}
+    values = {"settings": settings.to_json(), "model": model_to_send(config.model.kind)}
     room = keeping_room(settings, cluster.workers)
     with room, connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
         if cluster.address is not None:
@@ -79,34 +78,10 @@ def train_on_ray(
     return found
 
 
-def _model_to_send(config: RunConfig) -> tuple[ModelCode, str] | None:
-    """The code of a model from outside the package, which the ranks may not be able to import.
-
-    It goes from this process to ranks that it has started itself, over Ray's own connection, and into no file.
-
-    Raises:
-        ConfigError: Ray cannot send it.
-    """
-    code = code_of(config.model.kind)
-    if code is None:
-        return None
-    from ray import cloudpickle
-
-    try:
-        cloudpickle.dumps(code)
-    except Exception as error:
-        raise ConfigError(
-            f"model '{config.model.kind}' cannot be sent to the ranks ({type(error).__name__}: {error}); define it in "
-            "a module of its own, with nothing around it that belongs to this process"
-        ) from error
-    return code, config.model.kind
-
-
 def _fit(values: dict[str, Any], cluster: Cluster, threads: int, max_restarts: int, path: Path) -> str | None:
     """Runs the ranks to their end; returns their error, if they failed."""
     from ray.exceptions import RayError
-    from ray.train import FailureConfig, ScalingConfig, TrainingFailedError
-    from ray.train import RunConfig as RayRunConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     from embtables.pipelines.distributed.process_group import GlooConfig
@@ -116,7 +91,7 @@ def _fit(values: dict[str, Any], cluster: Cluster, threads: int, max_restarts: i
         train_loop_config=values,
         torch_config=GlooConfig(),
         scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker={"CPU": threads}),
-        run_config=RayRunConfig(
+        run_config=RunConfig(
             name="ray", storage_path=str(path), failure_config=FailureConfig(max_failures=max_restarts)
         ),
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import EmbtablesError, StateError, WorldError
-from embtables.models.registry import register_model
+from embtables.pipelines.distributed.model_code import know
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.signals import InterruptedRunError
 
@@ -120,7 +120,7 @@ def work(values: Mapping[str, Any]) -> None:
     """Trains as one rank.
 
     Args:
-        values: `settings`, and `model`: the code of a model from outside the package, with its kind, or None.
+        values: `settings`, and `model`: see model_code.py.
     """
     settings = Settings(**values["settings"])
     if Path(settings.folder).is_dir():
@@ -142,9 +142,7 @@ def work(values: Mapping[str, Any]) -> None:
     world.broadcast_bytes(b"")
     with contextlib.redirect_stderr(Lines(settings.log_file)) if world.rank == 0 else contextlib.nullcontext():
         try:
-            if values["model"] is not None:
-                code, kind = values["model"]
-                register_model(code, name=kind)
+            know(values["model"])
             _train(settings, run, world)
         except WorldError as error:
             if not settings.error_file.exists():
