@@ -86,7 +86,11 @@ def _values(feature: Feature, rows: pa.Table) -> dict[object, None]:
         column = column.dictionary_decode()
     if not pa.types.is_integer(column.type) and not _is_text(column.type):
         return {}
-    return dict.fromkeys(pc.unique(column[:_VALUES].drop_null()).to_pylist())
+    distinct = pc.unique(column[:_VALUES].drop_null())
+    if _is_text(column.type):
+        # As bytes: text of a log need not be UTF-8.
+        return dict.fromkeys(v.decode("utf-8", "replace") for v in distinct.cast(pa.large_binary()).to_pylist())
+    return dict.fromkeys(distinct.to_pylist())
 
 
 def _is_text(kind: pa.DataType) -> bool:
