@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.pipelines.config import absolute
+from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, ParquetReader
@@ -32,11 +32,10 @@ def predict(
     in the output.
     """
     config = loaded.config
-    names = [label.name or label.column for label in config.labels]
-    score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
-    log = Log(config, _unfiltered(config.data, source))
+    names = score_names(config)
+    log = Log(config, unfiltered(config.data, source))
     carried = tuple(columns) if columns is not None else tuple(log.stored_columns)
-    clash = set(score_names) & set(carried)
+    clash = set(names) & set(carried)
     if clash:
         raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
     reader = ParquetReader(
@@ -56,7 +55,7 @@ def predict(
                 assert item.extra is not None
                 table = item.extra
                 scores = loaded.scorer.score(item.batch)
-                for index, name in enumerate(score_names):
+                for index, name in enumerate(names):
                     table = table.append_column(name, pa.array(scores[:, index].numpy()))
                 if writer is None:
                     writer = pq.ParquetWriter(temporary, table.schema)
@@ -74,9 +73,16 @@ def predict(
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
-    return {"rows": rows, "output": str(output), "columns": [*carried, *score_names]}
+    return {"rows": rows, "output": str(output), "columns": [*carried, *names]}
 
 
-def _unfiltered(data: LogConfig, source: str) -> LogConfig:
+def score_names(config: RunConfig) -> list[str]:
+    """Names of the columns of scores: `score` of one label, else `score_<label>`."""
+    names = [label.name or label.column for label in config.labels]
+    return ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
+
+
+def unfiltered(data: LogConfig, source: str) -> LogConfig:
+    """The data section for a log of which every row is scored."""
     update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None}
     return data.model_copy(update={**update, "prepare": None, "on_bad_row": "error"})

@@ -76,22 +76,25 @@ def train(
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
     from embtables.pipelines import runs
+    from embtables.pipelines.config import load_config
+    from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 
     overrides = tuple(set_ or ())
     if resume is not None:
-        report = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
+        run = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
     else:
         assert config is not None
-        report = runs.train(
-            config,
-            overrides=overrides,
+        resolved = load_config(config, overrides)
+        run = runs.train(
+            resolved,
+            runs_dir=resolved.train.runs_dir or DEFAULT_RUNS_DIR,
             continue_from=former,
             checkpoint=_which(which),
             fresh=fresh or (),
             workers=workers,
             ray_address=ray_address,
         )
-    _print(report, as_json)
+    _print(run.report(), as_json)
 
 
 @app.command()

@@ -39,7 +39,7 @@ class LogEpochs:
         world: the ranks that share every batch.
         needs: what the task reads of labels and sample weights.
         epoch_rows: rows of an epoch, if they were counted.
-        quarantine_dir: where bad rows of this rank are listed.
+        quarantine_dir: where bad rows of this rank are listed, if they are.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LogEpochs:
         *,
         needs: Needs,
         epoch_rows: int | None,
-        quarantine_dir: Path,
+        quarantine_dir: Path | None,
     ) -> None:
         self._log = log
         self._fitted = fitted

@@ -17,7 +17,7 @@ import pyarrow as pa
 from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
-from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
+from embtables.pipelines.sources.files import Chunk, Source, check_columns, open_source, unify
 from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
@@ -50,15 +50,16 @@ class Log:
     Args:
         schema: what rows are read for: columns that transforms are fitted on, and the time that a split may go by.
         data: where the files are, which rows count, and in what order they come.
+        source: the files, if they are opened already.
 
     Raises:
         DataError, BadFileError, ConfigError: see `open_source`, `SideTable`, `condition_mask`.
     """
 
-    def __init__(self, schema: Schema, data: LogConfig) -> None:
+    def __init__(self, schema: Schema, data: LogConfig, source: Source | None = None) -> None:
         self.schema = schema
         self.data = data
-        self._source = open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")
+        self._source = source or open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")
         self._sides = [SideTable(join) for join in data.join]
         self._chunks = self._source.chunks()
         self._joined = {name for side in self._sides for name in side.columns}
