@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from embtables.errors import ConfigError, DataError
-from embtables.inputs.frames import Frame
+from embtables.frames.table import Frame
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_config import source_of
 from embtables.pipelines.run_dir import RunDir

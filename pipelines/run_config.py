@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from embtables.errors import ConfigError
+from embtables.frames.table import Frame
 from embtables.inputs.columns import is_text
-from embtables.inputs.frames import Frame
 from embtables.models.registry import ModelOptions
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
 from embtables.pipelines.sources.files import Source, open_source

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from embtables.errors import ConfigError
-from embtables.inputs.frames import Frame
+from embtables.frames.table import Frame
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run import CheckpointName, PartName, Run
 from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
@@ -276,7 +276,7 @@ def predict(
         >>> embtables.predict(run, pandas.DataFrame({"user": [7], "item": [3]}), shown=False).columns.tolist()
         ['user', 'item', 'score']
     """
-    return _loaded(run, checkpoint).predict(data, output, columns=columns, shown=shown)  # type: ignore[call-overload]
+    return _loaded(run, checkpoint).predict(data, output, columns=columns, shown=shown)
 
 
 def _loaded(run: Run | Path | str, checkpoint: CheckpointName | None, overrides: Sequence[str] = ()) -> Run:

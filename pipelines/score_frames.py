@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
-from embtables.inputs.frames import Frame, as_table, is_pandas
+from embtables.frames.table import Frame, as_table, is_pandas
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.predict import score_names, unfiltered

@@ -74,7 +74,10 @@ class TableRows:
         frame = table.drop_columns(["weight"])
         for place in range(dim):
             frame = frame.append_column(f"weight_{place}", pa.array(values[:, place]))
-        return frame.to_pandas()
+        try:
+            return frame.to_pandas()
+        except ImportError as error:
+            raise ConfigError(f"to_pandas needs pandas ({error}); to_arrow does without", table=self.name) from None
 
     def _ids(self, keys: Any) -> Any:
         readers = [read for read in self._tables.features if read.table.name == self.name]

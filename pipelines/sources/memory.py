@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import ConfigError, DataError
+from embtables.frames.table import Frame, as_table
 from embtables.inputs.columns import is_list, is_text
-from embtables.inputs.frames import Frame, as_table
 from embtables.pipelines.sources.files import LogFile, Source
 
 MEMORY = "memory://DataFrame"

@@ -1,4 +1,4 @@
-"""`et.train` on rows in memory: the figures of the same rows in a file, nothing written, errors that name the column."""
+"""`et.train` on rows in memory: the figures of the same rows in a file, nothing written, errors that name columns."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_several_row_groups_of_a_frame_are_those_of_the_file(
     [
         lambda rows: rows,
         lambda rows: rows.combine_chunks().to_batches()[0],
-        lambda rows: pa.dataset.dataset(rows),
+        pa.dataset.dataset,
         lambda rows: pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches()),
-        lambda rows: pl.from_arrow(rows),
+        pl.from_arrow,
         lambda rows: dict(zip(rows.column_names, rows.columns, strict=True)),
     ],
     ids=["table", "batch", "dataset", "reader", "polars", "dictionary"],
@@ -101,7 +101,7 @@ def test_nothing_is_written_without_a_folder_for_runs(run: et.Run, frame: pd.Dat
 def test_with_a_folder_the_run_is_resumed_and_loaded(run: et.Run, frame: pd.DataFrame) -> None:
     short = et.train(configuration(), frame, runs_dir="runs", epochs=1, shown=False)
     assert short.path is not None
-    with pytest.raises(et.ConfigError, match="were in memory .* give them again: data="):
+    with pytest.raises(et.ConfigError, match=r"were in memory .* give them again: data="):
         et.resume(short.path, overrides=["train.epochs=2"], shown=False)
     resumed = et.resume(short.path, frame, overrides=["train.epochs=2"], shown=False)
     assert resumed.metrics == run.metrics
@@ -240,10 +240,10 @@ def test_a_mistake_in_a_call_is_one_message(
 @pytest.mark.slow
 @pytest.mark.skipif(DATA is None, reason="MovieLens may not be shipped; set EMBTABLES_DATA to a folder with ml1m/")
 def test_movielens_as_a_frame_has_the_figures_of_its_file() -> None:
-    options: dict[str, Any] = {"epochs": 1, "batch_size": 8192, "shown": False}
+    options: dict[str, Any] = {"max_steps": 30, "shown": False}
     of_file = et.train(MOVIELENS, overrides=[f"data.path={DATA}/ml1m"], **options)
     joins = {f"data.join.{place}.path={DATA}/ml1m/{name}.parquet" for place, name in enumerate(("users", "movies"))}
     ratings = pd.read_parquet(f"{DATA}/ml1m/ratings.parquet")
     of_frame = et.train(MOVIELENS, ratings, overrides=sorted(joins), **options)
     assert of_frame.metrics == of_file.metrics
-    assert of_frame.metrics["auc"] > 0.78
+    assert of_frame.metrics["auc"] > 0.7
