@@ -202,6 +202,14 @@ class Run:
             return None
         return self.source.distinct_text(feature.column, feature.split)
 
+    def _repr_html_(self) -> str:
+        """Figures, tables and curves, for notebooks."""
+        from embtables.pipelines.run_html import run_html
+
+        where = "in memory" if self.path is None else str(self.path)
+        title = f"{self.config.name}, {self.config.model.kind}, {where}"
+        return run_html(title, self.metrics, self.report(), self.history)
+
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
         figures = [f"{name}={value:.4f}" for name, value in self.metrics.items() if isinstance(value, float)]
