@@ -3,7 +3,8 @@
     schema | configuration (object, dictionary, YAML file) <- overrides <- model, split, evaluate, options of `train`
 
 A schema says nothing of rows, model and training: those are the arguments'. Without a `split` a tenth of the rows each
-validates and tests, by a hash of the columns of ids, so that equal rows are in one part.
+validates and tests, by a hash of the columns of ids, so that equal rows are in one part; rows are shuffled, unless a
+table has a `ttl_seconds`. A configuration with a `data` section says both itself.
 """
 
 from __future__ import annotations
@@ -113,6 +114,8 @@ def _data(
 ) -> dict[str, Any]:
     """The data section: the one that is given, with these rows in the place of its own."""
     given = {name: value for name, value in (content.get("data") or {}).items() if name not in ("path", "parts")}
+    if not content.get("data") and not _needs_order(content):
+        given["shuffle"] = {"seed": 0}
     if source is not None and source.has_parts:
         if split != "hash" or given.get("split") is not None:
             raise ConfigError("'split' does not go with parts that are given apart")
@@ -122,10 +125,15 @@ def _data(
     data = {**given, "path": MEMORY if source is not None else absolute(str(path), Path.cwd())}
     if split != "hash":
         data["split"] = _plain(split)
-    elif "data" not in content or content["data"] is None:
+    elif not content.get("data"):
         opened: Source = source or open_source(data["path"], "**/*.parquet", quarantine=False)
         data["split"] = {"kind": "hash", "columns": _id_columns(content, schema_of(opened))}
     return data
+
+
+def _needs_order(content: Mapping[str, Any]) -> bool:
+    """Whether a table forgets rows by event time: then rows come in order of time, as they lie."""
+    return any(isinstance(table, Mapping) and table.get("ttl_seconds") for table in content.get("tables") or ())
 
 
 def _id_columns(content: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> list[str]:

@@ -53,7 +53,8 @@ def train(
             in memory are not copied and stay with the run: do not change them while it is used.
         model: the section `model`, or the model's name alone. By default `dcnv2`.
         split: the section `split` of `data`. By default a tenth of the rows each validates and tests, by a hash of the
-            columns of ids (`hash`), so that equal rows are in one part; None: all rows are trained on.
+            columns of ids (`hash`), so that equal rows are in one part; None: all rows are trained on. Rows of a schema
+            without a `data` section are shuffled too, unless a table has a `ttl_seconds`.
         evaluate: the section `evaluate`.
         runs_dir: folder that holds the folders of runs. Without it nothing is written: the run is in memory, and
             cannot be resumed.

@@ -96,7 +96,7 @@ def suggest(sample: Sample, wishes: Wishes) -> Suggestion:
     facts = {name: facts_of(sample.table.column(name)) for name in names}
     positives = {name: _positive(sample.table.column(name), facts[name], name, wishes) for name in wishes.labels}
     found = Suggestion({}, facts, positive_share={name: float(mask.mean()) for name, mask in positives.items()})
-    labels = [{"column": name} for name in wishes.labels]
+    labels: list[dict[str, Any]] = [{"column": name} for name in wishes.labels]
     if wishes.positive_above is not None:
         labels = [{**label, "positive_above": wishes.positive_above} for label in labels]
     rest = [name for name in names if name not in wishes.labels]
@@ -201,7 +201,7 @@ def _is_amount(facts: ColumnFacts) -> bool:
     if facts.distinct <= FEW or facts.quantiles is None:
         return False
     span = facts.high - facts.low
-    return facts.distinct < span / 2 and facts.quantiles[1] - facts.low < span / 10
+    return bool(facts.distinct < span / 2 and facts.quantiles[1] - facts.low < span / 10)
 
 
 def _dense(name: str, facts: ColumnFacts) -> dict[str, Any]:
