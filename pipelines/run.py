@@ -45,12 +45,12 @@ class Run:
         >>> log = pq.read_table("log.parquet")
         >>> schema = embtables.Schema.infer(log, label="click")
         >>> run = embtables.train(schema, log, epochs=3, batch_size=256, shown=False)
-        >>> round(run.metrics["auc"], 1), run.path
-        (0.8, None)
+        >>> run.metrics["auc"] > 0.7, run.path
+        (True, None)
         >>> run.predict(log.slice(0, 3), shown=False).column_names
         ['user', 'item', 'click', 'score']
-        >>> run.table("item").to_pandas().columns.tolist()
-        ['key', 'id', 'weight_0', 'weight_1', 'weight_2', 'weight_3', 'weight_4', 'weight_5', 'weight_6', 'weight_7']
+        >>> run.table("item").to_arrow().column_names
+        ['key', 'id', 'weight']
     """
 
     def __init__(

@@ -78,7 +78,7 @@ def train(
         >>> df = pandas.read_parquet("log.parquet")
         >>> run = embtables.train(embtables.Schema.infer(df, label="click"), df, max_steps=20, shown=False)
         >>> run.report()["steps"], run.report()["part"]
-        (5, 'test')
+        (4, 'test')
         >>> embtables.train("my.yaml", max_steps=20, shown=False).report()["steps"]
         20
     """
