@@ -16,7 +16,7 @@ from embtables.errors import ConfigError
 from embtables.frames.facts import ColumnFacts
 from embtables.frames.sample import Sample, sample_of
 from embtables.frames.suggest import Suggestion, Wishes, suggest
-from embtables.inputs.columns import one_array
+from embtables.inputs.values import one_array
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.schema import validate
 

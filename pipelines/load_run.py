@@ -11,7 +11,7 @@ from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.files import Source
+from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.split import LogPart
 from embtables.pipelines.training import checkpoint

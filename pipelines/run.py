@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CheckpointName = Literal["best", "last"]
 PartName = Literal["train", "validation", "test", "all"]
+OnBadRow = Literal["error", "null"]
 
 
 class Run:
@@ -113,12 +114,24 @@ class Run:
 
     @overload
     def predict(
-        self, data: Frame, output: None = None, *, columns: Sequence[str] | None = None, shown: bool = True
+        self,
+        data: Frame,
+        output: None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+        shown: bool = True,
     ) -> Frame: ...
 
     @overload
     def predict(
-        self, data: Frame, output: Path | str, *, columns: Sequence[str] | None = None, shown: bool = True
+        self,
+        data: Frame,
+        output: Path | str,
+        *,
+        columns: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+        shown: bool = True,
     ) -> dict[str, Any]: ...
 
     def predict(
@@ -127,6 +140,7 @@ class Run:
         output: Path | str | None = None,
         *,
         columns: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
         shown: bool = True,
     ) -> Any:
         """Scores every row: with the column `score`, or `score_<label>` for each of several labels, in the same order.
@@ -134,29 +148,33 @@ class Run:
         Args:
             data: a DataFrame, an Arrow table or dataset, or the path of parquet files, which goes with `output`.
             output: of a path, the parquet file to write; it appears whole or not at all.
-            columns: columns to carry over; by default all of them.
+            columns: columns to carry over, of a log joined ones included; by default all that the input has.
+            on_bad_row: what a row does whose value has no meaning (NaN in a dense column): it ends the call with an
+                error that names it, or has null for its scores (in pandas NaN).
             shown: whether progress is shown.
 
         Returns:
             The rows with their scores, pandas or polars for such a frame, else an Arrow table. With `output`, what was
-            written: `rows`, `output`, `columns`.
+            written: `rows`, `unscored_rows`, `output`, `columns`.
 
         Raises:
             ConfigError: the input has a column with the name of the scores, or arguments do not go together.
             DataError: the input cannot be read, or lacks a column.
             StateError: there is no version, it is damaged, or the output cannot be written.
         """
+        if on_bad_row not in ("error", "null"):
+            raise ConfigError(f"'on_bad_row' must be 'error' or 'null', received {on_bad_row!r}")
         if isinstance(data, str | Path):
             if output is None:
                 raise ConfigError("the path of a log needs 'output', the parquet file to write; or give a DataFrame")
             from embtables.pipelines.predict import predict
 
-            return predict(self._loaded, str(data), Path(output), columns=columns, shown=shown)
+            return predict(self._loaded, str(data), Path(output), columns=columns, on_bad_row=on_bad_row, shown=shown)
         if output is not None:
             raise ConfigError("'output' goes with the path of a log; the scores of a DataFrame are returned")
         from embtables.pipelines.score_frames import score_frame
 
-        return score_frame(self._loaded.config, self.scorer, data, columns=columns, shown=shown)
+        return score_frame(self._loaded, data, columns=columns, on_bad_row=on_bad_row, shown=shown)
 
     def evaluate(
         self, part: PartName | None = None, *, data: Frame | Path | str | None = None, shown: bool = True
@@ -220,7 +238,7 @@ def _of(data: LogConfig, rows: Any, source: MemorySource | None) -> LogConfig:
     """The data section with other rows."""
     from embtables.pipelines.config import absolute
 
-    if source is not None and source.has_parts:
+    if source is not None and source.parts:
         raise DataError("is several parts; give the rows to evaluate as one table", table="data")
     path = MEMORY if source is not None else absolute(str(rows), Path.cwd())
-    return data.model_copy(update={"path": path, "files": "**/*.parquet", "prepare": None})
+    return data.model_copy(update={"path": path, "parts": None, "files": "**/*.parquet", "prepare": None})

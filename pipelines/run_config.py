@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
-from embtables.inputs.columns import is_text
+from embtables.inputs.arrow_types import is_text
 from embtables.models.registry import ModelOptions
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
-from embtables.pipelines.sources.files import Source, open_source
-from embtables.pipelines.sources.memory import MEMORY, PART, MemorySource, memory_source, schema_of
-from embtables.schema import ColumnSplit, Model, Schema, read_yaml, validate
+from embtables.pipelines.sources.files.source import Source, open_source
+from embtables.pipelines.sources.memory import MEMORY, MemorySource, memory_source, schema_of
+from embtables.schema import Model, Schema, read_yaml, validate
 
 SchemaLike: TypeAlias = "Schema | Mapping[str, Any] | Path | str"
 SplitLike: TypeAlias = "Model | Mapping[str, Any] | Literal['hash'] | None"
@@ -116,12 +116,10 @@ def _data(
     given = {name: value for name, value in (content.get("data") or {}).items() if name not in ("path", "parts")}
     if not content.get("data") and not _needs_order(content):
         given["shuffle"] = {"seed": 0}
-    if source is not None and source.has_parts:
+    if source is not None and source.parts:
         if split != "hash" or given.get("split") is not None:
             raise ConfigError("'split' does not go with parts that are given apart")
-        parts = [str(file.partition[PART]) for file in source.files]
-        lists = {part: (part,) if part in parts else () for part in ("train", "validation", "test")}
-        return {**given, "path": MEMORY, "split": ColumnSplit(column=PART, **lists).model_dump(mode="json")}
+        return {**given, "parts": dict.fromkeys(source.parts, MEMORY)}
     data = {**given, "path": MEMORY if source is not None else absolute(str(path), Path.cwd())}
     if split != "hash":
         data["split"] = _plain(split)

@@ -88,6 +88,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def quarantine(self) -> Path:
+        """Where rows that were set aside are listed."""
+        return self.path / "quarantine"
+
+    @property
     def stop_file(self) -> Path:
         """The file that asks the run's ranks to stop; its text says who asked."""
         return self.path / "stop"
@@ -98,9 +103,9 @@ class RunDir:
         return self.path / "tensorboard"
 
     @property
-    def quarantine(self) -> Path:
-        """Where bad rows are listed."""
-        return self.path / "quarantine"
+    def files_record(self) -> Path:
+        """See RunPlace."""
+        return self.path / "files"
 
     def go_on_hint(self) -> str:
         """See RunPlace."""

@@ -45,6 +45,10 @@ class RunPlace(Protocol):
     def quarantine(self) -> Path | None:
         """Where bad rows are listed; None: they are counted by cause, in the history."""
 
+    @property
+    def files_record(self) -> Path | None:
+        """Where the lists of files lie that epochs began with; None: in memory."""
+
     def go_on_hint(self) -> str:
         """How a run that was stopped is gone on with."""
 
@@ -75,6 +79,7 @@ class RunInMemory:
     stop_file: Path | None = None
     tensorboard: Path | None = None
     quarantine: Path | None = None
+    files_record: Path | None = None
 
     def __init__(self) -> None:
         self.checkpoints: Path | Folder = MemoryFolder()

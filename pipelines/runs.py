@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.run import CheckpointName, PartName, Run
+from embtables.pipelines.run import CheckpointName, OnBadRow, PartName, Run
 from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
@@ -230,6 +230,7 @@ def predict(
     output: None = None,
     *,
     columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
     checkpoint: CheckpointName | None = None,
     shown: bool = True,
 ) -> Frame: ...
@@ -242,6 +243,7 @@ def predict(
     output: Path | str,
     *,
     columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
     checkpoint: CheckpointName | None = None,
     shown: bool = True,
 ) -> dict[str, Any]: ...
@@ -253,6 +255,7 @@ def predict(
     output: Path | str | None = None,
     *,
     columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
     checkpoint: CheckpointName | None = None,
     shown: bool = True,
 ) -> Any:
@@ -260,12 +263,13 @@ def predict(
 
     Args:
         run: the run, or its folder.
-        data, output, columns, shown: as for `Run.predict`.
+        data, output, columns, on_bad_row, shown: as for `Run.predict`.
         checkpoint: as for `load`; it goes with a folder.
 
     Raises:
-        ConfigError: the folder holds no run, or the input has a column with the name of the scores.
-        DataError: the input cannot be read, or lacks a column.
+        ConfigError: the folder holds no run, the input has a column with the name of the scores, or the output is a
+            folder or a part of the input.
+        DataError: the input cannot be read, lacks a column, or has one whose types have none in common.
         StateError: there is no such version, it is damaged, or the output cannot be written.
 
     Example:
@@ -277,7 +281,7 @@ def predict(
         >>> embtables.predict(run, pandas.DataFrame({"user": [7], "item": [3]}), shown=False).columns.tolist()
         ['user', 'item', 'score']
     """
-    return _loaded(run, checkpoint).predict(data, output, columns=columns, shown=shown)
+    return _loaded(run, checkpoint).predict(data, output, columns=columns, on_bad_row=on_bad_row, shown=shown)
 
 
 def _loaded(run: Run | Path | str, checkpoint: CheckpointName | None, overrides: Sequence[str] = ()) -> Run:

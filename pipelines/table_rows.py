@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.ids.strings import hash_strings
-from embtables.inputs.columns import Int64s
+from embtables.inputs.values import Int64s
 from embtables.schema import Feature
 from embtables.tables.table_set import Tables
 

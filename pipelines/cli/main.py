@@ -126,6 +126,9 @@ def predict(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, folder, glob or URI.")],
     output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
     columns: Annotated[str | None, typer.Option(help="Input columns to carry over, separated by commas.")] = None,
+    on_bad_row: Annotated[
+        str, typer.Option(help="A row with a value that has no meaning: error, or null for its scores.")
+    ] = "error",
     which: Which = None,
     as_json: Json = False,
 ) -> None:
@@ -136,7 +139,10 @@ def predict(
     from embtables.pipelines import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    _print(runs.predict(run, source, output, columns=carried, checkpoint=_which(which)), as_json)
+    _one_of("--on-bad-row", on_bad_row, ("error", "null"))
+    choice: Any = on_bad_row
+    report = runs.predict(run, source, output, columns=carried, on_bad_row=choice, checkpoint=_which(which))
+    _print(report, as_json)
 
 
 @schema_app.command("check")

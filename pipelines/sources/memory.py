@@ -2,13 +2,12 @@
 
 A table is read as the parquet file that pandas or pyarrow would write of it by default: row groups of 1,048,576 rows.
 So a run over a DataFrame has the same figures, bit for bit, as one over that file. Parts that are given apart (train,
-validation, test) are a file each, and a split by the column `PART` that their folders seem to give.
+validation, test) are a file each, as with `data.parts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,37 +15,14 @@ import pyarrow.compute as pc
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.columns import is_list, is_text
-from embtables.pipelines.sources.files import LogFile, Source
+from embtables.inputs.arrow_types import is_list, is_text, stored_column
+from embtables.pipelines.sources.files.source import LogFile, Source
 
 MEMORY = "memory://DataFrame"
 """`data.path` of a run over a table in memory."""
 
-PART = "part of the data"
-"""The column that names the part of a row, where the parts are given apart; no column of a user's has this name."""
-
 PARTS = ("train", "validation", "test")
 ROW_GROUP_ROWS = 1_048_576
-
-
-@dataclass(frozen=True, slots=True)
-class _RowGroup:
-    num_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Footer:
-    """What the reader asks a parquet footer for."""
-
-    num_rows: int
-
-    @property
-    def num_row_groups(self) -> int:
-        return -(-self.num_rows // ROW_GROUP_ROWS)
-
-    def row_group(self, number: int) -> _RowGroup:
-        first = number * ROW_GROUP_ROWS
-        return _RowGroup(min(ROW_GROUP_ROWS, self.num_rows - first))
 
 
 class MemorySource(Source):
@@ -57,30 +33,25 @@ class MemorySource(Source):
     """
 
     def __init__(self, tables: Mapping[str | None, pa.Table]) -> None:
-        super().__init__(filesystem=None, files=[])
+        super().__init__(files=[], partitions={})
         self._tables: dict[str, pa.Table] = {}
         for part, table in tables.items():
             name = "<DataFrame>" if part is None else f"<DataFrame {part}>"
             self._tables[name] = table
-            partition: dict[str, int | str] = {} if part is None else {PART: part}
-            self.files.append(LogFile(name, _Footer(table.num_rows), table.schema, partition))
+            starts = range(0, table.num_rows, ROW_GROUP_ROWS)
+            groups = [(min(ROW_GROUP_ROWS, table.num_rows - start), ROW_GROUP_ROWS) for start in starts]
+            self.files.append(LogFile(name, name, table.nbytes, tuple(groups), table.schema, {}, part=part))
 
     @property
-    def has_parts(self) -> bool:
-        """Whether the parts were given apart."""
-        return any(file.partition for file in self.files)
+    def parts(self) -> tuple[str, ...]:
+        """The parts, if they were given apart."""
+        return tuple(file.part for file in self.files if file.part is not None)
 
-    def read(self, file: LogFile, row_groups: list[int], columns: list[str]) -> pa.Table:
-        """See Source: slices of the table, without a copy."""
-        stored = self._tables[file.path].select([name for name in columns if name not in file.partition])
-        table = pa.concat_tables([stored.slice(group * ROW_GROUP_ROWS, ROW_GROUP_ROWS) for group in row_groups])
-        rows = sum(file.metadata.row_group(group).num_rows for group in row_groups)
-        for name in columns:
-            if name in file.partition:
-                values = pa.array([file.partition[name]] * rows)
-                # A table without columns has no rows.
-                table = table.append_column(name, values) if table.num_columns else pa.table({name: values})
-        return table
+    def _read(self, file: LogFile, row_groups: Sequence[int], names: list[str]) -> pa.Table:
+        """Slices of the table, without a copy."""
+        tops = dict.fromkeys(stored_column(file.schema, name) or name for name in names)  # of a struct's field
+        stored = self._tables[file.path].select(list(tops))
+        return pa.concat_tables([stored.slice(group * ROW_GROUP_ROWS, ROW_GROUP_ROWS) for group in row_groups])
 
     def distinct_text(self, column: str, separator: str | None) -> pa.Array | None:
         """The distinct strings of a column, of its lists too; None if it holds something else.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embtables.errors import ConfigError
-from embtables.pipelines.sources.files import Source
+from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.memory import MEMORY
 from embtables.schema import LogConfig, Schema
@@ -16,6 +16,6 @@ def open_log(schema: Schema, data: LogConfig, source: Source | None = None) -> L
         ConfigError: the rows were in memory and are not given.
         DataError, BadFileError: as `Log`.
     """
-    if source is None and data.path == MEMORY:
+    if source is None and MEMORY in (data.path, data.parts.train if data.parts is not None else None):
         raise ConfigError("the rows of this run were in memory (a DataFrame); give them again: data=...")
     return Log(schema, data, source)
