@@ -2,81 +2,164 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pyarrow import fs
 
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.pipelines.config import absolute
+from embtables.pipelines.carried import CarriedRows
+from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.sources.files.source import Source
+from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
+from embtables.pipelines.sources.quarantine import Quarantine
+from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig
+
+OnBadRow = Literal["error", "null"]
 
 
 def predict(
-    loaded: LoadedRun, source: str, output: Path, *, columns: Sequence[str] | None = None, shown: bool = True
+    loaded: LoadedRun,
+    source: str,
+    output: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    shown: bool = True,
 ) -> dict[str, Any]:
     """Scores every row of the parquet files at `source` and writes them to `output`.
 
     Args:
-        columns: input columns to carry over; by default all of them.
+        columns: input columns to carry over, joined ones included; by default all that the input has.
+        on_bad_row: a row whose value has no meaning is an error, or has null for its scores.
         output: a parquet file, written completely or not at all.
 
     The score column is `score` for a schema with one label, else `score_<label>`. The input needs the columns of
-    features and dense columns alone; `data.where` and `data.split` are not applied: every row of the input has one row
-    in the output.
+    features and dense columns alone; `data.where`, `data.split`, `data.on_bad_row` and `data.on_bad_file` are not
+    applied: every row of the input has one row in the output.
     """
+    _check_output(output)
     config = loaded.config
-    names = [label.name or label.column for label in config.labels]
-    score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
-    log = Log(config, _unfiltered(config.data, source))
-    carried = tuple(columns) if columns is not None else tuple(log.stored_columns)
-    clash = set(score_names) & set(carried)
-    if clash:
-        raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
+    log = Log(config, unfiltered(config.data, source))
+    _check_apart(output, source, log.source)
+    score_names = score_names_of(config)
+    stored = log.source.column_names
+    wanted = tuple(columns) if columns is not None else tuple(stored)
+    check_names(wanted, score_names)
+    if log.num_rows == 0:
+        raise DataError("holds no rows to score", path=source)
+    carried = CarriedRows(log.source, [name for name in wanted if name in stored])
     reader = ParquetReader(
         log,
         None,
         batch_size=config.evaluate.batch_size,
         fitted=loaded.scorer.fitted,
-        extra_columns=carried,
+        extra_columns=[name for name in wanted if name not in stored],
         role="scoring",
     )
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
-    rows = 0
-    writer: pq.ParquetWriter | None = None
+    reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    done = unscored = 0
     try:
-        with RowProgress("predict", reader.total_rows_hint, shown=shown) as progress:
+        with RowProgress("predict", log.num_rows, shown=shown) as progress, WholeParquet(output) as file:
             for item in reader:
-                assert item.extra is not None
-                table = item.extra
-                scores = loaded.scorer.score(item.batch)
-                for index, name in enumerate(score_names):
-                    table = table.append_column(name, pa.array(scores[:, index].numpy()))
-                if writer is None:
-                    writer = pq.ParquetWriter(temporary, table.schema)
-                writer.write_table(table)
-                rows += table.num_rows
-                progress.advance(table.num_rows)
-        if writer is None:
-            raise DataError("holds no rows to score", path=source)
-        writer.close()
-        writer = None
-        temporary.replace(output)
+                without = bad.take(done)
+                table = carried.take(item.batch.num_rows + len(without))
+                places = places_of(item.batch.num_rows, without)
+                found = {name: table.column(name) for name in carried.schema.names}
+                found |= _scores(loaded, item, score_names, places)
+                if item.extra is not None:
+                    found |= {name: item.extra.column(name).take(places) for name in item.extra.schema.names}
+                file.write(pa.table({name: found[name] for name in (*wanted, *score_names)}))
+                done += len(places)
+                unscored += len(without)
+                progress.advance(len(places))
     except OSError as error:
         raise StateError(f"cannot write the scores: {error.strerror or error}", file=output) from error
-    finally:
-        if writer is not None:
-            writer.close()
-        temporary.unlink(missing_ok=True)
-    return {"rows": rows, "output": str(output), "columns": [*carried, *score_names]}
+    written = {"rows": done, "unscored_rows": unscored}
+    return {**written, "output": str(output), "columns": [*wanted, *score_names]}
 
 
-def _unfiltered(data: LogConfig, source: str) -> LogConfig:
-    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None}
-    return data.model_copy(update={**update, "prepare": None, "on_bad_row": "error"})
+class BadRows(Quarantine):
+    """Rows that the reader sets aside, by their number in the whole input; or the first of them as an error."""
+
+    def __init__(self, source: Source, on_bad_row: OnBadRow) -> None:
+        super().__init__(None)
+        rows = np.cumsum([0, *(file.num_rows for file in source.files)])
+        self._first = {file.path: int(first) for file, first in zip(source.files, rows, strict=False)}
+        self._on_bad_row = on_bad_row
+        self._rows: list[int] = []
+
+    def add(self, column: str, reason: str, places: list[tuple[str, int]]) -> None:
+        """See Quarantine."""
+        if self._on_bad_row == "error":
+            file, row = places[0]
+            hint = "mend the row, or give such rows null for a score with --on-bad-row null"
+            raise DataError(f"{reason}; {hint}", file=file, column=column, row=row)
+        self._rows += [self._first[file] + row for file, row in places]
+
+    def take(self, start: int) -> list[int]:
+        """The rows set aside since the last call, counted from row `start` of the input, ascending."""
+        taken, self._rows = sorted(row - start for row in self._rows), []
+        return taken
+
+
+def places_of(scored: int, without: Sequence[int]) -> pa.Array:
+    """(scored + without,) for each row of the input its number among the scored ones; null of one without a score."""
+    has_score = np.ones(scored + len(without), np.bool_)
+    has_score[without] = False
+    return pa.array(np.cumsum(has_score) - 1, mask=~has_score)
+
+
+def _scores(loaded: LoadedRun, item: ReaderItem, names: Sequence[str], places: pa.Array) -> dict[str, pa.Array]:
+    if item.batch.num_rows == 0:
+        return {name: pa.nulls(len(places), pa.float32()) for name in names}
+    scores = loaded.scorer.score(item.batch).numpy()
+    return {name: pa.array(scores[:, index]).take(places) for index, name in enumerate(names)}
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise ConfigError("is a folder; name the parquet file to write", output=output)
+    if not output.parent.is_dir():
+        raise ConfigError("lies in a folder that does not exist; make it first", output=output)
+
+
+def _check_apart(output: Path, path: str, source: Source) -> None:
+    """Raises ConfigError where the output would replace a file of the input, or be one the next time."""
+    if not isinstance(source.files[0].filesystem, fs.LocalFileSystem):
+        return
+    here, folder = output.resolve(), Path(absolute(path, Path.cwd())).resolve()
+    inside = folder.is_dir() and folder in here.parents and output.suffix == ".parquet"
+    if inside or here in {Path(file.path).resolve() for file in source.files}:
+        raise ConfigError(f"is a part of the input {path}; write it elsewhere", output=output)
+
+
+def check_names(wanted: Sequence[str], score_names: Sequence[str]) -> None:
+    """Raises ConfigError for names of columns that the output cannot have."""
+    clash = set(score_names) & set(wanted)
+    if clash:
+        raise ConfigError(
+            f"the input has a column '{min(clash)}' already; choose the carried ones with columns (--columns)"
+        )
+    twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
+    if twice:
+        raise ConfigError(f"columns (--columns) names '{twice[0]}' twice")
+
+
+def score_names_of(config: RunConfig) -> list[str]:
+    """Names of the columns of scores: `score` of one label, else `score_<label>`."""
+    names = [label.name or label.column for label in config.labels]
+    return ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
+
+
+def unfiltered(data: LogConfig, source: str) -> LogConfig:
+    """The data section for a log of which every row is scored."""
+    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None, "parts": None}
+    # Rows without a score are set aside by the reader, and then written without one or reported as an error.
+    return data.model_copy(update={**update, "prepare": None, "on_bad_row": "quarantine", "on_bad_file": "error"})

@@ -96,3 +96,8 @@ def _check(array: pa.Array, *, full: bool) -> None:
         array.validate(full=full)
     except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
         raise DataError(f"the array is damaged: {error}; read it again from its source") from error
+
+
+def hash_string(text: str) -> int:
+    """The same hash of one string, as an integer of 0..2^64-1."""
+    return int(hash_strings(pa.array([text]))[0]) % 2**64

@@ -322,7 +322,7 @@ class Tables:
         readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
         if not readers:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
-        if any(r.feature.encoder != readers[0].feature.encoder for r in readers):
+        if any(not r.encoder.makes_keys_as(readers[0].encoder) for r in readers):
             names = ", ".join(r.feature.name for r in readers)
             raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
         return readers[0]

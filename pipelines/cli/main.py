@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from embtables.errors import EmbtablesError
+from embtables.pipelines.cli.data import app as data_app
+from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
@@ -29,6 +31,8 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
+app.add_typer(data_app, name="data")
+app.command()(init)
 app.command()(inspect)
 app.command()(plan)
 
@@ -76,22 +80,25 @@ def train(
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
     from embtables.pipelines import runs
+    from embtables.pipelines.config import load_config
+    from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 
     overrides = tuple(set_ or ())
     if resume is not None:
-        report = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
+        run = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
     else:
         assert config is not None
-        report = runs.train(
-            config,
-            overrides=overrides,
+        resolved = load_config(config, overrides)
+        run = runs.train(
+            resolved,
+            runs_dir=resolved.train.runs_dir or DEFAULT_RUNS_DIR,
             continue_from=former,
             checkpoint=_which(which),
             fresh=fresh or (),
             workers=workers,
             ray_address=ray_address,
         )
-    _print(report, as_json)
+    _print(run.report(), as_json)
 
 
 @app.command()
@@ -119,6 +126,9 @@ def predict(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="Parquet file, folder, glob or URI.")],
     output: Annotated[Path, typer.Argument(help="Parquet file to write.")],
     columns: Annotated[str | None, typer.Option(help="Input columns to carry over, separated by commas.")] = None,
+    on_bad_row: Annotated[
+        str, typer.Option(help="A row with a value that has no meaning: error, or null for its scores.")
+    ] = "error",
     which: Which = None,
     as_json: Json = False,
 ) -> None:
@@ -129,7 +139,10 @@ def predict(
     from embtables.pipelines import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    _print(runs.predict(run, source, output, columns=carried, checkpoint=_which(which)), as_json)
+    _one_of("--on-bad-row", on_bad_row, ("error", "null"))
+    choice: Any = on_bad_row
+    report = runs.predict(run, source, output, columns=carried, on_bad_row=choice, checkpoint=_which(which))
+    _print(report, as_json)
 
 
 @schema_app.command("check")

@@ -23,15 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from embtables.errors import DataError, StateError
-from embtables.ids.strings import hash_strings
-from embtables.inputs.columns import as_float64, as_microseconds, is_text, one_array, ranges
+from embtables.inputs.columns import plain_ids, ranges
+from embtables.inputs.times import as_microseconds
+from embtables.inputs.values import as_float64, one_array
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
-from embtables.pipelines.sources.files import open_source, unify
+from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
+from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import EventTime, SampledNegatives
 from embtables.schema.prepare import SALES_WINDOWS_DAYS
 
@@ -41,7 +43,7 @@ DAY_US = 86_400_000_000
 NEVER_DAYS = 999.0
 SLICE_POSITIVES = 25_000
 SUMMARY_FILE = "_summary.json"
-FORMAT = 2
+FORMAT = 3
 
 
 def prepare(
@@ -54,18 +56,11 @@ def prepare(
         StateError: the cache cannot be written.
     """
     source = open_source(path, files, quarantine=False)
-    folder = cache / _key(config, source.filesystem.get_file_info([f.path for f in source.files]))
+    folder = cache / _key(config, source.files[0].filesystem.get_file_info([f.path for f in source.files]))
     if folder.is_dir():
         return folder
-    columns = list(dict.fromkeys(_columns(config)))
-    for file in source.files:
-        for name in columns:
-            if name not in file.column_names:
-                raise DataError(
-                    f"is missing; the file has: {', '.join(file.column_names)}", file=file.path, column=name
-                )
-    groups = [(f, list(range(f.metadata.num_row_groups))) for f in source.files if f.metadata.num_rows]
-    table = unify([source.read(f, numbers, columns) for f, numbers in groups])
+    check_source(config, source, path)
+    table = source.read_all(source_columns(config), ids=id_columns(config))
     positives = _Positives(config, table.filter(pa.array(condition_mask(table, config.where))))
     temporary = cache / f".{folder.name}.{secrets.token_hex(4)}"
     try:
@@ -85,12 +80,6 @@ def _key(config: SampledNegatives, infos: list[pa.fs.FileInfo]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _columns(config: SampledNegatives) -> list[str]:
-    price = [config.price] if config.price is not None else []
-    wanted = [config.item, config.user, config.group, config.event_time, *price, *config.context]
-    return wanted + [c.column for c in config.where]
-
-
 @dataclass(frozen=True, slots=True)
 class _Codes:
     """A column as numbers from 0, and its distinct values."""
@@ -106,7 +95,8 @@ class _Positives:
         if table.num_rows == 0:
             raise DataError("data.prepare.where leaves no positives")
         self.config = config
-        line_times = as_microseconds(EventTime(column=config.event_time), one_array(table.column(config.event_time)))
+        moments = _without_nulls(table, config.event_time)
+        line_times = as_microseconds(EventTime(column=config.event_time), moments)
         groups = _codes(table, config.group)
         # A group's lines happen at once: at the time of its first line.
         first = np.full(len(groups.values), np.iinfo(np.int64).max)
@@ -121,10 +111,13 @@ class _Positives:
         self.by_item = PastCounts(self.items.numbers, self.times)
         self.by_user = PastCounts(self.users.numbers, self.times)
         self.by_pair = PastCounts(self._pairs(self.users.numbers, self.items.numbers), self.times)
-        self.item_ids = hash_strings(self.items.values) if is_text(self.items.values.type) else _integers(self.items)
+        self.item_ids = plain_ids(config.item, self.items.values)
         self.prices = None
         if config.price is not None:
-            self.prices = as_float64(config.price, one_array(self.table.column(config.price)), fill=0.0)
+            column = one_array(self.table.column(config.price))
+            prices = as_float64(config.price, column, fill=0.0)
+            # A sale without a price stays one: NaN, which no price of a log is.
+            self.prices = np.where(column.is_null().to_numpy(zero_copy_only=False), np.nan, prices)
 
     def _sample(self) -> Negatives:
         c = self.config
@@ -189,7 +182,7 @@ class _Positives:
         if self.prices is not None:
             known = last > first
             price = self.prices[self.by_item.order[np.maximum(last - 1, 0)]]
-            arrays["last_price"] = pa.array(price.astype(np.float32), mask=~known)
+            arrays["last_price"] = pa.array(price.astype(np.float32), mask=~known | np.isnan(price))
         return arrays
 
     def _days_since(
@@ -216,36 +209,29 @@ def _within(rows: Int64s) -> Int64s:
     return np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
 
 
-def _codes(table: pa.Table, name: str) -> _Codes:
-    array = one_array(table.column(name))
+def _without_nulls(table: pa.Table, name: str) -> pa.Array:
+    """A column as one array of its values, decoded: a dictionary may hold a value twice, or none."""
+    column = table.column(name)
+    array = one_array(column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column)
     if array.null_count:
         raise DataError(f"is null in {array.null_count:,} positives; leave them out: '{name} is not null'", column=name)
-    encoded = array if pa.types.is_dictionary(array.type) else pc.dictionary_encode(array)
+    return array
+
+
+def _codes(table: pa.Table, name: str) -> _Codes:
+    encoded = pc.dictionary_encode(_without_nulls(table, name))
     return _Codes(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
 
 
-def _integers(codes: _Codes) -> Int64s:
-    values: Int64s = codes.values.cast(pa.int64()).to_numpy()
-    return values
-
-
 def _write(positives: _Positives, folder: Path, on_progress: Callable[[int], None]) -> None:
-    writer: pq.ParquetWriter | None = None
     rows = labels = 0
-    try:
+    with WholeParquet(folder / "examples.parquet", compression="zstd", write_page_checksum=True) as file:
         for start in range(0, len(positives.times), SLICE_POSITIVES):
             table = positives.examples(start, min(start + SLICE_POSITIVES, len(positives.times)))
-            if writer is None:
-                writer = pq.ParquetWriter(
-                    folder / "examples.parquet", table.schema, compression="zstd", write_page_checksum=True
-                )
-            writer.write_table(table)
+            file.write(table)
             rows += table.num_rows
             labels += int(pc.sum(table.column("label")).as_py() or 0)
             on_progress(table.num_rows)
-    finally:
-        if writer is not None:
-            writer.close()
     if labels == 0:
         raise DataError(f"leaves no examples: no item was sold again within {positives.config.pool_days} days")
     sizes = positives.negatives.pool_sizes

@@ -7,13 +7,17 @@ from pathlib import Path
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import LogPart
+from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
+from embtables.pipelines.sources.memory import MEMORY
+from embtables.pipelines.sources.split import LogPart
 from embtables.schema import ColumnSplit, HashSplit, TimeSplit
 
 
 def has_part(config: RunConfig, part: LogPart) -> bool:
-    """Whether the split leaves rows for `part`; without a split every row is for training."""
-    split = config.data.split
+    """Whether there may be rows of `part`; a log that is not divided is all for training."""
+    split, parts = config.data.split, config.data.parts
+    if parts is not None:
+        return part in parts.given()
     if split is None:
         return part == "train"
     if part == "train":
@@ -27,9 +31,14 @@ def has_part(config: RunConfig, part: LogPart) -> bool:
 
 
 def with_absolute_joins(config: RunConfig) -> RunConfig:
-    """`config` with the paths of its joins, which are relative to data.path, made absolute."""
+    """`config` with the paths of its joins made absolute: they are relative to data.path, of rows in memory to the
+    working folder.
+    """
     data = config.data
-    joins = tuple(j.model_copy(update={"path": absolute(j.path, Path(data.path))}) for j in data.join)
+    if data.path is None:
+        return config
+    base = Path.cwd() if data.path == MEMORY else Path(data.path)
+    joins = tuple(j.model_copy(update={"path": absolute(j.path, base)}) for j in data.join)
     return config.model_copy(update={"data": data.model_copy(update={"join": joins})})
 
 
@@ -37,11 +46,10 @@ def with_prepared_data(config: RunConfig, *, shown: bool = True) -> RunConfig:
     """`config` as the reader takes it: absolute joins, the examples of `data.prepare` built (or found) and named."""
     config = with_absolute_joins(config)
     data = config.data
-    if data.prepare is None:
+    if data.prepare is None or data.path is None:
         return config
     with RowProgress("prepare", None, shown=shown) as progress:
-        folder = prepare(
-            data.prepare, data.path, data.files, Path(config.train.runs_dir) / "prepared", progress.advance
-        )
+        prepared = Path(config.train.runs_dir or DEFAULT_RUNS_DIR) / "prepared"
+        folder = prepare(data.prepare, data.path, data.files, prepared, progress.advance)
     update = {"path": str(folder), "files": "**/*.parquet", "prepare": None}
     return config.model_copy(update={"data": data.model_copy(update=update)})

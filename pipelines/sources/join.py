@@ -2,76 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
-from embtables.inputs.columns import is_text
-from embtables.pipelines.sources.files import open_source, unify
-from embtables.schema import Join
+from embtables.inputs.arrow_types import field_type, is_text
+from embtables.inputs.values import one_array
+from embtables.pipelines.sources.files.partitions import partition_type
+from embtables.pipelines.sources.files.source import LogFile, Source, open_source
+from embtables.pipelines.sources.join_keys import KeyFamily, checked_family, keys_of, places_of
+from embtables.schema import Join, PartitionType
 
 MAX_SIDE_ROWS = 50_000_000
+_OF_FOLDERS: Mapping[KeyFamily, PartitionType] = {"integer": "int64", "time": "timestamp"}
+
+
+def side_tables(joins: Sequence[Join], source: Source) -> list[SideTable]:
+    """The side tables of a log. A key that the log's folders give has the type of the side table's key.
+
+    Raises:
+        DataError: see `SideTable`; or a column would be there twice, or the types of a key cannot be compared.
+    """
+    sides = [SideTable(join) for join in joins]
+    for side in sides:
+        if side.join.key in source.partition_names and side.key_family in _OF_FOLDERS:
+            source.partitions = {side.join.key: _OF_FOLDERS[side.key_family], **source.partitions}
+    owners = {name: f"the log ({file.path})" for file in source.files for name in file.column_names}
+    for side in sides:
+        for name in side.columns:
+            if name in owners:
+                raise DataError(
+                    f"would become the column {name}, which {owners[name]} has already; set prefix on this join, or "
+                    "name the columns to take in columns",
+                    side=side.join.path,
+                    column=name.removeprefix(side.join.prefix),
+                )
+            owners[name] = f"the side table {side.join.path}"
+        for file in source.files:
+            side.check_key(source, file)
+    return sides
 
 
 class SideTable:
     """One side table: its key column and the columns it adds, strings dictionary-encoded.
 
     Dictionaries make a joined string column cheap: a row gets an index, and what is done to strings later (hashing,
-    splitting) is done once per distinct value.
+    splitting) is done once per distinct value. The key itself, where `columns` lists it under the log's name, is the
+    log's column and not added.
 
     Raises:
-        DataError: the key is missing or not unique, a column is missing, or the table is too large for memory.
+        DataError: the key is missing, not unique or of a type that cannot be a key; a column is missing, differs
+            between files or cannot be looked up; or the table is too large for memory.
     """
 
     def __init__(self, join: Join) -> None:
         source = open_source(join.path, "**/*.parquet", quarantine=False)
-        rows = sum(f.metadata.num_rows for f in source.files)
+        rows = sum(f.num_rows for f in source.files)
         if rows > MAX_SIDE_ROWS:
             raise DataError(
                 f"has {rows:,} rows; a side table is held in memory, at most {MAX_SIDE_ROWS:,}", side=join.path
             )
-        self._join = join
-        key = join.side_key or join.key
-        known = source.files[0].column_names
-        wanted = list(join.columns) if join.columns is not None else [name for name in known if name != key]
-        for name in (key, *wanted):
+        self.join = join
+        self._key = join.side_key or join.key
+        known = source.column_names
+        wanted = list(join.columns) if join.columns is not None else [name for name in known if name != self._key]
+        if join.prefix + self._key == join.key:
+            wanted = [name for name in wanted if name != self._key]
+        for name in (self._key, *wanted):
             if name not in known:
                 raise DataError(f"is missing; the side table has: {', '.join(known)}", side=join.path, column=name)
-        names = list(dict.fromkeys((key, *wanted)))
-        table = unify([source.read(f, list(range(f.metadata.num_row_groups)), names) for f in source.files])
-        self._keys = _comparable(table.column(key)).combine_chunks()
-        self._check_unique(key)
+        table = source.read_all((self._key, *wanted), ids=(self._key,))
+        self._keys = keys_of(table.column(self._key), side=join.path, column=self._key)
+        self._check_unique()
         self.columns = tuple(join.prefix + name for name in wanted)
-        self._table = pa.table([_encoded(table.column(name)) for name in wanted], names=list(self.columns))
+        arrays = [self._taken(name, table.column(name)) for name in wanted]
+        self._table = pa.table(arrays, names=list(self.columns))
 
-    def _check_unique(self, key: str) -> None:
-        counts = pc.value_counts(self._keys)
+    def _check_unique(self) -> None:
+        counts = pc.value_counts(self._keys.values.drop_null())
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if len(twice):
-            example = twice[0]["values"].as_py()
+            example = self._keys.example(pc.index(self._keys.values, twice[0]["values"]).as_py())
             raise DataError(
-                f"holds {example!r} {twice[0]['counts'].as_py()} times ({len(twice):,} keys are not unique); "
+                f"holds {example} {twice[0]['counts'].as_py()} times ({len(twice):,} keys are not unique); "
                 "each key must have exactly one row",
-                side=self._join.path,
-                column=key,
+                side=self.join.path,
+                column=self._key,
+            )
+
+    def _taken(self, name: str, column: pa.ChunkedArray) -> pa.Array:
+        array = _encoded(column)
+        try:
+            array.take(pa.array([], pa.int64()))
+        except pa.ArrowNotImplementedError:
+            raise DataError(
+                f"holds {array.type}, which cannot be looked up; name the columns to take with columns",
+                side=self.join.path,
+                column=name,
+            ) from None
+        return array
+
+    @property
+    def key_family(self) -> KeyFamily:
+        """What its key is compared as."""
+        return self._keys.family
+
+    def check_key(self, source: Source, file: LogFile) -> None:
+        """Raises DataError if a file's key column is of a type that cannot be compared with the side table's."""
+        name = self.join.key
+        if name in file.partition:
+            self._check_family(partition_type(source.partitions, name), file=file.path, column=name)
+            return
+        kind = field_type(file.schema, name)
+        if kind is not None:
+            self._check_family(kind, file=file.path, column=name)
+
+    def _check_family(self, kind: pa.DataType, **path: object) -> None:
+        family = checked_family(kind, **path)
+        if "null" not in (family, self._keys.family) and family != self._keys.family:
+            raise DataError(
+                f"holds {kind}, but the key {self._key} of the side table {self.join.path} holds {self._keys.kind}",
+                **path,
             )
 
     def add_to(self, table: pa.Table) -> pa.Table:
         """`table` with the side table's columns. Raises DataError for keys that are missing, unless they may be."""
-        join = self._join
-        keys = _comparable(table.column(join.key))
-        if keys.type != self._keys.type:
-            raise DataError(
-                f"holds {keys.type}, the side table's key {self._keys.type}", side=join.path, column=join.key
-            )
-        places = pc.index_in(keys, value_set=self._keys)
+        join = self.join
+        path = {"side": join.path, "column": join.key}
+        keys = keys_of(table.column(join.key), **path)
+        self._check_family(keys.kind, **path)
+        places = places_of(keys, self._keys)
         if join.on_missing == "error" and places.null_count:
-            missing = pc.unique(keys.filter(places.is_null()))
+            absent = places.is_null()
+            example = keys.example(pc.index(absent, True).as_py())
+            missing = len(pc.unique(keys.values.filter(absent)))
             raise DataError(
-                f"{len(missing):,} keys of the log are missing, for example {missing[0].as_py()!r}; "
+                f"{missing:,} keys of the log are missing, for example {example}; "
                 "complete the side table, or set on_missing: null",
-                side=join.path,
-                column=join.key,
+                **path,
             )
         taken = self._table.take(places)
         for name in self.columns:
@@ -79,15 +149,11 @@ class SideTable:
         return table
 
 
-def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Keys as int64 or large_string, whatever their width or encoding."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    return column.cast(kind).cast(pa.large_string()) if is_text(kind) else column
-
-
 def _encoded(column: pa.ChunkedArray) -> pa.Array:
-    encode = is_text(column.type) and not pa.types.is_dictionary(column.type)
-    array = column.dictionary_encode() if encode else column
-    return array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+    if not is_text(column.type):
+        return one_array(column)
+    if pa.types.is_dictionary(column.type):
+        return one_array(column.unify_dictionaries())
+    # Large, because the values of all files together may be more than 2 GiB.
+    bytes_too = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    return one_array(column.cast(pa.large_binary() if bytes_too else pa.large_string()).dictionary_encode())

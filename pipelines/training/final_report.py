@@ -7,7 +7,7 @@ from typing import Any
 
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
@@ -18,9 +18,15 @@ from embtables.state.read.find import has_best
 
 
 def final_report(
-    learner: Learner, run: RunDir, source: BatchSource, state: RunState, figures_of: Callable[[LogPart], dict[str, Any]]
+    learner: Learner,
+    run: RunPlace,
+    source: BatchSource,
+    state: RunState,
+    figures_of: Callable[[LogPart], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluates the best state on the test part if there is one, else on the validation part; writes report.json."""
+    """Evaluates the best state, which the learner then holds, on the test part if there is one, else on the validation
+    part. The figures come first in the report; `part` follows them.
+    """
     config = learner.config
     part: LogPart | None = next((p for p in ("test", "validation") if has_part(config, p)), None)
     figures: dict[str, Any] = dict.fromkeys(learner.task.headline)
@@ -29,7 +35,8 @@ def final_report(
     if part is not None:
         figures = figures_of(part)
     figures["evaluated_rows"] = figures.pop("rows", 0)
-    report = {
+    set_aside = figures.pop("quarantined_rows", 0)
+    return {
         **figures,
         "part": part,
         "rows": state.rows,
@@ -38,7 +45,7 @@ def final_report(
         "steps": state.step,
         "epochs": state.stretch,
         "best_step": state.best_step,
-        "quarantined_rows": state.quarantined_rows,
+        "quarantined_rows": state.quarantined_rows + set_aside,
         "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),
         "tables": {
             name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_column.values()), **stats.counts}
@@ -47,14 +54,11 @@ def final_report(
         "seed": config.train.seed,
         "model": config.model.kind,
         **state.started_from,
-        "run_dir": str(run.path),
+        "run_dir": None if run.path is None else str(run.path),
     }
-    if learner.world.rank == 0:
-        run.write_report(report)
-    return report
 
 
-def _load_best(learner: Learner, run: RunDir, state: RunState) -> None:
+def _load_best(learner: Learner, run: RunPlace, state: RunState) -> None:
     """The best state, unless the disk did not take it when it came."""
     world = learner.world
     has = rank_0_says(world, lambda: has_best(run.checkpoints))

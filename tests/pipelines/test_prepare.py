@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from embtables.errors import DataError
+from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
+from embtables.inputs.columns import plain_ids
+from embtables.inputs.values import one_array
 from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
+from embtables.pipelines.prepare.source_columns import check_source
+from embtables.pipelines.sources.files.source import open_source
 from embtables.schema import SampledNegatives
 from embtables.schema.prepare import DERIVED_COLUMNS
 
@@ -226,3 +232,179 @@ def test_the_derived_columns_are_those_that_the_schema_reserves(tmp_path: Path) 
     folder = prepare(config(), str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
     copied = {"code", "who", "at", "invoice", "country"}
     assert set(pq.read_schema(folder / "examples.parquet").names) - copied == set(DERIVED_COLUMNS)
+
+
+def rows_of(seed: int = 5) -> pa.Table:
+    """A purchase log as one table: items and invoices as text, users as integers, times and prices."""
+    table = pa.Table.from_pylist([{k: v for k, v in row.items() if k != "at"} for row in ROWS[seed]])
+    return table.append_column("at", pa.array([row["at"] for row in ROWS[seed]], pa.timestamp("us")))
+
+
+def prepared(folder: Path, *tables: pa.Table, **changes: Any) -> pa.Table:
+    log = folder / f"log-{len(list(folder.iterdir()))}"
+    log.mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(table, log / f"{number}.parquet")
+    return pq.read_table(prepare(config(**changes), str(log), "*.parquet", folder / "cache"))
+
+
+def changed(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, values)
+
+
+def purchases(seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    moments = np.sort(rng.integers(0, 20 * 24, 120)) * HOUR
+    return [
+        {
+            "invoice": f"i{n // 2}",
+            "code": f"c{int(rng.integers(0, 8))}",
+            "who": int(rng.integers(0, 5)),
+            "at": int(moments[n // 2 * 2]),
+            "price": float(rng.integers(1, 9)),
+            "quantity": 1,
+            "country": "UK",
+        }
+        for n in range(120)
+    ]
+
+
+ROWS = {5: purchases(5)}
+
+
+def repeated_dictionary(column: pa.ChunkedArray) -> pa.Array:
+    """As a dictionary that holds every value twice, and one that no row has."""
+    values = pa.concat_arrays([pc.unique(column), pc.unique(column), pa.array(["nobody"])])
+    half = len(pc.unique(column))
+    indices = [values.index(value).as_py() + half * (n % 2) for n, value in enumerate(column)]
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int8()), values)
+
+
+ENCODINGS: dict[str, Callable[[pa.ChunkedArray], Any]] = {
+    "views": lambda column: column.cast(pa.string_view()),
+    "large": lambda column: column.cast(pa.large_string()),
+    "bytes": lambda column: column.cast(pa.binary()),
+    "categories": lambda column: column.dictionary_encode(),
+    "a dictionary with values twice": repeated_dictionary,
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_examples_do_not_depend_on_how_ids_are_stored(tmp_path: Path, encoding: str) -> None:
+    table = rows_of()
+    expected = prepared(tmp_path, table)
+    other = table
+    for name in ("code", "invoice"):
+        other = changed(other, name, ENCODINGS[encoding](table.column(name)))
+    for tables in ((other,), (other.slice(0, 50), other.slice(50)), (table.slice(0, 50), other.slice(50))):
+        if encoding == "bytes" and len(tables) == 2 and tables[0].schema != tables[1].schema:
+            continue  # whether files may mix strings and bytes is the reader's rule
+        found = prepared(tmp_path, *tables)
+        for name in expected.schema.names:
+            values = [v.decode() if isinstance(v, bytes) else v for v in found.column(name).to_pylist()]
+            assert values == expected.column(name).to_pylist(), name
+
+
+ITEM_TYPES: dict[str, Callable[[np.ndarray], pa.Array]] = {
+    "int16": lambda codes: pa.array(codes, pa.int16()),
+    "uint64 beyond 2^63": lambda codes: pa.array(codes.astype(np.uint64) + np.uint64(2**63)),
+    "negative": lambda codes: pa.array(-codes - 2**62),
+    "bool": lambda codes: pa.array(codes > 3),
+    "text": lambda codes: pa.array([f"é{code}" for code in codes]),
+    "timestamp": lambda codes: pa.array(codes, pa.timestamp("ms")),
+}
+
+
+@pytest.mark.parametrize("kind", ITEM_TYPES)
+def test_a_history_holds_the_ids_that_the_item_column_becomes(tmp_path: Path, kind: str) -> None:
+    numbers = np.array([int(code[1:]) for code in rows_of().column("code").to_pylist()])
+    items = ITEM_TYPES[kind](numbers)
+    examples = prepared(tmp_path, changed(rows_of(), "code", items))
+    assert examples.column("code").type == items.type
+    ids = plain_ids("code", one_array(examples.column("code")))
+    histories = one_array(examples.column("history"))
+    assert len(histories.flatten()) > 0
+    assert set(histories.flatten().to_pylist()) <= set(ids.tolist())
+    # The last item of a history is one that the user bought, in the form of the column that a feature reads.
+    bought = {user: set() for user in examples.column("who").to_pylist()}
+    for who, item in zip(rows_of().column("who").to_pylist(), plain_ids("code", items).tolist(), strict=True):
+        bought[who].add(item)
+    for who, history in zip(examples.column("who").to_pylist(), histories.to_pylist(), strict=True):
+        assert set(history) <= bought[who]
+
+
+def test_flags_of_files_may_differ(tmp_path: Path) -> None:
+    table = rows_of()
+    strict = pa.schema([pa.field(f.name, f.type, nullable=False) for f in table.schema])
+    expected = prepared(tmp_path, table)
+    assert prepared(tmp_path, table.slice(0, 40), table.slice(40).cast(strict)).equals(expected)
+    assert prepared(tmp_path, table.slice(0, 0).cast(strict), table).equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "code",
+            pa.array([0.5] * 120),
+            "column code: holds double, which cannot be the ids of data.prepare.item; cast",
+        ),
+        ("who", pa.array([0.5] * 120), "column who: holds double, which cannot be the ids of data.prepare.user; cast"),
+        ("code", pa.array([[1]] * 120), "holds list<element: int64>, which cannot be the ids of data.prepare.item$"),
+        ("invoice", pa.array([{"a": 1}] * 120), "which cannot be the ids of data.prepare.group$"),
+        ("at", pa.array([1] * 120), "column at: holds int64; data.prepare.event_time needs timestamps or dates"),
+        ("at", pa.array(["x"] * 120), "column at: holds string; data.prepare.event_time needs timestamps or dates"),
+        ("price", pa.array(["x"] * 120), "column price: holds string; data.prepare.price needs numbers"),
+    ],
+)
+def test_types_that_cannot_be_are_told_by_the_footers(
+    tmp_path: Path, name: str, values: pa.Array, message: str
+) -> None:
+    table = changed(rows_of(), name, values)
+    with pytest.raises(DataError, match=rf"file .*0.parquet, .*{message}"):
+        prepared(tmp_path, table)
+    with pytest.raises(DataError, match=message):
+        check_source(config(), open_source(str(tmp_path / "log-0"), "*.parquet", quarantine=False), "log-0")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_that_disagree_and_logs_of_nothing_are_refused(tmp_path: Path) -> None:
+    table = rows_of()
+    numbers = changed(table, "code", pa.array(range(120)))
+    for tables, message in (
+        ((numbers, table), r"file .*1.parquet, column code: holds string, but int64 in .*0.parquet"),
+        ((table, table.drop_columns("price")), r"file .*1.parquet, column price: is missing"),
+        ((table.append_column("code", table.column("code")),), r"column code: is there 2 times"),
+        ((table.slice(0, 0), table.slice(0, 0)), r"path .*: holds no rows to prepare"),
+        ((changed(table, "code", pa.nulls(120)),), r"column code: is null in 120 positives; leave them out: 'code is"),
+        ((changed(table, "at", pa.nulls(120, pa.timestamp("us"))),), r"column at: is null in 120 positives; leave"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepared(tmp_path, *tables)
+    assert list((tmp_path / "cache").glob("*") if (tmp_path / "cache").exists() else []) == []
+
+
+def test_days_are_times_and_a_sale_without_a_price_has_none(tmp_path: Path) -> None:
+    table = rows_of()
+    days = prepared(tmp_path, changed(table, "at", table.column("at").cast(pa.date32())))
+    assert {time.hour for time in days.column("at").to_pylist()} == {0}
+    no_prices = prepared(tmp_path, changed(table, "price", pa.nulls(120, pa.float64())))
+    assert no_prices.column("last_price").null_count == no_prices.num_rows
+    some = pc.if_else(pc.equal(table.column("price"), 4.0), None, table.column("price"))
+    assert set(prepared(tmp_path, changed(table, "price", some)).column("last_price").to_pylist()) <= {
+        None,
+        *(float(price) for price in range(1, 9) if price != 4),
+    }
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, small_disk: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embtables.pipelines.prepare.examples.SLICE_POSITIVES", 20)
+    (small_disk / "filling").write_bytes(bytes(1_010_000))
+    (tmp_path / "log").mkdir()
+    pq.write_table(rows_of(), tmp_path / "log" / "a.parquet")
+    with pytest.raises(StateError, match=r"cannot write the prepared examples: .*No space left on device"):
+        prepare(config(), str(tmp_path / "log"), "*.parquet", small_disk / "cache")
+    assert not list(small_disk.glob("cache/*"))
+    assert "Exception ignored" not in capfd.readouterr().err

@@ -59,10 +59,12 @@ def notes_of_features(then: RunConfig, here: RunConfig, others: Mapping[str, Oth
 
 def _origins(column: str, data: LogConfig) -> list[str]:
     """What a column may be of: one, if the configuration alone says it."""
-    named = [_of_join(j, column) for j in data.join if j.columns and column in {j.prefix + name for name in j.columns}]
+    # A key is the log's column, also where a join lists it among its columns.
+    joins = [j for j in data.join if j.key != column]
+    named = [_of_join(j, column) for j in joins if j.columns and column in {j.prefix + name for name in j.columns}]
     if named:
         return named
-    possible = [_of_join(j, column) for j in data.join if j.columns is None and column.startswith(j.prefix)]
+    possible = [_of_join(j, column) for j in joins if j.columns is None and column.startswith(j.prefix)]
     return [_of_log(column, data.prepare), *possible]
 
 
