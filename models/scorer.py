@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from embtables.arguments import as_ids
+from embtables.arguments import as_ids, as_name, as_path
 from embtables.errors import ConfigError, StateError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch, JaggedIds
@@ -89,9 +89,10 @@ class Scorer:
             row_store: see Tables.
 
         Raises:
+            ConfigError: these are no path and no name.
             StateError: there is no such version, it is damaged, or another build has written it.
         """
-        path = Path(folder)
+        path, which = as_path(folder, "folder"), as_name(which, "which")
         versions = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         chain = find(versions, which)
         content = scoring_content(chain[-1])

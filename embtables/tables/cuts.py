@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
+from embtables.arguments import as_integer, as_name
 from embtables.errors import StateError
 from embtables.rows.exclusive import StoreLock, exclusive
 
@@ -51,8 +52,10 @@ class CutLedger:
                 changes = tables.changes("items", after=index.cut)
 
         Raises:
+            ConfigError: this is no name.
             StateError: another consumer has this name.
         """
+        name = as_name(name, "name")
         self._forget_gone()
         if name in self._held:
             raise StateError(
@@ -134,11 +137,13 @@ class CutConsumer:
         """The consumer has everything up to this cut: changes since it stay known, and nothing before is needed.
 
         Raises:
+            ConfigError: the cut is no integer.
             StateError: the consumer has left; the cut was not drawn, is before the one that it holds, or is before what
                 was freed already.
         """
         if not self._open:
             raise StateError(f"consumer '{self.name}' was closed: make a new one with tables.cuts.consumer")
+        cut = as_integer(cut, "cut")
         self._ledger._hold(self.name, cut)
         self.cut = cut
 

@@ -432,8 +432,10 @@ class Tables:
         thread, while training goes on.
 
         Raises:
+            ConfigError: `after` is no integer.
             StateError: with `after`, as `changes`.
         """
+        after = None if after is None else as_integer(after, "after")
         return {
             config.name: CountedCapture(self.rows.capture(number, after), self._counts[number].to_save())
             for number, config in enumerate(self.configs)
@@ -470,6 +472,8 @@ class Tables:
                 state).
         """
         number = self._number(table)
+        if not isinstance(content, TableContent):
+            raise ConfigError(f"must be a table's content, received a {type(content).__name__}", argument="content")
         held, needed = content.columns.keys() | content.streamed.keys() - {"count"}, self.stored[number].columns.keys()
         if held != needed:
             reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"

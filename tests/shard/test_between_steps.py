@@ -172,3 +172,21 @@ def test_a_backward_of_frozen_rows_asks_nothing_of_other_ranks(ranks: int) -> No
         return None if weights.grad is None else weights.grad.tolist()
 
     assert at(ranks, work)[-1] == [4.0 * n + 1.0 for n in range(20)]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_state_dict_of_one_process_is_loaded_by_any_number(ranks: int) -> None:
+    one, view = tables(None)
+    step(one, view)
+    state = view.state_dict()
+
+    def work(world: World | None) -> Any:
+        made, ours = tables(world)
+        made.set("t", torch.tensor([5, 100, 101]), torch.zeros(3, 2))  # 100 and 101 are not of the state
+        ours.load_state_dict(state)
+        return made.keys("t"), made.weight("t"), ours.state_dict()
+
+    for keys, weight, saved in at(ranks, work):
+        assert torch.equal(keys, IDS)
+        assert torch.equal(weight, one.get("t", IDS))
+        assert all(torch.equal(saved[name], value) for name, value in state.items())

@@ -18,6 +18,7 @@ from embtables import (
     EmbeddingBagCollection,
     Feature,
     FixedTable,
+    Scorer,
     Tables,
     hash_strings,
     warm_start,
@@ -76,6 +77,16 @@ MISUSES: dict[str, tuple[Callable[[Tables], Any], type[EmbtablesError], str]] = 
     "times of text": (lambda t: t.advance(["now"]), DataError, "argument event_time_us"),  # type: ignore[arg-type]
     "a time that is missing": (lambda t: t.advance(np.array(["NaT"], "M8[s]")), DataError, "is null at 0"),  # type: ignore[arg-type]
     "a time beyond": (lambda t: t.advance(np.array([2**62], "M8[s]")), DataError, "beyond the range"),  # type: ignore[arg-type]
+    "a cut of text": (lambda t: t.cuts.consumer("a").hold("1"), ConfigError, "argument cut: must be an integer"),  # type: ignore[arg-type]
+    "a consumer without a name": (lambda t: t.cuts.consumer([]), ConfigError, "argument name: must be a name"),  # type: ignore[arg-type]
+    "a capture after text": (lambda t: t.capture("1"), ConfigError, "argument after: must be an integer"),  # type: ignore[arg-type]
+    "no content": (lambda t: t.take_over("t", {}), ConfigError, "must be a table's content, received a dict"),  # type: ignore[arg-type]
+    "a number for a run": (
+        lambda t: Scorer.from_version(5),
+        ConfigError,
+        "argument folder: must be a path, received 5",
+    ),  # type: ignore[arg-type]
+    "a version by number": (lambda t: Scorer.from_version("x", 5), ConfigError, "argument which: must be a name"),  # type: ignore[arg-type]
     "keys of a fixed table": (
         lambda t: t.set_weight("t", torch.zeros(1, 2), keys=torch.tensor([1])),
         StateError,
