@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from embtables.errors import EmbtablesError
+from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
+app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
 
