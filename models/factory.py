@@ -119,7 +119,7 @@ def _parameters(factory: ModelFactory, name: str) -> Mapping[str, inspect.Parame
 
 def _options_model(factory: ModelFactory, name: str, parameters: Mapping[str, inspect.Parameter]) -> type[ModelOptions]:
     """The `model` section of a factory, from its parameters that are options."""
-    fields: dict[str, Any] = {"kind": (Literal[name], name)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"kind": (Literal[name], name)}
     for key, parameter in parameters.items():
         if key in dir(ModelOptions) or key in ("kind", "model_config") or key.startswith("_"):
             raise ConfigError(f"model '{name}': an option cannot be named '{key}'; rename the parameter")
@@ -132,7 +132,7 @@ def _options_model(factory: ModelFactory, name: str, parameters: Mapping[str, in
         )
         made.model_json_schema()
         if all(not field.is_required() for field in made.model_fields.values()):
-            made().model_dump_json()
+            made.model_validate({"kind": name}).model_dump_json()
     except ValidationError as error:
         raise ConfigError(f"model '{name}': the default of an option is wrong: {error_lines(error)[0]}") from error
     except (PydanticUserError, PydanticSerializationError, ValueError, TypeError, NameError) as error:

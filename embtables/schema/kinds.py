@@ -91,7 +91,7 @@ class Kinds(Generic[M]):
     def _unknown(self, kind: object) -> PydanticCustomError:
         known = f"'kind' must be one of: {', '.join(self._models)}"
         if not isinstance(kind, str) or self._unknown_hint is None:
-            return PydanticCustomError("unknown_kind", known)  # type: ignore[arg-type]
+            return PydanticCustomError("unknown_kind", known)
         near = difflib.get_close_matches(kind, self._models, n=1, cutoff=0.6)
         hint = f"did you mean '{near[0]}'?" if near else self._unknown_hint
         return PydanticCustomError("missing_code", "{known}; {hint}", {"known": known, "hint": hint})

@@ -17,6 +17,7 @@ import typer
 from embtables.errors import EmbtablesError
 from embtables.pipelines.cli.data import app as data_app
 from embtables.pipelines.cli.data import init
+from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
@@ -33,6 +34,7 @@ app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
 app.add_typer(data_app, name="data")
 app.command()(init)
+app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
 

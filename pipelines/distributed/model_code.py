@@ -41,7 +41,7 @@ def model_to_send(kind: str) -> SentModel | None:
     from ray import cloudpickle
 
     try:
-        sent = cloudpickle.dumps(code)
+        sent = cloudpickle.dumps(code)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ConfigError(
             f"model '{kind}' cannot be sent to the ranks ({type(error).__name__}: {error}); define it in a module of "

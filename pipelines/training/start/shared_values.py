@@ -94,7 +94,7 @@ def _values(feature: Feature, rows: pa.Table) -> dict[object, None]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _sentence(table: str, pairs: list[tuple[Feature, Feature, object]]) -> str:
