@@ -62,5 +62,6 @@ def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Modul
         num_dense=len(schema.dense),
         num_labels=len(schema.labels),
         pooled_first_order=PooledFirstOrderView(tables, names) if takes_both else None,
+        world=tables.world,
     )
     return spec.build(model, inputs)
