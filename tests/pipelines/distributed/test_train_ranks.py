@@ -71,6 +71,10 @@ WITH_FIRST_ORDER["tables"] += [{**table, "dim": 8} for table in TABLES[1:]]
 NORMALISED = {
     "model": {"kind": "dcnv2", "num_cross_layers": 1, "hidden_sizes": [16, 8], "normalisation": "batch_norm"},
     "train.batch_size": 98,
+    "tables": [
+        {**table, "optimizer": {**table["optimizer"], "weight_decay": {"kind": "dense", "rate": 0.05}}}
+        for table in TABLES
+    ],
 }
 
 

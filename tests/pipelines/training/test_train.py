@@ -106,7 +106,8 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
         "train.clip_norm": 0.1,
     }
     if row_store == "host normalised":
-        changes |= {"model.normalisation": "batch_norm", "model.activation": "prelu"}
+        changes |= {"model.normalisation": "batch_norm", "model.activation": "prelu", "train.checkpoint_every_steps": 2}
+        changes |= {"tables.0.optimizer.weight_decay": {"kind": "dense", "rate": 0.1}}
     if row_store == "host collisionless":
         changes |= {"tables": COLLISIONLESS, "data.shuffle": None, "train.epochs": 1, "train.batch_size": 50}
     whole = train(make_config(**changes), shown=False)
