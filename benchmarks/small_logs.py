@@ -23,9 +23,15 @@ from benchmarks.peers.split import write_split
 BATCH = {"ml100k": 1024, "ml1m": 4096}
 EPOCHS = 30
 PEER = "FuxiCTR, batch_norm, L2"
-OURS = {
+NORMALISED = ["model.normalisation=batch_norm"]
+DENSE = [
+    f"tables.{table}.optimizer.weight_decay={{kind: dense, rate: 0.02}}"
+    for table in ("user", "movie", "profile", "zip")
+]
+OURS: dict[str, list[str]] = {
     "embtables, as the example": [],
-    "embtables, batch_norm": ["model.normalisation=batch_norm"],
+    "embtables, batch_norm": NORMALISED,
+    "embtables, batch_norm, dense decay": [*NORMALISED, *DENSE],
 }
 Reports = dict[str, list[dict[str, Any]]]
 

@@ -25,8 +25,8 @@ class DenseDecay(Model):
         0.001
     """
 
-    kind: Literal["dense"] = "dense"
-    rate: NonNegativeFloat = Field(description="share of a weight that a step takes away, by learning rate")
+    kind: Literal["dense"] = Field("dense", description="every row of the table decays in every step")
+    rate: NonNegativeFloat = Field(description="a step multiplies every row by 1 - learning rate * rate")
 
 
 WeightDecay = Annotated[
