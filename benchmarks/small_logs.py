@@ -24,10 +24,8 @@ BATCH = {"ml100k": 1024, "ml1m": 4096}
 EPOCHS = 30
 PEER = "FuxiCTR, batch_norm, L2"
 NORMALISED = ["model.normalisation=batch_norm"]
-DENSE = [
-    f"tables.{table}.optimizer.weight_decay={{kind: dense, rate: 0.02}}"
-    for table in ("user", "movie", "profile", "zip")
-]
+TABLES = ("user", "movie", "profile", "zip")
+DENSE = [f"tables.{table}.optimizer.weight_decay={{kind: dense, rate: 0.02}}" for table in TABLES]
 OURS: dict[str, list[str]] = {
     "embtables, as the example": [],
     "embtables, batch_norm": NORMALISED,
