@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from embtables.schema import CollisionlessTable as CollisionlessTable
     from embtables.schema import Constant as Constant
     from embtables.schema import DenseColumn as DenseColumn
+    from embtables.schema import DenseDecay as DenseDecay
     from embtables.schema import EncoderConfig as EncoderConfig
     from embtables.schema import EventTime as EventTime
     from embtables.schema import Feature as Feature
@@ -142,6 +143,7 @@ _HOMES = {
     "Label": "embtables.schema",
     "MinCount": "embtables.schema",
     "MultiHash": "embtables.schema",
+    "DenseDecay": "embtables.schema",
     "Normal": "embtables.schema",
     "OptimizerConfig": "embtables.schema",
     "Probability": "embtables.schema",
@@ -177,6 +179,7 @@ __all__ = [
     "CutLedger",
     "DataError",
     "DenseColumn",
+    "DenseDecay",
     "EmbeddingBagCollection",
     "EmbeddingCollection",
     "EmbtablesError",

@@ -63,6 +63,7 @@ def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Modul
         num_dense=len(schema.dense),
         num_labels=len(schema.labels),
         pooled_first_order=PooledFirstOrderView(tables, names) if takes_both else None,
+        world=tables.world,
     )
     module = spec.build(model, inputs)
     _refuse_unusable(module, inputs, model.kind)

@@ -6,7 +6,7 @@ Nothing here imports torch: a configuration is read and checked before that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, PositiveInt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from embtables.models.protocols import PooledCollection, PooledFirstOrderCollection, SequenceCollection
+    from embtables.shard.world import World
 
 Sizes = tuple[PositiveInt, ...]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -41,6 +42,12 @@ ModelConfig = Annotated[ModelOptions, MODELS]
 C = TypeVar("C", bound=ModelOptions)
 
 
+def _single_rank() -> World:
+    from embtables.shard.world import SingleRank
+
+    return SingleRank()
+
+
 @dataclass(frozen=True)
 class ModelInputs:
     """What a model is built over. A view that the model does not take, or that no feature goes to, is None.
@@ -52,6 +59,7 @@ class ModelInputs:
         pooled_first_order: for a model that takes `pooled` and `first_order`, in place of both: one lookup for the two.
         num_dense: dense columns.
         num_labels: columns of the result.
+        world: the ranks that train together: a layer that looks at a whole batch sums over them.
     """
 
     pooled: PooledCollection | None
@@ -60,6 +68,7 @@ class ModelInputs:
     num_dense: int
     num_labels: int
     pooled_first_order: PooledFirstOrderCollection | None = None
+    world: World = field(default_factory=_single_rank)
 
     def need_pooled_first_order(self) -> PooledFirstOrderCollection:
         """Pooled embeddings and first-order weights. Raises ConfigError if no feature is pooled."""

@@ -61,7 +61,12 @@ class ParallelDcnV2(BaseModel):  # type: ignore[misc]
         sizes = settings["hidden_sizes"]
         self.embeddings = FeatureEmbedding(feature_map, settings["dim"])
         self.cross = CrossNetV2(width, settings["num_cross_layers"])
-        self.deep = MLP_Block(input_dim=width, hidden_units=sizes, dropout_rates=settings["dropout"])
+        self.deep = MLP_Block(
+            input_dim=width,
+            hidden_units=sizes,
+            dropout_rates=settings["dropout"],
+            batch_norm=settings.get("batch_norm", False),
+        )
         self.out = nn.Linear(width + sizes[-1], 1)
         self.epoch_seconds: list[float] = []
         self._evaluating = 0.0

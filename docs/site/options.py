@@ -88,15 +88,20 @@ def _below(schema: Schema, path: str, known: Schema) -> Iterator[Option]:
         yield Option(f"{path}.kind", "one of " + ", ".join(f"`{name}`" for name, _ in members), "", shown)
         for name, member in members:
             yield from _of_object(member, f"{path}.", known, name, len(members))
+    elif "oneOf" in schema:  # a value, or a section
+        for each in schema["oneOf"]:
+            yield from _below(_resolved(each, known), path, known)
     elif "properties" in schema and schema.get("title") not in _TEXTS:
         yield from _of_object(schema, f"{path}.", known)
 
 
 def _members(schema: Schema, known: Schema) -> list[tuple[str, Schema]] | None:
-    """The kinds of a section and what each has; None where it has none."""
+    """The kinds of a section and what each has; None where it has none, or where it may be a plain value too."""
     if "oneOf" not in schema:
         return None
     members = [_resolved(member, known) for member in schema["oneOf"]]
+    if not all("properties" in member for member in members):
+        return None
     return [(member["properties"]["kind"]["const"], member) for member in members]
 
 
@@ -124,8 +129,9 @@ def _type(schema: Schema, known: Schema) -> str:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:
         return f"`{schema['const']}`"
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_type(_resolved(each, known), known) for each in schema["anyOf"]))
+    alternatives = schema.get("anyOf") or (schema.get("oneOf") if _members(schema, known) is None else None)
+    if alternatives:
+        return " or ".join(dict.fromkeys(_type(_resolved(each, known), known) for each in alternatives))
     if schema.get("type") == "array":
         least = schema.get("minItems")
         inner = _resolved(schema["items"], known)

@@ -84,7 +84,7 @@ class OptimizerSpec:
 
     Attributes:
         config: its options; its `kind` names the optimizer in configurations.
-        step: the rule in plain torch over the touched rows. Weight decay is in the gradient already.
+        step: the rule in plain torch over the touched rows. Weight decay is in the gradient, or the weight, already.
         state: the columns of its state by name, in the order of files.
         parameters: from its options, those of eps, beta1 and beta2 that native stores and fbgemm are to use.
         native_rule: its number in the native core (Rule in rules.h); None: the host row store does not have it.
@@ -296,6 +296,21 @@ def native_parameters(optimizer: OptimizerConfig) -> dict[str, float]:
     spec = optimizer_spec(optimizer)
     taken = () if spec.native_rule is None else NATIVE_RULES[spec.native_rule].parameters
     return {name: spec.parameters[name](optimizer) if name in taken else 0.0 for name in PARAMETERS}
+
+
+def dense_factor(optimizer: OptimizerConfig, rate_factor: float) -> float:
+    """What every row is multiplied by in a step at `rate_factor` times the configured learning rate; 1: it stays.
+
+    Raises:
+        ConfigError: nothing of a row would stay.
+    """
+    lost = optimizer.learning_rate * rate_factor * optimizer.dense_decay
+    if lost >= 1.0:
+        raise ConfigError(
+            f"weight_decay.rate {optimizer.dense_decay} takes all of a row away at {rate_factor} times the learning "
+            f"rate {optimizer.learning_rate}"
+        )
+    return 1.0 - lost
 
 
 def specs() -> tuple[OptimizerSpec, ...]:

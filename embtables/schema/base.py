@@ -59,9 +59,12 @@ def error_lines(error: ValidationError, *above: str) -> list[str]:
     return lines
 
 
+_TAGS = ("fixed", "collisionless", "one-number", "list-of-numbers", "dense-decay")
+
+
 def _is_tag(part: str) -> bool:
     """Whether part of a path names a branch that pydantic took and not a key of the file."""
-    return part.startswith("function-") or part in ("fixed", "collisionless")
+    return part.startswith("function-") or part in _TAGS
 
 
 def _short(value: object) -> str:

@@ -12,12 +12,58 @@ from embtables.schema.kinds import Kinds
 MAX_TABLE_ROWS = 2**40
 
 
+class DenseDecay(Model):
+    """Every row of the table decays in every step, also those that the batch has not: w *= 1 - learning_rate * rate.
+
+    For SGD this is an L2 term in the gradient of every row; beside the others it is decoupled from the gradient
+    (Loshchilov and Hutter 2019). A step passes over the whole table, and each of its deltas holds all rows.
+
+    Example:
+        >>> import embtables
+        >>> decay = embtables.DenseDecay(rate=0.001)
+        >>> embtables.Sgd(learning_rate=0.1, weight_decay=decay).dense_decay
+        0.001
+    """
+
+    kind: Literal["dense"] = Field("dense", description="every row of the table decays in every step")
+    rate: NonNegativeFloat = Field(description="a step multiplies every row by 1 - learning rate * rate")
+
+
+WeightDecay = Annotated[
+    Annotated[NonNegativeFloat, Tag("one-number")] | Annotated[DenseDecay, Tag("dense-decay")],
+    Discriminator(lambda value: "dense-decay" if isinstance(value, dict | DenseDecay) else "one-number"),
+]
+
+
 class OptimizerConfig(Model):
     """What every optimizer of rows has; what it does is an `OptimizerSpec` (embtables/rows/optimizers.py)."""
 
     kind: str
     learning_rate: PositiveFloat = Field(description="step size; a schedule may scale it during a run")
-    weight_decay: NonNegativeFloat = Field(0.0, description="L2 term added to the gradient of touched rows")
+    weight_decay: WeightDecay = Field(
+        0.0,
+        description="a number: L2 term added to the gradient of touched rows; `{kind: dense, rate: ...}`: every row "
+        "decays in every step",
+    )
+
+    @property
+    def touch_decay(self) -> float:
+        """The L2 term that is added to the gradients of touched rows."""
+        return 0.0 if isinstance(self.weight_decay, DenseDecay) else self.weight_decay
+
+    @property
+    def dense_decay(self) -> float:
+        """What every row loses in every step, by learning rate."""
+        return self.weight_decay.rate if isinstance(self.weight_decay, DenseDecay) else 0.0
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> OptimizerConfig:
+        if self.learning_rate * self.dense_decay >= 1.0:
+            raise ValueError(
+                f"learning_rate * weight_decay.rate must be below 1, received {self.learning_rate} * "
+                f"{self.dense_decay}: a step would take all of a row away"
+            )
+        return self
 
 
 OPTIMIZERS: Kinds[OptimizerConfig] = Kinds("optimizer")

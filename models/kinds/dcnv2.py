@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
-from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
+from embtables.models.hidden_layers import HiddenLayers
+from embtables.models.spec import ModelInputs, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DcnV2Config(ModelOptions):
+class DcnV2Config(HiddenLayers):
     """DCN-V2 (Wang et al. 2021): cross layers and a deep net, side by side or one after the other."""
 
     kind: Literal["dcnv2"] = "dcnv2"
@@ -20,8 +21,6 @@ class DcnV2Config(ModelOptions):
         "parallel", description="cross layers and deep net side by side, or one after the other"
     )
     num_cross_layers: PositiveInt = Field(3, description="cross layers")
-    hidden_sizes: Sizes = Field((256, 256, 256), description="widths of the hidden layers")
-    dropout: Rate = Field(0.0, description="share of hidden values that training sets to zero")
 
 
 def _build(config: DcnV2Config, inputs: ModelInputs) -> nn.Module:
@@ -33,8 +32,8 @@ def _build(config: DcnV2Config, inputs: ModelInputs) -> nn.Module:
         inputs.num_labels,
         parallel=config.structure == "parallel",
         num_cross_layers=config.num_cross_layers,
-        hidden_sizes=config.hidden_sizes,
-        dropout=config.dropout,
+        hidden=config,
+        world=inputs.world,
     )
 
 

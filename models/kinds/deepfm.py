@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
-from embtables.models.spec import ModelInputs, ModelOptions, ModelSpec, Rate, Sizes
+from embtables.models.hidden_layers import HiddenLayers
+from embtables.models.spec import ModelInputs, ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class DeepFmConfig(ModelOptions):
+class DeepFmConfig(HiddenLayers):
     """DeepFM (Guo et al. 2017): FM and a deep net over the same embeddings."""
 
     kind: Literal["deepfm"] = "deepfm"
-    hidden_sizes: Sizes = Field((256, 256, 256), description="widths of the hidden layers")
-    dropout: Rate = Field(0.0, description="share of hidden values that training sets to zero")
 
 
 def _build(config: DeepFmConfig, inputs: ModelInputs) -> nn.Module:
@@ -27,8 +24,8 @@ def _build(config: DeepFmConfig, inputs: ModelInputs) -> nn.Module:
         inputs.need_pooled_first_order(),
         inputs.num_dense,
         inputs.num_labels,
-        hidden_sizes=config.hidden_sizes,
-        dropout=config.dropout,
+        hidden=config,
+        world=inputs.world,
     )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from embtables.inputs.batch import JaggedIds
+from embtables.models.hidden_layers import HiddenLayers
 from embtables.models.layers import CrossNet, Mlp
 from embtables.models.protocols import PooledCollection
+from embtables.shard.world import World
 
 
 class DcnV2(nn.Module):
@@ -23,14 +23,14 @@ class DcnV2(nn.Module):
         *,
         parallel: bool,
         num_cross_layers: int,
-        hidden_sizes: Sequence[int],
-        dropout: float,
+        hidden: HiddenLayers,
+        world: World,
     ) -> None:
         super().__init__()
         width = sum(embeddings.embedding_dims) + num_dense
         self.embeddings = embeddings
         self.cross = CrossNet(width, num_cross_layers)
-        self.deep = Mlp(width, hidden_sizes, dropout)
+        self.deep = Mlp(width, hidden, world)
         self.out_deep = nn.Linear(self.deep.out_size, num_labels)
         self.out_cross = nn.Linear(width, num_labels, bias=False) if parallel else None
 

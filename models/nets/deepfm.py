@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from embtables.inputs.batch import JaggedIds
+from embtables.models.hidden_layers import HiddenLayers
 from embtables.models.layers import Mlp, fm_interaction
 from embtables.models.layers.linear import LinearTerm
 from embtables.models.protocols import PooledFirstOrderCollection, equal_dim
+from embtables.shard.world import World
 
 
 class DeepFm(nn.Module):
@@ -22,14 +22,14 @@ class DeepFm(nn.Module):
         num_dense: int,
         num_labels: int,
         *,
-        hidden_sizes: Sequence[int],
-        dropout: float,
+        hidden: HiddenLayers,
+        world: World,
     ) -> None:
         super().__init__()
         self.dim = equal_dim(embeddings, "deepfm")
         self.embeddings = embeddings
         self.first_order = LinearTerm(num_dense, num_labels)
-        self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, hidden_sizes, dropout)
+        self.deep = Mlp(sum(embeddings.embedding_dims) + num_dense, hidden, world)
         self.out = nn.Linear(self.deep.out_size, num_labels, bias=False)
 
     def forward(self, ids: JaggedIds, dense: Tensor) -> Tensor:

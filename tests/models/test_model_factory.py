@@ -71,7 +71,9 @@ def test_a_class_trains_goes_on_is_saved_and_loads(make_config: Make, tmp_path: 
     assert report["auc"] > 0.7
     folder = Path(report["run_dir"])
     assert parse_yaml((folder / "config.yaml").read_text())["model"] == {"kind": "Tower", "width": 16, "sizes": [4]}
-    whole = embtables.train(make_config(**{"model": {"kind": "Tower", "width": 16}, "train.epochs": 3}), shown=False).report()
+    whole = embtables.train(
+        make_config(**{"model": {"kind": "Tower", "width": 16}, "train.epochs": 3}), shown=False
+    ).report()
     on = embtables.resume(folder, overrides=["train.epochs=3"], shown=False).report()
     assert (on["steps"], on["auc"], on["log_loss"]) == (whole["steps"], whole["auc"], whole["log_loss"])
     assert embtables.evaluate(folder)["auc"] == on["auc"]
@@ -100,7 +102,10 @@ def test_a_function_may_take_any_view_and_none_of_it_where_no_feature_is_pooled_
         return Tower(pooled, num_dense, num_labels)
 
     registered(either)
-    assert embtables.train(make_config(**{"model": {"kind": "either"}, "train.epochs": 1}), shown=False).report()["steps"] > 0
+    assert (
+        embtables.train(make_config(**{"model": {"kind": "either"}, "train.epochs": 1}), shown=False).report()["steps"]
+        > 0
+    )
 
 
 def test_options_are_the_parameters_and_are_checked(make_config: Make) -> None:

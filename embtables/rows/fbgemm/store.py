@@ -359,7 +359,7 @@ def _refuse_unsupported(stored: StoredTable) -> FixedTable:
         raise ConfigError(f"fbgemm has no {stored.optimizer.kind} on CPU; use {known}, or {instead}", table=table.name)
     if table.non_finite_gradients == "raise":
         raise ConfigError(f"fbgemm does not look for non-finite gradients; {instead}", table=table.name)
-    if table.optimizer.weight_decay > 0.0:
+    if table.optimizer.weight_decay != 0.0:
         raise ConfigError(f"fbgemm ignores weight_decay on CPU; remove it, or {instead}", table=table.name)
     if table.dim != 1 and table.dim % _LANES:
         raise ConfigError(

@@ -28,8 +28,8 @@ def apply_rule(
     """One optimizer step over distinct rows (U,) with their gradients (U, D); `steps`: Adam's t."""
     weight = weights[rows]
     of_rows = {name: values[rows] for name, values in state.items()}
-    if optimizer.weight_decay > 0.0:
-        gradient = torch.add(gradient, weight, alpha=optimizer.weight_decay)
+    if optimizer.touch_decay > 0.0:
+        gradient = torch.add(gradient, weight, alpha=optimizer.touch_decay)
     optimizer_spec(optimizer).step(optimizer, weight, of_rows, gradient, learning_rate, steps)
     weights[rows] = weight
     for name, values in of_rows.items():

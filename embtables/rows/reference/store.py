@@ -21,6 +21,7 @@ from embtables.errors import StateError
 from embtables.rows.content import TableContent
 from embtables.rows.duplicates import SparseGradient, bag_numbers, concatenate, sum_duplicates
 from embtables.rows.initial import initial_rows
+from embtables.rows.optimizers import dense_factor
 from embtables.rows.protocol import (
     Ability,
     Capture,
@@ -258,6 +259,7 @@ class ReferenceRowStore:
 
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
+        self._decay_all()
         for arena in self._arenas:
             if not arena.pending:
                 continue
@@ -278,6 +280,21 @@ class ReferenceRowStore:
         for number, place in self._places.items():
             if place.policy is not None and self._tables[number].config.trainable:
                 place.policy.end_step()
+
+    def _decay_all(self) -> None:
+        """Every row of tables whose weight decay is dense; all of them have changed then."""
+        for table, place in self._places.items():
+            config, arena = self._tables[table].config, self._arenas[place.arena]
+            if not config.trainable or config.optimizer.dense_decay == 0.0:
+                continue
+            factor = dense_factor(config.optimizer, self._factor)
+            if place.policy is None:
+                arena.weight[place.base : place.base + place.rows] *= factor
+                self._changed.setdefault(table, {}).update(dict.fromkeys(place.own_keys().tolist(), self._cut))
+            else:
+                arena.weight *= factor
+                keys = [key for key in place.policy.entries if place.policy.row(key)]
+                place.policy.changed.update(dict.fromkeys(keys, self._cut))
 
     def discard(self) -> None:
         """See RowStore."""

@@ -9,6 +9,8 @@ import torch
 
 from embtables.ids import width_of
 from embtables.inputs.features import FittedTransforms
+from embtables.models.hidden_layers import HiddenLayers
+from embtables.models.spec import ModelOptions
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.start.column_origins import OtherOrigin
@@ -17,7 +19,7 @@ from embtables.state.evolve.evolution import Note
 
 _NET, _TRANSFORMS = "dense net", "transforms"
 # Options of a model under which a tensor of the same name and shape is the same part of the net.
-_SHAPES_TELL = {"kind", "hidden_sizes", "num_cross_layers", "dropout"}
+_SHAPES_TELL = {"kind", "hidden_sizes", "num_cross_layers"}
 # Options of a feature that say which rows it reads, and nothing of what the net reads of them.
 _OF_ROWS = {
     *("column", "cross", "table", "encoder", "split", "timestamp_part", "num_buckets"),
@@ -66,7 +68,7 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
         return f"model is {now.model.kind} here, {was.model.kind} there"
     for name in type(now.model).model_fields:
         ours, theirs = getattr(now.model, name), getattr(was.model, name)
-        if ours != theirs and name not in _SHAPES_TELL:
+        if ours != theirs and name not in _SHAPES_TELL and not _same_places(was.model, now.model, name):
             return f"model.{name} is {ours} here, {theirs} there"
     features = _features(was), _features(now)
     columns = [str(d.model_dump()) for d in was.dense], [str(d.model_dump()) for d in now.dense]
@@ -81,6 +83,14 @@ def _other_meaning(was: RunConfig, now: RunConfig) -> str | None:
         if then != here and alike:
             return f"other {what} of the same number of values"
     return None
+
+
+def _same_places(was: ModelOptions, now: ModelOptions, name: str) -> bool:
+    """Whether layers have the names that they had, though dropout, which stands between them, is another."""
+    if name != "dropout" or not (isinstance(was, HiddenLayers) and isinstance(now, HiddenLayers)):
+        return False
+    then, here = ([rate > 0.0 for rate in model.rates] for model in (was, now))
+    return all(ours == theirs for ours, theirs in zip(then[:-1], here[:-1], strict=False))
 
 
 def _other_values(was: RunConfig, now: RunConfig, others: Mapping[str, OtherOrigin]) -> str | None:

@@ -96,7 +96,7 @@ COLLISIONLESS = [
 
 
 @pytest.mark.parametrize("stop_at", [3, 11, 14])
-@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference", "host collisionless"])
+@pytest.mark.parametrize("row_store", ["host", "fbgemm", "reference", "host collisionless", "host normalised"])
 def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, stop_at: int, row_store: str
 ) -> None:
@@ -105,6 +105,9 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
         "train.schedule": {"kind": "cosine", "warmup_steps": 4},
         "train.clip_norm": 0.1,
     }
+    if row_store == "host normalised":
+        changes |= {"model.normalisation": "batch_norm", "model.activation": "prelu", "train.checkpoint_every_steps": 2}
+        changes |= {"tables.0.optimizer.weight_decay": {"kind": "dense", "rate": 0.1}}
     if row_store == "host collisionless":
         changes |= {"tables": COLLISIONLESS, "data.shuffle": None, "train.epochs": 1, "train.batch_size": 50}
     whole = train(make_config(**changes), shown=False)
@@ -385,10 +388,19 @@ def test_learning_rate_schedules() -> None:
         learning_rate_factor(cosine, 5, 0, None)
 
 
-def test_bf16_autocast_trains(make_config: Make) -> None:
-    report = train(make_config(**{"train.precision": "bf16", "train.epochs": 6}), shown=False)
+@pytest.mark.parametrize("normalisation", [None, "batch_norm", "layer_norm"])
+def test_bf16_autocast_trains(make_config: Make, normalisation: str | None) -> None:
+    changes = {"train.precision": "bf16", "train.epochs": 6, "model.normalisation": normalisation}
+    report = train(make_config(**changes), shown=False)
     assert report["auc"] > 0.7
     assert all(v.dtype != torch.bfloat16 for v in tensors(report).values())
+
+
+def test_batches_of_one_row_train_with_batch_norm(make_config: Make) -> None:
+    changes = {"model.normalisation": "batch_norm", "train.batch_size": 1, "train.max_steps": 3}
+    report = train(make_config(**changes), shown=False)
+    assert torch.equal(torch.from_numpy(tensors(report)["dense/deep.net.1.running_mean"]), torch.zeros(16))
+    assert report["log_loss"] < 1.0
 
 
 def test_an_empty_training_part_is_reported(make_config: Make) -> None:

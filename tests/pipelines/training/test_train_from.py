@@ -177,6 +177,7 @@ OTHER_MEANING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "pooling": ({"features.2.pooling": "sum"}, "other features of the same number of values"),
     "parts of the net": ({"model.structure": "stacked"}, "model.structure is stacked here, parallel there"),
+    "normalisation": ({"model.normalisation": "batch_norm"}, "model.normalisation is batch_norm here, None there"),
     "label": ({"labels": [{"column": "price", "positive_above": 1.0}]}, "other labels of the same number of values"),
     "model": ({"model": {"kind": "deepfm", "hidden_sizes": [16]}}, "model is deepfm here, dcnv2 there"),
 }
@@ -191,6 +192,20 @@ def test_a_shape_that_fits_by_chance_is_not_taken(make_config: Make, former: Cal
     fresh = dict(Learner(config).model.named_parameters())
     assert all(torch.equal(value, fresh[name]) for name, value in learner.model.named_parameters())
     assert not learner.optimizer.state
+
+
+def test_another_dropout_keeps_the_net_if_its_layers_keep_their_names(
+    make_config: Make, former: Callable[..., RunDir]
+) -> None:
+    sizes = {"model.hidden_sizes": [16, 16, 16]}
+    run = former(**sizes, **{"model.dropout": [0.1, 0.0, 0.0]})
+    learner, notes = begun(run, make_config(**sizes, **{"model.dropout": [0.3, 0.0, 0.2]}))
+    assert not notes
+    then = dict(at(run).model.named_parameters())
+    assert all(torch.equal(value, then[name]) for name, value in learner.model.named_parameters())
+    # net.5 would be the last layer of the one and no layer of the other; net.3 a layer of both, another one.
+    _, notes = begun(run, make_config(**sizes, **{"model.dropout": [0.0, 0.1, 0.0]}))
+    assert notes[-1].startswith("dense net: begins afresh: model.dropout is (0.0, 0.1, 0.0) here, (0.1, 0.0, 0.0)")
 
 
 # ---- transforms
