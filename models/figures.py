@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from embtables.errors import TrainingError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch
 from embtables.models.metrics import MetricSet
@@ -91,8 +92,17 @@ class PointwiseFigures:
         return rows
 
     def update(self, rows: Judged) -> None:
-        """See Figures."""
+        """See Figures.
+
+        Raises:
+            TrainingError: a score is not finite: no figure of them means anything.
+        """
         names = rows.dtype.names or ()
+        if wrong := len(rows) - int(np.isfinite(rows["scores"]).all(axis=1).sum()):
+            raise TrainingError(
+                f"{wrong:,} of {len(rows):,} scores are not finite: weights or inputs of the model are not, or too "
+                "large; lower the learning rates, or go back to an earlier version"
+            )
         # Metrics keep what they are given: columns of their own, without the rest of the rows.
         weight = rows["weight"].copy() if "weight" in names else None
         groups = rows["group"].copy() if "group" in names else None
