@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from embtables.errors import TrainingError
+from embtables.errors import DataError, TrainingError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch
+from embtables.inputs.columns import is_text
 from embtables.models.metrics import MetricSet
 
 O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model
@@ -88,7 +89,7 @@ class PointwiseFigures:
             for number, name in enumerate(self._baselines):
                 rows["baselines"][:, number] = columns.column(name).to_numpy().astype(np.float32)
             if self._group is not None:
-                rows["group"] = _group_ids(columns.column(self._group))
+                rows["group"] = group_ids(self._group, columns.column(self._group))
         return rows
 
     def update(self, rows: Judged) -> None:
@@ -123,9 +124,16 @@ class PointwiseFigures:
         return report
 
 
-def _group_ids(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A 64-bit integer for each group: integers as they are, strings by their hash."""
-    if pa.types.is_integer(column.type):
-        values: npt.NDArray[np.int64] = column.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A 64-bit integer for each group: integers and booleans as they are, strings by their hash.
+
+    Raises:
+        DataError: the column holds something else.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        values: npt.NDArray[np.int64] = column.cast(kind).cast(pa.int64(), safe=False).fill_null(0).to_numpy()
         return values
+    if not is_text(kind):
+        raise DataError(f"holds {kind}; group_column needs integers or strings", column=name)
     return hash_strings(column)

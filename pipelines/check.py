@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from embtables.inputs.features import FeatureTransform, FittedTransforms
-from embtables.models.task import task_of
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
-from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.training.start.check_log import check_log
+from embtables.pipelines.warn import Warnings
 from embtables.rows.row_format import RowFormat
 from embtables.schema import FixedTable
 
 
-def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """A summary of the configuration. Raises ConfigError or DataError with the first thing that is wrong.
+def check(path: Path, overrides: tuple[str, ...], *, shown: bool = True) -> dict[str, Any]:
+    """A summary of the configuration, and what training would see of the log before its first step (`check_log`).
+
+    Raises ConfigError or DataError with the first thing that is wrong.
 
     With `data.prepare` the log's columns are those of the prepared examples, which do not exist yet: they are not
     looked for.
@@ -33,7 +34,10 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         ),
     }
     if config.data.prepare is None:
-        log, needs = Log(config, config.data), task_of(config).needs(config)
-        column_check(log, FeatureTransform.for_training(config, FittedTransforms(), needs), "train")
+        log = Log(config, config.data)
+        found = check_log(config, log)
+        Warnings([], shown=shown).add(found.warnings)
         report["log_rows"] = log.num_rows
+        report["parts"] = {part: count.rows for part, count in found.parts.items()}
+        report["warnings"] = list(found.warnings)
     return report

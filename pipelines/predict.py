@@ -15,6 +15,7 @@ from embtables.pipelines.config import absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, ParquetReader
+from embtables.pipelines.warn import Warnings
 from embtables.schema import LogConfig
 
 
@@ -35,6 +36,8 @@ def predict(
     names = [label.name or label.column for label in config.labels]
     score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
     log = Log(config, _unfiltered(config.data, source))
+    warnings = Warnings([], shown=shown)
+    warnings.add(loaded.warnings_of(log))
     carried = tuple(columns) if columns is not None else tuple(log.stored_columns)
     clash = set(score_names) & set(carried)
     if clash:
@@ -74,7 +77,7 @@ def predict(
         if writer is not None:
             writer.close()
         temporary.unlink(missing_ok=True)
-    return {"rows": rows, "output": str(output), "columns": [*carried, *score_names]}
+    return {"rows": rows, "output": str(output), "columns": [*carried, *score_names], "warnings": warnings.texts}
 
 
 def _unfiltered(data: LogConfig, source: str) -> LogConfig:

@@ -36,6 +36,12 @@ class LogFile:
         """Columns of the file and of its folders."""
         return [*self.schema.names, *(name for name in self.partition if name not in self.schema.names)]
 
+    def column_type(self, name: str) -> pa.DataType:
+        """The type of one of its columns."""
+        if name in self.partition:
+            return pa.string() if isinstance(self.partition[name], str) else pa.int64()
+        return self.schema.field(name).type
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -110,6 +110,21 @@ class Log:
         check_columns(self._source.files, list(dict.fromkeys([*wanted, *keys])))
         self._checked.update(wanted)
 
+    def without_rows(self, columns: Sequence[str]) -> tuple[str, pa.Table]:
+        """Path of the first file, and a table without rows that has the columns with their types, by footers alone.
+
+        Raises:
+            DataError: see `check`; or a side table's key has another type.
+        """
+        self.check(columns)
+        file = self._source.files[0]
+        sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(columns)]
+        stored = [name for name in columns if name not in self._joined] + [join.key for _, join in sides]
+        table = pa.schema([(name, file.column_type(name)) for name in dict.fromkeys(stored)]).empty_table()
+        for side, _ in sides:
+            table = side.add_to(table)
+        return file.path, table
+
     def rows(self, block: BlockChunks, part: LogPart | None, columns: Sequence[str]) -> LogRows:
         """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns."""
         needed = tuple(dict.fromkeys((*columns, *self.filter_columns(part))))

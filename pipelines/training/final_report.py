@@ -12,13 +12,20 @@ from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.odd_figures import odd_figures
 from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.pipelines.warn import Warnings
 from embtables.state.read.find import has_best
 
 
 def final_report(
-    learner: Learner, run: RunDir, source: BatchSource, state: RunState, figures_of: Callable[[LogPart], dict[str, Any]]
+    learner: Learner,
+    run: RunDir,
+    source: BatchSource,
+    state: RunState,
+    figures_of: Callable[[LogPart], dict[str, Any]],
+    warnings: Warnings,
 ) -> dict[str, Any]:
     """Evaluates the best state on the test part if there is one, else on the validation part; writes report.json."""
     config = learner.config
@@ -28,6 +35,7 @@ def final_report(
         _load_best(learner, run, state)
     if part is not None:
         figures = figures_of(part)
+        warnings.add(odd_figures(figures, part))
     figures["evaluated_rows"] = figures.pop("rows", 0)
     report = {
         **figures,
@@ -47,6 +55,7 @@ def final_report(
         "seed": config.train.seed,
         "model": config.model.kind,
         **state.started_from,
+        "warnings": warnings.texts,
         "run_dir": str(run.path),
     }
     if learner.world.rank == 0:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from embtables.errors import DataError
 from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
@@ -30,6 +29,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
+from embtables.pipelines.training.hooks.first_batch import FirstBatch
 from embtables.pipelines.training.hooks.metrics import Metrics
 from embtables.pipelines.training.hooks.progress import Progress
 from embtables.pipelines.training.hooks.set_aside import SetAside
@@ -41,9 +41,12 @@ from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
 from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
+from embtables.pipelines.training.start.check_log import check_log
+from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
 from embtables.pipelines.training.start.warm_start import warm
+from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_reader import shares_keys
@@ -78,7 +81,8 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = Log(prepared, prepared.data)
     state = RunState()
-    _count(prepared, log, state, world)
+    warnings = Warnings(state.warnings, shown=shown and world.rank == 0)
+    _look(prepared, log, state, world, warnings)
     learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)
@@ -90,7 +94,7 @@ def train(
         state.started_from["from"] = origin.report(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         source = _epochs(learner, folder, log, fitted, state)
-        return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)
+        return train_to_end(learner, folder, source, log, fitted, state, warnings, shown=shown, on_error=on_error)
 
 
 def resume(
@@ -119,16 +123,17 @@ def resume(
     refuse_other_schema(config, content)
     log = Log(config, config.data)
     state = content.state
+    warnings = Warnings(state.warnings, shown=shown and world.rank == 0)
     if overrides:
         state.finished = False
-        _count(config, log, state, world)
+        _look(config, log, state, world, warnings)
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     source = _epochs(learner, run, log, content.fitted, state)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
-        learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
+        learner, run, source, log, content.fitted, state, warnings, shown=shown, on_error=on_error, resumed_from=chain
     )
 
 
@@ -139,6 +144,7 @@ def train_to_end(
     log: Log,
     fitted: FittedTransforms,
     state: RunState,
+    warnings: Warnings,
     *,
     shown: bool,
     on_error: OnError,
@@ -149,6 +155,7 @@ def train_to_end(
     Args:
         source: the batches.
         log: the log that parts are evaluated on.
+        warnings: those of the run; what is found on the way is added.
         on_error: see `train`.
         resumed_from: the chain of the checkpoint that the learner holds.
     """
@@ -162,14 +169,14 @@ def train_to_end(
     stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
     evaluation = Evaluation(learner, log, fitted, checkpoints, figures, shown=shown)
     # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
-    hooks = (metrics, progress, set_aside, stopping, evaluation, checkpoints)
+    hooks = (FirstBatch(config, world, warnings), metrics, progress, set_aside, stopping, evaluation, checkpoints)
     with ExitStack() as stack:
         stack.enter_context(stop)
         stack.enter_context(checkpoints.open(state, resumed_from, stop, on_error))
         stack.enter_context(figures)
         stack.callback(progress.close)
         TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
-        return final_report(learner, run, source, state, evaluation.figures)
+        return final_report(learner, run, source, state, evaluation.figures, warnings)
 
 
 def _learner(
@@ -192,14 +199,18 @@ def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, s
     )
 
 
-def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:
-    """Rows of an epoch and steps of the whole run, counted once so that schedules are a pure function of the step."""
+def _look(config: RunConfig, log: Log, state: RunState, world: World, warnings: Warnings) -> None:
+    """Looks at the log before training; notes rows of an epoch and steps of the whole run.
+
+    They are counted once so that schedules are a pure function of the step.
+    """
     train = config.train
-    rows = log.count_rows("train")
-    if rows == 0:
-        raise DataError("the train part holds no rows; look at data.split and data.where")
-    seen = {"rows": log.num_rows, "to train on": rows, "bad files": len(log.bad_files)}
-    need_same(world, "the ranks' logs", seen)
+    found = check_log(config, log)
+    rows = found.parts["train"].rows
+    counts = {part: count.rows for part, count in found.parts.items()}
+    need_same(world, "the ranks' logs", {"rows": log.num_rows, "parts": counts, "bad files": len(log.bad_files)})
+    warnings.add((*found.warnings, *other_ids(state.id_kinds, found.kinds, config)))
     steps = -(-rows // train.batch_size) * train.epochs
     state.epoch_rows = rows
     state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
+    state.id_kinds = {**found.kinds, **state.id_kinds}
