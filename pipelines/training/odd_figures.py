@@ -7,6 +7,7 @@ from typing import Any
 
 # An AUC this close to 1 or to one half is as good as equal to it.
 _AS_GOOD_AS = 0.0005
+_WRONG_WAY = 0.05
 # A net that predicts the mean label alone has a normalised entropy of 1, but for what its training left.
 _BASE = 1.001
 
@@ -23,6 +24,11 @@ def odd_figures(figures: Mapping[str, Any], part: str | None) -> list[str]:
     if auc is not None and auc >= 1.0 - _AS_GOOD_AS:
         found.append(
             f"the AUC {where} is {auc:.4f}: a column may tell the label; look for one that is known only after it"
+        )
+    elif auc is not None and auc < 0.5 - _WRONG_WAY:
+        found.append(
+            f"the AUC {where} is {auc:.4f}, far below one half: scores order these rows the wrong way round; the model "
+            "has learned too little, or these rows differ from those it was trained on"
         )
     elif auc is not None and auc <= 0.5 + _AS_GOOD_AS:
         found.append(

@@ -1,4 +1,4 @@
-"""A look at the first batch: dense columns that want a transform, columns that tell the label."""
+"""A look at the first batch (dense columns that want a transform, columns that tell the label) and the first epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from embtables.inputs.batch import Batch
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.run_content import RunState
+from embtables.pipelines.training.start.check_log import one_class
 from embtables.pipelines.warn import Warnings
 from embtables.shard.world import World
 
@@ -21,23 +22,41 @@ _MIN_ROWS = 100
 
 
 class FirstBatch(Hook):
-    """Warns of what the first batch of a run shows; the ranks warn of what rank 0 sees in its part."""
+    """Warns of what the first batch of a run shows, and of a first epoch with one class.
+
+    The ranks warn of what rank 0 sees in its part of the batch. Labels are looked at until both classes were seen,
+    because a log without parts to evaluate is not read before training.
+    """
 
     def __init__(self, config: RunConfig, world: World, warnings: Warnings) -> None:
         self._config = config
         self._world = world
         self._warnings = warnings
+        self._classes: set[int] = set()
+        self._has_begun = False  # here: a run that was resumed within its first epoch has seen more than we
 
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook."""
+        if len(self._classes) < 2 and step.batch.labels.numel():
+            self._classes |= {int(label) for label in step.batch.labels[:, 0].unique().tolist()}
         if state.step != 1:
             return
+        self._has_begun = True
         found: list[str] = []
         if self._world.rank == 0:
             found = [*without_transform(self._config, step.batch), *tells_the_label(self._config, step.batch)]
         if self._world.size > 1:
             found = json.loads(self._world.broadcast_bytes(json.dumps(found).encode()))
         self._warnings.add(found)
+
+    def after_stretch(self, state: RunState, *, whole: bool) -> None:
+        """See Hook: of the first epoch."""
+        if not whole or state.stretch != 1 or not self._has_begun:
+            return
+        gathered = self._world.gather_bytes(bytes(sorted(self._classes)))
+        classes = sorted(set(b"".join(gathered)))
+        if len(classes) == 1:
+            self._warnings.add([one_class("train", self._config.labels[0].column, classes[0])])
 
 
 def without_transform(config: RunConfig, batch: Batch) -> list[str]:

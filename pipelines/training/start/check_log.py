@@ -164,16 +164,22 @@ def _one_class(config: RunConfig, parts: dict[LogPart, PartCount], monitored: st
             only = count.only_label(label.name or label.column)
             if only is None:
                 continue
-            seen = f"the {part} part holds only the label {only} in column {label.column}"
             if part == "validation" and label is config.labels[0] and monitored in ("auc", "gauc"):
                 raise DataError(
                     f"holds only the label {only} in the validation part, so that {monitored}, which decides which "
                     "version is best, is undefined; set train.early_stopping.metric to log_loss, or look at data.split",
                     column=label.column,
                 )
-            figures = "nothing can be learned" if part == "train" else "auc and normalised_entropy are undefined"
-            found.append(f"{seen}: {figures}; look at data.split and data.where")
+            found.append(one_class(part, label.column, only))
     return found
+
+
+def one_class(part: LogPart, column: str, only: int) -> str:
+    """The warning of a part whose rows all have one label."""
+    figures = "nothing can be learned" if part == "train" else "auc and normalised_entropy are undefined"
+    return (
+        f"the {part} part holds only the label {only} in column {column}: {figures}; look at data.split and data.where"
+    )
 
 
 def _labels_read(config: RunConfig) -> list[str]:
