@@ -81,8 +81,7 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = Log(prepared, prepared.data)
     state = RunState()
-    warnings = Warnings(state.warnings, shown=shown and world.rank == 0)
-    _look(prepared, log, state, world, warnings)
+    _look(prepared, log, state, world, shown=shown)
     learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)
@@ -94,7 +93,7 @@ def train(
         state.started_from["from"] = origin.report(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         source = _epochs(learner, folder, log, fitted, state)
-        return train_to_end(learner, folder, source, log, fitted, state, warnings, shown=shown, on_error=on_error)
+        return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)
 
 
 def resume(
@@ -123,17 +122,16 @@ def resume(
     refuse_other_schema(config, content)
     log = Log(config, config.data)
     state = content.state
-    warnings = Warnings(state.warnings, shown=shown and world.rank == 0)
     if overrides:
         state.finished = False
-        _look(config, log, state, world, warnings)
+        _look(config, log, state, world, shown=shown)
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     source = _epochs(learner, run, log, content.fitted, state)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
-        learner, run, source, log, content.fitted, state, warnings, shown=shown, on_error=on_error, resumed_from=chain
+        learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
     )
 
 
@@ -144,7 +142,6 @@ def train_to_end(
     log: Log,
     fitted: FittedTransforms,
     state: RunState,
-    warnings: Warnings,
     *,
     shown: bool,
     on_error: OnError,
@@ -155,13 +152,13 @@ def train_to_end(
     Args:
         source: the batches.
         log: the log that parts are evaluated on.
-        warnings: those of the run; what is found on the way is added.
         on_error: see `train`.
         resumed_from: the chain of the checkpoint that the learner holds.
     """
     world, config = learner.world, learner.config
     stop = StopRequest(run.stop_file if world.size > 1 and world.rank == 0 else None)
     figures = MetricsLog(run, state.step, writes=world.rank == 0)
+    warnings = _warnings(state, world, shown=shown)
     metrics = Metrics(figures, config.train.log_every_steps)
     progress = Progress(metrics, shown=shown)
     set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
@@ -199,7 +196,11 @@ def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, s
     )
 
 
-def _look(config: RunConfig, log: Log, state: RunState, world: World, warnings: Warnings) -> None:
+def _warnings(state: RunState, world: World, *, shown: bool) -> Warnings:
+    return Warnings(state.warnings, shown=shown and world.rank == 0)
+
+
+def _look(config: RunConfig, log: Log, state: RunState, world: World, *, shown: bool) -> None:
     """Looks at the log before training; notes rows of an epoch and steps of the whole run.
 
     They are counted once so that schedules are a pure function of the step.
@@ -209,7 +210,7 @@ def _look(config: RunConfig, log: Log, state: RunState, world: World, warnings: 
     rows = found.parts["train"].rows
     counts = {part: count.rows for part, count in found.parts.items()}
     need_same(world, "the ranks' logs", {"rows": log.num_rows, "parts": counts, "bad files": len(log.bad_files)})
-    warnings.add((*found.warnings, *other_ids(state.id_kinds, found.kinds, config)))
+    _warnings(state, world, shown=shown).add((*found.warnings, *other_ids(state.id_kinds, found.kinds, config)))
     steps = -(-rows // train.batch_size) * train.epochs
     state.epoch_rows = rows
     state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
