@@ -55,7 +55,7 @@ def test_a_dense_column_that_is_the_label_is_said_once(make_config: Make, capsys
 @pytest.mark.parametrize("role", ["dense", "feature"])
 def test_a_column_that_tells_the_label_is_named(make_config: Make, log_dir: Path, role: str) -> None:
     change(log_dir, with_column("price", lambda t: np.where(t["label"].to_numpy() == 1, 7, 3)))
-    features = [{"name": "user", "table": "user", "encoder": {"kind": "identity"}}]
+    features = [{"name": "user", "table": "user", "encoder": {"kind": "identity"}}, {"name": "item", "table": "item"}]
     changes: dict[str, Any] = {"dense": [{"column": "price"}], "features": features}
     if role == "feature":
         changes = {"dense": [], "features": [*features, {"name": "f", "column": "price", "table": "item"}]}
