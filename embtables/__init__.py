@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from embtables.errors import DataError as DataError
     from embtables.errors import EmbtablesError as EmbtablesError
     from embtables.errors import StateError as StateError
+    from embtables.errors import TrainingError as TrainingError
     from embtables.errors import WorldError as WorldError
     from embtables.ids import Artifacts as Artifacts
     from embtables.ids import Encoder as Encoder
@@ -100,6 +101,7 @@ _HOMES = {
     "DataError": "embtables.errors",
     "EmbtablesError": "embtables.errors",
     "StateError": "embtables.errors",
+    "TrainingError": "embtables.errors",
     "WorldError": "embtables.errors",
     "BadRowsError": "embtables.inputs.features",
     "FeatureTransform": "embtables.inputs.features",
@@ -222,6 +224,7 @@ __all__ = [
     "TableChanges",
     "TableStats",
     "Tables",
+    "TrainingError",
     "Uniform",
     "VersionWriter",
     "WorldError",

@@ -49,3 +49,7 @@ class StateError(EmbtablesError):
 
 class WorldError(EmbtablesError):
     """The ranks of a run cannot train together: one is gone or silent, or there are too many."""
+
+
+class TrainingError(EmbtablesError):
+    """Training cannot go on: a loss, a weight or a score is not finite. Names the step, if known."""

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
+from embtables.errors import DataError, TrainingError
 from embtables.ids.strings import hash_strings
+from embtables.inputs.arrow_types import is_text
 from embtables.inputs.batch import Batch
 from embtables.models.metrics import MetricSet
 
@@ -87,12 +89,21 @@ class PointwiseFigures:
             for number, name in enumerate(self._baselines):
                 rows["baselines"][:, number] = columns.column(name).to_numpy().astype(np.float32)
             if self._group is not None:
-                rows["group"] = _group_ids(columns.column(self._group))
+                rows["group"] = group_ids(self._group, columns.column(self._group))
         return rows
 
     def update(self, rows: Judged) -> None:
-        """See Figures."""
+        """See Figures.
+
+        Raises:
+            TrainingError: a score is not finite: no figure of them means anything.
+        """
         names = rows.dtype.names or ()
+        if wrong := len(rows) - int(np.isfinite(rows["scores"]).all(axis=1).sum()):
+            raise TrainingError(
+                f"{wrong:,} of {len(rows):,} scores are not finite: weights or inputs of the model are not, or too "
+                "large; lower the learning rates, or go back to an earlier version"
+            )
         # Metrics keep what they are given: columns of their own, without the rest of the rows.
         weight = rows["weight"].copy() if "weight" in names else None
         groups = rows["group"].copy() if "group" in names else None
@@ -113,9 +124,16 @@ class PointwiseFigures:
         return report
 
 
-def _group_ids(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A 64-bit integer for each group: integers as they are, strings by their hash."""
-    if pa.types.is_integer(column.type):
-        values: npt.NDArray[np.int64] = column.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A 64-bit integer for each group: integers and booleans as they are, strings by their hash.
+
+    Raises:
+        DataError: the column holds something else.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        values: npt.NDArray[np.int64] = column.cast(kind).cast(pa.int64(), safe=False).fill_null(0).to_numpy()
         return values
+    if not is_text(kind):
+        raise DataError(f"holds {kind}; group_column needs integers or strings", column=name)
     return hash_strings(column)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from embtables.inputs.features import FeatureTransform, FittedTransforms
-from embtables.models.task import task_of
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.prepare.source_columns import check_source
 from embtables.pipelines.sources.files.source import open_source
-from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.training.start.check_log import check_log
 from embtables.pipelines.training.start.shared_values import first_rows, shared_values
+from embtables.pipelines.warn import Warnings
 from embtables.rows.row_format import RowFormat
 from embtables.schema import FixedTable
 
 
-def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """A summary of the configuration. Raises ConfigError or DataError with the first thing that is wrong.
+def check(path: Path, overrides: tuple[str, ...], *, shown: bool = True) -> dict[str, Any]:
+    """A summary of the configuration, and what training would see of the log before its first step (`check_log`).
+
+    Raises ConfigError or DataError with the first thing that is wrong.
 
     With `data.prepare` the columns that it reads are looked for; those of the model are columns of the prepared
     examples, which do not exist yet.
@@ -39,9 +40,11 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         source = open_source(config.data.path, config.data.files, quarantine=False)
         check_source(config.data.prepare, source, config.data.path)
     else:
-        log, needs = Log(config, config.data), task_of(config).needs(config)
-        column_check(log, FeatureTransform.for_training(config, FittedTransforms(), needs), "train")
+        log = Log(config, config.data)
+        found = check_log(config, log)
+        warnings = Warnings([], shown=shown)
+        warnings.add([*found.warnings, *shared_values(config, first_rows(config, log))])
         report["log_rows"] = log.num_rows
-        if shared := shared_values(config, first_rows(config, log)):
-            report["warnings"] = shared
+        report["parts"] = {part: count.rows for part, count in found.parts.items()}
+        report["warnings"] = warnings.texts
     return report

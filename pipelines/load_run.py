@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,42 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.files.source import Source
+from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.split import LogPart
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
+from embtables.pipelines.training.odd_figures import odd_figures
 from embtables.pipelines.training.run_content import run_content
+from embtables.pipelines.training.start.check_types import id_kinds, other_ids
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
+from embtables.pipelines.warn import Warnings
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.find import find, has_best
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """What evaluation and prediction need of a run."""
+    """What evaluation and prediction need of a run.
+
+    Attributes:
+        id_kinds: by column what the ids of features were made of in training; empty of an older version.
+    """
 
     config: RunConfig
     scorer: Scorer
     step: int
+    id_kinds: Mapping[str, str] = field(default_factory=dict)
+
+    def warnings_of(self, log: Log) -> list[str]:
+        """Warnings of features whose ids are made of something else in a log than in training.
+
+        Raises:
+            DataError: the log lacks a column of a feature.
+        """
+        columns = dict.fromkeys(column for feature in self.config.features for column in feature.columns)
+        _, table = log.without_rows(list(columns))
+        return other_ids(self.id_kinds, id_kinds(self.config, table), self.config)
 
 
 def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tuple[str, ...] = ()) -> LoadedRun:
@@ -50,7 +70,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         row_store=config.train.row_store,
         autocast=config.train.precision == "bf16",
     )
-    return LoadedRun(config, scorer, content.state.step)
+    return LoadedRun(config, scorer, content.state.step, content.state.id_kinds)
 
 
 def evaluate_run(
@@ -67,5 +87,8 @@ def figures_of(
     """Figures of a loaded run on a part of the log that its configuration names; `source`: rows in memory."""
     config = with_prepared_data(loaded.config, shown=shown)
     log = open_log(config, config.data, source)
+    warnings = Warnings([], shown=shown)
+    warnings.add(loaded.warnings_of(log))
     figures = evaluate(loaded.scorer, config, log, part, shown=shown)
-    return {**figures, "part": part, "step": loaded.step}
+    warnings.add(odd_figures(figures, part))
+    return {**figures, "part": part, "step": loaded.step, "warnings": warnings.texts}

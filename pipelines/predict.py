@@ -18,6 +18,7 @@ from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
+from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig
 
@@ -48,6 +49,8 @@ def predict(
     config = loaded.config
     log = Log(config, unfiltered(config.data, source))
     _check_apart(output, source, log.source)
+    warnings = Warnings([], shown=shown)
+    warnings.add(loaded.warnings_of(log))
     score_names = score_names_of(config)
     stored = log.source.column_names
     wanted = tuple(columns) if columns is not None else tuple(stored)
@@ -81,8 +84,8 @@ def predict(
                 progress.advance(len(places))
     except OSError as error:
         raise StateError(f"cannot write the scores: {error.strerror or error}", file=output) from error
-    written = {"rows": done, "unscored_rows": unscored}
-    return {**written, "output": str(output), "columns": [*wanted, *score_names]}
+    written = {"rows": done, "unscored_rows": unscored, "output": str(output)}
+    return {**written, "columns": [*wanted, *score_names], "warnings": warnings.texts}
 
 
 class BadRows(Quarantine):

@@ -5,7 +5,6 @@ It is a `RunPlace` (run_place.py) on the disk.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from embtables.errors import ConfigError, EmbtablesError, StateError
 from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.json_text import json_text
 from embtables.schema import to_yaml
 from embtables.state.folder.local_folder import open_regular, sync
 from embtables.state.format.json_values import parse_json
@@ -113,7 +113,7 @@ class RunDir:
 
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""
-        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        lines = "".join(json_text(record) + "\n" for record in records).encode()
         with (self.path / METRICS_FILE).open("ab", buffering=0) as file:
             before = file.tell()
             try:
@@ -132,7 +132,7 @@ class RunDir:
 
     def finish(self, report: dict[str, Any], scorer: Scorer) -> None:
         """See RunPlace: writes report.json."""
-        write_atomically(self.path / REPORT_FILE, json.dumps(report, indent=2).encode() + b"\n")
+        write_atomically(self.path / REPORT_FILE, json_text(report, indent=2).encode() + b"\n")
 
     def report(self) -> dict[str, Any]:
         """What report.json holds; empty if the run has not ended. Raises StateError if it cannot be read."""

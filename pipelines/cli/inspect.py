@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from embtables.pipelines.cli.state import FolderPath, Json, Version
+from embtables.pipelines.json_text import json_text
 
 Names = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be given more than once.")]
 Top = Annotated[int, typer.Option("--top", min=0, max=10_000, help="Rows with the highest counts to list.")]
@@ -36,7 +36,7 @@ def inspect(
 
         write_page(html, found)
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json(), allow_nan=False) + "\n")
+        sys.stdout.write(json_text(found.to_json()) + "\n")
         return
     from embtables.pipelines.inspection.terminal import show
 

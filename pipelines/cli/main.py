@@ -6,7 +6,6 @@ usage or configuration. A user's mistake is one message without a traceback.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
+from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
     name="embtables",
@@ -184,7 +184,7 @@ def _one_of(option: str, value: str, known: Any) -> None:
 def _print(report: dict[str, Any], as_json: bool) -> None:
     """The report as one JSON line on stdout, or as a table on stderr."""
     if as_json:
-        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.write(json_text(report) + "\n")
         return
     from embtables.pipelines.cli.report_table import show
 

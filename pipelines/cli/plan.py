@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from embtables.pipelines.cli.state import Json
+from embtables.pipelines.json_text import json_text
 
 ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 Set = Annotated[
@@ -61,7 +61,7 @@ def plan(
     loaded = load_config(config, tuple(set_ or ()))
     found = make(loaded, request)
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json(), allow_nan=False) + "\n")
+        sys.stdout.write(json_text(found.to_json()) + "\n")
         return
     from embtables.pipelines.plan.terminal import show
 

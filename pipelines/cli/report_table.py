@@ -10,11 +10,10 @@ from embtables.pipelines.progress import console
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the report's figures; slices, baselines and tables have rows of their own."""
+    """Prints the report's figures; slices, baselines and tables have rows of their own. Warnings were said before."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in _flat(
-        {key: value for key, value in report.items() if key not in ("tables", "warm_start", "from")}, ""
-    ):
+    elsewhere = ("tables", "warm_start", "from", "warnings")
+    for name, value in _flat({key: value for key, value in report.items() if key not in elsewhere}, ""):
         table.add_row(name.replace("_", " "), _text(value))
     for name, counts in report.get("tables", {}).items():
         shown = {key: value for key, value in counts.items() if value or key == "rows"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
     help="List, verify, compare, compact, clean and export the versions of a run or state folder.", no_args_is_help=True
@@ -162,4 +163,4 @@ def _print_report(report: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def _json(report: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.write(json_text(report) + "\n")

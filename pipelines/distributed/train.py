@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
+from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError, TrainingError
 from embtables.pipelines.distributed.cluster import Cluster, connected, need_nodes
 from embtables.pipelines.distributed.model_code import model_to_send
 from embtables.pipelines.distributed.worker import Settings, keeping_room, work
@@ -186,6 +186,6 @@ def _raise_what_a_rank_said(file: Path, run: Path, cluster: Cluster) -> None:
     file.unlink()
     # The command that a rank names is that of one process.
     message = said["message"] + (f" {cluster.options}" if said["message"].endswith(f"--resume {run}") else "")
-    known = (ConfigError, DataError, BadFileError, InterruptedRunError)
+    known = (ConfigError, DataError, BadFileError, TrainingError, InterruptedRunError)
     kinds: dict[str, type[EmbtablesError]] = {kind.__name__: kind for kind in known}
     raise kinds.get(said["kind"], StateError)(message, **said["path"])

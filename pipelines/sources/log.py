@@ -152,6 +152,21 @@ class Log:
             if set(side.columns) & set(columns):
                 self.column_type(join.key)
 
+    def without_rows(self, columns: Sequence[str]) -> tuple[str, pa.Table]:
+        """Path of the first file, and a table without rows that has the columns with their types, by footers alone.
+
+        Raises:
+            DataError: see `check`; or a side table's key has another type.
+        """
+        self.check(columns)
+        sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(columns)]
+        stored = [name for name in columns if name not in self._joined] + [join.key for _, join in sides]
+        kinds = [(name, self._source.column_type(name, ids=name in self._ids)) for name in dict.fromkeys(stored)]
+        table = pa.schema(kinds).empty_table()
+        for side, _ in sides:
+            table = side.add_to(table)
+        return self._source.files[0].path, table
+
     def rows(self, block: BlockChunks, part: LogPart | None, columns: Sequence[str]) -> LogRows:
         """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns.
 

@@ -12,8 +12,10 @@ from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.odd_figures import odd_figures
 from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.pipelines.warn import Warnings
 from embtables.state.read.find import has_best
 
 
@@ -23,6 +25,7 @@ def final_report(
     source: BatchSource,
     state: RunState,
     figures_of: Callable[[LogPart], dict[str, Any]],
+    warnings: Warnings,
 ) -> dict[str, Any]:
     """Evaluates the best state, which the learner then holds, on the test part if there is one, else on the validation
     part. The figures come first in the report; `part` follows them.
@@ -34,6 +37,7 @@ def final_report(
         _load_best(learner, run, state)
     if part is not None:
         figures = figures_of(part)
+        warnings.add(odd_figures(figures, part))
     figures["evaluated_rows"] = figures.pop("rows", 0)
     set_aside = figures.pop("quarantined_rows", 0)
     return {
@@ -54,6 +58,7 @@ def final_report(
         "seed": config.train.seed,
         "model": config.model.kind,
         **state.started_from,
+        "warnings": warnings.texts,
         "run_dir": None if run.path is None else str(run.path),
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError, StateError, TrainingError
 from embtables.ids import Artifacts
 from embtables.inputs.batch import Batch
 from embtables.inputs.features import FittedTransforms
@@ -27,6 +27,7 @@ from embtables.models.scorer import Scorer
 from embtables.models.task import task_of
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
 from embtables.pipelines.training.dense_adam import DenseAdam
+from embtables.pipelines.training.not_finite import not_finite
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.tables.table_set import Tables
@@ -104,6 +105,10 @@ class Learner:
 
         Args:
             whole_weight: of several ranks, the sum of the weights of all their rows.
+
+        Raises:
+            TrainingError: the loss, or the norm of the gradients where it is clipped, is not finite; at all ranks.
+                Rows and dense weights are as before the step.
         """
         self.model.train()
         self.tables.set_learning_rate_factor(factor)
@@ -120,6 +125,9 @@ class Learner:
         loss = loss.detach()
         if self.world.size > 1:
             loss = self._sum_over_ranks(loss)
+        # After the sum over ranks, so that all of them end here, and before anything is written.
+        if not math.isfinite(value := float(loss)):
+            raise not_finite(value, batch, self.config, self.model, self.world)
         scale = self._clip_scale()
         if scale < 1.0:
             for parameter in self.parameters():
@@ -162,6 +170,8 @@ class Learner:
             if parameter.grad is not None:
                 squares += float(torch.linalg.vector_norm(parameter.grad)) ** 2
         norm = math.sqrt(squares)
+        if not math.isfinite(norm):
+            raise TrainingError(f"the norm of the gradients is {norm:g}; nothing of this step is kept")
         return min(1.0, limit / norm) if norm > 0.0 else 1.0
 
     def scorer(self, fitted: FittedTransforms) -> Scorer:

@@ -14,6 +14,7 @@ from contextlib import closing
 
 import torch
 
+from embtables.errors import TrainingError
 from embtables.pipelines.sources.protocol import BatchSource, SourceItem, Stretch
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
@@ -83,7 +84,7 @@ class TrainLoop:
             started = time.perf_counter()
             for item in items:
                 of_all = totals(self.world, item.batch, item.position, stop=self._is_asked_to_stop())
-                done = StepDone(self._step(item, of_all), of_all)
+                done = StepDone(self._step(item, of_all), of_all, item.batch)
                 self.state.train_seconds += time.perf_counter() - started
                 for hook in self.hooks:
                     hook.after_step(self.state, done)
@@ -99,7 +100,10 @@ class TrainLoop:
             state.position = item.position.to_json()
             return torch.zeros(())
         factor = learning_rate_factor(self.config.train.schedule, state.step, state.stretch, state.total_steps)
-        loss = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
+        try:
+            loss = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
+        except TrainingError as error:
+            raise TrainingError(error.message, step=state.step + 1, **error.path) from None
         state.step += 1
         state.rows += of_all.rows
         state.position = item.position.to_json()

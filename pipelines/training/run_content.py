@@ -29,6 +29,8 @@ class RunState(Model):
         quarantined_rows: bad rows set aside so far, of all ranks; quarantined: of this stretch, by cause.
         quarantined_files: bad files with the reason.
         started_from: what the run began with, for its report.
+        id_kinds: by column what the ids of features were made of: `strings`, `integers`, `times`.
+        warnings: what the user was warned of.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -49,6 +51,8 @@ class RunState(Model):
     quarantined: dict[str, Count] = Field(default_factory=dict)
     quarantined_files: dict[str, str] = Field(default_factory=dict)
     started_from: dict[str, Any] = Field(default_factory=dict)
+    id_kinds: dict[str, str] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
 
 
 class RunContent(ScoringContent):

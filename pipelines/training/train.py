@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from embtables.errors import DataError
 from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
@@ -34,6 +33,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
+from embtables.pipelines.training.hooks.first_batch import FirstBatch
 from embtables.pipelines.training.hooks.metrics import Metrics
 from embtables.pipelines.training.hooks.progress import Progress
 from embtables.pipelines.training.hooks.set_aside import SetAside
@@ -45,10 +45,13 @@ from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
 from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
+from embtables.pipelines.training.start.check_log import check_log
+from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
-from embtables.pipelines.training.start.shared_values import warn_of_shared_values
+from embtables.pipelines.training.start.shared_values import first_rows, shared_values
 from embtables.pipelines.training.start.warm_start import warm
+from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_reader import shares_keys
@@ -85,8 +88,7 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = open_log(prepared, prepared.data, source)
     state = RunState()
-    _count(prepared, log, state, world)
-    warn_of_shared_values(prepared, log, shown=shown)
+    _look(prepared, log, state, world, shown=shown)
     learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)
@@ -131,7 +133,7 @@ def resume(
     state = content.state
     if overrides:
         state.finished = False
-        _count(config, log, state, world)
+        _look(config, log, state, world, shown=shown)
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     batches = _epochs(learner, run, log, content.fitted, state, shown=shown)
@@ -165,6 +167,7 @@ def train_to_end(
     world, config = learner.world, learner.config
     stop = StopRequest(run.stop_file if world.size > 1 and world.rank == 0 else None)
     figures = MetricsLog(run, state.step, writes=world.rank == 0)
+    warnings = _warnings(state, world, shown=shown)
     metrics = Metrics(figures, config.train.log_every_steps)
     progress = Progress(metrics, shown=shown)
     set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
@@ -172,14 +175,14 @@ def train_to_end(
     stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
     evaluation = Evaluation(learner, log, fitted, checkpoints, figures, quarantine_dir=run.quarantine, shown=shown)
     # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
-    hooks = (metrics, progress, set_aside, stopping, evaluation, checkpoints)
+    hooks = (FirstBatch(config, world, warnings), metrics, progress, set_aside, stopping, evaluation, checkpoints)
     with ExitStack() as stack:
         stack.enter_context(stop)
         stack.enter_context(checkpoints.open(state, resumed_from, stop, on_error))
         stack.enter_context(figures)
         stack.callback(progress.close)
         TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
-        report = final_report(learner, run, source, state, evaluation.figures)
+        report = final_report(learner, run, source, state, evaluation.figures, warnings)
     if world.rank == 0:
         run.finish(report, learner.scorer(fitted))
     return report
@@ -209,14 +212,24 @@ def _epochs(
     )
 
 
-def _count(config: RunConfig, log: Log, state: RunState, world: World) -> None:
-    """Rows of an epoch and steps of the whole run, counted once so that schedules are a pure function of the step."""
+def _warnings(state: RunState, world: World, *, shown: bool) -> Warnings:
+    return Warnings(state.warnings, shown=shown and world.rank == 0)
+
+
+def _look(config: RunConfig, log: Log, state: RunState, world: World, *, shown: bool) -> None:
+    """Looks at the log before training; notes rows of an epoch and steps of the whole run.
+
+    They are counted once so that schedules are a pure function of the step.
+    """
     train = config.train
-    rows = log.count_rows("train")
-    if rows == 0:
-        raise DataError("the train part holds no rows; look at data.split and data.where")
-    seen = {"rows": log.num_rows, "to train on": rows, "bad files": len(log.bad_files)}
-    need_same(world, "the ranks' logs", seen)
+    found = check_log(config, log)
+    rows = found.parts["train"].rows
+    counts = {part: count.rows for part, count in found.parts.items()}
+    need_same(world, "the ranks' logs", {"rows": log.num_rows, "parts": counts, "bad files": len(log.bad_files)})
+    shared = shared_values(config, first_rows(config, log))
+    other = other_ids(state.id_kinds, found.kinds, config)
+    _warnings(state, world, shown=shown).add((*found.warnings, *shared, *other))
     steps = -(-rows // train.batch_size) * train.epochs
     state.epoch_rows = rows
     state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
+    state.id_kinds = {**found.kinds, **state.id_kinds}

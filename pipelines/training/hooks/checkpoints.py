@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from embtables.errors import TrainingError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
@@ -72,7 +73,11 @@ class Checkpoints(Hook):
         """Writes a checkpoint; where not every one is kept, only a pinned one.
 
         If that fails, training goes on, the former one stays, and the next one tries again.
+
+        Raises:
+            TrainingError: a weight of the dense net is not finite; the former version stays the last one.
         """
+        self._refuse_not_finite(state.step)
         self._set_aside.count(state)
         if pin is None and not self._run.keeps_every_version:
             return
@@ -80,6 +85,16 @@ class Checkpoints(Hook):
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
         self._saved_step = state.step
         self.report_failures()
+
+    def _refuse_not_finite(self, step: int) -> None:
+        """The loss tells a step later, which the version would not live to see. The same at all ranks."""
+        for name, value in self._learner.model.named_parameters():
+            if not bool(value.isfinite().all()):
+                raise TrainingError(
+                    f"the dense weights {name} are not finite; no version of them is written. Likely cause: learning "
+                    "rates that are too high; lower them, or set train.clip_norm",
+                    step=step,
+                )
 
     def report_failures(self, then: str = "; training goes on") -> None:
         """Says what could not be written so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,10 @@ class Evaluation(Hook):
         task, stopping = self._learner.task, self._learner.config.train.early_stopping
         monitor = task.monitor(None if stopping is None else stopping.metric)
         value = figures.get(monitor.figure)
-        if value is None:
+        if value is None or not math.isfinite(value):
             raise DataError(
-                f"the validation part gives no {monitor.figure}: it holds only one class; look at data.split"
+                f"the validation part gives no {monitor.figure}, which decides which version is best: what is left of "
+                "it holds only one class, or no rows with a weight; look at data.split and data.where"
             )
         gain = monitor.gain(value)
         better = state.best is None or gain > state.best
@@ -114,6 +116,8 @@ class Evaluation(Hook):
         if self._shown:
             mark = " (best so far)" if better else ""
             shown = dict.fromkeys((*task.headline, monitor.figure))
-            values = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown)
+            values = ", ".join(
+                f"{name.replace('_', ' ')} {figures[name]:.4f}" for name in shown if figures[name] is not None
+            )
             say(f"step {state.step}: validation {values}{mark}")
         return better

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from embtables.inputs.batch import Batch
 from embtables.pipelines.sources.protocol import Stretch
 from embtables.pipelines.training.rank_agreement import StepTotals
 from embtables.pipelines.training.run_content import RunState
@@ -24,10 +25,12 @@ class StepDone:
     Attributes:
         loss: the loss of the whole batch, a scalar.
         totals: sums over all ranks.
+        batch: this rank's part of the batch.
     """
 
     loss: Tensor
     totals: StepTotals
+    batch: Batch
 
 
 class Hook:

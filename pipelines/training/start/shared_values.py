@@ -9,19 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.ids import encoder_of
-from embtables.pipelines.progress import say
 from embtables.pipelines.sources.parquet import Log
 from embtables.schema import Feature, Schema, Table
 
 _ROWS = 10_000  # of the log that are looked at
 _VALUES = 100_000  # of a column of lists
 _PARTS_OF_TIME = {"hour": range(24), "weekday": range(7), "day": range(1, 32), "month": range(1, 13)}
-
-
-def warn_of_shared_values(schema: Schema, log: Log, *, shown: bool) -> None:
-    """Says for each table which of its features read the same rows, where the table does not say what is meant."""
-    for warning in shared_values(schema, first_rows(schema, log)) if shown else ():
-        say(f"warning: {warning}")
 
 
 def first_rows(schema: Schema, log: Log) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from embtables.errors import EmbtablesError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.distributed import worker as ray_worker
 from embtables.pipelines.run_dir import RunDir
@@ -93,3 +94,13 @@ def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: s
 
     VersionWriter.cut, RunDir.finish = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work(settings)
+
+
+def error_of(world: World, config: RunConfig, folder: str) -> tuple[str, str]:
+    """The kind and the text of the error that training ends with, and that the ranks still hear each other."""
+    try:
+        training.train(config, run=RunDir.open(Path(folder)), world=world, shown=False)
+    except EmbtablesError as error:
+        world.gather_bytes(b"here")
+        return type(error).__name__, str(error)
+    return "", ""
