@@ -30,8 +30,9 @@ class BaselineFigures:
         there = ~np.isnan(numbers)
         self._rows += int(there.sum())
         self._null_rows += int((~there).sum())
-        parts = [None if part is None else part[there] for part in (weight, groups)]
-        self._metrics.update(_narrowest(numbers[there]), labels[there], *parts)
+        weight = None if weight is None else weight[there]
+        groups = None if groups is None else groups[there]
+        self._metrics.update(_narrowest(numbers[there]), labels[there], weight, groups)
 
     def compute(self) -> dict[str, Any]:
         """The figures, and how many rows they are of; None if one is undefined."""

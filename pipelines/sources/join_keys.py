@@ -76,7 +76,7 @@ def keys_of(parts: Sequence[pa.ChunkedArray], /, **path: object) -> Keys:
         DataError: the type or a value cannot be a key; with `path`.
     """
     families = [checked_family(part.type, **path) for part in parts]
-    family = next((f for f in families if f != "null"), "null")
+    family: KeyFamily = next((f for f in families if f != "null"), "null")
     shown = tuple(plain(part) for part in parts)
     kind = pa.large_binary() if family == "text" else pa.int64()
     try:
