@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import plain, plain_type
-from embtables.inputs.columns import one_array
+from embtables.inputs.values import one_array
 from embtables.models.metrics import MetricSet
 from embtables.models.metrics.metric import Floats, Groups
 

@@ -22,26 +22,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import BadFileError, DataError
-from embtables.pipelines.sources.files import LogFile, Source
-from embtables.pipelines.sources.whole import column_union
+from embtables.pipelines.sources.files.partitions import partition_column, partition_type
+from embtables.pipelines.sources.files.source import INT96_UNIT, LogFile, Source
 
 BATCH_ROWS = 65_536
 _LEAVE_OUT = "name the columns to carry over with --columns"
 
 
-def carried_schema(files: Sequence[LogFile], columns: Sequence[str]) -> pa.Schema:
+def carried_schema(source: Source, columns: Sequence[str]) -> pa.Schema:
     """The schema of the columns over all files; every field may be null.
 
     Raises:
         DataError: a file lacks a column or has two of its name, or types have none in common.
     """
-    return pa.schema([(name, _one_type(files, name)) for name in columns])
+    return pa.schema([(name, _one_type(source, name)) for name in columns])
 
 
-def _one_type(files: Sequence[LogFile], name: str) -> pa.DataType:
-    merged, origin = _type_in(files[0], name), files[0]
+def _one_type(source: Source, name: str) -> pa.DataType:
+    files = source.files
+    merged, origin = _type_in(source, files[0], name), files[0]
     for file in files[1:]:
-        kind = _type_in(file, name)
+        kind = _type_in(source, file, name)
         if kind.equals(merged):
             continue
         both = _common(merged, kind)
@@ -58,9 +59,9 @@ def _one_type(files: Sequence[LogFile], name: str) -> pa.DataType:
     return merged
 
 
-def _type_in(file: LogFile, name: str) -> pa.DataType:
+def _type_in(source: Source, file: LogFile, name: str) -> pa.DataType:
     if name in file.partition:
-        return pa.array([file.partition[name]]).type
+        return partition_type(source.partitions, name)
     times = len(file.schema.get_all_field_indices(name))
     if times != 1:
         wrong = f"is there {times} times" if times else f"is missing; the file has: {', '.join(file.column_names)}"
@@ -118,7 +119,7 @@ class CarriedRows:
 
     def __init__(self, source: Source, columns: Sequence[str] | None = None) -> None:
         self._source = source
-        self.schema = carried_schema(source.files, column_union(source.files) if columns is None else columns)
+        self.schema = carried_schema(source, source.column_names if columns is None else columns)
         self._pieces = self._read()
         self._rest: pa.Table | None = None
 
@@ -143,10 +144,15 @@ class CarriedRows:
             stored = [name for name in self.schema.names if name not in file.partition]
             try:
                 if not stored:
-                    yield self._as_table(file, {}, file.metadata.num_rows)
+                    yield self._as_table(file, {}, file.num_rows)
                     continue
-                with self._source.filesystem.open_input_file(file.path) as handle:
-                    parquet = pq.ParquetFile(handle, metadata=file.metadata, page_checksum_verification=True)
+                with file.filesystem.open_input_file(file.path) as handle:
+                    parquet = pq.ParquetFile(
+                        handle,
+                        metadata=file.metadata,
+                        page_checksum_verification=True,
+                        coerce_int96_timestamp_unit=INT96_UNIT,
+                    )
                     for batch in parquet.iter_batches(BATCH_ROWS, columns=stored):
                         columns = {name: batch.column(name) for name in stored}
                         yield self._as_table(file, columns, batch.num_rows)
@@ -159,7 +165,8 @@ class CarriedRows:
         for field in self.schema:
             array = columns.get(field.name)
             if array is None:
-                array = pa.repeat(pa.scalar(file.partition[field.name]), rows)
+                text = file.partition[field.name]
+                array = partition_column(self._source.partitions, field.name, text, rows, file.path)
             arrays.append(_cast(array, field.type, file=file.path, column=field.name))
         return pa.table(arrays, schema=self.schema)
 

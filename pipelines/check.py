@@ -10,7 +10,7 @@ from embtables.models.task import task_of
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.prepare.source_columns import check_source
-from embtables.pipelines.sources.files import open_source
+from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
 from embtables.rows.row_format import RowFormat
@@ -34,7 +34,7 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
             t.num_rows * RowFormat(t.dim).bytes_per_row for t in config.tables if isinstance(t, FixedTable)
         ),
     }
-    if config.data.prepare is not None:
+    if config.data.prepare is not None and config.data.path is not None:
         source = open_source(config.data.path, config.data.files, quarantine=False)
         check_source(config.data.prepare, source, config.data.path)
     else:

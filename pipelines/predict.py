@@ -15,10 +15,9 @@ from embtables.pipelines.carried import CarriedRows
 from embtables.pipelines.config import absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.files import Source
+from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
-from embtables.pipelines.sources.whole import column_union
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig
 
@@ -51,7 +50,7 @@ def predict(
     _check_apart(output, source, log.source)
     names = [label.name or label.column for label in config.labels]
     score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
-    stored = column_union(log.source.files)
+    stored = log.source.column_names
     wanted = tuple(columns) if columns is not None else tuple(stored)
     _check_names(wanted, score_names)
     if log.num_rows == 0:
@@ -92,7 +91,7 @@ class _BadRows(Quarantine):
 
     def __init__(self, source: Source, on_bad_row: OnBadRow) -> None:
         super().__init__(None)
-        rows = np.cumsum([0, *(file.metadata.num_rows for file in source.files)])
+        rows = np.cumsum([0, *(file.num_rows for file in source.files)])
         self._first = {file.path: int(first) for file, first in zip(source.files, rows, strict=False)}
         self._on_bad_row = on_bad_row
         self._rows: list[int] = []
@@ -134,7 +133,7 @@ def _check_output(output: Path) -> None:
 
 def _check_apart(output: Path, path: str, source: Source) -> None:
     """Raises ConfigError where the output would replace a file of the input, or be one the next time."""
-    if not isinstance(source.filesystem, fs.LocalFileSystem):
+    if not isinstance(source.files[0].filesystem, fs.LocalFileSystem):
         return
     here, folder = output.resolve(), Path(absolute(path, Path.cwd())).resolve()
     inside = folder.is_dir() and folder in here.parents and output.suffix == ".parquet"
@@ -152,6 +151,6 @@ def _check_names(wanted: Sequence[str], score_names: Sequence[str]) -> None:
 
 
 def _unfiltered(data: LogConfig, source: str) -> LogConfig:
-    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None}
+    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None, "parts": None}
     # Rows without a score are set aside by the reader, and then written without one or reported as an error.
     return data.model_copy(update={**update, "prepare": None, "on_bad_row": "quarantine", "on_bad_file": "error"})

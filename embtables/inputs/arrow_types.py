@@ -63,9 +63,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.dictionary(pa.int32(), values) if is_text(values) else values
     if is_list(kind):
         items = plain_type(kind.value_type)
-        is_plain = items == kind.value_type and not (
-            pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-        )
+        is_plain = items == kind.value_type and not (pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
         return kind if is_plain else pa.large_list(items)
     if pa.types.is_string_view(kind):
         return pa.large_string()

@@ -25,13 +25,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError, StateError
-from embtables.inputs.columns import as_float64, as_microseconds, one_array, plain_ids, ranges
+from embtables.inputs.columns import plain_ids, ranges
+from embtables.inputs.times import as_microseconds
+from embtables.inputs.values import as_float64, one_array
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
-from embtables.pipelines.prepare.source_columns import check_source, source_columns
-from embtables.pipelines.sources.files import open_source
+from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
+from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.where import condition_mask
-from embtables.pipelines.sources.whole import read_all
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import EventTime, SampledNegatives
 from embtables.schema.prepare import SALES_WINDOWS_DAYS
@@ -55,11 +56,11 @@ def prepare(
         StateError: the cache cannot be written.
     """
     source = open_source(path, files, quarantine=False)
-    folder = cache / _key(config, source.filesystem.get_file_info([f.path for f in source.files]))
+    folder = cache / _key(config, source.files[0].filesystem.get_file_info([f.path for f in source.files]))
     if folder.is_dir():
         return folder
     check_source(config, source, path)
-    table = read_all(source, source_columns(config))
+    table = source.read_all(source_columns(config), ids=id_columns(config))
     positives = _Positives(config, table.filter(pa.array(condition_mask(table, config.where))))
     temporary = cache / f".{folder.name}.{secrets.token_hex(4)}"
     try:

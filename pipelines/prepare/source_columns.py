@@ -6,8 +6,7 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import is_text, plain_type
-from embtables.pipelines.sources.files import Source
-from embtables.pipelines.sources.whole import check_all
+from embtables.pipelines.sources.files.source import Source
 from embtables.schema import SampledNegatives
 
 
@@ -16,6 +15,11 @@ def source_columns(config: SampledNegatives) -> list[str]:
     price = [config.price] if config.price is not None else []
     wanted = [config.item, config.user, config.group, config.event_time, *price, *config.context]
     return list(dict.fromkeys(wanted + [c.column for c in config.where]))
+
+
+def id_columns(config: SampledNegatives) -> tuple[str, ...]:
+    """Those of them that hold ids."""
+    return (config.item, config.user, config.group)
 
 
 def check_source(config: SampledNegatives, source: Source, path: str) -> None:
@@ -28,13 +32,14 @@ def check_source(config: SampledNegatives, source: Source, path: str) -> None:
         DataError: there are no rows; a column is missing, differs between files, or is of a type that cannot be what
             the configuration makes of it.
     """
-    check_all(source, source_columns(config))
+    for name in source_columns(config):
+        source.column_type(name, ids=name in id_columns(config))
     for file in source.files:
         for role in ("item", "user", "group", "event_time", "price"):
             name = getattr(config, role)
             if name in file.schema.names:
                 _check_role(role, file.schema.field(name).type, file=file.path, column=name)
-    if not any(file.metadata.num_rows for file in source.files):
+    if not any(file.num_rows for file in source.files):
         raise DataError("holds no rows to prepare", path=path)
 
 

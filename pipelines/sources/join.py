@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import field_type, is_text
-from embtables.inputs.columns import one_array
-from embtables.pipelines.sources.files import LogFile, open_source, unify
-from embtables.pipelines.sources.join_keys import checked_family, keys_of, places_of
-from embtables.pipelines.sources.whole import column_union, read_each
-from embtables.schema import Join
+from embtables.inputs.values import one_array
+from embtables.pipelines.sources.files.partitions import partition_type
+from embtables.pipelines.sources.files.source import LogFile, Source, open_source
+from embtables.pipelines.sources.join_keys import KeyFamily, checked_family, keys_of, places_of
+from embtables.schema import Join, PartitionType
 
 MAX_SIDE_ROWS = 50_000_000
+_OF_FOLDERS: Mapping[KeyFamily, PartitionType] = {"integer": "int64", "time": "timestamp"}
 
 
-def side_tables(joins: Sequence[Join], files: Sequence[LogFile]) -> list[SideTable]:
-    """The side tables of a log.
+def side_tables(joins: Sequence[Join], source: Source) -> list[SideTable]:
+    """The side tables of a log. A key that the log's folders give has the type of the side table's key.
 
     Raises:
         DataError: see `SideTable`; or a column would be there twice, or the types of a key cannot be compared.
     """
     sides = [SideTable(join) for join in joins]
-    owners = {name: f"the log ({file.path})" for file in files for name in file.column_names}
+    for side in sides:
+        if side.join.key in source.partition_names and side.key_family in _OF_FOLDERS:
+            source.partitions = {side.join.key: _OF_FOLDERS[side.key_family], **source.partitions}
+    owners = {name: f"the log ({file.path})" for file in source.files for name in file.column_names}
     for side in sides:
         for name in side.columns:
             if name in owners:
@@ -36,8 +40,8 @@ def side_tables(joins: Sequence[Join], files: Sequence[LogFile]) -> list[SideTab
                     column=name.removeprefix(side.join.prefix),
                 )
             owners[name] = f"the side table {side.join.path}"
-        for file in files:
-            side.check_key(file)
+        for file in source.files:
+            side.check_key(source, file)
     return sides
 
 
@@ -55,25 +59,24 @@ class SideTable:
 
     def __init__(self, join: Join) -> None:
         source = open_source(join.path, "**/*.parquet", quarantine=False)
-        rows = sum(f.metadata.num_rows for f in source.files)
+        rows = sum(f.num_rows for f in source.files)
         if rows > MAX_SIDE_ROWS:
             raise DataError(
                 f"has {rows:,} rows; a side table is held in memory, at most {MAX_SIDE_ROWS:,}", side=join.path
             )
         self.join = join
         self._key = join.side_key or join.key
-        known = column_union(source.files)
+        known = source.column_names
         wanted = list(join.columns) if join.columns is not None else [name for name in known if name != self._key]
         if join.prefix + self._key == join.key:
             wanted = [name for name in wanted if name != self._key]
         for name in (self._key, *wanted):
             if name not in known:
                 raise DataError(f"is missing; the side table has: {', '.join(known)}", side=join.path, column=name)
-        tables = read_each(source, list(dict.fromkeys((self._key, *wanted))))
-        self._keys = keys_of([t.column(self._key) for t in tables], side=join.path, column=self._key)
+        table = source.read_all((self._key, *wanted), ids=(self._key,))
+        self._keys = keys_of(table.column(self._key), side=join.path, column=self._key)
         self._check_unique()
         self.columns = tuple(join.prefix + name for name in wanted)
-        table = unify([t.select(wanted) for t in tables])
         arrays = [self._taken(name, table.column(name)) for name in wanted]
         self._table = pa.table(arrays, names=list(self.columns))
 
@@ -101,11 +104,16 @@ class SideTable:
             ) from None
         return array
 
-    def check_key(self, file: LogFile) -> None:
+    @property
+    def key_family(self) -> KeyFamily:
+        """What its key is compared as."""
+        return self._keys.family
+
+    def check_key(self, source: Source, file: LogFile) -> None:
         """Raises DataError if a file's key column is of a type that cannot be compared with the side table's."""
         name = self.join.key
         if name in file.partition:
-            self._check_family(pa.array([file.partition[name]]).type, file=file.path, column=name)
+            self._check_family(partition_type(source.partitions, name), file=file.path, column=name)
             return
         kind = field_type(file.schema, name)
         if kind is not None:
@@ -123,7 +131,7 @@ class SideTable:
         """`table` with the side table's columns. Raises DataError for keys that are missing, unless they may be."""
         join = self.join
         path = {"side": join.path, "column": join.key}
-        keys = keys_of([table.column(join.key)], **path)
+        keys = keys_of(table.column(join.key), **path)
         self._check_family(keys.kind, **path)
         places = places_of(keys, self._keys)
         if join.on_missing == "error" and places.null_count:

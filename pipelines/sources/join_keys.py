@@ -7,7 +7,7 @@ since 1970 UTC. A null key is equal to no key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import is_text, plain, plain_type
+from embtables.inputs.arrow_types import is_text, plain_type
+from embtables.inputs.columns import plain_ids
+from embtables.inputs.values import BadRowsError, one_array
 
 KeyFamily = Literal["integer", "text", "time", "null"]
 
@@ -26,15 +28,11 @@ class Keys:
 
     family: KeyFamily
     values: pa.Array
-    shown: tuple[pa.ChunkedArray, ...]
+    shown: pa.Array
 
     def example(self, place: int) -> str:
         """A key for an error message."""
-        for part in self.shown:
-            if place < len(part):
-                break
-            place -= len(part)
-        value = part[place]
+        value = self.shown[place]
         try:
             return repr(value.as_py())
         except (ValueError, OverflowError):  # a time that Python has no date for
@@ -42,8 +40,8 @@ class Keys:
 
     @property
     def kind(self) -> pa.DataType:
-        """The type of the column, or of its first part that is not all null."""
-        return next((s.type for s in self.shown if not pa.types.is_null(s.type)), pa.null())
+        """The type of the column."""
+        return self.shown.type
 
 
 def key_family(kind: pa.DataType) -> KeyFamily | None:
@@ -69,43 +67,34 @@ def checked_family(kind: pa.DataType, /, **path: object) -> KeyFamily:
     return family
 
 
-def keys_of(parts: Sequence[pa.ChunkedArray], /, **path: object) -> Keys:
-    """The keys of a column whose parts may be of different types of one family.
+def keys_of(column: pa.ChunkedArray, /, **path: object) -> Keys:
+    """The keys of a column.
 
     Raises:
         DataError: the type or a value cannot be a key; with `path`.
     """
-    families = [checked_family(part.type, **path) for part in parts]
-    family: KeyFamily = next((f for f in families if f != "null"), "null")
-    shown = tuple(plain(part) for part in parts)
-    kind = pa.large_binary() if family == "text" else pa.int64()
+    family = checked_family(column.type, **path)
+    shown = one_array(column)
+    if family == "text":
+        kind = shown.type.value_type if pa.types.is_dictionary(shown.type) else shown.type
+        return Keys(family, shown.cast(kind).cast(pa.large_binary()), shown)
+    if family == "null":
+        return Keys(family, pa.nulls(len(shown), pa.int64()), shown)
+    if pa.types.is_timestamp(shown.type) and shown.type.unit == "ns":
+        _need_whole_microseconds(shown, path)
     try:
-        chunks = [_comparable(chunk).cast(kind) for part in shown for chunk in part.chunks]
-    except pa.ArrowInvalid as error:
-        raise DataError(f"holds a key that cannot be compared: {error}", **path) from error
-    return Keys(family, pa.chunked_array(chunks, kind).combine_chunks(), shown)
+        ids = plain_ids("", shown)
+    except BadRowsError as error:
+        raise DataError(f"{error.message}, which cannot be the key of a join", **path) from None
+    missing = shown.is_null().to_numpy(zero_copy_only=False) if shown.null_count else None
+    return Keys(family, pa.array(ids, mask=missing), shown)
 
 
-def _comparable(array: pa.Array) -> pa.Array:
-    kind = array.type
-    if pa.types.is_null(kind):
-        return array
-    if pa.types.is_dictionary(kind):
-        return array.cast(kind.value_type).cast(pa.large_binary())
-    if is_text(kind):
-        return array.cast(pa.large_binary())
-    if pa.types.is_decimal(kind):
-        return _of_decimals(array)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return array.cast(pa.timestamp("us", getattr(kind, "tz", None))).cast(pa.int64())
-    return array.view(pa.int64()) if pa.types.is_uint64(kind) else array.cast(pa.int64())
-
-
-def _of_decimals(array: pa.Array) -> pa.Array:
-    try:
-        return array.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return array.cast(pa.uint64()).view(pa.int64())
+def _need_whole_microseconds(shown: pa.Array, path: Mapping[str, object]) -> None:
+    """Two keys that differ in nanoseconds only would become one."""
+    rest = shown.drop_null().cast(pa.int64()).to_numpy() % 1_000
+    if rest.any():
+        raise DataError("holds times with nanoseconds; keys are compared as microseconds", **path)
 
 
 def places_of(wanted: Keys, among: Keys) -> Any:

@@ -15,7 +15,7 @@ import pytest
 
 from embtables.errors import BadFileError, DataError
 from embtables.pipelines.carried import CarriedRows
-from embtables.pipelines.sources.files import open_source
+from embtables.pipelines.sources.files.source import open_source
 
 Carried = Callable[..., CarriedRows]
 ROWS = 3

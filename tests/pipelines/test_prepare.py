@@ -18,12 +18,13 @@ from pydantic import ValidationError
 
 from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
-from embtables.inputs.columns import one_array, plain_ids
+from embtables.inputs.columns import plain_ids
+from embtables.inputs.values import one_array
 from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.pipelines.prepare.source_columns import check_source
-from embtables.pipelines.sources.files import open_source
+from embtables.pipelines.sources.files.source import open_source
 from embtables.schema import SampledNegatives
 from embtables.schema.prepare import DERIVED_COLUMNS
 
@@ -371,7 +372,7 @@ def test_files_that_disagree_and_logs_of_nothing_are_refused(tmp_path: Path) -> 
     table = rows_of()
     numbers = changed(table, "code", pa.array(range(120)))
     for tables, message in (
-        ((numbers, table), r"file .*1.parquet, column code: holds string, but integer in .*0.parquet"),
+        ((numbers, table), r"file .*1.parquet, column code: holds string, but int64 in .*0.parquet"),
         ((table, table.drop_columns("price")), r"file .*1.parquet, column price: is missing"),
         ((table.append_column("code", table.column("code")),), r"column code: is there 2 times"),
         ((table.slice(0, 0), table.slice(0, 0)), r"path .*: holds no rows to prepare"),

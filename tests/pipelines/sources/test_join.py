@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from embtables.errors import ConfigError, DataError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.join import SideTable, side_tables
+from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.log import Log
 from embtables.schema import Join, json_schema, validate
 
@@ -114,7 +114,7 @@ def test_a_lookup_is_that_of_a_dict_and_null_keys_meet_nothing(
 def test_two_null_keys_are_no_duplicate_but_two_encodings_of_a_key_are(side: Callable[..., Join]) -> None:
     join = side({"k": ["a", None]}, {"k": pa.array([None, "b"]).dictionary_encode()}, on_missing="null")
     assert SideTable(join).columns == ()
-    with pytest.raises(DataError, match=r"column k: holds '?b?'? 2 times \(1 keys are not unique\)"):
+    with pytest.raises(DataError, match=r"column k: holds b'b' 2 times \(1 keys are not unique\)"):
         SideTable(side({"k": ["a", "b"]}, {"k": pa.array([b"b"], pa.binary())}))
 
 
@@ -251,15 +251,15 @@ def test_keys_of_other_kinds_are_refused_with_both_types(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (pa.array([1500], pa.timestamp("ns")), "would lose data"),
-        (pa.array([2**61], pa.timestamp("ms")), "out of bounds"),
-        (pa.array([Decimal(2**64)], pa.decimal128(38, 0)), "out of bounds"),
+        (pa.array([1500], pa.timestamp("ns")), "holds times with nanoseconds"),
+        (pa.array([2**61], pa.timestamp("ms")), "beyond the range of times, which cannot be the key"),
+        (pa.array([Decimal(2**64)], pa.decimal128(38, 0)), "more than 64 bits, which cannot be the key"),
     ],
 )
 def test_keys_beyond_what_is_compared_are_refused_not_rounded(
     side: Callable[..., Join], key: pa.Array, message: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"column k: holds a key that cannot be compared: .*{message}"):
+    with pytest.raises(DataError, match=rf"column k: .*{message}"):
         SideTable(side({"k": key}))
 
 
@@ -268,7 +268,7 @@ def test_a_side_table_whose_files_disagree_is_refused_with_the_file(side: Callab
         SideTable(side({"k": [1], "v": ["a"]}, {"k": [2]}))
     with pytest.raises(DataError, match=r"file .*0.parquet, column w: is missing"):
         SideTable(side({"k": [1]}, {"k": [2], "w": ["a"]}, name="later"))
-    with pytest.raises(DataError, match=r"file .*1.parquet, column k: holds string, but integer in .*0.parquet"):
+    with pytest.raises(DataError, match=r"file .*1.parquet, column k: holds string, but int64 in .*0.parquet"):
         SideTable(side({"k": [1], "v": [1]}, {"k": ["a"], "v": [2]}, name="types"))
     double = pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["k", "v", "v"])
     with pytest.raises(DataError, match=r"file .*0.parquet, column v: is there 2 times; give each column a name"):
@@ -313,7 +313,3 @@ def test_the_partition_of_a_side_table_is_a_column_of_it(tmp_path: Path) -> None
         pq.write_table(pa.table({"k": [number, number + 10]}), folder / "0.parquet")
     join = Join(path=str(tmp_path / "side"), key="k")
     assert looked_up(join, pa.array([10, 1]), "region") == ["r0", "r1"]
-
-
-def test_no_side_tables_need_no_files() -> None:
-    assert side_tables((), ()) == []

@@ -9,6 +9,7 @@ import pytest
 
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.epochs import LogEpochs
+from embtables.pipelines.sources.files.record import FilesRecord
 from embtables.pipelines.sources.parquet import Log
 from embtables.pipelines.sources.protocol import Stretch
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
@@ -60,6 +61,7 @@ def make_loop(make_config: Make, tmp_path: Path) -> Callable[..., TrainLoop]:
             needs=learner.needs,
             epoch_rows=None,
             quarantine_dir=tmp_path / "quarantine",
+            record=FilesRecord(None),
         )
         return TrainLoop(learner, source, RunState(), hooks, **options)  # type: ignore[arg-type]
 

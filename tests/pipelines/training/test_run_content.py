@@ -240,7 +240,7 @@ def test_metrics_that_are_no_file_are_refused_without_waiting(run: RunDir) -> No
         run.truncate_metrics(5)
 
 
-@pytest.mark.parametrize("text", ["[" * 20_000, f"a: {'9' * 5000}", "a: 2026-02-31", "a: !!bool x", "a: !!int x"])
+@pytest.mark.parametrize("text", ["[" * 20_000, f"a: {'9' * 5000}", "a: !!bool x", "a: !!int x"])
 def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, command: Command, text: str) -> None:
     (tmp_path / "my.yaml").write_text(text)
     status, out, err = command("train", tmp_path / "my.yaml")
