@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from embtables.errors import ConfigError
+from embtables.models.registry import ModelCode
 from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.own_model import take_model
 from embtables.pipelines.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def resume(
     run: Path | str,
     *,
     overrides: Sequence[str] = (),
+    model: ModelCode | None = None,
     workers: int = 1,
     ray_address: str | None = None,
     shown: bool = True,
@@ -85,6 +88,7 @@ def resume(
     Args:
         run: the run's folder.
         overrides: `KEY=VALUE` texts that replace values of its configuration; the tables and features stay as they are.
+        model: as for `load`.
         workers, ray_address, shown: as for `train`; the number of workers may differ from the former one.
 
     Raises:
@@ -99,6 +103,7 @@ def resume(
     """
     _check_workers(workers, ray_address)
     folder, changes = RunDir.open(Path(run)), tuple(overrides)
+    take_model(folder, model)
     folder.config(changes)
     if workers == 1:
         from embtables.pipelines.training.train import resume as resume_here
@@ -110,16 +115,23 @@ def resume(
     return train_on_ray(folder, Cluster(workers, ray_address), overrides=changes, goes_on=True)
 
 
-def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides: Sequence[str] = ()) -> LoadedRun:
+def load(
+    run: Path | str,
+    *,
+    checkpoint: CheckpointName | None = None,
+    overrides: Sequence[str] = (),
+    model: ModelCode | None = None,
+) -> LoadedRun:
     """A trained run for inference: its configuration, fitted transforms, tables and model.
 
     Args:
         run: the run's folder.
         checkpoint: which version; by default the best one if there is one, else the last.
         overrides: `KEY=VALUE` texts that replace values of its configuration.
+        model: the code of its model, if that is your own and this process has not registered it.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or its model is not known here.
         StateError: there is no such version, or it is damaged.
 
     Example:
@@ -131,7 +143,9 @@ def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides
     """
     from embtables.pipelines.load_run import load_run
 
-    return load_run(RunDir.open(Path(run)), checkpoint, tuple(overrides))
+    folder = RunDir.open(Path(run))
+    take_model(folder, model)
+    return load_run(folder, checkpoint, tuple(overrides))
 
 
 def evaluate(
