@@ -160,9 +160,11 @@ def test_inputs_that_are_none(trained: Path, tmp_path: Path) -> None:
 def test_outputs_that_cannot_be_are_refused_before_anything_is_read(trained: Path, tmp_path: Path) -> None:
     source = written(tmp_path / "in", make_table(50))
     before = (source / "0.parquet").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.parquet").symlink_to(source / "0.parquet")
     for output, message in (
         (tmp_path / "in", "is a folder; name the parquet file to write"),
+        (tmp_path / "pipe", "is not a file; name the parquet file to write"),
         (tmp_path / "nowhere" / "a.parquet", "lies in a folder that does not exist; make it first"),
         (source / "0.parquet", "is a part of the input .*in; write it elsewhere"),
         (source / "scores.parquet", "is a part of the input .*in; write it elsewhere"),
@@ -173,6 +175,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_read(trained: Pat
     with pytest.raises(ConfigError, match="is a part of the input"):
         score(trained, source / "0.parquet", source / "0.parquet")
     assert (source / "0.parquet").read_bytes() == before
+    assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in source.iterdir()] == ["0.parquet"]
 
 
