@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from embtables.models.scorer import Scorer as Scorer
     from embtables.pipelines.config import RunConfig as RunConfig
     from embtables.pipelines.config import load_config as load_config
-    from embtables.pipelines.load_run import LoadedRun as LoadedRun
+    from embtables.pipelines.run import Run as Run
     from embtables.pipelines.runs import evaluate as evaluate
     from embtables.pipelines.runs import load as load
     from embtables.pipelines.runs import predict as predict
@@ -118,7 +118,7 @@ _HOMES = {
     "LogConfig": "embtables.schema",
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
-    "LoadedRun": "embtables.pipelines.load_run",
+    "Run": "embtables.pipelines.run",
     "evaluate": "embtables.pipelines.runs",
     "load": "embtables.pipelines.runs",
     "predict": "embtables.pipelines.runs",
@@ -194,7 +194,6 @@ __all__ = [
     "Identity",
     "Label",
     "LeaseHolder",
-    "LoadedRun",
     "LogConfig",
     "Manifest",
     "Metric",
@@ -209,6 +208,7 @@ __all__ = [
     "OptimizerSpec",
     "Probability",
     "RowwiseAdagrad",
+    "Run",
     "RunConfig",
     "Schema",
     "Scorer",

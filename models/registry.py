@@ -91,7 +91,7 @@ def register_model(model: Any = None, *, name: str | None = None) -> Any:
         ...     def forward(self, ids, dense):
         ...         return self.out(self.dropout(self.pooled(ids)))
         >>> changes = ["model={kind: OneLayer, dropout: 0.2}", "train.max_steps=20"]
-        >>> embtables.train("my.yaml", overrides=changes, shown=False)["model"]
+        >>> embtables.train("my.yaml", overrides=changes, shown=False).report()["model"]
         'OneLayer'
     """
     if model is None:

@@ -46,8 +46,8 @@ class Scorer:
 
     Example:
         >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
-        >>> scorer = embtables.Scorer.from_version(report["run_dir"], "last")
+        >>> run = embtables.train("my.yaml", runs_dir="runs", max_steps=20, shown=False)
+        >>> scorer = embtables.Scorer.from_version(run.path, "last")
         >>> tuple(scorer.score({"user": [7, 8], "item": [0, 99]}).shape)  # (B, n_labels)
         (2, 1)
         >>> tuple(scorer.embed("item", [0, 3, 99]).shape)  # (n, D)

@@ -124,7 +124,11 @@ class Train(Model):
     max_restarts: Annotated[int, Field(ge=0)] = Field(
         3, description="how often several ranks begin again after one failed"
     )
-    runs_dir: str = Field("runs", description="folder that holds the folders of runs")
+    runs_dir: str | None = Field(
+        None,
+        description="folder that holds the folders of runs; by default `runs` on the command line, while the Python "
+        "call writes nothing",
+    )
 
 
 class WarmStart(Model):
@@ -246,11 +250,16 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     path = Path(path)
     content = read_yaml(path)
-    _resolve_paths(content, path.resolve().parent)
+    resolve_paths(content, path.resolve().parent)
+    apply_overrides(content, overrides)
+    return validate(RunConfig, content, file=path)
+
+
+def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Lays `key=value` overrides over a configuration; their paths are relative to the working folder."""
     for override in overrides:
         _apply(content, override)
-    _resolve_paths(content, Path.cwd())
-    return validate(RunConfig, content, file=path)
+    resolve_paths(content, Path.cwd())
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -290,7 +299,7 @@ def _index(items: list[Any], part: str, so_far: str) -> int:
     raise ConfigError(f"--set {so_far}: no item '{part}'; there are: {', '.join(named) or len(items)}")
 
 
-def _resolve_paths(content: dict[str, Any], base: Path) -> None:
+def resolve_paths(content: dict[str, Any], base: Path) -> None:
     """Makes data.path, data.parts and the paths of warm_start absolute.
 
     The paths of joins are relative to data.path and follow it; with data.parts they are made absolute here as well.

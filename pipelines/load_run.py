@@ -11,7 +11,9 @@ from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.sources.parquet import Log, LogPart
+from embtables.pipelines.sources.files.source import Source
+from embtables.pipelines.sources.open_log import open_log
+from embtables.pipelines.sources.split import LogPart
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.run_content import run_content
@@ -56,6 +58,14 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
     loaded = load_run(RunDir.open(folder), which, overrides)
-    config = with_prepared_data(loaded.config)
-    figures = evaluate(loaded.scorer, config, Log(config, config.data), part)
-    return {**figures, "part": part, "step": loaded.step, "run_dir": str(folder)}
+    return {**figures_of(loaded, part), "run_dir": str(folder)}
+
+
+def figures_of(
+    loaded: LoadedRun, part: LogPart | None, source: Source | None = None, *, shown: bool = True
+) -> dict[str, Any]:
+    """Figures of a loaded run on a part of the log that its configuration names; `source`: rows in memory."""
+    config = with_prepared_data(loaded.config, shown=shown)
+    log = open_log(config, config.data, source)
+    figures = evaluate(loaded.scorer, config, log, part, shown=shown)
+    return {**figures, "part": part, "step": loaded.step}

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.pipelines.carried import CarriedRows
-from embtables.pipelines.config import absolute
+from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files.source import Source
@@ -46,13 +46,12 @@ def predict(
     """
     _check_output(output)
     config = loaded.config
-    log = Log(config, _unfiltered(config.data, source))
+    log = Log(config, unfiltered(config.data, source))
     _check_apart(output, source, log.source)
-    names = [label.name or label.column for label in config.labels]
-    score_names = ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
+    score_names = score_names_of(config)
     stored = log.source.column_names
     wanted = tuple(columns) if columns is not None else tuple(stored)
-    _check_names(wanted, score_names)
+    check_names(wanted, score_names)
     if log.num_rows == 0:
         raise DataError("holds no rows to score", path=source)
     carried = CarriedRows(log.source, [name for name in wanted if name in stored])
@@ -64,14 +63,14 @@ def predict(
         extra_columns=[name for name in wanted if name not in stored],
         role="scoring",
     )
-    reader.quarantine = bad = _BadRows(log.source, on_bad_row)
+    reader.quarantine = bad = BadRows(log.source, on_bad_row)
     done = unscored = 0
     try:
         with RowProgress("predict", log.num_rows, shown=shown) as progress, WholeParquet(output) as file:
             for item in reader:
                 without = bad.take(done)
                 table = carried.take(item.batch.num_rows + len(without))
-                places = _places(item.batch.num_rows, without)
+                places = places_of(item.batch.num_rows, without)
                 found = {name: table.column(name) for name in carried.schema.names}
                 found |= _scores(loaded, item, score_names, places)
                 if item.extra is not None:
@@ -86,7 +85,7 @@ def predict(
     return {**written, "output": str(output), "columns": [*wanted, *score_names]}
 
 
-class _BadRows(Quarantine):
+class BadRows(Quarantine):
     """Rows that the reader sets aside, by their number in the whole input; or the first of them as an error."""
 
     def __init__(self, source: Source, on_bad_row: OnBadRow) -> None:
@@ -110,7 +109,7 @@ class _BadRows(Quarantine):
         return taken
 
 
-def _places(scored: int, without: Sequence[int]) -> pa.Array:
+def places_of(scored: int, without: Sequence[int]) -> pa.Array:
     """(scored + without,) for each row of the input its number among the scored ones; null of one without a score."""
     has_score = np.ones(scored + len(without), np.bool_)
     has_score[without] = False
@@ -143,16 +142,26 @@ def _check_apart(output: Path, path: str, source: Source) -> None:
         raise ConfigError(f"is a part of the input {path}; write it elsewhere", output=output)
 
 
-def _check_names(wanted: Sequence[str], score_names: Sequence[str]) -> None:
+def check_names(wanted: Sequence[str], score_names: Sequence[str]) -> None:
+    """Raises ConfigError for names of columns that the output cannot have."""
     clash = set(score_names) & set(wanted)
     if clash:
-        raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
+        raise ConfigError(
+            f"the input has a column '{min(clash)}' already; choose the carried ones with columns (--columns)"
+        )
     twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
     if twice:
-        raise ConfigError(f"--columns names '{twice[0]}' twice")
+        raise ConfigError(f"columns (--columns) names '{twice[0]}' twice")
 
 
-def _unfiltered(data: LogConfig, source: str) -> LogConfig:
+def score_names_of(config: RunConfig) -> list[str]:
+    """Names of the columns of scores: `score` of one label, else `score_<label>`."""
+    names = [label.name or label.column for label in config.labels]
+    return ["score"] if len(names) == 1 else [f"score_{name}" for name in names]
+
+
+def unfiltered(data: LogConfig, source: str) -> LogConfig:
+    """The data section for a log of which every row is scored."""
     update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None, "parts": None}
     # Rows without a score are set aside by the reader, and then written without one or reported as an error.
     return data.model_copy(update={**update, "prepare": None, "on_bad_row": "quarantine", "on_bad_file": "error"})

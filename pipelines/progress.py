@@ -1,4 +1,6 @@
-"""Progress for the user while rows are processed, on stderr: a rich bar on a terminal, elsewhere some lines."""
+"""Progress for the user while rows are processed: on a terminal a rich bar on stderr, in a notebook a bar in the cell,
+elsewhere some lines on stderr.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from embtables.pipelines.notebook import CellProgress, in_notebook
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -26,7 +30,10 @@ class RowProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._shown = shown
-        if shown and sys.stderr.isatty():
+        self._cell: CellProgress | None = None
+        if shown and in_notebook():
+            self._cell = CellProgress(title, total_rows)
+        elif shown and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]} rows/s"))
             times = (
                 TimeElapsedColumn(),
@@ -47,6 +54,8 @@ class RowProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        if self._cell is not None:
+            self._cell.close()
 
     def advance(self, rows: int, figures: str | None = None) -> None:
         """Adds `rows` that were done; `figures` is shown beside the bar until the next ones."""
@@ -56,6 +65,8 @@ class RowProgress:
         rate = f"{self._rows / max(now - self._started, 1e-9):,.0f}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=rows, rate=rate, figures=self._figures)
+        elif self._cell is not None:
+            self._cell.update(self._rows, rate, self._figures)
         elif self._shown and now - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = now
             of = f" of {self._total:,}" if self._total else ""

@@ -1,4 +1,7 @@
-"""`runs/<id>/`: the resolved config, metrics.jsonl, TensorBoard events, checkpoints and the final report of one run."""
+"""`RunDir`, `runs/<id>/`: the resolved config, metrics.jsonl, TensorBoard events, checkpoints and the final report.
+
+It is a `RunPlace` (run_place.py) on the disk.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embtables.errors import ConfigError, EmbtablesError, StateError
 from embtables.pipelines.config import RunConfig, load_config
@@ -19,14 +22,20 @@ from embtables.schema import to_yaml
 from embtables.state.folder.local_folder import open_regular, sync
 from embtables.state.format.json_values import parse_json
 
+if TYPE_CHECKING:
+    from embtables.models.scorer import Scorer
+
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.json"
 FITTED_FILE = "transforms.json"
+DEFAULT_RUNS_DIR = "runs"
 
 
 class RunDir:
     """The folder of one run."""
+
+    keeps_every_version = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,7 +44,7 @@ class RunDir:
     def create(cls, config: RunConfig) -> RunDir:
         """A new folder `<runs_dir>/<name>-<time>-<random>` with the resolved config in it."""
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        path = Path(config.train.runs_dir) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
+        path = Path(config.train.runs_dir or DEFAULT_RUNS_DIR) / f"{config.name}-{stamp}-{secrets.token_hex(2)}"
         try:
             path.mkdir(parents=True)
             (path / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
@@ -93,6 +102,15 @@ class RunDir:
         """Where TensorBoard's event files lie."""
         return self.path / "tensorboard"
 
+    @property
+    def files_record(self) -> Path:
+        """See RunPlace."""
+        return self.path / "files"
+
+    def go_on_hint(self) -> str:
+        """See RunPlace."""
+        return f"saved; go on with: embtables train --resume {self.path}"
+
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""
         lines = "".join(json.dumps(record) + "\n" for record in records).encode()
@@ -108,18 +126,40 @@ class RunDir:
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of steps after `step`, which a resumed run repeats, and a line cut short by a crash."""
         path = self.path / METRICS_FILE
+        if path.exists():
+            kept = [line for line in self._read(METRICS_FILE).splitlines() if _step_of(line) <= step]
+            write_atomically(path, b"".join(line + b"\n" for line in kept))
+
+    def finish(self, report: dict[str, Any], scorer: Scorer) -> None:
+        """See RunPlace: writes report.json."""
+        write_atomically(self.path / REPORT_FILE, json.dumps(report, indent=2).encode() + b"\n")
+
+    def report(self) -> dict[str, Any]:
+        """What report.json holds; empty if the run has not ended. Raises StateError if it cannot be read."""
+        content = self._read(REPORT_FILE)
+        if not content:
+            return {}
+        try:
+            found = parse_json(content)
+        except ValueError as error:
+            raise StateError(f"is not JSON: {error}", file=self.path / REPORT_FILE) from error
+        if not isinstance(found, dict):
+            raise StateError("is not a report", file=self.path / REPORT_FILE)
+        return found
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without one that a crash cut short. Raises StateError if it cannot be read."""
+        return [parse_json(line) for line in self._read(METRICS_FILE).splitlines() if _step_of(line) < math.inf]
+
+    def _read(self, name: str) -> bytes:
+        path = self.path / name
         try:
             with open_regular(path) as handle, os.fdopen(handle, "rb", closefd=False) as file:
-                kept = [line for line in file.read().splitlines() if _step_of(line) <= step]
+                return file.read()
         except FileNotFoundError:
-            return
+            return b""
         except OSError as error:
             raise StateError(f"cannot be read: {error.strerror}", file=path) from error
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
-
-    def write_report(self, report: dict[str, Any]) -> None:
-        """Writes the final figures to report.json."""
-        write_atomically(self.path / REPORT_FILE, json.dumps(report, indent=2).encode() + b"\n")
 
 
 def _step_of(line: bytes) -> float:

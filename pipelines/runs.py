@@ -1,118 +1,176 @@
-"""Training, evaluation and prediction as Python calls: what the commands of the same names do.
+"""The Python call: `train`, `resume`, `load`, `evaluate` and `predict`. The commands of the same names are made of it.
 
-What is wrong with the arguments is reported before torch is imported, which takes seconds.
+    train(schema or configuration, rows) -> Run -> metrics, predict, evaluate, table, report
+
+Nothing is written unless `runs_dir` is given, by argument or in the configuration: history, figures and model of such a
+run are in the `Run`. With it there is a folder per run, versions, and `resume`. What is wrong with the arguments is
+reported before torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, overload
 
 from embtables.errors import ConfigError
+from embtables.frames.table import Frame
 from embtables.models.registry import ModelCode
-from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.config import RunConfig
 from embtables.pipelines.own_model import take_model
+from embtables.pipelines.run import CheckpointName, OnBadRow, PartName, Run
+from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunInMemory
+from embtables.pipelines.sources.memory import MemorySource
 
 if TYPE_CHECKING:
-    from embtables.pipelines.load_run import LoadedRun
-
-CheckpointName = Literal["best", "last"]
-PartName = Literal["train", "validation", "test", "all"]
+    from embtables.pipelines.config import Evaluate
 
 
 def train(
-    config: RunConfig | Path | str,
+    schema: SchemaLike,
+    data: Frame | Path | str | None = None,
     *,
+    model: ModelLike | None = None,
+    split: SplitLike = "hash",
+    evaluate: Evaluate | Mapping[str, Any] | None = None,
+    runs_dir: Path | str | None = None,
     overrides: Sequence[str] = (),
-    continue_from: Path | str | None = None,
+    continue_from: Run | Path | str | None = None,
     checkpoint: CheckpointName | None = None,
     fresh: Sequence[str] = (),
     workers: int = 1,
     ray_address: str | None = None,
     shown: bool = True,
-) -> dict[str, Any]:
-    """Trains a new run and returns its report: `auc`, `log_loss`, `rows`, `run_dir` and more (docs/training.md).
+    **options: Any,
+) -> Run:
+    """Trains a new run.
 
     Args:
-        config: a configuration, or the path of its YAML file.
-        overrides: `KEY=VALUE` texts that replace values of the file, for example `train.epochs=2`.
-        continue_from: folder of an earlier run, whose rows, optimizer state and dense weights the new run begins with,
-            under the rules of docs/format.md.
+        schema: what columns mean: a `Schema` (`Schema.infer` suggests one), a dictionary, or a YAML file. A whole
+            configuration, `RunConfig` or its YAML file, may say the rest too: the arguments replace its values.
+        data: the rows: a pandas or polars DataFrame, an Arrow table or dataset, a dictionary of columns, or the path of
+            a parquet log. Parts that lie apart are a dictionary, `{"train": df, "validation": df2, "test": df3}`. Rows
+            in memory are not copied and stay with the run: do not change them while it is used.
+        model: the section `model`, the model's name alone, or its code, which is then registered (`register_model`). By
+            default `dcnv2`.
+        split: the section `split` of `data`. By default a tenth of the rows each validates and tests, by a hash of the
+            columns of ids (`hash`), so that equal rows are in one part; None: all rows are trained on. Rows of a schema
+            without a `data` section are shuffled too, unless a table has a `ttl_seconds`.
+        evaluate: the section `evaluate`.
+        runs_dir: folder that holds the folders of runs. Without it nothing is written: the run is in memory, and
+            cannot be resumed.
+        overrides: `KEY=VALUE` texts that replace values of a YAML file, for example `train.epochs=2`.
+        continue_from: an earlier run with a folder, whose rows, optimizer state and dense weights the new run begins
+            with, under the rules of docs/format.md.
         checkpoint: which version of that run; by default the best one if there is one.
         fresh: names of tables that begin with fresh rows nevertheless.
-        workers: ranks that share the tables; several run on Ray.
+        workers: ranks that share the tables; several run on Ray, and need a log in files and `runs_dir`.
         ray_address: address of a running Ray cluster, `host:port` or `auto`; by default one is started here.
-        shown: whether progress is written to stderr; with several ranks, rank 0 always writes it.
+        shown: whether progress is shown; with several ranks, rank 0 always writes it.
+        options: values of the section `train`: `epochs=3, batch_size=1024, early_stopping={"metric": "auc"}`.
 
     Raises:
         ConfigError: a value of the configuration or an argument is wrong.
-        DataError: the log cannot be read, or holds values without meaning.
+        DataError: the log cannot be read, or holds values without meaning; names file (or `<DataFrame>`), column, row.
         StateError: the earlier run has no such version, or no rule converts it; or the run's folder cannot be written.
 
     Example:
-        >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
-        >>> report["steps"], report["part"]
-        (20, 'test')
+        >>> import embtables, pandas
+        >>> df = pandas.read_parquet("log.parquet")
+        >>> run = embtables.train(embtables.Schema.infer(df, label="click"), df, max_steps=20, shown=False)
+        >>> run.report()["steps"], run.report()["part"]
+        (4, 'test')
+        >>> embtables.train("my.yaml", max_steps=20, shown=False).report()["steps"]
+        20
     """
     if continue_from is None and (checkpoint is not None or fresh):
         raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
     _check_workers(workers, ray_address)
-    former = None if continue_from is None else RunDir.open(Path(continue_from))
+    former = None if continue_from is None else _folder_of(continue_from)
     begins: dict[str, Any] = {"former": former, "which": checkpoint, "fresh": tuple(fresh)}
-    resolved = _resolved(config, overrides)
+    if runs_dir is not None:
+        options["runs_dir"] = str(runs_dir)
+    source = source_of(data)
+    config = run_config(
+        schema,
+        data if source is None else None,
+        source,
+        model=model,
+        split=split,
+        evaluate=evaluate,
+        overrides=overrides,
+        options=options,
+    )
     if workers == 1:
-        from embtables.pipelines.training.train import train as train_here
-
-        return train_here(resolved, shown=shown, **begins)
+        return _train_here(config, source, begins, shown=shown)
+    if source is not None or config.train.runs_dir is None:
+        raise ConfigError("several workers read a log in files and keep versions: give its path, and runs_dir")
     from embtables.pipelines.distributed.cluster import Cluster
     from embtables.pipelines.distributed.train import train_on_ray
 
-    with RunDir.new(resolved) as run:
-        return train_on_ray(run, Cluster(workers, ray_address), **begins)
+    with RunDir.new(config) as place:
+        train_on_ray(place, Cluster(workers, ray_address), **begins)
+    return Run(place, config)
+
+
+def _train_here(config: RunConfig, source: MemorySource | None, begins: dict[str, Any], *, shown: bool) -> Run:
+    in_memory = RunInMemory() if config.train.runs_dir is None else None
+    if in_memory is not None and config.data.prepare is not None:
+        raise ConfigError("data.prepare writes the examples that it makes: give runs_dir, the folder for them")
+    from embtables.pipelines.training.train import train as train_here
+
+    report = train_here(config, run=in_memory, source=source, shown=shown, **begins)
+    return Run(in_memory or RunDir(Path(report["run_dir"])), config, source)
 
 
 def resume(
-    run: Path | str,
+    run: Run | Path | str,
+    data: Frame | None = None,
     *,
     overrides: Sequence[str] = (),
     model: ModelCode | None = None,
     workers: int = 1,
     ray_address: str | None = None,
     shown: bool = True,
-) -> dict[str, Any]:
+) -> Run:
     """Goes on with the run in a folder, from its last version, to the same bits as a run that never stopped.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or the run, which has one.
+        data: the same rows again, if they were in memory and `run` is a folder.
         overrides: `KEY=VALUE` texts that replace values of its configuration; the tables and features stay as they are.
         model: as for `load`.
         workers, ray_address, shown: as for `train`; the number of workers may differ from the former one.
 
     Raises:
-        ConfigError: the folder holds no run, or an override is wrong.
+        ConfigError: the folder holds no run, its rows were in memory and are not given, or an override is wrong.
         StateError: there is no version, it is damaged, or it is of another schema.
 
     Example:
         >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.epochs=1"], shown=False)
-        >>> embtables.resume(report["run_dir"], overrides=["train.epochs=2"], shown=False)["epochs"]
+        >>> run = embtables.train("my.yaml", runs_dir="runs", epochs=1, shown=False)
+        >>> embtables.resume(run, overrides=["train.epochs=2"], shown=False).report()["epochs"]
         2
     """
     _check_workers(workers, ray_address)
-    folder, changes = RunDir.open(Path(run)), tuple(overrides)
+    folder, changes = _folder_of(run), tuple(overrides)
     take_model(folder, model)
-    folder.config(changes)
+    config = folder.config(changes)
+    source = source_of(data)
+    if source is None and isinstance(run, Run):
+        source = run.source
     if workers == 1:
         from embtables.pipelines.training.train import resume as resume_here
 
-        return resume_here(folder, changes, shown=shown)
-    from embtables.pipelines.distributed.cluster import Cluster
-    from embtables.pipelines.distributed.train import train_on_ray
+        resume_here(folder, changes, source=source, shown=shown)
+    else:
+        from embtables.pipelines.distributed.cluster import Cluster
+        from embtables.pipelines.distributed.train import train_on_ray
 
-    return train_on_ray(folder, Cluster(workers, ray_address), overrides=changes, goes_on=True)
+        train_on_ray(folder, Cluster(workers, ray_address), overrides=changes, goes_on=True)
+    return Run(folder, config, source)
 
 
 def load(
@@ -121,8 +179,8 @@ def load(
     checkpoint: CheckpointName | None = None,
     overrides: Sequence[str] = (),
     model: ModelCode | None = None,
-) -> LoadedRun:
-    """A trained run for inference: its configuration, fitted transforms, tables and model.
+) -> Run:
+    """A trained run from its folder: its configuration, fitted transforms, tables and model.
 
     Args:
         run: the run's folder.
@@ -136,31 +194,34 @@ def load(
 
     Example:
         >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
-        >>> loaded = embtables.load(report["run_dir"])
-        >>> loaded.step, list(loaded.scorer.tables.stats())
-        (20, ['user', 'item'])
+        >>> trained = embtables.train("my.yaml", runs_dir="runs", max_steps=20, shown=False)
+        >>> run = embtables.load(trained.path)
+        >>> run.step, run.tables
+        (20, ('user', 'item'))
     """
+    folder = RunDir.open(Path(run))
     from embtables.pipelines.load_run import load_run
 
-    folder = RunDir.open(Path(run))
     take_model(folder, model)
-    return load_run(folder, checkpoint, tuple(overrides))
+    loaded = load_run(folder, checkpoint, tuple(overrides))
+    return Run(folder, loaded.config, loaded=loaded)
 
 
 def evaluate(
-    run: Path | str,
-    part: PartName = "test",
+    run: Run | Path | str,
+    part: PartName | None = None,
     *,
+    data: Frame | Path | str | None = None,
     checkpoint: CheckpointName | None = None,
     overrides: Sequence[str] = (),
+    shown: bool = True,
 ) -> dict[str, Any]:
-    """Figures of a trained run on a part of its log, or of the log that the overrides name.
+    """Figures of a trained run on a part of its log, or on other rows.
 
     Args:
-        run: the run's folder.
-        part: a part of the log, as `data.split` divides it.
-        checkpoint, overrides: as for `load`.
+        run: the run, or its folder.
+        part, data, shown: as for `Run.evaluate`.
+        checkpoint, overrides: as for `load`; they go with a folder.
 
     Raises:
         ConfigError: the folder holds no run, or its log has no such part.
@@ -168,37 +229,56 @@ def evaluate(
 
     Example:
         >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
-        >>> embtables.evaluate(report["run_dir"])["auc"] == report["auc"]
+        >>> run = embtables.train("my.yaml", runs_dir="runs", max_steps=20, shown=False)
+        >>> embtables.evaluate(run.path)["auc"] == run.metrics["auc"]
         True
     """
-    from embtables.pipelines.load_run import evaluate_run
+    report = _loaded(run, checkpoint, overrides).evaluate(part, data=data, shown=shown)
+    return {**report, "run_dir": None if isinstance(run, Run) and run.path is None else str(_path_of(run))}
 
-    return evaluate_run(Path(run), None if part == "all" else part, checkpoint, tuple(overrides))
 
-
+@overload
 def predict(
-    run: LoadedRun | Path | str,
-    source: Path | str,
+    run: Run | Path | str,
+    data: Frame,
+    output: None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    checkpoint: CheckpointName | None = None,
+    shown: bool = True,
+) -> Frame: ...
+
+
+@overload
+def predict(
+    run: Run | Path | str,
+    data: Path | str,
     output: Path | str,
     *,
     columns: Sequence[str] | None = None,
-    on_bad_row: Literal["error", "null"] = "error",
+    on_bad_row: OnBadRow = "error",
     checkpoint: CheckpointName | None = None,
     shown: bool = True,
-) -> dict[str, Any]:
-    """Scores every row of a parquet log and writes the rows with their scores, in the same order.
+) -> dict[str, Any]: ...
+
+
+def predict(
+    run: Run | Path | str,
+    data: Frame | Path | str,
+    output: Path | str | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    checkpoint: CheckpointName | None = None,
+    shown: bool = True,
+) -> Any:
+    """Scores every row, in the same order: of a DataFrame, which is returned with them, or of a parquet log.
 
     Args:
-        run: a run's folder, or what `load` returned.
-        source: parquet file, folder, glob or URI.
-        output: the parquet file to write; it appears whole or not at all.
-        columns: input columns to carry over, joined ones included; by default all that the input has. Files may
-            store them in different types, which become one.
-        on_bad_row: what a row does whose value has no meaning (NaN in a dense column): it ends the call with an error
-            that names it, or has null for its scores and counts in `unscored_rows`.
-        checkpoint: as for `load`; a loaded run has its version already.
-        shown: whether progress is written to stderr.
+        run: the run, or its folder.
+        data, output, columns, on_bad_row, shown: as for `Run.predict`.
+        checkpoint: as for `load`; it goes with a folder.
 
     Raises:
         ConfigError: the folder holds no run, the input has a column with the name of the scores, or the output is a
@@ -207,29 +287,35 @@ def predict(
         StateError: there is no such version, it is damaged, or the output cannot be written.
 
     Example:
-        >>> import embtables
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=20"], shown=False)
-        >>> done = embtables.predict(report["run_dir"], "log.parquet", "scores.parquet", columns=["user"], shown=False)
+        >>> import embtables, pandas
+        >>> run = embtables.train("my.yaml", max_steps=20, shown=False)
+        >>> done = embtables.predict(run, "log.parquet", "scores.parquet", columns=["user"], shown=False)
         >>> done["rows"], done["columns"]
         (20000, ['user', 'score'])
+        >>> embtables.predict(run, pandas.DataFrame({"user": [7], "item": [3]}), shown=False).columns.tolist()
+        ['user', 'item', 'score']
     """
-    from embtables.pipelines.load_run import LoadedRun
-    from embtables.pipelines.predict import predict as write_scores
-
-    if on_bad_row not in ("error", "null"):
-        raise ConfigError(f"'on_bad_row' must be 'error' or 'null', received {on_bad_row!r}")
-    if isinstance(run, LoadedRun) and checkpoint is not None:
-        raise ConfigError("'checkpoint' goes with a run's folder; a loaded run has its version already")
-    loaded = run if isinstance(run, LoadedRun) else load(run, checkpoint=checkpoint)
-    return write_scores(loaded, str(source), Path(output), columns=columns, on_bad_row=on_bad_row, shown=shown)
+    return _loaded(run, checkpoint).predict(data, output, columns=columns, on_bad_row=on_bad_row, shown=shown)
 
 
-def _resolved(config: RunConfig | Path | str, overrides: Sequence[str]) -> RunConfig:
-    if isinstance(config, RunConfig):
-        if overrides:
-            raise ConfigError("'overrides' go with the path of a file; a RunConfig holds its values already")
-        return config
-    return load_config(config, tuple(overrides))
+def _loaded(run: Run | Path | str, checkpoint: CheckpointName | None, overrides: Sequence[str] = ()) -> Run:
+    if not isinstance(run, Run):
+        return load(run, checkpoint=checkpoint, overrides=overrides)
+    if checkpoint is not None or overrides:
+        raise ConfigError("'checkpoint' and 'overrides' go with a run's folder; a run has its version already")
+    return run
+
+
+def _path_of(run: Run | Path | str) -> Path:
+    """The run's folder. Raises ConfigError if it has none."""
+    path = run.path if isinstance(run, Run) else Path(run)
+    if path is None:
+        raise ConfigError("the run has no folder to go on from: train it with runs_dir")
+    return path
+
+
+def _folder_of(run: Run | Path | str) -> RunDir:
+    return RunDir.open(_path_of(run))
 
 
 def _check_workers(workers: int, ray_address: str | None) -> None:

@@ -24,7 +24,6 @@ WITHOUT_EXAMPLE = {
         "Batch",
         "FittedTransforms",
         "Followed",
-        "LoadedRun",
         "Schema",
         "LogConfig",
         "Manifest",

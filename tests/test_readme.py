@@ -14,12 +14,26 @@ from tests.docs.quick_start import make_log_and_configuration
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_first_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_a_snippet_runs(
+    snippet: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = snippet.strip().splitlines()
     assert len([line for line in lines if line]) <= 15
     exec(compile(snippet, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == lines[-1].split("# ")[1].split(":")[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_are_a_call_and_a_module() -> None:
+    assert [next(name for name in ("et.train(", "Tables(") if name in each) for each in SNIPPETS] == [
+        "et.train(",
+        "Tables(",
+    ]
 
 
 def test_the_error_is_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

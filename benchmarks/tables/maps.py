@@ -115,7 +115,7 @@ class Pandas:
     """pandas' Index, which cannot grow: built once."""
 
     def __init__(self, keys: Keys) -> None:
-        import pandas as pd  # type: ignore[import-untyped]
+        import pandas as pd
 
         self._index = pd.Index(keys)
         self._index.get_indexer(keys[:1])

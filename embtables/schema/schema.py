@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pydantic import Field, model_validator
 
+from embtables.frames.sample import SAMPLE_ROWS, sample_of
+from embtables.frames.suggest import Wishes, suggest
 from embtables.schema.base import Model, Name
 from embtables.schema.encoders import Identity
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label
 from embtables.schema.tables import FixedTable, Table, Zeros
+from embtables.schema.text import validate
 
 LINEAR_PREFIX = "linear."
 
@@ -70,6 +75,56 @@ class Schema(Model):
         for name in known - {f.table for f in self.features}:
             raise ValueError(f"table '{name}' is used by no feature; remove it or name it in a feature")
         return self
+
+    @classmethod
+    def infer(
+        cls,
+        data: Any,
+        label: str | Sequence[str] = (),
+        *,
+        positive_above: float | None = None,
+        dim: int = 16,
+        ids: Sequence[str] = (),
+        numbers: Sequence[str] = (),
+        ignore: Sequence[str] = (),
+        most_rows: int = SAMPLE_ROWS,
+    ) -> Schema:
+        """The schema that rows suggest; `embtables data describe` says what it was made of.
+
+        Text, booleans and integers become features, each with a collisionless table of its own; lists of them are
+        averaged; floats, and integers that look like amounts, become dense columns; a timestamp is the event time. What
+        gives the label away, is constant, or is another value in every row is left out. It is a beginning, the same for
+        the same rows: print it with `to_yaml`, and say by `ids`, `numbers` and `ignore` what the data cannot.
+
+        Args:
+            data: a DataFrame, an Arrow table or dataset, or the path of a parquet log.
+            label: the column to predict, 0 or 1; or several.
+            positive_above: a label above it is a positive, of a column of other numbers.
+            dim: values per row of every table.
+            ids: columns that are features, whatever they look like.
+            numbers: columns that are dense columns, whatever they look like.
+            ignore: columns to leave out.
+            most_rows: looked at; of a larger log, evenly spread ones.
+
+        Raises:
+            ConfigError: a column that is named is not there, or the label needs `positive_above`.
+            DataError: the log cannot be read, the label cannot be one, or no column can be a feature.
+
+        Warns:
+            UserWarning: a column gives the label away and is left out; `ids` or `numbers` would keep it.
+
+        Example:
+            >>> import embtables
+            >>> schema = embtables.Schema.infer("log.parquet", label="click")
+            >>> [feature.name for feature in schema.features], [label.column for label in schema.labels]
+            (['user', 'item'], ['click'])
+        """
+        labels = (label,) if isinstance(label, str) else tuple(label)
+        wishes = Wishes(labels, positive_above, dim, tuple(ids), tuple(numbers), tuple(ignore))
+        found = suggest(sample_of(data, labels, most_rows), wishes)
+        for name, reason in found.leaks.items():
+            warnings.warn(f"column '{name}' is left out: it {reason}", UserWarning, stacklevel=2)
+        return validate(cls, found.content)
 
     def linear_tables(self) -> tuple[Table, ...]:
         """First-order weights: for every table one of dimension 1, zero at first, with the same keys and optimizer."""

@@ -49,15 +49,17 @@ class ProductNet(nn.Module):
 # `--workers` trains it on several ranks.
 
 # %%
-report = embtables.train(
+run = embtables.train(
     "../online_retail/dcnv2.yaml",
     overrides=[
         "model={kind: ProductNet, width: 32}",
         "data.files=log/2010-12-*.parquet",
         "data.split={kind: time, validation_from: 2010-12-16, test_from: 2010-12-20}",
-        "train.batch_size=1024",
     ],
+    batch_size=1024,
+    runs_dir="runs",
 )
+report = run.report()
 print(f"{report['model']}: AUC {report['auc']:.3f} of {report['evaluated_rows']:,} rows")
 
 # %% [markdown]
@@ -65,5 +67,5 @@ print(f"{report['model']}: AUC {report['auc']:.3f} of {report['evaluated_rows']:
 # first, or gives it again.
 
 # %%
-run = embtables.load(report["run_dir"], model=ProductNet)
-print(f"step {run.step}, options {run.config.model}")
+loaded = embtables.load(report["run_dir"], model=ProductNet)
+print(f"step {loaded.step}, options {loaded.config.model}")

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from embtables.errors import EmbtablesError
+from embtables.pipelines.cli.data import app as data_app
+from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
@@ -29,6 +31,8 @@ app = typer.Typer(
 schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema for editors.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
+app.add_typer(data_app, name="data")
+app.command()(init)
 app.command()(inspect)
 app.command()(plan)
 
@@ -76,22 +80,25 @@ def train(
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
     from embtables.pipelines import runs
+    from embtables.pipelines.config import load_config
+    from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 
     overrides = tuple(set_ or ())
     if resume is not None:
-        report = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
+        run = runs.resume(resume, overrides=overrides, workers=workers, ray_address=ray_address)
     else:
         assert config is not None
-        report = runs.train(
-            config,
-            overrides=overrides,
+        resolved = load_config(config, overrides)
+        run = runs.train(
+            resolved,
+            runs_dir=resolved.train.runs_dir or DEFAULT_RUNS_DIR,
             continue_from=former,
             checkpoint=_which(which),
             fresh=fresh or (),
             workers=workers,
             ray_address=ray_address,
         )
-    _print(report, as_json)
+    _print(run.report(), as_json)
 
 
 @app.command()

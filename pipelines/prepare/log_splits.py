@@ -7,7 +7,9 @@ from pathlib import Path
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import LogPart
+from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
+from embtables.pipelines.sources.memory import MEMORY
+from embtables.pipelines.sources.split import LogPart
 from embtables.schema import ColumnSplit, HashSplit, TimeSplit
 
 
@@ -29,11 +31,13 @@ def has_part(config: RunConfig, part: LogPart) -> bool:
 
 
 def with_absolute_joins(config: RunConfig) -> RunConfig:
-    """`config` with the paths of its joins, which are relative to data.path, made absolute."""
+    """`config` with the paths of its joins made absolute: they are relative to data.path, of rows in memory to the
+    working folder.
+    """
     data = config.data
     if data.path is None:
         return config
-    base = Path(data.path)
+    base = Path.cwd() if data.path == MEMORY else Path(data.path)
     joins = tuple(j.model_copy(update={"path": absolute(j.path, base)}) for j in data.join)
     return config.model_copy(update={"data": data.model_copy(update={"join": joins})})
 
@@ -45,8 +49,7 @@ def with_prepared_data(config: RunConfig, *, shown: bool = True) -> RunConfig:
     if data.prepare is None or data.path is None:
         return config
     with RowProgress("prepare", None, shown=shown) as progress:
-        folder = prepare(
-            data.prepare, data.path, data.files, Path(config.train.runs_dir) / "prepared", progress.advance
-        )
+        prepared = Path(config.train.runs_dir or DEFAULT_RUNS_DIR) / "prepared"
+        folder = prepare(data.prepare, data.path, data.files, prepared, progress.advance)
     update = {"path": str(folder), "files": "**/*.parquet", "prepare": None}
     return config.model_copy(update={"data": data.model_copy(update=update)})

@@ -44,7 +44,7 @@ class LogEpochs:
         world: the ranks that share every batch.
         needs: what the task reads of labels and sample weights.
         epoch_rows: rows of an epoch, if they were counted.
-        quarantine_dir: where bad rows of this rank are listed.
+        quarantine_dir: where bad rows of this rank are listed, if they are.
         record: the lists of files that the run's epochs began with.
         shown: whether it is said that files were added.
     """
@@ -58,7 +58,7 @@ class LogEpochs:
         *,
         needs: Needs,
         epoch_rows: int | None,
-        quarantine_dir: Path,
+        quarantine_dir: Path | None,
         record: FilesRecord,
         shown: bool = True,
     ) -> None:

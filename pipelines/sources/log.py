@@ -58,15 +58,16 @@ class Log:
     Args:
         schema: what rows are read for: columns that transforms are fitted on, and the time that a split may go by.
         data: where the files are, which rows count, and in what order they come.
+        source: the files, if they are opened already.
 
     Raises:
         DataError, BadFileError, ConfigError: see `open_source`, `side_tables`, `condition_mask`.
     """
 
-    def __init__(self, schema: Schema, data: LogConfig) -> None:
+    def __init__(self, schema: Schema, data: LogConfig, source: Source | None = None) -> None:
         self.schema = schema
         self.data = data
-        self._source = _open(schema, data)
+        self._source = source or _open(schema, data)
         check_declared(data, self._source.partition_names)
         self._sides = side_tables(data.join, self._source)
         self._joined = {name for side in self._sides for name in side.columns}

@@ -18,6 +18,7 @@ from embtables.errors import StateError
 from embtables.ids import Artifacts
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
+from embtables.state.folder.protocol import Folder
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
@@ -27,7 +28,7 @@ from embtables.state.read.version_reader import read_artifacts
 Which = Literal["last", "best"]
 
 
-def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest]:
+def find_on_all_ranks(world: World, folder: Path | Folder, which: Which) -> list[Manifest]:
     """As `find`, the same at every rank: rank 0 says which version it is."""
     if world.size == 1:
         return find(folder, which)
@@ -37,12 +38,12 @@ def find_on_all_ranks(world: World, folder: Path, which: Which) -> list[Manifest
     return own or StateFolder(folder).chain(purpose, sequence)
 
 
-def artifacts(folder: Path, chain: list[Manifest]) -> dict[str, Artifacts]:
+def artifacts(folder: Path | Folder, chain: list[Manifest]) -> dict[str, Artifacts]:
     """The data of encoders in a checkpoint, by feature. Raises StateError if a file is missing or damaged."""
     return read_artifacts(StateFolder(folder), chain[0])
 
 
-def load(folder: Path, chain: list[Manifest], learner: Learner) -> None:
+def load(folder: Path | Folder, chain: list[Manifest], learner: Learner) -> None:
     """Puts a checkpoint's tables and tensors into a learner; `run_content` has what else it holds."""
     version = load_chain(StateFolder(folder), chain, learner.tables, learner.world.buckets())
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
@@ -18,9 +18,15 @@ from embtables.state.read.find import has_best
 
 
 def final_report(
-    learner: Learner, run: RunDir, source: BatchSource, state: RunState, figures_of: Callable[[LogPart], dict[str, Any]]
+    learner: Learner,
+    run: RunPlace,
+    source: BatchSource,
+    state: RunState,
+    figures_of: Callable[[LogPart], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Evaluates the best state on the test part if there is one, else on the validation part; writes report.json."""
+    """Evaluates the best state, which the learner then holds, on the test part if there is one, else on the validation
+    part. The figures come first in the report; `part` follows them.
+    """
     config = learner.config
     part: LogPart | None = next((p for p in ("test", "validation") if has_part(config, p)), None)
     figures: dict[str, Any] = dict.fromkeys(learner.task.headline)
@@ -30,7 +36,7 @@ def final_report(
         figures = figures_of(part)
     figures["evaluated_rows"] = figures.pop("rows", 0)
     set_aside = figures.pop("quarantined_rows", 0)
-    report = {
+    return {
         **figures,
         "part": part,
         "rows": state.rows,
@@ -48,14 +54,11 @@ def final_report(
         "seed": config.train.seed,
         "model": config.model.kind,
         **state.started_from,
-        "run_dir": str(run.path),
+        "run_dir": None if run.path is None else str(run.path),
     }
-    if learner.world.rank == 0:
-        run.write_report(report)
-    return report
 
 
-def _load_best(learner: Learner, run: RunDir, state: RunState) -> None:
+def _load_best(learner: Learner, run: RunPlace, state: RunState) -> None:
     """The best state, unless the disk did not take it when it came."""
     world = learner.world
     has = rank_0_says(world, lambda: has_best(run.checkpoints))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,13 +24,13 @@ class MetricsLog:
         writes: with several ranks, only one does.
     """
 
-    def __init__(self, run: RunDir, start_step: int, *, writes: bool = True) -> None:
+    def __init__(self, run: RunPlace, start_step: int, *, writes: bool = True) -> None:
         self._run = run
         self._writes = writes
         self._start_step = start_step
         self._held: list[dict[str, Any]] = []
         self._events: SummaryWriter | None = None
-        self._writes_events = writes
+        self._writes_events = writes and run.tensorboard is not None
         self._losses: list[torch.Tensor] = []
         self._rows = 0
         self._since = time.perf_counter()

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
@@ -27,7 +27,7 @@ def say_what_is_waited_for(error: EmbtablesError, waits: bool) -> None:
         say(f"{error}; waiting for the version that is being written, Ctrl-C gives it up")
 
 
-def wait_for_last(chain: VersionWriter, run: RunDir) -> None:
+def wait_for_last(chain: VersionWriter, run: RunPlace) -> None:
     """Until the last version is on the disk.
 
     Raises:

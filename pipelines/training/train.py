@@ -23,9 +23,12 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.epochs import LogEpochs
 from embtables.pipelines.sources.files.record import FilesRecord
-from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.sources.files.source import Source
+from embtables.pipelines.sources.log import Log
+from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.final_report import final_report
@@ -57,7 +60,8 @@ def train(
     former: RunDir | None = None,
     which: checkpoint.Which | None = None,
     fresh: Collection[str] = (),
-    run: RunDir | None = None,
+    run: RunPlace | None = None,
+    source: Source | None = None,
     world: World | None = None,
     shown: bool = True,
     on_error: OnError = say_what_is_waited_for,
@@ -65,7 +69,8 @@ def train(
     """Trains a new run and returns its report: auc, log_loss, rows, rows_per_second, run_dir, ...
 
     Args:
-        run: its folder, where it has been made.
+        run: its folder, where it has been made, or its place in memory.
+        source: the rows, if they are in memory.
         world: the ranks that train together, all of which call this; by default this process alone.
         former: a run whose checkpoint it begins with, under the rules of docs/format.md.
         which: that run's checkpoint, by default the best if there is one.
@@ -78,7 +83,7 @@ def train(
     origin = None if former is None else FormerCheckpoint(former, config, which, fresh)
     world = SingleRank() if world is None else world
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
-    log = Log(prepared, prepared.data)
+    log = open_log(prepared, prepared.data, source)
     state = RunState()
     _count(prepared, log, state, world)
     warn_of_shared_values(prepared, log, shown=shown)
@@ -92,14 +97,15 @@ def train(
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.report(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
-        source = _epochs(learner, folder, log, fitted, state, shown=shown)
-        return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)
+        batches = _epochs(learner, folder, log, fitted, state, shown=shown)
+        return train_to_end(learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error)
 
 
 def resume(
     run: RunDir,
     overrides: tuple[str, ...] = (),
     *,
+    source: Source | None = None,
     world: World | None = None,
     shown: bool = True,
     on_error: OnError = say_what_is_waited_for,
@@ -107,6 +113,7 @@ def resume(
     """Goes on with a run from its last checkpoint; with overrides, under a changed configuration.
 
     Args:
+        source: the rows, if they are in memory.
         world: the ranks that go on with it, any number of them; see `train`.
         on_error: see `train`.
 
@@ -120,24 +127,24 @@ def resume(
     chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
     content = run_content(chain[-1])
     refuse_other_schema(config, content)
-    log = Log(config, config.data)
+    log = open_log(config, config.data, source)
     state = content.state
     if overrides:
         state.finished = False
         _count(config, log, state, world)
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
-    source = _epochs(learner, run, log, content.fitted, state, shown=shown)
+    batches = _epochs(learner, run, log, content.fitted, state, shown=shown)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
-        learner, run, source, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
+        learner, run, batches, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
     )
 
 
 def train_to_end(
     learner: Learner,
-    run: RunDir,
+    run: RunPlace,
     source: BatchSource,
     log: Log,
     fitted: FittedTransforms,
@@ -147,7 +154,7 @@ def train_to_end(
     on_error: OnError,
     resumed_from: Sequence[Manifest] = (),
 ) -> dict[str, Any]:
-    """Trains what is left of a run, evaluates it, writes report.json and returns it.
+    """Trains what is left of a run, evaluates it, and returns its report, which the run's place keeps.
 
     Args:
         source: the batches.
@@ -172,7 +179,10 @@ def train_to_end(
         stack.enter_context(figures)
         stack.callback(progress.close)
         TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
-        return final_report(learner, run, source, state, evaluation.figures)
+        report = final_report(learner, run, source, state, evaluation.figures)
+    if world.rank == 0:
+        run.finish(report, learner.scorer(fitted))
+    return report
 
 
 def _learner(
@@ -184,7 +194,7 @@ def _learner(
 
 
 def _epochs(
-    learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, state: RunState, *, shown: bool
+    learner: Learner, run: RunPlace, log: Log, fitted: FittedTransforms, state: RunState, *, shown: bool
 ) -> LogEpochs:
     return LogEpochs(
         log,
@@ -194,7 +204,7 @@ def _epochs(
         needs=learner.needs,
         epoch_rows=state.epoch_rows,
         quarantine_dir=run.quarantine,
-        record=FilesRecord(run.path / "files", writes=learner.world.rank == 0),
+        record=FilesRecord(run.files_record, writes=learner.world.rank == 0),
         shown=shown,
     )
 

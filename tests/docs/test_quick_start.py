@@ -21,4 +21,4 @@ def test_the_quick_start_runs_and_learns(
         run_block(code, names)
         promised = [line.split("  # ")[1] for line in code.splitlines() if line.startswith("print") and "  # " in line]
         assert not promised or capsys.readouterr().out.splitlines() == promised
-    assert names["report"]["auc"] > 0.75
+    assert names["run"].metrics["auc"] > 0.75

@@ -67,12 +67,12 @@ def error_of(factory: Any, name: str | None = None) -> str:
 
 def test_a_class_trains_goes_on_is_saved_and_loads(make_config: Make, tmp_path: Path) -> None:
     registered(Tower)
-    report = embtables.train(make_config(**{"model": {"kind": "Tower", "width": 16}}), shown=False)
+    report = embtables.train(make_config(**{"model": {"kind": "Tower", "width": 16}}), shown=False).report()
     assert report["auc"] > 0.7
     folder = Path(report["run_dir"])
     assert parse_yaml((folder / "config.yaml").read_text())["model"] == {"kind": "Tower", "width": 16, "sizes": [4]}
-    whole = embtables.train(make_config(**{"model": {"kind": "Tower", "width": 16}, "train.epochs": 3}), shown=False)
-    on = embtables.resume(folder, overrides=["train.epochs=3"], shown=False)
+    whole = embtables.train(make_config(**{"model": {"kind": "Tower", "width": 16}, "train.epochs": 3}), shown=False).report()
+    on = embtables.resume(folder, overrides=["train.epochs=3"], shown=False).report()
     assert (on["steps"], on["auc"], on["log_loss"]) == (whole["steps"], whole["auc"], whole["log_loss"])
     assert embtables.evaluate(folder)["auc"] == on["auc"]
     assert embtables.load(folder).scorer.model.layers[0].out_features == 16  # type: ignore[union-attr, index]
@@ -90,17 +90,17 @@ def test_a_function_may_take_any_view_and_none_of_it_where_no_feature_is_pooled_
     registered(last_tag)
     sequences = make_config(**{"model": {"kind": "last_tag"}, "features.2.pooling": "none"})
     assert spec_of(sequences.model).takes == {"pooled", "sequence", "first_order"}
-    assert embtables.train(sequences, shown=False)["auc"] > 0.65
+    assert embtables.train(sequences, shown=False).report()["auc"] > 0.65
     assert dense(sequences, [64], lambda: None)[1] > 0, "the plan's probe builds it too"
     with pytest.raises(ConfigError, match="needs sequences; set pooling: none"):
-        embtables.train(make_config(**{"model": {"kind": "last_tag"}}), shown=False)
+        embtables.train(make_config(**{"model": {"kind": "last_tag"}}), shown=False).report()
 
     def either(pooled: Any, num_dense: int, num_labels: int, sequence: Any = None) -> nn.Module:
         assert sequence is None
         return Tower(pooled, num_dense, num_labels)
 
     registered(either)
-    assert embtables.train(make_config(**{"model": {"kind": "either"}, "train.epochs": 1}), shown=False)["steps"] > 0
+    assert embtables.train(make_config(**{"model": {"kind": "either"}, "train.epochs": 1}), shown=False).report()["steps"] > 0
 
 
 def test_options_are_the_parameters_and_are_checked(make_config: Make) -> None:
@@ -178,7 +178,7 @@ class Lazy(Flat):
 
 def test_without_its_code_a_run_is_refused_and_with_it_it_loads(make_config: Make) -> None:
     registered(Tower)
-    report = embtables.train(make_config(**{"model": {"kind": "Tower"}, "train.epochs": 1}), shown=False)
+    report = embtables.train(make_config(**{"model": {"kind": "Tower"}, "train.epochs": 1}), shown=False).report()
     folder = report["run_dir"]
     forget_model("Tower")
     for call in (embtables.load, embtables.resume, embtables.evaluate):
@@ -193,12 +193,12 @@ def test_without_its_code_a_run_is_refused_and_with_it_it_loads(make_config: Mak
     assert embtables.load(folder, model=Tower).step == report["steps"]
     assert embtables.evaluate(folder)["auc"] == report["auc"]
     forget_model("Tower")
-    assert embtables.resume(folder, model=Tower, overrides=["train.epochs=2"], shown=False)["epochs"] == 2
+    assert embtables.resume(folder, model=Tower, overrides=["train.epochs=2"], shown=False).report()["epochs"] == 2
 
 
 def test_other_code_of_the_same_name_is_found_by_its_tensors(make_config: Make) -> None:
     registered(Tower)
-    report = embtables.train(make_config(**{"model": {"kind": "Tower"}, "train.epochs": 1}), shown=False)
+    report = embtables.train(make_config(**{"model": {"kind": "Tower"}, "train.epochs": 1}), shown=False).report()
     forget_model("Tower")
     registered(lambda pooled, width=8, sizes=0: Flat(pooled), "Tower")
     with pytest.raises((ConfigError, StateError)):

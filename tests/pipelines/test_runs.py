@@ -17,9 +17,12 @@ MISTAKES: dict[str, Callable[[], Any]] = {
     "'checkpoint' and 'fresh' go with 'continue_from'": lambda: embtables.train("my.yaml", fresh=["user"]),
     "'ray_address' goes with 'workers'": lambda: embtables.train("my.yaml", ray_address="auto"),
     "'workers' must be at least 1, received 0": lambda: embtables.resume("runs/x", workers=0),
+    "keep versions: give its path, and runs_dir": lambda: embtables.train("my.yaml", workers=2),
     "'overrides' go with the path": lambda: embtables.train(embtables.load_config("my.yaml"), overrides=["name=x"]),
     "is not the folder of a run": lambda: embtables.train("my.yaml", continue_from="."),
     "cannot be read": lambda: embtables.train("other.yaml"),
+    "did you mean 'epochs'": lambda: embtables.train("my.yaml", epoch=2),
+    "the schema is int": lambda: embtables.train(7),  # type: ignore[arg-type]
 }
 
 
@@ -53,13 +56,14 @@ def test_a_configuration_object_trains_as_its_file_does() -> None:
     changes = ["train.max_steps=3"]
     of_file = embtables.train("my.yaml", overrides=changes, shown=False)
     of_object = embtables.train(embtables.load_config("my.yaml", changes), shown=False)
-    assert of_object["auc"] == of_file["auc"]
-    assert of_object["log_loss"] == of_file["log_loss"]
+    of_options = embtables.train("my.yaml", max_steps=3, shown=False)
+    assert of_object.metrics == of_file.metrics == of_options.metrics
 
 
 def test_a_loaded_run_predicts_and_takes_no_other_version() -> None:
-    run = embtables.train("my.yaml", overrides=["train.max_steps=3"], shown=False)["run_dir"]
-    loaded = embtables.load(run, checkpoint="last")
+    run = embtables.train("my.yaml", runs_dir="runs", max_steps=3, shown=False)
+    assert run.path is not None
+    loaded = embtables.load(run.path, checkpoint="last")
     report = embtables.predict(loaded, "log.parquet", "scores.parquet", shown=False)
     assert report["columns"] == ["user", "item", "click", "score"]
     with pytest.raises(embtables.ConfigError, match="has its version already"):

@@ -97,9 +97,8 @@ class StateFolder:
 
     Example:
         >>> import embtables
-        >>> from pathlib import Path
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
-        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> run = embtables.train("my.yaml", runs_dir="runs", max_steps=2, shown=False)
+        >>> state = embtables.StateFolder(run.path / "checkpoints")
         >>> newest = state.latest("resume")
         >>> newest.name, len(state.chain("resume", newest.sequence)) >= 1
         ('resume-2', True)
@@ -246,9 +245,8 @@ class LeaseHolder:
 
     Example:
         >>> import embtables
-        >>> from pathlib import Path
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
-        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> run = embtables.train("my.yaml", runs_dir="runs", max_steps=2, shown=False)
+        >>> state = embtables.StateFolder(run.path / "checkpoints")
         >>> with embtables.LeaseHolder(state) as holder:
         ...     holder.pin("first_week", state.latest("resume"))  # it stays, whatever follows
         >>> state.pinned("first_week")

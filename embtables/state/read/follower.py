@@ -75,9 +75,8 @@ class Follower(Generic[T]):
 
     Example:
         >>> import embtables
-        >>> from pathlib import Path
-        >>> report = embtables.train("my.yaml", overrides=["train.max_steps=2"], shown=False)
-        >>> state = embtables.StateFolder(Path(report["run_dir"]) / "checkpoints")
+        >>> run = embtables.train("my.yaml", runs_dir="runs", max_steps=2, shown=False)
+        >>> state = embtables.StateFolder(run.path / "checkpoints")
         >>> follower = embtables.Follower(state, "resume")
         >>> [version.is_snapshot for version in follower.poll()][0]  # a follower begins with a snapshot
         True

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.hooks.set_aside import SetAside
@@ -31,7 +31,7 @@ class Checkpoints(Hook):
         set_aside: is counted in time for every version.
     """
 
-    def __init__(self, learner: Learner, run: RunDir, fitted: FittedTransforms, set_aside: SetAside) -> None:
+    def __init__(self, learner: Learner, run: RunPlace, fitted: FittedTransforms, set_aside: SetAside) -> None:
         self._learner = learner
         self._run = run
         self._fitted = fitted
@@ -69,8 +69,13 @@ class Checkpoints(Hook):
         return self._chain
 
     def save(self, state: RunState, pin: str | None = None) -> None:
-        """Writes a checkpoint. If that fails, training goes on, the former one stays, and the next one tries again."""
+        """Writes a checkpoint; where not every one is kept, only a pinned one.
+
+        If that fails, training goes on, the former one stays, and the next one tries again.
+        """
         self._set_aside.count(state)
+        if pin is None and not self._run.keeps_every_version:
+            return
         content = written_content(self._learner.config, state, self._fitted)
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
         self._saved_step = state.step

@@ -25,7 +25,7 @@ class Evaluation(Hook):
 
     Args:
         log: the log whose parts they are.
-        quarantine_dir: each part's bad rows are listed in a folder of its name below.
+        quarantine_dir: each part's bad rows are listed in a folder of its name below; None: they are counted alone.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Evaluation(Hook):
         checkpoints: Checkpoints,
         metrics: MetricsLog,
         *,
-        quarantine_dir: Path,
+        quarantine_dir: Path | None,
         shown: bool,
     ) -> None:
         self._learner = learner
@@ -73,8 +73,9 @@ class Evaluation(Hook):
         learner = self._learner
         scorer = learner.scorer(self._fitted)
         # A part is evaluated again and again, each time with the same bad rows.
-        folder = self._quarantine_dir / part
-        begin_list(folder, learner.world.rank)
+        folder = None if self._quarantine_dir is None else self._quarantine_dir / part
+        if folder is not None:
+            begin_list(folder, learner.world.rank)
         return evaluate(
             scorer,
             learner.config,

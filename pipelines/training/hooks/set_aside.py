@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embtables.pipelines.progress import say
-from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.protocol import BatchSource, Stretch
 from embtables.pipelines.training.evaluate import no_rows
 from embtables.pipelines.training.hooks.hook import Hook
@@ -20,7 +20,7 @@ class SetAside(Hook):
         rows: whether rows may be set aside; else only files are.
     """
 
-    def __init__(self, world: World, run: RunDir, source: BatchSource, log: MetricsLog, *, rows: bool) -> None:
+    def __init__(self, world: World, run: RunPlace, source: BatchSource, log: MetricsLog, *, rows: bool) -> None:
         self._world = world
         self._run = run
         self._source = source
@@ -63,4 +63,5 @@ class SetAside(Hook):
         if not found or self._world.rank:
             return
         self._log.append([{"step": state.step, "epoch": self._number, "quarantined": found}])
-        say(f"set aside in this epoch: {sum(rows.values()):,} bad rows, {len(files)} bad files; see {self._run.path}")
+        see = "the run's history" if self._run.path is None else self._run.path
+        say(f"set aside in this epoch: {sum(rows.values()):,} bad rows, {len(files)} bad files; see {see}")

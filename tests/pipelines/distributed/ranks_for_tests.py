@@ -73,7 +73,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
 
 def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: str, before: str) -> None:
     """Works as a rank on Ray does; there is no room for anything from the second version, or the report, on."""
-    cut, report, cuts = VersionWriter.cut, RunDir.write_report, count()
+    cut, report, cuts = VersionWriter.cut, RunDir.finish, count()
 
     def fill() -> None:
         with Path(ballast).open("wb", buffering=0) as file, suppress(OSError):
@@ -87,9 +87,9 @@ def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: s
                 fill()
         cut(chain, *arguments)
 
-    def reporting(run: RunDir, content: dict[str, Any]) -> None:
+    def reporting(run: RunDir, content: dict[str, Any], scorer: Any) -> None:
         fill()
-        report(run, content)
+        report(run, content, scorer)
 
-    VersionWriter.cut, RunDir.write_report = cutting, reporting  # type: ignore[method-assign]
+    VersionWriter.cut, RunDir.finish = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work(settings)

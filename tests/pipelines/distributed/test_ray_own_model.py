@@ -29,14 +29,14 @@ class Tower(nn.Module):
 if __name__ == "__main__":
     embtables.register_model(Tower)
     changes = ["model={kind: Tower, width: 5}", "train.epochs=1", "train.max_steps=20"]
-    report = embtables.train("ranks.yaml", overrides=changes, workers=2)
+    report = embtables.train("ranks.yaml", overrides=changes, workers=2).report()
     assert report["steps"] == 20 and report["model"] == "Tower"
-    on = embtables.resume(report["run_dir"], model=Tower, overrides=["train.max_steps=30"], workers=2)
+    on = embtables.resume(report["run_dir"], model=Tower, overrides=["train.max_steps=30"], workers=2).report()
     print(on["steps"], embtables.load(report["run_dir"]).scorer.model.layers[0].out_features)
     lock = threading.Lock()
     embtables.register_model(lambda pooled: (lock, pooled), name="held")
     try:
-        embtables.train("ranks.yaml", overrides=["model={kind: held}"], workers=2)
+        embtables.train("ranks.yaml", overrides=["model={kind: held}"], workers=2).report()
     except embtables.ConfigError as error:
         print(error)
 """

@@ -1,0 +1,123 @@
+"""The rows that a schema is suggested from: all of a table in memory, row groups spread over a log's files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from embtables.errors import ConfigError, DataError
+from embtables.frames.table import Frame, as_table
+
+SAMPLE_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a log.
+
+    Attributes:
+        table: the rows.
+        total_rows: how many the log has.
+        files: how many they come from; 0: from memory.
+        left_out: files of the folder that lack the label and were not looked at: side tables, perhaps.
+    """
+
+    table: pa.Table
+    total_rows: int
+    files: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: int = SAMPLE_ROWS) -> Sample:
+    """At most `most_rows` rows, the same ones every time.
+
+    Of a folder the files that have the labels are the log; without labels, all files have to have the same columns.
+
+    Args:
+        data: a table as `as_table` takes it, or a parquet file, a folder, a glob or a URI.
+
+    Raises:
+        DataError: there is no parquet file or no row, or one cannot be read.
+        ConfigError: the folder holds several tables and nothing says which is the log.
+    """
+    if not isinstance(data, str | Path):
+        table = as_table(data)
+        if not table.num_rows:
+            raise DataError("holds no rows", table="data")
+        return Sample(_every_kth(table, most_rows), table.num_rows)
+    try:
+        return _of_files(str(data), labels, most_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=data) from error
+
+
+def _every_kth(table: pa.Table, most_rows: int) -> pa.Table:
+    """Slices of 1,000 rows, evenly spread."""
+    if table.num_rows <= most_rows:
+        return table
+    slices = max(1, most_rows // 1_000)
+    step = table.num_rows / slices
+    return pa.concat_tables([table.slice(int(number * step), 1_000) for number in range(slices)])
+
+
+def _of_files(path: str, labels: Sequence[str], most_rows: int) -> Sample:
+    dataset = _dataset(path)
+    fragments = list(dataset.get_fragments())
+    if not fragments:
+        raise DataError("holds no parquet file", path=path)
+    columns = {fragment.path: frozenset(fragment.physical_schema.names) for fragment in fragments}
+    wanted = set(labels)
+    kept = [each for each in fragments if wanted & columns[each.path]] or fragments
+    widest = max(columns.values(), key=len)
+    if not wanted and not all(names <= widest for names in columns.values()):
+        raise ConfigError(f"the folder holds several tables ({_short(columns)}); name the log's file, or a label")
+    if wanted and len(kept) == len(fragments) and not wanted & frozenset.union(*columns.values()):
+        every = sorted(frozenset.union(*columns.values()))
+        raise ConfigError(
+            f"no file has the label '{labels[0]}'; there are: {', '.join(every[:40])}. A log of purchases alone has "
+            "none: data.prepare makes examples of it (docs/negatives.md)",
+            path=path,
+        )
+    groups = [group for each in kept for group in each.split_by_row_group()]
+    # Not count_rows(), which counts the rows of the whole file.
+    total = sum(group.row_groups[0].num_rows for group in groups)
+    if not total:
+        raise DataError("holds no rows", path=path)
+    schema = pa.unify_schemas([each.physical_schema for each in kept], promote_options="permissive")
+    of_folders = {name for each in kept for name in ds.get_partition_keys(each.partition_expression)}
+    added = [dataset.schema.field(name) for name in sorted(of_folders - set(schema.names))]
+    schema = pa.schema([*schema, *added])
+    step = max(1, total // most_rows)
+    tables = [group.to_table(schema=schema) for group in groups[::step]]
+    left_out = tuple(Path(each.path).name for each in fragments if each not in kept)
+    return Sample(_every_kth(pa.concat_tables(tables), most_rows), total, len(kept), left_out)
+
+
+def _short(columns: dict[str, frozenset[str]]) -> str:
+    return ", ".join(Path(path).name for path in sorted(columns)[:5])
+
+
+def _dataset(path: str) -> ds.Dataset:
+    """The parquet files at a path; columns that folders give (`day=7/`) are among its columns."""
+    hive = ds.HivePartitioning.discover()
+    if "://" in path:
+        return ds.dataset(path, format="parquet", partitioning=hive)
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = sorted(str(each) for each in place.rglob("*.parquet") if _is_visible(each.relative_to(place)))
+    elif place.exists():
+        files = [str(place)]
+    else:
+        files = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207 (a Path does not glob from a root)
+    if not files:
+        raise DataError("does not exist, or holds no parquet file", path=path)
+    return ds.dataset(files, format="parquet", partitioning=hive)
+
+
+def _is_visible(relative: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in relative.parts)

@@ -1,0 +1,82 @@
+"""Scores of rows in memory: the frame that was given, of its own kind, with a column for each label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embtables.errors import ConfigError, DataError
+from embtables.frames.table import Frame, as_table, is_pandas
+from embtables.pipelines.load_run import LoadedRun
+from embtables.pipelines.predict import BadRows, OnBadRow, check_names, places_of, score_names_of, unfiltered
+from embtables.pipelines.progress import RowProgress
+from embtables.pipelines.sources.memory import MEMORY, MemorySource
+from embtables.pipelines.sources.open_log import open_log
+from embtables.pipelines.sources.parquet import ParquetReader
+
+
+def score_frame(
+    loaded: LoadedRun,
+    data: Frame,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    shown: bool = True,
+) -> Frame:
+    """The rows with their scores, in the same order: a pandas or polars frame for one, else an Arrow table.
+
+    Args:
+        columns: columns to carry over; by default all of them. A pandas frame keeps its index.
+        on_bad_row: a row whose value has no meaning is an error, or has null for its scores (in pandas NaN).
+
+    Raises:
+        ConfigError: the input has a column with the name of the scores, or lacks one of `columns`.
+        DataError: a column of a feature or a dense column is missing, or has values without meaning.
+    """
+    table = as_table(data)
+    carried = list(table.column_names if columns is None else columns)
+    names = score_names_of(loaded.config)
+    check_names(carried, names)
+    for name in carried:
+        if name not in table.column_names:
+            raise ConfigError(f"the input has no column '{name}'; it has: {', '.join(table.column_names)}")
+    if not table.num_rows:
+        raise DataError("holds no rows to score", table="data")
+    scores = _scores(loaded, table, len(names), on_bad_row, shown=shown)
+    return _with_columns(data, table, carried, dict(zip(names, scores, strict=True)))
+
+
+def _scores(
+    loaded: LoadedRun, table: pa.Table, labels: int, on_bad_row: OnBadRow, *, shown: bool
+) -> list[pa.ChunkedArray]:
+    """The scores (rows,) of each label; null of a row without any."""
+    log = open_log(loaded.config, unfiltered(loaded.config.data, MEMORY), MemorySource({None: table}))
+    batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
+    reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, role="scoring")
+    reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    found: list[list[pa.Array]] = [[] for _ in range(labels)]
+    done = 0
+    with RowProgress("predict", log.num_rows, shown=shown) as progress:
+        for item in reader:
+            without = bad.take(done)
+            scored = item.batch.num_rows
+            values = loaded.scorer.score(item.batch).numpy() if scored else np.empty((0, labels), np.float32)
+            for label in range(labels):
+                found[label].append(pa.array(values[:, label]).take(places_of(scored, without)))
+            done += scored + len(without)
+            progress.advance(scored + len(without))
+    return [pa.chunked_array(arrays, pa.float32()) for arrays in found]
+
+
+def _with_columns(data: Any, table: pa.Table, carried: list[str], added: dict[str, pa.ChunkedArray]) -> Frame:
+    if is_pandas(data):
+        return data[carried].assign(**{name: values.to_numpy() for name, values in added.items()})
+    table = table.select(carried)
+    for name, values in added.items():
+        table = table.append_column(name, values)
+    if type(data).__module__.split(".")[0] == "polars":
+        return type(data)(table)
+    return table

@@ -1,0 +1,249 @@
+"""`et.train` on rows in memory: the figures of the same rows in a file, nothing written, errors that name columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+import embtables as et
+from embtables.pipelines.sources import memory
+from tests.pipelines.conftest import content, make_table
+
+DATA = os.environ.get("EMBTABLES_DATA")
+MOVIELENS = Path(__file__).parents[2] / "examples" / "movielens" / "dcnv2.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def configuration() -> dict[str, Any]:
+    """The small log's, without a path and a folder for runs."""
+    made = content(Path("unused"), Path("unused"))
+    del made["data"]["path"], made["train"]["runs_dir"]
+    return made
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    return make_table(1500)
+
+
+@pytest.fixture(scope="module")
+def frame(rows: pa.Table) -> pd.DataFrame:
+    return rows.to_pandas()
+
+
+@pytest.fixture(scope="module")
+def run(frame: pd.DataFrame) -> et.Run:
+    return et.train(configuration(), frame, shown=False)
+
+
+def test_a_data_frame_has_the_figures_of_its_parquet_file(
+    run: et.Run, frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame.to_parquet(tmp_path / "log.parquet")
+    made = configuration()
+    made["data"]["path"] = "log.parquet"
+    of_file = et.train(made, shown=False)
+    assert run.metrics == of_file.metrics
+    assert run.metrics["auc"] > 0.75
+    assert run.table("user").to_arrow() == of_file.table("user").to_arrow()
+    assert [line["loss"] for line in run.history if "loss" in line] == [
+        line["loss"] for line in of_file.history if "loss" in line
+    ]
+
+
+def test_several_row_groups_of_a_frame_are_those_of_the_file(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "ROW_GROUP_ROWS", 400)
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "log.parquet", row_group_size=400)
+    made = configuration()
+    made["data"]["path"] = "log.parquet"
+    assert et.train(configuration(), frame, shown=False).metrics == et.train(made, shown=False).metrics
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda rows: rows,
+        lambda rows: rows.combine_chunks().to_batches()[0],
+        pa.dataset.dataset,
+        lambda rows: pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches()),
+        pl.from_arrow,
+        lambda rows: dict(zip(rows.column_names, rows.columns, strict=True)),
+    ],
+    ids=["table", "batch", "dataset", "reader", "polars", "dictionary"],
+)
+def test_rows_may_be_what_users_have(given: Callable[[pa.Table], Any], run: et.Run, rows: pa.Table) -> None:
+    assert et.train(configuration(), given(rows), shown=False).metrics == run.metrics
+
+
+def test_nothing_is_written_without_a_folder_for_runs(run: et.Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    done = et.train(configuration(), frame, max_steps=5, early_stopping={"patience": 1}, shown=False)
+    assert done.path is None
+    assert done.report()["run_dir"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_folder_the_run_is_resumed_and_loaded(run: et.Run, frame: pd.DataFrame) -> None:
+    short = et.train(configuration(), frame, runs_dir="runs", epochs=1, shown=False)
+    assert short.path is not None
+    with pytest.raises(et.ConfigError, match=r"were in memory .* give them again: data="):
+        et.resume(short.path, overrides=["train.epochs=2"], shown=False)
+    resumed = et.resume(short.path, frame, overrides=["train.epochs=2"], shown=False)
+    assert resumed.metrics == run.metrics
+    loaded = et.load(short.path)
+    assert loaded.metrics == run.metrics
+    assert loaded.history[-1]["step"] == run.history[-1]["step"]
+    pd.testing.assert_frame_equal(loaded.predict(frame, shown=False), run.predict(frame, shown=False))
+    assert et.evaluate(loaded, data=frame)["rows"] == len(frame)
+
+
+def test_the_best_state_is_the_one_that_a_run_in_memory_ends_with(frame: pd.DataFrame) -> None:
+    made = configuration()
+    made["train"] |= {"epochs": 6, "dense_optimizer": {"learning_rate": 0.05}}
+    in_memory = et.train(made, frame, shown=False)
+    with_folder = et.train(made, frame, runs_dir="runs", shown=False)
+    best = in_memory.report()["best_step"]
+    assert best is not None
+    assert best < in_memory.report()["steps"], "the test is about a best state that is not the last"
+    assert in_memory.step == with_folder.step == best
+    assert in_memory.metrics == with_folder.metrics
+    assert in_memory.table("item").to_arrow() == et.load(str(with_folder.path)).table("item").to_arrow().select(
+        in_memory.table("item").to_arrow().column_names
+    )
+
+
+def test_predictions_keep_the_kind_of_frame_its_order_and_index(run: et.Run, frame: pd.DataFrame) -> None:
+    some = frame.sample(50, random_state=1)
+    scored = run.predict(some, columns=["user"], shown=False)
+    assert list(scored.columns) == ["user", "score"]
+    assert scored.index.equals(some.index)
+    alone = run.predict(some[["user", "item", "tags", "price"]].head(1), shown=False)
+    np.testing.assert_allclose(alone["score"], scored["score"].head(1), atol=1e-6)
+    of_polars = run.predict(pl.from_pandas(some), columns=["user"], shown=False)
+    assert isinstance(of_polars, pl.DataFrame)
+    assert of_polars["score"].to_list() == scored["score"].tolist()
+    assert run.predict(pa.Table.from_pandas(some), shown=False)["score"].to_pylist() == scored["score"].tolist()
+
+
+def test_parts_may_be_given_apart(frame: pd.DataFrame) -> None:
+    made = configuration()
+    del made["data"]
+    parts = {"train": frame[:1000], "validation": frame[1000:1200], "test": frame[1200:]}
+    run = et.train(made, parts, shown=False)
+    assert run.report()["rows"] == 2 * 1000
+    assert run.metrics["evaluated_rows"] == 300
+    assert run.evaluate("validation", shown=False)["rows"] == 200
+    assert run.evaluate(data=frame[1200:], shown=False)["auc"] == run.metrics["auc"]
+    del parts["test"]
+    assert et.train(made, parts, max_steps=2, shown=False).report()["part"] == "validation"
+
+
+def test_a_schema_alone_gets_a_split_by_its_ids_and_a_model(frame: pd.DataFrame) -> None:
+    made = configuration()
+    schema = {name: made[name] for name in ("tables", "features", "labels", "dense")}
+    run = et.train(schema, frame, shown=False)
+    assert run.config.data.split is not None
+    assert run.config.data.split.model_dump()["columns"] == ("user", "item")
+    assert run.config.model.kind == "dcnv2"
+    everything = et.train(schema, frame, split=None, model="lr", shown=False)
+    assert everything.report()["rows"] == len(frame)
+    assert everything.config.model.kind == "lr"
+    assert everything.metrics["auc"] is None
+
+
+def test_rows_of_a_table_have_the_ids_of_the_frame(run: et.Run, frame: pd.DataFrame) -> None:
+    made = configuration()
+    made["tables"] = [{**each, "num_rows": None, "kind": "collisionless"} for each in made["tables"]]
+    made["tables"] = [{k: v for k, v in each.items() if v is not None} for each in made["tables"]]
+    made["features"] = made["features"][:2]
+    grown = et.train(made, frame, max_steps=20, shown=False)
+    item = grown.table("item").to_pandas()
+    assert set(item["id"]) <= set(frame["item"])
+    assert len(item) > 20
+    first = item.iloc[0]
+    embedded = grown.scorer.embed("item", [first["id"]])[0].tolist()
+    assert first[[f"weight_{n}" for n in range(8)]].tolist() == embedded
+    assert set(grown.table("user").to_pandas()["id"]) <= set(frame["user"])
+    assert "id" not in run.table("item").to_pandas().columns, "ids share rows: none is known"
+    assert len(run.table("item")) == 64
+
+
+MISTAKES: dict[str, tuple[Callable[[pd.DataFrame], Any], str]] = {
+    "a column is missing": (lambda df: df.rename(columns={"user": "usr"}), "<DataFrame>, column user: is missing"),
+    "a bad label": (
+        lambda df: df.assign(label=df["label"].where(df.index != 7, 5)),
+        "<DataFrame>, column label, row 7: holds the label 5",
+    ),
+    "a number": (lambda df: 7, "is int, which is no table"),
+    "a list": (lambda df: [1, 2], "is list, which is no table"),
+    "a lazy frame": (lambda df: pl.from_pandas(df).lazy(), "which is no table"),
+    "a column of objects": (lambda df: df.assign(user=[object()] * len(df)), "column user"),
+    "two columns of one name": (lambda df: pd.concat([df, df], axis=1), "Duplicate column names"),
+    "a column by number": (lambda df: df.rename(columns={"row": 0}), "names of columns must be strings"),
+    "no rows": (lambda df: df[:0], "holds no rows"),
+    "columns that differ in length": (lambda df: {"user": [1, 2], "item": [3]}, "cannot be taken as a table"),
+    "no train part": (lambda df: {"validation": df}, "but no 'train'"),
+    "a path that is not there": (lambda df: "nowhere", "does not exist"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_rows_is_one_message(mistake: str, frame: pd.DataFrame, tmp_path: Path) -> None:
+    broken, message = MISTAKES[mistake]
+    made = configuration()
+    del made["data"]["split"]
+    with pytest.raises((et.DataError, et.ConfigError)) as raised:
+        et.train(made, broken(frame), split=None, shown=False)
+    assert message in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run, df: run.table("itme"), "there are: user, item"),
+        (lambda run, df: run.evaluate("tset"), "received 'tset'"),
+        (lambda run, df: run.predict("log.parquet"), "needs 'output'"),
+        (lambda run, df: run.predict(df, "scores.parquet"), "'output' goes with the path"),
+        (lambda run, df: run.predict(df, columns=["usr"]), "no column 'usr'"),
+        (lambda run, df: run.predict(df.assign(score=1.0)), "a column 'score' already"),
+        (lambda run, df: run.predict(df[["user"]], shown=False), "column item: is missing"),
+        (lambda run, df: run.predict(df[:0]), "no rows to score"),
+        (lambda run, df: et.resume(run), "no folder to go on from"),
+        (lambda run, df: et.train(configuration(), df, split="time"), "received 'time'"),  # type: ignore[arg-type]
+        (lambda run, df: et.train(configuration(), df, model="dcn"), "must be one of"),
+        (lambda run, df: et.train(configuration(), df, evaluate=3), "received 3"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_in_a_call_is_one_message(
+    call: Callable[[et.Run, pd.DataFrame], Any], message: str, run: et.Run, frame: pd.DataFrame
+) -> None:
+    with pytest.raises((et.DataError, et.ConfigError), match=message):
+        call(run, frame)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DATA is None, reason="MovieLens may not be shipped; set EMBTABLES_DATA to a folder with ml1m/")
+def test_movielens_as_a_frame_has_the_figures_of_its_file() -> None:
+    options: dict[str, Any] = {"max_steps": 30, "shown": False}
+    of_file = et.train(MOVIELENS, overrides=[f"data.path={DATA}/ml1m"], **options)
+    joins = {f"data.join.{place}.path={DATA}/ml1m/{name}.parquet" for place, name in enumerate(("users", "movies"))}
+    ratings = pd.read_parquet(f"{DATA}/ml1m/ratings.parquet")
+    of_frame = et.train(MOVIELENS, ratings, overrides=sorted(joins), **options)
+    assert of_frame.metrics == of_file.metrics
+    assert of_frame.metrics["auc"] > 0.7
