@@ -14,6 +14,7 @@ from embtables.errors import DataError, TrainingError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.arrow_types import is_text
 from embtables.inputs.batch import Batch
+from embtables.models.baseline import BaselineFigures, baseline_numbers
 from embtables.models.metrics import MetricSet
 
 O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model
@@ -56,15 +57,15 @@ class Figures(Protocol[O_contra]):
 class PointwiseFigures:
     """All registered metrics of each label's scores, and the ranking ones of baseline columns on the same rows.
 
-    The first label's figures stand for themselves; of several labels, `labels` has those of each by its name.
+    The first label's figures stand for themselves; of several labels, `labels` has those of each by its name. Rows in
+    which a baseline column is null or NaN have no place in its order: its figures leave them out and count them.
     """
 
     def __init__(self, labels: Sequence[str], columns: FigureColumns, scores: Callable[[Tensor], Tensor]) -> None:
         self._scores = scores
         self._group = columns.group_column
         self._labels = {name: MetricSet() for name in labels}
-        # A baseline ranks rows; its values are no probabilities, so only ranking figures mean anything.
-        self._baselines = {name: MetricSet(of_order=True) for name in columns.baseline_columns}
+        self._baselines = {name: BaselineFigures() for name in columns.baseline_columns}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ class PointwiseFigures:
         fields: list[tuple[str, type, tuple[int, ...]]] = [
             ("scores", np.float32, scores.shape[1:]),
             ("labels", np.float32, scores.shape[1:]),
-            ("baselines", np.float32, (len(self._baselines),)),
+            ("baselines", np.longdouble, (len(self._baselines),)),
         ]
         fields += [("weight", np.float32, ())] if batch.weight is not None else []
         fields += [("group", np.int64, ())] if self._group is not None else []
@@ -87,7 +88,7 @@ class PointwiseFigures:
             rows["weight"] = batch.weight.numpy()
         if columns is not None:
             for number, name in enumerate(self._baselines):
-                rows["baselines"][:, number] = columns.column(name).to_numpy().astype(np.float32)
+                rows["baselines"][:, number] = baseline_numbers(name, columns.column(name))
             if self._group is not None:
                 rows["group"] = group_ids(self._group, columns.column(self._group))
         return rows
@@ -110,8 +111,8 @@ class PointwiseFigures:
         labels = [rows["labels"][:, index].copy() for index in range(len(self._labels))]
         for index, metrics in enumerate(self._labels.values()):
             metrics.update(rows["scores"][:, index].copy(), labels[index], weight, groups)
-        for index, metrics in enumerate(self._baselines.values()):
-            metrics.update(rows["baselines"][:, index].copy(), labels[0], weight, groups)
+        for index, baseline in enumerate(self._baselines.values()):
+            baseline.update(rows["baselines"][:, index], labels[0], weight, groups)
 
     def compute(self) -> dict[str, Any]:
         """See Figures."""
@@ -120,7 +121,7 @@ class PointwiseFigures:
         if len(of_labels) > 1:
             report["labels"] = of_labels
         if self._baselines:
-            report["baselines"] = {name: metrics.compute() for name, metrics in self._baselines.items()}
+            report["baselines"] = {name: baseline.compute() for name, baseline in self._baselines.items()}
         return report
 
 

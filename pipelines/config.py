@@ -180,7 +180,10 @@ class Evaluate(Model):
     batch_size: PositiveInt = Field(16384, description="rows of a batch in evaluation and prediction")
     group_column: str | None = Field(None, description="column whose groups GAUC averages over")
     slices: tuple[Slice, ...] = ()
-    baseline_columns: tuple[str, ...] = Field((), description="numeric columns scored as if they were predictions")
+    baseline_columns: tuple[str, ...] = Field(
+        (),
+        description="numeric columns that rank rows as if they were predictions; rows where one is null are left out",
+    )
     negative_sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="share of negatives kept in the log; predictions are corrected by its log-odds"
     )

@@ -129,6 +129,8 @@ def _scores(loaded: LoadedRun, item: ReaderItem, names: Sequence[str], places: p
 def _check_output(output: Path) -> None:
     if output.is_dir():
         raise ConfigError("is a folder; name the parquet file to write", output=output)
+    if output.exists() and not output.is_file():  # the file that is renamed to it would replace a device
+        raise ConfigError("is not a file; name the parquet file to write", output=output)
     if not output.parent.is_dir():
         raise ConfigError("lies in a folder that does not exist; make it first", output=output)
 

@@ -89,7 +89,7 @@ def test_carried_columns_are_those_asked_for_in_that_order_joined_ones_too(train
     _, alone = score(trained, source, tmp_path / "b.parquet", columns=[])
     assert alone.schema.names == ["score"]
     assert alone.column("score").equals(scores.column("score"))
-    with pytest.raises(ConfigError, match="--columns names 'row' twice"):
+    with pytest.raises(ConfigError, match=r"columns \(--columns\) names 'row' twice"):
         score(trained, source, tmp_path / "c.parquet", columns=["row", "user", "row"])
     with pytest.raises(DataError, match="column nope: is missing"):
         score(trained, source, tmp_path / "c.parquet", columns=["nope"])
@@ -142,7 +142,9 @@ def test_unknown_choices_are_refused(trained: Path, tmp_path: Path) -> None:
 def test_a_column_named_score_must_be_left_out(trained: Path, tmp_path: Path) -> None:
     table = make_table(50).append_column("score", pa.array([1.0] * 50))
     source = written(tmp_path / "in", make_table(50), table)
-    with pytest.raises(ConfigError, match="has a column 'score' already; choose the carried ones with --columns"):
+    with pytest.raises(
+        ConfigError, match=r"has a column 'score' already; choose the carried ones with columns \(--columns\)"
+    ):
         score(trained, source, tmp_path / "out.parquet")
     assert score(trained, source, tmp_path / "out.parquet", columns=["row"])[0]["rows"] == 100
 
@@ -160,9 +162,11 @@ def test_inputs_that_are_none(trained: Path, tmp_path: Path) -> None:
 def test_outputs_that_cannot_be_are_refused_before_anything_is_read(trained: Path, tmp_path: Path) -> None:
     source = written(tmp_path / "in", make_table(50))
     before = (source / "0.parquet").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link.parquet").symlink_to(source / "0.parquet")
     for output, message in (
         (tmp_path / "in", "is a folder; name the parquet file to write"),
+        (tmp_path / "pipe", "is not a file; name the parquet file to write"),
         (tmp_path / "nowhere" / "a.parquet", "lies in a folder that does not exist; make it first"),
         (source / "0.parquet", "is a part of the input .*in; write it elsewhere"),
         (source / "scores.parquet", "is a part of the input .*in; write it elsewhere"),
@@ -173,6 +177,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_read(trained: Pat
     with pytest.raises(ConfigError, match="is a part of the input"):
         score(trained, source / "0.parquet", source / "0.parquet")
     assert (source / "0.parquet").read_bytes() == before
+    assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in source.iterdir()] == ["0.parquet"]
 
 

@@ -20,7 +20,7 @@ from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import one_array
-from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, prepare
+from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, _codes, prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.pipelines.prepare.source_columns import check_source
@@ -408,3 +408,11 @@ def test_a_full_disk_leaves_nothing(
         prepare(config(), str(tmp_path / "log"), "*.parquet", small_disk / "cache")
     assert not list(small_disk.glob("cache/*"))
     assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_a_value_that_a_dictionary_holds_twice_is_one_item() -> None:
+    column = rows_of().column("code")
+    expected = _codes(pa.table({"code": column}), "code")
+    found = _codes(pa.table({"code": repeated_dictionary(column)}), "code")
+    assert found.values.to_pylist() == expected.values.to_pylist()
+    assert found.numbers.tolist() == expected.numbers.tolist()

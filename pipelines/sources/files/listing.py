@@ -54,7 +54,7 @@ def list_files(path: str, files: str) -> Listing:
     if info.type == fs.FileType.File:
         return Listing(filesystem, root, [root], [])
     if info.type == fs.FileType.NotFound:
-        raise DataError("does not exist; set data.path to the folder of the parquet log", path=path)
+        raise DataError("does not exist; name a folder, file, glob or URI of parquet files", path=path)
     matcher = re.compile(_regex(pattern, path))
     base = root.rstrip("/") + "/"
     is_local = isinstance(filesystem, fs.LocalFileSystem)

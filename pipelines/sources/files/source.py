@@ -255,4 +255,5 @@ def _footer(
 
 
 def _reason(text: str) -> str:
-    return f"cannot be read as parquet: {' '.join(text.split())}; replace it, or set data.on_bad_file: quarantine"
+    hint = "replace it; in training, data.on_bad_file: quarantine sets such files of the log aside"
+    return f"cannot be read as parquet: {' '.join(text.split())}; {hint}"
