@@ -190,7 +190,8 @@ def test_without_its_code_a_run_is_refused_and_with_it_it_loads(make_config: Mak
         with pytest.raises(ConfigError, match=r"config.yaml: model: 'kind' must be one of: lr, .* is not part of"):
             call(folder)
     with pytest.raises(
-        StateError, match=r"resume-\d+: content.schema.model: 'kind' must be one of: .*'embtables.models'"
+        StateError,
+        match=r"resume-\d+: this build .* content: content.schema.model: 'kind' must be one of: .*'embtables.models'",
     ):
         embtables.Scorer.from_version(folder)
     with pytest.raises(ConfigError, match="the run's model is 'Tower', received the code of 'Flat'"):
