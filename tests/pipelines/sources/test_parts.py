@@ -44,9 +44,9 @@ def test_each_part_is_its_own_files(make_config: Make, log_dir: Path) -> None:
 
 def test_a_run_over_parts_is_trained_evaluated_and_gone_on_with(make_config: Make, log_dir: Path) -> None:
     config = apart(make_config, log_dir, train="part-0.parquet", validation="part-1.parquet", test="part-2.parquet")
-    report = embtables.train(config, shown=False)
+    report = embtables.train(config, shown=False).report()
     assert (report["rows"], report["evaluated_rows"], report["part"]) == (1200, 600, "test")
-    more = embtables.resume(report["run_dir"], overrides=["train.epochs=3"], shown=False)
+    more = embtables.resume(report["run_dir"], overrides=["train.epochs=3"], shown=False).report()
     assert more["rows"] == 1800
     other = embtables.evaluate(report["run_dir"], overrides=[f"data.parts.test={log_dir / 'part-1.parquet'}"])
     assert other["rows"] == 600
@@ -105,7 +105,7 @@ def test_rows_of_no_part_are_set_aside_once(
     config = make_config(**{"data.split": split, "data.on_bad_row": "quarantine", "train.epochs": 1})
     parts = [rows_of(config, part) for part in PARTS]
     assert sorted(row for rows in parts for row in rows) == [n for n in range(1800) if n not in (603, 605)]
-    report = embtables.train(config, shown=False)
+    report = embtables.train(config, shown=False).report()
     assert report["quarantined_rows"] == 2
     listed = [json.loads(line) for line in (Path(report["run_dir"]) / "quarantine" / "rows.jsonl").open()]
     assert sorted(entry["row"] for entry in listed) == [3, 5]
@@ -119,7 +119,7 @@ def test_bad_rows_of_an_evaluated_part_are_counted_and_listed(make_config: Make,
     parts = {"train": "part-0.parquet", "test": "part-2.parquet"}
     config = apart(make_config, log_dir, **parts)
     config = config.model_copy(update={"data": config.data.model_copy(update={"on_bad_row": "quarantine"})})
-    report = embtables.train(config, shown=False)
+    report = embtables.train(config, shown=False).report()
     assert (report["evaluated_rows"], report["quarantined_rows"]) == (593, 7)
     listed = (Path(report["run_dir"]) / "quarantine" / "test" / "rows.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in listed] == list(range(7))
