@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from embtables.errors import ConfigError
 from embtables.lookup.views import PooledFirstOrderView, PooledView, SequenceView
@@ -46,7 +47,7 @@ def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Modul
     generator.
 
     Raises:
-        ConfigError: the model does not take a feature as it is pooled, or refuses dimensions.
+        ConfigError: the model does not take a feature as it is pooled, refuses dimensions, or makes no such module.
     """
     refuse_features_without_view(schema, model)
     spec = spec_of(model)
@@ -63,4 +64,21 @@ def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Modul
         num_labels=len(schema.labels),
         pooled_first_order=PooledFirstOrderView(tables, names) if takes_both else None,
     )
-    return spec.build(model, inputs)
+    module = spec.build(model, inputs)
+    _refuse_unusable(module, inputs, model.kind)
+    return module
+
+
+def _refuse_unusable(module: nn.Module, inputs: ModelInputs, kind: str) -> None:
+    """Raises ConfigError if what a model's code made cannot be trained."""
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model '{kind}' must make a torch module, received {type(module).__name__}")
+    held = list(module.modules())
+    for name in ("pooled", "sequence", "first_order", "pooled_first_order"):
+        view = getattr(inputs, name)
+        # Outside it a view would not learn when training ends: evaluation would count keys and make rows.
+        if view is not None and not any(part is view for part in held):
+            raise ConfigError(f"model '{kind}' must hold the view '{name}': set it as an attribute of the module")
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise ConfigError(f"model '{kind}': '{name}' has no shape yet; use a layer that is not lazy")

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from embtables.arguments import as_ids
 from embtables.errors import ConfigError, StateError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch, JaggedIds
@@ -29,7 +29,7 @@ from embtables.state.read.load import load
 from embtables.state.read.version_reader import read_artifacts, shares_keys
 from embtables.tables.table_set import RowStoreName, Tables
 
-Ids: TypeAlias = "Tensor | npt.NDArray[np.int64] | Sequence[int] | Sequence[str] | pa.Array"
+Ids: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[int] | Sequence[str] | pa.Array | pa.ChunkedArray"
 RowsToScore: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"
 
 
@@ -157,30 +157,30 @@ class Scorer:
         """Scores (B, n_labels) float32; for the pointwise task probabilities.
 
         Args:
-            rows: a batch; or raw rows, with the columns of the schema's features and dense columns: an Arrow table, or
-                a list or array for each column.
+            rows: a batch; or raw rows, with the columns of the schema's features and dense columns: an Arrow table, a
+                data frame, or a list or array for each column.
 
         Raises:
             DataError: a column is missing, has the wrong type, or holds values without meaning.
         """
         if not isinstance(rows, Batch):
-            table = rows if isinstance(rows, pa.Table | pa.RecordBatch) else pa.table(dict(rows))
-            rows = self._transform.batch(table)
+            rows = self._transform.batch(rows)
         return self.task.scores(self.outputs(rows))
 
     def embed(self, feature: str, ids: Ids) -> Tensor:
         """The embeddings (n, D) float32 of n raw ids of a feature, as lookups of inference read them.
 
         Args:
-            ids: integers, or strings where the feature's column holds strings.
+            ids: integers of any type, or strings where the feature's column holds strings: a tensor, a numpy or Arrow
+                array, a column of a data frame, or a list.
 
         Raises:
             ConfigError: there is no such feature, or the model has no embeddings of it.
-            DataError: the encoder refuses an id.
+            DataError: these are no ids, or the encoder refuses one.
         """
         if feature not in self._rows_by_id:
             self._rows_by_id[feature] = RowsById(self.tables, self._table_of(feature), feature)
-        values = _int64(ids)
+        values = as_ids(ids, hash_strings=hash_strings, feature=feature)
         ones = torch.ones(len(values), dtype=torch.int64)
         rows: Tensor = self._rows_by_id[feature](JaggedIds((feature,), values, ones, len(values)))
         return rows
@@ -192,14 +192,3 @@ class Scorer:
         if names[feature] not in {config.name for config in self.tables.configs}:
             raise ConfigError("the model has no embeddings, only first-order weights", feature=feature)
         return names[feature]
-
-
-def _int64(ids: Ids) -> Tensor:
-    if isinstance(ids, Tensor):
-        return ids.to(torch.int64)
-    if isinstance(ids, np.ndarray):
-        return torch.from_numpy(ids.astype(np.int64))
-    array = ids if isinstance(ids, pa.Array) else pa.array(list(ids))
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return torch.from_numpy(hash_strings(array))
-    return torch.from_numpy(array.cast(pa.int64()).to_numpy(zero_copy_only=False).copy())

@@ -1,4 +1,4 @@
-"""`ModelSpec`: what the program knows of a kind of model; `register_model` adds one, also from outside the package.
+"""`ModelSpec`: what the program knows of a kind of model. `registry.py` has the list of them.
 
 Nothing here imports torch: a configuration is read and checked before that.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, PositiveInt
 
@@ -31,7 +31,12 @@ class ModelOptions(Model):
     kind: str
 
 
-MODELS: Kinds[ModelOptions] = Kinds("model")
+ENTRY_POINTS = "embtables.models"
+MODELS: Kinds[ModelOptions] = Kinds(
+    "model",
+    unknown_hint="the code of a model of your own is not part of a configuration or a run: import the file that "
+    f"registers it, pass it as `model`, or install the package with an entry point of that name in '{ENTRY_POINTS}'",
+)
 ModelConfig = Annotated[ModelOptions, MODELS]
 C = TypeVar("C", bound=ModelOptions)
 
@@ -107,27 +112,3 @@ class ModelSpec(Generic[C]):
     def kind(self) -> str:
         """The model's name in configurations."""
         return str(self.config.model_fields["kind"].default)
-
-
-_SPECS: dict[str, ModelSpec[Any]] = {}
-
-
-def register_model(spec: ModelSpec[Any]) -> None:
-    """Makes a model known to configurations, training and scoring.
-
-    Raises:
-        ConfigError: its configuration has no kind, or another model has it.
-    """
-    MODELS.add(spec.config)
-    _SPECS[spec.kind] = spec
-
-
-def forget_model(kind: str) -> None:
-    """Takes a registered model back, if it is there."""
-    MODELS.remove(kind)
-    _SPECS.pop(kind, None)
-
-
-def spec_of(config: ModelOptions) -> ModelSpec[Any]:
-    """The spec of a configured model."""
-    return _SPECS[config.kind]

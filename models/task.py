@@ -77,8 +77,20 @@ class Pointwise:
         return Needs(labels=True, weight=schema.sample_weight is not None)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """See Task: logits (B, n_labels)."""
-        logits: Tensor = model(batch.ids, batch.dense)
+        """See Task: logits (B, n_labels).
+
+        Raises:
+            ConfigError: the model gives something else.
+        """
+        logits = model(batch.ids, batch.dense)
+        wanted = (batch.num_rows, len(self._labels))
+        # (B,) in place of (B, 1) would be broadcast against the labels: each row would learn the labels of all.
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != wanted:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ConfigError(
+                f"the model's output must be logits of shape (rows, labels) = {wanted}, received {shape}; "
+                "for one label end it with unsqueeze(1)"
+            )
         return logits.float()
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -94,6 +94,8 @@ def read_content(model: type[C], version: Manifest, content: Mapping[str, Any]) 
         return model.model_validate(content)
     except ValidationError as error:
         first, *others = error_lines(error, "content")
+        if error.errors()[0]["type"] in ("missing_code", "broken_code"):
+            raise StateError(first, version=version.name) from None
         more = f" (and {len(others)} more)" if others else ""
         raise StateError(
             f"this build cannot read its content: {first}{more}; "

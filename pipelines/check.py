@@ -13,6 +13,7 @@ from embtables.pipelines.prepare.source_columns import check_source
 from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.log import column_check
 from embtables.pipelines.sources.parquet import Log
+from embtables.pipelines.training.start.shared_values import first_rows, shared_values
 from embtables.rows.row_format import RowFormat
 from embtables.schema import FixedTable
 
@@ -41,4 +42,6 @@ def check(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         log, needs = Log(config, config.data), task_of(config).needs(config)
         column_check(log, FeatureTransform.for_training(config, FittedTransforms(), needs), "train")
         report["log_rows"] = log.num_rows
+        if shared := shared_values(config, first_rows(config, log)):
+            report["warnings"] = shared
     return report

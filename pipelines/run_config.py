@@ -18,15 +18,16 @@ import pyarrow as pa
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
 from embtables.inputs.arrow_types import is_text
-from embtables.models.registry import ModelOptions
+from embtables.models.registry import ModelCode, ModelOptions
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
+from embtables.pipelines.own_model import model_section
 from embtables.pipelines.sources.files.source import Source, open_source
 from embtables.pipelines.sources.memory import MEMORY, MemorySource, memory_source, schema_of
 from embtables.schema import Model, Schema, read_yaml, validate
 
 SchemaLike: TypeAlias = "Schema | Mapping[str, Any] | Path | str"
 SplitLike: TypeAlias = "Model | Mapping[str, Any] | Literal['hash'] | None"
-ModelLike: TypeAlias = "ModelOptions | Mapping[str, Any] | str"
+ModelLike: TypeAlias = "ModelOptions | ModelCode | Mapping[str, Any] | str"
 
 DEFAULT_MODEL = "dcnv2"
 
@@ -70,7 +71,7 @@ def run_config(
     elif split != "hash":
         content["data"] = {**content["data"], "split": _plain(split)}
     if model is not None:
-        content["model"] = {"kind": model} if isinstance(model, str) else _plain(model)
+        content["model"] = model_section(model)
     content.setdefault("model", {"kind": DEFAULT_MODEL})
     for section, given in (("train", options), ("evaluate", _plain(evaluate))):
         if given:

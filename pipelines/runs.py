@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
+from embtables.models.registry import ModelCode
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.own_model import take_model
 from embtables.pipelines.run import CheckpointName, OnBadRow, PartName, Run
 from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
@@ -51,7 +53,8 @@ def train(
         data: the rows: a pandas or polars DataFrame, an Arrow table or dataset, a dictionary of columns, or the path of
             a parquet log. Parts that lie apart are a dictionary, `{"train": df, "validation": df2, "test": df3}`. Rows
             in memory are not copied and stay with the run: do not change them while it is used.
-        model: the section `model`, or the model's name alone. By default `dcnv2`.
+        model: the section `model`, the model's name alone, or its code, which is then registered (`register_model`). By
+            default `dcnv2`.
         split: the section `split` of `data`. By default a tenth of the rows each validates and tests, by a hash of the
             columns of ids (`hash`), so that equal rows are in one part; None: all rows are trained on. Rows of a schema
             without a `data` section are shuffled too, unless a table has a `ttl_seconds`.
@@ -127,6 +130,7 @@ def resume(
     data: Frame | None = None,
     *,
     overrides: Sequence[str] = (),
+    model: ModelCode | None = None,
     workers: int = 1,
     ray_address: str | None = None,
     shown: bool = True,
@@ -137,6 +141,7 @@ def resume(
         run: the run's folder, or the run, which has one.
         data: the same rows again, if they were in memory and `run` is a folder.
         overrides: `KEY=VALUE` texts that replace values of its configuration; the tables and features stay as they are.
+        model: as for `load`.
         workers, ray_address, shown: as for `train`; the number of workers may differ from the former one.
 
     Raises:
@@ -151,6 +156,7 @@ def resume(
     """
     _check_workers(workers, ray_address)
     folder, changes = _folder_of(run), tuple(overrides)
+    take_model(folder, model)
     config = folder.config(changes)
     source = source_of(data)
     if source is None and isinstance(run, Run):
@@ -167,16 +173,23 @@ def resume(
     return Run(folder, config, source)
 
 
-def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides: Sequence[str] = ()) -> Run:
+def load(
+    run: Path | str,
+    *,
+    checkpoint: CheckpointName | None = None,
+    overrides: Sequence[str] = (),
+    model: ModelCode | None = None,
+) -> Run:
     """A trained run from its folder: its configuration, fitted transforms, tables and model.
 
     Args:
         run: the run's folder.
         checkpoint: which version; by default the best one if there is one, else the last.
         overrides: `KEY=VALUE` texts that replace values of its configuration.
+        model: the code of its model, if that is your own and this process has not registered it.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or its model is not known here.
         StateError: there is no such version, or it is damaged.
 
     Example:
@@ -189,6 +202,7 @@ def load(run: Path | str, *, checkpoint: CheckpointName | None = None, overrides
     folder = RunDir.open(Path(run))
     from embtables.pipelines.load_run import load_run
 
+    take_model(folder, model)
     loaded = load_run(folder, checkpoint, tuple(overrides))
     return Run(folder, loaded.config, loaded=loaded)
 

@@ -7,6 +7,7 @@ from embtables.ids.cross import cross_ids
 from embtables.ids.encoder import (
     Encoder,
     EncoderSpec,
+    encoder_of,
     make_encoder,
     register_encoder,
     unregister_encoder,
@@ -23,6 +24,7 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "cross_ids",
+    "encoder_of",
     "make_encoder",
     "register_encoder",
     "unregister_encoder",

@@ -25,14 +25,16 @@ class Artifacts(Mapping[str, bytes]):
         files: content by name; a name consists of letters, digits, '_' and '-'.
 
     Raises:
-        ConfigError: a name holds anything else, or is longer than 64 characters.
+        ConfigError: a name holds anything else or is longer than 64 characters, or a content is no bytes.
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
-        self._files = {name: bytes(content) for name, content in (files or {}).items()}
-        for name in self._files:
-            if _NAME.fullmatch(name) is None:
+        for name, content in (files or {}).items():
+            if not isinstance(name, str) or _NAME.fullmatch(name) is None:
                 raise ConfigError(f"artifact {name!r}: a name has 1 to 64 letters, digits, '_' and '-'")
+            if not isinstance(content, bytes | bytearray | memoryview):
+                raise ConfigError(f"artifact {name!r}: its content must be bytes, received a {type(content).__name__}")
+        self._files = {name: bytes(content) for name, content in (files or {}).items()}
 
     @property
     def digests(self) -> dict[str, str]:

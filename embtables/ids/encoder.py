@@ -14,9 +14,11 @@ from typing import Any, Generic, Literal, TypeVar, final
 
 import numpy as np
 
+from embtables.arguments import as_ids
 from embtables.errors import ConfigError
 from embtables.ids.artifacts import Artifacts
-from embtables.ids.mix import Ids
+from embtables.ids.mix import Ids, salted, unsalted
+from embtables.ids.strings import hash_string
 from embtables.schema import ENCODERS, EncoderConfig, Feature, Table
 from embtables.schema.encoders import Combine
 
@@ -61,6 +63,7 @@ class Encoder(ABC, Generic[C]):
         self.key_range = key_range
         self.feature = feature
         self._given = artifacts
+        self._salt: int | None = None
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -97,21 +100,55 @@ class Encoder(ABC, Generic[C]):
         return {**found, "artifacts": self.artifacts.digests} if self.artifacts else found
 
     @final
+    def keep_apart(self) -> None:
+        """Gives the feature keys of its own: of an id, other features of the table make other keys.
+
+        Where a table takes any key, the keys are salted with a hash of the feature's name; where a key is a row's
+        index, the ids are, before they are hashed.
+
+        Raises:
+            ConfigError: an index is made of ids that mean something, so that they cannot be salted.
+        """
+        if self.key_range is not None and self.collisions != "random":
+            raise ConfigError(
+                f"share_ids: false does not go with encoder '{self.config.kind}' on a table with num_rows: it makes "
+                "row numbers of ids as they are; take the hash encoder, a table for each feature, or no num_rows",
+                feature=self.feature,
+            )
+        self._salt = hash_string(self.feature)
+
+    @final
     def encode(self, ids: Ids) -> Ids:
-        """The keys (n * T,) of ids (n,), as `keys` makes them.
+        """The keys (n * T,) of ids (n,), as `keys` makes them; apart from those of other features, if it keeps them so.
 
         Raises:
             ConfigError: they are not T int64 for each id, which is the encoder's mistake.
-            DataError: an id is refused.
+            DataError: these are no ids, or one is refused.
         """
-        found = self.keys(ids)
+        if type(ids) is not np.ndarray or ids.dtype != np.int64 or ids.ndim != 1:
+            ids = as_ids(ids, feature=self.feature or None).numpy()
+        salts_ids = self._salt is not None and self.key_range is not None
+        found = self.keys(salted(ids, self._salt) if self._salt is not None and salts_ids else ids)
         if found.dtype != np.int64 or found.shape not in ((len(ids) * self.num_keys,), (len(ids), self.num_keys)):
             raise ConfigError(
                 f"encoder '{self.config.kind}' made keys {found.shape} {found.dtype} from {len(ids)} ids; "
                 f"it must make ({len(ids)}, {self.num_keys}) int64",
                 feature=self.feature,
             )
-        return np.ascontiguousarray(found).reshape(-1)
+        keys = np.ascontiguousarray(found).reshape(-1)
+        return keys if self._salt is None or salts_ids else salted(keys, self._salt)
+
+    @final
+    def ids_of(self, keys: Ids) -> Ids | None:
+        """The ids (n,) that `encode` made these keys (n,) of; None if several ids may have the same key."""
+        if self._salt is None:
+            return self.decode(keys)
+        return None if self.key_range is not None else self.decode(unsalted(keys, self._salt))
+
+    @final
+    def makes_keys_as(self, other: Encoder[Any]) -> bool:
+        """Whether equal ids have equal keys by both, over one table, as far as the configurations tell."""
+        return self.config == other.config and self._salt == other._salt
 
     @final
     def width(self, dim: int) -> int:
@@ -199,7 +236,19 @@ def make_encoder(
     return SPECS[config.kind].load(config, key_range, feature, artifacts)
 
 
+def encoder_of(feature: Feature, table: Table, artifacts: Artifacts | None = None) -> Encoder[Any]:
+    """The encoder of a feature over the table that it reads; `share_ids: false` of the table keeps its keys apart.
+
+    Raises:
+        ConfigError: as `make_encoder` and `Encoder.keep_apart`.
+    """
+    encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts)
+    if not table.shares_ids:
+        encoder.keep_apart()
+    return encoder
+
+
 def width_of(feature: Feature, tables: Iterable[Table]) -> int:
     """How many values a model gets of each id or list of a feature, by its encoder and its table among `tables`."""
     table = next(table for table in tables if table.name == feature.table)
-    return make_encoder(feature.encoder, table.key_range, feature.name).width(table.dim)
+    return encoder_of(feature, table).width(table.dim)

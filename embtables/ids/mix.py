@@ -47,6 +47,16 @@ def mix_one(x: int) -> int:
     return x ^ (x >> 31)
 
 
+def salted(values: Ids, salt: int) -> Ids:
+    """A bijection of 64-bit integers (n,) for each salt, mix(value + (salt + 1) * golden gamma)."""
+    return seeded_mix(values, salt).view(np.int64)
+
+
+def unsalted(values: Ids, salt: int) -> Ids:
+    """The inverse of `salted`."""
+    return seeded_unmix(values.view(np.uint64), salt)
+
+
 def reduced(words: UInts, key_range: int | None) -> Ids:
     """Keys of hashed words: modulo the key range if there is one."""
     return (words if key_range is None else words % np.uint64(key_range)).view(np.int64)

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embtables.arguments import as_strings
 from embtables.errors import DataError
 from embtables.native import _core, isa
 
 
-def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def hash_strings(array: Any) -> npt.NDArray[np.int64]:
     """The XXH3-64 of the bytes of every string of an Arrow array, reinterpreted as int64.
 
     Takes string, large_string, binary, large_binary, their views, and dictionaries of them (each distinct value is
@@ -20,7 +21,7 @@ def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     is another id, and nothing checks that text is UTF-8. The strings are not copied, except those of views.
 
     Args:
-        array: n strings.
+        array: n strings; also a list, a numpy array or a column of a data frame.
 
     Returns:
         (n,) int64; every value of the 64 bits can occur. A null gives 0, which is no reserved value: use the array's
@@ -34,6 +35,7 @@ def hash_strings(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         >>> embtables.hash_strings(pyarrow.array(["United Kingdom", None])).tolist()
         [8853588106534093199, 0]
     """
+    array = as_strings(array)
     if isinstance(array, pa.ChunkedArray):
         parts = [hash_strings(chunk) for chunk in array.chunks]
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
@@ -94,3 +96,8 @@ def _check(array: pa.Array, *, full: bool) -> None:
         array.validate(full=full)
     except (pa.ArrowInvalid, pa.ArrowIndexError) as error:
         raise DataError(f"the array is damaged: {error}; read it again from its source") from error
+
+
+def hash_string(text: str) -> int:
+    """The same hash of one string, as an integer of 0..2^64-1."""
+    return int(hash_strings(pa.array([text]))[0]) % 2**64

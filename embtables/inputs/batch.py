@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from embtables.errors import ConfigError
+from embtables.arguments import as_ids
+from embtables.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,24 @@ class JaggedIds:
 
     @classmethod
     def of(cls, lists: dict[str, list[list[int]]]) -> JaggedIds:
-        """Ids given as a list for each row, by feature; every feature has as many rows."""
+        """Ids given as a list for each row, by feature; every feature has as many rows.
+
+        Raises:
+            ConfigError: features have different numbers of rows, or there are none.
+            DataError: a row holds anything else than integers.
+        """
+        if not isinstance(lists, Mapping) or not all(hasattr(of, "__len__") for of in lists.values()):
+            raise DataError("give a dict: for each feature a list of ids for each row")
         rows = {len(of_feature) for of_feature in lists.values()}
         if len(rows) != 1:
             raise ConfigError(f"every feature needs a list for each row, received {sorted(rows)} rows")
-        each = [row for of_feature in lists.values() for row in of_feature]
-        values = torch.tensor([i for row in each for i in row], dtype=torch.int64)
-        return cls(tuple(lists), values, torch.tensor([len(row) for row in each]), rows.pop())
+        each = [
+            as_ids(row, f"row {number:,}", feature=feature)
+            for feature, of_feature in lists.items()
+            for number, row in enumerate(of_feature)
+        ]
+        lengths = torch.tensor([len(row) for row in each], dtype=torch.int64)
+        return cls(tuple(lists), torch.cat([torch.empty(0, dtype=torch.int64), *each]), lengths, rows.pop())
 
     def __getitem__(self, feature: str) -> Jagged:
         """One feature's ids. Raises ConfigError if there is no such feature."""

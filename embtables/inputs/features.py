@@ -6,14 +6,15 @@ the schema's features. List columns come over without a copy; a batch copies its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from embtables.arguments import as_table
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import take_column
 from embtables.inputs.batch import Batch, JaggedIds
@@ -27,6 +28,7 @@ __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Nee
 
 
 _FILLS = "; fill_null and fill_nan of a dense column name numbers that stand for a null and a NaN"
+Rows: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +159,14 @@ class FeatureTransform:
         names += [self._event_time.column] if self._event_time is not None else []
         return tuple(dict.fromkeys(names))
 
-    def convert(self, table: pa.Table | pa.RecordBatch) -> Block:
-        """All rows of a table.
+    def convert(self, table: Rows) -> Block:
+        """All rows of a table: Arrow's, a data frame, or a list or array for each column.
 
         Raises:
             BadRowsError: values without meaning; holds the rows that share the first fault found.
-            DataError: a column is missing or has the wrong type.
+            DataError: this is no table, or a column is missing or has the wrong type.
         """
+        table = as_table(table)
         columns = {}
         for name in self.columns:
             column = take_column(table, name)
@@ -188,8 +191,8 @@ class FeatureTransform:
         dense, labels = (np.empty((0, len(columns)), np.float32) for columns in (s.dense, self._labels))
         return _block(0, ids, dense, labels, weight, None if self._event_time is None else nothing)
 
-    def batch(self, table: pa.Table | pa.RecordBatch) -> Batch:
-        """All rows of a table as one batch: what a server does with a request."""
+    def batch(self, table: Rows) -> Batch:
+        """All rows of a table as one batch: what a server does with a request. Arguments and errors as of `convert`."""
         block = self.convert(table)
         return make_batch(self.names, [(block, 0, block.num_rows)])
 

@@ -1,4 +1,4 @@
-"""The two TorchRec-shaped views over one set of tables; the only module that imports torchrec.
+"""The two TorchRec-shaped views over one set of tables.
 
 `EmbeddingBagCollection`: KeyedJaggedTensor -> KeyedTensor (pooled). `EmbeddingCollection`: KeyedJaggedTensor -> dict of
 JaggedTensor (sequences). Both take raw ids where they stand over a `Tables` of a schema (the features' encoders make
@@ -8,30 +8,20 @@ keys of them), and row indices where they are built from TorchRec configurations
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
-from embtables.errors import ConfigError
-from embtables.inputs.batch import JaggedIds
+from embtables.lookup.keyed_batches import jagged_ids, keyed_jagged_tensor, whole_batch
+from embtables.lookup.request import checked
+from embtables.lookup.torchrec_tables import tables_of
 from embtables.lookup.views import UpdateMode, View, chosen_features
-from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
+from embtables.schema import Optimizer
 from embtables.tables.table_feature import TableFeature
 from embtables.tables.table_set import RowStoreName, Tables
 
-
-def jagged_ids(features: KeyedJaggedTensor) -> JaggedIds:
-    """The ids of a KeyedJaggedTensor, which share its memory; weights keep their gradients."""
-    return JaggedIds(
-        tuple(features.keys()), features.values(), features.lengths(), features.stride(), features.weights_or_none()
-    )
-
-
-def keyed_jagged_tensor(ids: JaggedIds) -> KeyedJaggedTensor:
-    """The same ids as TorchRec's type."""
-    return KeyedJaggedTensor(list(ids.keys), ids.values, weights=ids.weights, lengths=ids.lengths, stride=ids.num_rows)
+__all__ = ["EmbeddingBagCollection", "EmbeddingCollection", "jagged_ids", "keyed_jagged_tensor"]
 
 
 class EmbeddingBagCollection(View):
@@ -41,7 +31,7 @@ class EmbeddingBagCollection(View):
     pooled features of a schema's tables: `EmbeddingBagCollection.over(tables)`.
 
     Args:
-        tables: TorchRec configurations; ids are row indices of them.
+        tables: TorchRec configurations; ids are row indices of them. Their `init_fn` and bounds make the rows.
         is_weighted: the KJT's weights are per-id weights and receive gradients.
         device: only the CPU.
         optimizer: how rows learn; by default rowwise Adagrad at rate 0.01.
@@ -51,7 +41,8 @@ class EmbeddingBagCollection(View):
             for training loops written for TorchRec's fused optimizers.
 
     Raises:
-        ConfigError: an unsupported device or configuration.
+        ConfigError: an unsupported device, or a configuration with a data type other than FP32, no pooling, a name that
+            another has, pruning or a virtual table.
 
     Example:
         >>> import embtables, torch
@@ -80,7 +71,7 @@ class EmbeddingBagCollection(View):
         row_store: RowStoreName = "host",
         update: UpdateMode = "step",
     ) -> None:
-        made = _tables_of(tables, device, optimizer, seed, row_store)
+        made = tables_of(tables, EmbeddingBagConfig, device, optimizer, seed, row_store)
         super().__init__(made, made.features, update)
         self._weighted = is_weighted
         self._configs = list(tables)
@@ -103,8 +94,14 @@ class EmbeddingBagCollection(View):
         return self._configs
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
-        """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
-        values = self._pooled(jagged_ids(features), weighted=self._weighted)
+        """Looks the ids up. A batch with inverse indices is pooled for the rows that they name.
+
+        Raises:
+            ConfigError: a feature is missing, or weights that `is_weighted` promises.
+            DataError: a row index is out of range, ids are no integers, lengths or weights do not match the ids, or
+                features have different numbers of rows and no inverse indices.
+        """
+        values = self._pooled(checked(whole_batch(features)), weighted=self._weighted)
         return KeyedTensor(keys=self.embedding_names, length_per_key=self.embedding_dims, values=values)
 
 
@@ -136,7 +133,7 @@ class EmbeddingCollection(View):
         row_store: RowStoreName = "host",
         update: UpdateMode = "step",
     ) -> None:
-        made = _tables_of(tables, device, optimizer, seed, row_store)
+        made = tables_of(tables, EmbeddingConfig, device, optimizer, seed, row_store)
         super().__init__(made, made.features, update)
 
     @classmethod
@@ -147,10 +144,10 @@ class EmbeddingCollection(View):
         return view
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
-        """Looks the ids up. Raises as EmbeddingBagCollection does."""
+        """Looks the ids up. Raises as EmbeddingBagCollection does; inverse indices are refused (DataError)."""
         return {
             name: JaggedTensor(values=rows.values, lengths=rows.lengths, weights=rows.weights)
-            for name, rows in self._sequences(jagged_ids(features)).items()
+            for name, rows in self._sequences(checked(jagged_ids(features))).items()
         }
 
 
@@ -168,34 +165,3 @@ def _bag_configs(features: Sequence[TableFeature]) -> list[EmbeddingBagConfig]:
         )
         for name, of in readers.items()
     ]
-
-
-def _tables_of(
-    configs: Sequence[Any], device: Any, optimizer: Optimizer | None, seed: int, row_store: RowStoreName
-) -> Tables:
-    """Tables of TorchRec configurations: ids are row indices."""
-    if device is not None and torch.device(device).type != "cpu":
-        raise ConfigError(f"rows lie on the CPU, received device {device}")
-    learns = optimizer if optimizer is not None else RowwiseAdagrad(learning_rate=0.01)
-    tables, features = [], []
-    for config in configs:
-        bound = config.num_embeddings**-0.5
-        low = -bound if config.weight_init_min is None else config.weight_init_min
-        high = bound if config.weight_init_max is None else config.weight_init_max
-        tables.append(
-            FixedTable(
-                name=config.name,
-                dim=config.embedding_dim,
-                num_rows=config.num_embeddings,
-                optimizer=learns,
-                initializer=Uniform(low=low, high=high),
-            )
-        )
-        pooling = getattr(config, "pooling", None)
-        mode: Literal["sum", "mean", "none"] = (
-            "none" if pooling is None else "mean" if pooling == PoolingType.MEAN else "sum"
-        )
-        features += [
-            Feature(name=name, table=config.name, encoder=Identity(), pooling=mode) for name in config.feature_names
-        ]
-    return Tables(tables, features, seed=seed, row_store=row_store)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.errors import ConfigError
+from embtables.arguments import as_floats, as_ids, as_integer
+from embtables.errors import ConfigError, DataError
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.rows.protocol import Lookup
 from embtables.tables.table_feature import TableFeature
@@ -54,7 +56,7 @@ def pooled_request(
     b = ids.num_rows
     positions = {name: i for i, name in enumerate(ids.keys)}
     _refuse_missing(features, positions)
-    values = ids.values.detach().numpy()
+    values = ids.values.numpy()
     lengths = ids.lengths.numpy().reshape(len(positions), b)
     bounds = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
     weights = given_weights(ids.weights) if weighted else None
@@ -63,7 +65,7 @@ def pooled_request(
     for read in features:
         f = positions[read.feature.name]
         start, stop = int(bounds[f]), int(bounds[f + 1])
-        made = read.encoder.encode(values[start:stop].astype(np.int64, copy=False))
+        made = read.encoder.encode(values[start:stop])
         # Concatenated, the T keys of an id are bags of T features, one block of keys each; else they lie in one bag.
         blocks, together = read.blocks, read.keys_per_id // read.blocks
         keys.append(made.reshape(-1, blocks).T.ravel() if blocks > 1 else made)
@@ -94,6 +96,51 @@ def pooled_request(
     return Request(lookup, weights, id_positions, mean_factors)
 
 
+def checked(ids: JaggedIds) -> JaggedIds:
+    """The same batch with int64 ids and lengths, and weights of real numbers that keep their gradients.
+
+    Raises:
+        DataError: ids, lengths or weights are of a type that cannot be converted exactly; a length is negative, the
+            lengths do not add up to the ids, or there are not as many weights as ids.
+    """
+    if not isinstance(ids, JaggedIds):
+        raise DataError(f"a view needs JaggedIds, received a {type(ids).__name__}; JaggedIds.of(...) makes them")
+    values, lengths = as_ids(ids.values, "values"), as_ids(ids.lengths, "lengths")
+    num_rows = as_integer(ids.num_rows, "num_rows", least=0)
+    if len(set(ids.keys)) < len(ids.keys):
+        raise DataError(f"names a feature twice: {', '.join(ids.keys)}", argument="keys")
+    if len(lengths) != len(ids.keys) * num_rows:
+        needed = f"{len(ids.keys)} features of {num_rows:,} rows need {len(ids.keys) * num_rows:,}"
+        raise DataError(f"has {len(lengths):,} values; {needed}", argument="lengths")
+    check_lengths(lengths.numpy(), len(values))
+    weights = None if ids.weights is None else _checked_weights(ids.weights, len(values))
+    if values is ids.values and lengths is ids.lengths and weights is ids.weights:
+        return ids
+    return JaggedIds(tuple(ids.keys), values, lengths, num_rows, weights)
+
+
+def check_lengths(lengths: npt.NDArray[np.int64], num_ids: int) -> None:
+    """Raises DataError unless they are not negative and add up to the ids."""
+    # Each is compared first: their sum may leave 64 bits and come back to what it should be.
+    longest = int(lengths.view(np.uint64).max(initial=0))  # a negative one is large
+    if longest > num_ids:
+        place = int(np.argmax(lengths.view(np.uint64)))
+        raise DataError(f"is {lengths[place]} at {place}, and there are {num_ids:,} ids", argument="lengths")
+    if (total := int(lengths.sum())) != num_ids:
+        raise DataError(f"add up to {total:,}, and there are {num_ids:,} ids", argument="lengths")
+
+
+def _checked_weights(weights: Tensor, num_ids: int) -> Tensor:
+    if not isinstance(weights, Tensor):
+        return as_floats(weights, (num_ids,), "weights")
+    if weights.dtype.is_complex or weights.layout != torch.strided or weights.device.type != "cpu":
+        shown = f"{weights.dtype}, {weights.layout} on {weights.device}"
+        raise DataError(f"is a tensor of {shown}; give dense real numbers on the CPU", argument="weights")
+    if tuple(weights.shape) != (num_ids,):
+        raise DataError(f"has shape {tuple(weights.shape)}, and there are {num_ids:,} ids", argument="weights")
+    return weights
+
+
 def given_weights(weights: Tensor | None) -> Tensor:
     """The per-id weights that a weighted view needs. Raises ConfigError where there are none."""
     if weights is None:
@@ -104,8 +151,7 @@ def given_weights(weights: Tensor | None) -> Tensor:
 def sequence_keys(read: TableFeature, ids: JaggedIds) -> tuple[Tensor, Jagged]:
     """Keys (n * T,) of one feature, for a lookup of single rows, and its part of the batch."""
     of_feature = ids[read.feature.name]
-    own = of_feature.values.detach().numpy().astype(np.int64, copy=False)
-    return torch.from_numpy(read.encoder.encode(own)), of_feature
+    return torch.from_numpy(read.encoder.encode(of_feature.values.numpy())), of_feature
 
 
 def _refuse_missing(features: Sequence[TableFeature], positions: dict[str, int]) -> None:

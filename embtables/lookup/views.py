@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from embtables.errors import ConfigError
+from embtables.errors import ConfigError, StateError
 from embtables.inputs.batch import Jagged, JaggedIds
-from embtables.lookup.request import Request, given_weights, pooled_request, sequence_keys
+from embtables.lookup.request import Request, checked, given_weights, pooled_request, sequence_keys
+from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.combine import combined, pooled, row_gradients
 from embtables.tables.table_feature import TableFeature
@@ -42,6 +43,22 @@ class _Pooled(torch.autograd.Function):
         of_ids = ctx.request.weight_gradient(of_keys) if wanted else None
         ctx.view.after_backward()
         return None, of_ids, None, None
+
+
+class _Evaluated(torch.autograd.Function):
+    """The edge of a lookup in `eval` mode, which kept nothing for a backward."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, vectors: Tensor) -> Tensor:
+        return vectors
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
+        raise StateError(
+            "backward reached embeddings that were looked up in eval mode, so their rows would learn nothing: call "
+            "train() on the view of embeddings (after the model's eval(), where that is wanted for other layers), or "
+            "look up under torch.no_grad()"
+        )
 
 
 class _Gathered(torch.autograd.Function):
@@ -85,8 +102,13 @@ class View(nn.Module):
 
     def __init__(self, tables: Tables, features: Sequence[TableFeature], update: UpdateMode) -> None:
         super().__init__()
+        if update not in get_args(UpdateMode):
+            raise ConfigError(
+                f"must be one of {', '.join(get_args(UpdateMode))}, received {update!r}", argument="update"
+            )
         self.tables = tables
         self.features = tuple(features)
+        self._trainable = any(read.table.trainable for read in features)
         self._update = update
         self._anchor = torch.zeros(0, requires_grad=True)
         tables_of = Counter(read.feature.name for read in features)
@@ -103,6 +125,16 @@ class View(nn.Module):
         """Applies the update at once in `backward` mode."""
         if self._update == "backward":
             self.tables.step()
+        elif self._trainable:
+            self.tables.waiting.note()
+
+    def _evaluated(self, vectors: Tensor, weights: Tensor | None) -> Tensor:
+        """What a lookup that does not learn gives: its backward raises, where it would have left rows as they are."""
+        needs_weights = weights is not None and weights.requires_grad
+        if not torch.is_grad_enabled() or not (self._trainable or needs_weights):
+            return vectors
+        found: Tensor = _Evaluated.apply(self._anchor, vectors)  # type: ignore[no-untyped-call]
+        return found
 
     def _pooled(self, ids: JaggedIds, *, weighted: bool) -> Tensor:
         """All columns, (B, sum of D)."""
@@ -117,7 +149,7 @@ class View(nn.Module):
         """The columns of features whose vectors are sums of rows, which the row store pools; then of those beside."""
         request = pooled_request(features, ids, weighted=weighted, beside=beside)
         if not self.learns():
-            return self.tables.lookups.pooled(request.lookup)
+            return self._evaluated(self.tables.lookups.pooled(request.lookup), request.id_weights)
         values: Tensor = _Pooled.apply(self._anchor, request.id_weights, self, request)  # type: ignore[no-untyped-call]
         return values
 
@@ -141,7 +173,8 @@ class View(nn.Module):
         if self.learns():
             vectors: tuple[Tensor, ...] = _Gathered.apply(self._anchor, self, features, keys)  # type: ignore[no-untyped-call]
         else:
-            vectors = _vectors(features, self.tables.lookups.gather([feature.number for feature in features], keys))
+            rows = self.tables.lookups.gather([feature.number for feature in features], keys)
+            vectors = tuple(self._evaluated(found, None) for found in _vectors(features, rows))
         return [(found, of_feature) for found, (_, of_feature) in zip(vectors, read, strict=True)]
 
     def _sequences(self, ids: JaggedIds) -> dict[str, Jagged]:
@@ -154,8 +187,16 @@ class View(nn.Module):
         return list(dict.fromkeys(read.table.name for read in self.features))
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        # A row of a collisionless table lies where its key happened to come: the keys go with the rows.
         for name in self._table_names():
-            destination[f"{prefix}{self._state_prefix}.{name}.weight"] = self.tables.weight(name)
+            with self.tables.lock:
+                keys, weight = self.tables.keys(name), self.tables.weight(name)
+            destination[f"{prefix}{self._state_prefix}.{name}.weight"] = weight
+            if self._is_collisionless(name):
+                destination[f"{prefix}{self._state_prefix}.{name}.keys"] = keys
+
+    def _is_collisionless(self, table: str) -> bool:
+        return any(isinstance(c, CollisionlessTable) for c in self.tables.configs if c.name == table)
 
     def _load_from_state_dict(
         self,
@@ -167,12 +208,25 @@ class View(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        ours = {f"{prefix}{self._state_prefix}.{name}.weight": name for name in self._table_names()}
-        for key, name in ours.items():
-            if key in state_dict:
-                self.tables.set_weight(name, state_dict[key])
+        ours = []
+        for name in self._table_names():
+            weight, keys = (f"{prefix}{self._state_prefix}.{name}.{part}" for part in ("weight", "keys"))
+            ours += [weight, keys] if self._is_collisionless(name) else [weight]
+            missing = [key for key in dict.fromkeys([weight, ours[-1]]) if key not in state_dict]
+            if weight not in state_dict:
+                missing_keys.extend(missing)
+            elif not self._is_collisionless(name):
+                if keys in state_dict:
+                    raise StateError("is of a collisionless table, and the table here is fixed", tensor=weight)
+                self.tables.set_weight(name, state_dict[weight])
+            elif missing:
+                raise StateError(
+                    f"has no keys ({keys}), so that nothing says whose row each is; where row i is the row of the raw "
+                    "id i, as in a TorchRec model, use embtables.warm_start.from_state_dict",
+                    tensor=weight,
+                )
             else:
-                missing_keys.append(key)
+                self.tables.set_weight(name, state_dict[weight], keys=state_dict[keys])
         unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in ours)
 
 
@@ -201,8 +255,9 @@ class PooledView(View):
         self._weighted = any(read.feature.weights_column is not None for read in self.features)
 
     def forward(self, ids: JaggedIds) -> Tensor:
-        """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range."""
-        return self._pooled(ids, weighted=self._weighted)
+        """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range or
+        a batch whose parts do not go together."""
+        return self._pooled(checked(ids), weighted=self._weighted)
 
 
 class PooledFirstOrderView(View):
@@ -223,7 +278,8 @@ class PooledFirstOrderView(View):
 
     def __init__(self, tables: Tables, names: Sequence[str]) -> None:
         super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
-        self._linear = chosen_features(tables, [LINEAR_PREFIX + name for name in names], pooled=True)
+        linear = [LINEAR_PREFIX + name for name in names]
+        self._linear = chosen_features(tables, [c.name for c in tables.configs if c.name in linear], pooled=True)
         sharing = {table.config.name for table in tables.stored if table.keys_of is not None}
         by_name = {read.feature.name: read for read in self._linear if read.table.name in sharing}
         self._beside = [by_name[read.feature.name] for read in self.features if read.feature.name in by_name]
@@ -234,6 +290,7 @@ class PooledFirstOrderView(View):
 
     def forward(self, ids: JaggedIds) -> tuple[Tensor, Tensor]:
         """Looks the ids up. Raises as PooledView does."""
+        ids = checked(ids)
         if not self._beside:
             # Embeddings first: their lookup admits the keys that both share.
             pooled = self._pooled(ids, weighted=self._weighted)
@@ -262,7 +319,7 @@ class SequenceView(View):
 
     def forward(self, ids: JaggedIds) -> dict[str, Jagged]:
         """Looks the ids up. Raises as PooledView does."""
-        return self._sequences(ids)
+        return self._sequences(checked(ids))
 
 
 class RowsById(View):
@@ -288,15 +345,20 @@ class RowsById(View):
     @torch.no_grad()
     def forward(self, ids: JaggedIds) -> Tensor:
         """Looks the ids up. Raises as PooledView does."""
-        return self._pooled(ids, weighted=False)
+        return self._pooled(checked(ids), weighted=False)
 
 
 def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
     """The features of pooled (or of unpooled) features of all tables, or of those named.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or a table that is named does not exist.
     """
+    if not isinstance(tables, Tables):
+        raise ConfigError(f"a view needs Tables, received a {type(tables).__name__}")
+    known = [config.name for config in tables.configs]
+    if isinstance(names, str) or any(name not in known for name in names or ()):
+        raise ConfigError(f"must be a list of tables among {', '.join(known)}; received {names!r}", argument="names")
     features = [s for s in tables.features if (s.feature.pooling != "none") is pooled]
     features = [s for s in features if names is None or s.table.name in names]
     if not features:

@@ -74,11 +74,14 @@ R = TypeVar("R")
 
 
 def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A method that holds the object's lock."""
+    """A method that holds the object's lock. Where memory runs out in it, it raises a StateError."""
 
     @wraps(method)
     def held(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.lock:
-            return method(self, *args, **kwargs)
+            try:
+                return method(self, *args, **kwargs)
+            except MemoryError as error:
+                raise StateError(f"memory ran out in {method.__name__}: {error}") from error
 
     return held

@@ -10,7 +10,8 @@ implemented; docs/how-to-add.md walks through each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -29,11 +30,14 @@ class Kinds(Generic[M]):
     Args:
         what: the section's word, for errors.
         default: the kind if a section names none; by default `kind` must be given.
+        unknown_hint: what to do about a kind that is not there, for its error.
     """
 
-    def __init__(self, what: str, default: str | None = None) -> None:
+    def __init__(self, what: str, default: str | None = None, *, unknown_hint: str | None = None) -> None:
         self._what = what
         self._default = default
+        self._unknown_hint = unknown_hint
+        self._look_for: Callable[[str], None] | None = None
         self._models: dict[str, type[M]] = {}
 
     def add(self, model: type[M]) -> type[M]:
@@ -49,6 +53,14 @@ class Kinds(Generic[M]):
             raise ConfigError(f"{self._what} '{kind}' is already {self._models[kind].__name__}")
         self._models[kind] = model
         return model
+
+    def look_with(self, look_for: Callable[[str], None]) -> None:
+        """Sets what is called with a kind that is not there before it is refused: it may add the kind.
+
+        Args:
+            look_for: raises ConfigError if what it finds is no model of the section.
+        """
+        self._look_for = look_for
 
     def remove(self, kind: str) -> None:
         """Takes a kind back, if it is there."""
@@ -66,10 +78,23 @@ class Kinds(Generic[M]):
                 return value  # type: ignore[return-value]
             raise PydanticCustomError("unknown_kind", f"{type(value).__name__} is not a registered {self._what}")
         kind = value.get("kind", self._default) if isinstance(value, dict) else None
-        if kind not in self._models:
-            raise PydanticCustomError("unknown_kind", f"'kind' must be one of: {', '.join(self._models)}")
+        if isinstance(kind, str) and kind not in self._models and self._look_for is not None:
+            try:
+                self._look_for(kind)
+            except ConfigError as error:
+                raise PydanticCustomError("broken_code", "{reason}", {"reason": str(error)}) from error
+        if not isinstance(kind, str) or kind not in self._models:
+            raise self._unknown(kind)
         # A ValidationError that is raised here keeps its paths, below the field's own.
         return self._models[kind].model_validate(value)
+
+    def _unknown(self, kind: object) -> PydanticCustomError:
+        known = f"'kind' must be one of: {', '.join(self._models)}"
+        if not isinstance(kind, str) or self._unknown_hint is None:
+            return PydanticCustomError("unknown_kind", known)  # type: ignore[arg-type]
+        near = difflib.get_close_matches(kind, self._models, n=1, cutoff=0.6)
+        hint = f"did you mean '{near[0]}'?" if near else self._unknown_hint
+        return PydanticCustomError("missing_code", "{known}; {hint}", {"known": known, "hint": hint})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def written(value: Any, info: core_schema.SerializationInfo) -> Any:

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from embtables.frames.sample import SAMPLE_ROWS, sample_of
 from embtables.frames.suggest import Wishes, suggest
 from embtables.schema.base import Model, Name
+from embtables.schema.encoders import Identity
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label
-from embtables.schema.tables import Table, Zeros
+from embtables.schema.tables import FixedTable, Table, Zeros
 from embtables.schema.text import validate
 
 LINEAR_PREFIX = "linear."
@@ -63,6 +64,14 @@ class Schema(Model):
         for table in self.tables:
             if table.name.startswith(LINEAR_PREFIX):
                 raise ValueError(f"table '{table.name}': prefix '{LINEAR_PREFIX}' is reserved for first-order weights")
+        apart = {t.name for t in self.tables if isinstance(t, FixedTable) and not t.shares_ids}
+        for feature in self.features:
+            if feature.table in apart and isinstance(feature.encoder, Identity):
+                raise ValueError(
+                    f"table '{feature.table}': share_ids: false does not go with the identity encoder of feature "
+                    f"'{feature.name}', for which an id is a row's number; take the hash encoder, a table for each "
+                    "feature, or a table without num_rows"
+                )
         for name in known - {f.table for f in self.features}:
             raise ValueError(f"table '{name}' is used by no feature; remove it or name it in a feature")
         return self

@@ -119,6 +119,18 @@ class FixedTable(Model):
         "skip",
         description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
     )
+    # Written only where it is chosen, as `combine` of MultiHash is.
+    share_ids: bool | None = Field(
+        None,
+        description="whether equal ids of the table's features read one row: by default they do; false: each feature "
+        "has keys of its own",
+        exclude_if=lambda share_ids: share_ids is None,
+    )
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether equal ids of its features have one key."""
+        return self.share_ids is not False
 
     @property
     def key_range(self) -> int | None:
@@ -189,6 +201,18 @@ class CollisionlessTable(Model):
         "skip",
         description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
     )
+    # Written only where it is chosen, as `combine` of MultiHash is.
+    share_ids: bool | None = Field(
+        None,
+        description="whether equal ids of the table's features read one row: by default they do; false: each feature "
+        "has keys of its own",
+        exclude_if=lambda share_ids: share_ids is None,
+    )
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether equal ids of its features have one key."""
+        return self.share_ids is not False
 
     @property
     def key_range(self) -> int | None:

@@ -56,6 +56,10 @@ class World(ABC):
         of = self.rank if rank is None else rank
         return of * NUM_BUCKETS // self.size, (of + 1) * NUM_BUCKETS // self.size
 
+    def part_of(self, n: int) -> slice:
+        """This rank's part of n things that all ranks have."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
     def broadcast_bytes(self, content: bytes) -> bytes:
         """Rank 0's content."""
         return self.gather_bytes(content if self.rank == 0 else b"")[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from embtables.ids import Artifacts, Combine, Encoder, make_encoder
+from embtables.ids import Artifacts, Combine, Encoder, encoder_of
 from embtables.schema import Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
 
@@ -50,7 +50,7 @@ def table_features(
     found: list[TableFeature] = []
     number = 0
     for feature, table in zip(features, tables, strict=True):
-        encoder = make_encoder(feature.encoder, table.key_range, feature.name, artifacts.get(feature.name))
+        encoder = encoder_of(feature, table, artifacts.get(feature.name))
         combine = "sum" if table.name.startswith(LINEAR_PREFIX) else encoder.combine
         found.append(TableFeature(number, feature, table, encoder, combine))
         number += found[-1].blocks

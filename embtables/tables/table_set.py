@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embtables.arguments import as_floats, as_ids, as_integer, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
@@ -25,6 +26,7 @@ from embtables.rows.stores import PART_STORES, ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
+from embtables.tables.checks import check_made_of, without_memory
 from embtables.tables.clock import LAST_SECOND, EventClock
 from embtables.tables.combine import combined
 from embtables.tables.cuts import CutLedger
@@ -32,6 +34,7 @@ from embtables.tables.frozen_tables import Lookups
 from embtables.tables.shared_keys import stored_tables
 from embtables.tables.table_feature import TableFeature, table_features
 from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
+from embtables.tables.waiting import WaitingGradients
 
 _READ_ROWS = 1 << 20
 RowStoreName = Literal["host", "fbgemm", "reference"]
@@ -72,7 +75,8 @@ class Tables:
         shares_keys: false for a version of an older build, whose first-order weights have keys of their own.
 
     Raises:
-        ConfigError: a feature names an unknown table, or the row store lacks an option of a table.
+        ConfigError: two tables have one name, a feature names an unknown table, the row store lacks an option of a
+            table, or there is no memory for them.
 
     Example:
         >>> import embtables, torch
@@ -98,16 +102,14 @@ class Tables:
         artifacts: Mapping[str, Artifacts] | None = None,
         shares_keys: bool = True,
     ) -> None:
+        check_made_of(tables, features, row_store, replicated, artifacts or {})
         self.lock = StoreLock()
         self.configs = tuple(tables)
-        self.seed = seed
+        self.seed = as_integer(seed, "seed")
         self.world = SingleRank() if world is None else world
         numbers = {table.name: number for number, table in enumerate(tables)}
-        for feature in features:
-            if feature.table not in numbers:
-                raise ConfigError(f"names table '{feature.table}', which is not given", feature=feature.name)
         self.features = table_features(features, [tables[numbers[f.table]] for f in features], artifacts or {})
-        self.stored = stored_tables(tables, features, seed, shares_keys=shares_keys)
+        self.stored = stored_tables(tables, features, self.seed, shares_keys=shares_keys)
         copied = {numbers[name] for name in replicated}
         read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
         self.rows = _row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
@@ -123,13 +125,14 @@ class Tables:
         }
         self.cuts = CutLedger(self.rows.forget_changes, self.lock)
         self._counts = [TableCounts(self.rows, n, self._clocks.get(n), self.world) for n in range(len(tables))]
+        self.waiting = WaitingGradients()
         self._advanced = False
         self._refused = {n: 0 for n, table in enumerate(tables) if table.non_finite_gradients == "raise"}
 
     @exclusive
     def set_learning_rate_factor(self, factor: float) -> None:
-        """From now on every table learns at its configured rate times `factor`."""
-        self.rows.set_learning_rate_factor(factor)
+        """From now on every table learns at its configured rate times `factor`, from 0 on."""
+        self.rows.set_learning_rate_factor(as_number(factor, "factor", least=0.0))
 
     @exclusive
     def advance(self, event_time_us: Tensor) -> None:
@@ -138,11 +141,14 @@ class Tables:
         Call it before the step's first lookup.
 
         Args:
-            event_time_us: (B,) int64 event times of the batch, in microseconds; each rank gives its own.
+            event_time_us: (B,) event times of the batch: integers, in microseconds, or timestamps; each rank gives its
+                own.
 
         Raises:
+            DataError: these are no times.
             StateError: row gradients are waiting for their step.
         """
+        event_time_us = as_microseconds(event_time_us)
         if self._clocks:
             event_time_us = torch.cat(self.world.all_gather(event_time_us))
         for number, clock in self._clocks.items():
@@ -164,17 +170,19 @@ class Tables:
         """Updates every row touched since the last step, once, and forgets its gradients; then evicts.
 
         Args:
-            gradient_scale: factor on all row gradients (clipping by global norm).
+            gradient_scale: factor on all row gradients (clipping by global norm), finite.
 
         Raises:
-            ConfigError: a table has a ttl, and no `advance` said when the batch happened.
+            ConfigError: a table has a ttl, and no `advance` said when the batch happened; or the scale is not finite.
             DataError: rows of a table with `non_finite_gradients: raise` had gradients that are not finite;
                 those rows are unchanged.
         """
+        scale = as_number(gradient_scale, "gradient_scale")
         if self._clocks and not self._advanced:
             table = self.configs[next(iter(self._clocks))].name
             raise ConfigError("has ttl_seconds: call advance(event_time_us) before the lookup", table=table)
-        self.rows.update(gradient_scale)
+        self.rows.update(scale)
+        self.waiting.clear()
         self._advanced = False
         for number, config in enumerate(self.configs):
             # Without a ttl the clock counts steps: it orders rows by when they were last seen, for max_rows.
@@ -205,30 +213,63 @@ class Tables:
     def discard(self) -> None:
         """Forgets the row gradients kept since the last step."""
         self.rows.discard()
+        self.waiting.clear()
 
     @exclusive
     def keys(self, table: str) -> Tensor | None:
         """Keys that have a row, ascending, (n,) int64; None for a whole fixed table, whose keys are 0..num_rows-1."""
-        found = self.rows.key_state(self._numbers[table])
+        found = self.rows.key_state(self._number(table))
         return None if found is None else torch.cat(self.world.all_gather(found.keys)).sort().values
 
     @exclusive
     def weight(self, table: str) -> Tensor:
         """All rows of a table, (n, D) float32, in the order of their keys; a copy."""
-        number = self._numbers[table]
+        number = self._number(table)
         return torch.cat([self.rows.read(number, "weight", keys) for keys in self._key_batches(number)])
 
     @exclusive
-    def set_weight(self, table: str, values: Tensor) -> None:
-        """Replaces all rows of a table. Raises StateError if the shape differs."""
-        number = self._numbers[table]
+    def set_weight(self, table: str, values: Tensor, *, keys: Tensor | None = None) -> None:
+        """Replaces all rows of a table (n, D), given in the order of their keys, as `weight` gives them.
+
+        Args:
+            keys: (n,), for a collisionless table: it then has rows of these keys alone, in any order given. Rows that
+                stay keep their optimizer state.
+
+        Raises:
+            StateError: the shape differs, a key comes twice, or keys are given for a fixed table.
+            DataError: a value is not finite as float32, or these are no keys.
+        """
+        number = self._number(table)
+        if keys is not None:
+            self._replace(number, as_ids(keys, "keys", table=table), values)
+            return
         batches = self._key_batches(number)
         needed = (sum(map(len, batches)), self.configs[number].dim)
-        if tuple(values.shape) != needed:
+        self._need_shape(table, values, needed)
+        rows = as_floats(values, needed, "values", table=table)
+        for own, part in zip(batches, torch.split(rows, [len(each) for each in batches]), strict=True):
+            self.rows.write(number, "weight", own, part)
+
+    def _replace(self, number: int, keys: Tensor, values: Tensor) -> None:
+        """`set_weight` of a collisionless table with keys."""
+        config, world = self.configs[number], self.world
+        held = self.keys(config.name)
+        if not isinstance(config, CollisionlessTable) or held is None:
+            raise StateError("is a fixed table, whose keys are row numbers, and is given keys", table=config.name)
+        if len(np.unique(keys.numpy())) < len(keys):
+            raise StateError("is given a key twice", table=config.name)
+        self._need_shape(config.name, values, (len(keys), config.dim))
+        rows = as_floats(values, (len(keys), config.dim), "values", table=config.name)
+        gone = held[~torch.isin(held, keys)]
+        for each in self._with_keys_of(number):
+            self.rows.delete(each, gone[world.part_of(len(gone))])
+        own = world.part_of(len(keys))
+        self.set_rows(number, keys[own], rows[own])
+
+    def _need_shape(self, table: str, values: Tensor, needed: tuple[int, int]) -> None:
+        if isinstance(values, Tensor) and tuple(values.shape) != needed:
             reason = f"has shape {tuple(values.shape)}, the table needs {needed}"
             raise StateError(reason, tensor=f"tables/{table}/weight")
-        for keys, rows in zip(batches, torch.split(values, [len(keys) for keys in batches]), strict=True):
-            self.rows.write(number, "weight", keys, rows)
 
     @exclusive
     def draw_cut(self) -> int:
@@ -264,41 +305,49 @@ class Tables:
             StateError: no such cut was drawn, or what happened since is not known any more: no consumer held the cut,
                 or too much happened. Take the whole table then.
         """
-        content = self.rows.capture(self._numbers[table], after).content()
+        content = self.rows.capture(self._number(table), as_integer(after, "after")).content()
         order = np.argsort(content.keys)
         rows = torch.from_numpy(content.columns["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
 
+    def _number(self, table: str) -> int:
+        """The number of a table. Raises ConfigError if there is no such table."""
+        if not isinstance(table, str) or table not in self._numbers:
+            raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
+        return self._numbers[table]
+
     def _reader(self, table: str, feature: str | None) -> TableFeature:
         """Whose encoder makes keys of a table's ids. Raises ConfigError if there is none, or several that differ."""
-        if table not in self._numbers:
-            raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
+        self._number(table)
         readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
         if not readers:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
-        if any(r.feature.encoder != readers[0].feature.encoder for r in readers):
+        if any(not r.encoder.makes_keys_as(readers[0].encoder) for r in readers):
             names = ", ".join(r.feature.name for r in readers)
             raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
         return readers[0]
 
     def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
-        """The table's number and the key (n,) of every raw id (n,) int64, as the feature's encoder makes it.
+        """The table's number and the key (n,) of every raw id (n,), as the feature's encoder makes it.
 
         Raises:
             ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
-            DataError: the encoder refuses an id.
+            DataError: these are no ids (embtables/arguments/integers.py), or the encoder refuses one.
         """
         read = self._reader(table, feature)
         if read.keys_per_id != 1:
             name, rows = read.feature.name, read.keys_per_id
             raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
-        return self._numbers[table], torch.from_numpy(read.encoder.encode(ids.numpy()))
+        return self._numbers[table], torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
 
     @exclusive
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
-        """Vectors of raw ids (n,) int64, as inference reads them; an id without a row reads the cold row.
+        """Vectors of raw ids (n,), as inference reads them; an id without a row reads the cold row.
 
         Args:
+            ids: integers of any type, in a torch tensor, a numpy or Arrow array, a column of a data frame, or a list.
+                A uint64 keeps its 64 bits, as in a log. Strings are hashed first, as training hashes them:
+                `embtables.hash_strings`.
             feature: the feature whose encoder turns ids into keys; needed if the table's features encode differently.
 
         Returns:
@@ -306,10 +355,10 @@ class Tables:
 
         Raises:
             ConfigError: no such table or feature, or encoders that differ.
-            DataError: the encoder refuses an id.
+            DataError: these are no ids, or the encoder refuses one.
         """
         read = self._reader(table, feature)
-        keys = torch.from_numpy(read.encoder.encode(ids.numpy()))
+        keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
         rows = self.rows.read(self._numbers[table], "weight", keys)
         return combined(rows, read.keys_per_id, read.combine)
 
@@ -318,17 +367,17 @@ class Tables:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         If an id comes twice, its last row is used.
 
+        Args:
+            ids: as of `get`.
+            rows: numbers of any type, which are rounded to float32.
+
         Raises:
             ConfigError: as `keys_of`.
-            DataError: the shape is wrong, or a value is not finite.
+            DataError: as `keys_of`; or the shape is wrong, or a value is not finite as float32.
             StateError: row gradients are waiting for their step.
         """
         number, keys = self.keys_of(table, ids, feature)
-        dim = self.configs[number].dim
-        if tuple(rows.shape) != (len(ids), dim) or not bool(rows.isfinite().all()):
-            raise DataError(
-                f"rows must be finite and of shape {(len(ids), dim)}, received {tuple(rows.shape)}", table=table
-            )
+        rows = as_floats(rows, (len(keys), self.configs[number].dim), "rows", table=table)
         self.set_rows(number, keys, rows)
 
     @exclusive
@@ -349,8 +398,11 @@ class Tables:
 
         In a fixed table, several ids may share a row; it is fresh afterwards.
 
+        Args:
+            ids: as of `get`.
+
         Raises:
-            ConfigError: as `keys_of`.
+            ConfigError, DataError: as `keys_of`.
             StateError: row gradients are waiting for their step.
         """
         number, keys = self.keys_of(table, ids, feature)
@@ -370,7 +422,7 @@ class Tables:
     @exclusive
     def table_content(self, table: str) -> TableContent:
         """Everything of one table that training changes, copied."""
-        return self.rows.capture(self._numbers[table], None).content()
+        return self.rows.capture(self._number(table), None).content()
 
     @exclusive
     def capture(self, after: int | None = None) -> dict[str, Capture]:
@@ -417,7 +469,7 @@ class Tables:
             StateError: the content has other tensors than the table's rows (weights alone, say, without the optimizer's
                 state).
         """
-        number = self._numbers[table]
+        number = self._number(table)
         held, needed = content.columns.keys() | content.streamed.keys() - {"count"}, self.stored[number].columns.keys()
         if held != needed:
             reason = f"rows to take over have {', '.join(sorted(held))}, the table's have {', '.join(sorted(needed))}"
@@ -441,7 +493,7 @@ class Tables:
         Exact, and over the rows of all ranks; with several ranks, all call it. A list is empty if there are no rows.
         Empty for a fixed table, or if the row store keeps no ages. Takes 8 bytes per row.
         """
-        found = self.rows.ages_and_counts(self._numbers[table])
+        found = self.rows.ages_and_counts(self._number(table))
         return {} if found is None else dict(zip(("age", "count"), quantiles(found, self.world), strict=True))
 
     def _key_batches(self, number: int) -> list[Tensor]:
@@ -458,8 +510,11 @@ class Tables:
 def _row_store(
     name: RowStoreName, stored: Sequence[StoredTable], feature_tables: Sequence[int], world: World, replicated: set[int]
 ) -> RowStore:
-    if world.size == 1:
-        return ROW_STORES[name](stored, feature_tables)
-    if name not in PART_STORES:
+    if world.size > 1 and name not in PART_STORES:
         raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
-    return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)
+    try:
+        if world.size == 1:
+            return ROW_STORES[name](stored, feature_tables)
+        return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)
+    except MemoryError as error:
+        raise without_memory(stored, error) from error

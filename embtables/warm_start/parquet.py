@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from pyarrow import fs
 
-from embtables.errors import BadFileError, DataError
+from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.inputs.arrow_types import is_list
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import BadRowsError, Int64s, one_array
@@ -27,7 +28,7 @@ _VALUES_PER_CHUNK = 1 << 22
 def from_parquet(
     tables: Tables,
     table: str,
-    path: str,
+    path: str | PathLike[str],
     *,
     id_column: str,
     vector_column: str,
@@ -50,6 +51,10 @@ def from_parquet(
             finite; names file, column and row. Rows before it have been set.
         BadFileError: the file cannot be read.
     """
+    path = str(path) if isinstance(path, PathLike) else path
+    if not isinstance(path, str) or not isinstance(tables, Tables):
+        received = f"{type(tables).__name__} and {type(path).__name__}"
+        raise ConfigError(f"give Tables and the path of a parquet file, received {received}")
     refuse_pickle(path)
     number, _ = tables.keys_of(table, torch.empty(0, dtype=torch.int64), feature)
     setter = RowSetter(tables, number)

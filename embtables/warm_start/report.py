@@ -42,8 +42,7 @@ class RowSetter:
 
     def set(self, keys: Tensor, rows: Tensor) -> None:
         """Rows (n, D), finite, of keys (n,). Of several ranks, which all give the same, each brings a part of them."""
-        world = self._tables.world
-        own = slice(len(keys) * world.rank // world.size, len(keys) * (world.rank + 1) // world.size)
+        own = self._tables.world.part_of(len(keys))
         self._tables.set_rows(self._number, keys[own], rows[own])
         self._keys.append(keys)
 

@@ -1,6 +1,8 @@
 """Rows from the `state_dict` of a TorchRec model: `...embedding_bags.<table>.weight`, `...embeddings.<table>.weight`.
 
-Row i of a weight is the row with index i of a fixed table, and the row of the raw id i of a collisionless one.
+Row i of a weight is the row with index i of a fixed table, and the row of the raw id i of a collisionless one; unless
+the weight has keys beside it (`...<table>.keys`), as the state_dict of collisionless tables here has: then row i is the
+row of the i-th key.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from embtables.arguments import as_ids
 from embtables.errors import ConfigError, DataError
 from embtables.pickles import refuse_pickle
 from embtables.schema import FixedTable, Table
@@ -52,10 +56,14 @@ def from_state_dict(
         file: where it comes from, for errors.
 
     Raises:
-        ConfigError: no table of the state_dict exists here, or one has two weights.
+        ConfigError: no table of the state_dict exists here, or one has two weights; or this is no state_dict.
         DataError: a weight is not a whole floating-point tensor, has another shape than its table, or is not
-            finite. All weights are checked before a row is set, except for values that are not finite.
+            finite; or its keys are not one integer for each row, each once, of a collisionless table here. All
+            weights are checked before a row is set, except for values that are not finite.
     """
+    if not isinstance(state_dict, Mapping) or not isinstance(tables, Tables):
+        received = f"{type(tables).__name__} and {type(state_dict).__name__}"
+        raise ConfigError(f"give Tables and a state_dict (names -> tensors), received {received}", file=file)
     names = _weights(state_dict, file)
     here = {config.name for config in tables.configs}
     found = [table for table in names if table in here]
@@ -65,8 +73,8 @@ def from_state_dict(
             file=file,
         )
     for table in found:
-        _check(tables, table, names[table], state_dict[names[table]], file)
-    warmed = tuple(_set(tables, table, names[table], state_dict[names[table]], on_rows, file) for table in found)
+        _check(tables, table, names[table], state_dict, file)
+    warmed = tuple(_set(tables, table, names[table], state_dict, on_rows, file) for table in found)
     return StateDictReport(warmed, tuple(sorted(set(names) - here)), tuple(sorted(here - set(names))))
 
 
@@ -104,6 +112,8 @@ class _Lazy(Mapping[str, Any]):
         self._names = list(file.keys())
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
         return self._file.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -117,7 +127,7 @@ def _weights(state_dict: Mapping[str, Any], file: str | None) -> dict[str, str]:
     """Table -> the name of its weight."""
     names: dict[str, str] = {}
     for name in state_dict:
-        match = _WEIGHT.fullmatch(name)
+        match = _WEIGHT.fullmatch(name) if isinstance(name, str) else None
         if match is None:
             continue
         table = match["table"]
@@ -132,8 +142,14 @@ def _config(tables: Tables, table: str) -> tuple[int, Table]:
     return next((number, config) for number, config in enumerate(tables.configs) if config.name == table)
 
 
-def _check(tables: Tables, table: str, name: str, value: Any, file: str | None) -> None:
-    where = {"file": file, "tensor": name}
+def _keys(state_dict: Mapping[str, Any], name: str, file: str | None) -> Tensor | None:
+    """The keys beside a weight, (n,) int64."""
+    beside = name.removesuffix("weight") + "keys"
+    return as_ids(state_dict[beside], "keys", file=file, tensor=beside) if beside in state_dict else None
+
+
+def _check(tables: Tables, table: str, name: str, state_dict: Mapping[str, Any], file: str | None) -> None:
+    where, value = {"file": file, "tensor": name}, state_dict[name]
     kind = type(value).__name__
     if kind in ("DTensor", "ShardedTensor"):
         call = "full_tensor()" if kind == "DTensor" else "gather()"
@@ -146,12 +162,23 @@ def _check(tables: Tables, table: str, name: str, value: Any, file: str | None) 
         raise DataError(f"has shape {shape}; table '{config.name}' has {(config.num_rows, config.dim)}", **where)
     if len(shape) != 2 or shape[1] != config.dim:
         raise DataError(f"has shape {shape}; table '{config.name}' needs (rows, {config.dim})", **where)
-    if not isinstance(config, FixedTable):
+    if (keys := _keys(state_dict, name, file)) is not None:
+        if isinstance(config, FixedTable):
+            raise DataError(f"has keys, of a collisionless table; table '{table}' is fixed here", **where)
+        distinct = len(np.unique(keys.numpy()))
+        if distinct != shape[0] or len(keys) != shape[0]:
+            shown = f"{len(keys):,} keys, {distinct:,} of them distinct"
+            raise DataError(f"has {shape[0]:,} rows and {shown}", **where)
+    elif not isinstance(config, FixedTable):
         tables.keys_of(table, torch.empty(0, dtype=torch.int64), None)
 
 
-def _set(tables: Tables, table: str, name: str, value: Tensor, on_rows: OnRows | None, file: str | None) -> Warmed:
+def _set(
+    tables: Tables, table: str, name: str, state_dict: Mapping[str, Any], on_rows: OnRows | None, file: str | None
+) -> Warmed:
     number, config = _config(tables, table)
+    value: Tensor = state_dict[name]
+    keys = _keys(state_dict, name, file)
     setter = RowSetter(tables, number)
     for start in range(0, len(value), _ROWS_PER_PART):
         rows = value[start : start + _ROWS_PER_PART].detach().cpu().float()
@@ -160,7 +187,10 @@ def _set(tables: Tables, table: str, name: str, value: Tensor, on_rows: OnRows |
             row = start + int((~finite).int().argmax())
             raise DataError("holds a number that is not finite as float32", file=file, tensor=name, row=row)
         indices = torch.arange(start, start + len(rows))
-        setter.set(indices if isinstance(config, FixedTable) else tables.keys_of(table, indices, None)[1], rows)
+        if keys is not None:
+            setter.set(keys[indices], rows)
+        else:
+            setter.set(indices if isinstance(config, FixedTable) else tables.keys_of(table, indices, None)[1], rows)
         if on_rows is not None:
             on_rows(len(rows))
     return setter.done()

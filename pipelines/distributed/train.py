@@ -20,6 +20,7 @@ from typing import Any
 
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError
 from embtables.pipelines.distributed.cluster import Cluster, connected, need_nodes
+from embtables.pipelines.distributed.model_code import model_to_send
 from embtables.pipelines.distributed.worker import Settings, keeping_room, work
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
@@ -65,11 +66,12 @@ def train_on_ray(
         threads=threads,
         token=secrets.token_hex(4),
     )
+    values = {"settings": settings.to_json(), "model": model_to_send(config.model.kind)}
     room = keeping_room(settings, cluster.workers)
     with room, connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
         if cluster.address is not None:
             need_nodes(cluster, threads, [path, *data])
-        failure = _fit(settings, cluster, config.train.max_restarts, path)
+        failure = _fit(values, cluster, threads, config.train.max_restarts, path)
     _raise_what_a_rank_said(settings.error_file, path, cluster)
     if failure is not None:
         raise StateError(f"{failure}; {_how_to_go_on(run, cluster)}", run=run.path)
@@ -77,7 +79,7 @@ def train_on_ray(
     return found
 
 
-def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) -> str | None:
+def _fit(values: dict[str, Any], cluster: Cluster, threads: int, max_restarts: int, path: Path) -> str | None:
     """Runs the ranks to their end; returns their error, if they failed."""
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -87,9 +89,9 @@ def _fit(settings: Settings, cluster: Cluster, max_restarts: int, path: Path) ->
 
     trainer = TorchTrainer(
         work,
-        train_loop_config=settings.to_json(),
+        train_loop_config=values,
         torch_config=GlooConfig(),
-        scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker={"CPU": settings.threads}),
+        scaling_config=ScalingConfig(num_workers=cluster.workers, resources_per_worker={"CPU": threads}),
         run_config=RunConfig(
             name="ray", storage_path=str(path), failure_config=FailureConfig(max_failures=max_restarts)
         ),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.pipelines.distributed.model_code import know
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.signals import InterruptedRunError
 
@@ -116,8 +117,12 @@ class Lines(io.TextIOBase):
 
 
 def work(values: Mapping[str, Any]) -> None:
-    """Trains as one rank."""
-    settings = Settings(**values)
+    """Trains as one rank.
+
+    Args:
+        values: `settings`, and `model`: see model_code.py.
+    """
+    settings = Settings(**values["settings"])
     if Path(settings.folder).is_dir():
         os.chdir(settings.folder)
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -137,6 +142,7 @@ def work(values: Mapping[str, Any]) -> None:
     world.broadcast_bytes(b"")
     with contextlib.redirect_stderr(Lines(settings.log_file)) if world.rank == 0 else contextlib.nullcontext():
         try:
+            know(values["model"])
             _train(settings, run, world)
         except WorldError as error:
             if not settings.error_file.exists():

@@ -19,8 +19,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from embtables.ids import width_of
-from embtables.inputs.batch import JaggedIds
+from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.views import PooledView
+from embtables.models.build import refuse_features_without_view
 from embtables.models.losses import weighted_bce_with_logits
 from embtables.models.registry import ModelInputs, spec_of
 from embtables.pipelines.config import RunConfig
@@ -265,6 +266,20 @@ class _Given:
         return self.values
 
 
+class _GivenSequences:
+    """The same for sequences: one row for each list of ids."""
+
+    def __init__(self, dims: dict[str, int], rows: int) -> None:
+        self.embedding_names, self.embedding_dims = list(dims), list(dims.values())
+        ones = torch.ones(rows, dtype=torch.int64)
+        self._values = {
+            name: Jagged((torch.randn(rows, dim) * 0.1).requires_grad_(), ones) for name, dim in dims.items()
+        }
+
+    def __call__(self, ids: JaggedIds) -> dict[str, Jagged]:
+        return self._values
+
+
 class _GivenBoth:
     """The same with first-order weights."""
 
@@ -290,15 +305,25 @@ def dense(config: RunConfig, rows: Sequence[int], meet: Meet) -> tuple[list[Poin
     return [Point(rows=n, seconds=s) for n, s in zip(rows, seconds, strict=True)], made[0][1]
 
 
+def _widths(config: RunConfig, *, pooled: bool) -> dict[str, int]:
+    """The width of each feature that pools, or of each that does not."""
+    chosen = [feature for feature in config.features if (feature.pooling != "none") is pooled]
+    return {feature.name: width_of(feature, config.tables) for feature in chosen}
+
+
 def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     """A step of the dense net, and how many parameters it has."""
+    refuse_features_without_view(config, config.model)
+    takes = spec_of(config.model).takes
+    pooled, lists = _widths(config, pooled=True), _widths(config, pooled=False)
+    deep = _Given(list(pooled), list(pooled.values()), rows) if "pooled" in takes and pooled else None
+    sequence = _GivenSequences(lists, rows) if "sequence" in takes and lists else None
     names = [feature.name for feature in config.features]
-    dims = [width_of(feature, config.tables) for feature in config.features]
-    spec = spec_of(config.model)
-    deep = _Given(names, dims, rows) if "pooled" in spec.takes else None
-    linear = _Given(names, [1] * len(names), rows) if "first_order" in spec.takes else None
+    linear = _Given(names, [1] * len(names), rows) if "first_order" in takes else None
     both = None if deep is None or linear is None else _GivenBoth(deep, linear)
-    inputs = ModelInputs(deep, None, linear, len(config.dense), len(config.labels), both)
+    spec = spec_of(config.model)
+    alone = None if both else linear
+    inputs = ModelInputs(None if both else deep, sequence, alone, len(config.dense), len(config.labels), both)
     model = spec.build(config.model, inputs)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)

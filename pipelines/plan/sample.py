@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from embtables.errors import DataError
-from embtables.ids import make_encoder
+from embtables.ids import encoder_of
 from embtables.inputs.batch import Batch
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
 from embtables.inputs.values import BadRowsError
@@ -158,7 +158,7 @@ def _collect(config: RunConfig, batch: Batch, base: int, parts: dict[str, list[t
     values, total = batch.ids.values.numpy(), 0
     for position, feature in enumerate(config.features):
         ids = values[int(bounds[position]) : int(bounds[position + 1])].astype(np.int64, copy=False)
-        encoder = make_encoder(feature.encoder, tables[feature.table].key_range, feature.name)
+        encoder = encoder_of(feature, tables[feature.table])
         keys = encoder.encode(ids)
         rows = base + np.repeat(np.arange(b), lengths[position] * encoder.num_keys)
         parts[feature.table].append((rows, keys))

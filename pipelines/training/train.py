@@ -47,6 +47,7 @@ from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_fo
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
+from embtables.pipelines.training.start.shared_values import warn_of_shared_values
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.manifest import Manifest
@@ -85,6 +86,7 @@ def train(
     log = open_log(prepared, prepared.data, source)
     state = RunState()
     _count(prepared, log, state, world)
+    warn_of_shared_values(prepared, log, shown=shown)
     learner = _learner(prepared, world)
     if origin is not None:
         origin.load(learner)

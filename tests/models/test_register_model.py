@@ -21,7 +21,7 @@ from embtables.pipelines.load_run import load_run
 from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.train import resume, train
-from embtables.schema import json_schema
+from embtables.schema import json_schema, validate
 from tests.pipelines.conftest import log_dir, make_config
 
 __all__ = ["log_dir", "make_config"]
@@ -97,10 +97,22 @@ def test_a_feature_that_no_view_takes_is_refused(make_config: Make) -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(ConfigError, match="model 'last_tag' is already LastTagConfig"):
-        embtables.register_model(SPEC)
-    forget_model("last_tag")
-    with pytest.raises(ConfigError, match="'kind' must be one of: lr, fm, deepfm, dcnv2"):
-        from embtables.schema import validate
+    class Other(embtables.ModelOptions):
+        kind: Literal["last_tag"] = "last_tag"
 
+    other = embtables.ModelSpec(Other, frozenset({"pooled"}), LastTag)
+    with pytest.raises(
+        ConfigError, match=r"model 'last_tag' is already .*\.LastTagConfig; give .*\.Other another name"
+    ):
+        embtables.register_model(other)
+    forget_model("last_tag")
+    with pytest.raises(ConfigError, match="'kind' must be one of: lr, fm, deepfm, dcnv2; the code of a model of your"):
         validate(RunConfig, {"model": {"kind": "last_tag"}})
+    with pytest.raises(ConfigError, match="did you mean 'dcnv2'"):
+        validate(RunConfig, {"model": {"kind": "dcn_v2"}})
+
+
+def test_the_same_code_again_replaces_what_it_was(make_config: Make) -> None:
+    before = config_of(make_config)
+    embtables.register_model(SPEC)
+    assert config_of(make_config) == before

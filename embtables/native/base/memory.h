@@ -1,11 +1,12 @@
-// Zeroed memory that grows without copying: anonymous mappings, moved by remapping their pages.
+// Zeroed memory that grows without copying: anonymous mappings, moved by remapping their pages. Small ones lie on the
+// heap, at a cache line, and are copied.
 #pragma once
 
 #include <cstddef>
 
 namespace embtables {
 
-// Starts at a 2 MB boundary and asks for huge pages once it is large: random reads of 64-byte rows are two to four
+// Starts at a 2 MB boundary and asks for huge pages once it is that large: random reads of 64-byte rows are two to four
 // times faster on them. What was never touched takes no memory.
 class Region {
 public:
@@ -21,7 +22,7 @@ public:
     Region& operator=(const Region&) = delete;
 
     // Room for at least `bytes`; what is new reads as zero. Pointers into the region are void afterwards.
-    // Throws std::bad_alloc and changes nothing where the system has no address space left.
+    // Throws std::bad_alloc, which says what was refused, and changes nothing where the system gives no memory.
     void reserve(std::size_t bytes);
 
     template <typename T>

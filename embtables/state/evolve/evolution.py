@@ -112,7 +112,8 @@ class Evolution:
                 "cannot go on under this configuration (here: the configuration, there: the version): "
                 f"{reasons}. To let a table begin afresh: {' '.join(options)}"
             )
-        self.notes += _feature_notes(was.features, now.features)
+        apart = {table.config.name for table in now.tables if not table.config.shares_ids}
+        self.notes += _feature_notes(was.features, now.features, apart)
 
     def _note(self, table: str, texts: Sequence[str]) -> None:
         self.notes += [Note(f"table {table}", text) for text in texts]
@@ -173,9 +174,11 @@ def _meanings(then: Table, here: Table, was: StateSchema, now: StateSchema) -> l
     return found
 
 
-def _feature_notes(was: Sequence[Feature], now: Sequence[Feature]) -> list[Note]:
+def _feature_notes(was: Sequence[Feature], now: Sequence[Feature], apart: Collection[str]) -> list[Note]:
+    """What happens to features; `apart` are tables in which each feature has keys of its own."""
     there, here = ({f.name: f for f in features if not _is_copy(f, features)} for features in (was, now))
-    notes = [Note(f"feature {n}", "is new; its table's rows are as they were") for n in here if n not in there]
+    own = {n: ", and it has keys of its own" if here[n].table in apart else "" for n in here}
+    notes = [Note(f"feature {n}", f"is new; its table's rows are as they were{own[n]}") for n in here if n not in there]
     notes += [
         Note(f"feature {n}", "is not in the configuration; its table's rows stay if the table does")
         for n in there

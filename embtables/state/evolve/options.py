@@ -42,6 +42,7 @@ TABLE: Mapping[str, Treatment] = {
     "initializer": "noted",
     "trainable": "noted",
     "non_finite_gradients": "noted",
+    "share_ids": "ruled",
     "admission": "ruled",
     "ttl_seconds": "ruled",
     "max_rows": "ruled",
@@ -74,6 +75,7 @@ def refused_of_table(then: Table, here: Table) -> list[str]:
         return [f"is {here.kind} here, {then.kind} there"]
     return [
         *_refused("", then, here, TABLE),
+        *_refused_of_keys(then, here),
         *_refused_of_optimizer(then, here),
         *_refused_of_admission(then, here),
     ]
@@ -85,6 +87,13 @@ def _refused(section: str, then: Model, here: Model, options: Mapping[str, Treat
         + ("" if name in options else ": no rule says what becomes of the rows")
         for name in differing(then, here, options, "refused")
     ]
+
+
+def _refused_of_keys(then: Table, here: Table) -> list[str]:
+    """By default, and if asked, features share ids."""
+    if then.shares_ids == here.shares_ids:
+        return []
+    return [f"{_differs('share_ids', then.shares_ids, here.shares_ids)}: ids mean other keys"]
 
 
 def _refused_of_optimizer(then: Table, here: Table) -> list[str]:

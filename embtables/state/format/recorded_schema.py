@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from embtables.errors import StateError
-from embtables.ids import Artifacts, Encoder, make_encoder
+from embtables.ids import Artifacts, Encoder, encoder_of
 from embtables.ids.mix import Ids
 from embtables.schema import Feature, Table, config_error
 from embtables.schema.schema import LINEAR_PREFIX
@@ -37,12 +37,12 @@ class RecordedTable:
 
     @property
     def encoders(self) -> list[Encoder[Any]]:
-        """Its features' encoders, one for each configuration."""
+        """Its features' encoders, one for each way in which they make keys."""
         found: list[Encoder[Any]] = []
         for feature in self.features:
-            if all(feature.encoder != encoder.config for encoder in found):
-                of = self.artifacts.get(feature.name)
-                found.append(make_encoder(feature.encoder, self.config.key_range, feature.name, of))
+            encoder = encoder_of(feature, self.config, self.artifacts.get(feature.name))
+            if not any(encoder.makes_keys_as(other) for other in found):
+                found.append(encoder)
         return found
 
     def ids(self, keys: Ids) -> Ids | None:
@@ -54,7 +54,7 @@ class RecordedTable:
         encoders = self.encoders
         if len(encoders) != 1 or any(f.cross is not None or f.split is not None for f in self.features):
             return None
-        return encoders[0].decode(keys)
+        return encoders[0].ids_of(keys)
 
 
 def recorded_tables(version: Manifest, artifacts: Mapping[str, Artifacts]) -> dict[str, RecordedTable]:

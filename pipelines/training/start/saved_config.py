@@ -49,7 +49,11 @@ def _compared(schema: TrainedSchema, saved: RunContent) -> dict[str, Any]:
     left_out = set(_NOT_LEARNED)
     if "event_time" not in saved.trained.model_fields_set or not _has_clock(saved.trained):
         left_out.add("event_time")
-    return schema.model_dump(mode="json", exclude=left_out)
+    found = schema.model_dump(mode="json", exclude=left_out)
+    for table in found["tables"]:
+        if table.get("share_ids"):  # what it is by default, too
+            del table["share_ids"]
+    return found
 
 
 def _has_clock(schema: TrainedSchema) -> bool:

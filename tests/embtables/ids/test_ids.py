@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embtables.errors import DataError
-from embtables.ids import cross_ids, make_encoder
+from embtables.errors import ConfigError, DataError
+from embtables.ids import Encoder, EncoderSpec, cross_ids, encoder_of, make_encoder, register_encoder
+from embtables.ids.encoder import unregister_encoder
 from embtables.ids.mix import mix, seeded_mix
-from embtables.schema import Hash, Identity, MultiHash
+from embtables.schema import CollisionlessTable, EncoderConfig, Feature, FixedTable, Hash, Identity, MultiHash, Sgd
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "encoders.json").read_text())
 EDGES = [0, 1, -1, 2**63 - 1, -(2**63), 12345678901]
@@ -95,3 +98,71 @@ def test_pinned_vectors_never_change() -> None:
     assert make_encoder(Hash(seed=3), 1_000_003, "f").encode(ids).tolist() == GOLDEN["hash_3"]
     assert make_encoder(MultiHash(num_hashes=3), 1_000_003, "f").encode(ids).tolist() == GOLDEN["multi_hash"]
     assert cross_ids(ids, ids[::-1].copy()).tolist() == GOLDEN["cross"]
+
+
+def apart(encoder: EncoderConfig, rows: int | None, feature: str = "item") -> Encoder[Any]:
+    """The encoder of a feature of a table that does not share ids."""
+    common: Any = {"name": "t", "dim": 4, "optimizer": Sgd(learning_rate=0.1), "share_ids": False}
+    table = CollisionlessTable(**common) if rows is None else FixedTable(num_rows=rows, **common)
+    return encoder_of(Feature(name=feature, table="t", encoder=encoder), table)
+
+
+@given(int64s, st.sampled_from(["item", "seen", "item.2"]))
+def test_kept_apart_a_key_is_the_mix_of_the_other_key_and_the_name(ids: list[int], feature: str) -> None:
+    salt = xxhash.xxh3_64_intdigest(feature.encode())
+    offset = (salt + 1) * 0x9E3779B97F4A7C15
+    array = np.array(ids, np.int64)
+    got = apart(Identity(), None, feature).encode(array)
+    assert got.view(np.uint64).tolist() == [python_mix((i + offset) % 2**64) for i in ids]
+    assert apart(Identity(), None, feature).ids_of(got).tolist() == ids  # type: ignore[union-attr]
+    hashed = apart(Hash(seed=3), None, feature)
+    assert hashed.ids_of(hashed.encode(array)).tolist() == ids  # type: ignore[union-attr]
+    fixed = apart(Hash(seed=3), 1_000, feature)
+    salted = np.array([python_mix((i + offset) % 2**64) for i in ids], np.uint64).view(np.int64)
+    assert fixed.encode(array).tolist() == make_encoder(Hash(seed=3), 1_000).encode(salted).tolist()
+    assert fixed.ids_of(fixed.encode(array)) is None
+
+
+def test_kept_apart_features_share_no_keys_and_collide_no_more_than_other_ids_do() -> None:
+    ids = np.arange(50_000)
+    for encoder in (Identity(), Hash(), MultiHash()):
+        item, seen = (apart(encoder, None, name).encode(ids) for name in ("item", "seen"))
+        assert not set(item.tolist()) & set(seen.tolist())
+    both = [apart(Hash(), 100_000, name).encode(ids) for name in ("item", "seen")]
+    distinct = len(np.unique(np.concatenate(both)))
+    one = len(np.unique(make_encoder(Hash(), 100_000).encode(np.arange(100_000))))
+    assert abs(distinct - one) < 500, "as 100,000 different ids do"
+    assert (both[0] == both[1]).mean() < 0.01
+
+
+def test_kept_apart_is_refused_where_ids_are_row_numbers() -> None:
+    class HalfConfig(EncoderConfig):
+        kind: Literal["half"] = "half"
+
+    class Half(Encoder[HalfConfig]):
+        def keys(self, ids: Any) -> Any:
+            return ids // 2
+
+    register_encoder(EncoderSpec(HalfConfig, Half))
+    try:
+        with pytest.raises(ConfigError, match="feature item: share_ids: false does not go with encoder 'half'"):
+            apart(HalfConfig(), 100)
+        item, seen = (apart(HalfConfig(), None, name).encode(np.arange(4)) for name in ("item", "seen"))
+        assert item[0] == item[1] != item[2] == item[3]
+        assert not set(item.tolist()) & set(seen.tolist())
+    finally:
+        unregister_encoder("half")
+    for wraps in ("error", "modulo"):
+        with pytest.raises(ConfigError, match="encoder 'identity'"):
+            apart(Identity(out_of_range=wraps), 100)  # type: ignore[arg-type]
+
+
+def test_kept_apart_keys_are_pinned() -> None:
+    ids = np.array(GOLDEN["ids"], np.int64)
+    for name, encoder, rows in (
+        ("apart_identity", Identity(), None),
+        ("apart_hash_3", Hash(seed=3), None),
+        ("apart_hash_3_fixed", Hash(seed=3), 1_000_003),
+        ("apart_multi_hash_fixed", MultiHash(num_hashes=3), 1_000_003),
+    ):
+        assert apart(encoder, rows).encode(ids).tolist() == GOLDEN[name], name

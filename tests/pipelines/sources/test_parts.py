@@ -132,4 +132,4 @@ def test_a_part_that_is_bad_as_a_whole_is_an_error(make_config: Make, log_dir: P
         pq.write_table(table.set_column(table.schema.get_field_index("price"), "price", bad), path)
     config = make_config(dense=[{"column": "price"}], **{"data.on_bad_row": "quarantine"})
     with pytest.raises(DataError, match=r"no row of the train part is left: all 1,\d+ are bad and were set aside"):
-        embtables.train(config, shown=False)
+        embtables.train(config, shown=False).report()

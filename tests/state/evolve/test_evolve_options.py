@@ -49,6 +49,7 @@ TABLE_CHANGES: dict[str, Any] = {
     "initializer": Uniform(low=0.0, high=1.0),
     "trainable": False,
     "non_finite_gradients": "raise",
+    "share_ids": False,
     "admission": MinCount(count=2),
     "ttl_seconds": 9,
     "max_rows": 100,
@@ -124,7 +125,7 @@ def test_an_option_of_a_table_is_refused_or_noted(option: str, direction: str) -
     ids = feature("f", encoder=Identity())
     plain, changed = (schema(make(**c), ids) for c in ({}, {option: TABLE_CHANGES[option]}))
     refused, notes = outcome(*((plain, changed) if direction == "set" else (changed, plain)))
-    if TABLE[option] == "refused" or (option, direction) == ("num_rows", "taken away"):
+    if TABLE[option] == "refused" or option == "share_ids" or (option, direction) == ("num_rows", "taken away"):
         assert refused is not None
         assert f"table t: {option} is " in refused
         return

@@ -1,0 +1,74 @@
+"""What `Tables` is made of, checked before anything is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from embtables.errors import ConfigError
+from embtables.ids import Artifacts
+from embtables.rows.stored_table import StoredTable
+from embtables.rows.stores import ROW_STORES
+from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
+
+
+def check_made_of(
+    tables: Sequence[Table],
+    features: Sequence[Feature],
+    row_store: str,
+    replicated: Collection[str],
+    artifacts: Mapping[str, Artifacts],
+) -> None:
+    """The arguments of `Tables`.
+
+    Raises:
+        ConfigError: something is no table or feature, two tables have one name, a feature reads a table twice or one
+            that is not given, or a name is unknown.
+    """
+    _need_all(tables, FixedTable | CollisionlessTable, "tables", "FixedTable or CollisionlessTable")
+    _need_all(features, Feature, "features", "Feature")
+    names = Counter(table.name for table in tables)
+    for name, times in names.items():
+        if times > 1:
+            raise ConfigError(f"is the name of {times} tables; give each its own", table=name)
+    reads = Counter((feature.name, feature.table) for feature in features)
+    for (feature, table), times in reads.items():
+        if table not in names:
+            raise ConfigError(f"names table '{table}', which is not given", feature=feature)
+        if times > 1:
+            raise ConfigError(f"reads table '{table}' {times} times; once is enough", feature=feature)
+    if row_store not in ROW_STORES:
+        raise ConfigError(f"row_store must be one of {', '.join(ROW_STORES)}, received {row_store!r}")
+    for name in replicated:
+        if name not in names:
+            raise ConfigError("is to be replicated, but is not given", table=name)
+    for name in artifacts:
+        if name not in {feature for feature, _ in reads}:
+            raise ConfigError("has artifacts, but is not given", feature=name)
+
+
+def without_memory(stored: Sequence[StoredTable], error: MemoryError) -> ConfigError:
+    """The error for tables that did not fit: what their rows take."""
+    fixed = [table for table in stored if isinstance(table.config, FixedTable)]
+    needed = {table.config.name: _bytes(table) for table in fixed}
+    largest = max(needed, key=lambda name: needed[name], default="")
+    shown = f"; the largest is '{largest}' with {needed[largest] / 2**30:,.2f} GiB" if largest else ""
+    return ConfigError(
+        f"{len(stored):,} tables do not fit into memory: the rows of the fixed ones need "
+        f"{sum(needed.values()) / 2**30:,.2f} GiB{shown}. {error}".rstrip(". ")
+    )
+
+
+def _bytes(table: StoredTable) -> int:
+    assert isinstance(table.config, FixedTable)
+    values = sum(table.config.dim if is_wide else 1 for is_wide in table.columns.values())
+    return 4 * values * table.config.num_rows
+
+
+def _need_all(given: object, kind: object, argument: str, needed: str) -> None:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ConfigError(f"must be a list of {needed}, received a {type(given).__name__}", argument=argument)
+    for place, each in enumerate(given):
+        if not isinstance(each, kind):  # type: ignore[arg-type]
+            reason = f"must be a list of {needed}, received a {type(each).__name__} at {place}"
+            raise ConfigError(reason, argument=argument)
