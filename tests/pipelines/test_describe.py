@@ -97,7 +97,7 @@ def test_a_column_gets_its_role(kind: str, role: dict[str, Any] | None) -> None:
 
 def test_the_caller_knows_better() -> None:
     table = table_of(few=column("few"), amount=column("amount"), text=column("text"))
-    schema = et.Schema.infer(table, label="label", ids=["amount"], numbers=["few"], ignore=["text"], dim=4)
+    schema = et.Schema.infer(table, label="label", ids=["amount"], numbers="few", ignore=["text"], dim=4)
     assert [f.name for f in schema.features] == ["user", "amount"]
     assert [d.column for d in schema.dense] == ["few"]
     assert {table.dim for table in schema.tables} == {4}
