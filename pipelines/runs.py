@@ -174,7 +174,7 @@ def resume(
 
 
 def load(
-    run: Path | str,
+    run: Run | Path | str,
     *,
     checkpoint: CheckpointName | None = None,
     overrides: Sequence[str] = (),
@@ -183,7 +183,7 @@ def load(
     """A trained run from its folder: its configuration, fitted transforms, tables and model.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a run that has one, to read another of its versions.
         checkpoint: which version; by default the best one if there is one, else the last.
         overrides: `KEY=VALUE` texts that replace values of its configuration.
         model: the code of its model, if that is your own and this process has not registered it.
@@ -199,7 +199,7 @@ def load(
         >>> run.step, run.tables
         (20, ('user', 'item'))
     """
-    folder = RunDir.open(Path(run))
+    folder = _folder_of(run)
     from embtables.pipelines.load_run import load_run
 
     take_model(folder, model)
@@ -319,7 +319,7 @@ def _folder_of(run: Run | Path | str) -> RunDir:
 
 
 def _check_workers(workers: int, ray_address: str | None) -> None:
-    if workers < 1:
-        raise ConfigError(f"'workers' must be at least 1, received {workers}")
+    if not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"'workers' must be at least 1, received {workers!r}")
     if ray_address is not None and workers == 1:
         raise ConfigError("'ray_address' goes with 'workers' of at least 2")

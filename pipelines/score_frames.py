@@ -37,6 +37,8 @@ def score_frame(
         DataError: a column of a feature or a dense column is missing, or has values without meaning.
     """
     table = as_table(data)
+    if isinstance(columns, str):
+        raise ConfigError(f"'columns' is a list of names, received '{columns}'")
     carried = list(table.column_names if columns is None else columns)
     names = score_names_of(loaded.config)
     check_names(carried, names)

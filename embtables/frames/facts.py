@@ -81,6 +81,8 @@ def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
         inner = pc.list_flatten(array)
         mean, most = (float(pc.mean(lengths).as_py()), int(pc.max(lengths).as_py())) if len(lengths) else (0.0, 0)
         return ColumnFacts(**base, distinct=_distinct(inner), length=(mean, most))
+    if kind == "text" and not _is_utf8(array):
+        return ColumnFacts(**{**base, "kind": "other", "type": "bytes that are not UTF-8"}, distinct=0)
     distinct = _distinct(array)
     if kind == "text":
         lengths = pc.utf8_length(array)
@@ -98,7 +100,7 @@ def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array without a dictionary or views; decimals as float64."""
+    """One array without a dictionary or views; decimals and half floats as float64."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -106,7 +108,16 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         array = array.dictionary_decode()
     if pa.types.is_string_view(array.type):
         return array.cast(pa.large_string())
-    return array.cast(pa.float64()) if pa.types.is_decimal(array.type) else array
+    is_odd = pa.types.is_decimal(array.type) or pa.types.is_float16(array.type)
+    return array.cast(pa.float64()) if is_odd else array
+
+
+def _is_utf8(array: pa.Array) -> bool:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _distinct(array: pa.Array) -> int:

@@ -164,6 +164,7 @@ def _reasons(left_out: dict[str, str], dense: list[dict[str, Any]]) -> str:
 def _useless(name: str, facts: ColumnFacts, time: dict[str, Any] | None) -> str | None:
     """Why a column is left out; None: it is not."""
     checks: list[tuple[Callable[[], bool], str]] = [
+        (lambda: not name, "has no name"),
         (lambda: facts.kind == "other", f"holds {facts.type}, which is neither ids nor numbers"),
         (lambda: facts.kind == "numbers", "holds lists of numbers"),
         (lambda: facts.distinct == 0, "holds nulls alone"),

@@ -119,8 +119,8 @@ class Schema(Model):
             >>> [feature.name for feature in schema.features], [label.column for label in schema.labels]
             (['user', 'item'], ['click'])
         """
-        labels = (label,) if isinstance(label, str) else tuple(label)
-        wishes = Wishes(labels, positive_above, dim, tuple(ids), tuple(numbers), tuple(ignore))
+        labels, *others = ((each,) if isinstance(each, str) else tuple(each) for each in (label, ids, numbers, ignore))
+        wishes = Wishes(labels, positive_above, dim, *others)
         found = suggest(sample_of(data, labels, most_rows), wishes)
         for name, reason in found.leaks.items():
             warnings.warn(f"column '{name}' is left out: it {reason}", UserWarning, stacklevel=2)

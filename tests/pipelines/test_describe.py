@@ -52,6 +52,9 @@ def column(kind: str) -> Any:
         "prose": [f"a long text about the number {i} that nobody would take for an id" for i in n],
         "text times": [f"2026-01-{1 + i % 28:02}T00:00:00" for i in n],
         "struct": pa.array([{"a": 1}] * ROWS),
+        "not UTF-8": pa.array([b"\xff%d" % (i % 7) for i in n]).view(pa.string()),
+        "half float": rng.normal(size=ROWS).astype(np.float16),
+        "views": pa.array([f"t{i % 40}" for i in n], pa.string_view()),
     }[kind]
 
 
@@ -72,10 +75,15 @@ def table_of(**columns: Any) -> pa.Table:
         ("boolean", {"table": "x"}),
         ("pieces", {"table": "x", "split": "|", "pooling": "mean"}),
         ("list", {"table": "x", "pooling": "mean", "max_length": 50}),
+        ("views", {"table": "x"}),
+        ("half float", {"transforms": ("standardise",)}),
         ("amount", {"transforms": ("quantile",)}),
         ("float", {"transforms": ("standardise",)}),
         ("tailed float", {"transforms": ("quantile",)}),
-        *((kind, None) for kind in ("list of floats", "constant", "nulls", "row id", "prose", "text times", "struct")),
+        *(
+            (kind, None)
+            for kind in ("list of floats", "constant", "nulls", "row id", "prose", "text times", "struct", "not UTF-8")
+        ),
     ],
 )
 def test_a_column_gets_its_role(kind: str, role: dict[str, Any] | None) -> None:
@@ -89,7 +97,7 @@ def test_a_column_gets_its_role(kind: str, role: dict[str, Any] | None) -> None:
 
 def test_the_caller_knows_better() -> None:
     table = table_of(few=column("few"), amount=column("amount"), text=column("text"))
-    schema = et.Schema.infer(table, label="label", ids=["amount"], numbers=["few"], ignore=["text"], dim=4)
+    schema = et.Schema.infer(table, label="label", ids=["amount"], numbers="few", ignore=["text"], dim=4)
     assert [f.name for f in schema.features] == ["user", "amount"]
     assert [d.column for d in schema.dense] == ["few"]
     assert {table.dim for table in schema.tables} == {4}

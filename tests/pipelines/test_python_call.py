@@ -140,6 +140,29 @@ def test_predictions_keep_the_kind_of_frame_its_order_and_index(run: et.Run, fra
     assert run.predict(pa.Table.from_pandas(some), shown=False)["score"].to_pylist() == scored["score"].tolist()
 
 
+def test_a_row_without_meaning_is_an_error_or_has_no_score(run: et.Run, rows: pa.Table) -> None:
+    prices = [float("inf") if n == 7 else value for n, value in enumerate(rows["price"].to_pylist())]
+    table = rows.set_column(rows.column_names.index("price"), "price", pa.array(prices)).slice(0, 20)
+    with pytest.raises(et.DataError, match="<DataFrame>, column price, row 7"):
+        run.predict(table, shown=False)
+    scores = run.predict(table, on_bad_row="null", shown=False)["score"].to_pylist()
+    assert [n for n, score in enumerate(scores) if score is None] == [7]
+    whole = run.predict(rows.slice(0, 20), shown=False)["score"].to_pylist()
+    assert scores[8:] == pytest.approx(whole[8:], abs=1e-6)
+
+
+def test_bad_rows_are_set_aside_without_a_folder(rows: pa.Table, tmp_path: Path) -> None:
+    prices = [float("inf") if n < 9 else value for n, value in enumerate(rows["price"].to_pylist())]
+    table = rows.set_column(rows.column_names.index("price"), "price", pa.array(prices))
+    made = configuration()
+    made["data"]["on_bad_row"] = "quarantine"
+    made["train"]["epochs"] = 1
+    run = et.train(made, table, shown=False)
+    assert 0 < run.report()["quarantined_rows"] <= 9
+    assert any("quarantined" in line for line in run.history)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_parts_may_be_given_apart(frame: pd.DataFrame) -> None:
     made = configuration()
     del made["data"]
@@ -225,6 +248,9 @@ def test_a_mistake_in_the_rows_is_one_message(mistake: str, frame: pd.DataFrame,
         (lambda run, df: run.predict(df[["user"]], shown=False), "column item: is missing"),
         (lambda run, df: run.predict(df[:0]), "no rows to score"),
         (lambda run, df: et.resume(run), "no folder to go on from"),
+        (lambda run, df: et.load(run), "no folder to go on from"),
+        (lambda run, df: run.predict(df, columns="user"), "'columns' is a list of names, received 'user'"),
+        (lambda run, df: et.train(configuration(), df, workers="2"), "received '2'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, split="time"), "received 'time'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, model="dcn"), "must be one of"),
         (lambda run, df: et.train(configuration(), df, evaluate=3), "received 3"),  # type: ignore[arg-type]
