@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ class FirstBatch(Hook):
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook."""
         if len(self._classes) < 2 and step.batch.labels.numel():
-            self._classes |= set(np.unique(step.batch.labels[:, 0].numpy()).astype(int).tolist())
+            self._classes |= {int(label) for label in np.unique(step.batch.labels[:, 0].numpy())}
         if state.step != 1:
             return
         self._has_begun = True
@@ -95,7 +94,7 @@ def tells_the_label(config: RunConfig, batch: Batch) -> list[str]:
     ]
 
 
-def _is_one_to_one(values: npt.NDArray[Any], label: npt.NDArray[Any]) -> bool:
+def _is_one_to_one(values: npt.NDArray[np.generic], label: npt.NDArray[np.float32]) -> bool:
     """Whether values (n,) are two, and part the rows as labels (n,) of both classes do."""
     positive, negative = values[label > 0.5], values[label <= 0.5]
     if not len(positive) or not len(negative) or positive[0] == negative[0]:
