@@ -68,8 +68,7 @@ class Case:
 
     def check(self, root: Path) -> None:
         folder = Folder(root)
-        folder.path("config.yaml").write_text(self.build(folder))
-        done = embtables("train", root / "config.yaml", "--json")
+        done = train(folder, self.build(folder))
         kind = Refused if done.status else Trained
         fitting = [right for right in self.right if isinstance(right, kind)]
         assert fitting, f"{self.right[0]} is right, but: {done.errors[-400:] if done.status else done.report['rows']}"
@@ -117,6 +116,13 @@ def embtables(*arguments: object) -> Done:
     lines = out.getvalue().strip().splitlines()
     report = json.loads(lines[-1], parse_constant=_no_json) if lines and status == 0 else {}
     return Done(status, report, err.getvalue(), step.call_count)
+
+
+def train(folder: Folder, config: str, *more: str) -> Done:
+    """Trains under a configuration; the run lies in the folder's `runs/`."""
+    path = folder.path("config.yaml")
+    path.write_text(config)
+    return embtables("train", path, "--set", f"train.runs_dir={folder.root / 'runs'}", "--json", *more)
 
 
 def _no_json(name: str) -> None:

@@ -89,6 +89,6 @@ def config(
         f"labels: {labels}",
         f"data: {{path: {json.dumps(path)}{', ' * bool(data)}{data}}}",
         f"model: {model}",
-        f"train: {{batch_size: 256, runs_dir: runs, threads: 1, log_every_steps: 1{', ' * bool(train)}{train}}}",
+        f"train: {{batch_size: 256, threads: 1, log_every_steps: 1{', ' * bool(train)}{train}}}",
     ]
     return "\n".join(lines + [f"{name}: {text}" for name, text in sections.items()]) + "\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.cases.case import Case, Cases, Refused, Trained, embtables
+from tests.cases.case import Case, Cases, Refused, Trained, train
 from tests.cases.log import BY_U, Folder, as_text, clicks, config, every
 
 CASES = Cases()
@@ -123,8 +123,7 @@ def whole_batch_of_bad_rows_in_the_test_part(log: Folder) -> str:
 
 def test_bad_rows_of_the_test_part_are_counted_and_listed(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    folder.path("config.yaml").write_text(_in_parts(folder, 850, 870))
-    report = embtables("train", tmp_path / "config.yaml", "--json").report
+    report = train(folder, _in_parts(folder, 850, 870)).report
     assert (report["rows"], report["evaluated_rows"], report["quarantined_rows"]) == (600, 280, 20)
     listed = [p.read_text() for p in Path(report["run_dir"]).rglob("rows.jsonl")]
     rows = [json.loads(line)["row"] for text in listed for line in text.splitlines()]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.cases.case import Case, Cases, Trained, check_trained, embtables
+from tests.cases.case import Case, Cases, Trained, check_trained, train
 from tests.cases.log import BY_U, TABLES, Folder, clicks, config, every
 
 CASES = Cases()
@@ -149,23 +149,20 @@ def test_the_same_file_twice_doubles_every_part(tmp_path: Path) -> None:
         folder = Folder(tmp_path / str(copies))
         for number in range(copies):
             folder.write(f"{number}.parquet", clicks())
-        folder.path("config.yaml").write_text(config(data=BY_U))
-        report = embtables("train", folder.root / "config.yaml", "--json").report
+        report = train(folder, config(data=BY_U)).report
         found.append((report["rows"], report["evaluated_rows"]))
     assert found[1] == (2 * found[0][0], 2 * found[0][1])
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string()), pa.int64(), pa.binary()])
 def test_groups_of_one_class_and_null_groups(kind: pa.DataType, tmp_path: Path) -> None:
-    def build(log: Folder) -> str:
-        groups = [None if i % 7 == 0 else i % 5 for i in range(900)]
-        shown = groups if kind == pa.int64() else [None if g is None else f"g{g}" for g in groups]
-        log.write("a.parquet", clicks(900, g=pa.array(shown, pa.string() if kind != pa.int64() else kind).cast(kind)))
-        return config(data=BY_U, evaluate="{group_column: g}")
-
+    groups = [None if i % 7 == 0 else i % 5 for i in range(900)]
+    column = pa.array(groups, pa.int64())
+    if kind != pa.int64():
+        column = pa.array([None if g is None else f"g{g}" for g in groups]).cast(kind)
     folder = Folder(tmp_path)
-    folder.path("config.yaml").write_text(build(folder))
-    done = embtables("train", tmp_path / "config.yaml", "--json")
+    folder.write("a.parquet", clicks(900, g=column))
+    done = train(folder, config(data=BY_U, evaluate="{group_column: g}"))
     check_trained(Trained(None), done)
     assert 0 <= done.report["gauc"] <= 1
 
@@ -174,8 +171,7 @@ def _baseline(tmp_path: Path, ranks: pa.Array) -> float | None:
     """The AUC of a baseline column on the test part, or None if it is refused with the column's name."""
     folder = Folder(tmp_path)
     folder.write("a.parquet", clicks(900, r=ranks))
-    folder.path("config.yaml").write_text(config(data=BY_U, evaluate="{baseline_columns: [r]}"))
-    done = embtables("train", tmp_path / "config.yaml", "--json")
+    done = train(folder, config(data=BY_U, evaluate="{baseline_columns: [r]}"))
     if done.status:
         assert "column r" in done.errors
         return None
@@ -248,8 +244,7 @@ def test_tables_whose_names_differ_in_dots_and_case(tmp_path: Path) -> None:
     folder.write("a.parquet", clicks())
     features = [f"{{name: f{i}, column: u, table: {name}}}" for i, name in enumerate(names)]
     tables = ", ".join(_TABLE.replace("name: t", f"name: {name}") for name in names)
-    folder.path("config.yaml").write_text(config(*features, tables=f"[{tables}]"))
-    report = embtables("train", tmp_path / "config.yaml", "--json").report
+    report = train(folder, config(*features, tables=f"[{tables}]")).report
     assert {name: report["tables"][name]["rows"] for name in names} == dict.fromkeys(names, 40)
 
 
@@ -257,8 +252,8 @@ def test_tables_whose_names_differ_in_dots_and_case(tmp_path: Path) -> None:
 def test_one_file_and_two_workers(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     folder.write("a.parquet", clicks(1003))
-    folder.path("config.yaml").write_text(config(dense="[{column: x}]", data=BY_U))
-    one, two = (embtables("train", tmp_path / "config.yaml", "--workers", n, "--json").report for n in (1, 2))
+    text = config(dense="[{column: x}]", data=BY_U)
+    one, two = (train(folder, text, "--workers", n).report for n in ("1", "2"))
     assert [two[k] for k in ("rows", "evaluated_rows")] == [one[k] for k in ("rows", "evaluated_rows")]
     assert two["tables"]["t"]["rows"] == one["tables"]["t"]["rows"]
 
