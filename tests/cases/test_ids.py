@@ -129,9 +129,16 @@ def lists_with_nulls_and_weights(log: Folder) -> str:
     return config("{name: l, table: t, weights_column: w, pooling: mean}")
 
 
-@CASES.refused("a.parquet", "column w", "row 0")
-def null_weight_of_an_id(log: Folder) -> str:
+@CASES.either(Trained(300, ids=1), Refused(("a.parquet", "column w", "row 0")))
+def null_weight_of_a_null_id(log: Folder) -> str:
     lists = every([[1, None]], 300, pa.list_(pa.int64()))
+    log.write("a.parquet", clicks(300, l=lists, w=every([[1.0, None]], 300, pa.list_(pa.float64()))))
+    return config("{name: l, table: t, weights_column: w}")
+
+
+@CASES.refused("a.parquet", "column w", "row 0", "null")
+def null_weight_of_an_id(log: Folder) -> str:
+    lists = every([[1, 2]], 300, pa.list_(pa.int64()))
     log.write("a.parquet", clicks(300, l=lists, w=every([[1.0, None]], 300, pa.list_(pa.float64()))))
     return config("{name: l, table: t, weights_column: w}")
 
