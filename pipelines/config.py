@@ -202,8 +202,9 @@ class RunConfig(Schema):
             raise ValueError("'labels' is empty; at least 1 item is needed")
         if isinstance(self.data.split, TimeSplit) and self.event_time is None:
             raise ValueError("a split by time needs 'event_time'")
-        if self.train.early_stopping is not None and self.data.split is None:
-            raise ValueError("train.early_stopping needs data.split with a validation part")
+        divided = self.data.split is not None or self.data.parts is not None
+        if self.train.early_stopping is not None and not divided:
+            raise ValueError("train.early_stopping needs data.split, or data.parts, with a validation part")
         for table in self.tables:
             if isinstance(table, CollisionlessTable) and table.ttl_seconds is not None and table.trainable:
                 self._check_order(table.name)
@@ -257,7 +258,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for depth, part in enumerate(parents):
         node = _descend(node, part, ".".join(parents[: depth + 1]))
-    value = parse_value(text)
+    value = parse_value(text, key)
     if isinstance(node, list):
         node[_index(node, last, key)] = value
     elif isinstance(node, dict):
@@ -287,7 +288,17 @@ def _index(items: list[Any], part: str, so_far: str) -> int:
 
 
 def _resolve_paths(content: dict[str, Any], base: Path) -> None:
-    """Makes data.path and the paths of warm_start absolute; joins, relative to data.path, follow it."""
+    """Makes data.path, data.parts and the paths of warm_start absolute.
+
+    The paths of joins are relative to data.path and follow it; with data.parts they are made absolute here as well.
+    """
+    data = content.get("data")
+    parts = data.get("parts") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(parts, dict):
+        parts.update({part: absolute(path, base) for part, path in parts.items() if isinstance(path, str)})
+        for join in data["join"] if isinstance(data.get("join"), list) else ():
+            if isinstance(join, dict) and isinstance(join.get("path"), str):
+                join["path"] = absolute(join["path"], base)
     warm_start = content.get("warm_start")
     for section in (content.get("data"), *(warm_start if isinstance(warm_start, list) else ())):
         if isinstance(section, dict) and isinstance(section.get("path"), str):

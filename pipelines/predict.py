@@ -78,5 +78,5 @@ def predict(
 
 
 def _unfiltered(data: LogConfig, source: str) -> LogConfig:
-    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None}
+    update = {"path": absolute(source, Path.cwd()), "files": "**/*.parquet", "where": (), "split": None, "parts": None}
     return data.model_copy(update={**update, "prepare": None, "on_bad_row": "error"})

@@ -59,7 +59,7 @@ class RunDir:
     def has_something(self) -> bool:
         """Whether there is anything of it to keep: a version, figures, rows that were set aside."""
         metrics = self.path / METRICS_FILE
-        kept = [*self.checkpoints.glob("manifests/*.json"), *(self.path / "quarantine").glob("*")]
+        kept = [*self.checkpoints.glob("manifests/*.json"), *self.quarantine.glob("*")]
         return bool(kept) or (metrics.exists() and metrics.stat().st_size > 0)
 
     @classmethod
@@ -77,6 +77,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         """Where the run's checkpoints lie."""
         return self.path / "checkpoints"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where rows that were set aside are listed."""
+        return self.path / "quarantine"
 
     @property
     def stop_file(self) -> Path:

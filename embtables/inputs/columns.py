@@ -1,39 +1,28 @@
-"""One Arrow column at a time: ids as jagged int64 arrays, numbers as float64, times as microseconds.
+"""The ids of a feature: Arrow columns as jagged int64 arrays.
 
-A value that has no meaning is reported as `BadRowsError`, which holds all rows of the table that share the fault, so
-that the caller can name the first one's file and row, or set all of them aside.
+A value that has no meaning is reported as `BadRowsError`, with all rows of the table that share the fault, also where
+the value lies inside a list.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
 from embtables.ids.cross import cross_ids
 from embtables.ids.strings import hash_strings
-from embtables.schema import EventTime, Feature
-
-Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
-Float64s = npt.NDArray[np.float64]
+from embtables.inputs.arrow_types import is_bytes, is_list, is_text
+from embtables.inputs.times import is_time, microseconds, timestamp_part
+from embtables.inputs.values import BadRowsError, Float32s, Float64s, Int64s, Mask, as_float64, to_float32
+from embtables.schema import Feature
 
 MAX_IDS_PER_ROW = 65_536
-_UNIT_TO_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-class BadRowsError(DataError):
-    """Rows (numbers within the converted table) whose value in a column has no meaning."""
-
-    def __init__(self, message: str, column: str, rows: Int64s) -> None:
-        super().__init__(message, column=column)
-        self.column = column
-        self.rows = rows
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +38,8 @@ class Ids:
         return np.ones(n, np.int64) if self.lengths is None else self.lengths
 
 
-def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """The column as one array; no copy if it has one chunk."""
-    if not isinstance(column, pa.ChunkedArray):
-        return column
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    combined = column.combine_chunks()
-    return combined if not isinstance(combined, pa.ChunkedArray) else pa.concat_arrays(combined.chunks)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a type holds strings or bytes, dictionary-encoded or not."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
-    return any(check(kind) for check in checks) or bool(pa.types.is_large_binary(kind))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is a list of any kind."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
 def feature_ids(feature: Feature, columns: dict[str, pa.Array], boundaries: Float64s | None) -> Ids:
-    """The ids of a feature for the n rows of `columns`.
+    """The ids of a feature for the n rows of `columns`, which have plain types.
 
     Args:
         boundaries: of the quantile buckets, if the feature has `num_buckets`.
@@ -83,37 +49,85 @@ def feature_ids(feature: Feature, columns: dict[str, pa.Array], boundaries: Floa
         DataError: the column's type cannot be ids.
     """
     if feature.cross is not None:
-        parts = [_column_ids(feature, name, columns[name], None) for name in feature.cross]
-        return _last(feature, _crossed(parts, len(columns[feature.cross[0]])), feature.cross[0])
+        parts = [_column_ids(feature, name, columns[name], None, None) for name in feature.cross]
+        return _crossed(feature, parts, len(columns[feature.cross[0]]))
     assert feature.column is not None
-    ids = _column_ids(feature, feature.column, columns[feature.column], boundaries)
-    if feature.weights_column is not None:
-        weights = _id_weights(feature, columns[feature.weights_column], ids, len(columns[feature.column]))
-        ids = Ids(ids.values, ids.lengths, weights)
-    ids = _without_null_ids(ids, columns[feature.column])
+    weights = None if feature.weights_column is None else columns[feature.weights_column]
+    ids = _column_ids(feature, feature.column, columns[feature.column], weights, boundaries)
     return _last(feature, ids, feature.column)
 
 
-def _column_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float64s | None) -> Ids:
+def _column_ids(
+    feature: Feature, name: str, array: pa.Array, weights: pa.Array | None, boundaries: Float64s | None
+) -> Ids:
     if feature.split is not None:
         array = _split(array, feature.split, name)
     if is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        # flatten() honours slices and leaves out what lies under null lists; no copy of the values.
-        return Ids(_scalar_ids(feature, name, array.flatten()), lengths)
+        return _list_ids(feature, name, array, weights, boundaries)
     values = _scalar_ids(feature, name, array, boundaries)
+    of_ids = None if weights is None else _id_weights(feature, weights, np.ones(len(array), np.int64), array.is_null())
     if not array.null_count:
-        return Ids(values)
+        return Ids(values, None, of_ids)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     if feature.null_id is not None:
-        return Ids(np.where(valid, values, _null_id(feature, array.type)))
-    return Ids(values[valid], valid.astype(np.int64))
+        return Ids(np.where(valid, values, _null_id(feature, name, array.type)), None, of_ids)
+    return Ids(values[valid], valid.astype(np.int64), None if of_ids is None else of_ids[valid])
+
+
+def _list_ids(
+    feature: Feature, name: str, array: pa.Array, weights: pa.Array | None, boundaries: Float64s | None
+) -> Ids:
+    """Ids of lists: nulls inside them are dropped with their weights; a null list is empty, or the null id."""
+    n = len(array)
+    lengths = list_lengths(array)
+    # flatten() honours slices and leaves out what lies under null lists; no copy of the values.
+    items = array.flatten()
+    if boundaries is not None:
+        raise DataError(f"holds {array.type}; num_buckets needs one number a row", feature=feature.name, column=name)
+    try:
+        values = _scalar_ids(feature, name, items)
+    except BadRowsError as error:
+        raise BadRowsError(error.message, name, np.unique(np.repeat(np.arange(n), lengths)[error.rows])) from None
+    of_ids = None if weights is None else _id_weights(feature, weights, lengths, items.is_null())
+    if items.null_count:
+        valid = items.is_valid().to_numpy(zero_copy_only=False)
+        rows = np.repeat(np.arange(n), lengths)[valid]
+        values, of_ids = values[valid], None if of_ids is None else of_ids[valid]
+        lengths = np.bincount(rows, minlength=n).astype(np.int64)
+    if array.null_count and feature.null_id is not None:
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        return _with_null_ids(Ids(values, lengths, of_ids), missing, _null_id(feature, name, items.type))
+    return Ids(values, lengths, of_ids)
+
+
+def _with_null_ids(ids: Ids, missing: Mask, null_id: np.int64) -> Ids:
+    """One id, of weight one, for every row that is missing."""
+    lengths = ids.lengths_of(len(missing)) + missing
+    before = np.cumsum(lengths) - lengths
+    places = before[missing]
+    values = np.empty(int(lengths.sum()), np.int64)
+    other = np.ones(len(values), np.bool_)
+    other[places] = False
+    values[places], values[other] = null_id, ids.values
+    if ids.weights is None:
+        return Ids(values, lengths)
+    weights = np.ones(len(values), np.float32)
+    weights[other] = ids.weights
+    return Ids(values, lengths, weights)
+
+
+def list_lengths(array: pa.Array) -> Int64s:
+    """(n,) lengths of lists, 0 of null ones."""
+    lengths = pc.list_value_length(array)
+    lengths = lengths.fill_null(0) if lengths.null_count else lengths
+    found: Int64s = lengths.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+    return found
 
 
 def _scalar_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float64s | None = None) -> Int64s:
     """(n,) int64 ids of a plain array; what lies under nulls is arbitrary."""
     if feature.timestamp_part is not None:
-        return _timestamp_part(feature.timestamp_part, name, array)
+        return timestamp_part(feature, name, array)
     if boundaries is not None:
         numbers = as_float64(name, array, fill=0.0)
         return np.searchsorted(boundaries, numbers, side="right").astype(np.int64)
@@ -121,26 +135,29 @@ def _scalar_ids(feature: Feature, name: str, array: pa.Array, boundaries: Float6
 
 
 def plain_ids(name: str, array: pa.Array, feature: str | None = None) -> Int64s:
-    """(n,) int64 ids of strings, integers, booleans or timestamps; what lies under nulls is arbitrary.
+    """(n,) int64 ids of an array of a plain type; what lies under nulls is arbitrary.
+
+    Strings and bytes are hashed; booleans are 0 and 1; times and dates are microseconds since 1970 UTC; unsigned
+    integers and decimals without a fraction keep their lowest 64 bits.
 
     Raises:
-        BadRowsError: invalid UTF-8.
+        BadRowsError: invalid UTF-8, or a time or decimal beyond 64 bits.
         DataError: the type cannot be ids.
     """
     kind = array.type
     if is_text(kind):
         check_utf8(name, array)
         return hash_strings(array)
-    if pa.types.is_dictionary(kind):
-        return plain_ids(name, array.dictionary_decode(), feature)
     if pa.types.is_null(kind):
         return np.zeros(len(array), np.int64)
+    if is_time(kind):
+        return microseconds(name, array)
+    if pa.types.is_decimal(kind) and kind.scale == 0:
+        return _decimal_ids(name, array)
     if pa.types.is_boolean(kind):
         array = array.cast(pa.int8())
-    elif pa.types.is_timestamp(kind):
-        return as_microseconds(EventTime(column=name), array)
     elif not pa.types.is_integer(kind):
-        hint = "; cast it to an integer, or set num_buckets" if pa.types.is_floating(kind) else ""
+        hint = "; cast it to an integer, or set num_buckets" if _is_fraction(kind) else ""
         raise DataError(f"holds {kind}, which cannot be ids{hint}", feature=feature, column=name)
     if array.null_count:
         array = array.fill_null(0)
@@ -149,59 +166,72 @@ def plain_ids(name: str, array: pa.Array, feature: str | None = None) -> Int64s:
     return ids
 
 
-def _null_id(feature: Feature, kind: pa.DataType) -> np.int64:
+def _is_fraction(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _decimal_ids(name: str, array: pa.Array) -> Int64s:
+    """The lowest 64 bits of decimals of scale 0. Raises BadRowsError for what is beyond int64 and uint64."""
+    words = array.type.bit_width // 64
+    buffer = array.buffers()[1]
+    count = (array.offset + len(array)) * words
+    stored = np.frombuffer(buffer, np.int64, count).reshape(-1, words)[array.offset :]
+    ids = stored[:, 0].copy()
+    high = stored[:, 1:]
+    fits = (high == 0).all(axis=1) | ((high == -1).all(axis=1) & (ids < 0))
+    if array.null_count:
+        fits |= array.is_null().to_numpy(zero_copy_only=False)
+    if not fits.all():
+        rows = np.flatnonzero(~fits)
+        raise BadRowsError(f"holds {array[int(rows[0])].as_py()}, which has more than 64 bits", name, rows)
+    return ids
+
+
+def _null_id(feature: Feature, name: str, kind: pa.DataType) -> np.int64:
+    value = feature.null_id
     if is_text(kind):
-        return np.int64(hash_strings(pa.array([str(feature.null_id)]))[0])
-    if not isinstance(feature.null_id, int):
+        return np.int64(hash_strings(pa.array([str(value)]))[0])
+    number = int(str(value)) if _INTEGER.fullmatch(str(value)) else None
+    if number is None or not -(2**63) <= number < 2**64:
         raise DataError(
-            f"null_id {feature.null_id!r} is not an integer, but the column holds {kind}", feature=feature.name
+            f"null_id {value!r} is not an integer, but the column holds {kind}", feature=feature.name, column=name
         )
-    return np.int64(feature.null_id)
+    return np.int64(number if number < 2**63 else number - 2**64)
 
 
 def _split(array: pa.Array, separator: str, name: str) -> pa.Array:
-    """Strings as lists of their non-empty pieces; a dictionary is split once a distinct value."""
+    """Strings as lists of their non-empty pieces, nulls as null lists; a dictionary is split once a distinct value."""
+    if pa.types.is_null(array.type):
+        return array.cast(pa.large_list(pa.large_string()))
     if not is_text(array.type):
         raise DataError(f"holds {array.type}; only strings can be split", column=name)
-    if pa.types.is_dictionary(array.type):
-        return _split(array.dictionary, separator, name).take(array.indices)
     check_utf8(name, array)
+    if pa.types.is_dictionary(array.type):
+        try:
+            return _split(array.dictionary, separator, name).take(array.indices)
+        except BadRowsError:
+            # Values that no row has, or bytes: what is bad is known by rows only.
+            return _split(array.cast(array.type.value_type), separator, name)
+    if is_bytes(array.type):
+        array = _as_text(array, name)
     lists = pc.split_pattern(array.cast(pa.large_string()), separator)
     pieces = lists.flatten()
     keep = pc.not_equal(pieces, "")
-    if pc.all(keep).as_py() in (True, None) and not lists.null_count:
+    if pc.all(keep).as_py() in (True, None):
         return lists
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    lengths = list_lengths(lists)
     rows = np.repeat(np.arange(len(lists)), lengths)[keep.to_numpy(zero_copy_only=False)]
     offsets = np.zeros(len(lists) + 1, np.int64)
     np.cumsum(np.bincount(rows, minlength=len(lists)), out=offsets[1:])
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pieces.filter(keep))
+    missing = lists.is_null() if lists.null_count else None
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pieces.filter(keep), mask=missing)
 
 
-def _timestamp_part(part: str, name: str, array: pa.Array) -> Int64s:
-    if not (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
-        raise DataError(f"holds {array.type}; timestamp_part needs a timestamp", column=name)
-    if part == "day_number":
-        return as_microseconds(EventTime(column=name), array) // 86_400_000_000
-    if pa.types.is_date(array.type):
-        array = array.cast(pa.timestamp("s"))
-    function = {"hour": pc.hour, "weekday": pc.day_of_week, "day": pc.day, "month": pc.month}[part]
-    values: Int64s = pc.fill_null(function(array), 0).to_numpy(zero_copy_only=False)
-    return values
-
-
-def _without_null_ids(ids: Ids, array: pa.Array) -> Ids:
-    """Drops nulls inside lists, with their weights."""
-    if not is_list(array.type):
-        return ids
-    items = array.flatten()
-    if not items.null_count:
-        return ids
-    valid = items.is_valid().to_numpy(zero_copy_only=False)
-    lengths = ids.lengths_of(len(array))
-    rows = np.repeat(np.arange(len(array)), lengths)[valid]
-    weights = None if ids.weights is None else ids.weights[valid]
-    return Ids(ids.values[valid], np.bincount(rows, minlength=len(array)).astype(np.int64), weights)
+def _as_text(array: pa.Array, name: str) -> pa.Array:
+    """Bytes as the text that they are. Raises BadRowsError, with the rows, where they are not UTF-8."""
+    wide = array.cast(pa.large_binary()).view(pa.large_string())
+    check_utf8(name, wide)
+    return wide
 
 
 def _last(feature: Feature, ids: Ids, column: str) -> Ids:
@@ -210,14 +240,7 @@ def _last(feature: Feature, ids: Ids, column: str) -> Ids:
         return ids
     longest = int(ids.lengths.max(initial=0))
     if feature.max_length is None:
-        if longest > MAX_IDS_PER_ROW:
-            rows = np.flatnonzero(ids.lengths > MAX_IDS_PER_ROW)
-            raise BadRowsError(
-                f"holds a list of {longest:,} ids, more than {MAX_IDS_PER_ROW:,}; set max_length on feature "
-                f"'{feature.name}' to keep the last ones",
-                column,
-                rows,
-            )
+        _need_short(feature, ids.lengths, column)
         return ids
     if longest <= feature.max_length:
         return ids
@@ -227,52 +250,82 @@ def _last(feature: Feature, ids: Ids, column: str) -> Ids:
     return Ids(ids.values[index], kept, None if ids.weights is None else ids.weights[index])
 
 
+def _need_short(feature: Feature, lengths: Int64s, column: str) -> None:
+    longest = int(lengths.max(initial=0))
+    if longest > MAX_IDS_PER_ROW:
+        raise BadRowsError(
+            f"holds a list of {longest:,} ids, more than {MAX_IDS_PER_ROW:,}; set max_length on feature "
+            f"'{feature.name}' to keep the last ones",
+            column,
+            np.flatnonzero(lengths > MAX_IDS_PER_ROW),
+        )
+
+
 def ranges(starts: Int64s, lengths: Int64s) -> Int64s:
     """The numbers start..start+length-1 of every pair, one after the other."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _id_weights(feature: Feature, array: pa.Array, ids: Ids, n: int) -> Float32s:
-    """Per-id weights as float32, checked to match the ids row by row."""
+def _id_weights(feature: Feature, array: pa.Array, of_ids: Int64s, null_ids: pa.Array) -> Float32s:
+    """Per-id weights as float32, checked to match the ids row by row.
+
+    Args:
+        of_ids: (n,) how many ids each row has, nulls included.
+        null_ids: which ids are null: their weights are dropped with them, and may be null as well.
+    """
     assert feature.weights_column is not None
     name = feature.weights_column
     if is_list(array.type):
-        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        numbers = as_float64(name, array.flatten(), fill=None, of_rows=np.repeat(np.arange(n), lengths))
+        lengths, numbers = list_lengths(array), array.flatten()
     else:
-        lengths, numbers = np.ones(n, np.int64), as_float64(name, array, fill=None)
-    wrong = np.flatnonzero(lengths != ids.lengths_of(n))
+        lengths, numbers = np.ones(len(array), np.int64), array
+    wrong = np.flatnonzero(lengths != of_ids)
     if len(wrong):
         first = int(wrong[0])
-        counts = f"{int(lengths[first])} weights for {int(ids.lengths_of(n)[first])} ids"
+        counts = f"{int(lengths[first])} weights for {int(of_ids[first])} ids"
         raise BadRowsError(f"has {counts}; a weights column holds one number per id", name, wrong)
-    return numbers.astype(np.float32)
+    rows = np.repeat(np.arange(len(array)), lengths)
+    if numbers.null_count and pc.any(null_ids).as_py():
+        numbers = pc.if_else(pc.and_(null_ids, numbers.is_null()), pa.scalar(0, numbers.type), numbers)
+    return to_float32(name, as_float64(name, numbers, fill=None, of_rows=rows), of_rows=rows)
 
 
-def _crossed(parts: list[Ids], n: int) -> Ids:
-    """Every combination of the parts' ids within a row."""
+def _crossed(feature: Feature, parts: list[Ids], n: int) -> Ids:
+    """Every combination of the parts' ids in a row, the last `max_length` of them; the last part changes fastest."""
+    assert feature.cross is not None
     if all(part.lengths is None for part in parts):
         return Ids(cross_ids(*(part.values for part in parts)))
-    index = [np.arange(len(parts[0].values))]
-    lengths = parts[0].lengths_of(n)
-    for part in parts[1:]:
-        other = part.lengths_of(n)
-        rows = np.repeat(np.arange(n), lengths)
-        repeats = other[rows]
-        starts = (np.cumsum(other) - other)[rows]
-        index = [np.repeat(i, repeats) for i in index]
-        index.append(ranges(starts, repeats))
-        lengths = lengths * other
-    return Ids(cross_ids(*(part.values[i] for part, i in zip(parts, index, strict=True))), lengths)
+    lengths = [part.lengths_of(n) for part in parts]
+    # Before anything is made: the combinations of a few lists are more than fit into memory, or into 64 bits.
+    total = np.ones(n, np.float64)
+    for each in lengths:
+        total *= each
+    if feature.max_length is None:
+        _need_short(feature, np.minimum(total, 2**62).astype(np.int64), feature.cross[0])
+    elif (total > 2**62).any():
+        rows = np.flatnonzero(total > 2**62)
+        raise BadRowsError("holds lists whose combinations are beyond 64 bits", feature.cross[0], rows)
+    whole = total.astype(np.int64)
+    if (total >= 2**53).any():
+        whole = np.prod(np.stack(lengths), axis=0)
+    kept = whole if feature.max_length is None else np.minimum(whole, feature.max_length)
+    rows = np.repeat(np.arange(n), kept)
+    number = ranges(whole - kept, kept)
+    columns = []
+    for part, each in zip(reversed(parts), reversed(lengths), strict=True):
+        starts = (np.cumsum(each) - each)[rows]
+        columns.append(part.values[starts + number % np.maximum(each[rows], 1)])
+        number = number // np.maximum(each[rows], 1)
+    return Ids(cross_ids(*reversed(columns)), kept)
 
 
 def check_utf8(name: str, array: pa.Array) -> None:
     """Raises BadRowsError, with the rows, if strings are not UTF-8. (Parquet readers do not check.)"""
+    if is_bytes(array.type):
+        return None
     if pa.types.is_dictionary(array.type):
         return _check_dictionary_utf8(name, array)
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        return None
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -302,61 +355,3 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def as_float64(name: str, array: pa.Array, *, fill: float | None, of_rows: Int64s | None = None) -> Float64s:
-    """(n,) finite float64 of a numeric or boolean array.
-
-    Args:
-        fill: stands for nulls; without it a null is a bad row.
-        of_rows: the table row of each value, if they are not one to one.
-    """
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return as_float64(name, array.dictionary_decode(), fill=fill, of_rows=of_rows)
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise DataError(f"holds {kind}; a number is needed", column=name)
-    if array.null_count:
-        if fill is None:
-            _bad("is null", name, array.is_null().to_numpy(zero_copy_only=False), of_rows)
-        array = array.cast(pa.float64(), safe=False).fill_null(fill)
-    numbers: Float64s = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        _bad(f"holds {numbers[~finite][0]}, a finite number is needed", name, ~finite, of_rows)
-    return numbers
-
-
-def _bad(message: str, name: str, mask: Any, of_rows: Int64s | None) -> None:
-    places = np.flatnonzero(mask)
-    rows = places if of_rows is None else np.unique(of_rows[places])
-    raise BadRowsError(message, name, rows)
-
-
-def as_microseconds(event_time: EventTime, array: pa.Array) -> Int64s:
-    """(n,) int64 microseconds since 1970 UTC of a timestamp, date, or integer column with a unit.
-
-    Raises:
-        BadRowsError: a null. DataError: another type, or integers without a unit.
-    """
-    name, kind = event_time.column, array.type
-    if array.null_count:
-        _bad("is null; every row needs an event time", name, array.is_null().to_numpy(zero_copy_only=False), None)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        micros = array.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
-        stamps: Int64s = micros.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return stamps
-    if not pa.types.is_integer(kind):
-        raise DataError(f"holds {kind}; event times are timestamps or integers", column=name)
-    if event_time.unit is None:
-        raise DataError("holds integers; give their unit, event_time: {column, unit: s|ms|us|ns}", column=name)
-    numbers: Int64s = array.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    if event_time.unit == "ns":
-        return numbers // 1000
-    factor = _UNIT_TO_US[event_time.unit]
-    beyond = np.abs(numbers) > (2**63 - 1) // factor
-    if beyond.any():
-        _bad(f"holds {numbers[beyond][0]} {event_time.unit}, which is beyond the range of times", name, beyond, None)
-    return numbers * factor

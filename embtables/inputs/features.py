@@ -11,28 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from embtables.errors import DataError
+from embtables.inputs.arrow_types import take_column
 from embtables.inputs.batch import Batch, JaggedIds
-from embtables.inputs.columns import (
-    BadRowsError,
-    Ids,
-    Int64s,
-    as_float64,
-    as_microseconds,
-    feature_ids,
-    one_array,
-    ranges,
-)
+from embtables.inputs.columns import Ids, feature_ids, ranges
+from embtables.inputs.times import as_microseconds
 from embtables.inputs.transforms import FittedTransforms, TransformFitter
+from embtables.inputs.values import BadRowsError, Float32s, Int64s, as_float64, one_array, to_float32
 from embtables.schema import EventTime, Label, Schema
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
 
-Floats = npt.NDArray[np.float32]
+
+_FILLS = "; fill_null and fill_nan of a dense column name numbers that stand for a null and a NaN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +36,9 @@ class Block:
     num_rows: int
     ids: tuple[Ids, ...]
     starts: tuple[Int64s | None, ...]
-    dense: Floats
-    labels: Floats
-    weight: Floats | None
+    dense: Float32s
+    labels: Float32s
+    weight: Float32s | None
     event_time_us: Int64s | None
 
     def take(self, order: Int64s) -> Block:
@@ -69,7 +63,7 @@ def _take_ids(ids: Ids, starts: Int64s | None, order: Int64s) -> Ids:
 
 
 def _block(
-    n: int, ids: Sequence[Ids], dense: Floats, labels: Floats, weight: Floats | None, event_time: Int64s | None
+    n: int, ids: Sequence[Ids], dense: Float32s, labels: Float32s, weight: Float32s | None, event_time: Int64s | None
 ) -> Block:
     starts = tuple(None if i.lengths is None else np.concatenate([[0], np.cumsum(i.lengths)]) for i in ids)
     return Block(n, tuple(ids), starts, dense, labels, weight, event_time)
@@ -170,10 +164,12 @@ class FeatureTransform:
             BadRowsError: values without meaning; holds the rows that share the first fault found.
             DataError: a column is missing or has the wrong type.
         """
-        missing = [name for name in self.columns if name not in table.schema.names]
-        if missing:
-            raise DataError(f"is missing; there are: {', '.join(table.schema.names)}", column=missing[0])
-        columns = {name: one_array(table.column(name)) for name in self.columns}
+        columns = {}
+        for name in self.columns:
+            column = take_column(table, name)
+            if column is None:
+                raise DataError(f"is missing; there are: {', '.join(table.schema.names)}", column=name)
+            columns[name] = one_array(column)
         n = table.num_rows
         ids = []
         for feature in self.schema.features:
@@ -197,14 +193,16 @@ class FeatureTransform:
         block = self.convert(table)
         return make_batch(self.names, [(block, 0, block.num_rows)])
 
-    def _dense(self, columns: dict[str, pa.Array], n: int) -> Floats:
+    def _dense(self, columns: dict[str, pa.Array], n: int) -> Float32s:
         dense = np.empty((n, len(self.schema.dense)), np.float32)
         for position, spec in enumerate(self.schema.dense):
-            values = as_float64(spec.column, columns[spec.column], fill=spec.fill_null)
-            dense[:, position] = self.fitted.apply(spec, values)
+            values = as_float64(
+                spec.column, columns[spec.column], fill=spec.fill_null, fill_nan=spec.fill_nan, hint=_FILLS
+            )
+            dense[:, position] = to_float32(spec.column, self.fitted.apply(spec, values), stored=values)
         return dense
 
-    def _label(self, columns: dict[str, pa.Array], n: int) -> Floats:
+    def _label(self, columns: dict[str, pa.Array], n: int) -> Float32s:
         labels = np.empty((n, len(self._labels)), np.float32)
         for position, label in enumerate(self._labels):
             values = as_float64(label.column, columns[label.column], fill=None)
@@ -221,7 +219,7 @@ class FeatureTransform:
             labels[:, position] = values
         return labels
 
-    def _weight(self, columns: dict[str, pa.Array]) -> Floats | None:
+    def _weight(self, columns: dict[str, pa.Array]) -> Float32s | None:
         name = self._sample_weight
         if name is None:
             return None
@@ -229,7 +227,7 @@ class FeatureTransform:
         wrong = np.flatnonzero(values < 0.0)
         if len(wrong):
             raise BadRowsError(f"holds {values[wrong[0]]:g}; sample weights are not negative", name, wrong)
-        return values.astype(np.float32)
+        return to_float32(name, values)
 
     def _time(self, columns: dict[str, pa.Array]) -> Int64s | None:
         event_time = self._event_time
@@ -240,7 +238,7 @@ def make_batch(names: list[str], parts: Sequence[tuple[Block, int, int]]) -> Bat
     """The rows start..stop-1 of each block, one after the other, as one batch; at least one part."""
     rows = sum(stop - start for _, start, stop in parts)
     values: list[Int64s] = []
-    weights: list[Floats] = []
+    weights: list[Float32s] = []
     first = parts[0][0]
     weighted = any(own.weights is not None for own in first.ids)
     lengths = np.ones((len(names), rows), np.int64)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from embtables.errors import StateError
-from embtables.inputs.columns import BadRowsError
+from embtables.inputs.values import MAX_FLOAT32, BadRowsError
 from embtables.schema import DenseColumn, Model, Schema
 
 Float64s = npt.NDArray[np.float64]
@@ -85,8 +85,8 @@ class FittedTransforms:
         """Reads what `to_json` wrote."""
         return cls(content.moments, content.quantiles, content.buckets)
 
-    def apply(self, dense: DenseColumn, values: Float64s) -> npt.NDArray[np.float32]:
-        """The dense column's transforms, in order: (n,) float64 -> (n,) float32."""
+    def apply(self, dense: DenseColumn, values: Float64s) -> Float64s:
+        """The dense column's transforms, in order: (n,) float64 -> (n,) float64."""
         for transform in dense.transforms:
             if transform == "log1p":
                 values = log1p(dense.column, values)
@@ -98,7 +98,7 @@ class FittedTransforms:
                 low = np.searchsorted(points, values, side="left")
                 high = np.searchsorted(points, values, side="right")
                 values = 0.5 * (low + high) / len(points)
-        return values.astype(np.float32)
+        return values
 
     def boundaries(self, feature: str) -> Float64s:
         """Bucket boundaries of a feature with `num_buckets`."""
@@ -195,10 +195,11 @@ class TransformFitter:
         for dense in self._dense:
             values = numbers[dense.column]
             for transform in dense.transforms:
+                # What a transform cannot take is left out here: the training pass reports it, or sets it aside.
                 if transform == "log1p":
-                    values = log1p(dense.column, values)
+                    values = log1p(dense.column, values[values > -1.0])
                 elif transform == "standardise":
-                    self._moments[dense.column].add(values)
+                    self._moments[dense.column].add(values[np.abs(values) <= MAX_FLOAT32])
                 else:
                     self._samples[dense.column].add(values)
         for feature in self._buckets:

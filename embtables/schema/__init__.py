@@ -2,7 +2,17 @@
 
 from embtables.schema.base import Model, Name, config_error, error_lines
 from embtables.schema.condition import Condition
-from embtables.schema.data import ColumnSplit, HashSplit, Join, LogConfig, Shuffle, Split, TimeSplit
+from embtables.schema.data import (
+    ColumnSplit,
+    HashSplit,
+    Join,
+    LogConfig,
+    LogParts,
+    PartitionType,
+    Shuffle,
+    Split,
+    TimeSplit,
+)
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.prepare import SampledNegatives
@@ -49,6 +59,7 @@ __all__ = [
     "Join",
     "Label",
     "LogConfig",
+    "LogParts",
     "MinCount",
     "Model",
     "MultiHash",
@@ -56,6 +67,7 @@ __all__ = [
     "Normal",
     "Optimizer",
     "OptimizerConfig",
+    "PartitionType",
     "Probability",
     "RowwiseAdagrad",
     "SampledNegatives",

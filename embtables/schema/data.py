@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from embtables.schema.base import Model
-from embtables.schema.condition import Condition
+from embtables.schema.condition import Condition, LiteralText
 from embtables.schema.prepare import SampledNegatives
+
+
+def _null_word(value: Any) -> Any:
+    """YAML reads a bare null as nothing at all."""
+    return "null" if value is None else value
 
 
 class Join(Model):
@@ -46,9 +51,9 @@ class ColumnSplit(Model):
 
     kind: Literal["column"] = "column"
     column: str = Field(description="the log's column that names the part")
-    train: tuple[str | int, ...] = Field(("train",), description="its values that mean the training part")
-    validation: tuple[str | int, ...] = Field(("validation",), description="its values that mean the validation part")
-    test: tuple[str | int, ...] = Field(("test",), description="its values that mean the test part")
+    train: tuple[LiteralText, ...] = Field(("train",), description="its values that mean the training part")
+    validation: tuple[LiteralText, ...] = Field(("validation",), description="its values that mean the validation part")
+    test: tuple[LiteralText, ...] = Field(("test",), description="its values that mean the test part")
 
 
 class HashSplit(Model):
@@ -81,14 +86,37 @@ class Shuffle(Model):
     buffer_rows: PositiveInt = Field(262_144, description="rows held in memory and shuffled together")
 
 
+class LogParts(Model):
+    """A log whose parts lie apart: each a folder, file, glob or URI."""
+
+    train: str = Field(description="rows to train on")
+    validation: str | None = Field(None, description="rows that are evaluated between training steps")
+    test: str | None = Field(None, description="rows that the finished run is evaluated on")
+
+    def given(self) -> dict[str, str]:
+        """The paths that are given, by part."""
+        paths = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: path for part, path in paths.items() if path is not None}
+
+
+PartitionType = Literal["string", "int64", "float64", "bool", "date", "timestamp"]
+
+
 class LogConfig(Model):
     """Where rows of a parquet log come from, which of them count, and in what order they come.
 
     A relative path is relative to the configuration file (on the command line: to the working folder).
     """
 
-    path: str = Field(description="folder, file, glob, or any pyarrow.fs URI (s3://..., gs://...)")
+    path: str | None = Field(None, description="folder, file, glob, or any pyarrow.fs URI (s3://..., gs://...)")
+    parts: LogParts | None = Field(
+        None, description="instead of path and split: train, validation and test given as files or folders of their own"
+    )
     files: str = Field("**/*.parquet", description="glob of the log's files below a folder; k=v folders become columns")
+    partitions: dict[str, PartitionType] = Field(
+        default_factory=dict,
+        description="types of columns that folders (k=v) give; by default their values are text",
+    )
     prepare: SampledNegatives | None = Field(None, description="makes examples of a purchase-only log")
     join: tuple[Join, ...] = ()
     where: tuple[Condition, ...] = Field((), description="conditions that all must hold, joined columns included")
@@ -99,9 +127,26 @@ class LogConfig(Model):
         "buffer; by default rows come in file order",
     )
     block_rows: PositiveInt = Field(131_072, description="rows read and converted at a time")
+    on_missing_column: Annotated[Literal["error", "null"], BeforeValidator(_null_word)] = Field(
+        "error", description="a column that some files of the log lack, but not all: error, or nulls in their rows"
+    )
     on_bad_file: Literal["error", "quarantine"] = Field(
         "error", description="a file that cannot be read: error, or skipped, counted and listed"
     )
     on_bad_row: Literal["error", "quarantine"] = Field(
         "error", description="a row whose value has no meaning: error, or skipped, counted and written aside"
     )
+
+    def paths(self) -> list[str]:
+        """Where the log lies: its path, or those of its parts."""
+        return [self.path] if self.path is not None else list(self.parts.given().values()) if self.parts else []
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LogConfig:
+        if (self.path is None) == (self.parts is None):
+            raise ValueError("give 'path', the log's folder, or 'parts', a path for each part")
+        if self.parts is not None:
+            for option in ("split", "prepare"):
+                if getattr(self, option) is not None:
+                    raise ValueError(f"'{option}' does not go with 'parts', which are divided already")
+        return self

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from embtables.schema.base import Model, Name
+from embtables.schema.condition import literal_text
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+
+
+def _null_id(value: Any) -> Any:
+    """A literal that is an integer as one."""
+    text = literal_text(value)
+    if not (isinstance(text, str) and _INTEGER.fullmatch(text)):
+        return text
+    number = int(text) if len(text) <= 20 else 2**64
+    if not -(2**63) <= number < 2**64:
+        raise ValueError("an id has 64 bits: -2^63 to 2^64 - 1")
+    return number
+
 
 TimestampPart = Literal["hour", "weekday", "day", "month", "day_number"]
 Side = Literal["user", "item", "context"]
@@ -46,8 +63,16 @@ class Feature(Model):
         None,
         description="quantile buckets of a numeric column, fitted on the training part; the bucket's number is the id",
     )
-    null_id: int | str | None = Field(
-        None, description="the id that stands for a null; without it a null is an absent id and pools to zeros"
+    # Written only where it is chosen: what a schema without it writes, and its hash, stay as they were before it.
+    timestamp_zone: str | None = Field(
+        None,
+        description="time zone of timestamp_part, such as Asia/Tokyo; by default UTC, whatever zone the column has",
+        exclude_if=lambda zone: zone is None,
+    )
+    null_id: Annotated[int | str | None, BeforeValidator(_null_id)] = Field(
+        None,
+        description="the id that stands for a null (or for a null list); without it a null is an absent id and pools "
+        "to zeros",
     )
     side: Side = Field(
         "context",
@@ -72,6 +97,13 @@ class Feature(Model):
             for option in single:
                 if getattr(self, option) is not None:
                     raise ValueError(f"'{option}' does not go with 'cross': cross plain id columns")
+        if self.timestamp_zone is not None:
+            if self.timestamp_part is None:
+                raise ValueError("'timestamp_zone' goes with 'timestamp_part'")
+            if self.timestamp_zone not in available_timezones():
+                raise ValueError(
+                    f"'timestamp_zone' names no time zone: '{self.timestamp_zone}'; for example Asia/Tokyo"
+                )
         derived = [o for o in ("split", "timestamp_part", "num_buckets") if getattr(self, o) is not None]
         if len(derived) > 1:
             raise ValueError(f"'{derived[0]}' and '{derived[1]}' exclude each other")
@@ -96,6 +128,11 @@ class DenseColumn(Model):
         (), description="applied in this order; fitted on the training part"
     )
     fill_null: float | None = Field(None, description="value (before transforms) that stands for a null")
+    fill_nan: float | None = Field(
+        None,
+        description="value (before transforms) that stands for a NaN; by default a NaN is a bad value",
+        exclude_if=lambda value: value is None,
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DenseColumn:

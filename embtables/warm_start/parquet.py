@@ -14,7 +14,9 @@ import torch
 from pyarrow import fs
 
 from embtables.errors import BadFileError, DataError
-from embtables.inputs.columns import BadRowsError, Int64s, is_list, one_array, plain_ids
+from embtables.inputs.arrow_types import is_list
+from embtables.inputs.columns import plain_ids
+from embtables.inputs.values import BadRowsError, Int64s, one_array
 from embtables.pickles import refuse_pickle
 from embtables.tables.table_set import Tables
 from embtables.warm_start.report import OnRows, RowSetter, Warmed

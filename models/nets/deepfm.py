@@ -37,5 +37,5 @@ class DeepFm(nn.Module):
         pooled, weights = self.embeddings(ids)
         first: Tensor = self.first_order(weights, dense)
         deep = self.deep(torch.cat([pooled, dense], dim=1) if dense.shape[1] else pooled)
-        logits: Tensor = first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim)) + self.out(deep)
+        logits: Tensor = first + fm_interaction(pooled.view(-1, pooled.shape[1] // self.dim, self.dim)) + self.out(deep)
         return logits

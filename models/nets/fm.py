@@ -23,4 +23,4 @@ class FactorizationMachine(nn.Module):
         """B rows -> logits (B, n_labels)."""
         pooled, weights = self.embeddings(ids)
         first: Tensor = self.first_order(weights, dense)
-        return first + fm_interaction(pooled.view(pooled.shape[0], -1, self.dim))  # (B, F, D)
+        return first + fm_interaction(pooled.view(-1, pooled.shape[1] // self.dim, self.dim))  # (B, F, D)

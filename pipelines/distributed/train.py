@@ -51,7 +51,8 @@ def train_on_ray(
     threads = config.train.threads or 1
     path = run.path.absolute()
     # Once, here, and with its progress: the ranks would wait for the one that does it.
-    data = Path(with_prepared_data(config).data.path).absolute()
+    prepared = with_prepared_data(config).data
+    data = [Path(path).absolute() for path in prepared.paths()]
     run.stop_file.unlink(missing_ok=True)
     settings = Settings(
         run=str(path),
@@ -67,7 +68,7 @@ def train_on_ray(
     room = keeping_room(settings, cluster.workers)
     with room, connected(cluster, threads), _lines_shown(settings.log_file), _stop_by_signal(run):
         if cluster.address is not None:
-            need_nodes(cluster, threads, [path, data])
+            need_nodes(cluster, threads, [path, *data])
         failure = _fit(settings, cluster, config.train.max_restarts, path)
     _raise_what_a_rank_said(settings.error_file, path, cluster)
     if failure is not None:

@@ -12,14 +12,14 @@ import pyarrow as pa
 from embtables.errors import DataError
 from embtables.ids import make_encoder
 from embtables.inputs.batch import Batch
-from embtables.inputs.columns import BadRowsError
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, make_batch
+from embtables.inputs.values import BadRowsError
 from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.plan.keys import Ints, KeySample
 from embtables.pipelines.plan.machine import Reading
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.files import Chunk
+from embtables.pipelines.sources.files.source import Chunk
 from embtables.pipelines.sources.log import BlockChunks
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.schema import Table
@@ -107,7 +107,7 @@ def _scattered(
     """
     transform, parts = _transform(config, fitted), _no_parts(config)
     rng = np.random.default_rng(config.train.seed)
-    chunks = [chunk for block in log.blocks(0, None) for chunk in block]
+    chunks = [chunk for block in log.blocks(0, None, "train") for chunk in block]
     wanted = min(train_rows, max(_READ_TIMES * most_rows, _READ_ROWS))
     share = min(1.0, most_rows / wanted)
     read = rows = 0
@@ -203,7 +203,7 @@ def _time_reading(config: RunConfig, log: Log, fitted: FittedTransforms) -> Read
 
 def _first_rows(log: Log, seed: int, transform: FeatureTransform) -> tuple[BlockChunks, pa.Table]:
     """The first chunks, in training's order, that hold rows of the train part, and these rows."""
-    for block in log.blocks(0, seed):
+    for block in log.blocks(0, seed, "train"):
         chunks: list[Chunk] = []
         for chunk in block:
             chunks.append(chunk)

@@ -27,10 +27,13 @@ import pyarrow.parquet as pq
 
 from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
-from embtables.inputs.columns import as_float64, as_microseconds, is_text, one_array, ranges
+from embtables.inputs.arrow_types import is_text
+from embtables.inputs.columns import ranges
+from embtables.inputs.times import as_microseconds
+from embtables.inputs.values import as_float64, one_array
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
-from embtables.pipelines.sources.files import open_source, unify
+from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.where import condition_mask
 from embtables.schema import EventTime, SampledNegatives
 from embtables.schema.prepare import SALES_WINDOWS_DAYS
@@ -54,18 +57,11 @@ def prepare(
         StateError: the cache cannot be written.
     """
     source = open_source(path, files, quarantine=False)
-    folder = cache / _key(config, source.filesystem.get_file_info([f.path for f in source.files]))
+    folder = cache / _key(config, source.files[0].filesystem.get_file_info([f.path for f in source.files]))
     if folder.is_dir():
         return folder
     columns = list(dict.fromkeys(_columns(config)))
-    for file in source.files:
-        for name in columns:
-            if name not in file.column_names:
-                raise DataError(
-                    f"is missing; the file has: {', '.join(file.column_names)}", file=file.path, column=name
-                )
-    groups = [(f, list(range(f.metadata.num_row_groups))) for f in source.files if f.metadata.num_rows]
-    table = unify([source.read(f, numbers, columns) for f, numbers in groups])
+    table = source.read_all(columns, ids=(config.item, config.user, config.group))
     positives = _Positives(config, table.filter(pa.array(condition_mask(table, config.where))))
     temporary = cache / f".{folder.name}.{secrets.token_hex(4)}"
     try:

@@ -12,8 +12,10 @@ from embtables.schema import ColumnSplit, HashSplit, TimeSplit
 
 
 def has_part(config: RunConfig, part: LogPart) -> bool:
-    """Whether the split leaves rows for `part`; without a split every row is for training."""
-    split = config.data.split
+    """Whether there may be rows of `part`; a log that is not divided is all for training."""
+    split, parts = config.data.split, config.data.parts
+    if parts is not None:
+        return part in parts.given()
     if split is None:
         return part == "train"
     if part == "train":
@@ -29,7 +31,10 @@ def has_part(config: RunConfig, part: LogPart) -> bool:
 def with_absolute_joins(config: RunConfig) -> RunConfig:
     """`config` with the paths of its joins, which are relative to data.path, made absolute."""
     data = config.data
-    joins = tuple(j.model_copy(update={"path": absolute(j.path, Path(data.path))}) for j in data.join)
+    if data.path is None:
+        return config
+    base = Path(data.path)
+    joins = tuple(j.model_copy(update={"path": absolute(j.path, base)}) for j in data.join)
     return config.model_copy(update={"data": data.model_copy(update={"join": joins})})
 
 
@@ -37,7 +42,7 @@ def with_prepared_data(config: RunConfig, *, shown: bool = True) -> RunConfig:
     """`config` as the reader takes it: absolute joins, the examples of `data.prepare` built (or found) and named."""
     config = with_absolute_joins(config)
     data = config.data
-    if data.prepare is None:
+    if data.prepare is None or data.path is None:
         return config
     with RowProgress("prepare", None, shown=shown) as progress:
         folder = prepare(

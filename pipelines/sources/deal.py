@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embtables.errors import StateError
-from embtables.inputs.columns import Int64s
+from embtables.inputs.values import Int64s
 from embtables.pipelines.sources.position import Position
 
 _OTHER = "it is not the log that the run was trained on; give that one, or begin a new run with --from"
@@ -46,6 +46,7 @@ class Dealer:
         self._rows_of = rows_of
         self._batch_size = batch_size
         self._epoch = position.epoch
+        self._files = position.files
         self._next = position.next_block
         if position.next_block > num_blocks:
             raise StateError(f"the log has {num_blocks:,} blocks, of which {position.next_block:,} were read: {_OTHER}")
@@ -59,7 +60,7 @@ class Dealer:
         """The shares of every batch, and the position after it."""
         while shares := self._take():
             left = sorted((s.block, s.start) for s in self._queue)
-            yield shares, Position(self._epoch, self._next, tuple(left))
+            yield shares, Position(self._epoch, self._next, tuple(left), self._files)
 
     def _take(self) -> list[Share]:
         waiting = sum(s.stop - s.start for s in self._queue)

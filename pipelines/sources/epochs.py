@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embtables.inputs.features import FittedTransforms, Needs
 from embtables.pipelines.config import Train
+from embtables.pipelines.progress import say
+from embtables.pipelines.sources.files.record import Continued, FilesRead, FilesRecord, go_on
 from embtables.pipelines.sources.parquet import Log, ParquetReader, Position, ReaderItem
 from embtables.shard.world import World
+
+_SHOWN = 5
 
 
 class Epoch:
@@ -40,6 +45,8 @@ class LogEpochs:
         needs: what the task reads of labels and sample weights.
         epoch_rows: rows of an epoch, if they were counted.
         quarantine_dir: where bad rows of this rank are listed.
+        record: the lists of files that the run's epochs began with.
+        shown: whether it is said that files were added.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class LogEpochs:
         needs: Needs,
         epoch_rows: int | None,
         quarantine_dir: Path,
+        record: FilesRecord,
+        shown: bool = True,
     ) -> None:
         self._log = log
         self._fitted = fitted
@@ -60,6 +69,8 @@ class LogEpochs:
         self._needs = needs
         self._epoch_rows = epoch_rows
         self._quarantine_dir = quarantine_dir
+        self._record = record
+        self._shown = shown
 
     @property
     def bad_files(self) -> Mapping[str, str]:
@@ -71,17 +82,52 @@ class LogEpochs:
         train = self._train
         if number >= train.epochs:
             return None
+        start = Position(number) if position is None else Position.from_json(position)
+        files = self._files(None if position is None else start)
         reader = ParquetReader(
             self._log,
             "train",
             batch_size=train.batch_size,
             fitted=self._fitted,
             seed=train.seed,
-            epoch=number,
             rank=self._world.rank,
             world_size=self._world.size,
-            position=None if position is None else Position.from_json(position),
+            position=replace(start, files=files.digest),
+            files=files,
             needs=self._needs,
             quarantine_dir=self._quarantine_dir,
         )
         return Epoch(reader, f"epoch {number + 1} of {train.epochs}", self._epoch_rows)
+
+    def _files(self, position: Position | None) -> FilesRead:
+        """The files that the epoch reads; recorded before anything of it is.
+
+        Raises:
+            StateError: files that an epoch has begun with are gone, or are not what they were.
+        """
+        present = self._log.record("train")
+        files = present
+        if position is not None and position.files not in (None, present.digest):
+            assert position.files is not None
+            in_order = self._log.data.shuffle is None
+            found = go_on(self._record.read(position.files), present, in_order=in_order)
+            files = found.files
+            if self._shown and self._world.rank == 0:
+                self._say_added(found)
+        self._record.keep(files)
+        return files
+
+    def _say_added(self, found: Continued) -> None:
+        if found.taken:
+            say(f"files were added to the log, and are read at the end of this epoch: {_listed(found.taken)}")
+        if found.left:
+            why = "rows come in shuffled order" if self._log.data.shuffle is not None else "they come before others"
+            say(
+                f"files were added to the log, and this epoch goes on without them, because {why}; the next epoch "
+                f"reads them: {_listed(found.left)}"
+            )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

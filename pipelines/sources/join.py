@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
-from embtables.inputs.columns import is_text
-from embtables.pipelines.sources.files import open_source, unify
+from embtables.inputs.arrow_types import is_text
+from embtables.pipelines.sources.files.source import open_source
 from embtables.schema import Join
 
 MAX_SIDE_ROWS = 50_000_000
@@ -25,7 +25,7 @@ class SideTable:
 
     def __init__(self, join: Join) -> None:
         source = open_source(join.path, "**/*.parquet", quarantine=False)
-        rows = sum(f.metadata.num_rows for f in source.files)
+        rows = sum(f.num_rows for f in source.files)
         if rows > MAX_SIDE_ROWS:
             raise DataError(
                 f"has {rows:,} rows; a side table is held in memory, at most {MAX_SIDE_ROWS:,}", side=join.path
@@ -38,7 +38,7 @@ class SideTable:
             if name not in known:
                 raise DataError(f"is missing; the side table has: {', '.join(known)}", side=join.path, column=name)
         names = list(dict.fromkeys((key, *wanted)))
-        table = unify([source.read(f, list(range(f.metadata.num_row_groups)), names) for f in source.files])
+        table = source.read_all(names, ids=(key,))
         self._keys = _comparable(table.column(key)).combine_chunks()
         self._check_unique(key)
         self.columns = tuple(join.prefix + name for name in wanted)

@@ -14,25 +14,33 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from embtables.errors import BadFileError, ConfigError, DataError
-from embtables.inputs.columns import BadRowsError, Int64s, as_float64, one_array
+from embtables.errors import BadFileError, DataError
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
-from embtables.pipelines.sources.files import Chunk, check_columns, open_source, unify
+from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numbers
+from embtables.pipelines.sources.files.partitions import check_declared, id_columns, partition_types
+from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
+from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
 from embtables.pipelines.sources.join import SideTable
-from embtables.pipelines.sources.split import LogPart, part_mask, split_columns
+from embtables.pipelines.sources.split import BadRows, LogPart, part_mask, split_columns
 from embtables.pipelines.sources.where import condition_mask
-from embtables.schema import LogConfig, Schema
+from embtables.schema import HashSplit, LogConfig, Schema
 
 BlockChunks = tuple[Chunk, ...]
 
 
 @dataclass(frozen=True)
 class LogRows:
-    """Filtered rows of a block: the table, and for each row its number in the unfiltered block."""
+    """Filtered rows of a block: the table, and for each row its number in the unfiltered block.
+
+    Attributes:
+        segments: (file, first row within it, rows read).
+        bad: rows of the table for which no part could be found; they are dealt with the training part's, as bad ones.
+    """
 
     table: pa.Table
     numbers: Int64s
-    segments: tuple[tuple[str, int, int], ...]  # file, first row within it, rows read
+    segments: tuple[tuple[str, int, int], ...]
+    bad: tuple[BadRows, ...] = ()
 
     def origin(self, row: int) -> tuple[str, int]:
         """(file, row within the file) of a row of `table`."""
@@ -58,11 +66,13 @@ class Log:
     def __init__(self, schema: Schema, data: LogConfig) -> None:
         self.schema = schema
         self.data = data
-        self._source = open_source(data.path, data.files, quarantine=data.on_bad_file == "quarantine")
+        self._source = _open(schema, data)
+        check_declared(data, self._source.partition_names)
         self._sides = [SideTable(join) for join in data.join]
-        self._chunks = self._source.chunks()
         self._joined = {name for side in self._sides for name in side.columns}
-        self._checked: set[str] = set()
+        keys = {join.key for join in data.join}
+        self._ids = id_columns(schema) | keys | set(data.split.columns if isinstance(data.split, HashSplit) else ())
+        self._numbers = {file_name(file): number for number, file in enumerate(self._source.files)}
 
     @property
     def bad_files(self) -> dict[str, str]:
@@ -70,14 +80,29 @@ class Log:
         return dict(self._source.bad_files)
 
     @property
+    def files(self) -> list[LogFile]:
+        """The files, in their order."""
+        return list(self._source.files)
+
+    @property
     def num_rows(self) -> int:
         """Rows of all files, before any filter."""
-        return sum(chunk.rows for chunk in self._chunks)
+        return sum(file.num_rows for file in self._source.files)
 
     @property
     def stored_columns(self) -> list[str]:
         """Columns of the log's first file and its folders, without those of side tables."""
         return self._source.files[0].column_names
+
+    def column_type(self, name: str) -> pa.DataType | None:
+        """The plain type of a column for the whole log; None for a side table's.
+
+        Raises:
+            DataError: a file lacks it, or holds it as something that is not the same column as another's.
+        """
+        if name in self._joined:
+            return None
+        return self._source.column_type(name, ids=name in self._ids)
 
     def filter_columns(self, part: LogPart | None) -> tuple[str, ...]:
         """The columns that decide whether a row belongs to a part."""
@@ -85,73 +110,99 @@ class Log:
         split = split_columns(data.split, self.schema.event_time) if part is not None else ()
         return tuple(dict.fromkeys((*(c.column for c in data.where), *split)))
 
-    def blocks(self, epoch: int, seed: int | None) -> list[BlockChunks]:
-        """The epoch's blocks in order; `seed` None: files in path order."""
+    def record(self, part: LogPart | None) -> FilesRead:
+        """The files that an epoch of a part reads, as they are now."""
+        return record_of([self._source.files[number] for number in self._files_of(part)])
+
+    def _files_of(self, part: LogPart | None) -> list[int]:
+        """Numbers of the files that may hold rows of a part."""
+        apart = self.data.parts is not None and part is not None
+        return [number for number, file in enumerate(self._source.files) if not apart or file.part == part]
+
+    def blocks(
+        self, epoch: int, seed: int | None, part: LogPart | None = None, files: FilesRead | None = None
+    ) -> list[BlockChunks]:
+        """The epoch's blocks in order.
+
+        Args:
+            seed: None: files in their order.
+            part: whose files; None: all.
+            files: those that the epoch began with; by default the present ones.
+        """
+        batches = [self._files_of(part)]
+        if files is not None:
+            batches = [[self._numbers[file.name] for file in batch] for batch in files.batches]
         data = self.data
-        chunks, limit = self._chunks, data.block_rows
-        if seed is not None and data.shuffle is not None:
-            order = np.random.default_rng([seed, data.shuffle.seed, epoch]).permutation(len(chunks))
-            chunks, limit = [chunks[i] for i in order], data.shuffle.buffer_rows
         blocks: list[BlockChunks] = []
-        current: list[Chunk] = []
-        rows = 0
-        for chunk in chunks:
-            if current and rows + chunk.rows > limit:
-                blocks.append(tuple(current))
-                current, rows = [], 0
-            current.append(chunk)
-            rows += chunk.rows
-        return [*blocks, tuple(current)] if current else blocks
+        for numbers in batches:
+            chunks = [chunk for number in numbers for chunk in chunks_of(number, self._source.files[number])]
+            limit = data.block_rows
+            if seed is not None and data.shuffle is not None:
+                order = np.random.default_rng([seed, data.shuffle.seed, epoch]).permutation(len(chunks))
+                chunks, limit = [chunks[i] for i in order], data.shuffle.buffer_rows
+            blocks += _grouped(chunks, limit)
+        return blocks
 
     def check(self, columns: Sequence[str]) -> None:
         """Raises DataError if a file lacks one of the columns or holds it as another type than the others."""
-        wanted = [name for name in columns if name not in self._joined and name not in self._checked]
-        keys = [join.key for join in self.data.join if self._joined & set(columns)]
-        check_columns(self._source.files, list(dict.fromkeys([*wanted, *keys])))
-        self._checked.update(wanted)
+        for name in columns:
+            self.column_type(name)
+        for join, side in zip(self.data.join, self._sides, strict=True):
+            if set(side.columns) & set(columns):
+                self.column_type(join.key)
 
     def rows(self, block: BlockChunks, part: LogPart | None, columns: Sequence[str]) -> LogRows:
-        """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns."""
+        """The rows of a block that belong to `part` (None: all that `where` admits), with the named columns.
+
+        Raises:
+            DataError: with `data.on_bad_row: error`, a row for which no part can be found; with file and row.
+        """
         needed = tuple(dict.fromkeys((*columns, *self.filter_columns(part))))
-        self.check(needed)
         sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(needed)]
         stored = [name for name in needed if name not in self._joined] + [j.key for _, j in sides]
-        tables, segments = self._read(block, list(dict.fromkeys(stored)))
+        kinds = {name: self._source.column_type(name, ids=name in self._ids) for name in dict.fromkeys(stored)}
+        tables, segments = self._read(block, kinds)
         if not tables:
             return LogRows(pa.table({name: pa.nulls(0) for name in needed}), np.empty(0, np.int64), ())
-        table = unify(tables)
-        numbers = np.arange(table.num_rows)
+        table = pa.concat_tables(tables)
         for side, _ in sides:
             table = side.add_to(table)
-        if self.filter_columns(part):
-            mask = self._mask(table, part)
-            if not mask.all():
-                table, numbers = table.filter(pa.array(mask)), np.flatnonzero(mask)
-        elif part is not None and self.data.split is None and part != "train":
-            table, numbers = table.slice(0, 0), numbers[:0]
-        return LogRows(table, numbers, tuple(segments))
+        rows = LogRows(table, np.arange(table.num_rows), tuple(segments))
+        return self._filtered(rows, part)
 
-    def _mask(self, table: pa.Table, part: LogPart | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        data = self.data
-        for condition in data.where:
-            if condition.column not in table.schema.names:
-                raise ConfigError(f"data.where names column '{condition.column}', which is not in the log")
+    def _filtered(self, rows: LogRows, part: LogPart | None) -> LogRows:
+        data, table = self.data, rows.table
+        if data.split is None and data.parts is None and part not in (None, "train"):
+            return LogRows(table.slice(0, 0), rows.numbers[:0], rows.segments)
+        if not self.filter_columns(part):
+            return rows
         mask = condition_mask(table, data.where)
-        if part is not None:
-            mask &= part_mask(table, data.split, self.schema.event_time, part)
-        return mask
+        bad: list[BadRows] = []
+        if part is not None and data.split is not None:
+            of_part, bad = part_mask(table, data.split, self.schema.event_time, part)
+            bad = [found for each in bad if len(found := each.among(mask)) > 0]
+            if bad and data.on_bad_row == "error":
+                raise locate(bad[0].error(), rows)
+            if part == "train":
+                for each in bad:
+                    of_part[each.rows] = True
+            mask &= of_part
+        if not mask.all():
+            table = table.filter(pa.array(mask))
+        places = np.cumsum(mask) - 1
+        kept = tuple(each.at(places) for each in bad) if part == "train" else ()
+        return LogRows(table, np.flatnonzero(mask), rows.segments, kept)
 
-    def _read(self, block: BlockChunks, columns: list[str]) -> tuple[list[pa.Table], list[tuple[str, int, int]]]:
+    def _read(
+        self, block: BlockChunks, kinds: dict[str, pa.DataType]
+    ) -> tuple[list[pa.Table], list[tuple[str, int, int]]]:
         tables, segments = [], []
         for file_number, groups in _by_file(block):
             file = self._source.files[file_number]
             if file.path in self._source.bad_files:
                 continue
             try:
-                if not columns:  # row counts alone
-                    table = pa.table({"": pa.nulls(sum(g.rows for g in groups))})
-                else:
-                    table = self._source.read(file, [g.row_group for g in groups], columns)
+                table = self._source.read(file, [g.row_group for g in groups], kinds)
             except BadFileError as error:
                 if self.data.on_bad_file == "error":
                     raise
@@ -163,13 +214,14 @@ class Log:
 
     def count(self, block: BlockChunks, part: LogPart | None) -> int:
         """Rows of a block that belong to a part; reads only the columns that decide it."""
-        if not self.filter_columns(part) and (part in (None, "train") or self.data.split is not None):
+        divided = self.data.split is not None or self.data.parts is not None
+        if not self.filter_columns(part) and (part in (None, "train") or divided):
             return sum(chunk.rows for chunk in block)
         return len(self.rows(block, part, ()).numbers)
 
     def count_rows(self, part: LogPart | None) -> int:
         """Rows of a part, over all blocks."""
-        return sum(self.count(block, part) for block in self.blocks(0, None))
+        return sum(self.count(block, part) for block in self.blocks(0, None, part))
 
     def fit_transforms(self, seed: int, most_rows: int | None = None) -> FittedTransforms:
         """Transforms fitted on the training part: one pass over the columns concerned, none if there are none.
@@ -179,25 +231,59 @@ class Log:
         """
         fitter = TransformFitter(self.schema, seed)
         if fitter.columns:
-            fills = {d.column: d.fill_null for d in self.schema.dense}
+            dense = {d.column: d for d in self.schema.dense}
             read = 0
-            for block in self.blocks(0, None):
+            for block in self.blocks(0, None, "train"):
                 if most_rows is not None and read >= most_rows:
                     break
                 rows = self.rows(block, "train", fitter.columns)
                 read += len(rows.numbers)
-                fitter.add({name: _numbers(rows, name, fills.get(name)) for name in fitter.columns})
+                fitter.add(
+                    {
+                        name: usable_numbers(name, one_array(rows.table.column(name)), dense.get(name))
+                        for name in fitter.columns
+                    }
+                )
         return fitter.result()
 
 
-def _numbers(rows: LogRows, name: str, fill: float | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Finite numbers of a column; faults are left out, because the training pass reports or sets them aside."""
-    array = one_array(rows.table.column(name))
-    array = array.fill_null(fill) if fill is not None and array.null_count else array.drop_null()
-    try:
-        return as_float64(name, array, fill=None)
-    except BadRowsError as error:
-        return as_float64(name, array.take(pa.array(np.delete(np.arange(len(array)), error.rows))), fill=None)
+def _open(schema: Schema, data: LogConfig) -> Source:
+    """The files of the log; of one whose parts lie apart, those of every part."""
+    if data.parts is None:
+        assert data.path is not None
+        paths: list[tuple[str | None, str]] = [(None, data.path)]
+    else:
+        paths = list(data.parts.given().items())
+    whole, *others = (
+        open_source(
+            path,
+            data.files,
+            quarantine=data.on_bad_file == "quarantine",
+            partitions=partition_types(schema, data),
+            missing_is_null=data.on_missing_column == "null",
+            part=part,
+        )
+        for part, path in paths
+    )
+    for other in others:
+        whole.files.extend(other.files)
+        whole.bad_files.update(other.bad_files)
+        whole.partitions = {**other.partitions, **whole.partitions}
+    return whole
+
+
+def _grouped(chunks: Sequence[Chunk], limit: int) -> list[BlockChunks]:
+    """Neighbouring chunks in blocks of at most so many rows, at least one chunk each."""
+    blocks: list[BlockChunks] = []
+    current: list[Chunk] = []
+    rows = 0
+    for chunk in chunks:
+        if current and rows + chunk.rows > limit:
+            blocks.append(tuple(current))
+            current, rows = [], 0
+        current.append(chunk)
+        rows += chunk.rows
+    return [*blocks, tuple(current)] if current else blocks
 
 
 def _by_file(block: BlockChunks) -> list[tuple[int, list[Chunk]]]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.inputs.batch import Batch
-from embtables.inputs.columns import BadRowsError, Int64s
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, Needs, make_batch
+from embtables.inputs.values import BadRowsError, Int64s, Mask
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
+from embtables.pipelines.sources.files.record import FilesRead
 from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
@@ -32,8 +32,6 @@ from embtables.pipelines.sources.split import LogPart
 
 __all__ = ["Log", "LogPart", "ParquetReader", "Position", "ReaderItem"]
 
-
-Mask = npt.NDArray[np.bool_]
 Role = Literal["training", "scoring"]
 
 
@@ -95,6 +93,7 @@ class ParquetReader:
         rank, world_size: of every batch of B rows this reader hands out those from B * rank // world_size up to
             B * (rank + 1) // world_size, perhaps none.
         position: where to go on.
+        files: those that the epoch began with; by default the present ones.
         extra_columns: log columns handed out beside each batch.
         needs: what is read of labels and sample weights, by default what the schema names; the log need
             not have columns that are not read.
@@ -117,6 +116,7 @@ class ParquetReader:
         rank: int = 0,
         world_size: int = 1,
         position: Position | None = None,
+        files: FilesRead | None = None,
         extra_columns: Sequence[str] = (),
         needs: Needs | None = None,
         role: Role = "training",
@@ -135,7 +135,7 @@ class ParquetReader:
             if role == "training"
             else FeatureTransform.for_scoring(log.schema, fitted)
         )
-        self._blocks = log.blocks(self._start.epoch, seed)
+        self._blocks = log.blocks(self._start.epoch, seed, part, files)
         self._used = dict(self._start.partial)
         sequence = [*self._used, *range(self._start.next_block, len(self._blocks))]
         self._following = dict(pairwise(sequence))
@@ -257,6 +257,14 @@ class ParquetReader:
         """
         rest, alive = table, None
         found: list[_Bad] = []
+        for fault in rows.bad:
+            bad = np.flatnonzero(np.isin(picked, fault.rows))
+            if len(bad):
+                found.append(_Bad(fault.column, fault.reason, bad, [rows.origin(int(row)) for row in picked[bad]]))
+                alive = np.ones(table.num_rows, np.bool_) if alive is None else alive
+                alive[bad] = False
+        if alive is not None:
+            rest = table.filter(pa.array(alive))
         while True:
             try:
                 return self._transform.convert(rest), alive, found
@@ -276,4 +284,4 @@ class ParquetReader:
             for one, (_, start, stop) in zip(loaded, parts, strict=True)
             if one.extra is not None
         ]
-        return pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables)

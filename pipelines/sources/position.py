@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from embtables.errors import StateError
+from embtables.pipelines.sources.files.record import Digest
 from embtables.schema import Model, error_lines
 
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -21,6 +22,7 @@ class _Content(Model):
     epoch: _Count
     next_block: _Count
     partial: tuple[tuple[_Count, _Count], ...]
+    files: Digest | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> _Content:
@@ -38,15 +40,18 @@ class Position:
         epoch: which order of the blocks.
         next_block: the first block that no rank has begun.
         partial: (block, rows handed out) of begun blocks that are not used up, ascending.
+        files: digest of the record of the epoch's files; None where they were not recorded.
     """
 
     epoch: int
     next_block: int = 0
     partial: tuple[tuple[int, int], ...] = ()
+    files: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
-        return {"epoch": self.epoch, "next_block": self.next_block, "partial": [list(p) for p in self.partial]}
+        """Plain numbers, lists and texts."""
+        content = {"epoch": self.epoch, "next_block": self.next_block, "partial": [list(p) for p in self.partial]}
+        return content if self.files is None else {**content, "files": self.files}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Position:
@@ -55,4 +60,4 @@ class Position:
             read = _Content.model_validate(content)
         except ValidationError as error:
             raise StateError(f"the reader's position is damaged: {error_lines(error)[0]}") from None
-        return cls(read.epoch, read.next_block, read.partial)
+        return cls(read.epoch, read.next_block, read.partial, read.files)

@@ -9,6 +9,15 @@ from pathlib import Path
 MAX_LISTED = 1_000
 
 
+def _list_name(rank: int) -> str:
+    return f"rows.{rank}.jsonl" if rank else "rows.jsonl"
+
+
+def begin_list(folder: Path, rank: int) -> None:
+    """Removes a rank's list of an earlier pass over the same rows."""
+    (folder / _list_name(rank)).unlink(missing_ok=True)
+
+
 class Quarantine:
     """Counts and lists rows that were left out. With a folder, `rows.jsonl` in it names them, up to 1,000 per cause.
 
@@ -17,7 +26,7 @@ class Quarantine:
 
     def __init__(self, folder: Path | None, rank: int = 0) -> None:
         self._folder = folder
-        self._name = f"rows.{rank}.jsonl" if rank else "rows.jsonl"
+        self._name = _list_name(rank)
         self.counts: Counter[str] = Counter()
 
     def add(self, column: str, reason: str, places: list[tuple[str, int]]) -> None:

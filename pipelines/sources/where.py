@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+import math
+import operator
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import ConfigError
-from embtables.inputs.columns import is_text
+from embtables.inputs.arrow_types import is_text, take_column
+from embtables.inputs.values import Mask, one_array
+from embtables.pipelines.sources.literals import UnreadableLiteralError, read_literal
 from embtables.schema import Condition
 
-Mask = npt.NDArray[np.bool_]
-_COMPARE = {
+_ARROW = {
     "==": pc.equal,
     "!=": pc.not_equal,
     "<": pc.less,
@@ -24,48 +27,118 @@ _COMPARE = {
     ">": pc.greater,
     ">=": pc.greater_equal,
 }
+_NUMPY: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 def condition_mask(table: pa.Table, conditions: Iterable[Condition]) -> Mask:
-    """(n,) which rows satisfy all conditions. Raises ConfigError if a value does not fit its column."""
+    """(n,) which rows satisfy all conditions.
+
+    Raises:
+        ConfigError: there is no such column, or its type is not one that the value can be compared with.
+    """
     mask = np.ones(table.num_rows, np.bool_)
     for condition in conditions:
-        mask &= _one(table.column(condition.column), condition)
+        column = take_column(table, condition.column)
+        if column is None:
+            raise ConfigError(f"data.where names column '{condition.column}', which is not in the log")
+        mask &= _one(one_array(column), condition)
     return mask
 
 
-def _one(column: pa.ChunkedArray, condition: Condition) -> Mask:
+def _one(array: pa.Array, condition: Condition) -> Mask:
     if condition.op in ("is null", "is not null"):
-        found = column.is_null() if condition.op == "is null" else column.is_valid()
+        found = array.is_null() if condition.op == "is null" else array.is_valid()
         return _mask(found)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if condition.op in ("in", "not in"):
-        assert isinstance(condition.value, tuple)
-        column, values = _fit(column, list(condition.value), condition)
-        found = pc.is_in(column, value_set=values)
-        found = pc.invert(found) if condition.op == "not in" else found
-        return _mask(pc.and_(found, column.is_valid()))
-    column, values = _fit(column, [condition.value], condition)
-    return _mask(_COMPARE[condition.op](column, values[0]))
+    negated = condition.op == "not in"
+    values = condition.value if isinstance(condition.value, tuple) else (condition.value or "",)
+    op = "==" if condition.op in ("in", "not in") else condition.op
+    found_any = np.zeros(len(array), np.bool_)
+    for text in values:
+        found_any |= matches(array, op, text, condition.column)
+    return (~found_any & _mask(array.is_valid())) if negated else found_any
+
+
+def matches(array: pa.Array, op: str, text: str, column: str) -> Mask:
+    """(n,) which values of an array compare so with a literal; a null never does.
+
+    Raises:
+        ConfigError: the literal is none of the array's type.
+    """
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(array), np.bool_)
+    try:
+        literal = read_literal(text, kind)
+    except UnreadableLiteralError as error:
+        raise ConfigError(f"'{text}' cannot be compared with {kind}: {error}", condition=column) from error
+    if pa.types.is_dictionary(kind):
+        of_values = pa.array(matches(array.dictionary, op, text, column))
+        return _mask(of_values.take(array.indices))
+    if is_text(kind) or pa.types.is_boolean(kind):
+        return _mask(_ARROW[op](array, pa.scalar(literal, kind)))
+    if pa.types.is_decimal(kind):
+        return _decimals(array, op, literal)
+    valid = _mask(array.is_valid())
+    if pa.types.is_floating(kind):
+        numbers = array.fill_null(0).to_numpy(zero_copy_only=False) if array.null_count else array.to_numpy()
+        # In the column's own precision: 0.1 equals a float32 of 0.1.
+        with np.errstate(over="ignore"):
+            found: Mask = _NUMPY[op](numbers, numbers.dtype.type(literal))
+        return found & valid
+    return _integers(_stored_integers(array), op, literal) & valid
 
 
 def _mask(found: Any) -> Mask:
-    mask: Mask = pc.fill_null(found, False).to_numpy()
+    mask: Mask = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
     return mask.astype(np.bool_)
 
 
-def _fit(column: pa.ChunkedArray, values: list[Any], condition: Condition) -> tuple[pa.ChunkedArray, pa.Array]:
-    """The column and the values in one type: the column's, or float64 where an integer column meets a fraction."""
-    kind = column.type
-    if is_text(kind):
-        values = [v.isoformat() if isinstance(v, datetime) else str(v) for v in values]
-    elif pa.types.is_integer(kind) and any(isinstance(v, float) and not v.is_integer() for v in values):
-        column, kind = column.cast(pa.float64()), pa.float64()
-    elif pa.types.is_timestamp(kind):
-        values = [datetime.fromisoformat(v) if isinstance(v, str) else v for v in values]
-    try:
-        return column, pa.array(values).cast(kind)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        shown = condition.value if condition.op not in ("in", "not in") else values
-        raise ConfigError(f"{shown!r} cannot be compared with {kind}", condition=condition.column) from error
+def _stored_integers(array: pa.Array) -> Any:
+    """Integers, timestamps or dates as the integers they are stored as; what lies under nulls is arbitrary."""
+    if not pa.types.is_integer(array.type):
+        array = array.cast(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
+    return (array.fill_null(0) if array.null_count else array).to_numpy(zero_copy_only=False)
+
+
+def _integers(values: Any, op: str, literal: Fraction) -> Mask:
+    """Compares exactly, also with a fraction or beyond what the type holds."""
+    info = np.iinfo(values.dtype)
+    bound, outcome = _bound(op, literal, int(info.min), int(info.max))
+    if outcome is not None:
+        return np.full(len(values), outcome)
+    found: Mask = _NUMPY[op](values, values.dtype.type(bound))
+    return found
+
+
+def _decimals(array: pa.Array, op: str, literal: Fraction) -> Mask:
+    kind = array.type
+    largest = 10**kind.precision - 1
+    bound, outcome = _bound(op, literal, -largest, largest)
+    if outcome is not None:
+        return _mask(array.is_valid()) & outcome
+    # From its digits, because Decimal's arithmetic rounds to the context's precision.
+    digits = Decimal((int(bound < 0), tuple(int(d) for d in str(abs(bound))), -kind.scale))
+    return _mask(_ARROW[op](array, pa.scalar(digits, kind)))
+
+
+def _bound(op: str, literal: Fraction, low: int, high: int) -> tuple[int, bool | None]:
+    """The integer within low..high that stands for the literal, or the outcome if it is the same for all of them."""
+    if op in ("==", "!="):
+        if literal.denominator != 1 or not low <= literal <= high:
+            return 0, op == "!="
+        return int(literal), None
+    # x < 1.5 means x < 2, x <= 1.5 means x <= 1; so for > and >=, the other way round.
+    bound = math.ceil(literal) if op in ("<", ">=") else math.floor(literal)
+    below = op in ("<", "<=")
+    if bound > high:
+        return 0, below
+    if bound < low:
+        return 0, not below
+    return bound, None

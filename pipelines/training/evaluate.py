@@ -5,6 +5,8 @@ With several ranks, each scores its rows of every batch; what figures need of a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
 from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.training.rank_agreement import summed
 from embtables.shard.world import SingleRank, World
 
 
@@ -27,6 +30,7 @@ def evaluate(
     part: LogPart | None,
     *,
     world: World | None = None,
+    quarantine_dir: Path | None = None,
     shown: bool = True,
 ) -> dict[str, Any]:
     """Figures of the scorer on `part` of the log (None: all rows): those of its task, rows, slices.
@@ -35,6 +39,10 @@ def evaluate(
 
     Args:
         world: the ranks that evaluate together, by default this process; all get the same figures.
+        quarantine_dir: where bad rows of this rank are listed, with `data.on_bad_row: quarantine`.
+
+    Returns:
+        The figures, with `rows` that were evaluated and `quarantined_rows` that were set aside.
 
     Raises:
         DataError: the part has no rows, or holds bad ones.
@@ -52,23 +60,38 @@ def evaluate(
         world_size=world.size,
         needs=scorer.task.needs(config),
         extra_columns=tuple(dict.fromkeys((*conditions, *whole.columns))),
+        quarantine_dir=quarantine_dir,
     )
     seen = 0
     with RowProgress(f"evaluate {part or 'all rows'}", reader.total_rows_hint, shown=shown) as progress:
         for item in reader:
             judged = whole.judged(scorer.outputs(item.batch), item.batch, item.extra)
             rows, in_slices = _of_all_ranks(world, judged, _slices(config, item))
+            if not len(rows):
+                continue  # all of them were set aside
             whole.update(rows)
             for number, figures in enumerate(slices.values()):
                 figures.update(rows[in_slices[:, number]])
             seen += len(rows)
             progress.advance(len(rows))
+    causes = summed(world, reader.quarantine.counts)
     if seen == 0:
-        raise DataError(f"the {part or 'whole'} part holds no rows; look at data.split and data.where")
-    report = {**whole.compute(), "rows": seen}
+        raise no_rows(part, causes)
+    report = {**whole.compute(), "rows": seen, "quarantined_rows": sum(causes.values())}
     if slices:
         report["slices"] = {name: figures.compute() for name, figures in slices.items()}
     return report
+
+
+def no_rows(part: LogPart | None, causes: Mapping[str, int]) -> DataError:
+    """The error of a part without rows; causes: of rows that were set aside, how many."""
+    if not causes:
+        return DataError(f"the {part or 'whole'} part holds no rows; look at data.split and data.where")
+    first, count = max(causes.items(), key=lambda item: item[1])
+    return DataError(
+        f"no row of the {part or 'whole'} part is left: all {sum(causes.values()):,} are bad and were set aside, "
+        f"{count:,} of them because column {first}"
+    )
 
 
 def _slices(config: RunConfig, item: ReaderItem) -> npt.NDArray[np.bool_]:

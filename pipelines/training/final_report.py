@@ -29,6 +29,7 @@ def final_report(
     if part is not None:
         figures = figures_of(part)
     figures["evaluated_rows"] = figures.pop("rows", 0)
+    set_aside = figures.pop("quarantined_rows", 0)
     report = {
         **figures,
         "part": part,
@@ -38,7 +39,7 @@ def final_report(
         "steps": state.step,
         "epochs": state.stretch,
         "best_step": state.best_step,
-        "quarantined_rows": state.quarantined_rows,
+        "quarantined_rows": state.quarantined_rows + set_aside,
         "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),
         "tables": {
             name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_column.values()), **stats.counts}

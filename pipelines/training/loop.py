@@ -94,6 +94,10 @@ class TrainLoop:
 
     def _step(self, item: SourceItem, of_all: StepTotals) -> torch.Tensor:
         state = self.state
+        if of_all.rows == 0:
+            # All rows of the batch were set aside: there is nothing to learn from, at any rank.
+            state.position = item.position.to_json()
+            return torch.zeros(())
         factor = learning_rate_factor(self.config.train.schedule, state.step, state.stretch, state.total_steps)
         loss = self.learner.train_step(item.batch, factor, of_all.weight if self.world.size > 1 else None)
         state.step += 1

@@ -24,6 +24,7 @@ from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.epochs import LogEpochs
+from embtables.pipelines.sources.files.record import FilesRecord
 from embtables.pipelines.sources.parquet import Log
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
@@ -89,7 +90,7 @@ def train(
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.report(shown=shown)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
-        source = _epochs(learner, folder, log, fitted, state)
+        source = _epochs(learner, folder, log, fitted, state, shown=shown)
         return train_to_end(learner, folder, source, log, fitted, state, shown=shown, on_error=on_error)
 
 
@@ -124,7 +125,7 @@ def resume(
         _count(config, log, state, world)
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
-    source = _epochs(learner, run, log, content.fitted, state)
+    source = _epochs(learner, run, log, content.fitted, state, shown=shown)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
@@ -160,7 +161,7 @@ def train_to_end(
     set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
     checkpoints = Checkpoints(learner, run, fitted, set_aside)
     stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
-    evaluation = Evaluation(learner, log, fitted, checkpoints, figures, shown=shown)
+    evaluation = Evaluation(learner, log, fitted, checkpoints, figures, quarantine_dir=run.quarantine, shown=shown)
     # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
     hooks = (metrics, progress, set_aside, stopping, evaluation, checkpoints)
     with ExitStack() as stack:
@@ -180,7 +181,9 @@ def _learner(
     return Learner(config, world, artifacts, shares_keys=shares_keys)
 
 
-def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, state: RunState) -> LogEpochs:
+def _epochs(
+    learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, state: RunState, *, shown: bool
+) -> LogEpochs:
     return LogEpochs(
         log,
         fitted,
@@ -188,7 +191,9 @@ def _epochs(learner: Learner, run: RunDir, log: Log, fitted: FittedTransforms, s
         learner.world,
         needs=learner.needs,
         epoch_rows=state.epoch_rows,
-        quarantine_dir=run.path / "quarantine",
+        quarantine_dir=run.quarantine,
+        record=FilesRecord(run.path / "files", writes=learner.world.rank == 0),
+        shown=shown,
     )
 
 

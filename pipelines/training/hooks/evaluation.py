@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from embtables.errors import DataError
@@ -9,6 +10,7 @@ from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.progress import say
 from embtables.pipelines.sources.parquet import Log, LogPart
+from embtables.pipelines.sources.quarantine import begin_list
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
@@ -23,6 +25,7 @@ class Evaluation(Hook):
 
     Args:
         log: the log whose parts they are.
+        quarantine_dir: each part's bad rows are listed in a folder of its name below.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Evaluation(Hook):
         checkpoints: Checkpoints,
         metrics: MetricsLog,
         *,
+        quarantine_dir: Path,
         shown: bool,
     ) -> None:
         self._learner = learner
@@ -40,6 +44,7 @@ class Evaluation(Hook):
         self._fitted = fitted
         self._checkpoints = checkpoints
         self._metrics = metrics
+        self._quarantine_dir = quarantine_dir
         self._shown = shown
 
     def is_done(self, state: RunState) -> bool:
@@ -67,7 +72,18 @@ class Evaluation(Hook):
         """An evaluation by all ranks, which get the same figures."""
         learner = self._learner
         scorer = learner.scorer(self._fitted)
-        return evaluate(scorer, learner.config, self._log, part, world=learner.world, shown=self._shown)
+        # A part is evaluated again and again, each time with the same bad rows.
+        folder = self._quarantine_dir / part
+        begin_list(folder, learner.world.rank)
+        return evaluate(
+            scorer,
+            learner.config,
+            self._log,
+            part,
+            world=learner.world,
+            quarantine_dir=folder,
+            shown=self._shown,
+        )
 
     def _validate(self, state: RunState) -> None:
         state.evaluated_step = state.step

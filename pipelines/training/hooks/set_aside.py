@@ -5,6 +5,7 @@ from __future__ import annotations
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.protocol import BatchSource, Stretch
+from embtables.pipelines.training.evaluate import no_rows
 from embtables.pipelines.training.hooks.hook import Hook
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import summed
@@ -51,6 +52,8 @@ class SetAside(Hook):
         """See Hook: what was set aside in this epoch is written down and said, so that nothing is lost in silence."""
         self.count(state)
         self._report(state)
+        if whole and state.rows == 0 and state.quarantined:
+            raise no_rows("train", state.quarantined)
         if whole:
             state.quarantined = {}
 

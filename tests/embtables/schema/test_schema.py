@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
+import yaml
 
 from embtables.errors import ConfigError
 from embtables.pipelines.config import RunConfig
@@ -154,18 +157,63 @@ def test_a_schema_is_frozen() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "op", "value"),
     [
-        ("rating != 3", "rating", "!=", 3),
-        ("x>=1.5", "x", ">=", 1.5),
+        ("rating != 3", "rating", "!=", "3"),
+        ("x>=1.50", "x", ">=", "1.50"),
         ("country == UK", "country", "==", "UK"),
-        ("c not in [1, 2]", "c", "not in", (1, 2)),
+        ("c not in [01, NO]", "c", "not in", ("01", "NO")),
+        ("c in ['a, b', \"null\"]", "c", "in", ("a, b", "null")),
+        ("c == 'null'", "c", "==", "null"),
+        ("c == a#b: [c", "c", "==", "a#b: [c"),
+        ("dt >= 2024-01-02", "dt", ">=", "2024-01-02"),
         ("c is null", "c", "is null", None),
-        ("flag == true", "flag", "==", True),
+        ("flag == true", "flag", "==", "true"),
     ],
 )
 def test_conditions_are_read_from_text(text: str, column: str, op: str, value: object) -> None:
     condition = Condition.model_validate(text)
     assert (condition.column, condition.op, condition.value) == (column, op, value)
-    assert type(condition.value) is type(value)
+    assert validate(Condition, yaml.safe_load(to_yaml(condition))) == condition
+
+
+def test_a_condition_takes_plain_values_of_python() -> None:
+    def value(of: object) -> object:
+        return Condition(column="c", op="==", value=of).value  # type: ignore[arg-type]
+
+    moment = datetime(2024, 1, 2, 3, tzinfo=UTC)
+    assert [value(v) for v in (3, 1.5, True, date(2024, 1, 2), Decimal("1.10"))] == [
+        "3",
+        "1.5",
+        "true",
+        "2024-01-02",
+        "1.10",
+    ]
+    assert value(moment) == "2024-01-02T03:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "text", ["c == null", "c != ~", "c in 3", "c == [1]", "user id == 3", "c == 'a", "c in [{a: b}]"]
+)
+def test_a_condition_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is null|needs a list|not with a list|mapping|cannot read"):
+        Condition.model_validate(text)
+
+
+def test_plain_yaml_values_keep_their_text_where_they_are_compared_with_the_log() -> None:
+    text = """
+    where: [{column: c, op: ==, value: 1.10}, {column: c, op: in, value: [NO, 0x1F, 12:30, "null"]}]
+    split: {kind: column, column: p, train: [01, no], test: [2024-01-02]}
+    null_id: 007
+    flag: NO
+    number: 010
+    share: 1e-4
+    rows: 1_000
+    """
+    found = parse_yaml(text)
+    assert [c["value"] for c in found["where"]] == ["1.10", ["NO", "0x1F", "12:30", "null"]]
+    assert (found["split"]["train"], found["split"]["test"]) == (["01", "no"], ["2024-01-02"])
+    assert [found[k] for k in ("null_id", "flag", "number", "share", "rows")] == ["007", "NO", 10, 1e-4, 1000]
+    assert parse_value("1.10", "data.where.0.value") == "1.10"
+    assert parse_value("[no]", "data.split.train") == ["no"]
 
 
 def test_duplicate_and_odd_yaml_is_refused(tmp_path: Any) -> None:

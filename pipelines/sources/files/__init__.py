@@ -1,0 +1,1 @@
+"""The files of a log: found, recognised, their footers read, their types made one."""
