@@ -130,13 +130,13 @@ def test_bad_rows_of_the_test_part_are_counted_and_listed(tmp_path: Path) -> Non
     assert sorted(rows) == list(range(850, 870))
 
 
-@CASES.refused("column x")
+@CASES.refused("column x", during=True)
 def every_row_is_bad(log: Folder) -> str:
     log.write("a.parquet", {**clicks(300), "x": pa.array([NAN] * 300)})
     return config(dense="[{column: x}]", data=f"{ASIDE}, {BY_U}")
 
 
-@CASES.refused("column l")
+@CASES.refused("column l", during=True)
 def quantile_of_bad_rows_alone(log: Folder) -> str:
     log.write("a.parquet", clicks(300, l=pa.array([NAN] * 300)))
     return config(dense="[{column: l, transforms: [quantile]}]", data=ASIDE)

@@ -214,7 +214,7 @@ def prepare_integers_and_strings(log: Folder) -> str:
     return prepared(every(range(20), 400), _NAMES)(log)
 
 
-@CASES.refused("no rows")
+@CASES.refused("no")
 def prepare_nothing(log: Folder) -> str:
     return prepared(pa.array([], pa.string()))(log)
 
