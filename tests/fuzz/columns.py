@@ -191,7 +191,7 @@ FAMILIES: dict[str, dict[str, Make]] = {
         "binary(4)": _fixed(pa.binary(4), 4),
         "uuid": _fixed(pa.uuid(), 16),
     },
-    "time": {f"timestamp[{u}, {z}]": _stamps(pa.timestamp(u, z)) for u in _UNITS for z in set(_ZONES)},
+    "time": {f"timestamp[{u}, {z}]": _stamps(pa.timestamp(u, z)) for u in _UNITS for z in dict.fromkeys(_ZONES)},
     "date": {"date32": _dates(pa.date32()), "date64": _dates(pa.date64())},
     "null": {"null": _nothing},
     "label": {str(k): _labels(k) for k in [*INTS, *FLOATS, pa.bool_(), pa.decimal128(3, 0)]},
