@@ -38,12 +38,12 @@ class Worker:
 
     def check(self, seed: int, number: int, seconds: float) -> Verdict:
         """A case's verdict; `hang` after so many seconds, `died` if the process did."""
-        self._pipe.send((seed, number))
         try:
+            self._pipe.send((seed, number))
             if self._pipe.poll(seconds):
                 verdict: Verdict = self._pipe.recv()
                 return verdict
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
             status = self._process.exitcode
             self._start()
