@@ -97,6 +97,8 @@ def _refused(error: EmbtablesError, case: dict[str, Any], wanted: Reading | str)
 def _train(case: dict[str, Any], folder: Path, wanted: Reading | str) -> Verdict:
     report = runs.train(folder / "config.yaml", overrides=[f"train.runs_dir={folder / 'runs'}"], shown=False)
     if isinstance(wanted, str):
+        if wanted.startswith("null_id"):
+            return Verdict("trained")
         raise WrongRowsError(f"trained {report['rows']} rows, but {wanted}")
     split = case["data"].get("split")
     if split is None or split["kind"] != "hash":

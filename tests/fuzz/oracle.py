@@ -250,7 +250,7 @@ class Oracle:
         if not hasattr(self, "_time_column"):
             spec = self.config["event_time"]
             column = self.column(spec["column"], ids=True)
-            if column.family not in ("time", "null") and not (column.family == "int" and "unit" in spec):
+            if column.family != "time" and not (column.family == "int" and "unit" in spec):
                 raise Unreadable(f"{spec['column']} is no time")
             self._time_column = column
         return self._time_column

@@ -130,7 +130,7 @@ def generated() -> str:
 
 def _general(message: str) -> str:
     """A message that is the same for all types."""
-    message = message.split("; or set data.on_bad_row")[0].split(f" ({_ROWS} such rows")[0]
+    message = message.partition("; or set data.on_bad_row")[0].partition(f" ({_ROWS} such rows")[0]
     ends = (", which cannot", "; a number", "; event times", "; timestamp_part", "; only strings", "; num_buckets")
     cut = min((message.index(end) for end in ends if end in message), default=0)
     return f"holds *type*{message[cut:]}" if cut and message.startswith("holds ") else message
