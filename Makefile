@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 PYTEST_WORKERS ?= 2
+MINUTES ?= 20
 STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*/*.cpp embtables/native/*/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples docs
 
-.PHONY: help setup test check lint docs demo bench mutants soak sanitize crash faults clean
+.PHONY: help setup test check lint docs demo bench mutants soak sanitize crash faults fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +48,7 @@ check: lint  ## the fast part of `make test`
 
 docs: $(STAMP)  ## rewrite the generated pages, build the site in build/docs/site, check its links
 	$(BIN)/python docs/site/build.py --write
+	$(BIN)/python -m tests.fuzz.table --write
 	$(BIN)/python docs/site/build.py build/docs
 
 demo: $(STAMP)  ## train on real data and print what was learned
@@ -67,6 +69,9 @@ crash: $(STAMP)  ## kill trainers at every system call of their checkpoints (abo
 faults: $(STAMP)  ## let system calls of checkpoints fail, and ranks on Ray (about 20 minutes; needs strace and root)
 	$(BIN)/python -m tests.faults.errors
 	$(BIN)/python -m tests.faults.ranks
+
+fuzz: $(STAMP)  ## read random logs beside an oracle for MINUTES (20 by default)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 sanitize:  ## drive the native core under the address, undefined-behaviour and thread sanitizers
 	tests/native/sanitize.sh
