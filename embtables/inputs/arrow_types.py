@@ -120,10 +120,10 @@ def _plain_array(array: pa.Array) -> pa.Array:
 
 def _plain_list(array: pa.Array) -> pa.Array:
     # flatten() honours slices and leaves out what lies under null lists.
-    return _large_list(array, plain(array.flatten()))
+    return with_items(array, plain(array.flatten()))
 
 
-def _large_list(array: pa.Array, items: pa.Array) -> pa.Array:
+def with_items(array: pa.Array, items: pa.Array) -> pa.Array:
     """The lists of `array` (n lists, perhaps null) with other items, one for each of theirs in order."""
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(array) + 1, np.int64)
@@ -196,7 +196,7 @@ def _inner(column: Any, path: str) -> Any:
         return None if wanted is None else pa.chunked_array(parts, plain_type(wanted))
     if is_list(column.type):
         items = _inner(column.flatten(), path)
-        return None if items is None else _large_list(column, items)
+        return None if items is None else with_items(column, items)
     names = [field.name for field in column.type] if pa.types.is_struct(column.type) else []
     for top, rest in [(path, ""), *_paths(path)]:
         if top in names:

@@ -18,7 +18,16 @@ from embtables.ids.cross import cross_ids
 from embtables.ids.strings import hash_strings
 from embtables.inputs.arrow_types import is_bytes, is_list, is_text
 from embtables.inputs.times import is_time, microseconds, timestamp_part
-from embtables.inputs.values import BadRowsError, Float32s, Float64s, Int64s, Mask, as_float64, to_float32
+from embtables.inputs.values import (
+    BadRowsError,
+    Float32s,
+    Float64s,
+    Int64s,
+    Mask,
+    as_float64,
+    decimal_words,
+    to_float32,
+)
 from embtables.schema import Feature
 
 MAX_IDS_PER_ROW = 65_536
@@ -172,15 +181,8 @@ def _is_fraction(kind: pa.DataType) -> bool:
 
 def _decimal_ids(name: str, array: pa.Array) -> Int64s:
     """The lowest 64 bits of decimals of scale 0. Raises BadRowsError for what is beyond int64 and uint64."""
-    words = array.type.bit_width // 64
-    buffer = array.buffers()[1]
-    count = (array.offset + len(array)) * words
-    stored = np.frombuffer(buffer, np.int64, count).reshape(-1, words)[array.offset :]
-    ids = stored[:, 0].copy()
-    high = stored[:, 1:]
-    fits = (high == 0).all(axis=1) | ((high == -1).all(axis=1) & (ids < 0))
-    if array.null_count:
-        fits |= array.is_null().to_numpy(zero_copy_only=False)
+    ids, is_signed, is_unsigned = decimal_words(array)
+    fits = is_signed | is_unsigned
     if not fits.all():
         rows = np.flatnonzero(~fits)
         raise BadRowsError(f"holds {array[int(rows[0])].as_py()}, which has more than 64 bits", name, rows)
@@ -286,6 +288,8 @@ def _id_weights(feature: Feature, array: pa.Array, of_ids: Int64s, null_ids: pa.
         counts = f"{int(lengths[first])} weights for {int(of_ids[first])} ids"
         raise BadRowsError(f"has {counts}; a weights column holds one number per id", name, wrong)
     rows = np.repeat(np.arange(len(array)), lengths)
+    if pa.types.is_null(numbers.type):
+        numbers = numbers.cast(pa.float32())
     if numbers.null_count and pc.any(null_ids).as_py():
         numbers = pc.if_else(pc.and_(null_ids, numbers.is_null()), pa.scalar(0, numbers.type), numbers)
     return to_float32(name, as_float64(name, numbers, fill=None, of_rows=rows), of_rows=rows)

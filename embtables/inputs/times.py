@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
-from embtables.inputs.values import Int64s, Mask, bad_where
+from embtables.inputs.values import Int64s, Mask, bad_where, decimal_words
 from embtables.schema import EventTime, Feature
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_US = 86_400_000_000
 _LAST = 2**63 - 1
+# No times, but what stands for earlier and later ones than microseconds can hold where files differ in their units.
+EARLIEST, LATEST = -(2**63), 2**63 - 1
 
 
 def as_microseconds(event_time: EventTime, array: pa.Array) -> Int64s:
@@ -28,11 +30,17 @@ def as_microseconds(event_time: EventTime, array: pa.Array) -> Int64s:
         raise bad_where("is null; every row needs an event time", name, missing)
     if is_time(kind):
         return microseconds(name, array)
-    if not pa.types.is_integer(kind):
+    is_decimal = pa.types.is_decimal(kind) and kind.scale == 0  # what int64 and uint64 of two files become
+    if not (pa.types.is_integer(kind) or is_decimal):
         raise DataError(f"holds {kind}; event times are timestamps, dates or integers", column=name)
     if event_time.unit is None:
         raise DataError("holds integers; give their unit, event_time: {column, unit: s|ms|us|ns}", column=name)
-    return _scaled(name, array.to_numpy(zero_copy_only=False), event_time.unit)
+    if not is_decimal:
+        return _scaled(name, array.to_numpy(zero_copy_only=False), event_time.unit)
+    numbers, fits, _ = decimal_words(array)
+    if not fits.all():
+        raise bad_where("holds a number that is beyond the range of times", name, ~fits)
+    return _scaled(name, numbers, event_time.unit)
 
 
 def is_time(kind: pa.DataType) -> bool:
@@ -69,7 +77,9 @@ def _times(name: str, numbers: Int64s, factor: int, unit: str) -> Int64s:
     if factor > 1:
         beyond = (numbers > _LAST // factor) | (numbers < -(_LAST // factor))
     elif numbers.dtype == np.uint64:
-        beyond = numbers > _LAST
+        beyond = numbers >= _LAST
+    elif len(numbers) and (numbers.max() >= LATEST or numbers.min() <= EARLIEST):
+        beyond = (numbers >= LATEST) | (numbers <= EARLIEST)
     if beyond is not None and beyond.any():
         raise bad_where(f"holds {numbers[beyond][0]} {unit}, which is beyond the range of times", name, beyond)
     return numbers.astype(np.int64, copy=False) * factor if factor > 1 else numbers.astype(np.int64, copy=False)
@@ -83,6 +93,8 @@ def timestamp_part(feature: Feature, name: str, array: pa.Array) -> Int64s:
     Raises:
         BadRowsError: a time that int64 microseconds cannot hold. DataError: the column holds no times.
     """
+    if pa.types.is_null(array.type):
+        return np.zeros(len(array), np.int64)
     if not is_time(array.type):
         raise DataError(f"holds {array.type}; timestamp_part needs a timestamp", feature=feature.name, column=name)
     times = microseconds(name, array)

@@ -54,6 +54,18 @@ def bad_where(message: str, name: str, mask: Any, of_rows: Int64s | None = None)
     return BadRowsError(message, name, places if of_rows is None else np.unique(of_rows[places]))
 
 
+def decimal_words(array: pa.Array) -> tuple[Int64s, Mask, Mask]:
+    """Decimals of scale 0: their lowest 64 bits, and which of them int64 holds, and uint64. A null counts as 0."""
+    if array.null_count:
+        array = array.fill_null(0)
+    words = array.type.bit_width // 64
+    count = (array.offset + len(array)) * words
+    stored = np.frombuffer(array.buffers()[1], np.int64, count).reshape(-1, words)[array.offset :]
+    low, high = stored[:, 0].copy(), stored[:, 1:]
+    is_zero, is_ones = (high == 0).all(axis=1), (high == -1).all(axis=1)
+    return low, (is_zero & (low >= 0)) | (is_ones & (low < 0)), is_zero
+
+
 def as_float64(
     name: str,
     array: pa.Array,

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import is_bytes, is_list, is_text
+from embtables.inputs.arrow_types import is_bytes, is_list, is_text, with_items
+from embtables.inputs.times import EARLIEST, LATEST
 
 _MAX_DIGITS = 76
 # Of 64 bits, also for narrow integers: what the files before hold must not matter.
@@ -111,30 +113,45 @@ def _digits(kind: pa.DataType) -> int:
 
 
 def cast(column: pa.ChunkedArray, kind: pa.DataType, *, name: str, file: str) -> pa.ChunkedArray:
-    """A file's column in the type that it has for the whole log. Raises DataError for a value that does not fit."""
+    """A file's column in the type that it has for the whole log.
+
+    A time that microseconds cannot hold becomes `EARLIEST` or `LATEST`, which `microseconds` refuses with its row.
+
+    Raises:
+        DataError: a value does not fit.
+    """
     if column.type == kind:
         return column
     try:
-        if pa.types.is_boolean(column.type) and pa.types.is_decimal(kind):
-            column = column.cast(pa.int8())
-        if pa.types.is_floating(kind):
-            return column.cast(kind, safe=False)
-        # Nanoseconds may lose digits (towards the past, see as_microseconds); no other cast here does.
-        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-            return _microseconds(column, kind)
-        return column.cast(kind)
+        return pa.chunked_array([_cast(chunk, kind) for chunk in column.chunks], kind)
     except pa.ArrowException as error:
         text = " ".join(str(error).split())
         raise DataError(f"does not fit {kind}, its type in the other files: {text}", file=file, column=name) from error
 
 
-def _microseconds(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    parts = [_floored(chunk).cast(kind) for chunk in column.chunks]
-    return pa.chunked_array(parts, kind)
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if is_list(array.type) and is_list(kind):
+        return with_items(array, _cast(array.flatten(), kind.value_type)).cast(kind)
+    if pa.types.is_boolean(array.type) and pa.types.is_decimal(kind):
+        # An int8 has three digits, of which the decimal need not have room.
+        return array.cast(pa.int8()).cast(pa.decimal256(_MAX_DIGITS, kind.scale)).cast(kind)
+    if pa.types.is_floating(kind):
+        return array.cast(kind, safe=False)
+    return _microseconds(array, kind) if _is_time(array.type) and pa.types.is_timestamp(kind) else array.cast(kind)
 
 
-def _floored(array: pa.Array) -> pa.Array:
-    numbers = array.cast(pa.int64())
-    micros = numbers.fill_null(0).to_numpy(zero_copy_only=False) // 1_000
+def _microseconds(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Times in microseconds, rounded to the past."""
+    is_date = pa.types.is_date32(array.type)
+    numbers = array.cast(pa.int32()).cast(pa.int64()) if is_date else array.cast(pa.int64())
+    stored = (numbers.fill_null(0) if numbers.null_count else numbers).to_numpy(zero_copy_only=False)
+    if not is_date and array.type.unit == "ns":
+        micros = stored // 1_000
+    else:
+        factor = 86_400_000_000 if is_date else {"s": 1_000_000, "ms": 1_000, "us": 1}[array.type.unit]
+        with np.errstate(over="ignore"):
+            micros = stored * factor
+        micros[stored > LATEST // factor] = LATEST
+        micros[stored < EARLIEST // factor] = EARLIEST
     mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-    return pa.array(micros, pa.timestamp("us", array.type.tz), mask=mask)
+    return pa.array(micros, pa.int64(), mask=mask).cast(kind)
