@@ -172,6 +172,8 @@ class Draw:
             self._split()
         if self.chance(0.15):
             self._join()
+        if "split" in data and self.chance(0.4):  # only read where the case is trained
+            self.config["evaluate"] = {"group_column": "k"}
 
     def _where(self) -> None:
         rng = self.rng
