@@ -11,9 +11,9 @@ import pyarrow as pa
 from torch import Tensor
 
 from embtables.errors import DataError, TrainingError
-from embtables.ids.strings import hash_strings
-from embtables.inputs.arrow_types import is_text
 from embtables.inputs.batch import Batch
+from embtables.inputs.columns import plain_ids
+from embtables.inputs.values import BadRowsError, one_array
 from embtables.models.baseline import BaselineFigures, baseline_numbers
 from embtables.models.metrics import MetricSet
 
@@ -126,15 +126,16 @@ class PointwiseFigures:
 
 
 def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A 64-bit integer for each group: integers and booleans as they are, strings by their hash.
+    """A 64-bit integer for each group, as of ids: integers as they are, strings by their hash; 0 for a null.
 
     Raises:
-        DataError: the column holds something else.
+        DataError: the column holds what cannot be ids.
     """
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        values: npt.NDArray[np.int64] = column.cast(kind).cast(pa.int64(), safe=False).fill_null(0).to_numpy()
-        return values
-    if not is_text(kind):
-        raise DataError(f"holds {kind}; group_column needs integers or strings", column=name)
-    return hash_strings(column)
+    array = one_array(column)
+    try:
+        found = plain_ids(name, array)
+    except BadRowsError:
+        raise
+    except DataError as error:
+        raise DataError(f"holds {array.type}; group_column needs integers, strings or times", column=name) from error
+    return np.where(array.is_valid().to_numpy(zero_copy_only=False), found, 0) if array.null_count else found

@@ -136,12 +136,11 @@ def _check_output(output: Path) -> None:
 
 
 def _check_apart(output: Path, path: str, source: Source) -> None:
-    """Raises ConfigError where the output would replace a file of the input, or be one the next time."""
+    """Raises ConfigError where the output would replace a file of the input."""
     if not isinstance(source.files[0].filesystem, fs.LocalFileSystem):
         return
-    here, folder = output.resolve(), Path(absolute(path, Path.cwd())).resolve()
-    inside = folder.is_dir() and folder in here.parents and output.suffix == ".parquet"
-    if inside or here in {Path(file.path).resolve() for file in source.files}:
+    here = output.resolve()
+    if here in {Path(file.path).resolve() for file in source.files}:
         raise ConfigError(f"is a part of the input {path}; write it elsewhere", output=output)
 
 

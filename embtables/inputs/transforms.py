@@ -86,7 +86,11 @@ class FittedTransforms:
         return cls(content.moments, content.quantiles, content.buckets)
 
     def apply(self, dense: DenseColumn, values: Float64s) -> Float64s:
-        """The dense column's transforms, in order: (n,) float64 -> (n,) float64."""
+        """The dense column's transforms, in order: (n,) float64 -> (n,) float64, infinite where it cannot hold one."""
+        with np.errstate(over="ignore"):
+            return self._applied(dense, values)
+
+    def _applied(self, dense: DenseColumn, values: Float64s) -> Float64s:
         for transform in dense.transforms:
             if transform == "log1p":
                 values = log1p(dense.column, values)

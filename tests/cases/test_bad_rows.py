@@ -211,7 +211,7 @@ def label_as_a_dense_column(log: Folder) -> str:
     return config(dense="[{column: y}]", data=BY_U)
 
 
-@CASES.refused("loss", "step", "learning_rate", during=True)
+@CASES.refused("loss", "step", "learning rates", during=True)
 def learning_rate_that_makes_the_loss_nan(log: Folder) -> str:
     log.write("a.parquet", clicks(2000))
     return config(

@@ -206,7 +206,7 @@ def buckets_of_nothing_but_nulls(log: Folder) -> str:
     return config("{name: l, table: t, num_buckets: 4}")
 
 
-@CASES.refused("column l", "list", "number is needed")
+@CASES.refused("column l", "list", "one number a row")
 def buckets_of_lists(log: Folder) -> str:
     log.write("a.parquet", clicks(300, l=every([[1, 2, 3]], 300)))
     return config("{name: l, table: t, num_buckets: 4}")

@@ -102,7 +102,7 @@ def one_class_to_test(log: Folder) -> str:
     return config(data=_PARTS)
 
 
-@CASES.refused("validation part", "one class", "auc")
+@CASES.refused("validation part", "only the label", "auc")
 def validation_part_of_one_class(log: Folder) -> str:
     _one_class(log, "validation", 0)
     return config(data=_PARTS)
