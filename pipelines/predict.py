@@ -148,10 +148,12 @@ def check_names(wanted: Sequence[str], score_names: Sequence[str]) -> None:
     """Raises ConfigError for names of columns that the output cannot have."""
     clash = set(score_names) & set(wanted)
     if clash:
-        raise ConfigError(f"the input has a column '{min(clash)}' already; choose the carried ones with --columns")
+        raise ConfigError(
+            f"the input has a column '{min(clash)}' already; choose the carried ones with columns (--columns)"
+        )
     twice = [name for name in dict.fromkeys(wanted) if wanted.count(name) > 1]
     if twice:
-        raise ConfigError(f"--columns names '{twice[0]}' twice")
+        raise ConfigError(f"columns (--columns) names '{twice[0]}' twice")
 
 
 def score_names_of(config: RunConfig) -> list[str]:

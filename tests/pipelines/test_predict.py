@@ -72,6 +72,7 @@ def test_each_row_has_its_row_whatever_the_files(trained: Path, tmp_path: Path) 
         "unscored_rows": 0,
         "output": str(tmp_path / "many.parquet"),
         "columns": [*table.schema.names, "score"],
+        "warnings": [],
     }
     for name in table.schema.names:
         assert parts.column(name).to_pylist() == table.column(name).to_pylist()
