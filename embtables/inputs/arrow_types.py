@@ -123,13 +123,17 @@ def _plain_list(array: pa.Array) -> pa.Array:
     return with_items(array, plain(array.flatten()))
 
 
-def with_items(array: pa.Array, items: pa.Array) -> pa.Array:
-    """The lists of `array` (n lists, perhaps null) with other items, one for each of theirs in order."""
+def with_items(array: pa.Array, items: pa.Array, kind: pa.DataType | None = None) -> pa.Array:
+    """The lists of `array` (n lists, perhaps null) with other items, one for each of theirs in order.
+
+    Args:
+        kind: a large_list of the items' type; by default one with Arrow's own name of the item.
+    """
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     mask = array.is_null() if array.null_count else None
-    return pa.LargeListArray.from_arrays(pa.array(offsets), items, mask=mask)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), items, type=kind, mask=mask)
 
 
 def field_type(schema: pa.Schema, name: str) -> pa.DataType | None:

@@ -95,7 +95,7 @@ def _refused(error: EmbtablesError, case: dict[str, Any], wanted: Reading | str)
 
 
 def _train(case: dict[str, Any], folder: Path, wanted: Reading | str) -> Verdict:
-    report = runs.train(folder / "config.yaml", overrides=[f"train.runs_dir={folder / 'runs'}"], shown=False)
+    report = runs.train(folder / "config.yaml", runs_dir=folder / "runs", shown=False).report()
     if isinstance(wanted, str):
         if wanted.startswith("null_id"):
             return Verdict("trained")

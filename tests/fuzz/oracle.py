@@ -149,7 +149,8 @@ class Oracle:
         table = pq.ParquetFile(root / "log" / join["path"]).read()
         keys = python_values(_one(table.column(join["key"])))
         ours = self.column(join["key"], ids=True)
-        if not same_keys(ours.family, family(table.schema.field(join["key"]).type)):
+        theirs = family(table.schema.field(join["key"]).type)
+        if "null" not in (ours.family, theirs) and not same_keys(ours.family, theirs):
             raise Unreadable(f"the key {join['key']} has two types")
         rows = {key: i for i, key in enumerate(keys)}
         for name in table.column_names:

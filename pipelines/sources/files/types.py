@@ -131,7 +131,8 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType, *, name: str, file: str) ->
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if is_list(array.type) and is_list(kind):
-        return with_items(array, _cast(array.flatten(), kind.value_type)).cast(kind)
+        # Made of its type at once: pyarrow's cast of a list of null to another name of the item is damaged.
+        return with_items(array, _cast(array.flatten(), kind.value_type), kind)
     if pa.types.is_boolean(array.type) and pa.types.is_decimal(kind):
         # An int8 has three digits, of which the decimal need not have room.
         return array.cast(pa.int8()).cast(pa.decimal256(_MAX_DIGITS, kind.scale)).cast(kind)
