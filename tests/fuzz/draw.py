@@ -124,7 +124,7 @@ class Draw:
             spirit = Mood(0.0, 0.0, float(self.rng.choice([0, 0, 0.05])))
             for number, (group, kind) in enumerate(self.types([["float", "int"]], [1])):
                 lists = self.files[number]["l"]
-                sizes = [0 if not v.is_valid else len(v.values) if hasattr(v, "values") else 1 for v in lists]
+                sizes = [0 if not v.is_valid else len(v.values) if isinstance(v, pa.ListScalar) else 1 for v in lists]
                 if self.chance(0.05) and sizes:
                     sizes[0] += 1
                 self.files[number]["lw"] = make_list(self.rng, group, kind, len(sizes), spirit, "list", sizes)

@@ -165,7 +165,7 @@ def null_id(feature: dict[str, Any], kind: str) -> int:
 
 def one_id(feature: dict[str, Any], name: str, kind: str, value: Any) -> Any:
     if "num_buckets" in feature:
-        return ("bucket", finite(name, value))
+        return ("bucket", finite_or_large(name, value))
     if kind == "text":
         try:
             value.decode()

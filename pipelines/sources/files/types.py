@@ -130,6 +130,8 @@ def cast(column: pa.ChunkedArray, kind: pa.DataType, *, name: str, file: str) ->
 
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if array.type == kind:
+        return array
     if is_list(array.type) and is_list(kind):
         # Made of its type at once: pyarrow's cast of a list of null to another name of the item is damaged.
         return with_items(array, _cast(array.flatten(), kind.value_type), kind)
