@@ -13,10 +13,12 @@ import pytest
 
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import plain_type
-from embtables.inputs.columns import plain_ids
-from embtables.inputs.values import as_float64, one_array
+from embtables.inputs.columns import feature_ids, plain_ids
+from embtables.inputs.times import microseconds
+from embtables.inputs.values import BadRowsError, as_float64, one_array
 from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.sources.files.types import one_type
+from embtables.schema import Feature
 
 TYPES = [
     pa.null(),
@@ -104,9 +106,44 @@ def test_nanoseconds_are_rounded_to_the_past_and_no_time_wraps(tmp_path: Path) -
     pq.write_table(pa.table({"t": pa.array([-1], pa.timestamp("ms"))}), tmp_path / "b.parquet")
     source = open_source(str(tmp_path), "*.parquet", quarantine=False)
     assert source.read_all(["t"]).column("t").cast(pa.int64()).to_pylist() == [-1, 0, 1, -1000]
-    pq.write_table(pa.table({"t": pa.array([2**62], pa.timestamp("ms"))}), tmp_path / "c.parquet")
-    with pytest.raises(DataError, match=r"c\.parquet, column t: does not fit timestamp\[us\]"):
-        open_source(str(tmp_path), "*.parquet", quarantine=False).read_all(["t"])
+    far = pa.array([0, 2**62, -(2**62)], pa.timestamp("ms"))
+    pq.write_table(pa.table({"t": far}), tmp_path / "c.parquet")
+    times = one_array(open_source(str(tmp_path), "*.parquet", quarantine=False).read_all(["t"]).column("t"))
+    with pytest.raises(BadRowsError, match="beyond the range of times") as raised:
+        microseconds("t", times)
+    assert raised.value.rows.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (
+            pa.array([[1_000]], pa.list_(pa.timestamp("ms"))),
+            pa.array([[1_000, 2_000]], pa.list_(pa.timestamp("ms"), 2)),
+            [[1_000_000], [1_000_000, 2_000_000]],
+        ),
+        (
+            pa.array([[1]], pa.list_(pa.timestamp("s"))),
+            pa.array([[1_999], None], pa.large_list(pa.timestamp("ns"))),
+            [[1_000_000], [1], []],
+        ),
+        (
+            pa.array([[True, False]]),
+            pa.array([[Decimal(7)]], pa.list_(pa.decimal128(1, 0))),
+            [[1, 0], [7]],
+        ),
+        (pa.array([[None, None]], pa.list_(pa.null())), pa.array([[None]], pa.large_list(pa.null())), [[], []]),
+        (pa.array([[1], []], pa.list_(pa.uint8())), pa.array([[2]], pa.list_view(pa.int64())), [[1], [], [2]]),
+    ],
+)
+def test_items_of_lists_are_made_one_type(a: pa.Array, b: pa.Array, expected: list[list[int]], tmp_path: Path) -> None:
+    for number, column in enumerate((a, b)):
+        pq.write_table(pa.table({"l": column}), tmp_path / f"{number}.parquet")
+    source = open_source(str(tmp_path), "*.parquet", quarantine=False)
+    lists = one_array(source.read_all(["l"], ids=("l",)).column("l"))
+    ids = feature_ids(Feature(name="l", table="t"), {"l": lists}, None)
+    ends = np.cumsum(ids.lengths_of(len(lists)))
+    assert [part.tolist() for part in np.split(ids.values, ends[:-1])] == expected
 
 
 def test_a_column_within_a_struct_or_a_list_of_structs_is_read_by_its_path(tmp_path: Path) -> None:
