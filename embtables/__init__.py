@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from embtables.models.scorer import Scorer as Scorer
     from embtables.pipelines.config import RunConfig as RunConfig
     from embtables.pipelines.config import load_config as load_config
-    from embtables.pipelines.run import Run as Run
     from embtables.pipelines.runs import evaluate as evaluate
     from embtables.pipelines.runs import load as load
     from embtables.pipelines.runs import predict as predict
     from embtables.pipelines.runs import resume as resume
     from embtables.pipelines.runs import train as train
+    from embtables.pipelines.trained.run import Run as Run
     from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
     from embtables.rows.optimizers import StateColumn as StateColumn
     from embtables.rows.optimizers import register_optimizer as register_optimizer
@@ -121,7 +121,7 @@ _HOMES = {
     "LogConfig": "embtables.schema",
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
-    "Run": "embtables.pipelines.run",
+    "Run": "embtables.pipelines.trained.run",
     "evaluate": "embtables.pipelines.runs",
     "load": "embtables.pipelines.runs",
     "predict": "embtables.pipelines.runs",

@@ -18,11 +18,11 @@ from embtables.frames.table import Frame
 from embtables.models.registry import ModelCode
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.own_model import take_model
-from embtables.pipelines.run import CheckpointName, OnBadRow, PartName, Run
 from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
 from embtables.pipelines.sources.memory import MemorySource
+from embtables.pipelines.trained.run import CheckpointName, OnBadRow, PartName, Run
 
 if TYPE_CHECKING:
     from embtables.pipelines.config import Evaluate
@@ -200,7 +200,7 @@ def load(
         (20, ('user', 'item'))
     """
     folder = _folder_of(run)
-    from embtables.pipelines.load_run import load_run
+    from embtables.pipelines.trained.load_run import load_run
 
     take_model(folder, model)
     loaded = load_run(folder, checkpoint, tuple(overrides))

@@ -32,7 +32,7 @@ from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
 from embtables.pipelines.sources.files.source import open_source
-from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import EventTime, SampledNegatives
 from embtables.schema.prepare import SALES_WINDOWS_DAYS

@@ -9,7 +9,7 @@ from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 from embtables.pipelines.sources.memory import MEMORY
-from embtables.pipelines.sources.split import LogPart
+from embtables.pipelines.sources.rows.split import LogPart
 from embtables.schema import ColumnSplit, HashSplit, TimeSplit
 
 

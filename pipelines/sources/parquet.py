@@ -28,7 +28,7 @@ from embtables.pipelines.sources.files.record import FilesRead
 from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
-from embtables.pipelines.sources.split import LogPart
+from embtables.pipelines.sources.rows.split import LogPart
 
 __all__ = ["Log", "LogPart", "ParquetReader", "Position", "ReaderItem"]
 

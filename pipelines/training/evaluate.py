@@ -18,7 +18,7 @@ from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
-from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.pipelines.training.rank_agreement import summed
 from embtables.shard.world import SingleRank, World
 

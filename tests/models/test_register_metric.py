@@ -13,7 +13,7 @@ import embtables
 from embtables.errors import ConfigError
 from embtables.models.metrics import forget_metric
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import evaluate_run
+from embtables.pipelines.trained.load_run import evaluate_run
 from embtables.pipelines.training.train import train
 from tests.pipelines.conftest import log_dir, make_config
 

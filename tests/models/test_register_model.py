@@ -17,9 +17,9 @@ from embtables.errors import ConfigError
 from embtables.inputs.batch import JaggedIds
 from embtables.models.registry import ModelInputs, forget_model
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import load_run
-from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
+from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import json_schema, validate
 from tests.pipelines.conftest import log_dir, make_config

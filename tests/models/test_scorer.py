@@ -14,9 +14,9 @@ import torch
 from embtables import Scorer
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import load_run
-from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
+from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training.train import train
 from tests.contents import flat, same
 from tests.pipelines.conftest import log_dir, make_config

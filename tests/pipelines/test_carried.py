@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embtables.errors import BadFileError, DataError
-from embtables.pipelines.carried import CarriedRows
 from embtables.pipelines.sources.files.source import open_source
+from embtables.pipelines.trained.carried import CarriedRows
 
 Carried = Callable[..., CarriedRows]
 ROWS = 3

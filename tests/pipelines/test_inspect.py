@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import load_run
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.training.train import train
 
 Make = Callable[..., RunConfig]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from embtables.pipelines.run_html import run_html
+from embtables.pipelines.trained.run_html import run_html
 from tests.docs.quick_start import make_log_and_configuration
 
 CELL = """

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import load_run
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.train import train

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
-from embtables.pipelines.sources.literals import (
+from embtables.pipelines.sources.files.literals import (
     UnreadableLiteralError,
     read_boolean,
     read_float,

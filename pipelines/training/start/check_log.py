@@ -21,7 +21,7 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.sources.log import Log, LogRows, locate
 from embtables.pipelines.sources.parquet import LogPart
-from embtables.pipelines.sources.split import part_mask
+from embtables.pipelines.sources.rows.split import part_mask
 from embtables.pipelines.training.start.check_types import check_types, id_kinds
 from embtables.schema import Label
 

@@ -14,8 +14,8 @@ from embtables.models.figures import group_ids
 from embtables.pipelines.config import Evaluate, RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.sources.log import Log
-from embtables.pipelines.sources.split import part_mask
-from embtables.pipelines.sources.where import condition_mask
+from embtables.pipelines.sources.rows.split import part_mask
+from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.schema import Schema
 
 

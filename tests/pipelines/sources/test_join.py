@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from embtables.errors import ConfigError, DataError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.sources.join import SideTable
 from embtables.pipelines.sources.log import Log
+from embtables.pipelines.sources.rows.join import SideTable
 from embtables.schema import Join, json_schema, validate
 
 Make = Callable[..., RunConfig]

@@ -23,8 +23,8 @@ import safetensors.numpy
 from embtables.errors import DataError, StateError
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import evaluate_run, load_run
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import evaluate_run, load_run
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.train import resume, train

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from embtables import Tables
-from embtables.pipelines.load_run import load_run
-from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
+from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.train import resume

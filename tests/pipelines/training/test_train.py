@@ -24,9 +24,9 @@ from embtables.errors import ConfigError, DataError, StateError
 from embtables.inputs.features import Needs
 from embtables.models.task import Pointwise
 from embtables.pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
-from embtables.pipelines.load_run import evaluate_run, load_run
-from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import evaluate_run, load_run
+from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.learner import Learner, learning_rate_factor

@@ -10,8 +10,8 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import load_run
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.training.train import resume, train
 from tests.contents import flat, same
 from tests.embtables.ids.encoders_for_tests import registered

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.load_run import evaluate_run, load_run
-from embtables.pipelines.predict import predict
 from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.trained.load_run import evaluate_run, load_run
+from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training.odd_figures import odd_figures
 from embtables.pipelines.training.train import resume, train
 

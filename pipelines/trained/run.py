@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from embtables.models.scorer import Scorer
-    from embtables.pipelines.load_run import LoadedRun
-    from embtables.pipelines.table_rows import TableRows
+    from embtables.pipelines.trained.load_run import LoadedRun
+    from embtables.pipelines.trained.table_rows import TableRows
     from embtables.schema import Feature, LogConfig
 
 CheckpointName = Literal["best", "last"]
@@ -102,7 +102,7 @@ class Run:
 
     @cached_property
     def _loaded(self) -> LoadedRun:
-        from embtables.pipelines.load_run import LoadedRun, load_run
+        from embtables.pipelines.trained.load_run import LoadedRun, load_run
 
         if isinstance(self._place, RunDir):
             return load_run(self._place)
@@ -167,12 +167,12 @@ class Run:
         if isinstance(data, str | Path):
             if output is None:
                 raise ConfigError("the path of a log needs 'output', the parquet file to write; or give a DataFrame")
-            from embtables.pipelines.predict import predict
+            from embtables.pipelines.trained.predict import predict
 
             return predict(self._loaded, str(data), Path(output), columns=columns, on_bad_row=on_bad_row, shown=shown)
         if output is not None:
             raise ConfigError("'output' goes with the path of a log; the scores of a DataFrame are returned")
-        from embtables.pipelines.score_frames import score_frame
+        from embtables.pipelines.trained.score_frames import score_frame
 
         return score_frame(self._loaded, data, columns=columns, on_bad_row=on_bad_row, shown=shown)
 
@@ -191,7 +191,7 @@ class Run:
             DataError: the part has no rows, or holds bad ones.
             StateError: there is no version, or it is damaged.
         """
-        from embtables.pipelines.load_run import LoadedRun, figures_of
+        from embtables.pipelines.trained.load_run import LoadedRun, figures_of
 
         given = part if part is not None else "test" if data is None else "all"
         if given not in ("train", "validation", "test", "all"):
@@ -210,7 +210,7 @@ class Run:
 
     def table(self, name: str) -> TableRows:
         """The rows of one of its tables. Raises ConfigError if there is no such table."""
-        from embtables.pipelines.table_rows import TableRows
+        from embtables.pipelines.trained.table_rows import TableRows
 
         return TableRows(self.scorer.tables, name, self._text_of)
 
@@ -222,7 +222,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Figures, tables and curves, for notebooks."""
-        from embtables.pipelines.run_html import run_html
+        from embtables.pipelines.trained.run_html import run_html
 
         where = "in memory" if self.path is None else str(self.path)
         title = f"{self.config.name}, {self.config.model.kind}, {where}"

@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table, is_pandas
-from embtables.pipelines.load_run import LoadedRun
-from embtables.pipelines.predict import BadRows, OnBadRow, check_names, places_of, score_names_of, unfiltered
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.memory import MEMORY, MemorySource
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.parquet import ParquetReader
+from embtables.pipelines.trained.load_run import LoadedRun
+from embtables.pipelines.trained.predict import BadRows, OnBadRow, check_names, places_of, score_names_of, unfiltered
 
 
 def score_frame(

@@ -15,7 +15,7 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
-from embtables.pipelines.sources.split import LogPart
+from embtables.pipelines.sources.rows.split import LogPart
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.evaluate import evaluate
 from embtables.pipelines.training.odd_figures import odd_figures

@@ -11,13 +11,13 @@ import pyarrow as pa
 from pyarrow import fs
 
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.pipelines.carried import CarriedRows
 from embtables.pipelines.config import RunConfig, absolute
-from embtables.pipelines.load_run import LoadedRun
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
+from embtables.pipelines.trained.carried import CarriedRows
+from embtables.pipelines.trained.load_run import LoadedRun
 from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig

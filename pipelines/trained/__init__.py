@@ -1,0 +1,1 @@
+"""A trained run: its figures, rows and scores."""
