@@ -14,7 +14,6 @@ from typing import Any, Generic, Literal, TypeVar, final
 
 import numpy as np
 
-from embtables.arguments import as_ids
 from embtables.errors import ConfigError
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.mix import Ids, salted, unsalted
@@ -126,6 +125,9 @@ class Encoder(ABC, Generic[C]):
             DataError: these are no ids, or one is refused.
         """
         if type(ids) is not np.ndarray or ids.dtype != np.int64 or ids.ndim != 1:
+            # Here, because it takes torch, which readers of versions do without.
+            from embtables.arguments import as_ids
+
             ids = as_ids(ids, feature=self.feature or None).numpy()
         salts_ids = self._salt is not None and self.key_range is not None
         found = self.keys(salted(ids, self._salt) if self._salt is not None and salts_ids else ids)

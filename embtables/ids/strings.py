@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.arguments import as_strings
 from embtables.errors import DataError
 from embtables.native import _core, isa
 
@@ -35,7 +34,11 @@ def hash_strings(array: Any) -> npt.NDArray[np.int64]:
         >>> embtables.hash_strings(pyarrow.array(["United Kingdom", None])).tolist()
         [8853588106534093199, 0]
     """
-    array = as_strings(array)
+    if not isinstance(array, pa.Array | pa.ChunkedArray):
+        # Here, because it takes torch, which readers of versions do without.
+        from embtables.arguments import as_strings
+
+        array = as_strings(array)
     if isinstance(array, pa.ChunkedArray):
         parts = [hash_strings(chunk) for chunk in array.chunks]
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])

@@ -68,17 +68,18 @@ def _scaled(name: str, numbers: Int64s, unit: str) -> Int64s:
     if unit == "us":
         return _times(name, numbers, 1, unit)
     if unit == "ns":
-        return _times(name, numbers, 1, unit) // 1_000
+        return _times(name, numbers, 0, unit) // 1_000
     return _times(name, numbers, 1_000_000 // _PER_SECOND[unit], unit)
 
 
 def _times(name: str, numbers: Int64s, factor: int, unit: str) -> Int64s:
+    """Numbers times a factor; 0 stands for one below 1, so that every int64 is a time."""
     beyond: Mask | None = None
     if factor > 1:
         beyond = (numbers > _LAST // factor) | (numbers < -(_LAST // factor))
     elif numbers.dtype == np.uint64:
-        beyond = numbers >= _LAST
-    elif len(numbers) and (numbers.max() >= LATEST or numbers.min() <= EARLIEST):
+        beyond = numbers > _LAST - (factor == 1)
+    elif factor == 1 and len(numbers) and (numbers.max() >= LATEST or numbers.min() <= EARLIEST):
         beyond = (numbers >= LATEST) | (numbers <= EARLIEST)
     if beyond is not None and beyond.any():
         raise bad_where(f"holds {numbers[beyond][0]} {unit}, which is beyond the range of times", name, beyond)

@@ -56,7 +56,7 @@ class _Evaluated(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
         raise StateError(
             "backward reached embeddings that were looked up in eval mode, so their rows would learn nothing: call "
-            "train() on the view of embeddings (after the model's eval(), where that is wanted for other layers), or "
+            "train() on the view of embeddings (after the model was put in eval mode, where other layers need it), or "
             "look up under torch.no_grad()"
         )
 

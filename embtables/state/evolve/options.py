@@ -30,6 +30,7 @@ FEATURE: Mapping[str, Treatment] = {
     "cross": "refused",
     "split": "refused",
     "timestamp_part": "refused",
+    "timestamp_zone": "refused",
     "num_buckets": "refused",
 }
 

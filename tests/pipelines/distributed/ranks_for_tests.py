@@ -68,7 +68,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
         RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
     else:
         VersionWriter.close = closing  # type: ignore[method-assign]
-    ray_worker.work(settings)
+    ray_worker.work({"settings": settings, "model": None})
     return knew
 
 
@@ -93,7 +93,7 @@ def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: s
         report(run, content, scorer)
 
     VersionWriter.cut, RunDir.finish = cutting, reporting  # type: ignore[method-assign]
-    ray_worker.work(settings)
+    ray_worker.work({"settings": settings, "model": None})
 
 
 def error_of(world: World, config: RunConfig, folder: str) -> tuple[str, str]:

@@ -38,10 +38,12 @@ FEATURE_CHANGES: dict[str, Any] = {
     "weights_column": "w",
     "split": "|",
     "timestamp_part": "hour",
+    "timestamp_zone": "Asia/Tokyo",
     "num_buckets": 5,
     "null_id": -1,
     "side": "user",
 }
+NEEDED = {"timestamp_zone": {"timestamp_part": "hour"}}  # options that go with others only
 TABLE_CHANGES: dict[str, Any] = {
     "dim": 5,
     "num_rows": 12,
@@ -80,7 +82,8 @@ def test_every_option_has_a_change_here() -> None:
 @pytest.mark.parametrize("option", FEATURE_CHANGES)
 @pytest.mark.parametrize("direction", ["set", "taken away"])
 def test_an_option_of_a_feature_is_treated_as_it_is_classified(option: str, direction: str) -> None:
-    plain, changed = (schema(grows(), feature("f", **c)) for c in ({}, {option: FEATURE_CHANGES[option]}))
+    both = NEEDED.get(option, {})
+    plain, changed = (schema(grows(), feature("f", **both, **c)) for c in ({}, {option: FEATURE_CHANGES[option]}))
     refused, notes = outcome(*((plain, changed) if direction == "set" else (changed, plain)))
     if FEATURE[option] == "refused":
         assert refused is not None
