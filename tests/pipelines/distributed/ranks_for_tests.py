@@ -39,17 +39,16 @@ def resume(world: World, folder: str, overrides: tuple[str, ...]) -> dict[str, A
     return training.resume(RunDir.open(Path(folder)), overrides, world=world, shown=False)
 
 
-def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may: str) -> list[bool]:
+def work_with_a_slow_disk(world: World, settings: dict[str, Any], may: str) -> list[bool]:
     """Works as a rank on Ray does; rank 1's disk takes nothing of a version before rank 0 has met an error.
 
     Args:
-        log: what rank 1 reads.
         may: a FIFO.
 
     Returns:
         Of rank 0, whether it then knew of a mistake of another.
     """
-    write, close, config = os.write, VersionWriter.close, RunDir.config
+    write, close = os.write, VersionWriter.close
     allowed, knew = [], []
 
     def slow(handle: int, content: memoryview) -> int:
@@ -65,7 +64,6 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], log: str, may:
 
     if world.rank:
         os.write = slow
-        RunDir.config = lambda run, overrides=(): config(run, (f"data.path={log}", *overrides))  # type: ignore[method-assign]
     else:
         VersionWriter.close = closing  # type: ignore[method-assign]
     ray_worker.work({"settings": settings, "model": None})

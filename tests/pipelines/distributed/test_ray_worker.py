@@ -37,10 +37,10 @@ def test_what_is_said_is_not_taken_for_markup(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp_path: Path) -> None:
-    """Rank 1 meets a row that its log alone has; its disk takes the version in writing when rank 0 waits no more."""
+    """Rank 1 meets a row that it alone converts; its disk takes the version in writing when rank 0 waits no more."""
     config, log = make_config(tmp_path), pq.read_table(tmp_path / "log.parquet").to_pydict()
     log["click"][5_940] = 7
-    pq.write_table(pa.table(log), tmp_path / "other.parquet", row_group_size=700)
+    pq.write_table(pa.table(log), tmp_path / "log.parquet", row_group_size=700)
     # One version is begun, at step 80 of the 120 of an epoch.
     changes = ["data.shuffle=null", "data.block_rows=400", "train.checkpoint_every_steps=80", "train.epochs=1"]
     run, may = RunDir.create(load_config(config, changes)), tmp_path / "may"
@@ -50,7 +50,7 @@ def test_a_mistake_of_one_rank_is_known_to_the_others_before_they_give_it_up(tmp
     try:
         work = "tests.pipelines.distributed.ranks_for_tests:work_with_a_slow_disk"
         with keeping_room(settings, 2):
-            assert group.run(work, settings.to_json(), str(tmp_path / "other.parquet"), str(may)) == [[True], []]
+            assert group.run(work, settings.to_json(), str(may)) == [[True], []]
     finally:
         group.close()
     said = json.loads((run.path / "error-0.json").read_text())
