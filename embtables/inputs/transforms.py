@@ -87,6 +87,8 @@ class FittedTransforms:
 
     def apply(self, dense: DenseColumn, values: Float64s) -> Float64s:
         """The dense column's transforms, in order: (n,) float64 -> (n,) float64, infinite where it cannot hold one."""
+        if not dense.transforms:
+            return values
         with np.errstate(over="ignore"):
             return self._applied(dense, values)
 
