@@ -16,6 +16,7 @@ its path: `user.id`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)) or is_bytes(kind)
 
 
+@functools.lru_cache(maxsize=1024)
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The type that `plain` gives a column of type `kind`."""
     if isinstance(kind, pa.BaseExtensionType):

@@ -163,6 +163,9 @@ class Source:
         if name in file.partition:
             found = partition_column(self.partitions, name, file.partition[name], table.num_rows, file.path)
             return cast(pa.chunked_array([found]), kind, name=name, file=file.path)
+        place = table.schema.get_field_index(name)
+        if place >= 0 and table.schema.field(place).type == kind:
+            return table.column(place)
         column = take_column(table, name)
         if column is None:
             return pa.chunked_array([pa.nulls(table.num_rows, kind)])
