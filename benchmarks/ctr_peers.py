@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
 
@@ -64,11 +65,11 @@ def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> d
     }
     peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
     found = {
-        OURS: _ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
+        OURS: ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
         PEER: [*peer, json.dumps(settings)],
     }
     if seed == 0:
-        found[OURS_BF16] = _ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1")
+        found[OURS_BF16] = ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1")
     return found
 
 
@@ -84,7 +85,7 @@ def ratios(reports: Reports) -> dict[str, float]:
     return {
         "fp32": rates[OURS] / rates[PEER],
         "bf16": rates[OURS_BF16] / rates[PEER],
-        "auc": _ctr.mean(reports[OURS], "auc") - _ctr.mean(reports[PEER], "auc"),
+        "auc": ctr.mean(reports[OURS], "auc") - ctr.mean(reports[PEER], "auc"),
     }
 
 
@@ -99,7 +100,7 @@ def markdown(reports: Reports, profile: dict[str, Any], seeds: int) -> str:
     trained = {name: reports[name] for name in (OURS, PEER)}
     bf16 = _harness.Spread.of([run["rows_per_second"] for run in reports[OURS_BF16]])
     return (
-        f"{compared}\n\n{_ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
+        f"{compared}\n\n{ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
         f"Seeds (split and training): {seeds}; {THREADS} threads, batch 4096. FuxiCTR's rate leaves its first epoch "
         "out and starts from files it has encoded before; its early stopping and learning-rate reduction are its own. "
         f"embtables in bf16: {bf16.median:,.0f} rows/s over one epoch of the first seed, so without an AUC.\n\n"

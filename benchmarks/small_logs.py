@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 from benchmarks.ctr_peers import CONFIG, PEER_SETTINGS, overrides
 from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
@@ -37,7 +38,7 @@ Reports = dict[str, list[dict[str, Any]]]
 def commands(data: str, split: Path, seed: int, epochs: int, python: Path, runs: Path) -> dict[str, list[str]]:
     """One command line for each contender."""
     common = [*overrides(split, seed), f"train.batch_size={BATCH[data]}", f"train.epochs={epochs}"]
-    found = {name: _ctr.train_command(CONFIG, runs, *common, *changes) for name, changes in OURS.items()}
+    found = {name: ctr.train_command(CONFIG, runs, *common, *changes) for name, changes in OURS.items()}
     settings = PEER_SETTINGS | {
         **{"batch_size": BATCH[data], "batch_norm": True, "data": str(split), "seed": seed, "epochs": epochs},
         "folder": str(runs / f"fuxictr-{data}-{seed}"),
@@ -49,9 +50,9 @@ def commands(data: str, split: Path, seed: int, epochs: int, python: Path, runs:
 def markdown(reports: dict[str, Reports], seeds: dict[str, int]) -> str:
     parts = []
     for data, of in reports.items():
-        table = _ctr.seeds_table(of, ["auc", "log_loss"])
+        table = ctr.seeds_table(of, ["auc", "log_loss"])
         differences = ", ".join(
-            f"{name.removeprefix('embtables, ')} {_ctr.mean(of[name], 'auc') - _ctr.mean(of[PEER], 'auc'):+.4f}"
+            f"{name.removeprefix('embtables, ')} {ctr.mean(of[name], 'auc') - ctr.mean(of[PEER], 'auc'):+.4f}"
             for name in OURS
         )
         parts.append(

@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 
 TOLERANCE = 0.002
 
@@ -30,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as runs:
         commands = {
             f"{example}, {workers}": [
-                *_ctr.train_command(f"examples/{example}/dcnv2.yaml", Path(runs), *overrides),
+                *ctr.train_command(f"examples/{example}/dcnv2.yaml", Path(runs), *overrides),
                 *("--workers", str(workers)),
             ]
             for example, overrides in changes.items()

@@ -81,7 +81,7 @@ def train(
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
     from embtables.pipelines.config import load_config
     from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 
@@ -116,7 +116,7 @@ def evaluate(
     Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
     """
     _one_of("--part", part, ("train", "validation", "test", "all"))
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
 
     chosen: Any = part
     _print(runs.evaluate(run, chosen, checkpoint=_which(which), overrides=set_ or ()), as_json)
@@ -138,7 +138,7 @@ def predict(
 
     Example: embtables predict runs/online_retail-... new.parquet scores.parquet --columns customer_id,stock_code
     """
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     _one_of("--on-bad-row", on_bad_row, ("error", "null"))

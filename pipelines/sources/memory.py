@@ -8,6 +8,7 @@ validation, test) are a file each, as with `data.parts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -87,6 +88,11 @@ def memory_source(data: Frame) -> MemorySource:
         if not table.num_rows:
             raise DataError("holds no rows", table=part or "data")
     return MemorySource(tables)
+
+
+def source_of(data: Frame | Path | str | None) -> MemorySource | None:
+    """Rows in memory as a source; None for a path, or for nothing. Raises DataError as `memory_source`."""
+    return None if data is None or isinstance(data, str | Path) else memory_source(data)
 
 
 def schema_of(source: Source) -> dict[str, Any]:

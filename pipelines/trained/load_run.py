@@ -17,8 +17,8 @@ from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.rows.split import LogPart
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.evaluate import evaluate
-from embtables.pipelines.training.odd_figures import odd_figures
+from embtables.pipelines.training.figures.evaluate import evaluate
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.start.check_types import id_kinds, other_ids
 from embtables.pipelines.training.start.saved_config import refuse_other_schema

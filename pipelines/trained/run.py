@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.run_config import source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
-from embtables.pipelines.sources.memory import MEMORY, MemorySource
+from embtables.pipelines.sources.memory import MEMORY, MemorySource, source_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

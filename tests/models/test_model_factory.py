@@ -18,8 +18,8 @@ import embtables
 from embtables.errors import ConfigError, StateError
 from embtables.inputs.batch import JaggedIds
 from embtables.models.registry import MODELS, ModelInputs, code_of, forget_model, spec_of
+from embtables.pipelines.call.own_model import model_section
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.own_model import model_section
 from embtables.pipelines.plan.probes import dense
 from embtables.pipelines.training.train import train
 from embtables.schema import parse_yaml, to_yaml

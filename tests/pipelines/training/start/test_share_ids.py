@@ -158,7 +158,7 @@ def test_row_numbers_cannot_be_kept_apart(make_config: Make) -> None:
 
 
 def test_examples_say_what_they_mean() -> None:
-    files = [f for f in (Path(__file__).parents[3] / "examples").glob("*/*.yaml") if "features:" in f.read_text()]
+    files = [f for f in (Path(__file__).parents[4] / "examples").glob("*/*.yaml") if "features:" in f.read_text()]
     assert len(files) >= 3
     for file in files:
         config = load_config(file)

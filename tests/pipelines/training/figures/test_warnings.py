@@ -15,7 +15,7 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.trained.load_run import evaluate_run, load_run
 from embtables.pipelines.trained.predict import predict
-from embtables.pipelines.training.odd_figures import odd_figures
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.train import resume, train
 
 Make = Callable[..., RunConfig]

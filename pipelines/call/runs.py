@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, overload
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
 from embtables.models.registry import ModelCode
+from embtables.pipelines.call.own_model import take_model
+from embtables.pipelines.call.run_config import ModelLike, SchemaLike, SplitLike, run_config
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.own_model import take_model
-from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
-from embtables.pipelines.sources.memory import MemorySource
+from embtables.pipelines.sources.memory import MemorySource, source_of
 from embtables.pipelines.trained.run import CheckpointName, OnBadRow, PartName, Run
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _harness
+from benchmarks._harness import measure
 
 
 def train_command(config: str, runs: Path | None, *overrides: str) -> list[str]:
@@ -29,9 +29,9 @@ def seeds_table(reports: Mapping[str, Sequence[dict[str, Any]]], names: Sequence
         for name in names:
             values = [_reach(run, name) for run in runs]
             cells.append(f"{sum(values) / len(values):.4f} ({min(values):.4f}-{max(values):.4f})")
-        rates = _harness.Spread.of([run["rows_per_second"] for run in runs])
+        rates = measure.Spread.of([run["rows_per_second"] for run in runs])
         rows.append([*cells, f"{rates.median:,.0f} ({rates.low:,.0f}-{rates.high:,.0f})"])
-    return _harness.table(["model", *names, "training rows/s"], rows)
+    return measure.table(["model", *names, "training rows/s"], rows)
 
 
 def mean(runs: Sequence[dict[str, Any]], name: str) -> float:
