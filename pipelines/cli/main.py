@@ -18,6 +18,7 @@ from embtables.pipelines.cli.data import app as data_app
 from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
+from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
 from embtables.pipelines.json_text import json_text
@@ -38,12 +39,7 @@ app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
 Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best if there is one.")]
 
 
