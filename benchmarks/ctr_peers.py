@@ -8,7 +8,6 @@ training. FuxiCTR trains in fp32; it has no bf16. The data may not be shipped: E
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -53,6 +52,12 @@ def overrides(split: Path, seed: int) -> list[str]:
     ]
 
 
+def peer_command(python: Path, settings: dict[str, Any]) -> list[str]:
+    """The command line of FuxiCTR, by the interpreter of its environment."""
+    worker = [str(python), "-m", "benchmarks.peers.fuxictr_dcnv2", json.dumps(settings)]
+    return ["env", "RAY_USAGE_STATS_ENABLED=0", *worker]
+
+
 def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> dict[str, list[str]]:
     """One command line a contender. bf16 trains one epoch of the first seed: without bf16 instructions, minutes."""
     changes = overrides(split, seed)
@@ -63,10 +68,9 @@ def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> d
         "seed": seed,
         "epochs": epochs,
     }
-    peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
     found = {
         OURS: ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
-        PEER: [*peer, json.dumps(settings)],
+        PEER: peer_command(python, settings),
     }
     if seed == 0:
         found[OURS_BF16] = ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1")
@@ -129,16 +133,14 @@ def main() -> None:
     options = _harness.parser(__doc__)
     options.add_argument("--seeds", type=int, default=3, help="how many seeds (split and training)")
     args = options.parse_args()
-    data = os.environ.get("EMBTABLES_DATA")
-    if data is None:
-        sys.exit("EMBTABLES_DATA is not set: it names a folder with ml1m/")
+    data = ctr.data_folder("ml1m")
     python = fuxictr_python()
     seeds, epochs = (1, 2) if args.quick else (args.seeds, 20)
     reports: Reports = {}
     splits = [PEERS / f"ml1m-{seed}" for seed in range(seeds)]
     with tempfile.TemporaryDirectory() as runs:
         for seed, split in enumerate(splits):
-            write_split(Path(data).resolve() / "ml1m", split, seed)
+            write_split(data / "ml1m", split, seed)
             lines = commands(split, seed, epochs, python, Path(runs))
             names = list(lines)
             turned = {name: lines[name] for name in (names if seed % 2 == 0 else names[::-1])}

@@ -8,16 +8,13 @@ folder with ml100k/ and ml1m/.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _harness
 from benchmarks._harness import ctr
-from benchmarks.ctr_peers import CONFIG, PEER_SETTINGS, overrides
+from benchmarks.ctr_peers import CONFIG, PEER_SETTINGS, overrides, peer_command
 from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
 
@@ -43,8 +40,7 @@ def commands(data: str, split: Path, seed: int, epochs: int, python: Path, runs:
         **{"batch_size": BATCH[data], "batch_norm": True, "data": str(split), "seed": seed, "epochs": epochs},
         "folder": str(runs / f"fuxictr-{data}-{seed}"),
     }
-    peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
-    return found | {PEER: [*peer, json.dumps(settings)]}
+    return found | {PEER: peer_command(python, settings)}
 
 
 def markdown(reports: dict[str, Reports], seeds: dict[str, int]) -> str:
@@ -66,9 +62,7 @@ def main() -> None:
     options = _harness.parser(__doc__)
     options.add_argument("--seeds", type=int, default=3, help="seeds of MovieLens-1M; MovieLens-100k has twice as many")
     args = options.parse_args()
-    folder = os.environ.get("EMBTABLES_DATA")
-    if folder is None:
-        sys.exit("EMBTABLES_DATA is not set: it names a folder with ml100k/ and ml1m/")
+    folder = ctr.data_folder("ml100k", "ml1m")
     python = fuxictr_python()
     seeds = {"ml100k": 1, "ml1m": 1} if args.quick else {"ml100k": 2 * args.seeds, "ml1m": args.seeds}
     reports: dict[str, Reports] = {data: {} for data in BATCH}
@@ -76,7 +70,7 @@ def main() -> None:
         for data in BATCH:
             for seed in range(seeds[data]):
                 split = PEERS / f"{data}-{seed}"
-                write_split(Path(folder).resolve() / data, split, seed)
+                write_split(folder / data, split, seed)
                 lines = commands(data, split, seed, 2 if args.quick else EPOCHS, python, Path(runs))
                 for name, done in _harness.interleave(lines, 1, timeout_seconds=3600).items():
                     reports[data].setdefault(name, []).extend(done)

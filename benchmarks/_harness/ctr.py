@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import measure
+
+
+def data_folder(*logs: str) -> Path:
+    """The folder of logs that may not be shipped, which EMBTABLES_DATA names; ends the process if it is not set."""
+    folder = os.environ.get("EMBTABLES_DATA")
+    if folder is None:
+        sys.exit(f"EMBTABLES_DATA is not set: it names a folder with {' and '.join(f'{log}/' for log in logs)}")
+    return Path(folder).resolve()
 
 
 def train_command(config: str, runs: Path | None, *overrides: str) -> list[str]:

@@ -85,26 +85,32 @@ def train(
         >>> embtables.train("my.yaml", max_steps=20, shown=False).report()["steps"]
         20
     """
-    if continue_from is None and (checkpoint is not None or fresh):
-        raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
     _check_workers(workers, ray_address)
-    former = None if continue_from is None else _folder_of(continue_from)
-    begins: dict[str, Any] = {"former": former, "which": checkpoint, "fresh": tuple(fresh)}
+    begins = _beginning(continue_from, checkpoint, fresh)
     if runs_dir is not None:
         options["runs_dir"] = str(runs_dir)
     source = source_of(data)
+    path = data if source is None else None
     config = run_config(
-        schema,
-        data if source is None else None,
-        source,
-        model=model,
-        split=split,
-        evaluate=evaluate,
-        overrides=overrides,
-        options=options,
+        schema, path, source, model=model, split=split, evaluate=evaluate, overrides=overrides, options=options
     )
     if workers == 1:
         return _train_here(config, source, begins, shown=shown)
+    return _train_on_ray(config, source, begins, workers, ray_address)
+
+
+def _beginning(
+    former: Run | Path | str | None, checkpoint: CheckpointName | None, fresh: Sequence[str]
+) -> dict[str, Any]:
+    """What a new run begins with, as arguments of what trains it."""
+    if former is None and (checkpoint is not None or fresh):
+        raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
+    return {"former": None if former is None else _folder_of(former), "which": checkpoint, "fresh": tuple(fresh)}
+
+
+def _train_on_ray(
+    config: RunConfig, source: MemorySource | None, begins: dict[str, Any], workers: int, ray_address: str | None
+) -> Run:
     if source is not None or config.train.runs_dir is None:
         raise ConfigError("several workers read a log in files and keep versions: give its path, and runs_dir")
     from embtables.pipelines.distributed.cluster import Cluster
