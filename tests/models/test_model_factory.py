@@ -283,7 +283,7 @@ def test_the_model_of_an_installed_package_is_found_by_the_command(
         ("", "net = broken_d:Net", "AttributeError: module 'broken_d' has no attribute 'Net'"),
         ("def Net(width: int): ...", "net = broken_e:Net", "model 'net' takes no view"),
         (
-            "from embtables.models.registry import LR as Net",
+            "from embtables.models.kinds.lr import LR as Net",
             "net = broken_f:Net",
             "which is model 'lr': the entry point must have that name",
         ),
