@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.json"
-FITTED_FILE = "transforms.json"
 DEFAULT_RUNS_DIR = "runs"
 
 
