@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from embtables.models.scorer import Scorer
@@ -71,14 +70,6 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         autocast=config.train.precision == "bf16",
     )
     return LoadedRun(config, scorer, content.state.step, content.state.id_kinds)
-
-
-def evaluate_run(
-    folder: Path, part: LogPart | None, which: checkpoint.Which | None, overrides: tuple[str, ...]
-) -> dict[str, Any]:
-    """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
-    loaded = load_run(RunDir.open(folder), which, overrides)
-    return {**figures_of(loaded, part), "run_dir": str(folder)}
 
 
 def figures_of(
