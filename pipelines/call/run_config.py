@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from embtables.errors import ConfigError
-from embtables.inputs.arrow_types import is_text
+from embtables.inputs.arrow_types import is_text, plain_type
 from embtables.models.registry import ModelCode, ModelOptions
 from embtables.pipelines.call.own_model import model_section
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
@@ -139,6 +139,7 @@ def _id_columns(content: Mapping[str, Any], types: Mapping[str, pa.DataType]) ->
     return found
 
 
-def _can_split(kind: pa.DataType) -> bool:
+def _can_split(stored: pa.DataType) -> bool:
+    kind = plain_type(stored)
     checks = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_timestamp)
     return is_text(kind) or any(check(kind) for check in checks)

@@ -22,10 +22,11 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
 from embtables.pipelines.sources.memory import MemorySource, source_of
-from embtables.pipelines.trained.run import CheckpointName, OnBadRow, PartName, Run
+from embtables.pipelines.trained.run import CheckpointName, PartName, Run
 
 if TYPE_CHECKING:
     from embtables.pipelines.config import Evaluate
+    from embtables.pipelines.trained.predict import OnBadRow
 
 
 def train(

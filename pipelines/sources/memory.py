@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.arrow_types import is_list, is_text, stored_column
+from embtables.inputs.arrow_types import is_list, is_text, plain, stored_column
 from embtables.pipelines.sources.files.source import LogFile, Source
 
 MEMORY = "memory://DataFrame"
@@ -62,7 +62,7 @@ class MemorySource(Source):
         """
         found = [table.column(column) for table in self._tables.values() if column in table.column_names]
         chunks = [chunk for each in found for chunk in each.chunks]
-        chunks = [pc.list_flatten(chunk) if is_list(chunk.type) else chunk for chunk in chunks]
+        chunks = [plain(pc.list_flatten(chunk) if is_list(chunk.type) else chunk) for chunk in chunks]
         if not chunks or not is_text(chunks[0].type):
             return None
         values = pa.chunked_array([pc.cast(chunk, pa.large_string()) for chunk in chunks]).unique()

@@ -7,6 +7,7 @@ is first asked for something that needs the model: its best version if there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
     from embtables.models.scorer import Scorer
     from embtables.pipelines.trained.load_run import LoadedRun
+    from embtables.pipelines.trained.predict import OnBadRow
     from embtables.pipelines.trained.table_rows import TableRows
     from embtables.schema import Feature, LogConfig
 
 CheckpointName = Literal["best", "last"]
 PartName = Literal["train", "validation", "test", "all"]
-OnBadRow = Literal["error", "null"]
 
 
 class Run:
@@ -109,7 +110,8 @@ class Run:
             raise ConfigError("the run has not ended; there is no model yet")
         report = self._place.report()
         best = report["best_step"]
-        return LoadedRun(self.config, self._place.scorer, report["steps"] if best is None else best)
+        step = report["steps"] if best is None else best
+        return LoadedRun(self.config, self._place.scorer, step, self._place.id_kinds)
 
     @overload
     def predict(
@@ -190,7 +192,7 @@ class Run:
             DataError: the part has no rows, or holds bad ones.
             StateError: there is no version, or it is damaged.
         """
-        from embtables.pipelines.trained.load_run import LoadedRun, figures_of
+        from embtables.pipelines.trained.load_run import figures_of
 
         given = part if part is not None else "test" if data is None else "all"
         if given not in ("train", "validation", "test", "all"):
@@ -199,7 +201,7 @@ class Run:
         if data is not None:
             source = source_of(data)
             config = loaded.config.model_copy(update={"data": _of(loaded.config.data, data, source)})
-            loaded = LoadedRun(config, loaded.scorer, loaded.step)
+            loaded = replace(loaded, config=config)
         return figures_of(loaded, None if given == "all" else given, source, shown=shown)
 
     @property

@@ -14,6 +14,7 @@ from embtables.pipelines.sources.memory import MEMORY, MemorySource
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.trained.load_run import LoadedRun
 from embtables.pipelines.trained.predict import OnBadRow, check_names, score_names_of, scored_rows, unfiltered
+from embtables.pipelines.warn import Warnings
 
 
 def score_frame(
@@ -50,6 +51,7 @@ def score_frame(
 def _scores(loaded: LoadedRun, table: pa.Table, on_bad_row: OnBadRow, *, shown: bool) -> dict[str, pa.ChunkedArray]:
     """The columns of scores (rows,); null of a row without any."""
     log = open_log(loaded.config, unfiltered(loaded.config.data, MEMORY), MemorySource({None: table}))
+    Warnings([], shown=shown).add(loaded.warnings_of(log))
     found: dict[str, list[pa.Array]] = {name: [] for name in score_names_of(loaded.config)}
     with RowProgress("predict", log.num_rows, shown=shown) as progress:
         for rows in scored_rows(loaded, log, on_bad_row):
