@@ -223,6 +223,18 @@ def test_rows_of_a_table_have_the_ids_of_the_frame(run: et.Run, frame: pd.DataFr
     assert len(run.table("item")) == 64
 
 
+def test_ids_of_a_feature_that_keeps_its_keys_apart_are_those_of_the_frame(frame: pd.DataFrame) -> None:
+    made = configuration()
+    user, item = ({"name": each, "table": "both", "encoder": {"kind": "hash"}} for each in ("user", "item"))
+    table = {"name": "both", "kind": "collisionless", **{k: made["tables"][0][k] for k in ("dim", "optimizer")}}
+    for features, known in (([user], True), ([user, item], False)):
+        made |= {"features": features, "tables": [{**table, "share_ids": False}], "evaluate": {}}
+        rows = et.train(made, frame, max_steps=5, shown=False).table("both").to_pandas()
+        assert ("id" in rows.columns) == known
+        if known:
+            assert set(rows["id"]) <= set(frame["user"])
+
+
 def test_string_views_divide_rows_and_name_ids_as_strings_do(rows: pa.Table) -> None:
     optimizer = {"kind": "adagrad", "learning_rate": 0.1}
     schema = {
