@@ -67,6 +67,7 @@ NB_MODULE(_core, module) {
     define_hash_strings<std::int64_t>(module);
     define_store(module);
     define_exchange(module);
+    define_serve(module);
     module.def("available_isas", [] {
         std::vector<std::string> names;
         for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));

@@ -7,6 +7,9 @@ namespace embtables {
 // Adds `TableSpec` and `Store` to the module.
 void define_store(nanobind::module_& module);
 
+// Adds `ServedStore` (serve_bindings.cpp).
+void define_serve(nanobind::module_& module);
+
 // Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
 void define_exchange(nanobind::module_& module);
 

@@ -14,6 +14,7 @@
 #include "rows/row_kernels.h"
 #include "rows/table_rows.h"
 #include "store/collisionless.h"
+#include "store/lookup_view.h"
 #include "store/step.h"
 
 namespace embtables {
@@ -50,21 +51,6 @@ struct TableBytes {
 
 // Of a table in which so many keys have got rows, one after the other, and so many wait for one.
 TableBytes bytes_of(const TableSpec& spec, std::uint64_t rows, std::uint64_t waiting);
-
-// Keys of L lists for B bags each, as embtables/rows/protocol.py has them. Features i, L + i, ... read list i.
-struct LookupView {
-    const std::int32_t* features;
-    std::size_t num_features, num_lists;
-    const std::int64_t* offsets;  // L * B + 1
-    const float* weights;         // or null
-    std::int64_t num_bags;
-    const std::int32_t* counts = nullptr;  // how often each key occurred; null: once
-
-    // The offsets of the bags of a feature.
-    const std::int64_t* bags_of(std::size_t feature) const {
-        return offsets + (feature % num_lists) * static_cast<std::size_t>(num_bags);
-    }
-};
 
 struct KeptLookup {
     LookupView lookup;

@@ -1,0 +1,102 @@
+// The nanobind edge of ServedStore: checks sizes, drops the GIL, calls plain C++.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings/binding_types.h"
+#include "bindings/store_bindings.h"
+#include "serve/served_store.h"
+
+using namespace nanobind::literals;
+
+namespace embtables {
+namespace {
+
+using Weights = std::optional<In<float>>;
+using Cold = std::optional<Out<std::int64_t>>;
+
+void make(ServedStore* self, const std::vector<ServedConfig>& tables, const std::vector<int>& feature_tables,
+          const std::string& isa) {
+    new (self) ServedStore(*kernels_of(isa_from_name(isa)).rows, tables, feature_tables);
+}
+
+void make_config(ServedConfig* self, int dim, std::uint64_t seed, std::uint64_t num_rows, std::uint32_t ttl_seconds) {
+    need(dim >= 1 && dim <= 4096, "dim must be in 1..4096");
+    need(num_rows < (std::uint64_t{1} << 32) - 1, "a table that is served holds at most 2^32 - 2 rows");
+    new (self) ServedConfig{dim, seed, num_rows, ttl_seconds};
+}
+
+LookupView view_of(const ServedStore& store, const In<std::int32_t>& features, const In<std::int64_t>& keys,
+                   const In<std::int64_t>& offsets, const Weights& weights, std::int64_t bags) {
+    const std::size_t lists = bags <= 0 ? features.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
+    need(bags >= 0 && lists >= 1 && offsets.size() == lists * static_cast<std::size_t>(bags) + 1 &&
+             features.size() % lists == 0,
+         "L lists of B bags need L * B + 1 offsets, and as many features each");
+    need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys.size()),
+         "offsets must begin at 0 and end at the number of keys");
+    need(!weights || weights->size() == keys.size(), "as many weights as keys are needed");
+    for (std::size_t i = 0; i < features.size(); ++i) store.table_of(features.data()[i]);
+    return {features.data(), features.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
+}
+
+void pooled(const ServedStore& store, In<std::int32_t> features, In<std::int64_t> keys, In<std::int64_t> offsets,
+            Weights weights, std::int64_t bags, int threads, OutMatrix out, Cold cold) {
+    const LookupView view = view_of(store, features, keys, offsets, weights, bags);
+    need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
+         "out must be (bags, sum of the features' dims)");
+    need(!cold || cold->size() == features.size(), "a count for each feature is needed");
+    nb::gil_scoped_release released;
+    for (std::size_t i = 1; i < offsets.size(); ++i)
+        need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
+    store.pooled(view, keys.data(), threads, out.data(), cold ? cold->data() : nullptr);
+}
+
+std::size_t gather(const ServedStore& store, int table, In<std::int64_t> keys, int threads, Out<float> out) {
+    need(out.size() == keys.size() * static_cast<std::size_t>(store.table(table).config().dim),
+         "out must be (keys, dim)");
+    nb::gil_scoped_release released;
+    return store.gather(table, keys.data(), keys.size(), threads, out.data());
+}
+
+void apply(const ServedStore& store, int table, In<std::int64_t> keys, In<float> weights,
+           std::optional<In<std::uint32_t>> seen, In<std::int64_t> tombstones, Weights cold, std::uint32_t now,
+           bool whole) {
+    ServedTable& of = store.table(table);
+    const ServedConfig& config = of.config();
+    const bool grows = config.num_rows == 0;
+    need(weights.size() == keys.size() * static_cast<std::size_t>(config.dim), "weights must be (keys, dim)");
+    need(!cold || cold->size() == static_cast<std::size_t>(config.dim), "a cold row has dim values");
+    need(grows == seen.has_value() && (!seen || seen->size() == keys.size()),
+         "a collisionless table needs a time for each key, a fixed one none");
+    need(grows || (tombstones.size() == 0 && !cold), "a fixed table has neither tombstones nor a cold row");
+    const ServedChange change{keys.data(), weights.data(), seen ? seen->data() : nullptr, keys.size(),
+                              tombstones.data(), tombstones.size(), cold ? cold->data() : nullptr, now};
+    nb::gil_scoped_release released;
+    whole ? of.replace(change) : of.apply(change);
+}
+
+nb::dict stats(const ServedStore& store, int table) {
+    const ServedTable& of = store.table(table);
+    nb::dict found;
+    found["rows"] = of.num_rows();
+    found["now"] = of.now();
+    found["bytes"] = of.bytes();
+    return found;
+}
+
+}  // namespace
+
+void define_serve(nb::module_& module) {
+    nb::class_<ServedConfig>(module, "ServedConfig")
+        .def("__init__", &make_config, "dim"_a, "seed"_a, "num_rows"_a, "ttl_seconds"_a);
+    nb::class_<ServedStore>(module, "ServedStore")
+        .def("__init__", &make, "tables"_a, "feature_tables"_a, "isa"_a)
+        .def("pooled", &pooled, "features"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(),
+             "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert(), "cold"_a.noconvert().none())
+        .def("gather", &gather, "table"_a, "keys"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("apply", &apply, "table"_a, "keys"_a.noconvert(), "weights"_a.noconvert(), "seen"_a.noconvert().none(),
+             "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "whole"_a)
+        .def("stats", &stats, "table"_a);
+}
+
+}  // namespace embtables

@@ -1,0 +1,38 @@
+#include "serve/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <new>
+
+namespace embtables {
+namespace {
+
+constexpr std::size_t kHuge = std::size_t{2} << 20, kPage = 4096;
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+Arena::Arena(std::size_t most) : whole_bytes_(round_up(most, kHuge) + kHuge), most_(most) {
+    whole_ = mmap(nullptr, whole_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (whole_ == MAP_FAILED) throw std::bad_alloc();
+    base_ = reinterpret_cast<void*>(round_up(reinterpret_cast<std::uintptr_t>(whole_), kHuge));
+}
+
+Arena::~Arena() { munmap(whole_, whole_bytes_); }
+
+void Arena::reserve(std::size_t bytes) {
+    if (bytes <= capacity_) return;
+    if (bytes > most_) throw std::bad_alloc();
+    // By an eighth at least: the system is asked seldom, and what is not touched takes no memory.
+    const std::size_t wanted = std::max(bytes, capacity_ + capacity_ / 8);
+    const std::size_t capacity = round_up(wanted, wanted < kHuge ? kPage : kHuge);
+    char* const from = static_cast<char*>(base_) + capacity_;
+    if (mprotect(from, capacity - capacity_, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+    if (capacity >= kHuge) madvise(base_, capacity, MADV_HUGEPAGE);
+    capacity_ = capacity;
+}
+
+}  // namespace embtables

@@ -1,0 +1,126 @@
+#include "serve/served_map.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace embtables {
+namespace {
+
+constexpr std::uint64_t kFirstBuckets = 4;
+constexpr double kMostLoad = 0.75;
+constexpr std::size_t kBlock = 32;  // keys whose buckets are asked for before they are searched
+
+}  // namespace
+
+ServedMap::ServedMap(std::uint64_t seed, Readers& readers) : offset_(seed * kGoldenGamma), readers_(readers) {
+    for (std::atomic<Shard*>& shard : shards_) shard.store(new Shard(kFirstBuckets), std::memory_order_release);
+}
+
+ServedMap::~ServedMap() {
+    for (std::atomic<Shard*>& shard : shards_) delete shard.load();
+}
+
+ServedMap::Place ServedMap::look(const Shard& shard, std::uint64_t h) {
+    for (Bucket* bucket = shard.home(h);; bucket = shard.after(bucket))
+        for (int i = 0; i < kEntries; ++i) {
+            const std::uint64_t key = bucket->keys[i].load(std::memory_order_acquire);
+            if (key == h) return {bucket, i, true};
+            if (key == 0) return {bucket, i, false};
+        }
+}
+
+ServedMap::Entry ServedMap::entry_of(const Place& place) {
+    // The row first: `seen` is then at least as new as the row.
+    const std::uint32_t row = place.bucket->rows[place.entry].load(std::memory_order_acquire);
+    return {row, place.bucket->seen[place.entry].load(std::memory_order_acquire)};
+}
+
+void ServedMap::find(const std::int64_t* keys, std::size_t n, Entry* found) const {
+    std::uint64_t mixes[kBlock];
+    const Shard* shards[kBlock];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+        const std::size_t size = std::min(kBlock, n - begin);
+        for (std::size_t i = 0; i < size; ++i) {
+            mixes[i] = mixed(keys[begin + i]);
+            shards[i] = shards_[shard_of(mixes[i])].load(std::memory_order_acquire);
+            __builtin_prefetch(shards[i]->home(mixes[i]));
+        }
+        for (std::size_t i = 0; i < size; ++i) {
+            const Place place = mixes[i] == 0 ? Place{const_cast<Bucket*>(&zero_), 0, true} : look(*shards[i], mixes[i]);
+            found[begin + i] = place.found ? entry_of(place) : Entry{0, 0};
+        }
+    }
+}
+
+std::uint32_t ServedMap::set(std::int64_t key, Entry entry) {
+    const std::uint64_t h = mixed(key);
+    Place place{&zero_, 0, true};
+    if (h != 0) {
+        make_room(shard_of(h));
+        Shard& shard = *shards_[shard_of(h)].load(std::memory_order_relaxed);
+        place = look(shard, h);
+        if (!place.found) {
+            put(shard, h, entry);
+            ++size_;
+            return 0;
+        }
+    }
+    place.bucket->seen[place.entry].store(entry.seen, std::memory_order_release);
+    const std::uint32_t former = place.bucket->rows[place.entry].exchange(entry.row, std::memory_order_acq_rel);
+    size_ += former == 0;
+    return former;
+}
+
+std::uint32_t ServedMap::remove(std::int64_t key) {
+    const std::uint64_t h = mixed(key);
+    const Place place = h == 0 ? Place{&zero_, 0, true} : look(*shards_[shard_of(h)].load(std::memory_order_relaxed), h);
+    if (!place.found) return 0;
+    const std::uint32_t former = place.bucket->rows[place.entry].exchange(0, std::memory_order_acq_rel);
+    size_ -= former != 0;
+    return former;
+}
+
+// Of a key that is not there. The key comes last: who sees it sees its row.
+void ServedMap::put(Shard& shard, std::uint64_t h, Entry entry) {
+    const Place place = look(shard, h);
+    place.bucket->seen[place.entry].store(entry.seen, std::memory_order_relaxed);
+    place.bucket->rows[place.entry].store(entry.row, std::memory_order_relaxed);
+    place.bucket->keys[place.entry].store(h, std::memory_order_release);
+    ++shard.used;
+}
+
+// Another key will fit into the shard.
+void ServedMap::make_room(std::size_t number) {
+    const Shard& old = *shards_[number].load(std::memory_order_relaxed);
+    const auto limit = [](std::uint64_t buckets) { return static_cast<std::size_t>(kMostLoad * kEntries * static_cast<double>(buckets)); };
+    if (old.used < limit(old.num_buckets)) return;
+    std::size_t alive = 0;
+    for (std::uint64_t b = 0; b < old.num_buckets; ++b)
+        for (int i = 0; i < kEntries; ++i) alive += old.buckets()[b].rows[i].load(std::memory_order_relaxed) != 0;
+    std::uint64_t buckets = old.num_buckets;
+    while (limit(buckets) <= alive + alive / 8) buckets += buckets / 2;
+    auto made = std::make_unique<Shard>(buckets);
+    for (std::uint64_t b = 0; b < old.num_buckets; ++b)
+        for (int i = 0; i < kEntries; ++i) {
+            const Place place{old.buckets() + b, i, true};
+            if (const Entry entry = entry_of(place); entry.row != 0)
+                put(*made, place.bucket->keys[i].load(std::memory_order_relaxed), entry);
+        }
+    std::unique_ptr<Shard> former(shards_[number].exchange(made.release(), std::memory_order_acq_rel));
+    retired_.push_back({readers_.retire(), std::move(former)});
+    forget();
+}
+
+void ServedMap::forget() {
+    const std::uint64_t oldest = readers_.oldest();
+    while (!retired_.empty() && retired_.front().epoch < oldest) retired_.pop_front();
+}
+
+std::size_t ServedMap::bytes() const {
+    std::size_t found = 0;
+    for (const std::atomic<Shard*>& shard : shards_) found += shard.load(std::memory_order_acquire)->memory.capacity();
+    for (const Retired& retired : retired_) found += retired.shard->memory.capacity();
+    return found;
+}
+
+}  // namespace embtables

@@ -1,0 +1,37 @@
+// The tables that a server reads, and lookups of them. Any number of threads may look up while one applies changes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "rows/row_kernels.h"
+#include "serve/readers.h"
+#include "serve/served_table.h"
+#include "store/lookup_view.h"
+
+namespace embtables {
+
+class ServedStore {
+public:
+    ServedStore(const RowKernels& kernels, const std::vector<ServedConfig>& tables, std::vector<int> feature_tables);
+
+    // (bags, width): weighted sums of rows, a feature's columns beside each other. `cold`, one a feature or null: how many
+    // of its keys had no row. Each row is of one version of its table. Throws std::out_of_range for a key outside a fixed table.
+    void pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out, std::int64_t* cold) const;
+
+    // (n, dim): rows of keys of one table. Returns how many had none.
+    std::size_t gather(int table, const std::int64_t* keys, std::size_t n, int threads, float* out) const;
+
+    ServedTable& table(int number) const { return *tables_.at(static_cast<std::size_t>(number)); }
+    int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }
+    std::size_t width(const LookupView& lookup) const;
+
+private:
+    const RowKernels& kernels_;
+    mutable Readers readers_;
+    std::vector<std::unique_ptr<ServedTable>> tables_;
+    std::vector<int> feature_tables_;
+};
+
+}  // namespace embtables

@@ -1,0 +1,146 @@
+#include "serve/served_table.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "rows/table_rows.h"
+
+namespace embtables {
+namespace {
+
+constexpr std::uint64_t kMostRows = std::uint64_t{1} << 32;
+constexpr std::size_t kMostBytes = std::size_t{1} << 42;
+constexpr std::size_t kEpochRows = 1024;  // rows that leave in one epoch
+constexpr std::size_t kBlock = 64;
+
+std::size_t most_bytes(const ServedConfig& config) {
+    return std::min(kMostBytes, kMostRows * static_cast<std::size_t>(stride_of(config.dim)) * sizeof(float));
+}
+
+}  // namespace
+
+ServedTable::ServedTable(const ServedConfig& config, Readers& readers)
+    : config_(config),
+      stride_(stride_of(config.dim)),
+      readers_(readers),
+      arena_(most_bytes(config)),
+      places_(config.num_rows * sizeof(std::uint32_t) + 1),
+      map_(config.seed, readers) {
+    places_.reserve(config.num_rows * sizeof(std::uint32_t));
+    arena_.reserve(static_cast<std::size_t>(stride_) * sizeof(float));
+}
+
+std::atomic<std::uint32_t>& ServedTable::place_of(std::int64_t key) const {
+    if (key < 0 || static_cast<std::uint64_t>(key) >= config_.num_rows)
+        throw std::out_of_range("key " + std::to_string(key) + " is outside a table of " +
+                                std::to_string(config_.num_rows) + " rows");
+    return places_.as<std::atomic<std::uint32_t>>()[key];
+}
+
+std::size_t ServedTable::find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const {
+    std::size_t cold = 0;
+    if (config_.num_rows != 0) {
+        for (std::size_t i = 0; i < n; ++i) rows[i] = place_of(keys[i]).load(std::memory_order_acquire);
+        return 0;
+    }
+    ServedMap::Entry found[kBlock];
+    const std::uint32_t nobody = cold_.load(std::memory_order_acquire), now = now_.load(std::memory_order_acquire);
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+        const std::size_t size = std::min(kBlock, n - begin);
+        map_.find(keys + begin, size, found);
+        for (std::size_t i = 0; i < size; ++i) {
+            const auto [row, seen] = found[i];
+            const bool is_cold = row == 0 || (seen < now && now - seen > config_.ttl_seconds);
+            rows[begin + i] = is_cold ? nobody : row;
+            cold += is_cold;
+        }
+    }
+    return cold;
+}
+
+void ServedTable::apply(const ServedChange& change) {
+    const std::lock_guard<std::mutex> held(writer_);
+    apply_locked(change);
+}
+
+void ServedTable::replace(const ServedChange& change) {
+    const std::lock_guard<std::mutex> held(writer_);
+    std::vector<std::int64_t> gone;
+    if (config_.num_rows == 0 && map_.size() != 0) {
+        std::vector<std::int64_t> kept(change.keys, change.keys + change.n);
+        std::sort(kept.begin(), kept.end());
+        map_.each([&](std::int64_t key, ServedMap::Entry) {
+            if (!std::binary_search(kept.begin(), kept.end(), key)) gone.push_back(key);
+        });
+    }
+    ServedChange whole = change;
+    whole.tombstones = gone.data();
+    whole.num_tombstones = gone.size();
+    apply_locked(whole);
+}
+
+void ServedTable::apply_locked(const ServedChange& change) {
+    const auto dim = static_cast<std::size_t>(config_.dim);
+    for (std::size_t i = 0; i < change.n; ++i) {
+        std::atomic<std::uint32_t>* const place = config_.num_rows != 0 ? &place_of(change.keys[i]) : nullptr;
+        const std::uint32_t row = write(change.weights + i * dim);
+        const std::uint32_t former = place != nullptr ? place->exchange(row, std::memory_order_acq_rel)
+                                                      : map_.set(change.keys[i], {row, change.seen[i]});
+        if (former == 0) held_.fetch_add(1, std::memory_order_relaxed);
+        retire(former);
+    }
+    for (std::size_t i = 0; i < change.num_tombstones; ++i) {
+        const std::uint32_t former = map_.remove(change.tombstones[i]);
+        if (former != 0) held_.fetch_sub(1, std::memory_order_relaxed);
+        retire(former);
+    }
+    if (change.cold != nullptr) retire(cold_.exchange(write(change.cold), std::memory_order_acq_rel));
+    now_.store(std::max(now_.load(std::memory_order_relaxed), change.now), std::memory_order_release);
+    end_epoch();
+}
+
+// A row with these values, which nobody can see yet.
+std::uint32_t ServedTable::write(const float* values) {
+    const std::uint32_t row = free_row();
+    std::memcpy(arena_.as<float>() + std::size_t{row} * static_cast<std::size_t>(stride_), values,
+                sizeof(float) * static_cast<std::size_t>(config_.dim));
+    return row;
+}
+
+std::uint32_t ServedTable::free_row() {
+    if (!free_.empty()) {
+        const std::uint32_t row = free_.back();
+        free_.pop_back();
+        return row;
+    }
+    if (next_ == kMostRows - 1) throw std::length_error("a served table holds at most 2^32 - 2 rows");
+    arena_.reserve((std::size_t{next_} + 1) * static_cast<std::size_t>(stride_) * sizeof(float));
+    return next_++;
+}
+
+// Readers to come cannot see the row; 0 is none.
+void ServedTable::retire(std::uint32_t row) {
+    if (row == 0) return;
+    leaving_.push_back(row);
+    if (leaving_.size() >= kEpochRows) end_epoch();
+}
+
+void ServedTable::end_epoch() {
+    if (!leaving_.empty()) {
+        const std::uint64_t epoch = readers_.retire();
+        for (const std::uint32_t row : leaving_) retired_.push_back({epoch, row});
+        leaving_.clear();
+    }
+    const std::uint64_t oldest = readers_.oldest();
+    for (; !retired_.empty() && retired_.front().epoch < oldest; retired_.pop_front())
+        free_.push_back(retired_.front().row);
+}
+
+std::size_t ServedTable::bytes() const {
+    const std::lock_guard<std::mutex> held(writer_);
+    return std::size_t{next_} * static_cast<std::size_t>(stride_) * sizeof(float) + map_.bytes() + places_.capacity();
+}
+
+}  // namespace embtables

@@ -1,0 +1,92 @@
+// Rows of one table for many readers beside one writer: no optimizer state, no waiting keys, no counts.
+//
+// A row that changes is written to memory that nobody reads, then takes the key's place in the map by one store; what it
+// replaces is used again when the readers who may see it have gone. So a reader never sees a part of a row, and waits for
+// nothing; the writer waits for nobody either, and needs memory for the rows that readers still hold.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <vector>
+
+#include "rows/initial_rows.h"
+#include "serve/arena.h"
+#include "serve/readers.h"
+#include "serve/served_map.h"
+
+namespace embtables {
+
+struct ServedConfig {
+    int dim;
+    std::uint64_t seed;
+    std::uint64_t num_rows;     // of a fixed table, whose keys are 0..num_rows - 1; 0: collisionless
+    std::uint32_t ttl_seconds;  // 2^32 - 1: rows stay
+};
+
+// What a table takes over: rows to set, by key, and keys that lose theirs. A key is in one of the two.
+struct ServedChange {
+    const std::int64_t* keys;
+    const float* weights;        // (n, dim)
+    const std::uint32_t* seen;   // (n), the clock when each was last seen; null of a fixed table
+    std::size_t n;
+    const std::int64_t* tombstones;
+    std::size_t num_tombstones;
+    const float* cold;           // (dim), what a key without a row reads; null: as before, at first zeros
+    std::uint32_t now;           // the table's clock
+};
+
+class ServedTable {
+public:
+    // `readers`: whoever reads the table; of several tables, if they are read together.
+    ServedTable(const ServedConfig& config, Readers& readers);
+
+    const ServedConfig& config() const { return config_; }
+
+    // The row numbers of keys[0..n), those past their ttl and those without a row at the cold row. Within a Reading, as is
+    // what is done with them. Returns how many were cold. Throws std::out_of_range for a key outside a fixed table.
+    std::size_t find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const;
+    const float* base() const { return arena_.as<float>(); }
+    int stride() const { return stride_; }
+
+    // Takes a change over; readers see each row before or after it. Throws, with the change taken over in part, for a key
+    // outside a fixed table or where memory ends: the same change can be given again.
+    void apply(const ServedChange& change);
+
+    // The same, and keys that are not in it have no row any more: a snapshot.
+    void replace(const ServedChange& change);
+
+    std::uint64_t num_rows() const { return held_.load(std::memory_order_relaxed); }
+    std::uint32_t now() const { return now_.load(std::memory_order_acquire); }
+    std::size_t bytes() const;
+
+private:
+    struct Retired {
+        std::uint64_t epoch;
+        std::uint32_t row;
+    };
+
+    void apply_locked(const ServedChange& change);
+    std::uint32_t write(const float* values);
+    std::uint32_t free_row();
+    void retire(std::uint32_t row);
+    void end_epoch();
+    std::atomic<std::uint32_t>& place_of(std::int64_t key) const;
+
+    ServedConfig config_;
+    int stride_;
+    Readers& readers_;
+    Arena arena_;
+    Arena places_;  // of a fixed table: the row number of each key
+    ServedMap map_;
+    std::atomic<std::uint32_t> cold_{0}, now_{0};
+    std::atomic<std::uint64_t> held_{0};
+    std::uint32_t next_ = 1;              // row 0 is zeros
+    std::vector<std::uint32_t> free_, leaving_;  // leaving: out of reach of readers to come, in the epoch that lasts
+    std::deque<Retired> retired_;
+    mutable std::mutex writer_;
+};
+
+}  // namespace embtables
