@@ -80,7 +80,7 @@ class Streamed:
 
 
 def scaled(weights: Array, scale: float) -> Array:
-    """Weights of which `weights` is what is stored at this scale: the product in float32, as the native core makes it."""
+    """Weights of what is stored of them at this scale: the product in float32, as the native core makes it."""
     return weights if scale == 1.0 else weights * np.float32(scale)
 
 
@@ -107,9 +107,9 @@ class TableContent:
         cold: the cold row's columns, (1, D) or (1,); empty of a fixed table.
         now, steps: the table's clock and its steps.
         updates: Adam's t.
-        scale: a weight, of a row or of the cold row, is this in float32 times what `columns`, `cold` and `streamed` have
-            (embtables/rows/host/decay.py). Of a delta it holds for the rows of the versions before it too, those that are not
-            in it; `unscaled` gives the weights themselves.
+        scale: a weight, of a row or of the cold row, is this in float32 times what `columns`, `cold` and `streamed`
+            have (embtables/rows/host/decay.py); `unscaled` gives the weights themselves. Of a delta it holds for rows
+            of the versions before it too, those that are not in it.
         decay: of what was captured since a cut: what rows that are not in it are to be multiplied by since then.
         figures: counts since the table was made, of whoever holds these rows: admitted, expired, ...; none is 0.
             Of a table with a ttl also `rows` and `waiting`, those past their ttl included.
@@ -151,11 +151,11 @@ class TableContent:
         if scale == self.scale:
             return self
         factor = self.scale / scale
-        columns, cold, streamed = dict(self.columns), dict(self.cold), dict(self.streamed)
-        for named in (columns, cold):
-            named |= {WEIGHT: scaled(named[WEIGHT], factor)} if WEIGHT in named else {}
-        if WEIGHT in streamed:
-            streamed[WEIGHT] = streamed[WEIGHT].times(factor)
+        columns, cold = (
+            {name: scaled(values, factor) if name == WEIGHT else values for name, values in of.items()}
+            for of in (self.columns, self.cold)
+        )
+        streamed = {n: column.times(factor) if n == WEIGHT else column for n, column in self.streamed.items()}
         return replace(self, columns=columns, cold=cold, streamed=streamed, scale=scale)
 
 

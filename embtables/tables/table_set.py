@@ -425,7 +425,7 @@ class Tables:
 
     @exclusive
     def table_content(self, table: str) -> TableContent:
-        """Everything of one table that training changes, copied."""
+        """Everything of one table that training changes, copied; of weights what is stored (`TableContent.scale`)."""
         return self.rows.capture(self._number(table), None).content()
 
     @exclusive

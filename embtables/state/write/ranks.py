@@ -22,7 +22,7 @@ class RankPart:
 
 
 def shared_of(content: TableContent) -> dict[str, Any]:
-    """What ranks that step together have alike of a table, as JSON: its clock and steps, the scale of its weights, checksums of the cold row."""
+    """What ranks that step together have alike of a table, as JSON: clock, steps, scale, checksums of the cold row."""
     return {
         "now": content.now,
         "steps": content.steps,
@@ -34,7 +34,7 @@ def shared_of(content: TableContent) -> dict[str, Any]:
 
 
 def check_agreed(ranks: Sequence[Mapping[str, Any]], table: str) -> None:
-    """Raises StateError if ranks differ in what they share of a table (`shared_of`): clock, steps, scale, the cold row."""
+    """Raises StateError if ranks differ in what they share of a table (`shared_of`)."""
     one = ranks[0]
     for rank, other in enumerate(ranks):
         for name in ("now", "steps", "updates", "scale"):
