@@ -332,3 +332,41 @@ class KeyExchange:
         self, gradients: list[npt.NDArray[np.float32] | None], threads: int, rows: npt.NDArray[np.float32]
     ) -> None:
         """The same of gradients (n, D) of each feature's rows; of a feature with none, the message stays as it is."""
+
+class ServedConfig:
+    """A table that is served: its rows' dimension, seed, rows (0: collisionless) and ttl (2**32 - 1: none)."""
+
+    def __init__(self, dim: int, seed: int, num_rows: int, ttl_seconds: int) -> None: ...
+
+class ServedStore:
+    """Rows for many readers beside one writer (serve/served_store.h). Keys outside a fixed table: IndexError."""
+
+    def __init__(self, tables: list[ServedConfig], feature_tables: list[int], isa: str) -> None: ...
+    def pooled(
+        self,
+        features: npt.NDArray[np.int32],
+        keys: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        bags: int,
+        threads: int,
+        out: npt.NDArray[np.float32],
+        cold: npt.NDArray[np.int64] | None,
+    ) -> None:
+        """out (bags, width); cold (features,): keys of each that have no row."""
+    def gather(self, table: int, keys: npt.NDArray[np.int64], threads: int, out: npt.NDArray[np.float32]) -> int:
+        """out (keys * dim,). Returns how many keys have no row."""
+    def apply(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32],
+        seen: npt.NDArray[np.uint32] | None,
+        tombstones: npt.NDArray[np.int64],
+        cold: npt.NDArray[np.float32] | None,
+        now: int,
+        whole: bool,
+    ) -> None:
+        """Sets rows and takes tombstones' away; `whole`: keys that are not given lose theirs too."""
+    def stats(self, table: int) -> dict[str, int]:
+        """rows, now, bytes."""

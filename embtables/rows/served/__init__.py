@@ -1,0 +1,1 @@
+"""Rows that a server reads while versions are taken over."""

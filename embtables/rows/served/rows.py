@@ -1,0 +1,149 @@
+"""`ServedRows`: lookups on any number of threads beside one that takes versions over.
+
+    a version's tables (TableContent, projection `weights`) -> take_over -> native rows (embtables/native/serve)
+    keys of a lookup -> pooled | gather -> rows, each whole and of one version; a key without a row reads the cold row
+
+It holds no optimizer state, no waiting keys and no counts, and learns nothing: a RowReader (embtables/rows/protocol.py)
+and what changes its rows. A reader waits for nothing. A row that a version changes lies beside its former one until the
+readers of that have gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from embtables.errors import ConfigError, DataError
+from embtables.native import _core, isa
+from embtables.rows.content import TableContent
+from embtables.rows.optimizers import WEIGHT
+from embtables.rows.protocol import Lookup
+from embtables.rows.stored_table import StoredTable
+from embtables.schema import CollisionlessTable, FixedTable
+
+FOREVER = 2**32 - 1
+_NO_KEYS = np.empty(0, np.int64)
+
+
+class ServedRows:
+    """Rows of several tables, all without rows at first.
+
+    Args:
+        tables: as they are trained; parts of tables are refused.
+        feature_tables: the number of each feature's table.
+
+    Raises:
+        ConfigError: a table is a part of one, or larger than 2^32 - 2 rows.
+    """
+
+    def __init__(self, tables: Sequence[StoredTable], feature_tables: Sequence[int]) -> None:
+        self._tables = list(tables)
+        self._feature_tables = list(feature_tables)
+        self._rows = _core.ServedStore([_config(table) for table in tables], self._feature_tables, isa())
+        self._cold = np.zeros(len(self._feature_tables), np.int64)
+        self._counting = threading.Lock()
+
+    def pooled(self, lookup: Lookup) -> Tensor:
+        """See RowReader."""
+        lookup = lookup.repeated()
+        features = np.array(lookup.features, np.int32)
+        width = sum(self._tables[self._feature_tables[f]].config.dim for f in lookup.features)
+        out, cold = torch.empty(lookup.num_rows, width), np.zeros(len(features), np.int64)
+        weights = None if lookup.weights is None else _numpy(lookup.weights.float())
+        keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
+        try:
+            self._rows.pooled(
+                features, keys, offsets, weights, lookup.num_rows, torch.get_num_threads(), out.numpy(), cold
+            )
+        except IndexError as error:
+            raise DataError(str(error)) from None
+        self._count(features, cold)
+        return out
+
+    def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
+        """See RowReader."""
+        found, cold = [], []
+        for feature, of_feature in zip(features, keys, strict=True):
+            rows, missed = self._gathered(self._feature_tables[feature], of_feature)
+            found.append(rows)
+            cold.append(missed)
+        self._count(np.array(features, np.int32), np.array(cold, np.int64))
+        return found
+
+    def read(self, table: int, name: str, keys: Tensor) -> Tensor:
+        """See RowReader; `weight` is all that a row has."""
+        if name != WEIGHT:
+            raise ConfigError(f"rows that are served have no '{name}'", table=self._tables[table].config.name)
+        return self._gathered(table, keys)[0]
+
+    def _gathered(self, table: int, keys: Tensor) -> tuple[Tensor, int]:
+        out = torch.empty(len(keys), self._tables[table].config.dim)
+        try:
+            return out, self._rows.gather(table, _numpy(keys), torch.get_num_threads(), out.view(-1).numpy())
+        except IndexError as error:
+            raise DataError(str(error), table=self._tables[table].config.name) from None
+
+    def take_over(self, table: int, content: TableContent, *, whole: bool) -> None:
+        """What a version has of a table. Rows that others read meanwhile are as before it, or as it has them.
+
+        Args:
+            content: of the projection `weights` or more; checked by the caller.
+            whole: it is of a snapshot: a key that it does not have has no row any more.
+
+        Raises:
+            DataError: it has a key outside a fixed table. It may be taken over in part then.
+        """
+        of, grows = self._tables[table].config, isinstance(self._tables[table].config, CollisionlessTable)
+        cold = content.cold.get(WEIGHT) if grows else None
+        try:
+            self._rows.apply(
+                table,
+                np.ascontiguousarray(content.keys),
+                np.ascontiguousarray(content.columns[WEIGHT], np.float32).reshape(-1),
+                np.ascontiguousarray(content.seen) if grows else None,
+                np.ascontiguousarray(content.tombstones) if grows else _NO_KEYS,
+                None if cold is None else np.ascontiguousarray(cold, np.float32).reshape(-1),
+                content.now,
+                whole,
+            )
+        except IndexError as error:
+            raise DataError(str(error), table=of.name) from None
+
+    def _count(self, features: npt.NDArray[np.int32], cold: npt.NDArray[np.int64]) -> None:
+        with self._counting:
+            np.add.at(self._cold, features, cold)
+
+    def cold_reads(self) -> list[int]:
+        """Of each feature: keys that had no row, since this was made."""
+        with self._counting:
+            found: list[int] = self._cold.tolist()
+        return found
+
+    def num_rows(self, table: int) -> int:
+        """How many rows it holds, those past their ttl among them."""
+        return int(self._rows.stats(table)["rows"])
+
+    def num_bytes(self, table: int) -> int:
+        """Bytes of its rows, those that readers still hold among them, and of the map of its keys."""
+        return int(self._rows.stats(table)["bytes"])
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:
+    found: npt.NDArray[np.generic] = tensor.detach().contiguous().numpy()
+    return found
+
+
+def _config(table: StoredTable) -> _core.ServedConfig:
+    config = table.config
+    if table.is_part:
+        raise ConfigError("a part of a table cannot be served", table=config.name)
+    rows = config.num_rows if isinstance(config, FixedTable) else 0
+    if rows >= 2**32 - 1:
+        raise ConfigError(f"has {rows:,} rows; a table that is served holds at most 2^32 - 2", table=config.name)
+    ttl = config.ttl_seconds if isinstance(config, CollisionlessTable) else None
+    return _core.ServedConfig(config.dim, table.seed, rows, FOREVER if ttl is None else ttl)

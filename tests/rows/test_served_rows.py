@@ -1,0 +1,194 @@
+"""Rows that are served: those of the trained store bit for bit, for readers on any thread beside the one who writes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embtables.errors import ConfigError, DataError
+from embtables.native import _core
+from embtables.rows.content import TableContent
+from embtables.rows.host.store import HostRowStore
+from embtables.rows.protocol import Lookup
+from embtables.rows.served.rows import ServedRows
+from embtables.rows.stored_table import StoredTable
+from embtables.schema import Adagrad, CollisionlessTable, FixedTable, Normal
+from embtables.state.format.projection import project
+from tests.contracts.single import train_rows
+
+DIM = 4
+COMMON: dict[str, Any] = {"dim": DIM, "optimizer": Adagrad(learning_rate=0.5), "initializer": Normal(std=1.0)}
+GROWING = StoredTable(CollisionlessTable(name="item", cold_row="trained", ttl_seconds=100, **COMMON), 7)
+FIXED = StoredTable(FixedTable(name="user", num_rows=50, **COMMON), 3)
+ABSENT = -(2**62)
+SEED = 7
+NO_MIX = int(np.uint64((-SEED * 0x9E3779B97F4A7C15) % 2**64).astype(np.int64))  # the key whose mix is 0
+KEYS = st.one_of(st.integers(0, 30), st.sampled_from([NO_MIX, -1, 2**63 - 1, -(2**63)]))
+
+
+def content(
+    rows: dict[int, float], *, seen: int = 0, tombstones: list[int] | None = None, now: int = 0
+) -> TableContent:
+    """Rows by key, each of one value throughout."""
+    weights = np.repeat(np.array(list(rows.values()), np.float32)[:, None], DIM, axis=1).reshape(-1, DIM)
+    return TableContent(
+        np.array(list(rows), np.int64),
+        {"weight": weights},
+        np.full(len(rows), seen, np.uint32),
+        np.empty(0, np.uint32),
+        tombstones=np.array(tombstones or [], np.int64),
+        now=now,
+    )
+
+
+def values(served: ServedRows, keys: list[int], table: int = 0) -> list[float]:
+    rows = served.read(table, "weight", torch.tensor(keys))
+    assert (rows == rows[:, :1]).all()
+    return [float(value) for value in rows[:, 0]]
+
+
+def step(store: HostRowStore, rng: np.random.Generator, now: int) -> None:
+    for feature, limit in ((0, 200), (1, 50)):
+        keys = torch.from_numpy(rng.integers(0, limit, 40))
+        _, kept = train_rows(store, feature, keys)
+        kept.add_gradients([torch.from_numpy(rng.standard_normal((40, DIM)).astype(np.float32))])
+    store.update(1.0)
+    store.advance(0, now)
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_what_is_taken_over_reads_as_the_trained_rows_do(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBTABLES_ISA", isa)
+    tables, rng = [GROWING, FIXED], np.random.default_rng(0)
+    store, served = HostRowStore(tables, [0, 1, 0]), ServedRows(tables, [0, 1, 0])
+    after: int | None = None
+    for now in (10, 40, 90, 140, 190):
+        step(store, rng, now)
+        cut = store.draw_cut()
+        for table in range(2):
+            changed = project(store.capture(table, after).content(), "weights")
+            served.take_over(table, changed, whole=after is None)
+        after = cut
+        keys, users = torch.arange(-5, 205), torch.arange(50)
+        assert torch.equal(served.gather([0], [keys])[0], store.gather([0], [keys])[0])
+        assert torch.equal(served.read(1, "weight", users), store.read(1, "weight", users))
+        lengths = rng.integers(0, 5, 3 * 20)
+        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
+        ids = torch.from_numpy(rng.integers(0, 50, int(offsets[-1])))
+        for weights in (None, torch.from_numpy(rng.random(len(ids), dtype=np.float32))):
+            lookup = Lookup((0, 1, 2), ids, offsets, weights, 20)
+            assert torch.equal(served.pooled(lookup), store.pooled(lookup))
+    assert served.num_rows(0) >= store.num_alive(0)[0] > 50
+
+
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.dictionaries(KEYS, st.integers(1, 9), max_size=12),
+            st.lists(KEYS, max_size=6),
+            st.integers(0, 60),
+        ),
+        max_size=8,
+    )
+)
+@settings(max_examples=200)
+def test_it_holds_what_a_dictionary_would(changes: list[tuple[bool, dict[int, int], list[int], int]]) -> None:
+    served, now = ServedRows([GROWING], [0]), 0
+    rows: dict[int, tuple[int, int]] = {}
+    for number, (whole, upserts, deleted, passed) in enumerate(changes):
+        now += passed
+        tombstones = [key for key in deleted if key not in upserts]
+        change = content({k: float(v) for k, v in upserts.items()}, seen=now, tombstones=tombstones, now=now)
+        change.cold = {"weight": np.full((1, DIM), -1.0 - number, np.float32)}
+        served.take_over(0, change, whole=whole)
+        rows = {k: r for k, r in rows.items() if not whole and k not in tombstones}
+        rows |= {key: (value, now) for key, value in upserts.items()}
+        keys = [*range(31), NO_MIX, -1, 2**63 - 1, -(2**63), ABSENT]
+        wanted = [float(rows[k][0]) if k in rows and now - rows[k][1] <= 100 else -1.0 - number for k in keys]
+        assert values(served, keys) == wanted
+        assert served.num_rows(0) == len(rows)
+
+
+def test_a_key_that_has_no_row_reads_zeros_and_is_counted() -> None:
+    served = ServedRows([GROWING], [0, 0])
+    served.take_over(0, content({1: 5.0}), whole=True)
+    offsets = torch.tensor([0, 2, 3])
+    assert served.pooled(Lookup((0, 1), torch.tensor([1, 2, 3]), offsets, None, 1)).tolist() == [[5.0] * 4 + [0.0] * 4]
+    assert served.cold_reads() == [1, 1]
+    served.gather([1], [torch.tensor([1, 9, 8])])
+    assert served.cold_reads() == [1, 3]
+
+
+def test_the_same_version_twice_changes_nothing() -> None:
+    served, version = ServedRows([GROWING], [0]), content({1: 1.0, 2: 2.0}, tombstones=[3], now=5)
+    served.take_over(0, content({3: 3.0}), whole=True)
+    for _ in range(2):
+        served.take_over(0, version, whole=False)
+        assert values(served, [1, 2, 3]) == [1.0, 2.0, 0.0]
+        assert served.num_rows(0) == 2
+
+
+def test_a_key_outside_a_fixed_table_is_refused() -> None:
+    served = ServedRows([FIXED], [0])
+    with pytest.raises(DataError, match="key 50 is outside a table of 50 rows"):
+        served.gather([0], [torch.tensor([50])])
+    with pytest.raises(DataError, match="key -1 is outside a table of 50 rows"):
+        served.take_over(0, content({-1: 1.0}), whole=False)
+
+
+def test_a_part_and_a_column_that_it_does_not_have_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a part of a table cannot be served"):
+        ServedRows([StoredTable(GROWING.config, 1, (0, 512))], [0])
+    with pytest.raises(ConfigError, match="rows that are served have no 'sum'"):
+        ServedRows([FIXED], [0]).read(0, "sum", torch.tensor([0]))
+
+
+def test_readers_never_see_a_torn_row_nor_one_of_another_key() -> None:
+    """A row of key k in version v is k + 1000 v, throughout. A reader sees no version of a row after a newer one."""
+    keys, table = 300, StoredTable(CollisionlessTable(name="item", **COMMON | {"dim": 64}), 7)
+    served, done, wrong = ServedRows([table], [0]), threading.Event(), list[str]()
+
+    def version(number: int, of: np.ndarray[Any, Any]) -> TableContent:
+        weights = np.repeat((of + 1000.0 * number).astype(np.float32)[:, None], 64, axis=1)
+        return TableContent(of, {"weight": weights}, np.zeros(len(of), np.uint32), np.empty(0, np.uint32))
+
+    def read(seed: int) -> None:
+        rng, newest = np.random.default_rng(seed), np.zeros(keys)
+        while not done.is_set():
+            of = rng.integers(0, keys, 64)
+            rows = served.read(0, "weight", torch.from_numpy(of)).numpy()
+            number = (rows[:, 0] - of) / 1000
+            if not (rows == rows[:, :1]).all():
+                wrong.append("a torn row")
+            if not ((rows[:, 0] == 0) | (number == np.round(number))).all():
+                wrong.append("a row of another key")
+            seen = rows[:, 0] != 0
+            if (number[seen] < newest[of[seen]]).any():
+                wrong.append("an older version after a newer one")
+            np.maximum.at(newest, of[seen], number[seen])
+
+    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
+    for reader in readers:
+        reader.start()
+    rng, last = np.random.default_rng(99), np.zeros(keys, np.int64)
+    for number in range(1, 400):
+        of = np.unique(rng.integers(0, keys, 100))
+        gone, stay = of[: len(of) // 5], of[len(of) // 5 :]
+        change = version(number, stay)
+        change.tombstones = gone.astype(np.int64)
+        served.take_over(0, change, whole=False)
+        served.take_over(0, version(number, np.arange(50) + 10**9 + 50 * number), whole=False)  # the map grows
+        last[stay], last[gone] = number, 0
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong, wrong[:3]
+    found = served.read(0, "weight", torch.arange(keys))[:, 0].numpy()
+    assert (found == np.where(last > 0, np.arange(keys) + 1000.0 * last, 0)).all()
