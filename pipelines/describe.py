@@ -61,8 +61,12 @@ def starting_config(path: str, wishes: Wishes) -> str:
     data: dict[str, Any] = {"path": str(place) if "://" not in path else path}
     if sample.left_out and sample.files == 1 and place.is_dir():
         data["files"] = _only_file(place, sample)
-    data["split"] = {"kind": "hash", "columns": _split_columns(found)}
+    dividing = _split_columns(found)
+    if dividing:
+        data["split"] = {"kind": "hash", "columns": dividing}
     data["shuffle"] = {"seed": 0}
+    if sample.lacking:
+        data["on_missing_column"] = "null"
     content = {
         "name": _run_name(place),
         **{name: value for name, value in found.content.items() if value},
@@ -89,10 +93,13 @@ def _only_file(folder: Path, sample: Sample) -> str:
 
 
 def _split_columns(found: Suggestion) -> list[str]:
-    """The columns of ids whose hash divides the rows: those of users and items if there are, else all of them."""
+    """The columns of ids whose hash divides the rows: those of users and items if there are, else all of them, else
+    the time. None where no column divides them: lists do not.
+    """
     plain = [each for each in found.content["features"] if each.get("pooling") is None]
     sided = [each for each in plain if "side" in each]
-    return [each.get("column", each["name"]) for each in sided or plain]
+    time = [found.content["event_time"]["column"]] if "event_time" in found.content else []
+    return [each.get("column", each["name"]) for each in sided or plain] or time
 
 
 def _roles(found: Suggestion) -> dict[str, str]:
@@ -127,6 +134,8 @@ def _comments(sample: Sample, found: Suggestion) -> str:
     shares = (f"{name}: {share:.2%} positive" for name, share in found.positive_share.items())
     lines += [f"Label {share}." for share in shares]
     lines += [f"Left out: {name} {reason}." for name, reason in found.left_out.items()]
+    if not _split_columns(found):
+        lines.append("No column divides the rows: all are trained on. Give data.split or data.parts to test the model.")
     lines += [f"Not looked at: {name}, which lacks the label; data.join adds its columns." for name in sample.left_out]
     lines += _time_split(sample, found)
     return "".join(f"# {line}\n" for line in lines)

@@ -18,6 +18,7 @@ from embtables.frames.table import Frame
 from embtables.models.registry import ModelCode
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.own_model import take_model
+from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
@@ -122,7 +123,8 @@ def _train_here(config: RunConfig, source: MemorySource | None, begins: dict[str
     from embtables.pipelines.training.train import train as train_here
 
     report = train_here(config, run=in_memory, source=source, shown=shown, **begins)
-    return Run(in_memory or RunDir(Path(report["run_dir"])), config, source)
+    # Its side tables lie beside its own log, not beside what it predicts.
+    return Run(in_memory or RunDir(Path(report["run_dir"])), with_absolute_joins(config), source)
 
 
 def resume(

@@ -94,9 +94,18 @@ def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
     if kind == "boolean":
         return ColumnFacts(**base, distinct=distinct)
     if kind == "time":
-        ends = pc.min_max(array).as_py()
-        return ColumnFacts(**base, distinct=distinct, low=ends["min"], high=ends["max"])
+        low, high = _ends(array)
+        return ColumnFacts(**base, distinct=distinct, low=low, high=high)
     return ColumnFacts(**base, distinct=distinct, **_of_numbers(array, kind))
+
+
+def _ends(times: pa.Array) -> tuple[Any, Any]:
+    """The first and last time; None if Python has no date for one of them."""
+    try:
+        ends = pc.min_max(times).as_py()
+    except (OverflowError, ValueError):
+        return None, None
+    return ends["min"], ends["max"]
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:

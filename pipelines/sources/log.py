@@ -17,7 +17,7 @@ import pyarrow as pa
 from embtables.errors import BadFileError, DataError
 from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
 from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numbers
-from embtables.pipelines.sources.files.partitions import check_declared, id_columns, partition_types
+from embtables.pipelines.sources.files.partitions import id_columns, partition_types
 from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
 from embtables.pipelines.sources.rows.join import side_tables
@@ -68,7 +68,6 @@ class Log:
         self.schema = schema
         self.data = data
         self._source = source or _open(schema, data)
-        check_declared(data, self._source.partition_names)
         self._sides = side_tables(data.join, self._source)
         self._joined = {name for side in self._sides for name in side.columns}
         keys = {join.key for join in data.join}

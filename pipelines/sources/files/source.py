@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from embtables.errors import BadFileError, DataError
 from embtables.inputs.arrow_types import field_type, plain, plain_type, stored_column, take_column
+from embtables.inputs.one_type import cast, one_type
 from embtables.pipelines.sources.files.formats import managed_files
 from embtables.pipelines.sources.files.listing import list_files
 from embtables.pipelines.sources.files.partitions import partition_column, partition_type, partition_values
-from embtables.pipelines.sources.files.types import cast, one_type
 from embtables.schema import PartitionType
 
 # A row group is read whole. A megabyte of parquet can hold 200 million zeros: the footer is asked before memory is.
