@@ -52,6 +52,10 @@ class ColumnFacts:
         return self.rows - self.nulls
 
 
+def _is_whole(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(type_) and type_.scale == 0)
+
+
 def kind_of(type_: pa.DataType) -> Kind:
     """What a type of column is for a model."""
     if pa.types.is_dictionary(type_):
@@ -61,7 +65,7 @@ def kind_of(type_: pa.DataType) -> Kind:
     checks: dict[Kind, tuple[Any, ...]] = {
         "null": (pa.types.is_null,),
         "boolean": (pa.types.is_boolean,),
-        "integer": (pa.types.is_integer,),
+        "integer": (pa.types.is_integer, _is_whole),
         "number": (pa.types.is_floating, pa.types.is_decimal),
         "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
         "time": (pa.types.is_timestamp, pa.types.is_date),
@@ -109,7 +113,9 @@ def _ends(times: pa.Array) -> tuple[Any, Any]:
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array without a dictionary or views; decimals and half floats as float64."""
+    """One array without a dictionary or views; decimals as integers of 64 bits if they are some, else as float64, as
+    half floats are.
+    """
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -117,6 +123,12 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         array = array.dictionary_decode()
     if pa.types.is_string_view(array.type):
         return array.cast(pa.large_string())
+    if _is_whole(array.type):
+        for kind in (pa.int64(), pa.uint64()):
+            try:
+                return array.cast(kind)
+            except pa.ArrowInvalid:
+                continue
     is_odd = pa.types.is_decimal(array.type) or pa.types.is_float16(array.type)
     return array.cast(pa.float64()) if is_odd else array
 

@@ -87,7 +87,7 @@ def _kind_of(kinds: set[str]) -> str:
     plain = kinds - {"null"}
     if plain <= {"int", "bool", "decimal"}:
         return "int"
-    return next((kind for kind in ("bytes", "text", "time") if kind in plain), "int")
+    return next((kind for kind in ("bytes", "text", "time") if kind in plain), "none")
 
 
 def _hashable(values: list[Any]) -> list[Any]:
@@ -97,7 +97,7 @@ def _hashable(values: list[Any]) -> list[Any]:
 def _table(case: Draw, side_key: str, kind: str, keys: list[Any]) -> pa.Table:
     """Rows for the keys: a column for ids, one for numbers, one of any type that nothing reads."""
     rng, n = case.rng, len(keys)
-    column = encoded(rng, kind, keys)
+    column = None if kind == "none" else encoded(rng, kind, keys)
     if column is None or case.chance(0.03):
         column = pa.array(range(n)) if case.chance(0.7) else pa.array([[i] for i in range(n)], pa.list_(pa.int64()))
     ids = str(rng.choice(["int", "text", "bytes", "decimal"])) if case.chance(0.3) else "text"

@@ -188,7 +188,9 @@ def local_time(micros: int, zone: str | None) -> int:
     """What a clock of the zone shows, in microseconds since 1970; without a zone that of UTC."""
     if zone is None:
         return micros
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    # Python's calendar ends with the year 9999, and every calendar repeats after 400 years.
+    cycles = max(0, (micros // DAY - 2_753_903) // 146_097)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros - cycles * 146_097 * DAY)
     offset = moment.astimezone(ZoneInfo(zone)).utcoffset()
     assert offset is not None
     return micros + offset // timedelta(microseconds=1)

@@ -15,9 +15,9 @@ from tests.fuzz.trials.case import Case, Verdict, WrongRowsError
 def suggest(case: Case) -> Verdict:
     """The suggestion for label `y`."""
     log = str(case.folder / "log")
-    json.dumps(describe(log, Wishes(labels=())), allow_nan=False)
     file = case.folder / "suggested.yaml"
     try:
+        json.dumps(describe(log, Wishes()), allow_nan=False)
         file.write_text(starting_config(log, Wishes(labels=("y",))))
     except EmbtablesError as error:  # it says why there is no suggestion
         return Verdict("refused", str(error))
