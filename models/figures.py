@@ -19,6 +19,8 @@ from embtables.models.metrics import MetricSet
 
 O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model
 Judged = npt.NDArray[np.void]
+# No small integer, which is a user of many logs: the rows without a user are not the user 0.
+_GROUP_OF_NULLS = np.int64(-0x5851F42D4C957F2D)
 
 
 class FigureColumns(Protocol):
@@ -126,7 +128,7 @@ class PointwiseFigures:
 
 
 def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A 64-bit integer for each group, as of ids: integers as they are, strings by their hash; 0 for a null.
+    """A 64-bit integer for each group, as of ids: integers as they are, strings by their hash; nulls are one group.
 
     Raises:
         DataError: the column holds what cannot be ids.
@@ -138,4 +140,6 @@ def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         raise
     except DataError as error:
         raise DataError(f"holds {array.type}; group_column needs integers, strings or times", column=name) from error
-    return np.where(array.is_valid().to_numpy(zero_copy_only=False), found, 0) if array.null_count else found
+    if not array.null_count:
+        return found
+    return np.where(array.is_valid().to_numpy(zero_copy_only=False), found, _GROUP_OF_NULLS)

@@ -82,7 +82,7 @@ def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
         return ColumnFacts(**base, distinct=0)
     if kind in ("ids", "texts", "numbers"):
         lengths = pc.list_value_length(array).drop_null()
-        inner = pc.list_flatten(array)
+        inner = plain(pa.chunked_array([pc.list_flatten(array)]))
         mean, most = (float(pc.mean(lengths).as_py()), int(pc.max(lengths).as_py())) if len(lengths) else (0.0, 0)
         return ColumnFacts(**base, distinct=_distinct(inner), length=(mean, most))
     if kind == "text" and not _is_utf8(array):

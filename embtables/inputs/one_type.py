@@ -23,8 +23,9 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.inputs.arrow_types import is_bytes, is_list, is_text, with_items
-from embtables.inputs.times import EARLIEST, LATEST
 
+# No times, but what stands for earlier and later ones than microseconds can hold where files differ in their units.
+EARLIEST, LATEST = -(2**63), 2**63 - 1
 _MAX_DIGITS = 76
 # Of 64 bits, also for narrow integers: what the files before hold must not matter.
 _INTEGER_DIGITS = 20

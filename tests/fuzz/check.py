@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
 from tests.fuzz.drawn.draw import draw
+from tests.fuzz.drawn.purchases import draw_purchases
 from tests.fuzz.oracle.log import Oracle, Reading
 from tests.fuzz.oracle.values import Unreadable
 from tests.fuzz.trials.case import Case, Verdict, WrongRowsError
 from tests.fuzz.trials.evaluated import evaluate
+from tests.fuzz.trials.examples import examples
 from tests.fuzz.trials.frames import frames
 from tests.fuzz.trials.predicted import predict
 from tests.fuzz.trials.resumed import resume
@@ -43,6 +45,7 @@ _TRIALS: dict[int, Callable[[Case], Verdict]] = {
     9: resume,
     21: resume,
     13: suggest,
+    17: examples,
 }
 # Trials that compare two runs say little of a log that is refused: most of theirs hold no bad values.
 _CLEAN = (evaluate, frames, predict, resume)
@@ -53,7 +56,10 @@ def check(seed: int, number: int, folder: Path) -> Verdict:
     folder.mkdir(parents=True)
     trial = _TRIALS.get(number % _EVERY, read)
     try:
-        config = draw(seed, number, folder, evaluates=trial is evaluate, clean=0.8 if trial in _CLEAN else 0.0)
+        if trial is examples:
+            config = draw_purchases(seed, number, folder)
+        else:
+            config = draw(seed, number, folder, evaluates=trial is evaluate, clean=0.8 if trial in _CLEAN else 0.0)
         if "none" in config["writers"]:  # no writer can store it, so that nobody has such a log
             return Verdict("trained")
         size = sum(pq.ParquetFile(path).read().nbytes for path in (folder / "log").rglob("*.parquet"))

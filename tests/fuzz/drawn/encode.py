@@ -76,14 +76,17 @@ def as_kind(rng: Rng, kind: pa.DataType, values: list[Any]) -> pa.Array | None:
     try:
         if pa.types.is_decimal(kind):
             return pa.array([None if v is None else Decimal(v) for v in values], kind)
-        if kind == pa.float16():
-            values = [None if v is None else np.float16(v) for v in values]
-        array = pa.array([None if v is None else int(v) for v in values] if pa.types.is_integer(kind) else values, kind)
+        array = pa.array([None if v is None else _number(kind, v) for v in values], kind)
     except (pa.ArrowException, OverflowError):
         return None
     exact = [None if v is None else repr(float(v) if pa.types.is_floating(kind) else int(v)) for v in values]
     found = [None if v is None else repr(float(v) if pa.types.is_floating(kind) else v) for v in array.to_pylist()]
     return array if found == exact else None
+
+
+def _number(kind: pa.DataType, value: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return int(value) if pa.types.is_integer(kind) else np.float16(value) if kind == pa.float16() else value
 
 
 def _times(kind: pa.DataType, values: list[Any]) -> pa.Array | None:
