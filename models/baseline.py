@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embtables.arrow.types import plain, plain_type
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import plain, plain_type
 from embtables.inputs.values import one_array
 from embtables.models.metrics import MetricSet
 from embtables.models.metrics.metric import Floats, Groups

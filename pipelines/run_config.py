@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from embtables.arrow.types import is_text
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
-from embtables.inputs.arrow_types import is_text
 from embtables.models.registry import ModelCode, ModelOptions
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
 from embtables.pipelines.own_model import model_section

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from embtables.arrow.one_type import cast, one_type
+from embtables.arrow.types import plain_type, take_column
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.arrow_types import plain_type, take_column
-from embtables.inputs.one_type import cast, one_type
 
 SAMPLE_ROWS = 1_000_000
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from embtables.arguments import as_table
+from embtables.arrow.types import take_column
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import take_column
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.columns import Ids, feature_ids, ranges
 from embtables.inputs.times import as_microseconds

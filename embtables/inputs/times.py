@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.one_type import EARLIEST, LATEST
 from embtables.errors import DataError
-from embtables.inputs.one_type import EARLIEST, LATEST
 from embtables.inputs.values import Int64s, Mask, bad_where, decimal_words
 from embtables.schema import EventTime, Feature
 

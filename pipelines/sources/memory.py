@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_list, is_text, stored_column
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.arrow_types import is_list, is_text, stored_column
 from embtables.pipelines.sources.files.source import LogFile, Source
 
 MEMORY = "memory://DataFrame"

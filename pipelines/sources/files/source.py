@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embtables.arrow.one_type import cast, one_type
+from embtables.arrow.types import field_type, plain, plain_type, stored_column, take_column
 from embtables.errors import BadFileError, DataError
-from embtables.inputs.arrow_types import field_type, plain, plain_type, stored_column, take_column
-from embtables.inputs.one_type import cast, one_type
 from embtables.pipelines.sources.files.formats import managed_files
 from embtables.pipelines.sources.files.listing import list_files
 from embtables.pipelines.sources.files.partitions import partition_column, partition_type, partition_values

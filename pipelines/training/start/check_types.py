@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from embtables.arrow.types import is_list
 from embtables.errors import ConfigError, DataError
-from embtables.inputs.arrow_types import is_list
 from embtables.inputs.features import FeatureTransform, FittedTransforms, Needs
 from embtables.inputs.values import as_float64, one_array
 from embtables.models.figures import group_ids
