@@ -76,8 +76,10 @@ def kind_of(type_: pa.DataType) -> Kind:
 def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
     """The facts of one column of a sample."""
     kind, rows, nulls = kind_of(column.type), len(column), column.null_count
-    base = {"type": str(column.type), "kind": kind, "rows": rows, "nulls": nulls}
+    base: dict[str, Any] = {"type": str(column.type), "kind": kind, "rows": rows, "nulls": nulls}
     array = plain(column)
+    if kind == "integer" and pa.types.is_floating(array.type):  # decimals of more than 64 bits are no ids
+        base["kind"] = kind = "number"
     if kind in ("null", "other"):
         return ColumnFacts(**base, distinct=0)
     if kind in ("ids", "texts", "numbers"):

@@ -31,7 +31,7 @@ def draw_condition(case: Draw, name: str, family: str) -> str:
     op = str(rng.choice(_OPERATORS))
     if op.startswith("is"):
         return f"{name} {op}"
-    pool = _LITERALS[family if not case.chance(0.06) else str(rng.choice(list(_LITERALS)))]
+    pool = _LITERALS[family if case.clean or not case.chance(0.06) else str(rng.choice(list(_LITERALS)))]
     if op in ("in", "not in"):
         texts = [_quoted(str(text)) for text in rng.choice(pool, int(rng.integers(1, 4)))]
         return f"{name} {op} [{', '.join(texts)}]"

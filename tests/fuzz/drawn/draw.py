@@ -41,6 +41,7 @@ class Draw:
             "model": {"kind": "deepfm", "hidden_sizes": [4]},
             "train": {"batch_size": int(rng.choice([3, 16, 64])), "threads": 1},
         }
+        self.null_ids = [5, -1] if clean else [5, "none", -1, 2**64 - 1]
         self.writers: list[str] = []
         self.part_of: list[str] | None = None  # of each file, where the parts lie apart
         self.folders: str | None = None  # what the column that folders give is read as
@@ -72,10 +73,12 @@ class Draw:
         spirit = replace(spirit, faults=0.0) if self.clean else spirit
         for number, (group, kind) in enumerate(types):
             n = self.sizes[number]
+            # Decimals have more digits than ids.
+            here = replace(spirit, extremes=0.0) if self.clean and group in ("decimal", "fraction") else spirit
             if wrap and group != "odd" and not (group == "null" and self.chance(0.5)):
-                array = make_list(self.rng, group, kind, n, spirit, str(self.rng.choice(LISTS)), longest=longest)
+                array = make_list(self.rng, group, kind, n, here, str(self.rng.choice(LISTS)), longest=longest)
             else:
-                array = make(self.rng, group, kind, n, spirit)
+                array = make(self.rng, group, kind, n, here)
             self.files[number][name] = array
 
     def ids(self, name: str, *, wrap: bool = False, spirit: Mood | None = None) -> None:
@@ -96,7 +99,7 @@ class Draw:
 
     def draw_features(self) -> None:
         self.ids("k")
-        self.features.append({"name": "k", "table": "t", **self.option(0.3, "null_id", [5, "none", -1, 2**64 - 1])})
+        self.features.append({"name": "k", "table": "t", **self.option(0.3, "null_id", self.null_ids)})
         if self.chance(0.2):
             self._struct()
         if self.chance(0.5):
@@ -105,7 +108,9 @@ class Draw:
             self.column("s", self.types([["text", "bytes"], ["null"]], [9, 1]), mood(self.rng))
             self.features.append({"name": "s", "table": "t", "split": "|", **self.option(0.4, "null_id", ["none"])})
         if self.chance(0.25):
-            self.column("ts", self.types([["time", "date"], ["null"], ["int"]], [12, 1, 1]), mood(self.rng))
+            self.column(
+                "ts", self.types([["time", "date"], ["null"], ["int"]], [12, 1, 0 if self.clean else 1]), mood(self.rng)
+            )
             part = str(self.rng.choice(["hour", "weekday", "day", "month", "day_number"]))
             zone = self.option(0.4, "timestamp_zone", ["Asia/Tokyo", "America/New_York", "Asia/Kolkata", "UTC"])
             self.features.append({"name": "ts", "table": "t", "timestamp_part": part, **zone})
@@ -143,7 +148,7 @@ class Draw:
         else:
             self.ids("l", wrap=True)
         feature: dict[str, Any] = {"name": "l", "table": "t", "pooling": str(self.rng.choice(["sum", "mean"]))}
-        feature |= self.option(0.3, "max_length", [1, 3]) | self.option(0.3, "null_id", [77, "none"])
+        feature |= self.option(0.3, "max_length", [1, 3]) | self.option(0.3, "null_id", self.null_ids)
         if self.chance(0.3):
             feature["weights_column"] = "lw"
             spirit = Mood(0.0, 0.0, float(self.rng.choice([0, 0, 0.05])))

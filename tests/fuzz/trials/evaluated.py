@@ -26,6 +26,8 @@ def evaluate(case: Case) -> Verdict:
             return Verdict("refused", str(error))
         raise
     if refused is not None:
+        if refused.startswith("null_id"):  # what no row has is not looked at
+            return Verdict("trained")
         raise WrongRowsError(f"evaluated, but {refused}")
     for part, (reading, wanted) in parts.items():
         if reading.bad and part == "all" and case.data.get("on_bad_row") != "quarantine":

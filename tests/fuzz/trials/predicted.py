@@ -38,7 +38,9 @@ def predict(case: Case) -> Verdict:
     scores = [_scores(run, path, on_bad_row, case.folder) for path in (case.folder / "log", others)]
     _need_alike("in other types", *scores)
     if len(tables) == 1:
-        _need_alike("in memory", scores[1], _scores(run, pq.read_table(others / "0.parquet"), on_bad_row, case.folder))
+        _need_alike(
+            "in memory", scores[1], _scores(run, pq.ParquetFile(others / "0.parquet").read(), on_bad_row, case.folder)
+        )
     if isinstance(scores[0], EmbtablesError):
         if not reading.bad:
             raise WrongRowsError(f"no row is bad, but {scores[0]}")
@@ -108,7 +110,7 @@ def _scores(run: Run, rows: Path | pa.Table, on_bad_row: Any, folder: Path) -> l
             scored = run.predict(rows, columns=[], on_bad_row=on_bad_row, shown=False)
             return list(scored.column("score").to_pylist())
         run.predict(rows, folder / "scores.parquet", columns=[], on_bad_row=on_bad_row, shown=False)
-        return list(pq.read_table(folder / "scores.parquet").column("score").to_pylist())
+        return list(pq.ParquetFile(folder / "scores.parquet").read().column("score").to_pylist())
     except EmbtablesError as error:
         return error
 

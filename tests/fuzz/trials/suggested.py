@@ -25,6 +25,8 @@ def suggest(case: Case) -> Verdict:
     try:
         check(file, (), shown=False)
     except EmbtablesError as error:
+        if "data.on_bad_row" in str(error):
+            return Verdict("refused", str(error))
         # A small log may have a part without rows, of one class.
         if not any(words in str(error) for words in ("no rows", "holds only the label", "no row")):
             raise WrongRowsError(f"the suggestion is refused: {error}") from error
