@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from tests.fuzz.oracle.figures import auc, gauc
 from tests.fuzz.oracle.log import Oracle, Reading, Row
 from tests.fuzz.oracle.values import EXACT, NUMBERS, BadValue, Column, Unreadable, check_role, plain_ids

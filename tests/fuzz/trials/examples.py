@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from tests.fuzz.oracle.arrow import family, one_array, python_values
 from tests.fuzz.oracle.log import Oracle
 from tests.fuzz.oracle.purchases import Line, derived, lines_of

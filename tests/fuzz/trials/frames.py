@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from embtables.pipelines.trained.run import Run
 from tests.fuzz.drawn.writers import silence
 from tests.fuzz.trials.case import Case, Verdict

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from embtables.pipelines.trained.run import Run
 from tests.fuzz.drawn.encode import encoded
 from tests.fuzz.oracle.log import Oracle

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from embtables.pipelines.trained.run import Run
 from tests.fuzz.trials.case import Case, Verdict, WrongRowsError
 from tests.fuzz.trials.runs import rows_of

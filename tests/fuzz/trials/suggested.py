@@ -6,7 +6,7 @@ import json
 
 from embtables.errors import EmbtablesError
 from embtables.frames.suggest import Wishes
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from embtables.pipelines.check import check
 from embtables.pipelines.describe import describe, starting_config
 from tests.fuzz.trials.case import Case, Verdict, WrongRowsError

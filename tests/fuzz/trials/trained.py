@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from tests.fuzz.trials.case import Case, Verdict, WrongRowsError, need
 
 
