@@ -104,7 +104,7 @@ def _refused(error: EmbtablesError, config: dict[str, Any], wanted: Reading | st
     if place in wanted.bad:
         if config["data"].get("on_bad_row") == "quarantine":
             return Verdict("needless refusal", f"under quarantine: {message[:200]}")
-        named = error.path.get("column") in wanted.bad[place]  # type: ignore[index]
+        named = error.path.get("column") in wanted.bad[place]
         return Verdict("refused", message) if named else Verdict("unclear message", f"another column: {message[:200]}")
     # A small log may have a part without rows, of one class, or without a weight.
     if any(words in message for words in ("no rows", "bad", "holds only the label", "all sample weights")):

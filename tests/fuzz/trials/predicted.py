@@ -59,7 +59,7 @@ def _scored(config: dict[str, Any]) -> dict[str, Any]:
 
 def _kept(data: dict[str, Any]) -> dict[str, Any]:
     """What a prediction takes of the data section."""
-    found = {name: data[name] for name in ("join", "on_missing_column", "partitions") if name in data}
+    found: dict[str, Any] = {name: data[name] for name in ("join", "on_missing_column", "partitions") if name in data}
     if "join" in found and "parts" in data:
         found["join"] = [{**join, "path": f"../{join['path']}"} for join in found["join"]]
     return found

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
@@ -57,7 +58,7 @@ def _compare(name: str, stop: int, went_on: Run, before: Run, outcome: str, case
         raise WrongRowsError(f"{name} at step {stop}: the rows of the tables differ")
 
 
-def _last(run: Run) -> object:
+def _last(run: Run) -> pa.Table:
     assert run.path is not None
     return rows_of(runs.load(run.path, checkpoint="last"))
 
