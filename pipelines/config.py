@@ -178,7 +178,9 @@ class Evaluate(Model):
     """What to report beside the usual figures."""
 
     batch_size: PositiveInt = Field(16384, description="rows of a batch in evaluation and prediction")
-    group_column: str | None = Field(None, description="column whose groups GAUC averages over")
+    group_column: str | None = Field(
+        None, description="column whose groups GAUC averages over; rows in which it is null are left out and counted"
+    )
     slices: tuple[Slice, ...] = ()
     baseline_columns: tuple[str, ...] = Field(
         (),

@@ -13,13 +13,16 @@ from embtables.errors import ConfigError
 
 Floats = npt.NDArray[np.floating]
 Groups = npt.NDArray[np.int64]
+NO_GROUP = np.iinfo(np.int64).min
+"""The group of a row whose group column is null: it belongs to none."""
 
 
 class Metric(Protocol):
     """Accumulates predictions batch by batch."""
 
     def update(self, scores: Floats, labels: Floats, weights: Floats | None, groups: Groups | None) -> None:
-        """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None.
+        """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None. A row
+        without a group has `NO_GROUP`.
 
         The arrays may be kept: nobody changes them afterwards.
         """
