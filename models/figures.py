@@ -103,10 +103,7 @@ class PointwiseFigures:
         """
         names = rows.dtype.names or ()
         if wrong := len(rows) - int(np.isfinite(rows["scores"]).all(axis=1).sum()):
-            raise TrainingError(
-                f"{wrong:,} of {len(rows):,} scores are not finite: weights or inputs of the model are not, or too "
-                "large; lower the learning rates, or go back to an earlier version"
-            )
+            raise TrainingError(f"{wrong:,} of {len(rows):,} scores are not finite")
         # Metrics keep what they are given: columns of their own, without the rest of the rows.
         weight = rows["weight"].copy() if "weight" in names else None
         groups = rows["group"].copy() if "group" in names else None

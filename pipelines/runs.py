@@ -285,6 +285,7 @@ def predict(
             folder or a part of the input.
         DataError: the input cannot be read, lacks a column, or has one whose types have none in common.
         StateError: there is no such version, it is damaged, or the output cannot be written.
+        TrainingError: a score is not finite; names its row, and the columns with the largest values.
 
     Example:
         >>> import embtables, pandas

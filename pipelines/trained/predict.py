@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import torch
 from pyarrow import fs
 
-from embtables.errors import ConfigError, DataError, StateError
+from embtables.errors import ConfigError, DataError, StateError, TrainingError
+from embtables.inputs.batch import Batch
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files.source import Source
@@ -18,6 +22,7 @@ from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.trained.carried import CarriedRows
 from embtables.pipelines.trained.load_run import LoadedRun
+from embtables.pipelines.training.not_finite import why_scores_are_not_finite
 from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig
@@ -44,6 +49,9 @@ def predict(
     The score column is `score` for a schema with one label, else `score_<label>`. The input needs the columns of
     features and dense columns alone; `data.where`, `data.split`, `data.on_bad_row` and `data.on_bad_file` are not
     applied: every row of the input has one row in the output.
+
+    Raises:
+        TrainingError: a score is not finite.
     """
     _check_output(output)
     config = loaded.config
@@ -75,7 +83,7 @@ def predict(
                 table = carried.take(item.batch.num_rows + len(without))
                 places = places_of(item.batch.num_rows, without)
                 found = {name: table.column(name) for name in carried.schema.names}
-                found |= _scores(loaded, item, score_names, places)
+                found |= _scores(loaded, item, score_names, places, bad)
                 if item.extra is not None:
                     found |= {name: item.extra.column(name).take(places) for name in item.extra.schema.names}
                 file.write(pa.table({name: found[name] for name in (*wanted, *score_names)}))
@@ -93,10 +101,12 @@ class BadRows(Quarantine):
 
     def __init__(self, source: Source, on_bad_row: OnBadRow) -> None:
         super().__init__(None)
-        rows = np.cumsum([0, *(file.num_rows for file in source.files)])
-        self._first = {file.path: int(first) for file, first in zip(source.files, rows, strict=False)}
+        self._rows_of = {file.path: file.num_rows for file in source.files}
+        rows = np.cumsum([0, *self._rows_of.values()]).tolist()
+        self._first = dict(zip(self._rows_of, rows, strict=False))
         self._on_bad_row = on_bad_row
         self._rows: list[int] = []
+        self._taken: tuple[int, list[int]] = (0, [])
 
     def add(self, column: str, reason: str, places: list[tuple[str, int]]) -> None:
         """See Quarantine."""
@@ -109,7 +119,16 @@ class BadRows(Quarantine):
     def take(self, start: int) -> list[int]:
         """The rows set aside since the last call, counted from row `start` of the input, ascending."""
         taken, self._rows = sorted(row - start for row in self._rows), []
+        self._taken = (start, taken)
         return taken
+
+    def place_of(self, scored: int) -> tuple[str, int]:
+        """File, and row within it, of one of the scored rows that go with what was taken last."""
+        row, without = self._taken
+        others = np.setdiff1d(np.arange(scored + len(without) + 1), without)
+        row += int(others[scored])
+        file = next(file for file, first in self._first.items() if row < first + self._rows_of[file])
+        return file, row - self._first[file]
 
 
 def places_of(scored: int, without: Sequence[int]) -> pa.Array:
@@ -119,11 +138,30 @@ def places_of(scored: int, without: Sequence[int]) -> pa.Array:
     return pa.array(np.cumsum(has_score) - 1, mask=~has_score)
 
 
-def _scores(loaded: LoadedRun, item: ReaderItem, names: Sequence[str], places: pa.Array) -> dict[str, pa.Array]:
+def _scores(
+    loaded: LoadedRun, item: ReaderItem, names: Sequence[str], places: pa.Array, bad: BadRows
+) -> dict[str, pa.Array]:
     if item.batch.num_rows == 0:
         return {name: pa.nulls(len(places), pa.float32()) for name in names}
-    scores = loaded.scorer.score(item.batch).numpy()
+    scores = finite_scores(loaded, item.batch, bad)
     return {name: pa.array(scores[:, index]).take(places) for index, name in enumerate(names)}
+
+
+def finite_scores(loaded: LoadedRun, batch: Batch, bad: BadRows) -> npt.NDArray[np.float32]:
+    """(B, n_labels) the scores of a batch.
+
+    Raises:
+        TrainingError: one is not finite; names its file and row, and the columns with the largest values.
+    """
+    scores: npt.NDArray[np.float32] = loaded.scorer.score(batch).numpy()
+    wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(wrong):
+        file, row = bad.place_of(int(wrong[0]))
+        those = replace(batch, dense=batch.dense[torch.from_numpy(wrong)])
+        why = why_scores_are_not_finite(those, loaded.config, loaded.scorer.model)
+        others = f", and those of {len(wrong) - 1:,} rows of the {len(scores) - 1:,} after it" if len(wrong) > 1 else ""
+        raise TrainingError(f"the score of this row is not finite{others}. {why}", file=file, row=row)
+    return scores
 
 
 def _check_output(output: Path) -> None:

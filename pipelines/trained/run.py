@@ -161,6 +161,7 @@ class Run:
             ConfigError: the input has a column with the name of the scores, or arguments do not go together.
             DataError: the input cannot be read, or lacks a column.
             StateError: there is no version, it is damaged, or the output cannot be written.
+            TrainingError: a score is not finite; names its row, and the columns with the largest values.
         """
         if on_bad_row not in ("error", "null"):
             raise ConfigError(f"'on_bad_row' must be 'error' or 'null', received {on_bad_row!r}")
@@ -190,6 +191,7 @@ class Run:
             ConfigError: the run's rows were in memory and are gone, or there is no such part.
             DataError: the part has no rows, or holds bad ones.
             StateError: there is no version, or it is damaged.
+            TrainingError: a score is not finite.
         """
         from embtables.pipelines.trained.load_run import LoadedRun, figures_of
 

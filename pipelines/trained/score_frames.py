@@ -15,7 +15,15 @@ from embtables.pipelines.sources.memory import MEMORY, MemorySource
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.parquet import ParquetReader
 from embtables.pipelines.trained.load_run import LoadedRun
-from embtables.pipelines.trained.predict import BadRows, OnBadRow, check_names, places_of, score_names_of, unfiltered
+from embtables.pipelines.trained.predict import (
+    BadRows,
+    OnBadRow,
+    check_names,
+    finite_scores,
+    places_of,
+    score_names_of,
+    unfiltered,
+)
 
 
 def score_frame(
@@ -35,6 +43,7 @@ def score_frame(
     Raises:
         ConfigError: the input has a column with the name of the scores, or lacks one of `columns`.
         DataError: a column of a feature or a dense column is missing, or has values without meaning.
+        TrainingError: a score is not finite.
     """
     table = as_table(data)
     if isinstance(columns, str):
@@ -65,7 +74,7 @@ def _scores(
         for item in reader:
             without = bad.take(done)
             scored = item.batch.num_rows
-            values = loaded.scorer.score(item.batch).numpy() if scored else np.empty((0, labels), np.float32)
+            values = finite_scores(loaded, item.batch, bad) if scored else np.empty((0, labels), np.float32)
             for label in range(labels):
                 found[label].append(pa.array(values[:, label]).take(places_of(scored, without)))
             done += scored + len(without)

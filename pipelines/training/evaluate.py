@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embtables.errors import DataError
+from embtables.errors import DataError, TrainingError
 from embtables.models.figures import Judged
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
 from embtables.pipelines.sources.rows.where import condition_mask
+from embtables.pipelines.training.not_finite import why_scores_are_not_finite
 from embtables.pipelines.training.rank_agreement import summed
 from embtables.shard.world import SingleRank, World
 
@@ -46,6 +47,7 @@ def evaluate(
 
     Raises:
         DataError: the part has no rows, or holds bad ones.
+        TrainingError: a score is not finite; names rows of the part, and the columns with the largest values.
     """
     settings, world = config.evaluate, world or SingleRank()
     whole = scorer.task.figures(settings)
@@ -69,7 +71,12 @@ def evaluate(
             rows, in_slices = _of_all_ranks(world, judged, _slices(config, item))
             if not len(rows):
                 continue  # all of them were set aside
-            whole.update(rows)
+            try:
+                whole.update(rows)
+            except TrainingError as error:  # at all ranks alike
+                where = f"rows {seen + 1:,} to {seen + len(rows):,} of the {part or 'whole'} part"
+                why = why_scores_are_not_finite(item.batch, config, scorer.model, world)
+                raise TrainingError(f"{where}: {error.message}. {why}", **error.path) from None
             for number, figures in enumerate(slices.values()):
                 figures.update(rows[in_slices[:, number]])
             seen += len(rows)

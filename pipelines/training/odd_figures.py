@@ -42,7 +42,7 @@ def odd_figures(figures: Mapping[str, Any], part: str | None) -> list[str]:
         )
     if nulls := figures.get("null_group_rows"):
         found.append(
-            f"{nulls:,} of {figures['rows']:,} rows {where} have no group, because evaluate.group_column is null there: "
-            "gauc leaves them out"
+            f"{nulls:,} of {figures['rows']:,} rows {where} have no group, because evaluate.group_column is null "
+            "there: gauc leaves them out"
         )
     return found
