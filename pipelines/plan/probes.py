@@ -311,6 +311,11 @@ def _widths(config: RunConfig, *, pooled: bool) -> dict[str, int]:
     return {feature.name: width_of(feature, config.tables) for feature in chosen}
 
 
+def dense_parameters(config: RunConfig) -> int:
+    """How many parameters the dense net has."""
+    return _dense_step(config, 1)[1]
+
+
 def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     """A step of the dense net, and how many parameters it has."""
     refuse_features_without_view(config, config.model)
