@@ -34,8 +34,7 @@ class Schema(Model):
         ['item_id']
 
     Raises:
-        pydantic.ValidationError: a value is wrong, or two of them do not go together; `validate` makes a ConfigError
-            of it.
+        ConfigError: a value is wrong, or two of them do not go together.
     """
 
     name: Name | None = Field(None, description="used in reports and in the names of run folders")
