@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
+from embtables.given import as_names, as_path
 from embtables.inputs.arrow_types import is_text
 from embtables.models.registry import ModelCode, ModelOptions
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
@@ -34,7 +35,10 @@ DEFAULT_MODEL = "dcnv2"
 
 def source_of(data: Frame | Path | str | None) -> MemorySource | None:
     """Rows in memory as a source; None for a path, or for nothing. Raises DataError as `memory_source`."""
-    return None if data is None or isinstance(data, str | Path) else memory_source(data)
+    if isinstance(data, str | Path):
+        as_path(data, "data")
+        return None
+    return None if data is None else memory_source(data)
 
 
 def run_config(
@@ -68,7 +72,7 @@ def run_config(
         raise ConfigError(
             "'data' is missing: give a DataFrame, an Arrow table, or the path of a parquet log", file=file
         )
-    elif split != "hash":
+    elif not _by_hash(split):
         content["data"] = {**content["data"], "split": _plain(split)}
     if model is not None:
         content["model"] = model_section(model)
@@ -82,12 +86,12 @@ def run_config(
 def _content(schema: SchemaLike, overrides: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
     """The configuration or schema as a dictionary, and its file."""
     if isinstance(schema, str | Path):
-        path = Path(schema)
+        path = as_path(schema, "schema")
         content = read_yaml(path)
         resolve_paths(content, path.resolve().parent)
         apply_overrides(content, overrides)
         return content, path
-    if overrides:
+    if as_names(overrides, "overrides"):
         raise ConfigError("'overrides' go with the path of a file; an object holds its values already")
     if isinstance(schema, Schema):
         return schema.model_dump(mode="json"), None
@@ -118,16 +122,20 @@ def _data(
     if not content.get("data") and not _needs_order(content):
         given["shuffle"] = {"seed": 0}
     if source is not None and source.parts:
-        if split != "hash" or given.get("split") is not None:
+        if not _by_hash(split) or given.get("split") is not None:
             raise ConfigError("'split' does not go with parts that are given apart")
         return {**given, "parts": dict.fromkeys(source.parts, MEMORY)}
     data = {**given, "path": MEMORY if source is not None else absolute(str(path), Path.cwd())}
-    if split != "hash":
+    if not _by_hash(split):
         data["split"] = _plain(split)
     elif not content.get("data"):
         opened: Source = source or open_source(data["path"], "**/*.parquet", quarantine=False)
         data["split"] = {"kind": "hash", "columns": _id_columns(content, schema_of(opened))}
     return data
+
+
+def _by_hash(split: SplitLike) -> bool:
+    return isinstance(split, str) and split == "hash"
 
 
 def _needs_order(content: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
+from embtables.given import as_choice, as_flag, as_name, as_names, as_path
 from embtables.models.registry import ModelCode
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.own_model import take_model
@@ -85,13 +86,16 @@ def train(
         >>> embtables.train("my.yaml", max_steps=20, shown=False).report()["steps"]
         20
     """
+    fresh = as_names(fresh, "fresh")
     if continue_from is None and (checkpoint is not None or fresh):
         raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
+    _check_checkpoint(checkpoint)
     _check_workers(workers, ray_address)
+    as_flag(shown, "shown")
     former = None if continue_from is None else _folder_of(continue_from)
-    begins: dict[str, Any] = {"former": former, "which": checkpoint, "fresh": tuple(fresh)}
+    begins: dict[str, Any] = {"former": former, "which": checkpoint, "fresh": fresh}
     if runs_dir is not None:
-        options["runs_dir"] = str(runs_dir)
+        options["runs_dir"] = str(as_path(runs_dir, "runs_dir"))
     source = source_of(data)
     config = run_config(
         schema,
@@ -155,12 +159,15 @@ def resume(
         2
     """
     _check_workers(workers, ray_address)
-    folder, changes = _folder_of(run), tuple(overrides)
+    as_flag(shown, "shown")
+    folder, changes = _folder_of(run), as_names(overrides, "overrides")
     take_model(folder, model)
     config = folder.config(changes)
     source = source_of(data)
     if source is None and isinstance(run, Run):
         source = run.source
+    if workers > 1 and source is not None:
+        raise ConfigError("several workers read a log in files, and the rows of this run are in memory")
     if workers == 1:
         from embtables.pipelines.training.train import resume as resume_here
 
@@ -199,11 +206,12 @@ def load(
         >>> run.step, run.tables
         (20, ('user', 'item'))
     """
-    folder = _folder_of(run)
+    folder, changes = _folder_of(run), as_names(overrides, "overrides")
+    _check_checkpoint(checkpoint)
     from embtables.pipelines.trained.load_run import load_run
 
     take_model(folder, model)
-    loaded = load_run(folder, checkpoint, tuple(overrides))
+    loaded = load_run(folder, checkpoint, changes)
     return Run(folder, loaded.config, loaded=loaded)
 
 
@@ -302,14 +310,14 @@ def predict(
 def _loaded(run: Run | Path | str, checkpoint: CheckpointName | None, overrides: Sequence[str] = ()) -> Run:
     if not isinstance(run, Run):
         return load(run, checkpoint=checkpoint, overrides=overrides)
-    if checkpoint is not None or overrides:
+    if checkpoint is not None or as_names(overrides, "overrides"):
         raise ConfigError("'checkpoint' and 'overrides' go with a run's folder; a run has its version already")
     return run
 
 
 def _path_of(run: Run | Path | str) -> Path:
     """The run's folder. Raises ConfigError if it has none."""
-    path = run.path if isinstance(run, Run) else Path(run)
+    path = run.path if isinstance(run, Run) else as_path(run, "run")
     if path is None:
         raise ConfigError("the run has no folder to go on from: train it with runs_dir")
     return path
@@ -319,8 +327,15 @@ def _folder_of(run: Run | Path | str) -> RunDir:
     return RunDir.open(_path_of(run))
 
 
+def _check_checkpoint(checkpoint: CheckpointName | None) -> None:
+    if checkpoint is not None:
+        as_choice(checkpoint, ("best", "last"), "checkpoint")
+
+
 def _check_workers(workers: int, ray_address: str | None) -> None:
-    if not isinstance(workers, int) or workers < 1:
+    if ray_address is not None:
+        as_name(ray_address, "ray_address")
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"'workers' must be at least 1, received {workers!r}")
     if ray_address is not None and workers == 1:
         raise ConfigError("'ray_address' goes with 'workers' of at least 2")

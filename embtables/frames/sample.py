@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
+from embtables.given import as_path
 
 SAMPLE_ROWS = 1_000_000
 
@@ -45,7 +46,9 @@ def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: i
         DataError: there is no parquet file or no row, or one cannot be read.
         ConfigError: the folder holds several tables and nothing says which is the log.
     """
-    if not isinstance(data, str | Path):
+    if isinstance(data, str | Path):
+        as_path(data, "data")
+    else:
         table = as_table(data)
         if not table.num_rows:
             raise DataError("holds no rows", table="data")

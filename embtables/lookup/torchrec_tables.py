@@ -105,7 +105,7 @@ def _refuse_options(config: Any) -> None:
 def _refuse_device(device: Any) -> None:
     try:
         kind = "cpu" if device is None else torch.device(device).type
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         kind = "unknown"
     if kind != "cpu":
         raise ConfigError(f"rows lie on the CPU, received device {device}")

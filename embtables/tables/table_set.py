@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embtables.arguments import as_floats, as_ids, as_integer, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.given import as_flag, as_name, need, need_iterable, shown
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
@@ -102,7 +103,9 @@ class Tables:
         artifacts: Mapping[str, Artifacts] | None = None,
         shares_keys: bool = True,
     ) -> None:
-        check_made_of(tables, features, row_store, replicated, artifacts or {})
+        check_made_of(tables, features, row_store, replicated, {} if artifacts is None else artifacts)
+        need(world, World | None, "world", "the World of the ranks")
+        as_flag(shares_keys, "shares_keys")
         self.lock = StoreLock()
         self.configs = tuple(tables)
         self.seed = as_integer(seed, "seed")
@@ -319,6 +322,8 @@ class Tables:
     def _reader(self, table: str, feature: str | None) -> TableFeature:
         """Whose encoder makes keys of a table's ids. Raises ConfigError if there is none, or several that differ."""
         self._number(table)
+        if feature is not None:
+            as_name(feature, "feature")
         readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
         if not readers:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
@@ -451,12 +456,20 @@ class Tables:
         """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten.
 
         Counts go on from those of the last content: rank 0 takes them over, whatever rank counted them.
+
+        Raises:
+            ConfigError: these are no contents of all tables.
+            StateError: as `take_over`.
         """
+        need_iterable(chain, "chain", "a list of contents by table, as Tables.content gives them")
         self.discard()
         for number in range(len(self.configs)):
             self.rows.clear(number)
         figures: dict[str, dict[str, int]] = {}
         for contents in chain:
+            if not isinstance(contents, Mapping) or any(config.name not in contents for config in self.configs):
+                reason = f"must hold contents by table, of all tables; received {shown(contents)} in it"
+                raise ConfigError(reason, argument="chain")
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
             figures = {config.name: contents[config.name].figures for config in self.configs}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.errors import ConfigError
+from embtables.given import need
 
 Floats = npt.NDArray[np.floating]
 Groups = npt.NDArray[np.int64]
@@ -55,8 +56,9 @@ def register_metric(spec: MetricSpec) -> None:
     """Makes a metric part of every evaluation, and its figures known to `train.early_stopping.metric`.
 
     Raises:
-        ConfigError: a metric has this name, or one of its figures, already.
+        ConfigError: it is no MetricSpec, or a metric has this name, or one of its figures, already.
     """
+    need(spec, MetricSpec, "spec", "a MetricSpec")
     if spec.name in METRICS:
         raise ConfigError(f"there is a metric '{spec.name}' already")
     for figure in spec.larger_is_better:

@@ -46,8 +46,6 @@ def score_frame(
         TrainingError: a score is not finite.
     """
     table = as_table(data)
-    if isinstance(columns, str):
-        raise ConfigError(f"'columns' is a list of names, received '{columns}'")
     carried = list(table.column_names if columns is None else columns)
     names = score_names_of(loaded.config)
     check_names(carried, names)

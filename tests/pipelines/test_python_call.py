@@ -262,7 +262,7 @@ def test_a_mistake_in_the_rows_is_one_message(mistake: str, frame: pd.DataFrame,
         (lambda run, df: run.predict(df[:0]), "no rows to score"),
         (lambda run, df: et.resume(run), "no folder to go on from"),
         (lambda run, df: et.load(run), "no folder to go on from"),
-        (lambda run, df: run.predict(df, columns="user"), "'columns' is a list of names, received 'user'"),
+        (lambda run, df: run.predict(df, columns="user"), "argument columns: must be a list of names, received 'user'"),
         (lambda run, df: et.train(configuration(), df, workers="2"), "received '2'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, split="time"), "received 'time'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, model="dcn"), "must be one of"),
