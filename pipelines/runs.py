@@ -232,7 +232,8 @@ def evaluate(
         checkpoint, overrides: as for `load`; they go with a folder.
 
     Raises:
-        ConfigError: the folder holds no run, or its log has no such part.
+        ConfigError: the folder holds no run, its log has no such part, or its model is not known here: `load` takes
+            the code of one of your own, and gives the run to evaluate.
         StateError: there is no such version, or it is damaged.
 
     Example:
@@ -289,8 +290,9 @@ def predict(
         checkpoint: as for `load`; it goes with a folder.
 
     Raises:
-        ConfigError: the folder holds no run, the input has a column with the name of the scores, or the output is a
-            folder or a part of the input.
+        ConfigError: the folder holds no run, the input has a column with the name of the scores, the output is a
+            folder or a part of the input, or the model is not known here: `load` takes the code of one of your own, and
+            gives the run to predict with.
         DataError: the input cannot be read, lacks a column, or has one whose types have none in common.
         StateError: there is no such version, it is damaged, or the output cannot be written.
         TrainingError: a score is not finite; names its row, and the columns with the largest values.

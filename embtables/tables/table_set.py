@@ -368,6 +368,32 @@ class Tables:
         return combined(rows, read.keys_per_id, read.combine)
 
     @exclusive
+    def known(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
+        """Which raw ids (n,) have a row, (n,) bool; all of them in a fixed table. An id with several rows has them all.
+
+        Args:
+            ids, feature: as of `get`.
+
+        Raises:
+            ConfigError, DataError: as `get`.
+
+        Example:
+            >>> import embtables, torch
+            >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+            >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+            >>> tables.set("item", torch.tensor([7, -42]), torch.ones(2, 4))
+            >>> tables.known("item", [7, 8]).tolist()
+            [True, False]
+        """
+        read = self._reader(table, feature)
+        keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
+        return self.rows.has_rows(self._numbers[table], keys).view(-1, read.keys_per_id).all(dim=1)
+
+    def num_rows(self, table: str) -> int:
+        """How many rows a table holds in this process, those past their ttl among them; cheaper than `stats`."""
+        return self.rows.figures(self._number(table))["rows"]
+
+    @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         If an id comes twice, its last row is used.

@@ -22,6 +22,7 @@ from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.trained.carried import CarriedRows
 from embtables.pipelines.trained.load_run import LoadedRun
+from embtables.pipelines.training.cold_ids import ColdIds
 from embtables.pipelines.training.not_finite import why_scores_are_not_finite
 from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
@@ -75,11 +76,13 @@ def predict(
         role="scoring",
     )
     reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    cold = ColdIds(config, loaded.scorer.tables, log, None)
     done = unscored = 0
     try:
         with RowProgress("predict", log.num_rows, shown=shown) as progress, WholeParquet(output) as file:
             for item in reader:
                 without = bad.take(done)
+                cold.observe(item.batch)
                 table = carried.take(item.batch.num_rows + len(without))
                 places = places_of(item.batch.num_rows, without)
                 found = {name: table.column(name) for name in carried.schema.names}
@@ -92,6 +95,7 @@ def predict(
                 progress.advance(len(places))
     except OSError as error:
         raise StateError(f"cannot write the scores: {error.strerror or error}", file=output) from error
+    warnings.add(cold.warnings())
     written = {"rows": done, "unscored_rows": unscored, "output": str(output)}
     return {**written, "columns": [*wanted, *score_names], "warnings": warnings.texts}
 

@@ -24,6 +24,8 @@ from embtables.pipelines.trained.predict import (
     score_names_of,
     unfiltered,
 )
+from embtables.pipelines.training.cold_ids import ColdIds
+from embtables.pipelines.warn import Warnings
 
 
 def score_frame(
@@ -66,17 +68,22 @@ def _scores(
     batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
     reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, role="scoring")
     reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    warnings = Warnings([], shown=shown)
+    warnings.add(loaded.warnings_of(log))
+    cold = ColdIds(loaded.config, loaded.scorer.tables, log, None)
     found: list[list[pa.Array]] = [[] for _ in range(labels)]
     done = 0
     with RowProgress("predict", log.num_rows, shown=shown) as progress:
         for item in reader:
             without = bad.take(done)
             scored = item.batch.num_rows
+            cold.observe(item.batch)
             values = finite_scores(loaded, item.batch, bad) if scored else np.empty((0, labels), np.float32)
             for label in range(labels):
                 found[label].append(pa.array(values[:, label]).take(places_of(scored, without)))
             done += scored + len(without)
             progress.advance(scored + len(without))
+    warnings.add(cold.warnings())
     return [pa.chunked_array(arrays, pa.float32()) for arrays in found]
 
 
