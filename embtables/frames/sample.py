@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,25 @@ def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: i
         return _of_files(str(data), labels, most_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=data) from error
+
+
+def largest_table(path: str) -> str:
+    """The path if its files are one table; else the path of a file of the one with the most rows.
+
+    Raises:
+        DataError: as `sample_of`.
+    """
+    try:
+        rows: Counter[frozenset[str]] = Counter()
+        files: dict[frozenset[str], str] = {}
+        for fragment in _dataset(path).get_fragments():
+            columns = frozenset(fragment.physical_schema.names)
+            rows[columns] += fragment.count_rows()
+            files.setdefault(columns, fragment.path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=path) from error
+    widest = max(rows, key=len, default=frozenset[str]())
+    return path if all(columns <= widest for columns in rows) else files[rows.most_common(1)[0][0]]
 
 
 def _every_kth(table: pa.Table, most_rows: int) -> pa.Table:

@@ -39,7 +39,7 @@ class Model(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise config_error(error, above=type(self).__name__) from error
+            raise config_error(error, type(self).__name__) from error
 
     # Without it pydantic would call __init__ for what lies within another model, whose error is to name the whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -59,13 +59,9 @@ class Model(BaseModel):
         return value
 
 
-def config_error(error: ValidationError, *, above: str = "", **path: object) -> ConfigError:
-    """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path.
-
-    Args:
-        above: the first part of every path.
-    """
-    lines = error_lines(error, *([above] if above else []))
+def config_error(error: ValidationError, *above: str, **path: object) -> ConfigError:
+    """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path below `above`."""
+    lines = error_lines(error, *above)
     text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
     return ConfigError(text, **path)
 
