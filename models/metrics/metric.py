@@ -23,7 +23,7 @@ class Metric(Protocol):
 
     def update(self, scores: Floats, labels: Floats, weights: Floats | None, groups: Groups | None) -> None:
         """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None. A row
-        without a group has `NO_GROUP`.
+        whose group is null has -2^63 (`NO_GROUP`).
 
         The arrays may be kept: nobody changes them afterwards.
         """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from embtables.errors import ConfigError, StateError
-from embtables.given import as_choice, need, need_mapping, shown
+from embtables.given import as_choice, need, shown
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
 
@@ -114,8 +114,6 @@ class Follower(Generic[T]):
     ) -> None:
         need(state, StateFolder, "state", "a StateFolder")
         as_choice(purpose, PURPOSES, "purpose")
-        if position is not None:
-            need_mapping(position, "position", "the position of a version that was followed")
         if not callable(read):
             raise ConfigError(f"must be a function, received {shown(read)}", argument="read")
         is_time = isinstance(poll_seconds, float | int) and not isinstance(poll_seconds, bool)
