@@ -8,13 +8,13 @@ training. FuxiCTR trains in fp32; it has no bf16. The data may not be shipped: E
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
 
@@ -52,6 +52,12 @@ def overrides(split: Path, seed: int) -> list[str]:
     ]
 
 
+def peer_command(python: Path, settings: dict[str, Any]) -> list[str]:
+    """The command line of FuxiCTR, by the interpreter of its environment."""
+    worker = [str(python), "-m", "benchmarks.peers.fuxictr_dcnv2", json.dumps(settings)]
+    return ["env", "RAY_USAGE_STATS_ENABLED=0", *worker]
+
+
 def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> dict[str, list[str]]:
     """One command line a contender. bf16 trains one epoch of the first seed: without bf16 instructions, minutes."""
     changes = overrides(split, seed)
@@ -62,13 +68,12 @@ def commands(split: Path, seed: int, epochs: int, python: Path, runs: Path) -> d
         "seed": seed,
         "epochs": epochs,
     }
-    peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
     found = {
-        OURS: _ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
-        PEER: [*peer, json.dumps(settings)],
+        OURS: ctr.train_command(CONFIG, runs, *changes, f"train.epochs={epochs}"),
+        PEER: peer_command(python, settings),
     }
     if seed == 0:
-        found[OURS_BF16] = _ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1")
+        found[OURS_BF16] = ctr.train_command(CONFIG, runs, *changes, "train.precision=bf16", "train.epochs=1")
     return found
 
 
@@ -84,7 +89,7 @@ def ratios(reports: Reports) -> dict[str, float]:
     return {
         "fp32": rates[OURS] / rates[PEER],
         "bf16": rates[OURS_BF16] / rates[PEER],
-        "auc": _ctr.mean(reports[OURS], "auc") - _ctr.mean(reports[PEER], "auc"),
+        "auc": ctr.mean(reports[OURS], "auc") - ctr.mean(reports[PEER], "auc"),
     }
 
 
@@ -99,7 +104,7 @@ def markdown(reports: Reports, profile: dict[str, Any], seeds: int) -> str:
     trained = {name: reports[name] for name in (OURS, PEER)}
     bf16 = _harness.Spread.of([run["rows_per_second"] for run in reports[OURS_BF16]])
     return (
-        f"{compared}\n\n{_ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
+        f"{compared}\n\n{ctr.seeds_table(trained, ['auc', 'log_loss'])}\n\n"
         f"Seeds (split and training): {seeds}; {THREADS} threads, batch 4096. FuxiCTR's rate leaves its first epoch "
         "out and starts from files it has encoded before; its early stopping and learning-rate reduction are its own. "
         f"embtables in bf16: {bf16.median:,.0f} rows/s over one epoch of the first seed, so without an AUC.\n\n"
@@ -128,16 +133,14 @@ def main() -> None:
     options = _harness.parser(__doc__)
     options.add_argument("--seeds", type=int, default=3, help="how many seeds (split and training)")
     args = options.parse_args()
-    data = os.environ.get("EMBTABLES_DATA")
-    if data is None:
-        sys.exit("EMBTABLES_DATA is not set: it names a folder with ml1m/")
+    data = ctr.data_folder("ml1m")
     python = fuxictr_python()
     seeds, epochs = (1, 2) if args.quick else (args.seeds, 20)
     reports: Reports = {}
     splits = [PEERS / f"ml1m-{seed}" for seed in range(seeds)]
     with tempfile.TemporaryDirectory() as runs:
         for seed, split in enumerate(splits):
-            write_split(Path(data).resolve() / "ml1m", split, seed)
+            write_split(data / "ml1m", split, seed)
             lines = commands(split, seed, epochs, python, Path(runs))
             names = list(lines)
             turned = {name: lines[name] for name in (names if seed % 2 == 0 else names[::-1])}

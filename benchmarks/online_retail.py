@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 
 CONFIG = "examples/online_retail/dcnv2.yaml"
 RULE = "baselines.rule_score.auc"
@@ -32,17 +33,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as runs:
         for seed in range(seeds):
             commands = {
-                name: _ctr.train_command(CONFIG, Path(runs), f"train.seed={seed}", *changes)
+                name: ctr.train_command(CONFIG, Path(runs), f"train.seed={seed}", *changes)
                 for name, changes in CONTENDERS.items()
                 if seed == 0 or not changes  # what is left out is measured on one seed
             }
             for name, found in _harness.interleave(commands, 1).items():
                 reports[name] += found
-    gain = _ctr.mean(reports["dcnv2"], "auc") - _ctr.mean(reports["dcnv2"], RULE)
+    gain = ctr.mean(reports["dcnv2"], "auc") - ctr.mean(reports["dcnv2"], RULE)
     rows = reports["dcnv2"][0]["evaluated_rows"]
     cold = reports["dcnv2"][0]["slices"]["cold_items"]["rows"]
     text = (
-        _ctr.seeds_table(reports, ["auc", "log_loss", RULE, f"{COLD}.auc", f"{COLD}.{RULE}"])
+        ctr.seeds_table(reports, ["auc", "log_loss", RULE, f"{COLD}.auc", f"{COLD}.{RULE}"])
         + f"\n\nMean and range over {seeds} seeds (what is left out: one); {rows:,} test rows, {cold:,} of them "
         "on cold items (first seen in the last 30 training days or later). Negatives are sampled (28-day pool, 4 per "
         "purchase): figures compare only under this sampling. "

@@ -8,15 +8,13 @@ folder with ml100k/ and ml1m/.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
-from benchmarks.ctr_peers import CONFIG, PEER_SETTINGS, overrides
+from benchmarks import _harness
+from benchmarks._harness import ctr
+from benchmarks.ctr_peers import CONFIG, PEER_SETTINGS, overrides, peer_command
 from benchmarks.peers.environment import PEERS, fuxictr_python
 from benchmarks.peers.split import write_split
 
@@ -37,21 +35,20 @@ Reports = dict[str, list[dict[str, Any]]]
 def commands(data: str, split: Path, seed: int, epochs: int, python: Path, runs: Path) -> dict[str, list[str]]:
     """One command line for each contender."""
     common = [*overrides(split, seed), f"train.batch_size={BATCH[data]}", f"train.epochs={epochs}"]
-    found = {name: _ctr.train_command(CONFIG, runs, *common, *changes) for name, changes in OURS.items()}
+    found = {name: ctr.train_command(CONFIG, runs, *common, *changes) for name, changes in OURS.items()}
     settings = PEER_SETTINGS | {
         **{"batch_size": BATCH[data], "batch_norm": True, "data": str(split), "seed": seed, "epochs": epochs},
         "folder": str(runs / f"fuxictr-{data}-{seed}"),
     }
-    peer = ["env", "RAY_USAGE_STATS_ENABLED=0", str(python), "-m", "benchmarks.peers.fuxictr_dcnv2"]
-    return found | {PEER: [*peer, json.dumps(settings)]}
+    return found | {PEER: peer_command(python, settings)}
 
 
 def markdown(reports: dict[str, Reports], seeds: dict[str, int]) -> str:
     parts = []
     for data, of in reports.items():
-        table = _ctr.seeds_table(of, ["auc", "log_loss"])
+        table = ctr.seeds_table(of, ["auc", "log_loss"])
         differences = ", ".join(
-            f"{name.removeprefix('embtables, ')} {_ctr.mean(of[name], 'auc') - _ctr.mean(of[PEER], 'auc'):+.4f}"
+            f"{name.removeprefix('embtables, ')} {ctr.mean(of[name], 'auc') - ctr.mean(of[PEER], 'auc'):+.4f}"
             for name in OURS
         )
         parts.append(
@@ -65,9 +62,7 @@ def main() -> None:
     options = _harness.parser(__doc__)
     options.add_argument("--seeds", type=int, default=3, help="seeds of MovieLens-1M; MovieLens-100k has twice as many")
     args = options.parse_args()
-    folder = os.environ.get("EMBTABLES_DATA")
-    if folder is None:
-        sys.exit("EMBTABLES_DATA is not set: it names a folder with ml100k/ and ml1m/")
+    folder = ctr.data_folder("ml100k", "ml1m")
     python = fuxictr_python()
     seeds = {"ml100k": 1, "ml1m": 1} if args.quick else {"ml100k": 2 * args.seeds, "ml1m": args.seeds}
     reports: dict[str, Reports] = {data: {} for data in BATCH}
@@ -75,7 +70,7 @@ def main() -> None:
         for data in BATCH:
             for seed in range(seeds[data]):
                 split = PEERS / f"{data}-{seed}"
-                write_split(Path(folder).resolve() / data, split, seed)
+                write_split(folder / data, split, seed)
                 lines = commands(data, split, seed, 2 if args.quick else EPOCHS, python, Path(runs))
                 for name, done in _harness.interleave(lines, 1, timeout_seconds=3600).items():
                     reports[data].setdefault(name, []).extend(done)

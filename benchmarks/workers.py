@@ -6,31 +6,28 @@ ranks draw. MovieLens-1M may not be shipped: EMBTABLES_DATA names a folder with 
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _ctr, _harness
+from benchmarks import _harness
+from benchmarks._harness import ctr
 
 TOLERANCE = 0.002
 
 
 def main() -> None:
     args = _harness.parser(__doc__).parse_args()
-    data = os.environ.get("EMBTABLES_DATA")
-    if data is None:
-        sys.exit("EMBTABLES_DATA is not set: it names a folder with ml1m/")
+    data = ctr.data_folder("ml1m")
     changes = {
         "online_retail": [],
-        "movielens": [f"data.path={Path(data).resolve() / 'ml1m'}", *(["train.epochs=1"] if args.quick else [])],
+        "movielens": [f"data.path={data / 'ml1m'}", *(["train.epochs=1"] if args.quick else [])],
     }
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as runs:
         commands = {
             f"{example}, {workers}": [
-                *_ctr.train_command(f"examples/{example}/dcnv2.yaml", Path(runs), *overrides),
+                *ctr.train_command(f"examples/{example}/dcnv2.yaml", Path(runs), *overrides),
                 *("--workers", str(workers)),
             ]
             for example, overrides in changes.items()

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from embtables.models.registry import ModelSpec as ModelSpec
     from embtables.models.registry import register_model as register_model
     from embtables.models.scorer import Scorer as Scorer
+    from embtables.pipelines.call.runs import evaluate as evaluate
+    from embtables.pipelines.call.runs import load as load
+    from embtables.pipelines.call.runs import predict as predict
+    from embtables.pipelines.call.runs import resume as resume
+    from embtables.pipelines.call.runs import train as train
     from embtables.pipelines.config import RunConfig as RunConfig
     from embtables.pipelines.config import load_config as load_config
-    from embtables.pipelines.runs import evaluate as evaluate
-    from embtables.pipelines.runs import load as load
-    from embtables.pipelines.runs import predict as predict
-    from embtables.pipelines.runs import resume as resume
-    from embtables.pipelines.runs import train as train
     from embtables.pipelines.trained.run import Run as Run
     from embtables.rows.optimizers import OptimizerSpec as OptimizerSpec
     from embtables.rows.optimizers import StateColumn as StateColumn
@@ -122,11 +122,11 @@ _HOMES = {
     "RunConfig": "embtables.pipelines.config",
     "load_config": "embtables.pipelines.config",
     "Run": "embtables.pipelines.trained.run",
-    "evaluate": "embtables.pipelines.runs",
-    "load": "embtables.pipelines.runs",
-    "predict": "embtables.pipelines.runs",
-    "resume": "embtables.pipelines.runs",
-    "train": "embtables.pipelines.runs",
+    "evaluate": "embtables.pipelines.call.runs",
+    "load": "embtables.pipelines.call.runs",
+    "predict": "embtables.pipelines.call.runs",
+    "resume": "embtables.pipelines.call.runs",
+    "train": "embtables.pipelines.call.runs",
     "OptimizerSpec": "embtables.rows.optimizers",
     "StateColumn": "embtables.rows.optimizers",
     "register_optimizer": "embtables.rows.optimizers",

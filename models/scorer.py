@@ -27,7 +27,8 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load
 from embtables.state.read.version_reader import read_artifacts, shares_keys
-from embtables.tables.table_set import RowStoreName, Tables
+from embtables.tables.row_store import RowStoreName
+from embtables.tables.table_set import Tables
 
 Ids: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[int] | Sequence[str] | pa.Array | pa.ChunkedArray"
 RowsToScore: TypeAlias = "Batch | pa.Table | pa.RecordBatch | Mapping[str, Any]"

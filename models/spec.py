@@ -1,4 +1,4 @@
-"""`ModelSpec`: what the program knows of a kind of model. `registry.py` has the list of them.
+"""`ModelSpec`: what the program knows of a kind of model. `registry/` has the list of them.
 
 Nothing here imports torch: a configuration is read and checked before that.
 """

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
 REPORT_FILE = "report.json"
-FITTED_FILE = "transforms.json"
 DEFAULT_RUNS_DIR = "runs"
 
 
@@ -130,8 +129,8 @@ class RunDir:
             kept = [line for line in self._read(METRICS_FILE).splitlines() if _step_of(line) <= step]
             write_atomically(path, b"".join(line + b"\n" for line in kept))
 
-    def finish(self, report: dict[str, Any], scorer: Scorer) -> None:
-        """See RunPlace: writes report.json."""
+    def finish(self, report: dict[str, Any], scorer: Scorer, id_kinds: Mapping[str, str]) -> None:
+        """See RunPlace: writes report.json; the rest is in the versions."""
         write_atomically(self.path / REPORT_FILE, json_text(report, indent=2).encode() + b"\n")
 
     def report(self) -> dict[str, Any]:

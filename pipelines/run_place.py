@@ -5,7 +5,7 @@ The other place is a folder, `RunDir` (run_dir.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,8 +58,8 @@ class RunPlace(Protocol):
     def truncate_metrics(self, step: int) -> None:
         """Drops the lines of steps after `step`."""
 
-    def finish(self, report: dict[str, Any], scorer: Scorer) -> None:
-        """The run has ended: its report, and its model at the evaluated state."""
+    def finish(self, report: dict[str, Any], scorer: Scorer, id_kinds: Mapping[str, str]) -> None:
+        """The run has ended: its report, its model at the evaluated state, and by column what its ids are made of."""
 
     def report(self) -> dict[str, Any]:
         """The report; empty if the run has not ended."""
@@ -84,6 +84,7 @@ class RunInMemory:
     def __init__(self) -> None:
         self.checkpoints: Path | Folder = MemoryFolder()
         self.scorer: Scorer | None = None
+        self.id_kinds: dict[str, str] = {}
         self._history: list[dict[str, Any]] = []
         self._report: dict[str, Any] = {}
 
@@ -98,9 +99,9 @@ class RunInMemory:
     def truncate_metrics(self, step: int) -> None:
         """See RunPlace: nothing goes on from an earlier step."""
 
-    def finish(self, report: dict[str, Any], scorer: Scorer) -> None:
+    def finish(self, report: dict[str, Any], scorer: Scorer, id_kinds: Mapping[str, str]) -> None:
         """See RunPlace. The versions go."""
-        self._report, self.scorer = report, scorer
+        self._report, self.scorer, self.id_kinds = report, scorer, dict(id_kinds)
         self.checkpoints = MemoryFolder()
 
     def report(self) -> dict[str, Any]:

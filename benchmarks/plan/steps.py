@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from benchmarks._ctr import train_command
+from benchmarks._harness.ctr import train_command
 
 WINDOW = 10
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import _harness
-from benchmarks._turns import contenders, take_turns
+from benchmarks._harness.turns import contenders, take_turns
 from benchmarks.sharded.start import first_step
 
 REPEATS, REPEATS_ALONE = 15, 41

@@ -26,7 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
-from benchmarks import _harness, _turns
+from benchmarks import _harness
+from benchmarks._harness import turns
 from benchmarks.tables.data import draw
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
 from embtables.schema import Constant, Identity, RowwiseAdagrad
@@ -210,7 +211,7 @@ def main() -> None:
     for other in others:
         assert other.stdout is not None
         other.stdout.readline()
-    _turns.serve({}, answer)
+    turns.serve({}, answer)
     for other in others:
         assert other.stdin is not None
         other.stdin.close()

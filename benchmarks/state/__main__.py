@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _harness, _turns
-from benchmarks._harness import Spread
+from benchmarks import _harness
+from benchmarks._harness import Spread, turns
 from benchmarks.state import without_cuts
 from benchmarks.state.worker import ROW_BYTES, TOUCHED
 
@@ -28,7 +28,7 @@ def measure(rows: int, repeats: int, folder: Path) -> dict[str, list[dict[str, A
         for kind in ("embtables", "torch")
     }
     found: dict[str, list[dict[str, Any]]] = {}
-    with _turns.contenders(commands, {}) as (ours, torch):
+    with turns.contenders(commands, {}) as (ours, torch):
         for turn in range(repeats):
             for what in ("snapshot", "load"):
                 pair = (ours, torch) if turn % 2 == 0 else (torch, ours)
@@ -48,8 +48,8 @@ def cuts(rows: int, repeats: int, folder: Path) -> dict[str, list[dict[str, Any]
         "without": [sys.executable, "-S", "-P", *worker, str(folder / "without")],
     }
     environments = {"without": without_cuts.build(folder / "build")}
-    with _turns.contenders(commands, environments) as group:
-        return _turns.take_turns(group, {"what": "steps"}, repeats)
+    with turns.contenders(commands, environments) as group:
+        return turns.take_turns(group, {"what": "steps"}, repeats)
 
 
 def compaction(rows: int, deltas: int, folder: Path) -> dict[str, float]:

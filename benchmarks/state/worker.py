@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import _turns
+from benchmarks._harness import turns
 from benchmarks.tables.maps import distinct_keys
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Tables
 from embtables.schema import Constant, Identity, RowwiseAdagrad
@@ -172,7 +172,7 @@ def main() -> None:
         found: dict[str, Any] = getattr(made, question["what"])()
         return found
 
-    _turns.serve({}, answer)
+    turns.serve({}, answer)
     shutil.rmtree(folder)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import _harness
-from benchmarks._turns import contenders, take_turns
+from benchmarks._harness.turns import contenders, take_turns
 
 THREADS = 2
 REPEATS = 7

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import _turns
+from benchmarks._harness import turns
 from benchmarks.tables.data import draw, table_sizes
 from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.inputs.batch import JaggedIds
@@ -69,7 +69,7 @@ def main() -> None:
         tables.step()
         return {"seconds": time.perf_counter() - start}
 
-    _turns.serve({}, answer)
+    turns.serve({}, answer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import _turns
+from benchmarks._harness import turns
 from benchmarks.tables.data import draw
 
 BATCH = 16_384
@@ -165,7 +165,7 @@ def main() -> None:
         find(wanted)
         return {"millions": len(wanted) / (time.perf_counter() - start) / 1e6}
 
-    _turns.serve({**built, **made.figures()}, answer)
+    turns.serve({**built, **made.figures()}, answer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import _turns
+from benchmarks._harness import turns
 from benchmarks.tables.data import lookup, table_sizes
 from embtables.rows.fbgemm.store import FbgemmRowStore
 from embtables.rows.host.store import HostRowStore
@@ -143,7 +143,7 @@ def main() -> None:
             made.step(batch, values)
         return {"seconds": time.perf_counter() - start, "ids": len(batch.keys)}
 
-    _turns.serve({"seconds": built}, answer)
+    turns.serve({"seconds": built}, answer)
 
 
 if __name__ == "__main__":

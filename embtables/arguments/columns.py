@@ -11,6 +11,7 @@ from torch import Tensor
 
 from embtables.arguments.received import plain_tensor, received
 from embtables.errors import DataError
+from embtables.frames.table import arrow_table
 
 _ARROW_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, KeyError)
 
@@ -58,17 +59,13 @@ def as_table(given: Any, argument: str = "rows") -> pa.Table | pa.RecordBatch:
     if isinstance(given, Mapping):
         return _of_columns(given, argument)
     try:
-        if hasattr(given, "__arrow_c_stream__"):
-            found = pa.table(given)
-            # pandas says its index as a column of this kind of name.
-            return found.select([name for name in found.column_names if not name.startswith("__index_level_")])
-        if type(given).__module__.partition(".")[0] == "pandas" and hasattr(given, "columns"):
-            return pa.Table.from_pandas(given, preserve_index=False)
+        found = arrow_table(given)
     except _ARROW_ERRORS as error:
         raise DataError(f"cannot be read as a table: {_line(error)}", argument=argument) from error
-    raise DataError(
-        f"received a {type(given).__name__}; give an Arrow table, a data frame, or a dict of columns", argument=argument
-    )
+    if found is None:
+        needed = "give an Arrow table, a data frame, or a dict of columns"
+        raise DataError(f"received a {type(given).__name__}; {needed}", argument=argument)
+    return found
 
 
 def _of_columns(given: Mapping[Any, Any], argument: str) -> pa.Table:

@@ -32,7 +32,7 @@ def as_table(data: Frame, name: str = "data") -> pa.Table:
         DataError: it is no table, or a column has no Arrow type; names the column if that is known.
     """
     try:
-        table = _table(data)
+        table = arrow_table(data)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = " ".join("; ".join(str(part) for part in error.args).split())
         raise DataError(f"cannot be taken as a table: {reason}", table=name) from error
@@ -51,7 +51,8 @@ def is_pandas(data: object) -> bool:
     return pandas is not None and isinstance(data, pandas.DataFrame)
 
 
-def _table(data: Frame) -> pa.Table | None:
+def arrow_table(data: Frame) -> pa.Table | None:
+    """The same without a check; None: it is no table. Raises what pyarrow raises."""
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, pa.RecordBatch):

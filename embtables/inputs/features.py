@@ -21,7 +21,7 @@ from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.columns import Ids, feature_ids, ranges
 from embtables.inputs.times import as_microseconds
 from embtables.inputs.transforms import FittedTransforms, TransformFitter
-from embtables.inputs.values import BadRowsError, Float32s, Int64s, as_float64, one_array, to_float32
+from embtables.inputs.values import BadRowsError, Float32s, Int64s, as_float64, one_array, plain_float32, to_float32
 from embtables.schema import EventTime, Label, Schema
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
@@ -199,9 +199,12 @@ class FeatureTransform:
     def _dense(self, columns: dict[str, pa.Array], n: int) -> Float32s:
         dense = np.empty((n, len(self.schema.dense)), np.float32)
         for position, spec in enumerate(self.schema.dense):
-            values = as_float64(
-                spec.column, columns[spec.column], fill=spec.fill_null, fill_nan=spec.fill_nan, hint=_FILLS
-            )
+            column = columns[spec.column]
+            stored = None if spec.transforms else plain_float32(column)
+            if stored is not None:
+                dense[:, position] = stored
+                continue
+            values = as_float64(spec.column, column, fill=spec.fill_null, fill_nan=spec.fill_nan, hint=_FILLS)
             dense[:, position] = to_float32(spec.column, self.fitted.apply(spec, values), stored=values)
         return dense
 

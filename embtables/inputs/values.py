@@ -111,6 +111,14 @@ def as_float64(
     return numbers
 
 
+def plain_float32(array: pa.Array) -> Float32s | None:
+    """(n,) the array's own numbers if each is a finite float32, as in most dense columns; None: see `as_float64`."""
+    if not pa.types.is_float32(array.type) or array.null_count:
+        return None
+    numbers: Float32s = array.to_numpy()
+    return numbers if np.isfinite(numbers).all() else None
+
+
 def to_float32(
     name: str, numbers: Float64s, *, stored: Float64s | None = None, of_rows: Int64s | None = None
 ) -> Float32s:

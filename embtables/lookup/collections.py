@@ -18,8 +18,9 @@ from embtables.lookup.request import checked
 from embtables.lookup.torchrec_tables import tables_of
 from embtables.lookup.views import UpdateMode, View, chosen_features
 from embtables.schema import Optimizer
+from embtables.tables.row_store import RowStoreName
 from embtables.tables.table_feature import TableFeature
-from embtables.tables.table_set import RowStoreName, Tables
+from embtables.tables.table_set import Tables
 
 __all__ = ["EmbeddingBagCollection", "EmbeddingCollection", "jagged_ids", "keyed_jagged_tensor"]
 

@@ -13,7 +13,8 @@ from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, Poo
 from embtables.errors import ConfigError
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
 from embtables.schema.base import config_error
-from embtables.tables.table_set import RowStoreName, Tables
+from embtables.tables.row_store import RowStoreName
+from embtables.tables.table_set import Tables
 
 
 def tables_of(

@@ -144,6 +144,27 @@ class Uniform(Model):
 Initializer = Annotated[Zeros | Constant | Normal | Uniform, Field(discriminator="kind")]
 
 
+# What both kinds of tables have.
+Trainable = Annotated[
+    bool, Field(description="false: frozen; training reads its rows and changes nothing of the table")
+]
+NonFiniteGradients = Annotated[
+    Literal["skip", "raise"],
+    Field(
+        description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends"
+    ),
+]
+ShareIds = Annotated[
+    bool | None,
+    Field(
+        description="whether equal ids of the table's features read one row: by default they do; false: each feature "
+        "has keys of its own",
+        # Written only where it is chosen, as `combine` of MultiHash is.
+        exclude_if=lambda share_ids: share_ids is None,
+    ),
+]
+
+
 class FixedTable(Model):
     """`num_rows` rows of `dim` values; a key is the row's index `uint64(h) % num_rows`, so ids may share a row.
 
@@ -162,18 +183,9 @@ class FixedTable(Model):
     )
     optimizer: Optimizer
     initializer: Initializer = Normal()
-    trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
-    non_finite_gradients: Literal["skip", "raise"] = Field(
-        "skip",
-        description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
-    )
-    # Written only where it is chosen, as `combine` of MultiHash is.
-    share_ids: bool | None = Field(
-        None,
-        description="whether equal ids of the table's features read one row: by default they do; false: each feature "
-        "has keys of its own",
-        exclude_if=lambda share_ids: share_ids is None,
-    )
+    trainable: Trainable = True
+    non_finite_gradients: NonFiniteGradients = "skip"
+    share_ids: ShareIds = None
 
     @property
     def shares_ids(self) -> bool:
@@ -244,18 +256,9 @@ class CollisionlessTable(Model):
     max_clock_step_seconds: PositiveInt = Field(
         86_400, description="the clock moves at most this far with a batch; stray times beyond are counted"
     )
-    trainable: bool = Field(True, description="false: frozen; training reads its rows and changes nothing of the table")
-    non_finite_gradients: Literal["skip", "raise"] = Field(
-        "skip",
-        description="skip: a row whose gradient is NaN or infinite stays as it is and is counted; raise: training ends",
-    )
-    # Written only where it is chosen, as `combine` of MultiHash is.
-    share_ids: bool | None = Field(
-        None,
-        description="whether equal ids of the table's features read one row: by default they do; false: each feature "
-        "has keys of its own",
-        exclude_if=lambda share_ids: share_ids is None,
-    )
+    trainable: Trainable = True
+    non_finite_gradients: NonFiniteGradients = "skip"
+    share_ids: ShareIds = None
 
     @property
     def shares_ids(self) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 from embtables.errors import ConfigError
 from embtables.ids import Artifacts
-from embtables.rows.stored_table import StoredTable
 from embtables.rows.stores import ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
 
@@ -45,24 +44,6 @@ def check_made_of(
     for name in artifacts:
         if name not in {feature for feature, _ in reads}:
             raise ConfigError("has artifacts, but is not given", feature=name)
-
-
-def without_memory(stored: Sequence[StoredTable], error: MemoryError) -> ConfigError:
-    """The error for tables that did not fit: what their rows take."""
-    fixed = [table for table in stored if isinstance(table.config, FixedTable)]
-    needed = {table.config.name: _bytes(table) for table in fixed}
-    largest = max(needed, key=lambda name: needed[name], default="")
-    shown = f"; the largest is '{largest}' with {needed[largest] / 2**30:,.2f} GiB" if largest else ""
-    return ConfigError(
-        f"{len(stored):,} tables do not fit into memory: the rows of the fixed ones need "
-        f"{sum(needed.values()) / 2**30:,.2f} GiB{shown}. {error}".rstrip(". ")
-    )
-
-
-def _bytes(table: StoredTable) -> int:
-    assert isinstance(table.config, FixedTable)
-    values = sum(table.config.dim if is_wide else 1 for is_wide in table.columns.values())
-    return 4 * values * table.config.num_rows
 
 
 def _need_all(given: object, kind: object, argument: str, needed: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from embtables.errors import ConfigError
 from embtables.ids import Artifacts, Combine, Encoder, encoder_of
 from embtables.schema import Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
@@ -55,3 +56,18 @@ def table_features(
         found.append(TableFeature(number, feature, table, encoder, combine))
         number += found[-1].blocks
     return tuple(found)
+
+
+def reader_of(features: Sequence[TableFeature], table: Table, name: str | None) -> TableFeature:
+    """Whose encoder makes keys of a table's ids: the feature of this name, or any if all of them make the same keys.
+
+    Raises:
+        ConfigError: there is none, or they make keys that differ.
+    """
+    readers = [r for r in features if r.table.name == table.name and name in (None, r.feature.name)]
+    if not readers:
+        raise ConfigError(f"feature '{name}' does not read it", table=table.name)
+    if any(not r.encoder.makes_keys_as(readers[0].encoder) for r in readers):
+        names = ", ".join(r.feature.name for r in readers)
+        raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table.name)
+    return readers[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,24 +19,21 @@ from embtables.errors import ConfigError, DataError, StateError
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
-from embtables.rows.protocol import Ability, Capture, RowStore
-from embtables.rows.stored_table import StoredTable
-from embtables.rows.stores import PART_STORES, ROW_STORES
+from embtables.rows.protocol import Ability, Capture
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
-from embtables.shard.store import ShardedRowStore
 from embtables.shard.world import SingleRank, World
-from embtables.tables.checks import check_made_of, without_memory
+from embtables.tables.checks import check_made_of
 from embtables.tables.clock import LAST_SECOND, EventClock
 from embtables.tables.combine import combined
 from embtables.tables.cuts import CutLedger
 from embtables.tables.frozen_tables import Lookups
+from embtables.tables.row_store import RowStoreName, make_row_store
 from embtables.tables.shared_keys import stored_tables
-from embtables.tables.table_feature import TableFeature, table_features
+from embtables.tables.table_feature import reader_of, table_features
 from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 from embtables.tables.waiting import WaitingGradients
 
 _READ_ROWS = 1 << 20
-RowStoreName = Literal["host", "fbgemm", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class Tables:
         self.stored = stored_tables(tables, features, self.seed, shares_keys=shares_keys)
         copied = {numbers[name] for name in replicated}
         read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
-        self.rows = _row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
+        self.rows = make_row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
         frozen = [number for number, table in enumerate(read) if not table.trainable]
         takes_beside = Ability.BESIDE in self.rows.abilities
         dims = [table.dim for table in read]
@@ -320,17 +316,6 @@ class Tables:
             raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
         return self._numbers[table]
 
-    def _reader(self, table: str, feature: str | None) -> TableFeature:
-        """Whose encoder makes keys of a table's ids. Raises ConfigError if there is none, or several that differ."""
-        self._number(table)
-        readers = [r for r in self.features if r.table.name == table and feature in (None, r.feature.name)]
-        if not readers:
-            raise ConfigError(f"feature '{feature}' does not read it", table=table)
-        if any(not r.encoder.makes_keys_as(readers[0].encoder) for r in readers):
-            names = ", ".join(r.feature.name for r in readers)
-            raise ConfigError(f"its features encode ids differently; name one of: {names}", table=table)
-        return readers[0]
-
     def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
         """The table's number and the key (n,) of every raw id (n,), as the feature's encoder makes it.
 
@@ -338,7 +323,7 @@ class Tables:
             ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
             DataError: these are no ids (embtables/arguments/integers.py), or the encoder refuses one.
         """
-        read = self._reader(table, feature)
+        read = reader_of(self.features, self.configs[self._number(table)], feature)
         if read.keys_per_id != 1:
             name, rows = read.feature.name, read.keys_per_id
             raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
@@ -361,7 +346,7 @@ class Tables:
             ConfigError: no such table or feature, or encoders that differ.
             DataError: these are no ids, or the encoder refuses one.
         """
-        read = self._reader(table, feature)
+        read = reader_of(self.features, self.configs[self._number(table)], feature)
         keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
         rows = self.rows.read(self._numbers[table], "weight", keys)
         return combined(rows, read.keys_per_id, read.combine)
@@ -513,16 +498,3 @@ class Tables:
         assert isinstance(config, FixedTable)
         starts = range(0, config.num_rows, _READ_ROWS)
         return [torch.arange(start, min(start + _READ_ROWS, config.num_rows)) for start in starts]
-
-
-def _row_store(
-    name: RowStoreName, stored: Sequence[StoredTable], feature_tables: Sequence[int], world: World, replicated: set[int]
-) -> RowStore:
-    if world.size > 1 and name not in PART_STORES:
-        raise ConfigError(f"row store '{name}' cannot share tables with other ranks; set train.row_store: host")
-    try:
-        if world.size == 1:
-            return ROW_STORES[name](stored, feature_tables)
-        return ShardedRowStore(stored, feature_tables, world, PART_STORES[name], replicated)
-    except MemoryError as error:
-        raise without_memory(stored, error) from error

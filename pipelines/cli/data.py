@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from embtables.pipelines.cli.options import Json
+from embtables.pipelines.json_text import json_text
 
 if TYPE_CHECKING:
     from embtables.frames.suggest import Wishes
@@ -31,7 +33,7 @@ def describe(
     ids: Ids = None,
     numbers: Numbers = None,
     ignore: Ignore = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Types, values, nulls, label and time of a log, what gives the label away, and a schema for it on stdout.
 
@@ -41,7 +43,7 @@ def describe(
 
     report = look(log, _wishes(label, positive_above, dim, ids, numbers, ignore))
     if as_json:
-        sys.stdout.write(json.dumps(report) + "\n")
+        sys.stdout.write(json_text(report) + "\n")
         return
     _show(report)
     sys.stdout.write(report["schema"])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embtables.pipelines.cli.state import Json
+from embtables.pipelines.cli.options import Json, Set
+from embtables.pipelines.json_text import json_text
 
 if TYPE_CHECKING:
     from embtables.pipelines.doctor.finding import Finding
 
 ConfigPath = Annotated[
     Path | None, typer.Argument(help="YAML file of a run, whose needs are compared with free memory.")
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.batch_size=65536")
 ]
 _COLOURS = {"ok": "green", "warning": "yellow", "broken": "red"}
 
@@ -39,7 +36,7 @@ def doctor(config: ConfigPath = None, set_: Set = None, as_json: Json = False) -
     findings = examine(None if config is None else load_config(config, tuple(set_ or ())))
     found = report(findings)
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json_text(found) + "\n")
     else:
         _show(findings)
     if not found["healthy"]:

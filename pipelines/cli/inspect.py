@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from embtables.pipelines.cli.state import FolderPath, Json, Version
+from embtables.pipelines.cli.options import FolderPath, Json, Version
 from embtables.pipelines.json_text import json_text
 
 Names = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be given more than once.")]

@@ -18,6 +18,7 @@ from embtables.pipelines.cli.data import app as data_app
 from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
+from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.state import app as state_app
 from embtables.pipelines.json_text import json_text
@@ -38,12 +39,7 @@ app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
 Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best if there is one.")]
 
 
@@ -81,7 +77,7 @@ def train(
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     if ray_address is not None and workers == 1:
         raise typer.BadParameter("goes with --workers of at least 2", param_hint="--ray-address")
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
     from embtables.pipelines.config import load_config
     from embtables.pipelines.run_dir import DEFAULT_RUNS_DIR
 
@@ -116,7 +112,7 @@ def evaluate(
     Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
     """
     _one_of("--part", part, ("train", "validation", "test", "all"))
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
 
     chosen: Any = part
     _print(runs.evaluate(run, chosen, checkpoint=_which(which), overrides=set_ or ()), as_json)
@@ -138,7 +134,7 @@ def predict(
 
     Example: embtables predict runs/online_retail-... new.parquet scores.parquet --columns customer_id,stock_code
     """
-    from embtables.pipelines import runs
+    from embtables.pipelines.call import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     _one_of("--on-bad-row", on_bad_row, ("error", "null"))

@@ -8,13 +8,9 @@ from typing import Annotated
 
 import typer
 
-from embtables.pipelines.cli.state import Json
+from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.json_text import json_text
 
-ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.batch_size=65536")
-]
 Workers = Annotated[int, typer.Option("--workers", help="Ranks that share the tables, at most 1,024.")]
 Bandwidth = Annotated[
     float | None,

@@ -8,17 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from embtables.pipelines.cli.options import FolderPath, Json, Version
 from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
     help="List, verify, compare, compact, clean and export the versions of a run or state folder.", no_args_is_help=True
 )
-
-FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, or a state folder.", show_default=False)]
-Version = Annotated[
-    str | None, typer.Option("--version", help="resume-<n>, serving-<n> or a pin; by default the newest.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
 
 
 @app.command("ls")

@@ -28,20 +28,21 @@ def open_files() -> Finding:
 
 def file_size() -> Finding:
     """Whether a process may write files of any size."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if soft == _UNLIMITED:
-        return Finding("file size", "ok", "any size")
     why = "a version of larger tables cannot be written: the run ends when it is"
-    return Finding("file size", "warning", f"{_gb(soft)} at most", why, "ulimit -f unlimited")
+    return _size("file size", resource.RLIMIT_FSIZE, why, "ulimit -f unlimited")
 
 
 def address_space() -> Finding:
     """Whether a process may map as much memory as it likes."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft == _UNLIMITED:
-        return Finding("address space", "ok", "any size")
     why = "tables reserve more addresses than they use memory, so that rows never move"
-    return Finding("address space", "warning", f"{_gb(soft)} at most", why, "ulimit -v unlimited")
+    return _size("address space", resource.RLIMIT_AS, why, "ulimit -v unlimited")
+
+
+def _size(check: str, limit: int, why: str, remedy: str) -> Finding:
+    soft, _ = resource.getrlimit(limit)
+    if soft == _UNLIMITED:
+        return Finding(check, "ok", "any size")
+    return Finding(check, "warning", f"{_gb(soft)} at most", why, remedy)
 
 
 def free_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from embtables.errors import BadFileError, DataError
-from embtables.inputs.features import FeatureTransform, FittedTransforms, TransformFitter
+from embtables.inputs.features import FittedTransforms, TransformFitter
 from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numbers
 from embtables.pipelines.sources.files.partitions import check_declared, id_columns, partition_types
 from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
-from embtables.pipelines.sources.rows.join import side_tables
+from embtables.pipelines.sources.rows.join import SideTable, side_tables
 from embtables.pipelines.sources.rows.split import BadRows, LogPart, part_mask, split_columns
 from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.schema import HashSplit, LogConfig, Schema
@@ -146,11 +146,13 @@ class Log:
 
     def check(self, columns: Sequence[str]) -> None:
         """Raises DataError if a file lacks one of the columns or holds it as another type than the others."""
-        for name in columns:
-            self.column_type(name)
-        for join, side in zip(self.data.join, self._sides, strict=True):
-            if set(side.columns) & set(columns):
-                self.column_type(join.key)
+        self._looked_up(columns)
+
+    def _looked_up(self, columns: Sequence[str]) -> tuple[list[SideTable], dict[str, pa.DataType]]:
+        """The side tables that columns come from, and the stored columns, their keys included, by type."""
+        sides = [side for side in self._sides if set(side.columns) & set(columns)]
+        stored = [*(name for name in columns if name not in self._joined), *(side.join.key for side in sides)]
+        return sides, {name: self._source.column_type(name, ids=name in self._ids) for name in dict.fromkeys(stored)}
 
     def without_rows(self, columns: Sequence[str]) -> tuple[str, pa.Table]:
         """Path of the first file, and a table without rows that has the columns with their types, by footers alone.
@@ -158,12 +160,9 @@ class Log:
         Raises:
             DataError: see `check`; or a side table's key has another type.
         """
-        self.check(columns)
-        sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(columns)]
-        stored = [name for name in columns if name not in self._joined] + [join.key for _, join in sides]
-        kinds = [(name, self._source.column_type(name, ids=name in self._ids)) for name in dict.fromkeys(stored)]
-        table = pa.schema(kinds).empty_table()
-        for side, _ in sides:
+        sides, kinds = self._looked_up(columns)
+        table = pa.schema(list(kinds.items())).empty_table()
+        for side in sides:
             table = side.add_to(table)
         return self._source.files[0].path, table
 
@@ -174,14 +173,12 @@ class Log:
             DataError: with `data.on_bad_row: error`, a row for which no part can be found; with file and row.
         """
         needed = tuple(dict.fromkeys((*columns, *self.filter_columns(part))))
-        sides = [(s, j) for s, j in zip(self._sides, self.data.join, strict=True) if set(s.columns) & set(needed)]
-        stored = [name for name in needed if name not in self._joined] + [j.key for _, j in sides]
-        kinds = {name: self._source.column_type(name, ids=name in self._ids) for name in dict.fromkeys(stored)}
+        sides, kinds = self._looked_up(needed)
         tables, segments = self._read(block, kinds)
         if not tables:
             return LogRows(pa.table({name: pa.nulls(0) for name in needed}), np.empty(0, np.int64), ())
         table = pa.concat_tables(tables)
-        for side, _ in sides:
+        for side in sides:
             table = side.add_to(table)
         rows = LogRows(table, np.arange(table.num_rows), tuple(segments))
         return self._filtered(rows, part)
@@ -319,8 +316,3 @@ def locate(error: BadRowsError, rows: LogRows) -> DataError:
     others = f" ({len(error.rows):,} such rows in the block)" if len(error.rows) > 1 else ""
     hint = "; or set data.on_bad_row: quarantine to set such rows aside"
     return DataError(error.message + others + hint, file=file, column=error.column, row=row)
-
-
-def column_check(log: Log, transform: FeatureTransform, part: LogPart | None) -> None:
-    """Checks all columns that training needs against every file's footer, before the first row is read."""
-    log.check([*transform.columns, *log.filter_columns(part)])

@@ -8,6 +8,7 @@ validation, test) are a file each, as with `data.parts`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.arrow_types import is_list, is_text, stored_column
+from embtables.inputs.arrow_types import is_list, is_text, plain, stored_column
 from embtables.pipelines.sources.files.source import LogFile, Source
 
 MEMORY = "memory://DataFrame"
@@ -61,7 +62,7 @@ class MemorySource(Source):
         """
         found = [table.column(column) for table in self._tables.values() if column in table.column_names]
         chunks = [chunk for each in found for chunk in each.chunks]
-        chunks = [pc.list_flatten(chunk) if is_list(chunk.type) else chunk for chunk in chunks]
+        chunks = [plain(pc.list_flatten(chunk) if is_list(chunk.type) else chunk) for chunk in chunks]
         if not chunks or not is_text(chunks[0].type):
             return None
         values = pa.chunked_array([pc.cast(chunk, pa.large_string()) for chunk in chunks]).unique()
@@ -87,6 +88,11 @@ def memory_source(data: Frame) -> MemorySource:
         if not table.num_rows:
             raise DataError("holds no rows", table=part or "data")
     return MemorySource(tables)
+
+
+def source_of(data: Frame | Path | str | None) -> MemorySource | None:
+    """Rows in memory as a source; None for a path, or for nothing. Raises DataError as `memory_source`."""
+    return None if data is None or isinstance(data, str | Path) else memory_source(data)
 
 
 def schema_of(source: Source) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from embtables.inputs.features import Block, FeatureTransform, FittedTransforms,
 from embtables.inputs.values import BadRowsError, Int64s, Mask
 from embtables.pipelines.sources.deal import Dealer, Share, needed, part_of
 from embtables.pipelines.sources.files.record import FilesRead
-from embtables.pipelines.sources.log import Log, LogRows, column_check, locate
+from embtables.pipelines.sources.log import Log, LogRows, locate
 from embtables.pipelines.sources.position import Position
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.sources.rows.split import LogPart
@@ -142,8 +142,8 @@ class ParquetReader:
         self._dealt = 0  # rows of the blocks loaded so far
         self._futures: dict[int, Future[_Loaded]] = {}
         self.quarantine = Quarantine(quarantine_dir, rank)
-        column_check(log, self._transform, part)
-        log.check(self._extra)
+        # Against every file's footer, before the first row is read.
+        log.check([*self._transform.columns, *log.filter_columns(part), *self._extra])
 
     @property
     def total_rows_hint(self) -> int:

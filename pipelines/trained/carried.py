@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from embtables.errors import BadFileError, DataError
+from embtables.errors import DataError
+from embtables.inputs.arrow_types import plain_type
 from embtables.pipelines.sources.files.partitions import partition_column, partition_type
-from embtables.pipelines.sources.files.source import INT96_UNIT, LogFile, Source
+from embtables.pipelines.sources.files.source import LogFile, Source
 
 BATCH_ROWS = 65_536
 _LEAVE_OUT = "name the columns to carry over with --columns"
@@ -87,21 +87,18 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 def _decoded(kind: pa.DataType) -> pa.DataType:
     """The type without what only says how values are stored."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _decoded(kind.storage_type)
+    if pa.types.is_date64(kind):
+        return kind  # plain_type would make a time of it, which has no type in common with date32
+    if pa.types.is_list(kind):
+        return pa.list_(_decoded(kind.value_type))  # plain_type would widen the offsets, too
+    kind = plain_type(kind)
     if pa.types.is_dictionary(kind):
-        return _decoded(kind.value_type)
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.large_binary()
+        return kind.value_type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return pa.timestamp(kind.unit, "UTC")
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, _decoded(field.type)) for field in kind])
-    if pa.types.is_list(kind):
-        return pa.list_(_decoded(kind.value_type))
-    if pa.types.is_large_list(kind) or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+    if pa.types.is_large_list(kind):
         return pa.large_list(_decoded(kind.value_type))
     return kind
 
@@ -142,23 +139,14 @@ class CarriedRows:
     def _read(self) -> Iterator[pa.Table]:
         for file in self._source.files:
             stored = [name for name in self.schema.names if name not in file.partition]
-            try:
-                if not stored:
-                    yield self._as_table(file, {}, file.num_rows)
-                    continue
-                with file.filesystem.open_input_file(file.path) as handle:
-                    parquet = pq.ParquetFile(
-                        handle,
-                        metadata=file.metadata,
-                        page_checksum_verification=True,
-                        coerce_int96_timestamp_unit=INT96_UNIT,
-                    )
-                    for batch in parquet.iter_batches(BATCH_ROWS, columns=stored):
-                        columns = {name: batch.column(name) for name in stored}
-                        yield self._as_table(file, columns, batch.num_rows)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                reason = " ".join(str(error).split())
-                raise BadFileError(f"cannot be read as parquet: {reason}; replace it", file=file.path) from error
+            if not stored:
+                yield self._as_table(file, {}, file.num_rows)
+                continue
+            # Without pre_buffer: the pages of all row groups would be in memory at once.
+            with file.opened(pre_buffer=False) as parquet:
+                for batch in parquet.iter_batches(BATCH_ROWS, columns=stored):
+                    columns = {name: batch.column(name) for name in stored}
+                    yield self._as_table(file, columns, batch.num_rows)
 
     def _as_table(self, file: LogFile, columns: dict[str, pa.Array], rows: int) -> pa.Table:
         arrays = []

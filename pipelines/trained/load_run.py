@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from embtables.models.scorer import Scorer
@@ -17,8 +16,8 @@ from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.rows.split import LogPart
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.evaluate import evaluate
-from embtables.pipelines.training.odd_figures import odd_figures
+from embtables.pipelines.training.figures.evaluate import evaluate
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.start.check_types import id_kinds, other_ids
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
@@ -71,14 +70,6 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         autocast=config.train.precision == "bf16",
     )
     return LoadedRun(config, scorer, content.state.step, content.state.id_kinds)
-
-
-def evaluate_run(
-    folder: Path, part: LogPart | None, which: checkpoint.Which | None, overrides: tuple[str, ...]
-) -> dict[str, Any]:
-    """Figures of a trained run, loaded from its folder, on a part of its log (or of the log that overrides name)."""
-    loaded = load_run(RunDir.open(folder), which, overrides)
-    return {**figures_of(loaded, part), "run_dir": str(folder)}
 
 
 def figures_of(

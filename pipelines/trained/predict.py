@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,34 +59,21 @@ def predict(
     if log.num_rows == 0:
         raise DataError("holds no rows to score", path=source)
     carried = CarriedRows(log.source, [name for name in wanted if name in stored])
-    reader = ParquetReader(
-        log,
-        None,
-        batch_size=config.evaluate.batch_size,
-        fitted=loaded.scorer.fitted,
-        extra_columns=[name for name in wanted if name not in stored],
-        role="scoring",
-    )
-    reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    joined = [name for name in wanted if name not in stored]
     done = unscored = 0
     try:
         with RowProgress("predict", log.num_rows, shown=shown) as progress, WholeParquet(output) as file:
-            for item in reader:
-                without = bad.take(done)
-                table = carried.take(item.batch.num_rows + len(without))
-                places = places_of(item.batch.num_rows, without)
-                found = {name: table.column(name) for name in carried.schema.names}
-                found |= _scores(loaded, item, score_names, places)
-                if item.extra is not None:
-                    found |= {name: item.extra.column(name).take(places) for name in item.extra.schema.names}
+            for rows in scored_rows(loaded, log, on_bad_row, joined):
+                table = carried.take(len(rows))
+                found = {name: table.column(name) for name in carried.schema.names} | rows.extra | rows.scores
                 file.write(pa.table({name: found[name] for name in (*wanted, *score_names)}))
-                done += len(places)
-                unscored += len(without)
-                progress.advance(len(places))
+                done += len(rows)
+                unscored += rows.unscored
+                progress.advance(len(rows))
     except OSError as error:
         raise StateError(f"cannot write the scores: {error.strerror or error}", file=output) from error
-    written = {"rows": done, "unscored_rows": unscored, "output": str(output)}
-    return {**written, "columns": [*wanted, *score_names], "warnings": warnings.texts}
+    report = {"rows": done, "unscored_rows": unscored, "output": str(output)}
+    return {**report, "columns": [*wanted, *score_names], "warnings": warnings.texts}
 
 
 class BadRows(Quarantine):
@@ -112,14 +100,47 @@ class BadRows(Quarantine):
         return taken
 
 
-def places_of(scored: int, without: Sequence[int]) -> pa.Array:
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """Rows of the input as they lie there.
+
+    Attributes:
+        scores: (rows,) by column of scores; null of a row without any.
+        extra: (rows,) by joined column; null of a row without scores.
+        unscored: how many rows have no scores.
+    """
+
+    scores: dict[str, pa.Array]
+    extra: dict[str, pa.Array]
+    unscored: int
+
+    def __len__(self) -> int:
+        return len(next(iter(self.scores.values())))
+
+
+def scored_rows(loaded: LoadedRun, log: Log, on_bad_row: OnBadRow, joined: Sequence[str] = ()) -> Iterator[ScoredRows]:
+    """All rows of a log that `unfiltered` describes, in its order. Raises DataError for a bad one, unless `null`."""
+    batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
+    reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, extra_columns=joined, role="scoring")
+    reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    done = 0
+    for item in reader:
+        without = bad.take(done)
+        places = _places(item.batch.num_rows, without)
+        extra = {} if item.extra is None else {n: item.extra.column(n).take(places) for n in item.extra.schema.names}
+        yield ScoredRows(_scores(loaded, item, places), extra, len(without))
+        done += len(places)
+
+
+def _places(scored: int, without: Sequence[int]) -> pa.Array:
     """(scored + without,) for each row of the input its number among the scored ones; null of one without a score."""
     has_score = np.ones(scored + len(without), np.bool_)
     has_score[without] = False
     return pa.array(np.cumsum(has_score) - 1, mask=~has_score)
 
 
-def _scores(loaded: LoadedRun, item: ReaderItem, names: Sequence[str], places: pa.Array) -> dict[str, pa.Array]:
+def _scores(loaded: LoadedRun, item: ReaderItem, places: pa.Array) -> dict[str, pa.Array]:
+    names = score_names_of(loaded.config)
     if item.batch.num_rows == 0:
         return {name: pa.nulls(len(places), pa.float32()) for name in names}
     scores = loaded.scorer.score(item.batch).numpy()

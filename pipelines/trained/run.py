@@ -7,6 +7,7 @@ is first asked for something that needs the model: its best version if there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -15,22 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.run_config import source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
-from embtables.pipelines.sources.memory import MEMORY, MemorySource
+from embtables.pipelines.sources.memory import MEMORY, MemorySource, source_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from embtables.models.scorer import Scorer
     from embtables.pipelines.trained.load_run import LoadedRun
+    from embtables.pipelines.trained.predict import OnBadRow
     from embtables.pipelines.trained.table_rows import TableRows
     from embtables.schema import Feature, LogConfig
 
 CheckpointName = Literal["best", "last"]
 PartName = Literal["train", "validation", "test", "all"]
-OnBadRow = Literal["error", "null"]
 
 
 class Run:
@@ -110,7 +110,8 @@ class Run:
             raise ConfigError("the run has not ended; there is no model yet")
         report = self._place.report()
         best = report["best_step"]
-        return LoadedRun(self.config, self._place.scorer, report["steps"] if best is None else best)
+        step = report["steps"] if best is None else best
+        return LoadedRun(self.config, self._place.scorer, step, self._place.id_kinds)
 
     @overload
     def predict(
@@ -191,7 +192,7 @@ class Run:
             DataError: the part has no rows, or holds bad ones.
             StateError: there is no version, or it is damaged.
         """
-        from embtables.pipelines.trained.load_run import LoadedRun, figures_of
+        from embtables.pipelines.trained.load_run import figures_of
 
         given = part if part is not None else "test" if data is None else "all"
         if given not in ("train", "validation", "test", "all"):
@@ -200,7 +201,7 @@ class Run:
         if data is not None:
             source = source_of(data)
             config = loaded.config.model_copy(update={"data": _of(loaded.config.data, data, source)})
-            loaded = LoadedRun(config, loaded.scorer, loaded.step)
+            loaded = replace(loaded, config=config)
         return figures_of(loaded, None if given == "all" else given, source, shown=shown)
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
@@ -13,9 +12,9 @@ from embtables.frames.table import Frame, as_table, is_pandas
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.memory import MEMORY, MemorySource
 from embtables.pipelines.sources.open_log import open_log
-from embtables.pipelines.sources.parquet import ParquetReader
 from embtables.pipelines.trained.load_run import LoadedRun
-from embtables.pipelines.trained.predict import BadRows, OnBadRow, check_names, places_of, score_names_of, unfiltered
+from embtables.pipelines.trained.predict import OnBadRow, check_names, score_names_of, scored_rows, unfiltered
+from embtables.pipelines.warn import Warnings
 
 
 def score_frame(
@@ -40,37 +39,26 @@ def score_frame(
     if isinstance(columns, str):
         raise ConfigError(f"'columns' is a list of names, received '{columns}'")
     carried = list(table.column_names if columns is None else columns)
-    names = score_names_of(loaded.config)
-    check_names(carried, names)
+    check_names(carried, score_names_of(loaded.config))
     for name in carried:
         if name not in table.column_names:
             raise ConfigError(f"the input has no column '{name}'; it has: {', '.join(table.column_names)}")
     if not table.num_rows:
         raise DataError("holds no rows to score", table="data")
-    scores = _scores(loaded, table, len(names), on_bad_row, shown=shown)
-    return _with_columns(data, table, carried, dict(zip(names, scores, strict=True)))
+    return _with_columns(data, table, carried, _scores(loaded, table, on_bad_row, shown=shown))
 
 
-def _scores(
-    loaded: LoadedRun, table: pa.Table, labels: int, on_bad_row: OnBadRow, *, shown: bool
-) -> list[pa.ChunkedArray]:
-    """The scores (rows,) of each label; null of a row without any."""
+def _scores(loaded: LoadedRun, table: pa.Table, on_bad_row: OnBadRow, *, shown: bool) -> dict[str, pa.ChunkedArray]:
+    """The columns of scores (rows,); null of a row without any."""
     log = open_log(loaded.config, unfiltered(loaded.config.data, MEMORY), MemorySource({None: table}))
-    batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
-    reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, role="scoring")
-    reader.quarantine = bad = BadRows(log.source, on_bad_row)
-    found: list[list[pa.Array]] = [[] for _ in range(labels)]
-    done = 0
+    Warnings([], shown=shown).add(loaded.warnings_of(log))
+    found: dict[str, list[pa.Array]] = {name: [] for name in score_names_of(loaded.config)}
     with RowProgress("predict", log.num_rows, shown=shown) as progress:
-        for item in reader:
-            without = bad.take(done)
-            scored = item.batch.num_rows
-            values = loaded.scorer.score(item.batch).numpy() if scored else np.empty((0, labels), np.float32)
-            for label in range(labels):
-                found[label].append(pa.array(values[:, label]).take(places_of(scored, without)))
-            done += scored + len(without)
-            progress.advance(scored + len(without))
-    return [pa.chunked_array(arrays, pa.float32()) for arrays in found]
+        for rows in scored_rows(loaded, log, on_bad_row):
+            for name, scores in rows.scores.items():
+                found[name].append(scores)
+            progress.advance(len(rows))
+    return {name: pa.chunked_array(arrays, pa.float32()) for name, arrays in found.items()}
 
 
 def _with_columns(data: Any, table: pa.Table, carried: list[str], added: dict[str, pa.ChunkedArray]) -> Frame:

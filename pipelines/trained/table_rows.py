@@ -82,9 +82,9 @@ class TableRows:
     def _ids(self, keys: Any) -> Any:
         readers = [read for read in self._tables.features if read.table.name == self.name]
         first = readers[0]
-        if first.keys_per_id != 1 or any(read.feature.encoder != first.feature.encoder for read in readers):
+        if first.keys_per_id != 1 or not all(read.encoder.makes_keys_as(first.encoder) for read in readers):
             return None
-        ids = first.encoder.decode(keys)
+        ids = first.encoder.ids_of(keys)
         texts = [self._text_of(read.feature) for read in readers]
         if ids is None or any(text is None for text in texts):
             return ids

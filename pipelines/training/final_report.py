@@ -11,8 +11,8 @@ from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.odd_figures import odd_figures
 from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.warn import Warnings

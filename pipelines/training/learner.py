@@ -27,7 +27,7 @@ from embtables.models.scorer import Scorer
 from embtables.models.task import task_of
 from embtables.pipelines.config import CosineSchedule, EpochDecaySchedule, RunConfig, Schedule
 from embtables.pipelines.training.dense_adam import DenseAdam
-from embtables.pipelines.training.not_finite import not_finite
+from embtables.pipelines.training.figures.not_finite import not_finite
 from embtables.shard.placement import replicated
 from embtables.shard.world import SingleRank, World
 from embtables.tables.table_set import Tables

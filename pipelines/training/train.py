@@ -184,7 +184,7 @@ def train_to_end(
         TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
         report = final_report(learner, run, source, state, evaluation.figures, warnings)
     if world.rank == 0:
-        run.finish(report, learner.scorer(fitted))
+        run.finish(report, learner.scorer(fitted), state.id_kinds)
     return report
 
 

@@ -148,12 +148,13 @@ def check_trained(right: Trained, done: Done) -> None:
 
 def _check(right: Trained | Refused, done: Done) -> None:
     if isinstance(right, Refused):
-        _check_refusal(right, done)
+        check_refusal(right, done)
     else:
         check_trained(right, done)
 
 
-def _check_refusal(right: Refused, done: Done) -> None:
+def check_refusal(right: Refused, done: Done) -> None:
+    assert done.status != 0, "it trained"
     shown = " ".join(done.errors.split("error: ", 1)[-1].split())
     for part in right.says:
         assert part in shown, f"the message does not say {part!r}: {shown[:400]}"

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.cases.case import Case, Cases, Trained, check_trained, train
+from tests.cases.case import Case, Cases, Refused, Trained, check_refusal, check_trained, train
 from tests.cases.log import BY_U, TABLES, Folder, clicks, config, every
 
 CASES = Cases()
@@ -195,28 +195,20 @@ def test_a_baseline_of_text_is_refused(tmp_path: Path) -> None:
     assert _baseline(tmp_path, every(["1", "0"], 900)) is None
 
 
+@pytest.mark.parametrize(
+    "evaluate",
+    ['{slices: [{name: s, where: ["nope == 1"]}]}', "{group_column: nope}", "{baseline_columns: [nope]}"],
+)
+def test_a_missing_column_of_the_evaluation_is_refused_before_training(evaluate: str, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write("a.parquet", clicks(900))
+    check_refusal(Refused(("nope", "is missing")), train(folder, config(data=BY_U, evaluate=evaluate)))
+
+
 @CASES.trains(None)
 def slice_without_rows(log: Folder) -> str:
     log.write("a.parquet", clicks(900))
     return config(data=BY_U, evaluate='{slices: [{name: s, where: ["u == 1000"]}]}')
-
-
-@CASES.refused("nope", "is missing")
-def slice_of_a_missing_column(log: Folder) -> str:
-    log.write("a.parquet", clicks(900))
-    return config(data=BY_U, evaluate='{slices: [{name: s, where: ["nope == 1"]}]}')
-
-
-@CASES.refused("nix", "is missing")
-def group_column_that_is_missing(log: Folder) -> str:
-    log.write("a.parquet", clicks(900))
-    return config(data=BY_U, evaluate="{group_column: nix}")
-
-
-@CASES.refused("nix", "is missing")
-def baseline_column_that_is_missing(log: Folder) -> str:
-    log.write("a.parquet", clicks(900))
-    return config(data=BY_U, evaluate="{baseline_columns: [nix]}")
 
 
 @CASES.trains(None)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from embtables.errors import EmbtablesError
-from embtables.pipelines import runs
+from embtables.pipelines.call import runs
 from embtables.pipelines.config import load_config
 from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.sources.parquet import Log, ParquetReader

@@ -18,8 +18,8 @@ import embtables
 from embtables.errors import ConfigError, StateError
 from embtables.inputs.batch import JaggedIds
 from embtables.models.registry import MODELS, ModelInputs, code_of, forget_model, spec_of
+from embtables.pipelines.call.own_model import model_section
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.own_model import model_section
 from embtables.pipelines.plan.probes import dense
 from embtables.pipelines.training.train import train
 from embtables.schema import parse_yaml, to_yaml
@@ -283,7 +283,7 @@ def test_the_model_of_an_installed_package_is_found_by_the_command(
         ("", "net = broken_d:Net", "AttributeError: module 'broken_d' has no attribute 'Net'"),
         ("def Net(width: int): ...", "net = broken_e:Net", "model 'net' takes no view"),
         (
-            "from embtables.models.registry import LR as Net",
+            "from embtables.models.kinds.lr import LR as Net",
             "net = broken_f:Net",
             "which is model 'lr': the entry point must have that name",
         ),

@@ -12,8 +12,9 @@ import pytest
 import embtables
 from embtables.errors import ConfigError
 from embtables.models.metrics import forget_metric
+from embtables.pipelines.call.runs import evaluate
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.trained.load_run import evaluate_run
+from embtables.pipelines.trained.run import CheckpointName
 from embtables.pipelines.training.train import train
 from tests.pipelines.conftest import log_dir, make_config
 
@@ -59,7 +60,8 @@ def test_it_is_in_reports_slices_and_decides_which_version_is_best(make_config: 
     assert 0.0 < report["slices"]["few"]["mean_error"] < 1.0
     assert "mean_error" not in report["baselines"]["price"]
     run = Path(report["run_dir"])
-    lines = [evaluate_run(run, "validation", which, ())["mean_error"] for which in ("best", "last")]  # type: ignore[arg-type]
+    versions: tuple[CheckpointName, ...] = ("best", "last")
+    lines = [evaluate(run, "validation", checkpoint=name, shown=False)["mean_error"] for name in versions]
     assert lines[0] <= lines[1]
 
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embtables.errors import BadFileError, ConfigError, DataError, StateError
+from embtables.pipelines.call.runs import predict
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.runs import predict
 from embtables.pipelines.training.train import train
 from embtables.schema import validate
 from tests.pipelines.conftest import content, make_table
@@ -199,7 +199,7 @@ def test_a_killed_prediction_leaves_no_output(trained: Path, tmp_path: Path) -> 
     output = tmp_path / "scores.parquet"
     code = f"""
 import os, signal
-from embtables.pipelines.runs import predict
+from embtables.pipelines.call.runs import predict
 from embtables.pipelines.whole_parquet import WholeParquet
 write, count = WholeParquet.write, []
 def killed(self, table):

@@ -127,6 +127,23 @@ def test_the_best_state_is_the_one_that_a_run_in_memory_ends_with(frame: pd.Data
     )
 
 
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_ids_of_another_type_than_in_training_are_told(
+    where: str, frame: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = configuration()
+    made["features"][0]["encoder"] = {"kind": "hash"}
+    run = et.train(made, frame, runs_dir="runs" if where == "folder" else None, max_steps=5, shown=False)
+    other = frame.assign(user=frame["user"].astype(str))
+    warning = "feature user: column user holds strings here, but integers in training"
+    assert any(text.startswith(warning) for text in run.evaluate(data=other, shown=False)["warnings"])
+    capsys.readouterr()
+    run.predict(frame)
+    assert "warning" not in capsys.readouterr().err
+    run.predict(other)
+    assert f"warning: {warning}" in capsys.readouterr().err
+
+
 def test_predictions_keep_the_kind_of_frame_its_order_and_index(run: et.Run, frame: pd.DataFrame) -> None:
     some = frame.sample(50, random_state=1)
     scored = run.predict(some, columns=["user"], shown=False)
@@ -204,6 +221,32 @@ def test_rows_of_a_table_have_the_ids_of_the_frame(run: et.Run, frame: pd.DataFr
     assert set(grown.table("user").to_pandas()["id"]) <= set(frame["user"])
     assert "id" not in run.table("item").to_pandas().columns, "ids share rows: none is known"
     assert len(run.table("item")) == 64
+
+
+def test_ids_of_a_feature_that_keeps_its_keys_apart_are_those_of_the_frame(frame: pd.DataFrame) -> None:
+    made = configuration()
+    user, item = ({"name": each, "table": "both", "encoder": {"kind": "hash"}} for each in ("user", "item"))
+    table = {"name": "both", "kind": "collisionless", **{k: made["tables"][0][k] for k in ("dim", "optimizer")}}
+    for features, known in (([user], True), ([user, item], False)):
+        made |= {"features": features, "tables": [{**table, "share_ids": False}], "evaluate": {}}
+        rows = et.train(made, frame, max_steps=5, shown=False).table("both").to_pandas()
+        assert ("id" in rows.columns) == known
+        if known:
+            assert set(rows["id"]) <= set(frame["user"])
+
+
+def test_string_views_divide_rows_and_name_ids_as_strings_do(rows: pa.Table) -> None:
+    optimizer = {"kind": "adagrad", "learning_rate": 0.1}
+    schema = {
+        "tables": [{"name": "item", "dim": 8, "optimizer": optimizer}],
+        "features": [{"name": "item", "table": "item"}],
+        "labels": [{"column": "label"}],
+    }
+    views = rows.set_column(rows.column_names.index("item"), "item", rows["item"].cast(pa.string_view()))
+    found = [et.train(schema, given, shown=False) for given in (rows, views)]
+    assert found[1].metrics == found[0].metrics
+    assert found[1].table("item").to_arrow() == found[0].table("item").to_arrow()
+    assert set(found[1].table("item").to_arrow()["id"].to_pylist()) <= set(rows["item"].to_pylist())
 
 
 MISTAKES: dict[str, tuple[Callable[[pd.DataFrame], Any], str]] = {

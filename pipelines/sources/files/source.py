@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,28 @@ class LogFile:
     def column_names(self) -> list[str]:
         """Columns of the file and of its folders."""
         return [*self.schema.names, *(name for name in self.partition if name not in self.schema.names)]
+
+    @contextmanager
+    def opened(self, *, pre_buffer: bool) -> Iterator[pq.ParquetFile]:
+        """The file, to read its pages.
+
+        Args:
+            pre_buffer: whether what is read of it is fetched at once, which is faster and holds it in memory.
+
+        Raises:
+            BadFileError: a page that is read is damaged.
+        """
+        try:
+            with self.filesystem.open_input_file(self.path) as handle:
+                yield pq.ParquetFile(
+                    handle,
+                    metadata=self.metadata,
+                    pre_buffer=pre_buffer,
+                    page_checksum_verification=True,
+                    coerce_int96_timestamp_unit=INT96_UNIT,
+                )
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise BadFileError(_reason(str(error)), file=self.path) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +195,8 @@ class Source:
         return cast(plain(column), kind, name=name, file=file.path)
 
     def _read(self, file: LogFile, row_groups: Sequence[int], names: list[str]) -> pa.Table:
-        try:
-            with file.filesystem.open_input_file(file.path) as handle:
-                parquet = pq.ParquetFile(
-                    handle,
-                    metadata=file.metadata,
-                    pre_buffer=True,
-                    page_checksum_verification=True,
-                    coerce_int96_timestamp_unit=INT96_UNIT,
-                )
-                return parquet.read_row_groups(list(row_groups), columns=names, use_threads=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise BadFileError(_reason(str(error)), file=file.path) from error
+        with file.opened(pre_buffer=True) as parquet:
+            return parquet.read_row_groups(list(row_groups), columns=names, use_threads=True)
 
 
 def _leaf(schema: pa.Schema, name: str, top: str) -> str:

@@ -95,7 +95,7 @@ class SideTable:
     def _taken(self, name: str, column: pa.ChunkedArray) -> pa.Array:
         array = _encoded(column)
         try:
-            array.take(pa.array([], pa.int64()))
+            array.take(pa.array([], pa.int64()))  # whether Arrow can, before a row is read
         except pa.ArrowNotImplementedError:
             raise DataError(
                 f"holds {array.type}, which cannot be looked up; name the columns to take with columns",

@@ -71,11 +71,11 @@ def part_mask(
         return _by_column(split, table, part), []
     if isinstance(split, TimeSplit):
         assert event_time is not None
-        times, bad = _usable(table, event_time.column, lambda array: as_microseconds(event_time, array), np.int64(0))
+        times, bad = _usable(table, event_time.column, lambda array: as_microseconds(event_time, array))
         return _without(_by_time(split, times, part), bad), bad
     ids, faults = [], []
     for name in split.columns:
-        found, bad = _usable(table, name, functools.partial(_hashable, name), np.int64(0))
+        found, bad = _usable(table, name, functools.partial(_hashable, name))
         ids.append(found)
         faults += bad
     return _without(_by_hash(split, ids, part), faults), faults
@@ -87,10 +87,8 @@ def _without(mask: Mask, bad: list[BadRows]) -> Mask:
     return mask
 
 
-def _usable(
-    table: pa.Table, name: str, convert: Callable[[pa.Array], Int64s], stands_in: np.int64
-) -> tuple[Int64s, list[BadRows]]:
-    """A column converted; where it cannot be, a value that stands in, and the rows with the reason."""
+def _usable(table: pa.Table, name: str, convert: Callable[[pa.Array], Int64s]) -> tuple[Int64s, list[BadRows]]:
+    """A column converted; 0 where it cannot be, and the rows with the reason."""
     array = one_array(table.column(name))
     kept = np.arange(len(array))
     faults: list[BadRows] = []
@@ -104,7 +102,7 @@ def _usable(
             continue
         if not faults:
             return found, faults
-        whole = np.full(table.num_rows, stands_in)
+        whole = np.zeros(table.num_rows, np.int64)
         whole[kept] = found
         return whole, faults
 

@@ -12,7 +12,7 @@ from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.progress import say
 from embtables.pipelines.sources.parquet import Log, LogPart
 from embtables.pipelines.sources.quarantine import begin_list
-from embtables.pipelines.training.evaluate import evaluate
+from embtables.pipelines.training.figures.evaluate import evaluate
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.learner import Learner

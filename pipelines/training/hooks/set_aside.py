@@ -5,7 +5,7 @@ from __future__ import annotations
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.protocol import BatchSource, Stretch
-from embtables.pipelines.training.evaluate import no_rows
+from embtables.pipelines.training.figures.evaluate import no_rows
 from embtables.pipelines.training.hooks.hook import Hook
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import summed

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.ids import encoder_of
+from embtables.inputs.arrow_types import is_list, is_text
+from embtables.inputs.values import one_array
 from embtables.pipelines.sources.parquet import Log
 from embtables.schema import Feature, Schema, Table
 
@@ -70,24 +72,22 @@ def _values(feature: Feature, rows: pa.Table) -> dict[object, None]:
         return dict.fromkeys(_PARTS_OF_TIME[feature.timestamp_part])
     if feature.timestamp_part is not None or feature.column not in rows.column_names:
         return {}
-    column = rows[feature.column].combine_chunks()
-    if feature.split is not None and _is_text(column.type):
-        column = pc.split_pattern(column, feature.split)
-    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = column.flatten()
+    column = one_array(rows[feature.column])
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not pa.types.is_integer(column.type) and not _is_text(column.type):
+    if feature.split is not None and is_text(column.type):
+        column = pc.split_pattern(column, feature.split)
+    while is_list(column.type):
+        column = one_array(column.flatten())
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not pa.types.is_integer(column.type) and not is_text(column.type):
         return {}
     distinct = pc.unique(column[:_VALUES].drop_null())
-    if _is_text(column.type):
+    if is_text(column.type):
         # As bytes: text of a log need not be UTF-8.
         return dict.fromkeys(v.decode("utf-8", "replace") for v in distinct.cast(pa.large_binary()).to_pylist())
     return dict.fromkeys(distinct.to_pylist())
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _sentence(table: str, pairs: list[tuple[Feature, Feature, object]]) -> str:

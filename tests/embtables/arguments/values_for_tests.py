@@ -64,9 +64,11 @@ def _taken() -> dict[str, tuple[Make, list[int]]]:
     return found
 
 
-def _refused() -> dict[str, Make]:
-    moment = datetime.datetime(2026, 1, 1)
-    found: dict[str, Make] = {
+MOMENT = datetime.datetime(2026, 1, 1)
+
+
+def _refused_of_python() -> dict[str, Make]:
+    return {
         "None": lambda: None,
         "an integer": lambda: 7,
         "a string": lambda: "7",
@@ -82,9 +84,14 @@ def _refused() -> dict[str, Make]:
         "list with a string": lambda: [7, "3", 5, 3],
         "list beyond 64 bits": lambda: [7, 2**64, 5, 3],
         "list below 64 bits": lambda: [7, -(2**63) - 1, 5, 3],
-        "list of times": lambda: [moment] * 4,
+        "list of times": lambda: [MOMENT] * 4,
         "list of decimals": lambda: [decimal.Decimal(7)] * 4,
         "ragged": lambda: [[7], [3, 5], [], [3]],
+    }
+
+
+def _refused_of_arrays() -> dict[str, Make]:
+    found: dict[str, Make] = {
         "numpy text": lambda: np.array(["7", "3", "5", "3"]),
         "numpy bytes": lambda: np.array([b"7", b"3", b"5", b"3"]),
         "numpy datetime64": lambda: np.array(["2026-01-01"] * 4, "datetime64[s]"),
@@ -101,12 +108,22 @@ def _refused() -> dict[str, Make]:
         "tensor meta": lambda: torch.tensor(IDS, device="meta"),
         "tensor quantized": lambda: torch.quantize_per_tensor(torch.tensor([7.0, 3, 5, 3]), 1.0, 0, torch.qint8),
         "tensor with gradient": lambda: torch.tensor([7.0, 3, 5, 3], requires_grad=True),
+    }
+    for name in ("float16", "bfloat16", "float32", "float64", "float8_e5m2", "complex64"):
+        found[f"torch {name}"] = lambda name=name: torch.tensor([7.0, 3, 5, 3]).to(getattr(torch, name))
+    for name in ("float16", "float32", "float64", "longdouble", "complex64"):
+        found[f"numpy {name}"] = lambda name=name: np.array(IDS, name)
+    return found
+
+
+def _refused_of_columns() -> dict[str, Make]:
+    found: dict[str, Make] = {
         "arrow nulls": lambda: pa.array([7, None, 5, 3]),
         "arrow null": lambda: pa.nulls(4),
         "arrow strings": lambda: pa.array(["7", "3", "5", "3"]),
         "arrow views": lambda: pa.array(["7", "3", "5", "3"], pa.string_view()),
         "arrow categories": lambda: pa.array(["7", "3", "5", "3"]).dictionary_encode(),
-        "arrow timestamps": lambda: pa.array([moment] * 4),
+        "arrow timestamps": lambda: pa.array([MOMENT] * 4),
         "arrow durations": lambda: pa.array([7, 3, 5, 3], pa.duration("s")),
         "arrow decimals": lambda: pa.array([decimal.Decimal(7)] * 4),
         "arrow lists": lambda: pa.array([[7], [3], [5], [3]]),
@@ -117,17 +134,13 @@ def _refused() -> dict[str, Make]:
         "pandas Int64 nulls": lambda: pd.Series([7, None, 5, 3], dtype="Int64"),
         "pandas strings": lambda: pd.Series(["7", "3", "5", "3"]),
         "pandas mixed": lambda: pd.Series([7, "3", 5, 3]),
-        "pandas times": lambda: pd.Series([moment] * 4),
+        "pandas times": lambda: pd.Series([MOMENT] * 4),
         "pandas frame": lambda: pd.DataFrame({"ids": IDS}),
     }
-    for name in ("float16", "bfloat16", "float32", "float64", "float8_e5m2", "complex64"):
-        found[f"torch {name}"] = lambda name=name: torch.tensor([7.0, 3, 5, 3]).to(getattr(torch, name))
-    for name in ("float16", "float32", "float64", "longdouble", "complex64"):
-        found[f"numpy {name}"] = lambda name=name: np.array(IDS, name)
     for name in ("float16", "float32", "float64"):
         found[f"arrow {name}"] = lambda name=name: pa.array(np.array(IDS, name))
     return found
 
 
 TAKEN = _taken()
-REFUSED = _refused()
+REFUSED = {**_refused_of_python(), **_refused_of_arrays(), **_refused_of_columns()}

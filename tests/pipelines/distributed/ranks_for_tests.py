@@ -86,9 +86,9 @@ def work_on_a_disk_that_fills(world: World, settings: dict[str, Any], ballast: s
                 fill()
         cut(chain, *arguments)
 
-    def reporting(run: RunDir, content: dict[str, Any], scorer: Any) -> None:
+    def reporting(run: RunDir, *arguments: Any) -> None:
         fill()
-        report(run, content, scorer)
+        report(run, *arguments)
 
     VersionWriter.cut, RunDir.finish = cutting, reporting  # type: ignore[method-assign]
     ray_worker.work({"settings": settings, "model": None})

@@ -22,9 +22,10 @@ import safetensors.numpy
 
 from embtables.errors import DataError, StateError
 from embtables.models.version_content import scoring_content
+from embtables.pipelines.call.runs import evaluate
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.trained.load_run import evaluate_run, load_run
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.run_content import run_content
 from embtables.pipelines.training.train import resume, train
@@ -369,4 +370,4 @@ def test_predict_needs_features_and_dense_columns_alone(make_config: Make, log_d
     assert scores[0] == scores[1]
     assert len(scores[0]) == 1800
     with pytest.raises(DataError, match="column label: is missing"):
-        evaluate_run(run, None, None, (f"data.path={bare}",))
+        evaluate(run, "all", overrides=[f"data.path={bare}"], shown=False)

@@ -23,10 +23,12 @@ from sklearn.metrics import roc_auc_score
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.inputs.features import Needs
 from embtables.models.task import Pointwise
+from embtables.pipelines.call.runs import evaluate
 from embtables.pipelines.config import ConstantSchedule, CosineSchedule, EpochDecaySchedule, RunConfig
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.trained.load_run import evaluate_run, load_run
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.trained.predict import predict
+from embtables.pipelines.trained.run import PartName
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.learner import Learner, learning_rate_factor
@@ -192,7 +194,7 @@ def test_early_stopping_keeps_the_best_checkpoint(make_config: Make) -> None:
     assert report["best_step"] == best
     assert report["epochs"] < 40
     assert len([s for s in losses if s > best]) == 2
-    checked = evaluate_run(Path(report["run_dir"]), "validation", None, ())
+    checked = evaluate(report["run_dir"], "validation", shown=False)
     assert checked["log_loss"] == pytest.approx(losses[best], rel=1e-6)
 
 
@@ -205,14 +207,15 @@ def test_evaluation_reports_slices_baselines_groups_and_parts(make_config: Make,
     }
     report = train(make_config(**{"evaluate": evaluation}), shown=False)
     run = Path(report["run_dir"])
-    whole = evaluate_run(run, None, "last", ())
+    whole = evaluate(run, "all", checkpoint="last", shown=False)
     assert whole["rows"] == 1800
     table = pq.read_table(log_dir)
     assert whole["baselines"]["price"]["auc"] == pytest.approx(roc_auc_score(table["label"], table["price"]), abs=1e-9)
     assert whole["slices"]["cheap"]["rows"] == int((table["price"].to_numpy() < 1).sum())
     assert 0.0 < whole["gauc"] < 1.0
-    parts = [evaluate_run(run, part, "last", ())["rows"] for part in ("train", "validation", "test")]
-    assert sum(parts) == 1800
+    parts: tuple[PartName, ...] = ("train", "validation", "test")
+    rows = [evaluate(run, part, checkpoint="last", shown=False)["rows"] for part in parts]
+    assert sum(rows) == 1800
 
 
 def test_predictions_are_the_evaluated_scores_in_order(make_config: Make, log_dir: Path, tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ def test_predictions_are_the_evaluated_scores_in_order(make_config: Make, log_di
     assert scores.schema.names == ["row", "user", "item", "tags", "price", "time", "score"]
     labels = pq.read_table(log_dir).column("label").to_numpy()
     kept = scores.column("price").to_numpy() < 5
-    whole = evaluate_run(Path(report["run_dir"]), None, None, ())
+    whole = evaluate(report["run_dir"], "all", shown=False)
     assert roc_auc_score(labels[kept], scores.column("score").to_numpy()[kept]) == pytest.approx(whole["auc"], abs=1e-9)
     few = predict(loaded, str(log_dir), output, columns=["row"], shown=False)
     assert pq.read_table(output).schema.names == ["row", "score"]
@@ -256,7 +259,7 @@ def test_training_and_evaluation_read_what_the_task_needs(make_config: Make, mon
     monkeypatch.setattr(Pointwise, "needs", lambda task, schema: Needs(weight=False))
     reports = [train(config, shown=False) for config in (plain, weighted)]
     assert same(tensors(reports[0]), tensors(reports[1]))
-    evaluated = [evaluate_run(Path(report["run_dir"]), "test", None, ()) for report in reports]
+    evaluated = [evaluate(report["run_dir"], "test", shown=False) for report in reports]
     assert evaluated[0]["auc"] == evaluated[1]["auc"]
 
 

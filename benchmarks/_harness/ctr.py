@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _harness
+from benchmarks._harness import measure
+
+
+def data_folder(*logs: str) -> Path:
+    """The folder of logs that may not be shipped, which EMBTABLES_DATA names; ends the process if it is not set."""
+    folder = os.environ.get("EMBTABLES_DATA")
+    if folder is None:
+        sys.exit(f"EMBTABLES_DATA is not set: it names a folder with {' and '.join(f'{log}/' for log in logs)}")
+    return Path(folder).resolve()
 
 
 def train_command(config: str, runs: Path | None, *overrides: str) -> list[str]:
@@ -29,9 +38,9 @@ def seeds_table(reports: Mapping[str, Sequence[dict[str, Any]]], names: Sequence
         for name in names:
             values = [_reach(run, name) for run in runs]
             cells.append(f"{sum(values) / len(values):.4f} ({min(values):.4f}-{max(values):.4f})")
-        rates = _harness.Spread.of([run["rows_per_second"] for run in runs])
+        rates = measure.Spread.of([run["rows_per_second"] for run in runs])
         rows.append([*cells, f"{rates.median:,.0f} ({rates.low:,.0f}-{rates.high:,.0f})"])
-    return _harness.table(["model", *names, "training rows/s"], rows)
+    return measure.table(["model", *names, "training rows/s"], rows)
 
 
 def mean(runs: Sequence[dict[str, Any]], name: str) -> float:

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, overload
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
 from embtables.models.registry import ModelCode
+from embtables.pipelines.call.own_model import take_model
+from embtables.pipelines.call.run_config import ModelLike, SchemaLike, SplitLike, run_config
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.own_model import take_model
-from embtables.pipelines.run_config import ModelLike, SchemaLike, SplitLike, run_config, source_of
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
-from embtables.pipelines.sources.memory import MemorySource
-from embtables.pipelines.trained.run import CheckpointName, OnBadRow, PartName, Run
+from embtables.pipelines.sources.memory import MemorySource, source_of
+from embtables.pipelines.trained.run import CheckpointName, PartName, Run
 
 if TYPE_CHECKING:
     from embtables.pipelines.config import Evaluate
+    from embtables.pipelines.trained.predict import OnBadRow
 
 
 def train(
@@ -85,26 +86,32 @@ def train(
         >>> embtables.train("my.yaml", max_steps=20, shown=False).report()["steps"]
         20
     """
-    if continue_from is None and (checkpoint is not None or fresh):
-        raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
     _check_workers(workers, ray_address)
-    former = None if continue_from is None else _folder_of(continue_from)
-    begins: dict[str, Any] = {"former": former, "which": checkpoint, "fresh": tuple(fresh)}
+    begins = _beginning(continue_from, checkpoint, fresh)
     if runs_dir is not None:
         options["runs_dir"] = str(runs_dir)
     source = source_of(data)
+    path = data if source is None else None
     config = run_config(
-        schema,
-        data if source is None else None,
-        source,
-        model=model,
-        split=split,
-        evaluate=evaluate,
-        overrides=overrides,
-        options=options,
+        schema, path, source, model=model, split=split, evaluate=evaluate, overrides=overrides, options=options
     )
     if workers == 1:
         return _train_here(config, source, begins, shown=shown)
+    return _train_on_ray(config, source, begins, workers, ray_address)
+
+
+def _beginning(
+    former: Run | Path | str | None, checkpoint: CheckpointName | None, fresh: Sequence[str]
+) -> dict[str, Any]:
+    """What a new run begins with, as arguments of what trains it."""
+    if former is None and (checkpoint is not None or fresh):
+        raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
+    return {"former": None if former is None else _folder_of(former), "which": checkpoint, "fresh": tuple(fresh)}
+
+
+def _train_on_ray(
+    config: RunConfig, source: MemorySource | None, begins: dict[str, Any], workers: int, ray_address: str | None
+) -> Run:
     if source is not None or config.train.runs_dir is None:
         raise ConfigError("several workers read a log in files and keep versions: give its path, and runs_dir")
     from embtables.pipelines.distributed.cluster import Cluster

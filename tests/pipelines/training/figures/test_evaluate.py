@@ -11,7 +11,7 @@ from embtables.errors import DataError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.parquet import LogPart
-from embtables.pipelines.training.evaluate import evaluate
+from embtables.pipelines.training.figures.evaluate import evaluate
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from tests.pipelines.conftest import open_log

@@ -1,4 +1,4 @@
-"""The one list of models. The package's own: a file in `kinds/`, a network in `nets/`, and a line here.
+"""The one list of models. The package's own: a file in `models/kinds/`, a network in `models/nets/`, and a line here.
 
 Others come in by `register_model`, or by an entry point of an installed package (installed.py).
 """
@@ -10,27 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, overload
 
 from embtables.errors import ConfigError
-from embtables.models.factory import ModelFactory, factory_name, spec_of_factory
-from embtables.models.installed import installed_model
 from embtables.models.kinds.dcnv2 import DCNV2
 from embtables.models.kinds.deepfm import DEEPFM
 from embtables.models.kinds.fm import FM
 from embtables.models.kinds.lr import LR
-from embtables.models.spec import MODELS, ModelConfig, ModelInputs, ModelOptions, ModelSpec
-
-__all__ = [
-    "MODELS",
-    "ModelCode",
-    "ModelConfig",
-    "ModelFactory",
-    "ModelInputs",
-    "ModelOptions",
-    "ModelSpec",
-    "code_of",
-    "forget_model",
-    "register_model",
-    "spec_of",
-]
+from embtables.models.registry.factory import ModelFactory, factory_name, spec_of_factory
+from embtables.models.registry.installed import installed_model
+from embtables.models.spec import MODELS, ModelOptions, ModelSpec
 
 ModelCode: TypeAlias = "ModelSpec[Any] | ModelFactory"
 M = TypeVar("M", bound=ModelCode)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from embtables.errors import ConfigError
-from embtables.models.factory import factory_name
 from embtables.models.registry import ModelCode, ModelOptions, ModelSpec, register_model
+from embtables.models.registry.factory import factory_name
 from embtables.pipelines.run_dir import CONFIG_FILE, RunDir
 from embtables.schema import read_yaml
 
@@ -15,7 +15,7 @@ from embtables.schema import read_yaml
 def model_section(model: str | Mapping[str, Any] | ModelOptions | ModelCode) -> dict[str, Any]:
     """The `model` section of a configuration for a model given as its kind, its section, its options, or its code.
 
-    >>> from embtables.pipelines.own_model import model_section
+    >>> from embtables.pipelines.call.own_model import model_section
     >>> def tower(pooled, num_labels, width: int = 64): ...
     >>> model_section("dcnv2"), model_section({"kind": "lr"}), model_section(tower)
     ({'kind': 'dcnv2'}, {'kind': 'lr'}, {'kind': 'tower'})

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embtables.pipelines.call.runs import evaluate
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
-from embtables.pipelines.trained.load_run import evaluate_run, load_run
+from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.trained.predict import predict
-from embtables.pipelines.training.odd_figures import odd_figures
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.train import resume, train
 
 Make = Callable[..., RunConfig]
@@ -103,11 +104,11 @@ def test_ids_of_another_type_are_told_in_evaluation_prediction_and_resumption(
 ) -> None:
     config = make_config(**{"features.0.encoder": {"kind": "hash"}, "train.epochs": 1})
     run = Path(train(config, shown=False)["run_dir"])
-    assert evaluate_run(run, "test", None, ())["warnings"] == []
+    assert evaluate(run, "test")["warnings"] == []
     change(log_dir, with_column("user", lambda t: [str(i) for i in t["user"].to_pylist()]))
     text = "feature user: column user holds strings here, but integers in training"
     capsys.readouterr()
-    assert named(evaluate_run(run, "test", None, ()), text)
+    assert named(evaluate(run, "test"), text)
     assert f"warning: {text}" in capsys.readouterr().err
     done = predict(load_run(RunDir.open(run)), str(log_dir), tmp_path / "scores.parquet", shown=False)
     assert named(done, text)

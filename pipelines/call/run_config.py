@@ -16,13 +16,12 @@ from typing import Any, Literal, TypeAlias
 import pyarrow as pa
 
 from embtables.errors import ConfigError
-from embtables.frames.table import Frame
-from embtables.inputs.arrow_types import is_text
+from embtables.inputs.arrow_types import is_text, plain_type
 from embtables.models.registry import ModelCode, ModelOptions
+from embtables.pipelines.call.own_model import model_section
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
-from embtables.pipelines.own_model import model_section
 from embtables.pipelines.sources.files.source import Source, open_source
-from embtables.pipelines.sources.memory import MEMORY, MemorySource, memory_source, schema_of
+from embtables.pipelines.sources.memory import MEMORY, MemorySource, schema_of
 from embtables.schema import Model, Schema, read_yaml, validate
 
 SchemaLike: TypeAlias = "Schema | Mapping[str, Any] | Path | str"
@@ -30,11 +29,6 @@ SplitLike: TypeAlias = "Model | Mapping[str, Any] | Literal['hash'] | None"
 ModelLike: TypeAlias = "ModelOptions | ModelCode | Mapping[str, Any] | str"
 
 DEFAULT_MODEL = "dcnv2"
-
-
-def source_of(data: Frame | Path | str | None) -> MemorySource | None:
-    """Rows in memory as a source; None for a path, or for nothing. Raises DataError as `memory_source`."""
-    return None if data is None or isinstance(data, str | Path) else memory_source(data)
 
 
 def run_config(
@@ -145,6 +139,7 @@ def _id_columns(content: Mapping[str, Any], types: Mapping[str, pa.DataType]) ->
     return found
 
 
-def _can_split(kind: pa.DataType) -> bool:
+def _can_split(stored: pa.DataType) -> bool:
+    kind = plain_type(stored)
     checks = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_timestamp)
     return is_text(kind) or any(check(kind) for check in checks)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import _harness
+from benchmarks._harness import measure
 
 # OpenMP's threads spin for some milliseconds after their work is done, on the cores that the next contender needs.
 PAUSE_SECONDS = 0.03
@@ -27,7 +27,7 @@ class Contender:
         self.name = name
         self.built: dict[str, Any] = {}
         self._process = subprocess.Popen(
-            argv, cwd=_harness.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            argv, cwd=measure.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def ask(self, question: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigPath = Annotated[Path, typer.Argument(help="YAML file with schema, model and training.", show_default=False)]
+FolderPath = Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, or a state folder.", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set train.epochs=2")
+]
+Version = Annotated[
+    str | None, typer.Option("--version", help="resume-<n>, serving-<n> or a pin; by default the newest.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object last on stdout.")]
