@@ -45,11 +45,13 @@ class TableChanges:
         keys: (n,) int64, ascending. For a collisionless table, all keys that training has looked up since.
         weight: (n, D) float32, their rows.
         tombstones: (m,) int64, ascending: keys that had a row and have none.
+        decay: what every other row has been multiplied by since; below 1 where the table's weight decay is dense.
     """
 
     keys: Tensor
     weight: Tensor
     tombstones: Tensor
+    decay: float = 1.0
 
 
 class Tables:
@@ -299,15 +301,17 @@ class Tables:
                 ...  # the copy takes the whole table; training goes on
                 changes = tables.changes("items", after=copy.cut)
                 copy.hold(tables.draw_cut())
+                ...  # the copy multiplies its rows by `changes.decay`, and then takes over keys and tombstones
 
         Raises:
             StateError: no such cut was drawn, or what happened since is not known any more: no consumer held the cut,
                 or too much happened. Take the whole table then.
         """
         content = self.rows.capture(self._number(table), as_integer(after, "after")).content()
-        order = np.argsort(content.keys)
+        content = content.unscaled()
+        order, gone = np.argsort(content.keys), torch.from_numpy(np.sort(content.tombstones))
         rows = torch.from_numpy(content.columns["weight"][order])
-        return TableChanges(torch.from_numpy(content.keys[order]), rows, torch.from_numpy(np.sort(content.tombstones)))
+        return TableChanges(torch.from_numpy(content.keys[order]), rows, gone, content.decay)
 
     def _number(self, table: str) -> int:
         """The number of a table. Raises ConfigError if there is no such table."""
@@ -435,7 +439,7 @@ class Tables:
 
     @exclusive
     def table_content(self, table: str) -> TableContent:
-        """Everything of one table that training changes, copied."""
+        """Everything of one table that training changes, copied; of weights what is stored (`TableContent.scale`)."""
         return self.rows.capture(self._number(table), None).content()
 
     @exclusive

@@ -300,7 +300,7 @@ class FbgemmRowStore:
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        for name, values in content.columns.items():
+        for name, values in content.unscaled().columns.items():
             self.write(table, name, torch.from_numpy(content.keys.copy()), torch.from_numpy(values.copy()))
         self._groups[self._group_of[table]].steps = content.updates
 

@@ -59,7 +59,7 @@ class Follower(Generic[T]):
 
     A server with an index of its own follows `serving` the same way: it drops all rows if `is_snapshot`, then
     removes `content.tombstones` and sets the rows of `content.keys`, in this order; a version that comes again changes
-    nothing.
+    nothing. A weight is `content.scale` of the newest version times what is there, of rows of earlier versions too.
 
     Args:
         state: the folder; it may be created later.

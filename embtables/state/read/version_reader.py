@@ -100,7 +100,7 @@ def _read_table(
     none = np.empty(0, np.uint32)
     seen, counts = rows["seen"], rows["count"] if "count" in SCALARS[manifest.projection] else none
     found = TableContent(keys, columns, seen, counts, now=entry.now, steps=entry.steps, updates=entry.updates)
-    found.figures = dict(entry.figures)
+    found.scale, found.figures = entry.scale, dict(entry.figures)
     if isinstance(table.config, FixedTable):
         if len(keys) and not 0 <= keys.min() <= keys.max() < table.config.num_rows:
             file = state.folder.path(state.file(manifest, entry.files[0]))
