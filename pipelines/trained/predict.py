@@ -22,8 +22,8 @@ from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.trained.carried import CarriedRows
 from embtables.pipelines.trained.load_run import LoadedRun
-from embtables.pipelines.training.cold_ids import ColdIds
-from embtables.pipelines.training.not_finite import why_scores_are_not_finite
+from embtables.pipelines.training.figures.cold_ids import ColdIds
+from embtables.pipelines.training.figures.not_finite import why_scores_are_not_finite
 from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig

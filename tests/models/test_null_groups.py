@@ -13,7 +13,7 @@ import torch
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.models.figures import PointwiseFigures, group_ids
 from embtables.pipelines.config import Evaluate
-from embtables.pipelines.training.odd_figures import odd_figures
+from embtables.pipelines.training.figures.odd_figures import odd_figures
 
 # In group 7 scores are in order, among the null rows and among those of group 0 they are the wrong way round.
 SCORES = [0.1, 0.9, 0.9, 0.1, 0.9, 0.1]

@@ -12,7 +12,7 @@ import pytest
 
 import embtables as et
 from embtables.errors import ConfigError
-from embtables.pipelines.training import cold_ids
+from embtables.pipelines.training.figures import cold_ids
 
 ROWS = 2_000
 
