@@ -13,12 +13,16 @@ import pyarrow.compute as pc
 import yaml
 
 from embtables.errors import ConfigError
-from embtables.frames.facts import ColumnFacts
-from embtables.frames.sample import Sample, sample_of
+from embtables.frames.facts import ColumnFacts, facts_of
+from embtables.frames.sample import Sample, largest_table, sample_of
 from embtables.frames.suggest import Suggestion, Wishes, suggest
 from embtables.inputs.values import one_array
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.schema import validate
+
+_LISTED = 8
+_FEW_ROWS = 100_000  # looked at for what may be a label
+_GRADES, _RANGE = 11, 100  # values of a rating, and from the least to the greatest, at most
 
 
 def describe(path: str, wishes: Wishes) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def starting_config(path: str, wishes: Wishes) -> str:
         DataError, ConfigError: as `Schema.infer`; or there is no label.
     """
     if not wishes.labels:
-        raise ConfigError("a run needs a label: --label COLUMN; `embtables data describe` shows the columns")
+        raise ConfigError(f"a run needs a label: --label COLUMN. {_label_candidates(path)}")
     sample = sample_of(path, wishes.labels)
     found = suggest(sample, wishes)
     place = Path(absolute(path, Path.cwd()))
@@ -76,6 +80,32 @@ def starting_config(path: str, wishes: Wishes) -> str:
     }
     validate(RunConfig, content)
     return _comments(sample, found) + _text(content)
+
+
+def _label_candidates(path: str) -> str:
+    """Which columns of a log may be its label, as a sentence."""
+    binary: list[str] = []
+    graded: list[str] = []
+    columns = sample_of(largest_table(path), (), _FEW_ROWS).table
+    for name in columns.column_names:
+        facts = facts_of(columns.column(name))
+        is_graded = facts.kind in ("integer", "number") and 1 < facts.distinct <= _GRADES
+        if facts.kind == "boolean" or (is_graded and facts.high - facts.low <= _RANGE):
+            is_binary = facts.kind == "boolean" or ({facts.low, facts.high} == {0, 1} and facts.distinct == 2)
+            (binary if is_binary else graded).append(name if is_binary else f"{name} ({facts.low} to {facts.high})")
+    found = [f"columns of 0 and 1: {_some(binary)}"] if binary else []
+    found += [f"columns of a few numbers, with --positive-above: {_some(graded)}"] if graded else []
+    if not found:
+        return (
+            "No column holds 0 and 1 or a few numbers alone; a log of purchases has no label, and data.prepare makes "
+            "examples of it (docs/negatives.md)"
+        )
+    return f"There are {'; and '.join(found)}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _run_name(place: Path) -> str:

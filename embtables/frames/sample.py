@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from embtables.arrow.one_type import cast, one_type
 from embtables.arrow.types import plain_type, take_column
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
+from embtables.given import as_path
 
 SAMPLE_ROWS = 1_000_000
 
@@ -52,7 +54,9 @@ def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: i
         DataError: there is no parquet file or no row, or one cannot be read.
         ConfigError: the folder holds several tables and nothing says which is the log.
     """
-    if not isinstance(data, str | Path):
+    if isinstance(data, str | Path):
+        as_path(data, "data")
+    else:
         table = as_table(data)
         if not table.num_rows:
             raise DataError("holds no rows", table="data")
@@ -61,6 +65,25 @@ def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: i
         return _of_files(str(data), labels, most_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=data) from error
+
+
+def largest_table(path: str) -> str:
+    """The path if its files are one table; else the path of a file of the one with the most rows.
+
+    Raises:
+        DataError: as `sample_of`.
+    """
+    try:
+        rows: Counter[frozenset[str]] = Counter()
+        files: dict[frozenset[str], str] = {}
+        for fragment in _dataset(path).get_fragments():
+            columns = frozenset(fragment.physical_schema.names)
+            rows[columns] += fragment.count_rows()
+            files.setdefault(columns, fragment.path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=path) from error
+    widest = max(rows, key=len, default=frozenset[str]())
+    return path if all(columns <= widest for columns in rows) else files[rows.most_common(1)[0][0]]
 
 
 def _every_kth(table: pa.Table, most_rows: int) -> pa.Table:

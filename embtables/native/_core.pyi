@@ -147,10 +147,16 @@ class Store:
     def read(
         self, table: int, column: int, rows: npt.NDArray[np.uint32], threads: int, out: npt.NDArray[np.float32]
     ) -> None:
-        """Column 0: weight; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
+        """Column 0: weight, as it is stored; 1, 2: optimizer state of D values; 3: the one value of rowwise Adagrad."""
     def write(
         self, table: int, column: int, rows: npt.NDArray[np.uint32], threads: int, values: npt.NDArray[np.float32]
     ) -> None: ...
+    def scale(self, table: int) -> float:
+        """A weight is the scale as float32 times what is stored; `read`, `write` and a capture have what is stored."""
+    def set_scale(self, table: int, scale: float) -> None:
+        """In (0, 1]. ValueError: it is not."""
+    def fold_scale(self, table: int, threads: int) -> None:
+        """Makes it 1: weights stay, as they are to float32, and all rows have changed."""
     def num_steps(self, table: int) -> int: ...
     def set_num_steps(self, table: int, steps: int) -> None: ...
     def advance(self, table: int, now: int) -> None: ...

@@ -14,8 +14,12 @@ import numpy.typing as npt
 
 from embtables.errors import StateError
 from embtables.keyspace import Buckets, Keys, bucket_offsets, buckets_of
+from embtables.rows.optimizers import WEIGHT
 from embtables.rows.row_format import Values
 from embtables.rows.sketch import restricted
+
+LEAST_SCALE = 2.0**-32
+"""A table's scale is between this and 1 (`TableContent.scale`)."""
 
 Array = npt.NDArray[Any]
 Words = npt.NDArray[np.uint32]
@@ -65,6 +69,20 @@ class Streamed:
 
         return Streamed((end - first, *self.shape[1:]), self.dtype, pieces)
 
+    def times(self, factor: float) -> Streamed:
+        """All values times a factor."""
+
+        def pieces() -> Iterator[Array]:
+            for piece in self.pieces():
+                yield scaled(piece, factor)
+
+        return Streamed(self.shape, self.dtype, pieces)
+
+
+def scaled(weights: Array, scale: float) -> Array:
+    """Weights of what is stored of them at this scale: the product in float32, as the native core makes it."""
+    return weights if scale == 1.0 else weights * np.float32(scale)
+
 
 def _no_keys() -> Keys:
     return np.empty(0, np.int64)
@@ -89,6 +107,10 @@ class TableContent:
         cold: the cold row's columns, (1, D) or (1,); empty of a fixed table.
         now, steps: the table's clock and its steps.
         updates: Adam's t.
+        scale: a weight, of a row or of the cold row, is this in float32 times what `columns`, `cold` and `streamed`
+            have (embtables/rows/host/decay.py); `unscaled` gives the weights themselves. Of a delta it holds for rows
+            of the versions before it too, those that are not in it.
+        decay: of what was captured since a cut: what rows that are not in it are to be multiplied by since then.
         figures: counts since the table was made, of whoever holds these rows: admitted, expired, ...; none is 0.
             Of a table with a ttl also `rows` and `waiting`, those past their ttl included.
         begins: (1,025,) where each bucket begins among keys, where that is known already.
@@ -108,6 +130,8 @@ class TableContent:
     now: int = 0
     steps: int = 0
     updates: int = 0
+    scale: float = 1.0
+    decay: float = 1.0
     figures: dict[str, int] = field(default_factory=dict)
     begins: npt.NDArray[np.uint64] | None = None
     streamed: dict[str, Streamed] = field(default_factory=dict)
@@ -117,6 +141,22 @@ class TableContent:
         whole = {name: np.concatenate([np.copy(p) for p in column.pieces()]) for name, column in self.streamed.items()}
         counts = whole.pop("count", self.counts)
         return replace(self, columns=self.columns | whole, counts=counts, streamed={})
+
+    def unscaled(self) -> TableContent:
+        """The same at scale 1; of a delta, for whoever has the rows of the versions before it at scale 1."""
+        return self.at_scale(1.0)
+
+    def at_scale(self, scale: float) -> TableContent:
+        """The same weights, to float32, at another scale."""
+        if scale == self.scale:
+            return self
+        factor = self.scale / scale
+        columns, cold = (
+            {name: scaled(values, factor) if name == WEIGHT else values for name, values in of.items()}
+            for of in (self.columns, self.cold)
+        )
+        streamed = {n: column.times(factor) if n == WEIGHT else column for n, column in self.streamed.items()}
+        return replace(self, columns=columns, cold=cold, streamed=streamed, scale=scale)
 
 
 def restrict(content: TableContent, seed: int, buckets: Buckets) -> TableContent:

@@ -16,7 +16,9 @@ class DenseDecay(Model):
     """Every row of the table decays in every step, also those that the batch has not: w *= 1 - learning_rate * rate.
 
     For SGD this is an L2 term in the gradient of every row; beside the others it is decoupled from the gradient
-    (Loshchilov and Hutter 2019). A step passes over the whole table, and each of its deltas holds all rows.
+    (Loshchilov and Hutter 2019). A row that no batch has for n steps is decayed n times when it is next read or
+    updated: no step passes over the table, and a delta holds only the rows that were touched. The values are those of
+    decay in every step, up to the rounding of float32; of SGD, those of the L2 term.
 
     Example:
         >>> import embtables

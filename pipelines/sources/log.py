@@ -110,9 +110,14 @@ class Log:
         split = split_columns(data.split, self.schema.event_time) if part is not None else ()
         return tuple(dict.fromkeys((*(c.column for c in data.where), *split)))
 
-    def record(self, part: LogPart | None) -> FilesRead:
-        """The files that an epoch of a part reads, as they are now."""
-        return record_of([self._source.files[number] for number in self._files_of(part)])
+    def record(self, part: LogPart | None, *, checksums: bool = True) -> FilesRead:
+        """The files that an epoch of a part reads, as they are now.
+
+        Args:
+            checksums: whether tables in memory are known by their values, which are all read for it.
+        """
+        files = [self._source.files[number] for number in self._files_of(part)]
+        return record_of(files, self._source.checksums if checksums else lambda _: None)
 
     def _files_of(self, part: LogPart | None) -> list[int]:
         """Numbers of the files that may hold rows of a part."""

@@ -177,7 +177,7 @@ def test_an_export_has_the_rows_of_all_ranks(folder: Path) -> None:
     load_version(state, state.chain("resume", 1), whole)
     for name in ("fixed", "grows", "counts"):
         rows = pa.Table.from_batches(read_rows(state, name)).sort_by("key")
-        content = whole.content()[name]
+        content = whole.content()[name].unscaled()
         order = np.argsort(content.keys)
         assert rows.column("key").to_pylist() == content.keys[order].tolist()
         assert np.array_equal(np.stack(rows.column("weight").to_numpy()), content.columns["weight"][order])

@@ -325,7 +325,13 @@ def test_a_label_of_nulls_is_refused_as_that(tmp_path: Path, command: Command) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("init", "log.parquet"), "a run needs a label"),
+        (("init", "log.parquet"), "a run needs a label: --label COLUMN. There are columns of 0 and 1: label"),
+        (
+            ("init", "rated"),
+            "0 and 1: bought; and columns of a few numbers, with --positive-above: stars (1.0 to 5.0)",
+        ),
+        (("init", "bought.parquet"), "a log of purchases has no label, and data.prepare makes examples of it"),
+        (("init", "broken.parquet"), "cannot be read as parquet"),
         (("init", "log.parquet", "--label", "clik"), "no file has the label 'clik'; there are: item, label"),
         (("data", "describe", "nowhere"), "does not exist"),
         (("data", "describe", "broken.parquet"), "cannot be read as parquet"),
@@ -337,6 +343,11 @@ def test_a_mistake_on_the_command_line(
 ) -> None:
     pq.write_table(make_table(100), tmp_path / "log.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    (tmp_path / "rated").mkdir()
+    stars = {"stars": [1.0, 5.0] * 50, "bought": [True, False] * 50, "kind": [2**40, 1] * 50, "user": range(100)}
+    pq.write_table(pa.table(stars), tmp_path / "rated" / "log.parquet")
+    pq.write_table(pa.table({"item": range(9), "name": ["a"] * 9}), tmp_path / "rated" / "items.parquet")
+    pq.write_table(pa.table({"user": range(100), "item": range(100)}), tmp_path / "bought.parquet")
     status, out, err = command(*arguments)
     assert status in (1, 2)
     assert out == ""

@@ -137,7 +137,7 @@ def test_a_damaged_file_is_never_left_out(trained: Path, tmp_path: Path) -> None
 
 
 def test_unknown_choices_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'on_bad_row' must be 'error' or 'null', received 'quarantine'"):
+    with pytest.raises(ConfigError, match="argument on_bad_row: must be one of error, null, received 'quarantine'"):
         score(trained, tmp_path, tmp_path / "out.parquet", on_bad_row="quarantine")
 
 

@@ -16,7 +16,7 @@ from embtables import CollisionlessTable, Feature, FixedTable, Tables
 from embtables.errors import StateError
 from embtables.keyspace import Keys, buckets_of
 from embtables.rows.content import restrict
-from embtables.schema import Adagrad, Adam, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
+from embtables.schema import Adagrad, Adam, DenseDecay, Identity, MinCount, Probability, RowwiseAdagrad, Sgd
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format import checksums
 from embtables.state.format.manifest import Manifest
@@ -37,6 +37,7 @@ optimizers = st.one_of(
     st.builds(Adagrad, learning_rate=rates),
     st.builds(RowwiseAdagrad, learning_rate=rates),
     st.builds(Adam, learning_rate=rates),
+    st.builds(Adam, learning_rate=rates, weight_decay=st.just(DenseDecay(rate=1.9))),
 )
 admissions = st.one_of(
     st.none(),
@@ -174,7 +175,7 @@ def test_each_rank_reads_what_it_owns_of_every_kind_of_table(tmp_path: Path) -> 
     assert all(part.tables["grows"].cold["weight"].any() for part in read)
 
 
-@pytest.mark.parametrize("shared", ["now", "steps", "updates", "cold", "sketch"])
+@pytest.mark.parametrize("shared", ["now", "steps", "updates", "scale", "cold", "sketch"])
 def test_ranks_that_did_not_step_together_make_no_version(tmp_path: Path, shared: str) -> None:
     made = tables()
     train(made, range(3))
@@ -186,6 +187,9 @@ def test_ranks_that_did_not_step_together_make_no_version(tmp_path: Path, shared
     elif shared == "sketch":
         content.sketch = content.sketch[:0]
         text = "table counts: rank 1 counts its waiting keys in another way than rank 0"
+    elif shared == "scale":
+        content.scale = 0.5
+        text = "table counts: rank 1 has scale 0.5, rank 0 has 1.0: ranks step together"
     else:
         text = (
             f"table counts: rank 1 has {shared} {getattr(content, shared) + 1}, rank 0 has {getattr(content, shared)}"

@@ -12,16 +12,22 @@ import torch
 from torchrec import KeyedJaggedTensor
 
 from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, FixedTable, Tables
-from embtables.schema import Adagrad, Adam, MinCount, RowwiseAdagrad
+from embtables.schema import Adagrad, Adam, DenseDecay, MinCount, RowwiseAdagrad
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.write.version_writer import VersionWriter
 
-FIXED = FixedTable(name="fixed", dim=4, num_rows=60, optimizer=RowwiseAdagrad(learning_rate=0.1))
+# Two tables of which all rows decay: their files hold weights at a scale.
+FIXED = FixedTable(
+    name="fixed",
+    dim=4,
+    num_rows=60,
+    optimizer=RowwiseAdagrad(learning_rate=0.1, weight_decay=DenseDecay(rate=0.5)),
+)
 GROWS = CollisionlessTable(
     name="grows",
     dim=3,
-    optimizer=Adam(learning_rate=0.1),
+    optimizer=Adam(learning_rate=0.1, weight_decay=DenseDecay(rate=0.2)),
     admission=MinCount(count=2),
     max_rows=40,
     cold_row="trained",

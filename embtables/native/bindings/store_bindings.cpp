@@ -321,6 +321,21 @@ void define_store(nb::module_& module) {
         .def("update", &update, "kept"_a, "factor"_a, "scale"_a, "threads"_a)
         .def("read", &read, "table"_a, "column"_a, "rows"_a.noconvert(), "threads"_a, "out"_a.noconvert())
         .def("write", &write, "table"_a, "column"_a, "rows"_a.noconvert(), "threads"_a, "values"_a.noconvert())
+        .def("scale", [](Store& store, int table) { return store.rows(table).scale(); }, "table"_a)
+        .def("set_scale",
+             [](Store& store, int table, double scale) {
+                 need(scale > 0.0 && scale <= 1.0, "a scale must be in (0, 1]");
+                 const Turns::Turn turn(store.turns());
+                 store.rows(table).set_scale(scale);
+             },
+             "table"_a, "scale"_a)
+        .def("fold_scale",
+             [](Store& store, int table, int threads) {
+                 nb::gil_scoped_release released;
+                 const Turns::Turn turn(store.turns());
+                 store.rows(table).fold_scale(store.num_rows(table), threads);
+             },
+             "table"_a, "threads"_a)
         .def("num_steps", [](Store& store, int table) { return store.rows(table).steps(); }, "table"_a)
         .def("set_num_steps",
              [](Store& store, int table, std::uint64_t steps) { store.rows(table).set_steps(steps); }, "table"_a,

@@ -23,6 +23,14 @@ struct RowArrays {
     int stride;          // floats from row to row
 };
 
+// What is stored of a weight that is `scale` times it: a finite one, though the weight may then be smaller. A scale is
+// 2^-32 or more, so that this concerns weights beyond 2^96 alone.
+[[gnu::always_inline]] inline float unscaled(float weight, float scale) {
+    constexpr float kMost = 0x1.fffffep127f;
+    const float stored = weight / scale;
+    return __builtin_isinf(stored) && !__builtin_isinf(weight) ? __builtin_copysignf(kMost, weight) : stored;
+}
+
 [[gnu::always_inline]] inline void copy_row(const RowArrays& from, const RowArrays& to, std::size_t row) {
     const std::size_t at = row * static_cast<std::size_t>(from.stride), bytes = sizeof(float) * static_cast<std::size_t>(from.stride);
     std::memcpy(to.weight + at, from.weight + at, bytes);

@@ -9,7 +9,8 @@ namespace {
 
 constexpr std::int64_t kAhead = 24;  // rows asked for before they are read
 
-template <int D, bool kWeighted>
+// Sums are of the weights themselves: what is stored of two of them may be beyond floats together.
+template <int D, bool kWeighted, bool kScaled>
 void pool(const PooledWork& p) {
     const std::int64_t first = p.offsets[p.begin], last = p.offsets[p.end];
     for (std::int64_t i = first; i < last && i < first + kAhead; ++i)
@@ -19,7 +20,8 @@ void pool(const PooledWork& p) {
         for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i) {
             if (i + kAhead < last)
                 prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, D == 0 ? p.dim : D);
-            const Row<D> row(p.base + std::size_t{p.rows[i]} * p.stride, p.dim);
+            Row<D> row(p.base + std::size_t{p.rows[i]} * p.stride, p.dim);
+            if constexpr (kScaled) row.scale(p.scale);
             if constexpr (kWeighted)
                 sum.add_scaled(row, p.weights[i]);
             else
@@ -31,7 +33,10 @@ void pool(const PooledWork& p) {
 
 template <int D>
 void pool_any(const PooledWork& p) {
-    p.weights == nullptr ? pool<D, false>(p) : pool<D, true>(p);
+    if (p.scale == 1.0f)
+        p.weights == nullptr ? pool<D, false, false>(p) : pool<D, true, false>(p);
+    else
+        p.weights == nullptr ? pool<D, false, true>(p) : pool<D, true, true>(p);
 }
 
 void pooled(const PooledWork& p) {
@@ -52,13 +57,18 @@ void gather(const GatherWork& p) {
         if (i + kAhead < p.end) prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, p.dim);
         std::memcpy(p.out + i * p.dim, p.base + std::size_t{p.rows[i]} * p.stride, bytes);
     }
+    if (p.scale == 1.0f) return;
+    for (std::int64_t j = p.begin * p.dim; j < p.end * p.dim; ++j) p.out[j] *= p.scale;
 }
 
 void dots(const DotWork& p) {
     for (std::int64_t b = p.begin; b < p.end; ++b) {
         const Row<0> gradient(p.gradient + b * p.gradient_stride, p.dim);
-        for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i)
-            p.out[i] = Row<0>(p.base + std::size_t{p.rows[i]} * p.stride, p.dim).dot(gradient);
+        for (std::int64_t i = p.offsets[b]; i < p.offsets[b + 1]; ++i) {
+            Row<0> row(p.base + std::size_t{p.rows[i]} * p.stride, p.dim);
+            if (p.scale != 1.0f) row.scale(p.scale);
+            p.out[i] = row.dot(gradient);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ struct PooledWork {
     std::int64_t begin, end;
     float* out;                    // the feature's first column in bag 0
     std::int64_t out_stride;
+    float scale = 1.0f;            // a row is so many times what lies there
 };
 
 // n rows, each to its place in `out` (n, dim); or their inner products with the gradients of their bags.
@@ -34,6 +35,7 @@ struct GatherWork {
     const std::uint32_t* rows;
     std::int64_t begin, end;
     float* out;
+    float scale = 1.0f;
 };
 
 struct DotWork {
@@ -45,6 +47,7 @@ struct DotWork {
     const float* gradient;         // the feature's first column in bag 0
     std::int64_t gradient_stride;
     float* out;                    // of all keys
+    float scale = 1.0f;
 };
 
 // A piece of the batch's gradients: bag b of it has its gradient at gradient + b * stride, which stands for times[b]
@@ -59,6 +62,7 @@ struct GradientSource {
 // row << 32 | i with the source and bag in packed[i] and the factor in weights[i]. Items of a row lie together.
 struct UpdateGroup {
     RowArrays rows;
+    float weight_scale;  // weights are so many times what lies there
     int dim;
     const std::uint64_t* items;
     std::size_t size;

@@ -54,9 +54,31 @@ void TableRows::reset(std::uint32_t row, std::int64_t key) {
     save(row);
     const std::size_t at = std::size_t{row} * stride_;
     fill_initial_row(config_.initial, key, config_.dim, weight() + at);
+    if (const float scale = weight_scale(); scale != 1.0f)
+        for (int j = 0; j < config_.dim; ++j) weight()[at + j] = unscaled(weight()[at + j], scale);
     for (int i = 0; i < num_states(); ++i) std::memset(state(i) + at, 0, sizeof(float) * config_.dim);
     meta()[row] = {0.0f, 0, 0, 0};
     if (keyed_) keys_.as<std::int64_t>()[row] = key;
+}
+
+// Rows that nobody has are multiplied too: of a row that this step has made nobody is said to have it yet.
+void TableRows::fold_scale(std::uint64_t end, int threads) {
+    const float scale = weight_scale();
+    scale_ = 1.0;
+    if (scale == 1.0f) return;
+    constexpr std::uint64_t kRows = 1 << 20;  // at a time: their numbers are in memory
+    std::vector<std::uint32_t> had;
+    for (std::uint64_t begin = 0; begin < end; begin += kRows) {
+        const std::uint64_t stop = std::min(end, begin + kRows);
+        had.clear();
+        for (std::uint64_t row = begin; row < stop; ++row)
+            if (meta()[row].cut != 0) had.push_back(static_cast<std::uint32_t>(row));
+        touch(had.data(), had.size(), threads);
+        in_chunks(stop - begin, threads, [&](std::size_t i) {
+            float* const row = weight() + (begin + i) * static_cast<std::size_t>(stride_);
+            for (int j = 0; j < config_.dim; ++j) row[j] *= scale;
+        });
+    }
 }
 
 void TableRows::release(std::uint32_t row) {

@@ -2,6 +2,9 @@
 //
 // A row that is about to change is `touch`ed: it then belongs to the present cut, is listed in its log, and goes to the
 // image that is being made of the table, if there is one (row_image.h).
+//
+// A weight is `scale` times what its arena holds: a factor on all of them (decay) takes no pass over the rows. Columns that
+// are read and written by row number (row_columns.h), and those of an image, are what the arena holds.
 #pragma once
 
 #include <cstdint>
@@ -45,6 +48,13 @@ public:
     // Gives the row the key's initial values and fresh state. It is in no list of changes until it is touched. Rows may be
     // reset on several threads.
     void reset(std::uint32_t row, std::int64_t key);
+
+    // What all weights are times; 1 of a new table. In (0, 1], so that no weight grows.
+    double scale() const { return scale_; }
+    float weight_scale() const { return static_cast<float>(scale_); }
+    void set_scale(double scale) { scale_ = scale; }
+    // Makes the scale 1: rows below `end` are multiplied by it, and those that somebody has have changed.
+    void fold_scale(std::uint64_t end, int threads);
 
     // Nobody has the row any more.
     void release(std::uint32_t row);
@@ -102,6 +112,7 @@ private:
     int stride_;
     Region weight_, states_[2], meta_, keys_;
     std::uint64_t steps_ = 0;
+    double scale_ = 1.0;
     std::uint32_t cut_;
     CutLog<std::uint32_t> touched_;
     bool is_cut_new_ = false;  // nothing was touched in it

@@ -47,10 +47,21 @@ void sum_run(const UpdateGroup& g, std::size_t first, std::size_t last, Row<D>& 
     total.scale(g.scale);
 }
 
+// Weights as they are stored.
+template <int D>
+void unscale(Row<D>& weight, float scale) {
+    Row<D> stored = weight;
+    for (int v = 0; v < stored.count(); ++v) stored.block[v] /= spread(scale);
+    if (!stored.finite())
+        for (int j = 0; j < stored.dim; ++j) stored.block[j / 8][j % 8] = unscaled(weight.block[j / 8][j % 8], scale);
+    weight = stored;
+}
+
 template <int D>
 void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
     float* const at = g.rows.weight + row * g.rows.stride;
     Row<D> weight(at, g.dim);
+    if (g.weight_scale != 1.0f) weight.scale(g.weight_scale);
     const StepRule& r = g.rule;
     if (r.weight_decay > 0.0f) gradient.add_scaled(weight, r.weight_decay);
     switch (r.rule) {
@@ -90,6 +101,7 @@ void apply(const UpdateGroup& g, std::size_t row, Row<D>& gradient) {
             break;
         }
     }
+    if (g.weight_scale != 1.0f) unscale(weight, g.weight_scale);
     weight.to(at);
 }
 

@@ -141,6 +141,7 @@ UpdateGroup Step::kernel_group(const Group& group, float scale) const {
     const KeptTable& table = tables_[group.table];
     const TableRows& rows = *table.rows;
     return {rows.arrays(),
+            rows.weight_scale(),
             rows.config().dim,
             space_.items.as<std::uint64_t>() + group.begin,
             group.end - group.begin,

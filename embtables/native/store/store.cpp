@@ -317,8 +317,8 @@ void Store::pooled(const LookupView& lookup, const std::uint32_t* rows, int thre
         const TableRows& table = *tables_[table_of(lookup.features[s])].rows;
         const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
-            work.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a, b,
-                             out + column[s], column.back()});
+            work.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, lookup.weights, a,
+                            b, out + column[s], column.back(), table.weight_scale()});
         });
     }
     parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->pooled(work[p]); });
@@ -333,7 +333,7 @@ void Store::dots(const LookupView& lookup, const std::uint32_t* rows, const floa
         const std::int64_t* const offsets = lookup.bags_of(s);
         each_piece(0, lookup.num_bags, kChunkBags, [&](std::int64_t a, std::int64_t b) {
             work.push_back({table.weight(), table.config().dim, table.stride(), rows, offsets, a, b,
-                             gradient + column[s], column.back(), out});
+                            gradient + column[s], column.back(), out, table.weight_scale()});
         });
     }
     parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->dots(work[p]); });
@@ -346,7 +346,7 @@ void Store::gather(const SegmentsView& segments, const std::uint32_t* rows, int 
         const std::int64_t begin = segments.bounds[i];
         each_piece(0, segments.bounds[i + 1] - begin, kChunkKeys, [&](std::int64_t a, std::int64_t b) {
             work.push_back({table.weight(), table.config().dim, table.stride(), rows + begin, a, b,
-                             message + segments.places[i]});
+                            message + segments.places[i], table.weight_scale()});
         });
     }
     parallel_for(work.size(), threads, [&](std::size_t p) { kernels_.rows->gather(work[p]); });

@@ -265,6 +265,10 @@ class FbgemmRowStore:
         """See RowStore."""
         return tuple(self._views(table))
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore: its tables are fixed."""
+        return torch.ones(len(keys), dtype=torch.bool)
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._views(table)[name].detach()[keys]
@@ -296,7 +300,7 @@ class FbgemmRowStore:
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        for name, values in content.columns.items():
+        for name, values in content.unscaled().columns.items():
             self.write(table, name, torch.from_numpy(content.keys.copy()), torch.from_numpy(values.copy()))
         self._groups[self._group_of[table]].steps = content.updates
 

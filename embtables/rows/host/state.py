@@ -112,6 +112,7 @@ def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent
     """What a content holds besides rows."""
     none = np.empty(0, np.uint32)
     found = TableContent(np.empty(0, np.int64), {}, none, none, updates=int(store.num_steps(table)))
+    found.scale = store.scale(table)
     if isinstance(stored.config, CollisionlessTable):
         threads, figures = torch.get_num_threads(), store.stats(table)
         found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
@@ -129,6 +130,7 @@ def apply(store: _core.Store, table: int, stored: StoredTable, content: TableCon
     threads, numbers = torch.get_num_threads(), stored.optimizer.native_columns
     keys = np.ascontiguousarray(content.keys)
     rows = np.empty(len(keys), np.uint32)
+    store.set_scale(table, content.scale)
     if isinstance(stored.config, FixedTable):
         try:
             store.find(table, keys, threads, rows)

@@ -7,7 +7,7 @@ and expiry in the core (embtables/native/store/collisionless.h).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from embtables.errors import DataError, StateError
 from embtables.native import _core, isa
-from embtables.rows.content import TableContent, Words
+from embtables.rows.content import TableContent, Words, scaled
+from embtables.rows.host.decay import LazyDecay
 from embtables.rows.host.lookup import (
     Counts,
     HostOwnedLookup,
@@ -31,7 +32,7 @@ from embtables.rows.host.lookup import (
 )
 from embtables.rows.host.spec import spec_of
 from embtables.rows.host.state import HostCapture, apply, delta, key_state, num_bytes
-from embtables.rows.optimizers import dense_factor
+from embtables.rows.optimizers import WEIGHT
 from embtables.rows.protocol import (
     Ability,
     Capture,
@@ -46,9 +47,8 @@ from embtables.rows.protocol import (
     Segments,
 )
 from embtables.rows.stored_table import StoredTable
-from embtables.schema import CollisionlessTable, FixedTable
+from embtables.schema import CollisionlessTable
 
-_DECAYED_ROWS = 1 << 14  # at a time, where all rows decay
 _POOLED_FLOATS = 1 << 17  # outputs from this size on are worth keeping
 
 
@@ -73,8 +73,7 @@ class HostRowStore:
         self._refused = [0] * len(tables)
         self._collisionless = [n for n, t in enumerate(tables) if isinstance(t.config, CollisionlessTable)]
         self._learning = [n for n in self._collisionless if tables[n].config.trainable and leaders[n] is None]
-        configs = [table.config for table in tables]
-        self._decaying = [n for n, c in enumerate(configs) if c.trainable and c.optimizer.dense_decay > 0.0]
+        self._decay = LazyDecay(self._store, tables)
         self._leader_of = [number if leader is None else leader for number, leader in enumerate(leaders)]
         self._step = StepLookups(self._see, marks=bool(self._collisionless))
 
@@ -181,7 +180,7 @@ class HostRowStore:
     def update(self, gradient_scale: float) -> None:
         """See RowStore."""
         self._step.see_open()
-        self._decay_all()
+        self._decay.step(self._factor)
         counts = self._store.update(self._step.pending, self._factor, gradient_scale, torch.get_num_threads())
         self._step.forget()
         for table, (_, refused) in enumerate(counts):
@@ -190,32 +189,6 @@ class HostRowStore:
             self._step.generation += 1
         for table in self._learning:
             self._store.end_step(table, torch.get_num_threads())
-
-    def _decay_all(self) -> None:
-        """Every row of tables whose weight decay is dense; all of them have changed then."""
-        if self._decaying:
-            self._step.see_all()  # a row that this step has made is listed once it was seen
-        for table in self._decaying:
-            config, threads = self._tables[table].config, torch.get_num_threads()
-            factor = np.float32(dense_factor(config.optimizer, self._factor))
-            for rows in self._all_rows(table):
-                weights = np.empty(len(rows) * config.dim, np.float32)
-                self._store.read(table, 0, rows, threads, weights)
-                self._store.write(table, 0, rows, threads, weights * factor)
-
-    def _all_rows(self, table: int) -> Iterator[RowNumbers]:
-        """The row numbers of a table, a trained cold row among them, in pieces."""
-        config = self._tables[table].config
-        if table not in self._collisionless and not self._tables[table].is_part:
-            assert isinstance(config, FixedTable)
-            for start in range(0, config.num_rows, _DECAYED_ROWS):
-                yield np.arange(start, min(start + _DECAYED_ROWS, config.num_rows), dtype=np.uint32)
-            return
-        if isinstance(config, CollisionlessTable) and config.cold_row == "trained":
-            yield np.zeros(1, np.uint32)
-        rows = self._store.list_rows(table, 0, torch.get_num_threads())[1]
-        for start in range(0, len(rows), _DECAYED_ROWS):
-            yield rows[start : start + _DECAYED_ROWS]
 
     def advance(self, table: int, now: int) -> None:
         """See RowStore."""
@@ -234,6 +207,7 @@ class HostRowStore:
         self._step.refuse_pending("a cut lies between two steps")
         self._step.see_open()
         self._cut = int(self._store.draw_cut())
+        self._decay.note_cut(self._cut)
         return self._cut
 
     def changes(self, table: int, after: int) -> Changes:
@@ -261,6 +235,7 @@ class HostRowStore:
     def forget_changes(self, through: int) -> None:
         """See RowStore."""
         self._store.forget(through)
+        self._decay.forget(through)
 
     def state_names(self, table: int) -> Sequence[str]:
         """See RowStore."""
@@ -274,6 +249,11 @@ class HostRowStore:
             raise DataError(str(error), table=self._tables[table].config.name) from None
         return rows
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        rows = self._find(table, keys)
+        return torch.from_numpy(rows != 0 if table in self._collisionless else np.ones(len(rows), np.bool_))
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._read(table, name, self._find(table, keys))
@@ -283,10 +263,12 @@ class HostRowStore:
         number = stored.optimizer.native_columns[name]
         out = self._output(len(rows), stored.config.dim) if stored.columns[name] else torch.empty(len(rows))
         self._store.read(table, number, rows, torch.get_num_threads(), out.view(-1).numpy())
-        return out
+        return torch.from_numpy(scaled(out.numpy(), self._store.scale(table))) if name == WEIGHT else out
 
     def write(self, table: int, name: str, keys: Tensor, values: Tensor) -> None:
         """See RowStore."""
+        if name == WEIGHT:
+            self._decay.fold(table)  # what is written is read again bit for bit; all ranks do the same
         rows = self._find(table, keys)
         if table in self._collisionless and (rows == 0).any():
             missing = int(keys[int(np.argmax(rows == 0))])
@@ -311,7 +293,9 @@ class HostRowStore:
         if after is None:
             return HostCapture(self._store, table, self._tables[table])
         self._check_cut(table, after)
-        return CopiedCapture(delta(self._store, table, self._tables[table], after, self._tombstones(table, after)))
+        changed = delta(self._store, table, self._tables[table], after, self._tombstones(table, after))
+        changed.decay = self._decay.since(table, after)
+        return CopiedCapture(changed)
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""

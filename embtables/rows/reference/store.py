@@ -137,6 +137,7 @@ class ReferenceRowStore:
         self._cut = 1
         self._changed: dict[int, dict[int, int]] = {}  # of fixed tables: key -> the cut in which its row last changed
         self._arenas, self._places = arenas_of(self._tables)
+        self._scales = [1.0] * len(self._tables)  # of contents, given and taken; rows here are the weights themselves
 
     def _place(self, feature: int) -> Place:
         return self._places[self._feature_tables[feature]]
@@ -338,6 +339,12 @@ class ReferenceRowStore:
     def _columns(self, table: int) -> dict[str, Tensor]:
         return self._arenas[self._places[table].arena].columns()
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        place = self._places[table]
+        rows = place.rows_of(keys)
+        return torch.ones(len(keys), dtype=torch.bool) if place.policy is None else rows != 0
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._columns(table)[name][self._places[table].rows_of(keys)]
@@ -372,12 +379,17 @@ class ReferenceRowStore:
         """See RowStore. Counts of gradients are not kept."""
         changes = None if after is None else self.changes(table, after)
         place = self._places[table]
-        return CopiedCapture(take(place, self._arenas[place.arena], self._tables[table].seed, changes))
+        content = take(place, self._arenas[place.arena], self._tables[table].seed, changes)
+        return CopiedCapture(content.at_scale(self._scales[table]))
 
     def apply(self, table: int, content: TableContent) -> None:
         """See RowStore."""
-        place = self._places[table]
-        apply(place, self._arenas[place.arena], content)
+        place, decayed = self._places[table], content.scale / self._scales[table]
+        arena = self._arenas[place.arena]
+        if decayed != 1.0:  # what a delta says of rows that are not in it
+            arena.weight[slice(None) if place.policy else slice(place.base, place.base + place.rows)] *= decayed
+            self._scales[table] = content.scale
+        apply(place, arena, content.unscaled())
 
     def make(self, table: int, keys: Tensor) -> None:
         """See RowStore."""
@@ -439,6 +451,7 @@ class ReferenceRowStore:
         if place.policy is not None:
             for key in list(place.policy.entries):
                 place.policy.remove(key)
+            self._scales[table] = 1.0
 
     def figures(self, table: int) -> Mapping[str, int]:
         """See RowStore. Only what the contract compares."""

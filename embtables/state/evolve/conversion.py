@@ -44,6 +44,7 @@ class Conversion:
 
     def apply(self, content: TableContent) -> TableContent:
         """The content that the table continues with; `content` is all that it held, and is not changed."""
+        content = content.unscaled()  # rows that the table has beside them are at scale 1
         made = replace(content, columns=self._columns(content.columns), cold=self._columns(content.cold))
         if self._was.config.optimizer.kind != self._now.config.optimizer.kind:
             made.updates = 0

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, check_tiles
+from embtables.rows.content import LEAST_SCALE
 from embtables.schema.base import Model, Name, config_error
 from embtables.state.format import checksums
 from embtables.state.format.json_values import parse_json
@@ -29,6 +30,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 # More steps, and what counts add up to, must have room in 63 bits.
 Growing = Annotated[int, Field(strict=True, ge=0, lt=2**61)]
+Scale = Annotated[float, Field(strict=True, ge=LEAST_SCALE, le=1.0)]
 Sequence = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Bucket = Annotated[int, Field(strict=True, ge=0, le=NUM_BUCKETS)]
 _OF_A_RANK = re.compile(r"(rows|waiting|tombstones|sketch)\.(0|[1-9][0-9]{0,3})\.arrow")
@@ -60,7 +62,8 @@ class TableEntry(Model):
 
     `figures`: counts since the table was made, summed over ranks; for a table with a ttl also how many rows and waiting
     keys it held, those past their ttl included. Counts of 0 are absent. `keys_of`: the table whose keys it shares, if
-    any; the seed of that table then decides in which bucket a row is.
+    any; the seed of that table then decides in which bucket a row is. `scale`: a weight, also one that a version before
+    wrote, is this in float32 times what the files have.
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
@@ -68,6 +71,7 @@ class TableEntry(Model):
     updates: Growing
     figures: dict[Name, Growing] = Field(default_factory=dict)
     keys_of: Name | None = None
+    scale: Scale = 1.0
     files: list[FileName]
 
 
@@ -205,6 +209,6 @@ def decode(raw: bytes, file: object) -> Manifest:
     if fields.get("format") != FORMAT:
         raise StateError(f"has format {fields.get('format')!r}, this build reads {FORMAT}", file=file)
     try:
-        return Manifest(**fields, checksum=checksum)
+        return Manifest.model_validate({**fields, "checksum": checksum})
     except ValidationError as error:
         raise StateError(f"is not a valid manifest: {config_error(error)}", file=file) from None

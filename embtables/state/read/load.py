@@ -20,7 +20,8 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
 
     Args:
         buckets: a range [first, end) of the key space: the tables then hold only the keys of these buckets, as one
-            rank of several does. Rows of a fixed table in other buckets stay as they are.
+            rank of several does. Rows of a fixed table in other buckets stay as they are, but for
+            what the version's rows have decayed.
 
     Raises:
         StateError: the version holds weights alone, and the tables are as they were; or a file is missing, damaged or

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS
-from embtables.rows.content import Streamed
+from embtables.rows.content import Streamed, scaled
+from embtables.rows.optimizers import WEIGHT
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.projection import SCALARS
@@ -67,6 +68,7 @@ class MergedTable:
         assert self._layout.format is not None
         self.format, self.row_columns = self._layout.format, self._layout.row_columns
         self.projection = chain[-1].projection
+        self._scale = chain[-1].tables[table].scale
         self.columns = ("key", *self.row_columns, *SCALARS[self.projection])
         for file in rows_files:
             if (file.format, file.row_columns) != (self.format, self.row_columns):
@@ -141,21 +143,28 @@ class MergedTable:
         Raises:
             StateError: the disk fails, or what is read is damaged.
         """
+        return self._true(name, self._stored(name, start, stop))
+
+    def _stored(self, name: str, start: int, stop: int) -> Array:
         return self._gather(name, self._selection(start, stop))
+
+    def _true(self, name: str, stored: Array) -> Array:
+        return scaled(stored, self._scale) if name == WEIGHT else stored
 
     def take(self, name: str, rows: npt.NDArray[np.int64]) -> Array:
         """Values of a column, of rows (n,) that ascend: (n,) or (n, D). Raises as `read`."""
         if len(rows) == 0:
             return self.read(name, 0, 0)
-        return self._gather(name, self._selection(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]])
+        places = self._selection(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
+        return self._true(name, self._gather(name, places))
 
     def stream(self, name: str, first: int, end: int) -> Streamed:
-        """A column of the rows [first, end), to be written."""
+        """A column of the rows [first, end), to be written: weights as the newest version's scale has them."""
         nothing, step = self._layout.empty(name, 0), self.rows_at_a_time(name)
 
         def pieces() -> Iterator[Array]:
             for start in range(first, end, step):
-                yield self.read(name, start, min(start + step, end))
+                yield self._stored(name, start, min(start + step, end))
 
         return Streamed((end - first, *nothing.shape[1:]), nothing.dtype, pieces)
 

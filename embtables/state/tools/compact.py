@@ -90,7 +90,7 @@ def _write_snapshot(holder: LeaseHolder, chain: Sequence[Manifest]) -> Manifest:
             }
             own |= {name: _copy(state, last, name) for name in entry.files if name in kept}
             files |= own
-            clock = {"now": entry.now, "steps": entry.steps, "updates": entry.updates}
+            clock = {"now": entry.now, "steps": entry.steps, "updates": entry.updates, "scale": entry.scale}
             # The ranks agreed on the rest when they wrote what is copied.
             shared = {**clock, "cold": {}, "sketch": 0}
             tables[table] = {"files": list(own), "shared": shared, "figures": entry.figures}

@@ -90,6 +90,7 @@ def table_entries(ranks: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str,
         check_agreed(shared, name)
         clock = {of: shared[0][of] for of in ("now", "steps", "updates")}
         found[name] = {**clock, "files": [file for rank in ranks for file in rank[name]["files"]]}
+        found[name] |= {"scale": shared[0]["scale"]} if shared[0]["scale"] != 1.0 else {}
         figures: Counter[str] = Counter()
         for rank in ranks:
             figures.update(rank[name]["figures"])

@@ -22,21 +22,22 @@ class RankPart:
 
 
 def shared_of(content: TableContent) -> dict[str, Any]:
-    """What ranks that step together have alike of a table, as JSON: its clock and steps, checksums of the cold row."""
+    """What ranks that step together have alike of a table, as JSON: clock, steps, scale, checksums of the cold row."""
     return {
         "now": content.now,
         "steps": content.steps,
         "updates": content.updates,
+        "scale": content.scale,
         "cold": {name: xxhash.xxh3_128_hexdigest(values.tobytes()) for name, values in content.cold.items()},
         "sketch": len(content.sketch),
     }
 
 
 def check_agreed(ranks: Sequence[Mapping[str, Any]], table: str) -> None:
-    """Raises StateError if ranks differ in what they share of a table (`shared_of`): clock, steps, the cold row."""
+    """Raises StateError if ranks differ in what they share of a table (`shared_of`)."""
     one = ranks[0]
     for rank, other in enumerate(ranks):
-        for name in ("now", "steps", "updates"):
+        for name in ("now", "steps", "updates", "scale"):
             if other[name] != one[name]:
                 reason = f"rank {rank} has {name} {other[name]}, rank 0 has {one[name]}: ranks step together"
                 raise StateError(reason, table=table)

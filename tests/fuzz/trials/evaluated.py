@@ -114,7 +114,8 @@ def _baseline(
             continue
         exact = int(value) if column.family in EXACT and abs(int(value)) < 2**63 else float(value)
         judged.append((exact, row.labels[0], 1.0 if row.weight is None else row.weight))
-        by_group[None if groups is None else groups[place]].append(judged[-1])
+        if groups is not None and groups[place] is not None:  # GAUC leaves out rows without a group
+            by_group[groups[place]].append(judged[-1])
     grouped = None if groups is None else gauc(by_group)
     return {"auc": auc(judged), "gauc": grouped, "rows": len(judged), "null_rows": len(rows) - len(judged)}
 

@@ -31,7 +31,8 @@ def test_rows_are_those_of_the_tables(tmp_path: Path, rows_at_a_time: int, monke
     monkeypatch.setattr(merge, "KEYS_AT_A_TIME", rows_at_a_time)
     made, _ = write(tmp_path, 4)
     state = StateFolder(tmp_path)
-    for table, content in made.content().items():
+    for table, stored in made.content().items():
+        content = stored.unscaled()
         rows = whole(read_rows(state, table))
         assert rows.column_names == ["key", *content.columns, "seen", "count"]
         expected = {"key": content.keys, **content.columns, "seen": content.seen, "count": content.counts}

@@ -38,7 +38,7 @@ def compared(folder: Path, a: int, b: int, table: str) -> TableDifference:
 def rows_by_key(folder: Path, number: int, table: str) -> dict[int, dict[str, np.ndarray]]:
     state, made = StateFolder(folder), tables()
     load_version(state, state.chain("resume", number), made)
-    content = made.content()[table]
+    content = made.content()[table].unscaled()
     columns = {**content.columns, "seen": content.seen, "count": content.counts}
     return {int(key): {n: v[row] for n, v in columns.items()} for row, key in enumerate(content.keys)}
 
