@@ -9,12 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import plain, plain_type
 from embtables.inputs.values import one_array
 from embtables.models.metrics import MetricSet
 from embtables.models.metrics.metric import Floats, Groups
 
 LongDoubles = npt.NDArray[np.longdouble]
+
+_NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
 
 
 class BaselineFigures:
@@ -49,14 +50,6 @@ def _narrowest(numbers: LongDoubles) -> Floats:
     return numbers
 
 
-def check_baseline(name: str, kind: pa.DataType) -> None:
-    """Raises DataError if a column of type `kind` cannot be a baseline."""
-    kind = plain_type(kind)
-    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-    if not any(check(kind) for check in numeric):
-        raise DataError(f"holds {kind}; evaluate.baseline_columns rank rows by numbers", column=name)
-
-
 def baseline_numbers(name: str, column: pa.ChunkedArray | pa.Array) -> LongDoubles:
     """(n,) a baseline column in a type that orders all of its values; NaN where it is null.
 
@@ -66,8 +59,9 @@ def baseline_numbers(name: str, column: pa.ChunkedArray | pa.Array) -> LongDoubl
     Raises:
         DataError: the column holds no numbers.
     """
-    check_baseline(name, column.type)
-    array = plain(one_array(column))
+    array = one_array(column)
+    if not any(check(array.type) for check in _NUMERIC):
+        raise DataError(f"holds {array.type}; evaluate.baseline_columns rank rows by numbers", column=name)
     if pa.types.is_decimal(array.type):
         array = _of_decimals(array)
     elif pa.types.is_boolean(array.type) or pa.types.is_null(array.type):

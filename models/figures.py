@@ -15,10 +15,12 @@ from embtables.inputs.batch import Batch
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import BadRowsError, one_array
 from embtables.models.baseline import BaselineFigures, baseline_numbers
-from embtables.models.metrics import MetricSet
+from embtables.models.metrics import NO_GROUP, MetricSet
 
 O_contra = TypeVar("O_contra", contravariant=True)  # outputs of a model
 Judged = npt.NDArray[np.void]
+# What a group called like NO_GROUP is called instead: any number that is as unlikely as the hash of a string.
+_IN_ITS_PLACE = 0x5DEECE66D1B3A4F7
 
 
 class FigureColumns(Protocol):
@@ -101,10 +103,7 @@ class PointwiseFigures:
         """
         names = rows.dtype.names or ()
         if wrong := len(rows) - int(np.isfinite(rows["scores"]).all(axis=1).sum()):
-            raise TrainingError(
-                f"{wrong:,} of {len(rows):,} scores are not finite: weights or inputs of the model are not, or too "
-                "large; lower the learning rates, or go back to an earlier version"
-            )
+            raise TrainingError(f"{wrong:,} of {len(rows):,} scores are not finite")
         # Metrics keep what they are given: columns of their own, without the rest of the rows.
         weight = rows["weight"].copy() if "weight" in names else None
         groups = rows["group"].copy() if "group" in names else None
@@ -126,7 +125,7 @@ class PointwiseFigures:
 
 
 def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A 64-bit integer for each group, as of ids: integers as they are, strings by their hash; 0 for a null.
+    """A 64-bit integer for each group, as of ids: integers as they are, strings by their hash; `NO_GROUP` for a null.
 
     Raises:
         DataError: the column holds what cannot be ids.
@@ -138,4 +137,5 @@ def group_ids(name: str, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         raise
     except DataError as error:
         raise DataError(f"holds {array.type}; group_column needs integers, strings or times", column=name) from error
-    return np.where(array.is_valid().to_numpy(zero_copy_only=False), found, 0) if array.null_count else found
+    found = np.where(found == NO_GROUP, _IN_ITS_PLACE, found)
+    return np.where(array.is_valid().to_numpy(zero_copy_only=False), found, NO_GROUP) if array.null_count else found

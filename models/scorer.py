@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from embtables.arguments import as_ids, as_name, as_path
 from embtables.errors import ConfigError, StateError
+from embtables.given import as_choice, as_flag, need
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.features import FeatureTransform, FittedTransforms
@@ -21,6 +22,7 @@ from embtables.models.build import build_model, features_of, tables_of
 from embtables.models.dense import load_dense
 from embtables.models.task import Task, task_of
 from embtables.models.version_content import scoring_content
+from embtables.rows.stores import ROW_STORES
 from embtables.schema import Schema
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
@@ -65,6 +67,11 @@ class Scorer:
         *,
         autocast: bool = False,
     ) -> None:
+        need(schema, Schema, "schema", "a Schema")
+        need(tables, Tables, "tables", "the Tables that the model looks up")
+        need(model, nn.Module, "model", "a torch module")
+        need(fitted, FittedTransforms, "fitted", "FittedTransforms")
+        as_flag(autocast, "autocast")
         self.schema = schema
         self.tables = tables
         self.model = model
@@ -93,6 +100,7 @@ class Scorer:
             ConfigError: these are no path and no name.
             StateError: there is no such version, it is damaged, or another build has written it.
         """
+        as_choice(row_store, ROW_STORES, "row_store")
         path, which = as_path(folder, "folder"), as_name(which, "which")
         versions = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         chain = find(versions, which)
@@ -180,6 +188,7 @@ class Scorer:
             ConfigError: there is no such feature, or the model has no embeddings of it.
             DataError: these are no ids, or the encoder refuses one.
         """
+        as_name(feature, "feature")
         if feature not in self._rows_by_id:
             self._rows_by_id[feature] = RowsById(self.tables, self._table_of(feature), feature)
         values = as_ids(ids, hash_strings=hash_strings, feature=feature)

@@ -36,7 +36,8 @@ ENTRY_POINTS = "embtables.models"
 MODELS: Kinds[ModelOptions] = Kinds(
     "model",
     unknown_hint="the code of a model of your own is not part of a configuration or a run: import the file that "
-    f"registers it, pass it as `model`, or install the package with an entry point of that name in '{ENTRY_POINTS}'",
+    "registers it, give the code with model=... (embtables.load(path, model=...) makes a run that evaluates and "
+    f"predicts), or install the package with an entry point of that name in '{ENTRY_POINTS}'",
 )
 ModelConfig = Annotated[ModelOptions, MODELS]
 C = TypeVar("C", bound=ModelOptions)

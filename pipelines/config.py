@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from embtables.errors import ConfigError
+from embtables.given import as_names, as_path
 from embtables.models.metrics import monitor_of
 from embtables.models.registry import ModelConfig
 from embtables.pickles import refuse_pickle
@@ -178,7 +179,9 @@ class Evaluate(Model):
     """What to report beside the usual figures."""
 
     batch_size: PositiveInt = Field(16384, description="rows of a batch in evaluation and prediction")
-    group_column: str | None = Field(None, description="column whose groups GAUC averages over")
+    group_column: str | None = Field(
+        None, description="column whose groups GAUC averages over; rows in which it is null are left out and counted"
+    )
     slices: tuple[Slice, ...] = ()
     baseline_columns: tuple[str, ...] = Field(
         (),
@@ -248,7 +251,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         >>> (config.train.epochs, [table.name for table in config.tables])
         (2, ['user', 'item'])
     """
-    path = Path(path)
+    path = as_path(path, "path")
     content = read_yaml(path)
     resolve_paths(content, path.resolve().parent)
     apply_overrides(content, overrides)
@@ -257,7 +260,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def apply_overrides(content: dict[str, Any], overrides: Sequence[str]) -> None:
     """Lays `key=value` overrides over a configuration; their paths are relative to the working folder."""
-    for override in overrides:
+    for override in as_names(overrides, "overrides"):
         _apply(content, override)
     resolve_paths(content, Path.cwd())
 

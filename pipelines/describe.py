@@ -13,12 +13,16 @@ import pyarrow.compute as pc
 import yaml
 
 from embtables.errors import ConfigError
-from embtables.frames.facts import ColumnFacts
-from embtables.frames.sample import Sample, sample_of
+from embtables.frames.facts import ColumnFacts, facts_of
+from embtables.frames.sample import Sample, largest_table, sample_of
 from embtables.frames.suggest import Suggestion, Wishes, suggest
 from embtables.inputs.values import one_array
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.schema import validate
+
+_LISTED = 8
+_FEW_ROWS = 100_000  # looked at for what may be a label
+_GRADES, _RANGE = 11, 100  # values of a rating, and from the least to the greatest, at most
 
 
 def describe(path: str, wishes: Wishes) -> dict[str, Any]:
@@ -54,15 +58,19 @@ def starting_config(path: str, wishes: Wishes) -> str:
         DataError, ConfigError: as `Schema.infer`; or there is no label.
     """
     if not wishes.labels:
-        raise ConfigError("a run needs a label: --label COLUMN; `embtables data describe` shows the columns")
+        raise ConfigError(f"a run needs a label: --label COLUMN. {_label_candidates(path)}")
     sample = sample_of(path, wishes.labels)
     found = suggest(sample, wishes)
     place = Path(absolute(path, Path.cwd()))
     data: dict[str, Any] = {"path": str(place) if "://" not in path else path}
     if sample.left_out and sample.files == 1 and place.is_dir():
         data["files"] = _only_file(place, sample)
-    data["split"] = {"kind": "hash", "columns": _split_columns(found)}
+    dividing = _split_columns(found)
+    if dividing:
+        data["split"] = {"kind": "hash", "columns": dividing}
     data["shuffle"] = {"seed": 0}
+    if sample.lacking:
+        data["on_missing_column"] = "null"
     content = {
         "name": _run_name(place),
         **{name: value for name, value in found.content.items() if value},
@@ -72,6 +80,32 @@ def starting_config(path: str, wishes: Wishes) -> str:
     }
     validate(RunConfig, content)
     return _comments(sample, found) + _text(content)
+
+
+def _label_candidates(path: str) -> str:
+    """Which columns of a log may be its label, as a sentence."""
+    binary: list[str] = []
+    graded: list[str] = []
+    columns = sample_of(largest_table(path), (), _FEW_ROWS).table
+    for name in columns.column_names:
+        facts = facts_of(columns.column(name))
+        is_graded = facts.kind in ("integer", "number") and 1 < facts.distinct <= _GRADES
+        if facts.kind == "boolean" or (is_graded and facts.high - facts.low <= _RANGE):
+            is_binary = facts.kind == "boolean" or ({facts.low, facts.high} == {0, 1} and facts.distinct == 2)
+            (binary if is_binary else graded).append(name if is_binary else f"{name} ({facts.low} to {facts.high})")
+    found = [f"columns of 0 and 1: {_some(binary)}"] if binary else []
+    found += [f"columns of a few numbers, with --positive-above: {_some(graded)}"] if graded else []
+    if not found:
+        return (
+            "No column holds 0 and 1 or a few numbers alone; a log of purchases has no label, and data.prepare makes "
+            "examples of it (docs/negatives.md)"
+        )
+    return f"There are {'; and '.join(found)}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _run_name(place: Path) -> str:
@@ -89,10 +123,13 @@ def _only_file(folder: Path, sample: Sample) -> str:
 
 
 def _split_columns(found: Suggestion) -> list[str]:
-    """The columns of ids whose hash divides the rows: those of users and items if there are, else all of them."""
+    """The columns of ids whose hash divides the rows: those of users and items if there are, else all of them, else
+    the time. None where no column divides them: lists do not.
+    """
     plain = [each for each in found.content["features"] if each.get("pooling") is None]
     sided = [each for each in plain if "side" in each]
-    return [each.get("column", each["name"]) for each in sided or plain]
+    time = [found.content["event_time"]["column"]] if "event_time" in found.content else []
+    return [each.get("column", each["name"]) for each in sided or plain] or time
 
 
 def _roles(found: Suggestion) -> dict[str, str]:
@@ -127,6 +164,8 @@ def _comments(sample: Sample, found: Suggestion) -> str:
     shares = (f"{name}: {share:.2%} positive" for name, share in found.positive_share.items())
     lines += [f"Label {share}." for share in shares]
     lines += [f"Left out: {name} {reason}." for name, reason in found.left_out.items()]
+    if not _split_columns(found):
+        lines.append("No column divides the rows: all are trained on. Give data.split or data.parts to test the model.")
     lines += [f"Not looked at: {name}, which lacks the label; data.join adds its columns." for name in sample.left_out]
     lines += _time_split(sample, found)
     return "".join(f"# {line}\n" for line in lines)

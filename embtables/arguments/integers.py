@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embtables.arguments.columns import as_strings, is_text
 from embtables.arguments.received import Plain, received, shown_type, writable
-from embtables.errors import ConfigError, DataError
+from embtables.errors import DataError
 
 Int64s = npt.NDArray[np.int64]
 Hash = Callable[[pa.Array], Int64s]
@@ -107,22 +107,6 @@ def as_microseconds(given: Any, argument: str = "event_time_us", **where: Any) -
         reason = f"holds {shown_type(values)}; times are int64 microseconds or timestamps"
         raise DataError(reason, **where, argument=argument)
     return as_ids(values, argument, **where)
-
-
-def as_integer(given: Any, argument: str, *, least: int | None = None) -> int:
-    """One integer, exactly.
-
-    Raises:
-        ConfigError: it is none, or below `least`.
-    """
-    try:
-        found = None if isinstance(given, bool) else operator.index(given)
-    except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None or (least is not None and found < least):
-        needed = "an integer" if least is None else f"an integer from {least} on"
-        raise ConfigError(f"must be {needed}, received {_shown(given)}", argument=argument)
-    return found
 
 
 def _of_tensor(values: Tensor, argument: str, where: dict[str, Any]) -> Tensor:

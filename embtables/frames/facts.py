@@ -52,6 +52,10 @@ class ColumnFacts:
         return self.rows - self.nulls
 
 
+def _is_whole(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(type_) and type_.scale == 0)
+
+
 def kind_of(type_: pa.DataType) -> Kind:
     """What a type of column is for a model."""
     if pa.types.is_dictionary(type_):
@@ -61,7 +65,7 @@ def kind_of(type_: pa.DataType) -> Kind:
     checks: dict[Kind, tuple[Any, ...]] = {
         "null": (pa.types.is_null,),
         "boolean": (pa.types.is_boolean,),
-        "integer": (pa.types.is_integer,),
+        "integer": (pa.types.is_integer, _is_whole),
         "number": (pa.types.is_floating, pa.types.is_decimal),
         "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
         "time": (pa.types.is_timestamp, pa.types.is_date),
@@ -72,13 +76,15 @@ def kind_of(type_: pa.DataType) -> Kind:
 def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
     """The facts of one column of a sample."""
     kind, rows, nulls = kind_of(column.type), len(column), column.null_count
-    base = {"type": str(column.type), "kind": kind, "rows": rows, "nulls": nulls}
+    base: dict[str, Any] = {"type": str(column.type), "kind": kind, "rows": rows, "nulls": nulls}
     array = plain(column)
+    if kind == "integer" and pa.types.is_floating(array.type):  # decimals of more than 64 bits are no ids
+        base["kind"] = kind = "number"
     if kind in ("null", "other"):
         return ColumnFacts(**base, distinct=0)
     if kind in ("ids", "texts", "numbers"):
         lengths = pc.list_value_length(array).drop_null()
-        inner = pc.list_flatten(array)
+        inner = plain(pa.chunked_array([pc.list_flatten(array)]))
         mean, most = (float(pc.mean(lengths).as_py()), int(pc.max(lengths).as_py())) if len(lengths) else (0.0, 0)
         return ColumnFacts(**base, distinct=_distinct(inner), length=(mean, most))
     if kind == "text" and not _is_utf8(array):
@@ -94,13 +100,24 @@ def facts_of(column: pa.ChunkedArray) -> ColumnFacts:
     if kind == "boolean":
         return ColumnFacts(**base, distinct=distinct)
     if kind == "time":
-        ends = pc.min_max(array).as_py()
-        return ColumnFacts(**base, distinct=distinct, low=ends["min"], high=ends["max"])
+        low, high = _ends(array)
+        return ColumnFacts(**base, distinct=distinct, low=low, high=high)
     return ColumnFacts(**base, distinct=distinct, **_of_numbers(array, kind))
 
 
+def _ends(times: pa.Array) -> tuple[Any, Any]:
+    """The first and last time; None if Python has no date for one of them."""
+    try:
+        ends = pc.min_max(times).as_py()
+    except (OverflowError, ValueError):
+        return None, None
+    return ends["min"], ends["max"]
+
+
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array without a dictionary or views; decimals and half floats as float64."""
+    """One array without a dictionary or views; decimals as integers of 64 bits if they are some, else as float64, as
+    half floats are.
+    """
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -108,6 +125,12 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         array = array.dictionary_decode()
     if pa.types.is_string_view(array.type):
         return array.cast(pa.large_string())
+    if _is_whole(array.type):
+        for kind in (pa.int64(), pa.uint64()):
+            try:
+                return array.cast(kind)
+            except pa.ArrowInvalid:
+                continue
     is_odd = pa.types.is_decimal(array.type) or pa.types.is_float16(array.type)
     return array.cast(pa.float64()) if is_odd else array
 

@@ -40,6 +40,8 @@ def _separates(array: pa.Array, labels: Mask) -> str | None:
     """Whether all positives lie above (or below) all negatives."""
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
+    if pa.types.is_temporal(array.type):  # Python has no date for some times
+        array = array.cast(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
     mask = pa.array(labels)
     positives, negatives = pc.min_max(array.filter(mask)).as_py(), pc.min_max(array.filter(pc.invert(mask))).as_py()
     if positives["min"] > negatives["max"] or positives["max"] < negatives["min"]:

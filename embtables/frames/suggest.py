@@ -92,10 +92,13 @@ def suggest(sample: Sample, wishes: Wishes) -> Suggestion:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names[:40])}"
-            raise ConfigError(f"there is no such column; {hint}", column=name)
+            why = sample.clashing.get(name)
+            raise ConfigError(why or f"there is no such column; {hint}", column=name)
     facts = {name: facts_of(sample.table.column(name)) for name in names}
     positives = {name: _positive(sample.table.column(name), facts[name], name, wishes) for name in wishes.labels}
-    found = Suggestion({}, facts, positive_share={name: float(mask.mean()) for name, mask in positives.items()})
+    found = Suggestion(
+        {}, facts, dict(sample.clashing), positive_share={name: float(mask.mean()) for name, mask in positives.items()}
+    )
     labels: list[dict[str, Any]] = [{"column": name} for name in wishes.labels]
     if wishes.positive_above is not None:
         labels = [{**label, "positive_above": wishes.positive_above} for label in labels]
@@ -117,6 +120,8 @@ def _positive(column: pa.ChunkedArray, facts: ColumnFacts, name: str, wishes: Wi
     """(rows,) which rows are positives; a null is none."""
     if facts.kind not in ("integer", "number", "boolean"):
         raise DataError(f"holds {facts.type}; a label is a number, 0 or 1, or a boolean", column=name)
+    if not facts.values:
+        raise DataError("holds nulls alone; nothing can be learned from it", column=name)
     values = plain(column).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if wishes.positive_above is None and facts.kind != "boolean" and not {facts.low, facts.high} <= {0, 1}:
         raise ConfigError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import xxhash
 
 from embtables.errors import ConfigError
+from embtables.given import need_mapping
 
 # No dot: in a version the file `artifact.<feature>.<name>` is parted at its last one.
 _NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
@@ -29,6 +30,8 @@ class Artifacts(Mapping[str, bytes]):
     """
 
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
+        if files is not None:
+            need_mapping(files, "files", "a dictionary of bytes")
         for name, content in (files or {}).items():
             if not isinstance(name, str) or _NAME.fullmatch(name) is None:
                 raise ConfigError(f"artifact {name!r}: a name has 1 to 64 letters, digits, '_' and '-'")

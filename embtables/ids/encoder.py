@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, final
 import numpy as np
 
 from embtables.errors import ConfigError
+from embtables.given import need
 from embtables.ids.artifacts import Artifacts
 from embtables.ids.mix import Ids, salted, unsalted
 from embtables.ids.strings import hash_string
@@ -203,8 +204,9 @@ def register_encoder(spec: EncoderSpec[Any]) -> None:
         >>> item = Feature(name="item", table="t", encoder={"kind": "quotient_remainder", "num_remainders": 100})
 
     Raises:
-        ConfigError: its configuration has no default `kind`, or another encoder has that kind.
+        ConfigError: it is no EncoderSpec, its configuration has no default `kind`, or another encoder has that kind.
     """
+    need(spec, EncoderSpec, "spec", "an EncoderSpec")
     if spec.config not in [ENCODERS[kind] for kind in ENCODERS]:
         ENCODERS.add(spec.config)
     kind = str(spec.config.model_fields["kind"].default)

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_bytes, is_list, is_text
 from embtables.errors import DataError
 from embtables.ids.cross import cross_ids
 from embtables.ids.strings import hash_strings
-from embtables.inputs.arrow_types import is_bytes, is_list, is_text
 from embtables.inputs.times import is_time, microseconds, timestamp_part
 from embtables.inputs.values import (
     BadRowsError,

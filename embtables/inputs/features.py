@@ -15,8 +15,9 @@ import pyarrow as pa
 import torch
 
 from embtables.arguments import as_table
+from embtables.arrow.types import take_column
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import take_column
+from embtables.given import as_name, need, need_all
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.columns import Ids, feature_ids, ranges
 from embtables.inputs.times import as_microseconds
@@ -118,6 +119,12 @@ class FeatureTransform:
         sample_weight: str | None = None,
         event_time: EventTime | None = None,
     ) -> None:
+        need(schema, Schema, "schema", "a Schema")
+        need(fitted, FittedTransforms, "fitted", "FittedTransforms")
+        need_all(labels, Label, "labels", "labels of the schema")
+        if sample_weight is not None:
+            as_name(sample_weight, "sample_weight")
+        need(event_time, EventTime | None, "event_time", "the schema's EventTime")
         self.schema = schema
         self.fitted = fitted
         self._labels = labels

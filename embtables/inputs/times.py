@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.one_type import EARLIEST, LATEST
 from embtables.errors import DataError
 from embtables.inputs.values import Int64s, Mask, bad_where, decimal_words
 from embtables.schema import EventTime, Feature
@@ -13,8 +14,6 @@ from embtables.schema import EventTime, Feature
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_US = 86_400_000_000
 _LAST = 2**63 - 1
-# No times, but what stands for earlier and later ones than microseconds can hold where files differ in their units.
-EARLIEST, LATEST = -(2**63), 2**63 - 1
 
 
 def as_microseconds(event_time: EventTime, array: pa.Array) -> Int64s:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from embtables.arrow.types import plain
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import plain
 from embtables.schema import DenseColumn
 
 Int64s = npt.NDArray[np.int64]

@@ -7,12 +7,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, PoolingType
 
 from embtables.errors import ConfigError
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
-from embtables.schema.base import config_error
 from embtables.tables.row_store import RowStoreName
 from embtables.tables.table_set import Tables
 
@@ -47,8 +45,8 @@ def tables_of(
             features += [
                 Feature(name=name, table=config.name, encoder=Identity(), pooling=mode) for name in config.feature_names
             ]
-        except ValidationError as error:
-            raise config_error(error, table=config.name) from error
+        except ConfigError as error:
+            raise ConfigError(error.message, table=config.name, **error.path) from error
     made = Tables(tables, features, seed=seed, row_store=row_store)
     for config in configs:
         if not _is_uniform(config):
@@ -108,7 +106,7 @@ def _refuse_options(config: Any) -> None:
 def _refuse_device(device: Any) -> None:
     try:
         kind = "cpu" if device is None else torch.device(device).type
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         kind = "unknown"
     if kind != "cpu":
         raise ConfigError(f"rows lie on the CPU, received device {device}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from embtables.errors import ConfigError, StateError
+from embtables.given import as_names
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.request import Request, checked, given_weights, pooled_request, sequence_keys
 from embtables.schema import CollisionlessTable
@@ -102,7 +103,7 @@ class View(nn.Module):
 
     def __init__(self, tables: Tables, features: Sequence[TableFeature], update: UpdateMode) -> None:
         super().__init__()
-        if update not in get_args(UpdateMode):
+        if not isinstance(update, str) or update not in get_args(UpdateMode):
             raise ConfigError(
                 f"must be one of {', '.join(get_args(UpdateMode))}, received {update!r}", argument="update"
             )
@@ -357,7 +358,8 @@ def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool
     if not isinstance(tables, Tables):
         raise ConfigError(f"a view needs Tables, received a {type(tables).__name__}")
     known = [config.name for config in tables.configs]
-    if isinstance(names, str) or any(name not in known for name in names or ()):
+    names = None if names is None else as_names(names, "names")
+    if any(name not in known for name in names or ()):
         raise ConfigError(f"must be a list of tables among {', '.join(known)}; received {names!r}", argument="names")
     features = [s for s in tables.features if (s.feature.pooling != "none") is pooled]
     features = [s for s in features if names is None or s.table.name in names]

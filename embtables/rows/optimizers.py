@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from embtables.errors import ConfigError
+from embtables.given import need
 from embtables.schema import Adagrad, Adam, OptimizerConfig, RowwiseAdagrad, Sgd
 from embtables.schema.tables import OPTIMIZERS
 
@@ -263,8 +264,9 @@ def register_optimizer(spec: OptimizerSpec) -> OptimizerSpec:
     tables have it registers it too.
 
     Raises:
-        ConfigError: another optimizer has this kind, or the name of a state column is taken.
+        ConfigError: it is no OptimizerSpec, another optimizer has this kind, or the name of a state column is taken.
     """
+    need(spec, OptimizerSpec, "spec", "an OptimizerSpec")
     for name in spec.state:
         if name in _OTHER_COLUMNS or not name.isidentifier():
             raise ConfigError(f"optimizer '{spec.config.__name__}' cannot have state named {name!r}")

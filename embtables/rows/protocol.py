@@ -207,6 +207,9 @@ class RowReader(Protocol):
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """Rows of each feature's keys (n,) -> (n, D), copied. Raises as `pooled`."""
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """Which keys (n,) have a row, (n,) bool; all of them in a fixed table. Raises as `pooled`."""
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """The column `name` of the rows of keys (n,): (n, D), or (n,) for a state of one value for each row; copied.
         Raises as `pooled`."""

@@ -22,9 +22,27 @@ Name = Annotated[
 
 
 class Model(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and suggests the nearest known one."""
+    """A frozen pydantic model that refuses unknown keys and suggests the nearest known one.
+
+    One that is made in Python raises ConfigError as one that is read from a file does; only `model_validate` and its
+    like, which are pydantic's own, raise its ValidationError.
+
+        >>> from embtables.schema import Feature
+        >>> Feature(name="item", tabel="item")
+        Traceback (most recent call last):
+        embtables.errors.ConfigError: Feature: unknown key 'tabel'; did you mean 'table'?
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise config_error(error, type(self).__name__) from error
+
+    # Without it pydantic would call __init__ for what lies within another model, whose error is to name the whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @model_validator(mode="before")
     @classmethod
@@ -41,9 +59,9 @@ class Model(BaseModel):
         return value
 
 
-def config_error(error: ValidationError, **path: object) -> ConfigError:
-    """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path."""
-    lines = error_lines(error)
+def config_error(error: ValidationError, *above: str, **path: object) -> ConfigError:
+    """One `ConfigError` for a pydantic `ValidationError`: a line for each wrong value, with its path below `above`."""
+    lines = error_lines(error, *above)
     text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} values are wrong:", *lines])
     return ConfigError(text, **path)
 

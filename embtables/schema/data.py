@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -52,9 +52,14 @@ class TimeSplit(Model):
     def _check(self) -> TimeSplit:
         if self.validation_from is None and self.test_from is None:
             raise ValueError("give 'validation_from' or 'test_from'")
-        if self.validation_from and self.test_from and not self.validation_from < self.test_from:
+        if self.validation_from and self.test_from and not _utc(self.validation_from) < _utc(self.test_from):
             raise ValueError("'validation_from' must come before 'test_from'")
         return self
+
+
+def _utc(moment: datetime) -> datetime:
+    """A moment without a zone is UTC."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 class ColumnSplit(Model):

@@ -1,8 +1,8 @@
 """Open tagged unions: a section's `kind` names one of several models, and more may be added from outside.
 
-    OPTIMIZERS = Kinds("optimizer", OptimizerConfig)      the table of them
-    @OPTIMIZERS.add                                       one kind: a model whose `kind` has its name as default
-    Optimizer = Annotated[OptimizerConfig, OPTIMIZERS]    the type of a field
+    OPTIMIZERS: Kinds[OptimizerConfig] = Kinds("optimizer")    the table of them
+    @OPTIMIZERS.add                                            one kind: a model whose `kind` has its name as default
+    Optimizer = Annotated[OptimizerConfig, OPTIMIZERS]         the type of a field
 
 What a section means to the program (how an optimizer steps, how an encoder makes keys) is registered where it is
 implemented; docs/how-to-add.md walks through each.

@@ -9,8 +9,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from embtables.errors import ConfigError
 from embtables.frames.sample import SAMPLE_ROWS, sample_of
 from embtables.frames.suggest import Wishes, suggest
+from embtables.given import as_integer, as_names, shown
 from embtables.schema.base import Model, Name
 from embtables.schema.encoders import Identity
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label
@@ -34,8 +36,7 @@ class Schema(Model):
         ['item_id']
 
     Raises:
-        pydantic.ValidationError: a value is wrong, or two of them do not go together; `validate` makes a ConfigError
-            of it.
+        ConfigError: a value is wrong, or two of them do not go together.
     """
 
     name: Name | None = Field(None, description="used in reports and in the names of run folders")
@@ -119,7 +120,11 @@ class Schema(Model):
             >>> [feature.name for feature in schema.features], [label.column for label in schema.labels]
             (['user', 'item'], ['click'])
         """
-        labels, *others = ((each,) if isinstance(each, str) else tuple(each) for each in (label, ids, numbers, ignore))
+        named = {"label": label, "ids": ids, "numbers": numbers, "ignore": ignore}
+        labels, *others = ((v,) if isinstance(v, str) else as_names(v, argument) for argument, v in named.items())
+        as_integer(most_rows, "most_rows", least=1)
+        if positive_above is not None:
+            _need_finite(positive_above, "positive_above")
         wishes = Wishes(labels, positive_above, dim, *others)
         found = suggest(sample_of(data, labels, most_rows), wishes)
         for name, reason in found.leaks.items():
@@ -135,6 +140,12 @@ class Schema(Model):
     def linear_features(self) -> tuple[Feature, ...]:
         """The features, reading `linear_tables` instead."""
         return tuple(f.model_copy(update={"table": LINEAR_PREFIX + f.table}) for f in self.features)
+
+
+def _need_finite(given: object, argument: str) -> None:
+    is_number = isinstance(given, float | int) and not isinstance(given, bool)
+    if not is_number or not abs(given) < float("inf"):  # type: ignore[arg-type]
+        raise ConfigError(f"must be a finite number, received {shown(given)}", argument=argument)
 
 
 def _refuse_twice(what: str, names: Iterable[str]) -> None:

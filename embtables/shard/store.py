@@ -271,6 +271,13 @@ class ShardedRowStore:
             error = raised
         agree(self._world, error)
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore. Of keys that any rank owns."""
+        if table in self._replicated:
+            return self._local.has_rows(table, keys)
+        route = self._route(table, keys)
+        return route.answer(self._local.has_rows(table, route.keys).to(torch.uint8)).bool()
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore. Of keys that any rank owns."""
         if table in self._replicated:

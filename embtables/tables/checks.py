@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from embtables.errors import ConfigError
+from embtables.given import as_choice, as_names, need, need_mapping
 from embtables.ids import Artifacts
 from embtables.rows.stores import ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
@@ -36,14 +37,15 @@ def check_made_of(
             raise ConfigError(f"names table '{table}', which is not given", feature=feature)
         if times > 1:
             raise ConfigError(f"reads table '{table}' {times} times; once is enough", feature=feature)
-    if row_store not in ROW_STORES:
-        raise ConfigError(f"row_store must be one of {', '.join(ROW_STORES)}, received {row_store!r}")
-    for name in replicated:
+    as_choice(row_store, ROW_STORES, "row_store")
+    need_mapping(artifacts, "artifacts", "a dictionary of Artifacts by feature")
+    for name in as_names(replicated, "replicated"):
         if name not in names:
             raise ConfigError("is to be replicated, but is not given", table=name)
     for name in artifacts:
         if name not in {feature for feature, _ in reads}:
             raise ConfigError("has artifacts, but is not given", feature=name)
+        need(artifacts[name], Artifacts, "artifacts", "a dictionary of Artifacts by feature")
 
 
 def _need_all(given: object, kind: object, argument: str, needed: str) -> None:

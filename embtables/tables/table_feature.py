@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embtables.errors import ConfigError
+from embtables.given import as_name
 from embtables.ids import Artifacts, Combine, Encoder, encoder_of
 from embtables.schema import Feature, Table
 from embtables.schema.schema import LINEAR_PREFIX
@@ -64,6 +65,8 @@ def reader_of(features: Sequence[TableFeature], table: Table, name: str | None) 
     Raises:
         ConfigError: there is none, or they make keys that differ.
     """
+    if name is not None:
+        as_name(name, "feature")
     readers = [r for r in features if r.table.name == table.name and name in (None, r.feature.name)]
     if not readers:
         raise ConfigError(f"feature '{name}' does not read it", table=table.name)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from embtables.arguments import as_floats, as_ids, as_integer, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.given import as_flag, need, need_iterable, shown
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
@@ -100,7 +101,9 @@ class Tables:
         artifacts: Mapping[str, Artifacts] | None = None,
         shares_keys: bool = True,
     ) -> None:
-        check_made_of(tables, features, row_store, replicated, artifacts or {})
+        check_made_of(tables, features, row_store, replicated, {} if artifacts is None else artifacts)
+        need(world, World | None, "world", "the World of the ranks")
+        as_flag(shares_keys, "shares_keys")
         self.lock = StoreLock()
         self.configs = tuple(tables)
         self.seed = as_integer(seed, "seed")
@@ -352,6 +355,32 @@ class Tables:
         return combined(rows, read.keys_per_id, read.combine)
 
     @exclusive
+    def known(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
+        """Which raw ids (n,) have a row, (n,) bool; all of them in a fixed table. An id with several rows has them all.
+
+        Args:
+            ids, feature: as of `get`.
+
+        Raises:
+            ConfigError, DataError: as `get`.
+
+        Example:
+            >>> import embtables, torch
+            >>> item = embtables.CollisionlessTable(name="item", dim=4, optimizer=embtables.Sgd(learning_rate=0.1))
+            >>> tables = embtables.Tables([item], [embtables.Feature(name="seen", table="item")], seed=0)
+            >>> tables.set("item", torch.tensor([7, -42]), torch.ones(2, 4))
+            >>> tables.known("item", [7, 8]).tolist()
+            [True, False]
+        """
+        read = reader_of(self.features, self.configs[self._number(table)], feature)
+        keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
+        return self.rows.has_rows(self._numbers[table], keys).view(-1, read.keys_per_id).all(dim=1)
+
+    def num_rows(self, table: str) -> int:
+        """How many rows a table holds in this process, those past their ttl among them; cheaper than `stats`."""
+        return self.rows.figures(self._number(table))["rows"]
+
+    @exclusive
     def set(self, table: str, ids: Tensor, rows: Tensor, *, feature: str | None = None) -> None:
         """Sets the rows (n, D) of raw ids (n,), which are seen now. Ids without a row get one; optimizer state stays.
         If an id comes twice, its last row is used.
@@ -440,12 +469,20 @@ class Tables:
         """Makes the tables hold what a snapshot and its deltas say, in their order; open lookups are forgotten.
 
         Counts go on from those of the last content: rank 0 takes them over, whatever rank counted them.
+
+        Raises:
+            ConfigError: these are no contents of all tables.
+            StateError: as `take_over`.
         """
+        need_iterable(chain, "chain", "a list of contents by table, as Tables.content gives them")
         self.discard()
         for number in range(len(self.configs)):
             self.rows.clear(number)
         figures: dict[str, dict[str, int]] = {}
         for contents in chain:
+            if not isinstance(contents, Mapping) or any(config.name not in contents for config in self.configs):
+                reason = f"must hold contents by table, of all tables; received {shown(contents)} in it"
+                raise ConfigError(reason, argument="chain")
             for config in self.configs:
                 self.take_over(config.name, contents[config.name])
             figures = {config.name: contents[config.name].figures for config in self.configs}

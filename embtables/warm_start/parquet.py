@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from pyarrow import fs
 
+from embtables.arrow.types import is_list
 from embtables.errors import BadFileError, ConfigError, DataError
-from embtables.inputs.arrow_types import is_list
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import BadRowsError, Int64s, one_array
 from embtables.pickles import refuse_pickle

@@ -3,6 +3,7 @@
 from embtables.models.metrics.auc import BinnedAuc, GroupedAuc, auc, grouped_auc
 from embtables.models.metrics.metric import (
     METRICS,
+    NO_GROUP,
     Metric,
     MetricSpec,
     Monitor,
@@ -16,6 +17,7 @@ from embtables.models.metrics.ranking import RankingMetric
 
 __all__ = [
     "METRICS",
+    "NO_GROUP",
     "BinnedAuc",
     "GroupedAuc",
     "Metric",

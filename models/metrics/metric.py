@@ -10,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.errors import ConfigError
+from embtables.given import need
 
 Floats = npt.NDArray[np.floating]
 Groups = npt.NDArray[np.int64]
+NO_GROUP = np.iinfo(np.int64).min
+"""The group of a row whose group column is null: it belongs to none."""
 
 
 class Metric(Protocol):
     """Accumulates predictions batch by batch."""
 
     def update(self, scores: Floats, labels: Floats, weights: Floats | None, groups: Groups | None) -> None:
-        """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None.
+        """Adds rows: scores (n,), labels (n,) in [0, 1], weights (n,) or None for ones, groups (n,) or None. A row
+        whose group is null has -2^63 (`NO_GROUP`).
 
         The arrays may be kept: nobody changes them afterwards.
         """
@@ -52,8 +56,9 @@ def register_metric(spec: MetricSpec) -> None:
     """Makes a metric part of every evaluation, and its figures known to `train.early_stopping.metric`.
 
     Raises:
-        ConfigError: a metric has this name, or one of its figures, already.
+        ConfigError: it is no MetricSpec, or a metric has this name, or one of its figures, already.
     """
+    need(spec, MetricSpec, "spec", "a MetricSpec")
     if spec.name in METRICS:
         raise ConfigError(f"there is a metric '{spec.name}' already")
     for figure in spec.larger_is_better:

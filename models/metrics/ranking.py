@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from embtables.models.metrics.auc import BinnedAuc, auc, grouped_auc
-from embtables.models.metrics.metric import Floats, Groups
+from embtables.models.metrics.metric import NO_GROUP, Floats, Groups
 
 EXACT_ROWS = 20_000_000
 
 
 class RankingMetric:
-    """`auc`, `gauc` and `auc_exact`: how well scores order rows.
+    """`auc`, `gauc` and `auc_exact`: how well scores order rows; and with groups `null_group_rows`, which have none.
 
     AUC and GAUC are exact up to `exact_rows` rows; beyond, AUC comes from bins (`auc_exact` is false) and GAUC is None.
     """
@@ -23,12 +23,15 @@ class RankingMetric:
         self._parts: list[tuple[Floats, Floats, Floats | None, Groups | None]] = []
         self._bins: BinnedAuc | None = None
         self._rows = 0
+        self._null_groups: int | None = None  # None: no groups were given
 
     def update(
         self, scores: Floats, labels: Floats, weights: Floats | None = None, groups: Groups | None = None
     ) -> None:
         """See Metric."""
         self._rows += len(scores)
+        if groups is not None:
+            self._null_groups = (self._null_groups or 0) + int((groups == NO_GROUP).sum())
         if self._bins is not None:
             self._bins.update(scores, labels, weights)
             return
@@ -45,7 +48,8 @@ class RankingMetric:
     def compute(self) -> dict[str, Any]:
         """See Metric; None if there is one class only, or no groups."""
         area, grouped = self._areas()
-        return {"auc": area, "gauc": grouped, "auc_exact": self._bins is None}
+        found = {"auc": area, "gauc": grouped, "auc_exact": self._bins is None}
+        return found if self._null_groups is None else {**found, "null_group_rows": self._null_groups}
 
     def _areas(self) -> tuple[float | None, float | None]:
         if self._bins is not None:
@@ -56,8 +60,14 @@ class RankingMetric:
         labels = np.concatenate([part[1] for part in self._parts])
         weights = _join([part[2] for part in self._parts])
         groups = _join([part[3] for part in self._parts])
-        grouped = None if groups is None else grouped_auc(scores, labels, groups, weights).value
-        return auc(scores, labels, weights), grouped
+        if groups is None:
+            return auc(scores, labels, weights), None
+        area = auc(scores, labels, weights)
+        if self._null_groups:
+            there = groups != NO_GROUP
+            scores, labels, groups = scores[there], labels[there], groups[there]
+            weights = None if weights is None else weights[there]
+        return area, grouped_auc(scores, labels, groups, weights).value
 
 
 def _join(parts: list[Any]) -> Any:

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from embtables.arrow.types import is_text, plain_type
 from embtables.errors import ConfigError
-from embtables.inputs.arrow_types import is_text, plain_type
+from embtables.given import as_names, as_path
 from embtables.models.registry import ModelCode, ModelOptions
 from embtables.pipelines.call.own_model import model_section
 from embtables.pipelines.config import RunConfig, absolute, apply_overrides, resolve_paths
@@ -62,7 +63,7 @@ def run_config(
         raise ConfigError(
             "'data' is missing: give a DataFrame, an Arrow table, or the path of a parquet log", file=file
         )
-    elif split != "hash":
+    elif not _by_hash(split):
         content["data"] = {**content["data"], "split": _plain(split)}
     if model is not None:
         content["model"] = model_section(model)
@@ -76,12 +77,12 @@ def run_config(
 def _content(schema: SchemaLike, overrides: Sequence[str]) -> tuple[dict[str, Any], Path | None]:
     """The configuration or schema as a dictionary, and its file."""
     if isinstance(schema, str | Path):
-        path = Path(schema)
+        path = as_path(schema, "schema")
         content = read_yaml(path)
         resolve_paths(content, path.resolve().parent)
         apply_overrides(content, overrides)
         return content, path
-    if overrides:
+    if as_names(overrides, "overrides"):
         raise ConfigError("'overrides' go with the path of a file; an object holds its values already")
     if isinstance(schema, Schema):
         return schema.model_dump(mode="json"), None
@@ -112,16 +113,20 @@ def _data(
     if not content.get("data") and not _needs_order(content):
         given["shuffle"] = {"seed": 0}
     if source is not None and source.parts:
-        if split != "hash" or given.get("split") is not None:
+        if not _by_hash(split) or given.get("split") is not None:
             raise ConfigError("'split' does not go with parts that are given apart")
         return {**given, "parts": dict.fromkeys(source.parts, MEMORY)}
     data = {**given, "path": MEMORY if source is not None else absolute(str(path), Path.cwd())}
-    if split != "hash":
+    if not _by_hash(split):
         data["split"] = _plain(split)
     elif not content.get("data"):
         opened: Source = source or open_source(data["path"], "**/*.parquet", quarantine=False)
         data["split"] = {"kind": "hash", "columns": _id_columns(content, schema_of(opened))}
     return data
+
+
+def _by_hash(split: SplitLike) -> bool:
+    return isinstance(split, str) and split == "hash"
 
 
 def _needs_order(content: Mapping[str, Any]) -> bool:

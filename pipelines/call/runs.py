@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 from embtables.errors import ConfigError
 from embtables.frames.table import Frame
+from embtables.given import as_choice, as_flag, as_name, as_names, as_path
 from embtables.models.registry import ModelCode
 from embtables.pipelines.call.own_model import take_model
 from embtables.pipelines.call.run_config import ModelLike, SchemaLike, SplitLike, run_config
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.prepare.log_splits import with_absolute_joins
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
 from embtables.pipelines.sources.memory import MemorySource, source_of
@@ -87,9 +89,10 @@ def train(
         20
     """
     _check_workers(workers, ray_address)
+    as_flag(shown, "shown")
     begins = _beginning(continue_from, checkpoint, fresh)
     if runs_dir is not None:
-        options["runs_dir"] = str(runs_dir)
+        options["runs_dir"] = str(as_path(runs_dir, "runs_dir"))
     source = source_of(data)
     path = data if source is None else None
     config = run_config(
@@ -104,9 +107,11 @@ def _beginning(
     former: Run | Path | str | None, checkpoint: CheckpointName | None, fresh: Sequence[str]
 ) -> dict[str, Any]:
     """What a new run begins with, as arguments of what trains it."""
+    fresh = as_names(fresh, "fresh")
     if former is None and (checkpoint is not None or fresh):
         raise ConfigError("'checkpoint' and 'fresh' go with 'continue_from'")
-    return {"former": None if former is None else _folder_of(former), "which": checkpoint, "fresh": tuple(fresh)}
+    _check_checkpoint(checkpoint)
+    return {"former": None if former is None else _folder_of(former), "which": checkpoint, "fresh": fresh}
 
 
 def _train_on_ray(
@@ -129,7 +134,8 @@ def _train_here(config: RunConfig, source: MemorySource | None, begins: dict[str
     from embtables.pipelines.training.train import train as train_here
 
     report = train_here(config, run=in_memory, source=source, shown=shown, **begins)
-    return Run(in_memory or RunDir(Path(report["run_dir"])), config, source)
+    # Its side tables lie beside its own log, not beside what it predicts.
+    return Run(in_memory or RunDir(Path(report["run_dir"])), with_absolute_joins(config), source)
 
 
 def resume(
@@ -162,12 +168,15 @@ def resume(
         2
     """
     _check_workers(workers, ray_address)
-    folder, changes = _folder_of(run), tuple(overrides)
+    as_flag(shown, "shown")
+    folder, changes = _folder_of(run), as_names(overrides, "overrides")
     take_model(folder, model)
     config = folder.config(changes)
     source = source_of(data)
     if source is None and isinstance(run, Run):
         source = run.source
+    if workers > 1 and source is not None:
+        raise ConfigError("several workers read a log in files, and the rows of this run are in memory")
     if workers == 1:
         from embtables.pipelines.training.train import resume as resume_here
 
@@ -206,11 +215,12 @@ def load(
         >>> run.step, run.tables
         (20, ('user', 'item'))
     """
-    folder = _folder_of(run)
+    folder, changes = _folder_of(run), as_names(overrides, "overrides")
+    _check_checkpoint(checkpoint)
     from embtables.pipelines.trained.load_run import load_run
 
     take_model(folder, model)
-    loaded = load_run(folder, checkpoint, tuple(overrides))
+    loaded = load_run(folder, checkpoint, changes)
     return Run(folder, loaded.config, loaded=loaded)
 
 
@@ -231,7 +241,8 @@ def evaluate(
         checkpoint, overrides: as for `load`; they go with a folder.
 
     Raises:
-        ConfigError: the folder holds no run, or its log has no such part.
+        ConfigError: the folder holds no run, its log has no such part, or its model is not known here: `load` takes
+            the code of one of your own, and gives the run to evaluate.
         StateError: there is no such version, or it is damaged.
 
     Example:
@@ -288,10 +299,12 @@ def predict(
         checkpoint: as for `load`; it goes with a folder.
 
     Raises:
-        ConfigError: the folder holds no run, the input has a column with the name of the scores, or the output is a
-            folder or a part of the input.
+        ConfigError: the folder holds no run, the input has a column with the name of the scores, the output is a
+            folder or a part of the input, or the model is not known here: `load` takes the code of one of your own, and
+            gives the run to predict with.
         DataError: the input cannot be read, lacks a column, or has one whose types have none in common.
         StateError: there is no such version, it is damaged, or the output cannot be written.
+        TrainingError: a score is not finite; names its row, and the columns with the largest values.
 
     Example:
         >>> import embtables, pandas
@@ -308,14 +321,14 @@ def predict(
 def _loaded(run: Run | Path | str, checkpoint: CheckpointName | None, overrides: Sequence[str] = ()) -> Run:
     if not isinstance(run, Run):
         return load(run, checkpoint=checkpoint, overrides=overrides)
-    if checkpoint is not None or overrides:
+    if checkpoint is not None or as_names(overrides, "overrides"):
         raise ConfigError("'checkpoint' and 'overrides' go with a run's folder; a run has its version already")
     return run
 
 
 def _path_of(run: Run | Path | str) -> Path:
     """The run's folder. Raises ConfigError if it has none."""
-    path = run.path if isinstance(run, Run) else Path(run)
+    path = run.path if isinstance(run, Run) else as_path(run, "run")
     if path is None:
         raise ConfigError("the run has no folder to go on from: train it with runs_dir")
     return path
@@ -325,8 +338,15 @@ def _folder_of(run: Run | Path | str) -> RunDir:
     return RunDir.open(_path_of(run))
 
 
+def _check_checkpoint(checkpoint: CheckpointName | None) -> None:
+    if checkpoint is not None:
+        as_choice(checkpoint, ("best", "last"), "checkpoint")
+
+
 def _check_workers(workers: int, ray_address: str | None) -> None:
-    if not isinstance(workers, int) or workers < 1:
+    if ray_address is not None:
+        as_name(ray_address, "ray_address")
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"'workers' must be at least 1, received {workers!r}")
     if ray_address is not None and workers == 1:
         raise ConfigError("'ray_address' goes with 'workers' of at least 2")

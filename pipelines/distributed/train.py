@@ -53,7 +53,7 @@ def train_on_ray(
     path = run.path.absolute()
     # Once, here, and with its progress: the ranks would wait for the one that does it.
     prepared = with_prepared_data(config).data
-    data = [Path(path).absolute() for path in prepared.paths()]
+    data = [Path(each).absolute() for each in prepared.paths()]
     run.stop_file.unlink(missing_ok=True)
     settings = Settings(
         run=str(path),

@@ -10,6 +10,7 @@ from embtables.pipelines.doctor.finding import Finding
 
 FEW_FILES, NO_FILES = 4_096, 256
 _LITTLE = 10**9  # bytes that any run needs
+_SAMPLE_ROWS = 200_000  # fewer than a plan reads, which takes longer and says more
 _UNLIMITED = resource.RLIM_INFINITY
 
 
@@ -77,7 +78,7 @@ def memory(free: int, config: RunConfig | None = None) -> Finding:
         )
     from embtables.pipelines.plan.plan import PlanRequest, plan
 
-    planned = plan(config, PlanRequest(memory_gb=max(free, 1) / 1e9))
+    planned = plan(config, PlanRequest(memory_gb=max(free, 1) / 1e9, sample_rows=_SAMPLE_ROWS), timed=False)
     needs = planned.point.memory
     found = f"{_gb(free)} free, the run needs {_gb(needs.total)}"
     remedy = "; ".join(planned.advice.lines)

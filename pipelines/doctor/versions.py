@@ -46,17 +46,13 @@ def lock(file: Path | None) -> Finding:
     if file is None or not file.is_file():
         return Finding(check, "ok", "not compared: it is in the repository, not in an installed package")
     pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    other = [f"{name} is {has}, not {pin}" for name, pin in pins if (has := _installed(name)) not in (None, pin)]
-    other = [text for text in other if not _is_local(text)]
+    there = [(name, has, pin) for name, pin in pins if (has := _installed(name)) is not None]
+    # A version may differ by its build alone: 2.13.0+cpu is 2.13.0.
+    other = [f"{name} is {has}, not {pin}" for name, has, pin in there if pin not in (has, has.partition("+")[0])]
     if not other:
         return Finding(check, "ok", f"{len(pins)} packages, as installed")
     found = "; ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
     return Finding(check, "warning", found, _WHY_LOCK, f"pip install --no-deps -r {file}")
-
-
-def _is_local(text: str) -> bool:
-    """Whether a version differs by its build alone: 2.13.0+cpu is 2.13.0."""
-    return re.fullmatch(r"\S+ is ([^+]+)\+\S+, not \1", text) is not None
 
 
 def asked_for() -> list[str]:

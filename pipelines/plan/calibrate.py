@@ -19,7 +19,7 @@ from typing import Any
 
 from embtables.errors import StateError
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.plan.machine import Machine, Rates, Reading, Wire
+from embtables.pipelines.plan.machine import Machine, Point, Rates, Reading, Wire, Work
 
 _TIMEOUT_SECONDS = 300
 _DEFAULT_CACHE = 32 << 20
@@ -61,6 +61,37 @@ def calibrate(config: RunConfig, reading: Reading) -> Machine:
         wire=first.wire,
         reading=reading,
         dense_parameters=one.dense_parameters,
+    )
+
+
+def untimed(config: RunConfig) -> Machine:
+    """This machine without a measurement: what a process takes of its memory is right, and work takes no time.
+
+    Call it before a log is read: the process is this one, as it is.
+    """
+    from embtables.pipelines.plan import probes
+
+    parameters = probes.dense_parameters(config)
+    nothing = Work()
+    rates = Rates(
+        threads=1,
+        dense=(Point(rows=1, seconds=0.0),),
+        tables=nothing,
+        asking=nothing,
+        owning=nothing,
+        miss=nothing,
+        made=0.0,
+        base_bytes=_resident_bytes(),
+    )
+    return Machine(
+        measured_for=measured_for(config),
+        cores=len(os.sched_getaffinity(0)),
+        cache_bytes=_cache_bytes(),
+        alone=rates,
+        rank=rates,
+        wire=Wire(exchange=0.0, wait=0.0, message=0.0, byte=0.0, reduction=0.0, reduced_byte=0.0),
+        reading=Reading(decode=0.0, convert=0.0, alone=0.0, batch=0.0, bytes_per_row=0.0, converted_bytes=0.0),
+        dense_parameters=parameters,
     )
 
 

@@ -10,7 +10,7 @@ from embtables.errors import ConfigError
 from embtables.keyspace import NUM_BUCKETS
 from embtables.models.build import tables_of
 from embtables.pipelines.config import RunConfig
-from embtables.pipelines.plan.calibrate import calibrate, measured_for
+from embtables.pipelines.plan.calibrate import calibrate, measured_for, untimed
 from embtables.pipelines.plan.keys import Estimate, estimate
 from embtables.pipelines.plan.load import job_of, sampled_name
 from embtables.pipelines.plan.machine import Link, Machine, Reading
@@ -130,8 +130,11 @@ class Plan:
         }
 
 
-def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan:
+def plan(config: RunConfig, request: PlanRequest, *, timed: bool = True, shown: bool = True) -> Plan:
     """Reads a sample of the log, measures the machine (or reads its file), and works the plan out.
+
+    Args:
+        timed: false: nothing is timed, which takes most of the time: the plan is of rows and memory alone.
 
     Raises:
         ConfigError: something that was requested is impossible, or an optimizer is not one of the host row store.
@@ -141,10 +144,12 @@ def plan(config: RunConfig, request: PlanRequest, *, shown: bool = True) -> Plan
     request.check()
     _refuse_optimizers(config)
     stated = request.stated_rows(config)
-    known = _known(config, request.machine)
+    known = _known(config, request.machine) if timed else untimed(config)
     prepared = with_prepared_data(config, shown=shown)
     sample = read_sample(prepared, request.sample_rows, shown=shown)
     machine = known if known is not None else _measured(config, request.machine, sample.reading, shown=shown)
+    if not timed:
+        machine = machine.model_copy(update={"reading": sample.reading})
     estimates = {table.name: _estimate(config, table, sample, stated) for table in tables_of(config, config.model)}
     job = job_of(config, machine.dense_parameters)
     shuffle = config.data.shuffle

@@ -16,7 +16,7 @@ from statistics import mean, median
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from embtables.ids import width_of
 from embtables.inputs.batch import Jagged, JaggedIds
@@ -311,8 +311,13 @@ def _widths(config: RunConfig, *, pooled: bool) -> dict[str, int]:
     return {feature.name: width_of(feature, config.tables) for feature in chosen}
 
 
-def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
-    """A step of the dense net, and how many parameters it has."""
+def dense_parameters(config: RunConfig) -> int:
+    """How many parameters the dense net has."""
+    return sum(p.numel() for p in _dense_net(config, 1).parameters() if p.requires_grad)
+
+
+def _dense_net(config: RunConfig, rows: int) -> nn.Module:
+    """The dense net over embeddings of so many rows that are given to it."""
     refuse_features_without_view(config, config.model)
     takes = spec_of(config.model).takes
     pooled, lists = _widths(config, pooled=True), _widths(config, pooled=False)
@@ -324,7 +329,12 @@ def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
     spec = spec_of(config.model)
     alone = None if both else linear
     inputs = ModelInputs(None if both else deep, sequence, alone, len(config.dense), len(config.labels), both)
-    model = spec.build(config.model, inputs)
+    return spec.build(config.model, inputs)
+
+
+def _dense_step(config: RunConfig, rows: int) -> tuple[Step, int]:
+    """A step of the dense net, and how many parameters it has."""
+    model = _dense_net(config, rows)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
     columns, labels = torch.randn(rows, len(config.dense)), torch.zeros(rows, len(config.labels))

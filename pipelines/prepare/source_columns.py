@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from embtables.arrow.types import is_text, plain_type
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import is_text, plain_type
 from embtables.pipelines.sources.files.source import Source
 from embtables.schema import SampledNegatives
 

@@ -105,7 +105,7 @@ class LogEpochs:
         Raises:
             StateError: files that an epoch has begun with are gone, or are not what they were.
         """
-        present = self._log.record("train")
+        present = self._log.record("train", checksums=self._record.is_kept)
         files = present
         if position is not None and position.files not in (None, present.digest):
             assert position.files is not None

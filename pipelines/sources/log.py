@@ -17,7 +17,7 @@ import pyarrow as pa
 from embtables.errors import BadFileError, DataError
 from embtables.inputs.features import FittedTransforms, TransformFitter
 from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numbers
-from embtables.pipelines.sources.files.partitions import check_declared, id_columns, partition_types
+from embtables.pipelines.sources.files.partitions import id_columns, partition_types
 from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
 from embtables.pipelines.sources.rows.join import SideTable, side_tables
@@ -68,7 +68,6 @@ class Log:
         self.schema = schema
         self.data = data
         self._source = source or _open(schema, data)
-        check_declared(data, self._source.partition_names)
         self._sides = side_tables(data.join, self._source)
         self._joined = {name for side in self._sides for name in side.columns}
         keys = {join.key for join in data.join}
@@ -111,9 +110,14 @@ class Log:
         split = split_columns(data.split, self.schema.event_time) if part is not None else ()
         return tuple(dict.fromkeys((*(c.column for c in data.where), *split)))
 
-    def record(self, part: LogPart | None) -> FilesRead:
-        """The files that an epoch of a part reads, as they are now."""
-        return record_of([self._source.files[number] for number in self._files_of(part)])
+    def record(self, part: LogPart | None, *, checksums: bool = True) -> FilesRead:
+        """The files that an epoch of a part reads, as they are now.
+
+        Args:
+            checksums: whether tables in memory are known by their values, which are all read for it.
+        """
+        files = [self._source.files[number] for number in self._files_of(part)]
+        return record_of(files, self._source.checksums if checksums else lambda _: None)
 
     def _files_of(self, part: LogPart | None) -> list[int]:
         """Numbers of the files that may hold rows of a part."""

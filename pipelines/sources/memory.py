@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_list, is_text, plain, stored_column
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame, as_table
-from embtables.inputs.arrow_types import is_list, is_text, plain, stored_column
+from embtables.given import as_path
+from embtables.pipelines.sources.checksums import checksum
 from embtables.pipelines.sources.files.source import LogFile, Source
 
 MEMORY = "memory://DataFrame"
@@ -36,6 +38,7 @@ class MemorySource(Source):
     def __init__(self, tables: Mapping[str | None, pa.Table]) -> None:
         super().__init__(files=[], partitions={})
         self._tables: dict[str, pa.Table] = {}
+        self._checksums: dict[str, dict[str, str]] = {}
         for part, table in tables.items():
             name = "<DataFrame>" if part is None else f"<DataFrame {part}>"
             self._tables[name] = table
@@ -53,6 +56,13 @@ class MemorySource(Source):
         tops = dict.fromkeys(stored_column(file.schema, name) or name for name in names)  # of a struct's field
         stored = self._tables[file.path].select(list(tops))
         return pa.concat_tables([stored.slice(group * ROW_GROUP_ROWS, ROW_GROUP_ROWS) for group in row_groups])
+
+    def checksums(self, file: LogFile) -> dict[str, str]:
+        """See Source. The values are read once."""
+        if file.path not in self._checksums:
+            table = self._tables[file.path]
+            self._checksums[file.path] = {name: checksum(table.column(name)) for name in table.column_names}
+        return self._checksums[file.path]
 
     def distinct_text(self, column: str, separator: str | None) -> pa.Array | None:
         """The distinct strings of a column, of its lists too; None if it holds something else.
@@ -92,7 +102,10 @@ def memory_source(data: Frame) -> MemorySource:
 
 def source_of(data: Frame | Path | str | None) -> MemorySource | None:
     """Rows in memory as a source; None for a path, or for nothing. Raises DataError as `memory_source`."""
-    return None if data is None or isinstance(data, str | Path) else memory_source(data)
+    if isinstance(data, str | Path):
+        as_path(data, "data")
+        return None
+    return None if data is None else memory_source(data)
 
 
 def schema_of(source: Source) -> dict[str, Any]:

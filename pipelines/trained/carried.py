@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from embtables.arrow.types import plain_type
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import plain_type
 from embtables.pipelines.sources.files.partitions import partition_column, partition_type
 from embtables.pipelines.sources.files.source import LogFile, Source
 

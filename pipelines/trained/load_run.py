@@ -80,6 +80,6 @@ def figures_of(
     log = open_log(config, config.data, source)
     warnings = Warnings([], shown=shown)
     warnings.add(loaded.warnings_of(log))
-    figures = evaluate(loaded.scorer, config, log, part, shown=shown)
+    figures = evaluate(loaded.scorer, config, log, part, warnings=warnings, shown=shown)
     warnings.add(odd_figures(figures, part))
     return {**figures, "part": part, "step": loaded.step, "warnings": warnings.texts}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import torch
 from pyarrow import fs
 
-from embtables.errors import ConfigError, DataError, StateError
+from embtables.errors import ConfigError, DataError, StateError, TrainingError
+from embtables.inputs.batch import Batch
 from embtables.pipelines.config import RunConfig, absolute
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.files.source import Source
@@ -19,6 +22,8 @@ from embtables.pipelines.sources.parquet import Log, ParquetReader, ReaderItem
 from embtables.pipelines.sources.quarantine import Quarantine
 from embtables.pipelines.trained.carried import CarriedRows
 from embtables.pipelines.trained.load_run import LoadedRun
+from embtables.pipelines.training.figures.cold_ids import ColdIds
+from embtables.pipelines.training.figures.not_finite import why_scores_are_not_finite
 from embtables.pipelines.warn import Warnings
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import LogConfig
@@ -45,6 +50,9 @@ def predict(
     The score column is `score` for a schema with one label, else `score_<label>`. The input needs the columns of
     features and dense columns alone; `data.where`, `data.split`, `data.on_bad_row` and `data.on_bad_file` are not
     applied: every row of the input has one row in the output.
+
+    Raises:
+        TrainingError: a score is not finite.
     """
     _check_output(output)
     config = loaded.config
@@ -63,7 +71,7 @@ def predict(
     done = unscored = 0
     try:
         with RowProgress("predict", log.num_rows, shown=shown) as progress, WholeParquet(output) as file:
-            for rows in scored_rows(loaded, log, on_bad_row, joined):
+            for rows in scored_rows(loaded, log, on_bad_row, warnings, joined):
                 table = carried.take(len(rows))
                 found = {name: table.column(name) for name in carried.schema.names} | rows.extra | rows.scores
                 file.write(pa.table({name: found[name] for name in (*wanted, *score_names)}))
@@ -81,10 +89,12 @@ class BadRows(Quarantine):
 
     def __init__(self, source: Source, on_bad_row: OnBadRow) -> None:
         super().__init__(None)
-        rows = np.cumsum([0, *(file.num_rows for file in source.files)])
-        self._first = {file.path: int(first) for file, first in zip(source.files, rows, strict=False)}
+        self._rows_of = {file.path: file.num_rows for file in source.files}
+        rows = np.cumsum([0, *self._rows_of.values()]).tolist()
+        self._first = dict(zip(self._rows_of, rows, strict=False))
         self._on_bad_row = on_bad_row
         self._rows: list[int] = []
+        self._taken: tuple[int, list[int]] = (0, [])
 
     def add(self, column: str, reason: str, places: list[tuple[str, int]]) -> None:
         """See Quarantine."""
@@ -97,7 +107,16 @@ class BadRows(Quarantine):
     def take(self, start: int) -> list[int]:
         """The rows set aside since the last call, counted from row `start` of the input, ascending."""
         taken, self._rows = sorted(row - start for row in self._rows), []
+        self._taken = (start, taken)
         return taken
+
+    def place_of(self, scored: int) -> tuple[str, int]:
+        """File, and row within it, of one of the scored rows that go with what was taken last."""
+        row, without = self._taken
+        others = np.setdiff1d(np.arange(scored + len(without) + 1), without)
+        row += int(others[scored])
+        file = next(file for file, first in self._first.items() if row < first + self._rows_of[file])
+        return file, row - self._first[file]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +137,31 @@ class ScoredRows:
         return len(next(iter(self.scores.values())))
 
 
-def scored_rows(loaded: LoadedRun, log: Log, on_bad_row: OnBadRow, joined: Sequence[str] = ()) -> Iterator[ScoredRows]:
-    """All rows of a log that `unfiltered` describes, in its order. Raises DataError for a bad one, unless `null`."""
+def scored_rows(
+    loaded: LoadedRun, log: Log, on_bad_row: OnBadRow, warnings: Warnings, joined: Sequence[str] = ()
+) -> Iterator[ScoredRows]:
+    """All rows of a log that `unfiltered` describes, in its order.
+
+    Args:
+        warnings: where it is said, after the last row, that nearly no id of a feature is known.
+
+    Raises:
+        DataError: a row is bad, unless `on_bad_row` is `null`.
+        TrainingError: a score is not finite.
+    """
     batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
     reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, extra_columns=joined, role="scoring")
     reader.quarantine = bad = BadRows(log.source, on_bad_row)
+    cold = ColdIds(loaded.config, loaded.scorer.tables, log, None)
     done = 0
     for item in reader:
         without = bad.take(done)
+        cold.observe(item.batch)
         places = _places(item.batch.num_rows, without)
         extra = {} if item.extra is None else {n: item.extra.column(n).take(places) for n in item.extra.schema.names}
-        yield ScoredRows(_scores(loaded, item, places), extra, len(without))
+        yield ScoredRows(_scores(loaded, item, places, bad), extra, len(without))
         done += len(places)
+    warnings.add(cold.warnings())
 
 
 def _places(scored: int, without: Sequence[int]) -> pa.Array:
@@ -139,12 +171,29 @@ def _places(scored: int, without: Sequence[int]) -> pa.Array:
     return pa.array(np.cumsum(has_score) - 1, mask=~has_score)
 
 
-def _scores(loaded: LoadedRun, item: ReaderItem, places: pa.Array) -> dict[str, pa.Array]:
+def _scores(loaded: LoadedRun, item: ReaderItem, places: pa.Array, bad: BadRows) -> dict[str, pa.Array]:
     names = score_names_of(loaded.config)
     if item.batch.num_rows == 0:
         return {name: pa.nulls(len(places), pa.float32()) for name in names}
-    scores = loaded.scorer.score(item.batch).numpy()
+    scores = _finite_scores(loaded, item.batch, bad)
     return {name: pa.array(scores[:, index]).take(places) for index, name in enumerate(names)}
+
+
+def _finite_scores(loaded: LoadedRun, batch: Batch, bad: BadRows) -> npt.NDArray[np.float32]:
+    """(B, n_labels) the scores of a batch.
+
+    Raises:
+        TrainingError: one is not finite; names its file and row, and the columns with the largest values.
+    """
+    scores: npt.NDArray[np.float32] = loaded.scorer.score(batch).numpy()
+    wrong = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(wrong):
+        file, row = bad.place_of(int(wrong[0]))
+        those = replace(batch, dense=batch.dense[torch.from_numpy(wrong)])
+        why = why_scores_are_not_finite(those, loaded.config, loaded.scorer.model)
+        others = f", and those of {len(wrong) - 1:,} rows of the {len(scores) - 1:,} after it" if len(wrong) > 1 else ""
+        raise TrainingError(f"the score of this row is not finite{others}. {why}", file=file, row=row)
+    return scores
 
 
 def _check_output(output: Path) -> None:

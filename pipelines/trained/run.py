@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from embtables.errors import ConfigError, DataError
 from embtables.frames.table import Frame
+from embtables.given import as_choice, as_flag, as_name, as_names, as_path
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
@@ -162,15 +163,20 @@ class Run:
             ConfigError: the input has a column with the name of the scores, or arguments do not go together.
             DataError: the input cannot be read, or lacks a column.
             StateError: there is no version, it is damaged, or the output cannot be written.
+            TrainingError: a score is not finite; names its row, and the columns with the largest values.
         """
-        if on_bad_row not in ("error", "null"):
-            raise ConfigError(f"'on_bad_row' must be 'error' or 'null', received {on_bad_row!r}")
+        as_choice(on_bad_row, ("error", "null"), "on_bad_row")
+        columns = None if columns is None else as_names(columns, "columns")
+        as_flag(shown, "shown")
         if isinstance(data, str | Path):
             if output is None:
                 raise ConfigError("the path of a log needs 'output', the parquet file to write; or give a DataFrame")
             from embtables.pipelines.trained.predict import predict
 
-            return predict(self._loaded, str(data), Path(output), columns=columns, on_bad_row=on_bad_row, shown=shown)
+            place = as_path(output, "output")
+            return predict(
+                self._loaded, str(as_path(data, "data")), place, columns=columns, on_bad_row=on_bad_row, shown=shown
+            )
         if output is not None:
             raise ConfigError("'output' goes with the path of a log; the scores of a DataFrame are returned")
         from embtables.pipelines.trained.score_frames import score_frame
@@ -191,12 +197,13 @@ class Run:
             ConfigError: the run's rows were in memory and are gone, or there is no such part.
             DataError: the part has no rows, or holds bad ones.
             StateError: there is no version, or it is damaged.
+            TrainingError: a score is not finite.
         """
         from embtables.pipelines.trained.load_run import figures_of
 
         given = part if part is not None else "test" if data is None else "all"
-        if given not in ("train", "validation", "test", "all"):
-            raise ConfigError(f"'part' is train, validation, test or all, received {part!r}")
+        as_choice(given, ("train", "validation", "test", "all"), "part")
+        as_flag(shown, "shown")
         loaded, source = self._loaded, self.source
         if data is not None:
             source = source_of(data)
@@ -213,6 +220,7 @@ class Run:
         """The rows of one of its tables. Raises ConfigError if there is no such table."""
         from embtables.pipelines.trained.table_rows import TableRows
 
+        as_name(name, "name")
         return TableRows(self.scorer.tables, name, self._text_of)
 
     def _text_of(self, feature: Feature) -> pa.Array | None:

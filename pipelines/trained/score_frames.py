@@ -34,10 +34,9 @@ def score_frame(
     Raises:
         ConfigError: the input has a column with the name of the scores, or lacks one of `columns`.
         DataError: a column of a feature or a dense column is missing, or has values without meaning.
+        TrainingError: a score is not finite.
     """
     table = as_table(data)
-    if isinstance(columns, str):
-        raise ConfigError(f"'columns' is a list of names, received '{columns}'")
     carried = list(table.column_names if columns is None else columns)
     check_names(carried, score_names_of(loaded.config))
     for name in carried:
@@ -51,10 +50,11 @@ def score_frame(
 def _scores(loaded: LoadedRun, table: pa.Table, on_bad_row: OnBadRow, *, shown: bool) -> dict[str, pa.ChunkedArray]:
     """The columns of scores (rows,); null of a row without any."""
     log = open_log(loaded.config, unfiltered(loaded.config.data, MEMORY), MemorySource({None: table}))
-    Warnings([], shown=shown).add(loaded.warnings_of(log))
+    warnings = Warnings([], shown=shown)
+    warnings.add(loaded.warnings_of(log))
     found: dict[str, list[pa.Array]] = {name: [] for name in score_names_of(loaded.config)}
     with RowProgress("predict", log.num_rows, shown=shown) as progress:
-        for rows in scored_rows(loaded, log, on_bad_row):
+        for rows in scored_rows(loaded, log, on_bad_row, warnings):
             for name, scores in rows.scores.items():
                 found[name].append(scores)
             progress.advance(len(rows))

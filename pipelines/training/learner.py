@@ -171,7 +171,10 @@ class Learner:
                 squares += float(torch.linalg.vector_norm(parameter.grad)) ** 2
         norm = math.sqrt(squares)
         if not math.isfinite(norm):
-            raise TrainingError(f"the norm of the gradients is {norm:g}; nothing of this step is kept")
+            raise TrainingError(
+                f"the norm of the gradients is {norm:g}; nothing of this step is kept. Lower the learning rates, and "
+                "give dense columns with large values transforms"
+            )
         return min(1.0, limit / norm) if norm > 0.0 else 1.0
 
     def scorer(self, fitted: FittedTransforms) -> Scorer:

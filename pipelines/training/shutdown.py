@@ -37,7 +37,7 @@ def wait_for_last(chain: VersionWriter, run: RunPlace) -> None:
     try:
         chain.wait()
     except StateError as error:
-        if not StateFolder(run.checkpoints).sequences("resume"):
+        if run.path is None or not StateFolder(run.checkpoints).sequences("resume"):
             raise
         reason = f"{error.message}; go on from the last one with: embtables train --resume {run.path}"
         raise StateError(reason, **error.path) from error

@@ -173,7 +173,8 @@ def train_to_end(
     set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
     checkpoints = Checkpoints(learner, run, fitted, set_aside)
     stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
-    evaluation = Evaluation(learner, log, fitted, checkpoints, figures, quarantine_dir=run.quarantine, shown=shown)
+    listed = run.quarantine
+    evaluation = Evaluation(learner, log, fitted, checkpoints, figures, warnings, quarantine_dir=listed, shown=shown)
     # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
     hooks = (FirstBatch(config, world, warnings), metrics, progress, set_aside, stopping, evaluation, checkpoints)
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cases.case import Case, Cases, Refused, Trained
+from tests.cases.case import Case, Cases
 from tests.cases.log import Folder, clicks, config
 
 CASES = Cases()
@@ -165,7 +165,7 @@ def glob_with_a_class(log: Folder) -> str:
     return config(path="log/dt=[0-2]/*.parquet")
 
 
-@CASES.either(Trained(300), Refused(("Delta",)))
+@CASES.trains(300)
 def delta_table_with_a_removed_file(log: Folder) -> str:
     log.write("part-0.parquet", clicks(300))
     log.write("part-1.parquet", clicks(300, seed=2))

@@ -129,7 +129,7 @@ def lists_with_nulls_and_weights(log: Folder) -> str:
     return config("{name: l, table: t, weights_column: w, pooling: mean}")
 
 
-@CASES.either(Trained(300, ids=1), Refused(("a.parquet", "column w", "row 0")))
+@CASES.trains(300, ids=1)
 def null_weight_of_a_null_id(log: Folder) -> str:
     lists = every([[1, None]], 300, pa.list_(pa.int64()))
     log.write("a.parquet", clicks(300, l=lists, w=every([[1.0, None]], 300, pa.list_(pa.float64()))))
@@ -162,7 +162,7 @@ def weights_beside_an_empty_piece(log: Folder) -> str:
     return config('{name: s, table: t, split: "|", weights_column: w}')
 
 
-@CASES.either(Trained(300, ids=12, quarantined=0), Trained(299, ids=10, quarantined=1))
+@CASES.trains(299, ids=10, quarantined=1)
 def bytes_of_a_split_string_that_are_not_text(log: Folder) -> str:
     log.write("a.parquet", clicks(300, s=pa.array([b"a|caf\xe9"] + [b"x|y%d" % (i % 9) for i in range(299)])))
     return config('{name: s, table: t, split: "|"}', data="on_bad_row: quarantine")

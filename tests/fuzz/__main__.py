@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.fuzz.check import FAULTS, Verdict
+from tests.fuzz.check import FAULTS
+from tests.fuzz.trials.case import Verdict
 from tests.fuzz.worker import Worker
 
 # A case takes 0.1 s; one that takes so long hangs.

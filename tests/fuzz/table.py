@@ -19,7 +19,7 @@ from embtables.errors import EmbtablesError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.parquet import Log, ParquetReader
 from embtables.schema import validate
-from tests.fuzz.columns import FAMILIES, Mood, make
+from tests.fuzz.drawn.columns import FAMILIES, Mood, make
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-rules.md"
 BEGIN, END = "<!-- generated: types and roles -->", "<!-- end of generated -->"

@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz import check as checks
 from tests.fuzz.__main__ import fuzz
 from tests.fuzz.check import FAULTS
-from tests.fuzz.draw import draw
+from tests.fuzz.drawn.draw import draw
 from tests.fuzz.table import BEGIN, END, PAGE, generated, with_table
 from tests.fuzz.worker import Worker
 
@@ -36,7 +36,7 @@ def test_a_case_is_drawn_alike_from_its_seed(tmp_path: Path) -> None:
 
 def test_a_wrong_row_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an oracle that has one id for all values, what the package reads is wrong."""
-    monkeypatch.setattr("tests.fuzz.values.one_id", lambda *_: 12_345)
+    monkeypatch.setattr("tests.fuzz.oracle.values.one_id", lambda *_: 12_345)
     kinds = [checks.check(1, number, tmp_path / str(number)).kind for number in range(1, 8)]
     assert "wrong rows" in kinds
 

@@ -6,7 +6,8 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.fuzz.check import Verdict, check
+from tests.fuzz.check import check
+from tests.fuzz.trials.case import Verdict
 
 
 def _serve(pipe: Connection, folder: Path) -> None:

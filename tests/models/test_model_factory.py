@@ -186,9 +186,12 @@ def test_without_its_code_a_run_is_refused_and_with_it_it_loads(make_config: Mak
     report = embtables.train(make_config(**{"model": {"kind": "Tower"}, "train.epochs": 1}), shown=False).report()
     folder = report["run_dir"]
     forget_model("Tower")
-    for call in (embtables.load, embtables.resume, embtables.evaluate):
-        with pytest.raises(ConfigError, match=r"config.yaml: model: 'kind' must be one of: lr, .* is not part of"):
+    rows = {"user": [7], "item": ["item-3"], "tags": [[1]], "price": [1.0]}
+    calls: list[Callable[..., Any]] = [embtables.load, embtables.resume, embtables.evaluate]
+    for call in (*calls, lambda folder: embtables.predict(folder, rows)):
+        with pytest.raises(ConfigError, match=r"config.yaml: model: 'kind' must be one of: lr, .* is not part of") as e:
             call(folder)
+        assert "embtables.load(path, model=...) makes a run that evaluates and predicts" in str(e.value)
     with pytest.raises(
         StateError,
         match=r"resume-\d+: this build .* content: content.schema.model: 'kind' must be one of: .*'embtables.models'",
@@ -196,8 +199,12 @@ def test_without_its_code_a_run_is_refused_and_with_it_it_loads(make_config: Mak
         embtables.Scorer.from_version(folder)
     with pytest.raises(ConfigError, match="the run's model is 'Tower', received the code of 'Flat'"):
         embtables.load(folder, model=Flat)
-    assert embtables.load(folder, model=Tower).step == report["steps"]
-    assert embtables.evaluate(folder)["auc"] == report["auc"]
+    run = embtables.load(folder, model=Tower)
+    assert run.step == report["steps"]
+    assert run.evaluate(shown=False)["auc"] == embtables.evaluate(run)["auc"] == report["auc"]
+    scored = embtables.predict(run, rows, shown=False)
+    assert scored.column("score").to_pylist() == pytest.approx(run.scorer.score(rows)[:, 0].tolist(), abs=1e-6)
+    assert embtables.evaluate(folder)["auc"] == report["auc"]  # the code is known now
     forget_model("Tower")
     assert embtables.resume(folder, model=Tower, overrides=["train.epochs=2"], shown=False).report()["epochs"] == 2
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import embtables as et
 from embtables.frames.sample import sample_of
@@ -248,10 +249,89 @@ def test_a_folder_is_read_with_the_columns_of_its_folders(tmp_path: Path, comman
     assert json.loads(out)["columns"]["day"]["role"] == "feature"
 
 
+def suggested(command: Command, tmp_path: Path) -> dict[str, Any]:
+    """The configuration that `init` suggests for the folder `log`, which is checked and trained."""
+    status, text, err = command("init", "log", "--label", "label")
+    assert status == 0, err
+    (tmp_path / "my.yaml").write_text(text)
+    for arguments in (("schema", "check", "my.yaml"), ("train", "my.yaml", "--set", "train.max_steps=2")):
+        status, _, err = command(*arguments)
+        assert status == 0, err
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def test_files_may_differ_in_types_as_for_the_reader(tmp_path: Path, command: Command) -> None:
+    first, second = make_table(300), make_table(300, seed=1, first=300)
+    second = (
+        second.set_column(1, "user", second.column("user").cast(pa.uint64()))
+        .set_column(2, "item", second.column("item").cast(pa.string_view()))
+        .set_column(3, "tags", second.column("tags").cast(pa.large_list(pa.int16())))
+        .set_column(6, "time", second.column("time").cast(pa.timestamp("ns", "Asia/Tokyo")))
+    )
+    (tmp_path / "log").mkdir()
+    for number, table in enumerate((first, second)):
+        pq.write_table(table, tmp_path / "log" / f"{number}.parquet")
+    found = suggested(command, tmp_path)
+    assert {each["name"] for each in found["features"]} == {"user", "item", "tags"}
+    assert found["event_time"] == {"column": "time"}
+
+
+def test_what_cannot_be_one_column_is_left_out_and_said(tmp_path: Path, command: Command) -> None:
+    first, second = make_table(300), make_table(300, seed=1, first=300)
+    second = second.set_column(2, "item", pa.array(range(300))).drop_columns(["tags"])
+    (tmp_path / "log").mkdir()
+    for number, table in enumerate((first, second)):
+        pq.write_table(table, tmp_path / "log" / f"{number}.parquet")
+    found = suggested(command, tmp_path)
+    assert {each["name"] for each in found["features"]} == {"user", "tags"}
+    assert found["data"]["on_missing_column"] == "null", "the second file has no tags"
+    assert "Left out: item holds int64, but string in" in (tmp_path / "my.yaml").read_text()
+
+
+def test_values_of_folders_are_text_as_for_the_reader(tmp_path: Path, command: Command) -> None:
+    for shop in ("01", "1", "__HIVE_DEFAULT_PARTITION__", "x%20y"):
+        (tmp_path / "log" / f"shop={shop}").mkdir(parents=True)
+        pq.write_table(make_table(200, seed=len(shop)), tmp_path / "log" / f"shop={shop}" / "0.parquet")
+    table = sample_of(tmp_path / "log").table
+    assert table.column("shop").unique().to_pylist() == ["01", "1", None, "x y"]
+    assert "shop" in {each["name"] for each in suggested(command, tmp_path)["features"]}
+
+
+def test_a_log_of_lists_alone_is_not_divided(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "log").mkdir()
+    pq.write_table(make_table(300).select(["tags", "label"]), tmp_path / "log" / "0.parquet")
+    assert "split" not in suggested(command, tmp_path)["data"]
+    assert "# No column divides the rows" in (tmp_path / "my.yaml").read_text()
+
+
+def test_times_beyond_pythons_calendar_are_described(tmp_path: Path, command: Command) -> None:
+    table = make_table(300)
+    far = pa.array([2**31 - 1, *range(299)], pa.int32()).view(pa.date32())
+    pq.write_table(table.append_column("day", far), tmp_path / "log.parquet")
+    status, out, err = command("data", "describe", "log.parquet", "--label", "label", "--json")
+    assert status == 0, err
+    assert json.loads(out)["columns"]["day"]["type"] == "date32[day]"
+
+
+def test_a_label_of_nulls_is_refused_as_that(tmp_path: Path, command: Command) -> None:
+    table = make_table(300)
+    pq.write_table(table.set_column(5, "label", pa.nulls(300, pa.int8())), tmp_path / "log.parquet")
+    status, _, err = command("init", "log.parquet", "--label", "label")
+    assert status == 1
+    assert "label: holds nulls alone" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("init", "log.parquet"), "a run needs a label"),
+        (("init", "log.parquet"), "a run needs a label: --label COLUMN. There are columns of 0 and 1: label"),
+        (
+            ("init", "rated"),
+            "0 and 1: bought; and columns of a few numbers, with --positive-above: stars (1.0 to 5.0)",
+        ),
+        (("init", "bought.parquet"), "a log of purchases has no label, and data.prepare makes examples of it"),
+        (("init", "broken.parquet"), "cannot be read as parquet"),
         (("init", "log.parquet", "--label", "clik"), "no file has the label 'clik'; there are: item, label"),
         (("data", "describe", "nowhere"), "does not exist"),
         (("data", "describe", "broken.parquet"), "cannot be read as parquet"),
@@ -263,6 +343,11 @@ def test_a_mistake_on_the_command_line(
 ) -> None:
     pq.write_table(make_table(100), tmp_path / "log.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    (tmp_path / "rated").mkdir()
+    stars = {"stars": [1.0, 5.0] * 50, "bought": [True, False] * 50, "kind": [2**40, 1] * 50, "user": range(100)}
+    pq.write_table(pa.table(stars), tmp_path / "rated" / "log.parquet")
+    pq.write_table(pa.table({"item": range(9), "name": ["a"] * 9}), tmp_path / "rated" / "items.parquet")
+    pq.write_table(pa.table({"user": range(100), "item": range(100)}), tmp_path / "bought.parquet")
     status, out, err = command(*arguments)
     assert status in (1, 2)
     assert out == ""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import embtables as et
 from embtables.errors import BadFileError, ConfigError, DataError, StateError
 from embtables.pipelines.call.runs import predict
 from embtables.pipelines.config import RunConfig
@@ -136,7 +137,7 @@ def test_a_damaged_file_is_never_left_out(trained: Path, tmp_path: Path) -> None
 
 
 def test_unknown_choices_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'on_bad_row' must be 'error' or 'null', received 'quarantine'"):
+    with pytest.raises(ConfigError, match="argument on_bad_row: must be one of error, null, received 'quarantine'"):
         score(trained, tmp_path, tmp_path / "out.parquet", on_bad_row="quarantine")
 
 
@@ -230,3 +231,40 @@ def test_the_command_scores_and_says_what_is_wrong(trained: Path, tmp_path: Path
     assert '"unscored_rows": 1' in out
     assert command("predict", trained, source, output, "--on-bad-row", "skip")[0] == 2
     assert command("predict", tmp_path, source, output)[0] == 2
+
+
+def test_a_run_in_memory_finds_its_side_tables_whatever_it_predicts(tmp_path: Path) -> None:
+    """Their paths are relative to the log that it was trained on."""
+    log = written(tmp_path / "log", make_table(300))
+    pq.write_table(pa.table({"user": range(40), "town": ["Ulm", "Bonn"] * 20}), tmp_path / "users.parquet")
+    made = content(log, tmp_path / "runs")
+    made["data"]["join"] = [{"path": "../users.parquet", "key": "user"}]
+    made["features"].append({"name": "town", "table": "item"})
+    del made["train"]["runs_dir"]
+    run = et.train(made, shown=False)
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    others = written(tmp_path / "elsewhere" / "deep" / "log", make_table(50, seed=1))
+    assert run.predict(others, tmp_path / "scores.parquet", shown=False)["rows"] == 50
+    assert run.predict(make_table(50, seed=1), shown=False).column("score").null_count == 0
+
+
+def test_a_column_that_folders_gave_may_lie_in_the_files(tmp_path: Path) -> None:
+    """`data.partitions` says how folders were read; what is scored need not have them."""
+    for shop in ("01", "2"):
+        (tmp_path / "log" / f"shop={shop}").mkdir(parents=True)
+        pq.write_table(make_table(150, seed=int(shop)), tmp_path / "log" / f"shop={shop}" / "0.parquet")
+    made = content(tmp_path / "log", tmp_path / "runs")
+    made["data"]["partitions"] = {"shop": "int64"}
+    made["features"].append({"name": "shop", "table": "item"})
+    folder = Path(train(validate(RunConfig, made), shown=False)["run_dir"])
+    whole = [make_table(150, seed=shop).append_column("shop", pa.array([shop] * 150)) for shop in (1, 2)]
+    _, of_folders = score(folder, tmp_path / "log", tmp_path / "folders.parquet")
+    _, of_columns = score(folder, written(tmp_path / "plain", *whole), tmp_path / "columns.parquet")
+    assert of_columns.column("score").equals(of_folders.column("score"))
+
+
+def test_a_type_declared_for_what_no_folder_gives_is_refused_before_training(tmp_path: Path) -> None:
+    made = content(written(tmp_path / "log", make_table(100)), tmp_path / "runs")
+    made["data"]["partitions"] = {"shop": "int64"}
+    with pytest.raises(ConfigError, match="'shop', which the log's folders do not give"):
+        train(validate(RunConfig, made), shown=False)

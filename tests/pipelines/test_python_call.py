@@ -112,6 +112,19 @@ def test_with_a_folder_the_run_is_resumed_and_loaded(run: et.Run, frame: pd.Data
     assert et.evaluate(loaded, data=frame)["rows"] == len(frame)
 
 
+def test_a_run_goes_on_with_the_same_values_alone(run: et.Run, frame: pd.DataFrame) -> None:
+    short = et.train(configuration(), frame, runs_dir="runs", max_steps=3, shown=False)
+    changed = frame.assign(price=frame["price"].where(frame["row"] != 700, 1.5))
+    assert changed.memory_usage().equals(frame.memory_usage())
+    with pytest.raises(et.StateError, match=r"<DataFrame> had 1,500 rows .* has other values in column price\."):
+        et.resume(short, changed, overrides=["train.max_steps=null"], shown=False)
+    with pytest.raises(et.StateError, match="has other values in columns item, label, price and 4 more"):
+        et.resume(short, frame.iloc[::-1], overrides=["train.max_steps=null"], shown=False)
+    again = pd.concat([frame.iloc[:100], frame.iloc[100:]]).assign(later=1)  # what is not read may be added
+    resumed = et.resume(short, again, overrides=["train.max_steps=null"], shown=False)
+    assert resumed.metrics == run.metrics
+
+
 def test_the_best_state_is_the_one_that_a_run_in_memory_ends_with(frame: pd.DataFrame) -> None:
     made = configuration()
     made["train"] |= {"epochs": 6, "dense_optimizer": {"learning_rate": 0.05}}
@@ -292,7 +305,7 @@ def test_a_mistake_in_the_rows_is_one_message(mistake: str, frame: pd.DataFrame,
         (lambda run, df: run.predict(df[:0]), "no rows to score"),
         (lambda run, df: et.resume(run), "no folder to go on from"),
         (lambda run, df: et.load(run), "no folder to go on from"),
-        (lambda run, df: run.predict(df, columns="user"), "'columns' is a list of names, received 'user'"),
+        (lambda run, df: run.predict(df, columns="user"), "argument columns: must be a list of names, received 'user'"),
         (lambda run, df: et.train(configuration(), df, workers="2"), "received '2'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, split="time"), "received 'time'"),  # type: ignore[arg-type]
         (lambda run, df: et.train(configuration(), df, model="dcn"), "must be one of"),

@@ -240,7 +240,8 @@ class Machine(RuleBasedStateMachine):
         assert (found.now, found.steps) == (expected.now, expected.steps)
         if self.captured is not None:
             return  # another capture would finish it
-        cold, expected_cold = (store.capture(0, None).content().cold for store in (self.host, self.reference))
+        contents = [store.capture(0, None).content().unscaled() for store in (self.host, self.reference)]
+        cold, expected_cold = (content.cold for content in contents)
         for name in self.host.state_names(0):
             assert np.allclose(cold[name], expected_cold[name], rtol=1e-3, atol=1e-5), name
             ours = self.host.read(0, name, found.keys)

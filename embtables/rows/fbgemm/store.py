@@ -265,6 +265,10 @@ class FbgemmRowStore:
         """See RowStore."""
         return tuple(self._views(table))
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore: its tables are fixed."""
+        return torch.ones(len(keys), dtype=torch.bool)
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._views(table)[name].detach()[keys]

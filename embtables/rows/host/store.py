@@ -249,6 +249,11 @@ class HostRowStore:
             raise DataError(str(error), table=self._tables[table].config.name) from None
         return rows
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        rows = self._find(table, keys)
+        return torch.from_numpy(rows != 0 if table in self._collisionless else np.ones(len(rows), np.bool_))
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._read(table, name, self._find(table, keys))

@@ -339,6 +339,12 @@ class ReferenceRowStore:
     def _columns(self, table: int) -> dict[str, Tensor]:
         return self._arenas[self._places[table].arena].columns()
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowStore."""
+        place = self._places[table]
+        rows = place.rows_of(keys)
+        return torch.ones(len(keys), dtype=torch.bool) if place.policy is None else rows != 0
+
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowStore."""
         return self._columns(table)[name][self._places[table].rows_of(keys)]

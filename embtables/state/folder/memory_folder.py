@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -51,7 +52,7 @@ class MemoryFolder:
         """See Folder."""
         with self._guard:
             if name in self._files:
-                raise FileExistsError(17, "File exists", name)
+                raise FileExistsError(errno.EEXIST, "File exists", name)
             self._files[name] = content
 
     def replace(self, name: str, content: bytes) -> None:
@@ -80,7 +81,7 @@ class MemoryFolder:
 
     def _content(self, name: str) -> bytes:
         if name not in self._files:
-            raise FileNotFoundError(2, "No such file", name)
+            raise FileNotFoundError(errno.ENOENT, "No such file", name)
         return self._files[name]
 
     def exists(self, name: str) -> bool:
@@ -107,7 +108,7 @@ class MemoryFolder:
         """See Folder."""
         with self._guard:
             if name in self._locked:
-                raise BlockingIOError(11, "is locked", name)
+                raise BlockingIOError(errno.EAGAIN, "is locked", name)
             self._locked.add(name)
         return MemoryLock(self._locked, name)
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from embtables.errors import StateError
+from embtables.given import as_path, need
 from embtables.keyspace import NUM_BUCKETS
 from embtables.state.folder.lease import Lease
 from embtables.state.folder.local_folder import LocalFolder
@@ -106,10 +107,14 @@ class StateFolder:
 
     Args:
         place: a path on a local disk, or a folder of another kind.
+
+    Raises:
+        ConfigError: it is neither.
     """
 
-    def __init__(self, place: Path | Folder) -> None:
-        self.folder: Folder = LocalFolder(place) if isinstance(place, Path) else place
+    def __init__(self, place: Path | str | Folder) -> None:
+        is_folder = hasattr(place, "names") and hasattr(place, "root")
+        self.folder: Folder = place if is_folder else LocalFolder(as_path(place, "place"))  # type: ignore[assignment]
 
     def sequences(self, purpose: Purpose) -> list[int]:
         """Numbers of the versions there are, ascending. Raises StateError if the folder cannot be read."""
@@ -254,6 +259,7 @@ class LeaseHolder:
     """
 
     def __init__(self, state: StateFolder) -> None:
+        need(state, StateFolder, "state", "a StateFolder")
         self.state = state
         self._folder = state.folder
         self._lease = Lease(self._folder)

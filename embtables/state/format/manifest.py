@@ -209,6 +209,6 @@ def decode(raw: bytes, file: object) -> Manifest:
     if fields.get("format") != FORMAT:
         raise StateError(f"has format {fields.get('format')!r}, this build reads {FORMAT}", file=file)
     try:
-        return Manifest(**fields, checksum=checksum)
+        return Manifest.model_validate({**fields, "checksum": checksum})
     except ValidationError as error:
         raise StateError(f"is not a valid manifest: {config_error(error)}", file=file) from None

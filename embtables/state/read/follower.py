@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
-from embtables.errors import StateError
+from embtables.errors import ConfigError, StateError
+from embtables.given import as_choice, need, shown
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose
 
@@ -71,6 +72,7 @@ class Follower(Generic[T]):
         poll_seconds: how often `wait` looks into the folder.
 
     Raises:
+        ConfigError: an argument is of another kind.
         StateError: the position is not one of a follower of this purpose.
 
     Example:
@@ -110,6 +112,13 @@ class Follower(Generic[T]):
         read: Callable[[StateFolder, Manifest], Any] = StateFolder.verify,
         poll_seconds: float = 0.25,
     ) -> None:
+        need(state, StateFolder, "state", "a StateFolder")
+        as_choice(purpose, PURPOSES, "purpose")
+        if not callable(read):
+            raise ConfigError(f"must be a function, received {shown(read)}", argument="read")
+        is_time = isinstance(poll_seconds, float | int) and not isinstance(poll_seconds, bool)
+        if not is_time or not 0.0 <= poll_seconds < float("inf"):
+            raise ConfigError(f"must be seconds from 0 on, received {shown(poll_seconds)}", argument="poll_seconds")
         self._state = state
         self._purpose: Purpose = purpose
         self._read = read

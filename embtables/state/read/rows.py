@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from embtables.errors import StateError
+from embtables.errors import ConfigError, StateError
+from embtables.given import as_name, as_names, as_path, need
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.table_files import rows_schema
 from embtables.state.read.merge import MergedTable
@@ -31,7 +32,7 @@ def read_rows(
             the row has had. By default all; a version of `weights` has no optimizer state and no `count`.
 
     Raises:
-        ConfigError: the folder has no versions.
+        ConfigError: the folder has no versions, or an argument is of another kind.
         StateError: there is no such version, table or column; or a file is missing or damaged, which may be found only
             while batches are read.
 
@@ -60,10 +61,14 @@ def read_rows(
         >>> place.cleanup()
     """
     if isinstance(source, str | Path):
-        source = open_folder(source)
+        source = open_folder(as_path(source, "source"))
+    need(source, SavedVersion | StateFolder, "source", "a version, a StateFolder, or the path of a folder")
+    as_name(table, "table")
     version = source if isinstance(source, SavedVersion) else find_version(source)
     merged = MergedTable(version.folder, version.chain, table)
-    names = merged.columns if columns is None else tuple(columns)
+    names = merged.columns if columns is None else as_names(columns, "columns")
+    if not names:
+        raise ConfigError(f"is empty; name some of {', '.join(merged.columns)}", argument="columns")
     for name in names:
         if name not in merged.columns:
             raise StateError(f"has no column '{name}'; it has: {', '.join(merged.columns)}", table=table)

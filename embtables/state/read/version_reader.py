@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embtables.errors import StateError
+from embtables.errors import ConfigError, StateError
+from embtables.given import need, need_all, shown
 from embtables.ids import Artifacts
-from embtables.keyspace import ALL_BUCKETS, Buckets
+from embtables.keyspace import ALL_BUCKETS, NUM_BUCKETS, Buckets
 from embtables.rows.content import TableContent
 from embtables.rows.sketch import counter_bytes
 from embtables.rows.stored_table import StoredTable
@@ -41,15 +43,31 @@ def read_version(
             the blocks that are needed are read.
 
     Raises:
+        ConfigError: an argument is of another kind.
         StateError: a file is missing, damaged or not what these tables would have written; it is named.
     """
+    need(state, StateFolder, "state", "a StateFolder")
+    need(manifest, Manifest, "manifest", "the Manifest of a version")
+    need_all(stored, StoredTable, "stored", "the tables to read, Tables.stored")
+    first, end = _buckets(buckets)
     there, here = set(manifest.tables), {table.config.name for table in stored}
     for name in sorted(there ^ here):
         where = "these tables" if name in there else f"version {manifest.name}"
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
     beside = read_tensors(state, manifest, TABLES_FILE)
-    tables = {table.config.name: _read_table(state, manifest, table, beside, buckets) for table in stored}
+    tables = {table.config.name: _read_table(state, manifest, table, beside, (first, end)) for table in stored}
     return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
+
+
+def _buckets(given: Any) -> Buckets:
+    try:
+        first, end = (operator.index(each) for each in given)
+    except (TypeError, ValueError, RuntimeError):
+        first, end = -1, -1
+    if not 0 <= first <= end <= NUM_BUCKETS:
+        reason = f"must be two numbers from 0 to {NUM_BUCKETS:,}, ascending; received {shown(given)}"
+        raise ConfigError(reason, argument="buckets")
+    return first, end
 
 
 def shares_keys(manifest: Manifest) -> bool:

@@ -14,16 +14,18 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
+from embtables.arguments import as_integer
 from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.given import as_choice, as_name, need
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
 from embtables.state.format.checksums import Buffer
-from embtables.state.format.manifest import Manifest, Purpose, canonical
+from embtables.state.format.manifest import PURPOSES, Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
 from embtables.state.format.version import Tensors, Version
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
@@ -61,6 +63,7 @@ class VersionWriter:
         longest: deltas in a row before the next snapshot.
 
     Raises:
+        ConfigError: an argument is of another kind.
         StateError: rank 0 does not hold the lease, or another does; or the tables have a consumer of this name.
 
     Example:
@@ -96,6 +99,11 @@ class VersionWriter:
         keep: int = 2,
         longest: int = 16,
     ) -> None:
+        need(holder, LeaseHolder | StateFolder, "holder", "the holder of the lease, or at other ranks the folder")
+        as_choice(purpose, PURPOSES, "purpose")
+        need(tables, Tables, "tables", "the Tables to write")
+        as_choice(projection, get_args(Projection), "projection")
+        need(world, World | None, "world", "the World of the ranks")
         self._world = SingleRank() if world is None else world
         if isinstance(holder, LeaseHolder) is not (self._world.rank == 0):
             raise StateError("rank 0 must hold the lease to write, and no other rank may", rank=self._world.rank)
@@ -104,10 +112,11 @@ class VersionWriter:
         self._purpose: Purpose = purpose
         self._projection: Projection = projection
         self._tables = tables
-        self._keep = keep
-        self._longest = longest
+        self._keep = as_integer(keep, "keep", least=1)
+        self._longest = as_integer(longest, "longest", least=0)
         knows_cuts = Ability.CUTS in tables.rows.abilities
-        self._consumer = tables.cuts.consumer(consumer or purpose) if knows_cuts else None
+        named = purpose if consumer is None else as_name(consumer, "consumer")
+        self._consumer = tables.cuts.consumer(named) if knows_cuts else None
         self._parent: _Parent | None = None
         self._pending: tuple[futures.Future[int], int | None, int] | None = None
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from embtables.inputs.arrow_types import is_bytes, is_text
+from embtables.arrow.types import is_bytes, is_text
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")

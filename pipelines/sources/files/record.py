@@ -10,7 +10,8 @@ A log changes while a run is stopped. The record tells what did:
     other files were added                        the epoch goes on without them; the next one reads them
     a file is gone, or has other rows             refused, with the difference: rows would be read twice or never
 
-A file is known by its path below the log's root, its size, and the rows and bytes of each row group.
+A file is known by its path below the log's root, its size, and the rows and bytes of each row group; a table in memory
+by its rows and a checksum of each column, so that the table that a run goes on with has the same values.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -37,16 +38,32 @@ _SHOWN = 3
 
 
 class ReadFile(Model):
-    """One file of a record."""
+    """One file of a record.
+
+    Attributes:
+        columns: of a table in memory, the checksum of each column; None of a file.
+    """
 
     name: str
     size: _Count
     groups: tuple[tuple[_Count, _Count], ...]
+    columns: dict[str, str] | None = None
 
     @property
     def rows(self) -> int:
         """Rows by its footer."""
         return sum(rows for rows, _ in self.groups)
+
+    def fault(self, here: ReadFile) -> str | None:
+        """Why what goes by this file's name now is another one; None: it is the same."""
+        had = f"{self.name} had {self.rows:,} rows in {self.size:,} bytes"
+        if here.rows != self.rows:
+            return f"{had} and has {here.rows:,} rows"
+        if here.groups != self.groups or self.columns is None or here.columns is None:
+            same = (self.size, self.groups) == (here.size, here.groups)
+            return None if same else f"{had} and has the same number of rows, but other bytes"
+        changed = [name for name, checksum in self.columns.items() if here.columns.get(name) != checksum]
+        return f"{had} and has other values in {_listed(changed)}" if changed else None
 
 
 class FilesRead(Model):
@@ -65,7 +82,9 @@ class FilesRead(Model):
 
     def to_bytes(self) -> bytes:
         """Its JSON."""
-        return json.dumps(self.model_dump(mode="json"), separators=(",", ":"), sort_keys=True).encode()
+        return json.dumps(
+            self.model_dump(mode="json", exclude_none=True), separators=(",", ":"), sort_keys=True
+        ).encode()
 
     @property
     def files(self) -> list[ReadFile]:
@@ -78,10 +97,19 @@ def file_name(file: LogFile) -> str:
     return file.relative if file.part is None else f"{file.part}:{file.relative}"
 
 
-def record_of(files: Sequence[LogFile]) -> FilesRead:
-    """The record of an epoch that begins with these files."""
-    found = tuple(ReadFile(name=file_name(f), size=f.size, groups=f.groups) for f in files)
-    return FilesRead(batches=(found,))
+def record_of(files: Sequence[LogFile], columns_of: Callable[[LogFile], dict[str, str] | None]) -> FilesRead:
+    """The record of an epoch that begins with these files.
+
+    Args:
+        columns_of: checksums of a file's columns, if it has any.
+    """
+    found = (ReadFile(name=file_name(f), size=f.size, groups=f.groups, columns=columns_of(f)) for f in files)
+    return FilesRead(batches=(tuple(found),))
+
+
+def _listed(columns: Sequence[str]) -> str:
+    more = f" and {len(columns) - _SHOWN:,} more" if len(columns) > _SHOWN else ""
+    return f"column{'s' if len(columns) > 1 else ''} {', '.join(columns[:_SHOWN])}{more}"
 
 
 @dataclass(frozen=True)
@@ -108,14 +136,13 @@ def go_on(recorded: FilesRead, present: FilesRead, *, in_order: bool) -> Continu
         here = now.get(file.name)
         if here is None:
             faults.append(f"{file.name} is gone (it had {file.rows:,} rows)")
-        elif here != file:
-            same = "the same number of rows, but other bytes" if here.rows == file.rows else f"{here.rows:,} rows"
-            faults.append(f"{file.name} had {file.rows:,} rows in {file.size:,} bytes and has {same}")
+        elif fault := file.fault(here):
+            faults.append(fault)
     if faults:
         more = f", and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
         raise StateError(
             f"the log is not what the run has read: {'; '.join(faults[:_SHOWN])}{more}. To go on would read rows twice "
-            "or never: put the files back, or begin a new run with --from"
+            "or never: go on with the files or rows that it began with, or begin a new run with --from"
         )
     known = {file.name for file in recorded.files}
     added = [file for file in present.files if file.name not in known]
@@ -139,6 +166,11 @@ class FilesRecord:
     def __init__(self, folder: Path | None, *, writes: bool = True) -> None:
         self._folder = folder
         self._writes = writes
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a run can be gone on with by these records."""
+        return self._folder is not None
 
     def keep(self, files: FilesRead) -> None:
         """Writes a record, whole and synced, before any version names it. Raises StateError if it cannot."""

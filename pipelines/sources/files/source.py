@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embtables.arrow.one_type import cast, one_type
+from embtables.arrow.types import field_type, plain, plain_type, stored_column, take_column
 from embtables.errors import BadFileError, DataError
-from embtables.inputs.arrow_types import field_type, plain, plain_type, stored_column, take_column
 from embtables.pipelines.sources.files.formats import managed_files
 from embtables.pipelines.sources.files.listing import list_files
 from embtables.pipelines.sources.files.partitions import partition_column, partition_type, partition_values
-from embtables.pipelines.sources.files.types import cast, one_type
 from embtables.schema import PartitionType
 
 # A row group is read whole. A megabyte of parquet can hold 200 million zeros: the footer is asked before memory is.
@@ -112,6 +112,10 @@ class Source:
     missing_is_null: bool = False
     bad_files: dict[str, str] = field(default_factory=dict)
     _types: dict[tuple[str, bool], pa.DataType] = field(default_factory=dict)
+
+    def checksums(self, file: LogFile) -> dict[str, str] | None:
+        """Of a table in memory, the checksum of each column; None of a file, which its footer is known by."""
+        return None
 
     @property
     def partition_names(self) -> set[str]:

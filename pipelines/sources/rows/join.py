@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import field_type, is_text
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import field_type, is_text
 from embtables.inputs.values import one_array
 from embtables.pipelines.sources.files.partitions import partition_type
 from embtables.pipelines.sources.files.source import LogFile, Source, open_source

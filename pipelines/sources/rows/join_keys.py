@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_text, plain_type
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import is_text, plain_type
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import BadRowsError, one_array
 

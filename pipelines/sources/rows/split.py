@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from embtables.arrow.types import is_list
 from embtables.errors import ConfigError
 from embtables.ids.cross import cross_ids
 from embtables.ids.mix import seeded_mix
-from embtables.inputs.arrow_types import is_list
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.times import as_microseconds
 from embtables.inputs.values import BadRowsError, Int64s, Mask, one_array

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_text, take_column
 from embtables.errors import ConfigError
-from embtables.inputs.arrow_types import is_text, take_column
 from embtables.inputs.values import Mask, one_array
 from embtables.pipelines.sources.files.literals import UnreadableLiteralError, read_literal
 from embtables.schema import Condition

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embtables.errors import DataError
+from embtables.errors import DataError, TrainingError
 from embtables.models.figures import Judged
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
 from embtables.pipelines.sources.rows.where import condition_mask
+from embtables.pipelines.training.figures.cold_ids import ColdIds
+from embtables.pipelines.training.figures.not_finite import why_scores_are_not_finite
 from embtables.pipelines.training.rank_agreement import summed
+from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
 
 
@@ -31,6 +34,7 @@ def evaluate(
     *,
     world: World | None = None,
     quarantine_dir: Path | None = None,
+    warnings: Warnings | None = None,
     shown: bool = True,
 ) -> dict[str, Any]:
     """Figures of the scorer on `part` of the log (None: all rows): those of its task, rows, slices.
@@ -39,6 +43,7 @@ def evaluate(
 
     Args:
         world: the ranks that evaluate together, by default this process; all get the same figures.
+        warnings: where it is said that nearly no id of a feature is known; None: nothing is looked at.
         quarantine_dir: where bad rows of this rank are listed, with `data.on_bad_row: quarantine`.
 
     Returns:
@@ -46,6 +51,7 @@ def evaluate(
 
     Raises:
         DataError: the part has no rows, or holds bad ones.
+        TrainingError: a score is not finite; names rows of the part, and the columns with the largest values.
     """
     settings, world = config.evaluate, world or SingleRank()
     whole = scorer.task.figures(settings)
@@ -62,18 +68,28 @@ def evaluate(
         extra_columns=tuple(dict.fromkeys((*conditions, *whole.columns))),
         quarantine_dir=quarantine_dir,
     )
+    cold = None if warnings is None else ColdIds(config, scorer.tables, log, part)
     seen = 0
     with RowProgress(f"evaluate {part or 'all rows'}", reader.total_rows_hint, shown=shown) as progress:
         for item in reader:
+            if cold is not None:
+                cold.observe(item.batch)
             judged = whole.judged(scorer.outputs(item.batch), item.batch, item.extra)
             rows, in_slices = _of_all_ranks(world, judged, _slices(config, item))
             if not len(rows):
                 continue  # all of them were set aside
-            whole.update(rows)
+            try:
+                whole.update(rows)
+            except TrainingError as error:  # at all ranks alike
+                where = f"rows {seen + 1:,} to {seen + len(rows):,} of the {part or 'whole'} part"
+                why = why_scores_are_not_finite(item.batch, config, scorer.model, world)
+                raise TrainingError(f"{where}: {error.message}. {why}", **error.path) from None
             for number, figures in enumerate(slices.values()):
                 figures.update(rows[in_slices[:, number]])
             seen += len(rows)
             progress.advance(len(rows))
+    if warnings is not None and cold is not None:
+        warnings.add(cold.warnings())
     causes = summed(world, reader.quarantine.counts)
     if seen == 0:
         raise no_rows(part, causes)

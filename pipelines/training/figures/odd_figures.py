@@ -40,4 +40,9 @@ def odd_figures(figures: Mapping[str, Any], part: str | None) -> list[str]:
             f"the log loss {where} is {log_loss:.4f}, above {log_loss / entropy:.4f}, which the mean label alone "
             "reaches: scores are too sure or off; look at learning rates and at dense columns without transforms"
         )
+    if nulls := figures.get("null_group_rows"):
+        found.append(
+            f"{nulls:,} of {figures['rows']:,} rows {where} have no group, because evaluate.group_column is null "
+            "there: gauc leaves them out"
+        )
     return found

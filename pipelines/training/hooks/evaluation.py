@@ -18,6 +18,7 @@ from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.run_content import RunState
+from embtables.pipelines.warn import Warnings
 from embtables.state.read.find import BEST
 
 
@@ -36,6 +37,7 @@ class Evaluation(Hook):
         fitted: FittedTransforms,
         checkpoints: Checkpoints,
         metrics: MetricsLog,
+        warnings: Warnings,
         *,
         quarantine_dir: Path | None,
         shown: bool,
@@ -45,6 +47,7 @@ class Evaluation(Hook):
         self._fitted = fitted
         self._checkpoints = checkpoints
         self._metrics = metrics
+        self._warnings = warnings
         self._quarantine_dir = quarantine_dir
         self._shown = shown
 
@@ -84,6 +87,7 @@ class Evaluation(Hook):
             part,
             world=learner.world,
             quarantine_dir=folder,
+            warnings=self._warnings,
             shown=self._shown,
         )
 

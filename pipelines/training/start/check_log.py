@@ -19,6 +19,7 @@ from embtables.inputs.values import BadRowsError, Float64s, Mask, as_float64, on
 from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
+from embtables.pipelines.sources.files.partitions import check_declared
 from embtables.pipelines.sources.log import Log, LogRows, locate
 from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.rows.split import part_mask
@@ -81,10 +82,11 @@ def check_log(config: RunConfig, log: Log) -> LogCheck:
     """Looks at a log before a run trains on it.
 
     Raises:
-        DataError, ConfigError: a column is missing or of an impossible type (the file and column are named), a part
-            holds no rows or only weights of zero, or the figure that decides the best version needs both classes and
-            the validation part has one.
+        DataError, ConfigError: a column is missing or of an impossible type (the file and column are named), a type is
+            declared for a column that no folder gives, a part holds no rows or only weights of zero, or the figure that
+            decides the best version needs both classes and the validation part has one.
     """
+    check_declared(config.data, log.source.partition_names)
     task = task_of(config)
     needs = task.needs(config)
     table = check_types(config, log, needs)

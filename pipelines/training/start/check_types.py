@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from embtables.arrow.types import is_list
 from embtables.errors import ConfigError, DataError
-from embtables.inputs.arrow_types import is_list
 from embtables.inputs.features import FeatureTransform, FittedTransforms, Needs
-from embtables.inputs.values import as_float64, one_array
+from embtables.models.baseline import baseline_numbers
 from embtables.models.figures import group_ids
 from embtables.pipelines.config import Evaluate, RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
@@ -91,7 +91,7 @@ def _check_evaluate(evaluate: Evaluate, table: pa.Table) -> None:
         except ConfigError as error:
             raise ConfigError(error.message, **{"slice": s.name, **error.path}) from None
     for name in evaluate.baseline_columns:
-        as_float64(name, one_array(table.column(name)), fill=0.0)
+        baseline_numbers(name, table.column(name))
     if evaluate.group_column is not None:
         group_ids(evaluate.group_column, table.column(evaluate.group_column))
 

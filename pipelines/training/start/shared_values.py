@@ -8,8 +8,8 @@ from itertools import combinations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embtables.arrow.types import is_list, is_text
 from embtables.ids import encoder_of
-from embtables.inputs.arrow_types import is_list, is_text
 from embtables.inputs.values import one_array
 from embtables.pipelines.sources.parquet import Log
 from embtables.schema import Feature, Schema, Table

@@ -57,7 +57,7 @@ MISUSES: dict[str, tuple[Callable[[Tables], Any], type[EmbtablesError], str]] = 
     "an unknown row store": (
         lambda t: Tables([TABLE], [FEATURE], seed=0, row_store="ssd"),  # type: ignore[arg-type]
         ConfigError,
-        "row_store must be one of host, fbgemm, reference, received 'ssd'",
+        "argument row_store: must be one of host, fbgemm, reference, received 'ssd'",
     ),
     "an unknown replicated table": (
         lambda t: Tables([TABLE], [FEATURE], seed=0, replicated=["u"]),

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embtables.arrow.types import take_column
 from embtables.errors import DataError
 from embtables.ids.cross import cross_ids
 from embtables.ids.strings import hash_strings
-from embtables.inputs.arrow_types import take_column
 from embtables.inputs.columns import Ids, feature_ids
 from embtables.inputs.values import BadRowsError, as_float64, one_array, to_float32
 from embtables.schema import Feature

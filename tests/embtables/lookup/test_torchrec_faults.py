@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "feature f: reads table 'a' 2 times",
     ),
     "bounds the wrong way": (configs(weight_init_min=1.0, weight_init_max=0.0), "table a: "),
-    "no dimension": (configs(embedding_dim=0), "table a: dim"),
+    "no dimension": (configs(embedding_dim=0), "table a: FixedTable.dim"),
     "another configuration": (
         [EmbeddingConfig(name="a", embedding_dim=4, num_embeddings=10, feature_names=["f"])],
         "argument tables: must be a list of EmbeddingBagConfig, received a EmbeddingConfig at 0",

@@ -121,6 +121,8 @@ def test_numbers_in_scientific_notation_are_numbers() -> None:
         (("data",), "where", ["rating"], "write '<column> <op> <value>'"),
         (("data",), "where", ["rating in 3"], "'in' needs a list"),
         (("data", "split"), "validation_from", "2012-01-01", "'validation_from' must come before 'test_from'"),
+        # 2011-11-01, which has no zone, is UTC.
+        (("data", "split"), "validation_from", "2011-11-01T00:30:00-01:00", "'validation_from' must come before"),
         ((), "event_time", None, "a split by time needs 'event_time'"),
         ((), "labels", [], "at least 1 item"),
     ],

@@ -104,7 +104,11 @@ DUE = {"early": {"kind": "time", "validation_from": "1970-01-01", "test_from": "
         ({}, {"evaluate": {"group_column": "nix"}}, "a.parquet, column nix: is missing"),
         ({}, {"evaluate": {"baseline_columns": ["nix"]}}, "a.parquet, column nix: is missing"),
         ({}, {"evaluate": {"slices": [{"name": "s", "where": ["nix == 1"]}]}}, "a.parquet, column nix: is missing"),
-        ({}, {"evaluate": {"baseline_columns": ["item"]}}, "a.parquet, column item: holds string; a number is needed"),
+        (
+            {},
+            {"evaluate": {"baseline_columns": ["item"]}},
+            "a.parquet, column item: holds string; evaluate.baseline_",
+        ),
         ({}, {"evaluate": {"group_column": "price"}}, "a.parquet, column price: holds double; group_column needs"),
         ({}, {"evaluate": {"slices": [{"name": "s", "where": ["price == a"]}]}}, "slice s, condition price: "),
         ({"user": STRUCTS}, {}, "a.parquet, feature user, column user: holds struct<a: int64>, which cannot be ids"),

@@ -1,6 +1,6 @@
 """One type for a column whose type differs between the files of a log: the one place where this is decided.
 
-The rule, by plain types (embtables/inputs/arrow_types.py); anything else is refused, and both files are named:
+The rule, by plain types (embtables/arrow/types.py); anything else is refused, and both files are named:
 
     null with anything                       the other
     string or bytes, dictionaries of them    the large one; bytes if any file has bytes, plain if any file is plain
@@ -21,10 +21,11 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
+from embtables.arrow.types import is_bytes, is_list, is_text, with_items
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import is_bytes, is_list, is_text, with_items
-from embtables.inputs.times import EARLIEST, LATEST
 
+# No times, but what stands for earlier and later ones than microseconds can hold where files differ in their units.
+EARLIEST, LATEST = -(2**63), 2**63 - 1
 _MAX_DIGITS = 76
 # Of 64 bits, also for narrow integers: what the files before hold must not matter.
 _INTEGER_DIGITS = 20

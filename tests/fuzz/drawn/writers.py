@@ -61,7 +61,7 @@ WRITERS: dict[str, Callable[[pa.Table, Path, Rng], None]] = {
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """No stderr: polars writes a stack there when it panics."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -79,7 +79,7 @@ def write(table: pa.Table, path: Path, rng: Rng) -> str | None:
     chosen = str(rng.choice(["pyarrow", "pyarrow", "polars", "duckdb", "pandas", "fastparquet"]))
     for name in dict.fromkeys([chosen, "pyarrow"]):
         try:
-            with _silence():
+            with silence():
                 WRITERS[name](table, path, rng)
             if pq.ParquetFile(path).read().num_rows == table.num_rows:
                 return name

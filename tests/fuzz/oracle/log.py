@@ -6,19 +6,19 @@ This file takes nothing from the package. A row is what training must see of it;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.fuzz.values import (
-    DAY,
+from tests.fuzz.oracle.arrow import family, field_of, python_values
+from tests.fuzz.oracle.folders import folder_texts, folder_types, folder_value
+from tests.fuzz.oracle.joins import side_columns
+from tests.fuzz.oracle.literals import admits, condition, same, str_of
+from tests.fuzz.oracle.values import (
     NUMBERS,
-    PER_SECOND,
     BadValue,
     Column,
     Unreadable,
@@ -26,15 +26,22 @@ from tests.fuzz.values import (
     dense_value,
     feature_ids,
     finite,
-    holds,
     instant,
     label_value,
-    literal,
     one_family,
     plain_ids,
-    same_keys,
     time_value,
 )
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the log: what its folders say, and the part that it was given as."""
+
+    path: str
+    table: pa.Table
+    folders: dict[str, str | None]
+    part: str | None
 
 
 @dataclass
@@ -59,107 +66,28 @@ class Reading:
     bad_parts: dict[tuple[str, int], str | None] = field(default_factory=dict)
 
 
-def family(kind: pa.DataType) -> str:
-    """The family of an Arrow type."""
-    t = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return family(kind.storage_type)
-    if t.is_dictionary(kind):
-        return family(kind.value_type)
-    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) or t.is_list_view(kind):
-        return f"list:{family(kind.value_type)}"
-    checks: list[tuple[str, Callable[[Any], bool]]] = [
-        ("null", t.is_null),
-        ("bool", t.is_boolean),
-        ("int", t.is_integer),
-        ("float", t.is_floating),
-        ("text", lambda k: t.is_string(k) or t.is_large_string(k) or t.is_string_view(k)),
-        ("bytes", lambda k: t.is_binary(k) or t.is_large_binary(k) or t.is_binary_view(k) or t.is_fixed_size_binary(k)),
-        ("time", lambda k: t.is_timestamp(k) or t.is_date(k)),
-    ]
-    for name, check in checks:
-        if check(kind):
-            return name
-    if t.is_decimal(kind):
-        return "decimal" if kind.scale == 0 else "fraction"
-    return "odd"
-
-
-def python_values(array: pa.Array) -> list[Any]:
-    """Each value: text as bytes, times as microseconds (whole, towards the past), numbers as Python has them."""
-    kind, t = array.type, pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return python_values(array.storage)
-    if t.is_dictionary(kind):
-        words = python_values(array.dictionary)
-        return [None if i is None or words[i] is None else words[i] for i in array.indices.to_pylist()]
-    name = family(kind)
-    if name.startswith("list:"):
-        return [None if item is None else python_values(item) for item in _items(array)]
-    if name == "text":
-        return array.cast(pa.binary()).to_pylist() if not t.is_string_view(kind) else _view_bytes(array)
-    if name == "time":
-        return _microseconds(array)
-    if name == "bool":
-        return [None if v is None else int(v) for v in array.to_pylist()]
-    if name == "float":
-        return [None if v is None else float(v) for v in array.to_pylist()]
-    return array.to_pylist()
-
-
-def _items(array: pa.Array) -> Iterable[pa.Array | None]:
-    for scalar in array:
-        yield scalar.values if scalar.is_valid else None
-
-
-def _view_bytes(array: pa.Array) -> list[bytes | None]:
-    return array.view(pa.binary_view()).to_pylist()
-
-
-def _microseconds(array: pa.Array) -> list[int | None]:
-    kind = array.type
-    if pa.types.is_date32(kind):
-        return [None if v is None else v * DAY for v in array.view(pa.int32()).to_pylist()]
-    per_second = 1_000 if pa.types.is_date64(kind) else PER_SECOND[kind.unit]
-    return [None if v is None else v * 1_000_000 // per_second for v in array.view(pa.int64()).to_pylist()]
-
-
 class Oracle:
     """A log and its configuration (the parsed YAML)."""
 
     def __init__(self, config: dict[str, Any], root: Path) -> None:
         self.config = config
         self.data = config["data"]
-        self.files: list[tuple[str, pa.Table, dict[str, str | None]]] = []
-        log = root / "log"
+        self.files: list[File] = []
+        self._folder_types = folder_types(config)
+        parts = self.data.get("parts") or {None: self.data["path"]}
+        for part, path in parts.items():
+            self._open(root / path, part)
+        self.names = {name for file in self.files for name in (*file.table.column_names, *file.folders)}
+        self.places = [(file.path, row) for file in self.files for row in range(file.table.num_rows)]
+        self.side: dict[str, Column] = {}
+        base = root if "parts" in self.data else root / self.data["path"]
+        self.side = side_columns(self, self.data.get("join", []), base)
+
+    def _open(self, log: Path, part: str | None) -> None:
         for path in sorted(log.rglob("*.parquet"), key=lambda p: p.relative_to(log).as_posix()):
-            folders: dict[str, str | None] = {}
-            for part in path.relative_to(log).parts[:-1]:
-                name, _, value = part.partition("=")
-                folders[unquote(name)] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
             # INT96 of the year 9999 is beyond nanoseconds, which are pyarrow's default.
             stored = pq.ParquetFile(path, coerce_int96_timestamp_unit="us").read()
-            self.files.append((str(path), stored, folders))
-        self.places = [(file, row) for file, table, _ in self.files for row in range(table.num_rows)]
-        self.side: dict[str, Column] = {}
-        for join in self.data.get("join", []):
-            self._join(join, root)
-
-    def _join(self, join: dict[str, Any], root: Path) -> None:
-        table = pq.ParquetFile(root / "log" / join["path"]).read()
-        keys = python_values(_one(table.column(join["key"])))
-        ours = self.column(join["key"], ids=True)
-        theirs = family(table.schema.field(join["key"]).type)
-        if "null" not in (ours.family, theirs) and not same_keys(ours.family, theirs):
-            raise Unreadable(f"the key {join['key']} has two types")
-        rows = {key: i for i, key in enumerate(keys)}
-        for name in table.column_names:
-            if name != join["key"]:
-                values = python_values(_one(table.column(name)))
-                found = [None if key is None or key not in rows else values[rows[key]] for key in ours.values]
-                if join.get("on_missing") != "null" and any(key not in rows for key in ours.values):
-                    raise Unreadable(f"a key of {join['key']} is missing")
-                self.side[name] = Column(family(table.schema.field(name).type), found)
+            self.files.append(File(str(path), stored, folder_texts(path.relative_to(log)), part))
 
     def column(self, name: str, *, ids: bool) -> Column:
         """A column of all files, under the rule for types that differ."""
@@ -167,19 +95,29 @@ class Oracle:
             return self.side[name]
         families: list[str] = []
         values: list[Any] = []
-        for file, table, folders in self.files:
-            if name in folders:
-                text = folders[name]
-                families.append("text")
-                values += [None if text is None else text.encode()] * table.num_rows
+        lacking = False
+        for file in self.files:
+            if name in file.folders:
+                kind, value = self._folder_value(name, file)
+                families.append(kind)
+                values += [value] * file.table.num_rows
                 continue
-            found = _field(table, name)
+            found = field_of(file.table, name)
             if found is None:
-                raise Unreadable(f"{name} is missing in {file}")
+                if self.data.get("on_missing_column") != "null":
+                    raise Unreadable(f"{name} is missing in {file.path}")
+                lacking = True
+                values += [None] * file.table.num_rows
+                continue
             array, alive = found
             families.append(family(array.type))
             values += [v if a else None for v, a in zip(python_values(array), alive, strict=True)]
+        if lacking and not families:
+            raise Unreadable(f"{name} is nowhere")
         return Column(one_family(name, families, ids=ids), values)
+
+    def _folder_value(self, name: str, file: File) -> tuple[str, Any]:
+        return folder_value(self._folder_types.get(name, "string"), file.folders[name])
 
     def read(self) -> Reading:
         """All rows that `where` admits, each with its part."""
@@ -257,35 +195,50 @@ class Oracle:
         return self._time_column
 
     def _admitted(self) -> list[bool]:
-        admitted = [True] * len(self.places)
-        for text in self.data.get("where", []):
-            name, op, literal = text.split(" ", 2)
-            column = self.column(name, ids=False)
-            for row, value in enumerate(column.values):
-                admitted[row] &= holds(column.family, value, op, literal)
-        return admitted
+        return self.satisfying(self.data.get("where", []))
+
+    def satisfying(self, conditions: list[str]) -> list[bool]:
+        """Of each row whether all conditions hold."""
+        found = [True] * len(self.places)
+        for text in conditions:
+            column = self.column(condition(text)[0], ids=False)
+            found = [a and b for a, b in zip(found, admits(text, column), strict=True)]
+        return found
 
     def _parts(self) -> list[Any] | None:
         """Of each row its part, "" for none, or why its part cannot be known. None: no split (or by hash)."""
+        if "parts" in self.data:
+            return [file.part for file in self.files for _ in range(file.table.num_rows)]
         split = self.data.get("split")
         if split is None:
             return None
         if split["kind"] == "hash":
             return self._hashed(split["columns"])
         if split["kind"] == "column":
-            column = self.column(split["column"], ids=False)
-            named = [(p, text) for p in ("train", "validation", "test") for text in split[p]]
-            return [
-                next((p for p, text in named if v is not None and holds(column.family, v, "==", literal(text))), "")
-                for v in column.values
-            ]
+            return self._by_column(split)
+        return self._by_time(split)
+
+    def _by_time(self, split: dict[str, Any]) -> list[Any]:
         spec, found = self.config["event_time"], []
-        first = instant(split["test_from"])
+        firsts = [(part, instant(split[f"{part}_from"])) for part in ("test", "validation") if f"{part}_from" in split]
         for value in self._time().values:
             try:
-                found.append("test" if time_value(spec, self._time().family, value) >= first else "train")
+                time = time_value(spec, self._time().family, value)
+                found.append(next((part for part, first in firsts if time >= first), "train"))
             except BadValue as bad:
                 found.append(bad)
+        return found
+
+    def _by_column(self, split: dict[str, Any]) -> list[Any]:
+        column = self.column(split["column"], ids=False)
+        if column.family.startswith("list:") or column.family == "odd":
+            raise Unreadable(f"{split['column']} is {column.family}")
+        found = [""] * len(self.places)
+        for part in ("test", "validation", "train"):
+            for text in split.get(part, [part]):
+                # The word that stands for a part by default is no number, and nothing equals it.
+                if part in split or column.family in ("text", "bytes"):
+                    found = [part if s else p for p, s in zip(found, same(column, str_of(text)), strict=True)]
         return found
 
     def _hashed(self, names: list[str]) -> list[Any]:
@@ -300,23 +253,3 @@ class Oracle:
                 except BadValue as bad:
                     found[row] = bad
         return found
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    # Dictionaries of several row groups differ; values one after the other do not.
-    if pa.types.is_dictionary(column.type):
-        column = pa.chunked_array([c.dictionary.take(c.indices) for c in column.chunks], column.type.value_type)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _field(table: pa.Table, name: str) -> tuple[pa.Array, list[bool]] | None:
-    """A column, or the field of a struct by its path; and where the struct is no null."""
-    if name in table.column_names:
-        return _one(table.column(name)), [True] * table.num_rows
-    top, _, rest = name.partition(".")
-    if rest and top in table.column_names and pa.types.is_struct(table.schema.field(top).type):
-        struct = _one(table.column(top))
-        names = [f.name for f in struct.type]
-        if rest in names:
-            return struct.field(names.index(rest)), struct.is_valid().to_pylist()
-    return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from fractions import Fraction
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import xxhash
@@ -176,15 +175,29 @@ def one_id(feature: dict[str, Any], name: str, kind: str, value: Any) -> Any:
     if kind == "time":
         if not -(2**63) <= value < 2**63:
             raise BadValue(name, "is out of range")
-        return part_of_time(feature["timestamp_part"], value) if "timestamp_part" in feature else value
+        if "timestamp_part" not in feature:
+            return value
+        return part_of_time(feature["timestamp_part"], local_time(value, feature.get("timestamp_zone")))
     number = int(value)
     if not -(2**63) <= number < 2**64:
         raise BadValue(name, "has more than 64 bits")
     return signed(number)
 
 
+def local_time(micros: int, zone: str | None) -> int:
+    """What a clock of the zone shows, in microseconds since 1970; without a zone that of UTC."""
+    if zone is None:
+        return micros
+    # Python's calendar ends with the year 9999, and every calendar repeats after 400 years.
+    cycles = max(0, (micros // DAY - 2_753_903) // 146_097)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros - cycles * 146_097 * DAY)
+    offset = moment.astimezone(ZoneInfo(zone)).utcoffset()
+    assert offset is not None
+    return micros + offset // timedelta(microseconds=1)
+
+
 def part_of_time(part: str, micros: int) -> int:
-    """In UTC. Monday is 0; days and months count from 1."""
+    """Monday is 0; days and months count from 1."""
     day, of_day = divmod(micros, DAY)
     if part == "day_number":
         return day
@@ -253,28 +266,3 @@ def instant(text: str) -> int:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     gone = moment - epoch
     return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
-
-
-def holds(kind: str, value: Any, op: str, literal: str) -> bool:
-    """Whether a value compares so with a literal, which is read by the column's family."""
-    if op == "is":
-        return (value is None) == (literal == "null")
-    if value is None or kind == "null":
-        return False
-    if kind in ("text", "bytes"):
-        other: Any = literal.strip("'").encode()
-    elif kind == "time":
-        other = instant(literal)
-    elif kind == "bool":
-        other = {"true": 1, "1": 1, "false": 0, "0": 0}[literal]
-    else:
-        other = Fraction(literal)
-        value = value if isinstance(value, float) else Fraction(value if isinstance(value, int) else Decimal(value))
-        if isinstance(value, float) and math.isnan(value):
-            return op == "!="
-    return bool({"==": value == other, "!=": value != other, "<": value < other, ">=": value >= other}[op])
-
-
-def literal(value: Any) -> str:
-    """A value of the YAML as the text of a literal."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

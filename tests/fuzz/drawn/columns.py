@@ -107,21 +107,21 @@ def _texts(kind: pa.DataType) -> Callable[[Rng, int, Mood], pa.Array]:
         words = [w.encode() for w in WORDS]
         values = _picked(rng, n, mood, lambda: words[rng.integers(len(words))], [], _NOT_TEXT)
         if pa.types.is_dictionary(kind):
-            return _encoded(pa.array(values, pa.binary()), kind, rng)
-        return _as(pa.array(values, pa.binary()), kind)
+            return dictionary_of(pa.array(values, pa.binary()), kind, rng)
+        return as_text_type(pa.array(values, pa.binary()), kind)
 
     return make
 
 
-def _encoded(values: pa.Array, kind: pa.DataType, rng: Rng) -> pa.Array:
+def dictionary_of(values: pa.Array, kind: pa.DataType, rng: Rng) -> pa.Array:
     encoded = values.dictionary_encode()
     words = encoded.dictionary
     if rng.random() < 0.3:  # a value that no row has
         words = pa.concat_arrays([words, pa.array([b"unused"], words.type)])
-    return pa.DictionaryArray.from_arrays(encoded.indices.cast(kind.index_type), _as(words, kind.value_type))
+    return pa.DictionaryArray.from_arrays(encoded.indices.cast(kind.index_type), as_text_type(words, kind.value_type))
 
 
-def _as(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def as_text_type(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """Bytes as a type of text or bytes, unchecked."""
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         array = array.cast(pa.large_binary())
@@ -224,10 +224,19 @@ def make(rng: Rng, family: str, name: str, n: int, mood: Mood) -> pa.Array:
 
 
 def make_list(
-    rng: Rng, family: str, name: str, n: int, mood: Mood, wrap: str, lengths: list[int] | None = None
+    rng: Rng,
+    family: str,
+    name: str,
+    n: int,
+    mood: Mood,
+    wrap: str,
+    lengths: list[int] | None = None,
+    longest: int = 4,
 ) -> pa.Array:
-    """A random column of lists; null lists and null items as the mood has them."""
+    """A random column of lists; null lists and null items as the mood has them. `longest`: items of the first one."""
     sizes = [int(rng.integers(0, 5)) for _ in range(n)] if lengths is None else lengths
+    if longest > 4 and n:
+        sizes = [longest, *sizes[1:]]
     sizes = [2] * n if wrap == "fixed" else sizes
     of_items = replace(mood, nulls=mood.nulls if mood.nulls < 1 else 0.0)
     items = make(rng, family, name, sum(sizes), of_items)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embtables.arrow.one_type import one_type
+from embtables.arrow.types import plain_type
 from embtables.errors import DataError
-from embtables.inputs.arrow_types import plain_type
 from embtables.inputs.columns import feature_ids, plain_ids
 from embtables.inputs.times import microseconds
 from embtables.inputs.values import BadRowsError, as_float64, one_array
 from embtables.pipelines.sources.files.source import open_source
-from embtables.pipelines.sources.files.types import one_type
 from embtables.schema import Feature
 
 TYPES = [

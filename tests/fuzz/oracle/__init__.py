@@ -1,0 +1,1 @@
+"""The rules of docs/data-rules.md and docs/reader.md a second time, value by value; nothing here is the package's."""
