@@ -91,7 +91,7 @@ def test_a_condition(column: Any, condition: str, right: int | tuple[str, ...], 
         wanted: Trained | Refused = Refused(right)
     else:
         wanted = Trained(right) if right else Refused(("holds no rows",))
-    Case("condition", build, (wanted,)).check(tmp_path)
+    Case("condition", build, wanted).check(tmp_path)
 
 
 def test_no_row_equals_a_value_of_a_column_of_nulls(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_no_row_equals_a_value_of_a_column_of_nulls(tmp_path: Path) -> None:
         log.write("a.parquet", clicks(N, v=pa.nulls(N)))
         return config(data='where: ["v != 3"]')
 
-    Case("null", build, (Refused(()),)).check(tmp_path)
+    Case("null", build, Refused(())).check(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_condition_on_folders_of_dates(condition: str, rows: int, declared: st
             log.write(f"dt={day}/a.parquet", clicks(200))
         return config(data=f"where: [{json.dumps(condition)}]" + (f", {declared}" if declared else ""))
 
-    Case("dt", build, (Trained(rows) if rows else Refused(()),)).check(tmp_path)
+    Case("dt", build, Trained(rows) if rows else Refused(())).check(tmp_path)
 
 
 @CASES.refused("where", "{column:", "value:")

@@ -61,7 +61,7 @@ def test_two_types_of_one_id_column(name: str, first: str, tmp_path: Path) -> No
         return config("v")
 
     right = Refused(("a.parquet", "b.parquet", "column v")) if ids is None else Trained(2 * N, ids)
-    Case(name, build, (right,)).check(tmp_path)
+    Case(name, build, right).check(tmp_path)
 
 
 @CASES.trains(1200, ids=300)

@@ -64,7 +64,7 @@ def test_a_type_as_ids(name: str, tmp_path: Path) -> None:
         return config("v")
 
     wanted = Refused((_NO_IDS, "v")) if isinstance(right, str) else Trained(N, right)
-    Case(name, build, (wanted,)).check(tmp_path)
+    Case(name, build, wanted).check(tmp_path)
 
 
 @CASES.trains(600, ids=20)
@@ -332,7 +332,7 @@ def test_a_cross_that_is_too_long_is_refused_before_it_is_made(tmp_path: Path) -
 
     tracemalloc.start()
     try:
-        Case("cross", build, (Refused(("a.parquet", "row 0", "65,536")),)).check(tmp_path)
+        Case("cross", build, Refused(("a.parquet", "row 0", "65,536"))).check(tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -160,6 +160,19 @@ private:
     std::thread reader_;
 };
 
+// All rows of a table are half of what they were: by its scale, and from time to time in every row.
+void decay(Store& store, int table) {
+    TableRows& rows = store.rows(table);
+    const std::uint32_t row = 1;
+    float before = 0.0f, after = 0.0f;
+    const auto weight = [&] { return rows.weight()[row * static_cast<std::size_t>(rows.stride())] * rows.weight_scale(); };
+    before = weight();
+    rows.set_scale(rows.scale() / 2);
+    if (rows.scale() < 0x1p-9) rows.fold_scale(store.num_rows(table), kThreads);
+    after = weight();
+    need(after == before / 2, "a row decays with its table");
+}
+
 void drive(const Kernels& kernels, int steps) {
     std::mt19937_64 random(7);
     Store store(kernels, tables(), {0, 1, 2, 1, 3}, kThreads);
@@ -187,6 +200,7 @@ void drive(const Kernels& kernels, int steps) {
             change([&] { need(batch.finds_rows_of_second(store), "a table that shares keys finds the other's rows"); });
         }
         store.gradient_norm(kept, kThreads);
+        for (int table : {0, 1}) change([&] { decay(store, table); });
         change([&] { store.update(kept, 1.0, 0.5f, kThreads); });
         for (int table : {1, 2}) change([&] { store.keys(table)->end_step(kThreads); });
         for (int i = 0; i < 20; ++i) change([&] { store.keys(1)->remove(static_cast<std::int64_t>(random() % 500)); });
