@@ -15,9 +15,14 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit
 
 }  // namespace
 
-Arena::Arena(std::size_t most) : whole_bytes_(round_up(most, kHuge) + kHuge), most_(most) {
-    whole_ = mmap(nullptr, whole_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (whole_ == MAP_FAILED) throw std::bad_alloc();
+Arena::Arena(std::size_t most) : most_(most) {
+    // Where addresses are limited (ulimit -v), as many as there are.
+    for (;; most_ /= 2) {
+        whole_bytes_ = round_up(most_, kHuge) + kHuge;
+        whole_ = mmap(nullptr, whole_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (whole_ != MAP_FAILED) break;
+        if (most_ <= kHuge) throw std::bad_alloc();
+    }
     base_ = reinterpret_cast<void*>(round_up(reinterpret_cast<std::uintptr_t>(whole_), kHuge));
 }
 

@@ -7,8 +7,8 @@ namespace embtables {
 
 class Arena {
 public:
-    // At most `most` bytes will be asked for. Addresses take no memory.
-    // Throws std::bad_alloc where the system gives none.
+    // At most `most` bytes will be asked for, fewer where the system limits addresses, which take no memory.
+    // Throws std::bad_alloc where it gives none.
     explicit Arena(std::size_t most);
     ~Arena();
     Arena(const Arena&) = delete;
