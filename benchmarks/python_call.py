@@ -80,8 +80,8 @@ def main() -> None:
     torch, ours = (_harness.Spread.of([run[what] for run in runs]).median for what in ("torch", "embtables"))
     text = (
         f"{_harness.table(['MovieLens-1M as a DataFrame', 'seconds to the first step', 'goal', ''], rows)}\n\n"
-        f"Median (range) of {repeats} interleaved processes, after the imports: torch takes {torch:.2f} s, this package "
-        f"{ours:.2f} s."
+        f"Median (range) of {repeats} interleaved processes, after the imports: torch takes {torch:.2f} s, "
+        f"this package {ours:.2f} s."
     )
     _harness.finish("python_call", "The Python call", {n: s.median for n, s in spreads.items()}, text, args)
 
