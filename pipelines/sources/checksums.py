@@ -1,6 +1,7 @@
 """Checksums of tables in memory, by column: of the values alone, however Arrow has cut them into chunks.
 
-A frame that is given again for a run to go on must be the one that it began with. Of 1 GB of numbers that takes about .3 s.
+A frame that is given again for a run to go on must be the one that it began with. Of 1 GB of numbers that takes about
+.3 s.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ validation, test) are a file each, as with `data.parts`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,22 @@ class MemorySource(Source):
         chunks = [plain(pc.list_flatten(chunk) if is_list(chunk.type) else chunk) for chunk in chunks]
         if not chunks or not is_text(chunks[0].type):
             return None
-        values = pa.chunked_array([pc.cast(chunk, pa.large_string()) for chunk in chunks]).unique()
+        values = _text(pa.chunked_array([pc.cast(chunk, pa.large_binary()) for chunk in chunks]).unique())
         if separator is not None:
             values = pc.list_flatten(pc.split_pattern(values, separator)).unique()
         return values.drop_null()
+
+
+def _text(values: pa.Array) -> pa.Array:
+    """Those of some bytes that are UTF-8; others are no text, and have no name."""
+    try:
+        return values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        kept = []
+        for value in values.to_pylist():
+            with contextlib.suppress(UnicodeDecodeError):
+                kept.append(None if value is None else value.decode())
+        return pa.array(kept, pa.large_string())
 
 
 def memory_source(data: Frame) -> MemorySource:

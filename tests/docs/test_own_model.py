@@ -17,5 +17,5 @@ def test_the_blocks_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "own.py").write_text("\n".join(blocks("python", PAGE.with_name("own-model.md"))))
     done = subprocess.run([sys.executable, "own.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "Tower\ntorch.Size([1, 1])\nTrue 3\n"
+    assert done.stdout == "Tower\ntorch.Size([1, 1])\nTrue\nTrue 3\n"
     assert "nanobind" not in done.stderr, "a loss that is alive at the end of the process is no fault"

@@ -17,10 +17,10 @@ from tests.fuzz.worker import Worker
 
 @pytest.mark.slow
 def test_random_logs_are_read_as_the_oracle_reads_them() -> None:
-    counts = fuzz(seed=15, seconds=200, cases=400)
+    counts = fuzz(seed=15, seconds=280, cases=250)
     assert {kind: counts[kind] for kind in FAULTS} == dict.fromkeys(FAULTS, 0)
     # Most draws must be read to the end: a generator that only draws what is refused proves nothing.
-    assert counts["trained"] > 100
+    assert counts["trained"] > 60
 
 
 def test_a_case_is_drawn_alike_from_its_seed(tmp_path: Path) -> None:

@@ -236,6 +236,18 @@ def test_rows_of_a_table_have_the_ids_of_the_frame(run: et.Run, frame: pd.DataFr
     assert len(run.table("item")) == 64
 
 
+def test_ids_that_are_bytes_have_names_where_they_are_text(frame: pd.DataFrame) -> None:
+    made = configuration()
+    names = [b"\xff" + name.encode() if number % 2 else name.encode() for number, name in enumerate("abcdefgh")]
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
+    coded = pa.array([names[n % 8] for n in range(len(frame))], pa.binary())
+    made["features"] = [{"name": "code", "column": "code", "table": "user"}]
+    made["tables"] = [{"name": "user", "dim": 4, "optimizer": {"kind": "sgd", "learning_rate": 0.1}}]
+    found = et.train(made, rows.append_column("code", coded), shown=False).table("user").to_pandas()
+    assert sorted(found["id"].dropna()) == ["a", "c", "e", "g"]
+    assert len(found) == 8
+
+
 def test_ids_of_a_feature_that_keeps_its_keys_apart_are_those_of_the_frame(frame: pd.DataFrame) -> None:
     made = configuration()
     user, item = ({"name": each, "table": "both", "encoder": {"kind": "hash"}} for each in ("user", "item"))

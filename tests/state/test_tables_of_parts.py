@@ -47,7 +47,9 @@ def test_a_chain_is_loaded_by_buckets(
         name = table.config.name
         expected = flat_content(restrict(made.table_content(name), table.seed, buckets))
         found = flat_content(loaded.table_content(name))
-        unknown = ("counts", "sketch") if store is ReferenceRowStore else ()  # as the dict has them
+        # The reference store has no counts; of a table that decays it has weights themselves, not those at a scale.
+        is_reference = store is ReferenceRowStore
+        unknown = ("counts", "sketch", "columns/weight", "cold/weight") if is_reference else ()  # as the dict has them
         assert same(
             {n: found[n] for n in found if n not in unknown}, {n: expected[n] for n in found if n not in unknown}
         )
@@ -57,7 +59,8 @@ def test_a_chain_is_loaded_by_buckets(
         of = buckets_of(whole.numpy(), table.seed)
         mine = torch.from_numpy((of >= buckets[0]) & (of < buckets[1]))
         assert torch.equal(keys, whole[mine])
-        assert torch.equal(loaded.weight(name), made.weight(name)[mine])
+        rounding = {"rtol": 1e-5, "atol": 1e-7} if is_reference else {"rtol": 0.0, "atol": 0.0}
+        torch.testing.assert_close(loaded.weight(name), made.weight(name)[mine], **rounding)
     keys = loaded.keys("fixed")
     assert keys is not None
     loaded.set_weight("fixed", torch.full((len(keys), 4), 2.0))

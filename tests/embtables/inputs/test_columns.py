@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.arrow.types import take_column
-from embtables.errors import DataError
+from embtables.errors import ConfigError, DataError
 from embtables.ids.cross import cross_ids
 from embtables.ids.strings import hash_strings
 from embtables.inputs.columns import Ids, feature_ids
@@ -133,7 +133,7 @@ def test_a_null_id_stands_for_nulls_and_null_lists() -> None:
 
 @pytest.mark.parametrize("null_id", [2**64, -(2**63) - 1, "1" * 30])
 def test_a_null_id_has_64_bits(null_id: int | str) -> None:
-    with pytest.raises(ValueError, match="an id has 64 bits"):
+    with pytest.raises(ConfigError, match="an id has 64 bits"):
         Feature(name="c", table="t", null_id=null_id)
 
 

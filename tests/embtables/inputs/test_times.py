@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embtables.errors import ConfigError
 from embtables.inputs.times import as_microseconds, microseconds, timestamp_part
 from embtables.inputs.values import BadRowsError, one_array
 from embtables.schema import EventTime, Feature
@@ -84,9 +85,9 @@ def test_unsigned_integers_beyond_int64_are_no_times() -> None:
 
 
 def test_a_zone_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"names no time zone: 'Mars/Base'; for example Asia/Tokyo"):
+    with pytest.raises(ConfigError, match=r"names no time zone: 'Mars/Base'; for example Asia/Tokyo"):
         Feature(name="f", table="t", timestamp_part="hour", timestamp_zone="Mars/Base")
-    with pytest.raises(ValueError, match="goes with 'timestamp_part'"):
+    with pytest.raises(ConfigError, match="goes with 'timestamp_part'"):
         Feature(name="f", table="t", timestamp_zone="UTC")
 
 

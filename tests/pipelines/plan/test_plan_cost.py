@@ -19,6 +19,7 @@ from embtables.pipelines.plan.sample import read_sample
 from embtables.pipelines.sources.parquet import ParquetReader
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.rank_agreement import totals
+from embtables.shard.world import World
 from tests.pipelines.conftest import open_log
 from tests.pipelines.plan.plan_for_tests import keys, machine, scenario, table
 from tests.shard.threads_for_tests import Threads, in_threads
@@ -27,6 +28,7 @@ Make = Callable[..., RunConfig]
 RANKS = (1, 2, 4, 16, 1024)
 
 
+@World.register
 class Counted:
     """Counts what a rank of a world of threads sends to others, an all_reduce as a ring sends it."""
 
