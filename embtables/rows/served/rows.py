@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,8 +134,8 @@ class ServedRows:
         return int(self._rows.stats(table)["bytes"])
 
 
-def _numpy(tensor: Tensor) -> npt.NDArray[np.generic]:
-    found: npt.NDArray[np.generic] = tensor.detach().contiguous().numpy()
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = tensor.detach().contiguous().numpy()
     return found
 
 
