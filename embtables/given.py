@@ -96,10 +96,13 @@ def need_iterable(given: object, argument: str, needed: str) -> None:
 
 
 def need_all(given: object, kind: type | UnionType, argument: str, needed: str) -> None:
-    """Raises ConfigError if it is no list, or an object in it is of another kind."""
-    need(given, Sequence, argument, needed)
-    for each in given:  # type: ignore[attr-defined]
-        need(each, kind, argument, needed)
+    """Raises ConfigError if it is no list, or an object in it is of another kind; `needed`: `Feature`."""
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise ConfigError(f"must be a list of {needed}, received a {type(given).__name__}", argument=argument)
+    for place, each in enumerate(given):
+        if not isinstance(each, kind):
+            reason = f"must be a list of {needed}, received a {type(each).__name__} at {place}"
+            raise ConfigError(reason, argument=argument)
 
 
 def need_mapping(given: object, argument: str, needed: str) -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from embtables.arguments import as_ids, as_name, as_path
+from embtables.arguments import as_ids
 from embtables.errors import ConfigError, StateError
-from embtables.given import as_choice, as_flag, need
+from embtables.given import as_choice, as_flag, as_name, as_path, need
 from embtables.ids.strings import hash_strings
 from embtables.inputs.batch import Batch, JaggedIds
 from embtables.inputs.features import FeatureTransform, FittedTransforms

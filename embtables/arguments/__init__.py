@@ -8,16 +8,12 @@ raises a DataError that names the argument, what was received and what to do.
 from embtables.arguments.columns import as_strings, as_table
 from embtables.arguments.floats import as_floats, as_number
 from embtables.arguments.integers import as_ids, as_microseconds
-from embtables.given import as_integer, as_name, as_path
 
 __all__ = [
     "as_floats",
     "as_ids",
-    "as_integer",
     "as_microseconds",
-    "as_name",
     "as_number",
-    "as_path",
     "as_strings",
     "as_table",
 ]

@@ -121,7 +121,7 @@ class FeatureTransform:
     ) -> None:
         need(schema, Schema, "schema", "a Schema")
         need(fitted, FittedTransforms, "fitted", "FittedTransforms")
-        need_all(labels, Label, "labels", "labels of the schema")
+        need_all(labels, Label, "labels", "Label")
         if sample_weight is not None:
             as_name(sample_weight, "sample_weight")
         need(event_time, EventTime | None, "event_time", "the schema's EventTime")

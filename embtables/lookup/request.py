@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.arguments import as_floats, as_ids, as_integer
+from embtables.arguments import as_floats, as_ids
 from embtables.errors import ConfigError, DataError
+from embtables.given import as_integer
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.rows.protocol import Lookup
 from embtables.tables.table_feature import TableFeature

@@ -10,6 +10,7 @@ import torch
 from torchrec.modules.embedding_configs import DataType, EmbeddingBagConfig, PoolingType
 
 from embtables.errors import ConfigError
+from embtables.given import need_all
 from embtables.schema import Feature, FixedTable, Identity, Optimizer, RowwiseAdagrad, Uniform
 from embtables.tables.row_store import RowStoreName
 from embtables.tables.table_set import Tables
@@ -29,12 +30,8 @@ def tables_of(
         ConfigError: a configuration is of another kind, two have one name, or one asks for what is not here.
     """
     _refuse_device(device)
-    if not isinstance(configs, Sequence) or isinstance(configs, str):
-        raise ConfigError(f"must be a list of {kind.__name__}, received a {type(configs).__name__}", argument="tables")
-    for place, config in enumerate(configs):
-        if not isinstance(config, kind):
-            reason = f"must be a list of {kind.__name__}, received a {type(config).__name__} at {place}"
-            raise ConfigError(reason, argument="tables")
+    need_all(configs, kind, "tables", kind.__name__)
+    for config in configs:
         _refuse_options(config)
     learns = optimizer if optimizer is not None else RowwiseAdagrad(learning_rate=0.01)
     tables, features = [], []

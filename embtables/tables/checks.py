@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from embtables.errors import ConfigError
-from embtables.given import as_choice, as_names, need, need_mapping
+from embtables.given import as_choice, as_names, need, need_all, need_mapping
 from embtables.ids import Artifacts
 from embtables.rows.stores import ROW_STORES
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
@@ -25,8 +25,8 @@ def check_made_of(
         ConfigError: something is no table or feature, two tables have one name, a feature reads a table twice or one
             that is not given, or a name is unknown.
     """
-    _need_all(tables, FixedTable | CollisionlessTable, "tables", "FixedTable or CollisionlessTable")
-    _need_all(features, Feature, "features", "Feature")
+    need_all(tables, FixedTable | CollisionlessTable, "tables", "FixedTable or CollisionlessTable")
+    need_all(features, Feature, "features", "Feature")
     names = Counter(table.name for table in tables)
     for name, times in names.items():
         if times > 1:
@@ -46,12 +46,3 @@ def check_made_of(
         if name not in {feature for feature, _ in reads}:
             raise ConfigError("has artifacts, but is not given", feature=name)
         need(artifacts[name], Artifacts, "artifacts", "a dictionary of Artifacts by feature")
-
-
-def _need_all(given: object, kind: object, argument: str, needed: str) -> None:
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise ConfigError(f"must be a list of {needed}, received a {type(given).__name__}", argument=argument)
-    for place, each in enumerate(given):
-        if not isinstance(each, kind):  # type: ignore[arg-type]
-            reason = f"must be a list of {needed}, received a {type(each).__name__} at {place}"
-            raise ConfigError(reason, argument=argument)

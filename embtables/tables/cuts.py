@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
-from embtables.arguments import as_integer, as_name
 from embtables.errors import StateError
+from embtables.given import as_integer, as_name
 from embtables.rows.exclusive import StoreLock, exclusive
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embtables.arguments import as_floats, as_ids, as_integer, as_microseconds, as_number
+from embtables.arguments import as_floats, as_ids, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.given import as_flag, need, need_iterable, shown
+from embtables.given import as_flag, as_integer, need, need_iterable, shown
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive

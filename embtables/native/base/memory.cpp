@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <new>
-#include <string>
 #include <utility>
 
 namespace embtables {
@@ -18,18 +16,6 @@ constexpr std::size_t kHuge = Region::kHugePage, kPage = 4096, kLine = 64;
 constexpr std::size_t kOnHeap = std::size_t{64} << 10;
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
-
-class NoMemory : public std::bad_alloc {
-public:
-    explicit NoMemory(std::size_t bytes)
-        : what_("the system refused " + std::to_string(bytes) +
-                " bytes: its memory, its limit on address space (ulimit -v) or its limit on a process's mappings "
-                "(sysctl vm.max_map_count) is used up") {}
-    const char* what() const noexcept override { return what_.c_str(); }
-
-private:
-    std::string what_;
-};
 
 void* zeroed_on_heap(std::size_t bytes) {
     void* base = std::aligned_alloc(kLine, bytes);

@@ -3,8 +3,23 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
+#include <string>
 
 namespace embtables {
+
+// The system gives no memory; says how many bytes were asked for, and what may be used up.
+class NoMemory : public std::bad_alloc {
+public:
+    explicit NoMemory(std::size_t bytes)
+        : what_("the system refused " + std::to_string(bytes) +
+                " bytes: its memory, its limit on address space (ulimit -v) or its limit on a process's mappings "
+                "(sysctl vm.max_map_count) is used up") {}
+    const char* what() const noexcept override { return what_.c_str(); }
+
+private:
+    std::string what_;
+};
 
 // Starts at a 2 MB boundary and asks for huge pages once it is that large: random reads of 64-byte rows are two to four
 // times faster on them. What was never touched takes no memory.
@@ -22,7 +37,7 @@ public:
     Region& operator=(const Region&) = delete;
 
     // Room for at least `bytes`; what is new reads as zero. Pointers into the region are void afterwards.
-    // Throws std::bad_alloc, which says what was refused, and changes nothing where the system gives no memory.
+    // Throws NoMemory, and changes nothing where the system gives no memory.
     void reserve(std::size_t bytes);
 
     template <typename T>

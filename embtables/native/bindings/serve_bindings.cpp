@@ -12,7 +12,6 @@ using namespace nanobind::literals;
 namespace embtables {
 namespace {
 
-using Weights = std::optional<In<float>>;
 using Cold = std::optional<Out<std::int64_t>>;
 
 void make(ServedStore* self, const std::vector<ServedConfig>& tables, const std::vector<int>& feature_tables,
@@ -26,22 +25,9 @@ void make_config(ServedConfig* self, int dim, std::uint64_t seed, std::uint64_t 
     new (self) ServedConfig{dim, seed, num_rows, ttl_seconds};
 }
 
-LookupView view_of(const ServedStore& store, const In<std::int32_t>& features, const In<std::int64_t>& keys,
-                   const In<std::int64_t>& offsets, const Weights& weights, std::int64_t bags) {
-    const std::size_t lists = bags <= 0 ? features.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
-    need(bags >= 0 && lists >= 1 && offsets.size() == lists * static_cast<std::size_t>(bags) + 1 &&
-             features.size() % lists == 0,
-         "L lists of B bags need L * B + 1 offsets, and as many features each");
-    need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys.size()),
-         "offsets must begin at 0 and end at the number of keys");
-    need(!weights || weights->size() == keys.size(), "as many weights as keys are needed");
-    for (std::size_t i = 0; i < features.size(); ++i) store.table_of(features.data()[i]);
-    return {features.data(), features.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
-}
-
 void pooled(const ServedStore& store, In<std::int32_t> features, In<std::int64_t> keys, In<std::int64_t> offsets,
             Weights weights, std::int64_t bags, int threads, OutMatrix out, Cold cold) {
-    const LookupView view = view_of(store, features, keys, offsets, weights, bags);
+    const LookupView view = view_of(store, features, offsets, weights, bags, keys.size());
     need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
          "out must be (bags, sum of the features' dims)");
     need(!cold || cold->size() == features.size(), "a count for each feature is needed");

@@ -21,26 +21,12 @@ using namespace nanobind::literals;
 namespace embtables {
 namespace {
 
-using Weights = std::optional<In<float>>;
 using Counts = std::optional<In<std::int32_t>>;
 // features, rows of the keys, offsets, weights, number of bags, gradient (bags, width)
 using KeptBags = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, Weights, std::int64_t, Matrix>;
 // features, rows of the keys, bounds and places of the segments, message with gradients, occurrences each of them stands for
 using KeptMessage = std::tuple<In<std::int32_t>, In<std::uint32_t>, In<std::int64_t>, In<std::int64_t>, In<float>, Counts>;
 using Kept = std::variant<KeptBags, KeptMessage>;
-
-LookupView view_of(const Store& store, const In<std::int32_t>& features, const In<std::int64_t>& offsets,
-                   const Weights& weights, std::int64_t bags, std::size_t keys) {
-    const std::size_t lists = bags == 0 ? features.size() : (offsets.size() - 1) / static_cast<std::size_t>(bags);
-    need(bags >= 0 && offsets.size() == lists * static_cast<std::size_t>(bags) + 1 && lists >= 1 &&
-             features.size() % lists == 0,
-         "L lists of B bags need L * B + 1 offsets, and as many features each");
-    need(offsets.data()[0] == 0 && offsets.data()[offsets.size() - 1] == static_cast<std::int64_t>(keys),
-         "offsets must begin at 0 and end at the number of keys");
-    need(!weights || weights->size() == keys, "as many weights as keys are needed");
-    for (std::size_t i = 0; i < features.size(); ++i) store.table_of(features.data()[i]);
-    return {features.data(), features.size(), lists, offsets.data(), weights ? weights->data() : nullptr, bags};
-}
 
 SegmentsView segments_of(const Store& store, const In<std::int32_t>& features, const In<std::int64_t>& bounds,
                          const In<std::int64_t>& places, std::size_t keys, std::size_t floats) {

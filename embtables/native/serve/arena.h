@@ -8,13 +8,13 @@ namespace embtables {
 class Arena {
 public:
     // At most `most` bytes will be asked for, fewer where the system limits addresses, which take no memory.
-    // Throws std::bad_alloc where it gives none.
+    // Throws NoMemory where it gives none.
     explicit Arena(std::size_t most);
     ~Arena();
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
 
-    // The first `bytes` can be used; what is new reads as zero. Throws std::bad_alloc, and then nothing has changed.
+    // The first `bytes` can be used; what is new reads as zero. Throws NoMemory, and then nothing has changed.
     void reserve(std::size_t bytes);
 
     template <typename T>

@@ -25,10 +25,10 @@ ServedStore::ServedStore(const RowKernels& kernels, const std::vector<ServedConf
     for (const int number : feature_tables_) table(number);
 }
 
-std::size_t ServedStore::width(const LookupView& lookup) const {
-    std::size_t found = 0;
+std::vector<std::size_t> ServedStore::columns(const LookupView& lookup) const {
+    std::vector<std::size_t> found{0};
     for (std::size_t s = 0; s < lookup.num_features; ++s)
-        found += static_cast<std::size_t>(table(table_of(lookup.features[s])).config().dim);
+        found.push_back(found.back() + static_cast<std::size_t>(table(table_of(lookup.features[s])).config().dim));
     return found;
 }
 
@@ -36,12 +36,7 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
                          std::int64_t* cold) const {
     const std::size_t num_keys = static_cast<std::size_t>(lookup.bags_of(lookup.num_lists - 1)[lookup.num_bags]);
     std::uint32_t* const rows = row_numbers(num_keys).data();
-    std::vector<std::size_t> columns;
-    std::size_t total = 0;
-    for (std::size_t s = 0; s < lookup.num_features; ++s) {
-        columns.push_back(total);
-        total += static_cast<std::size_t>(table(table_of(lookup.features[s])).config().dim);
-    }
+    const std::vector<std::size_t> column = columns(lookup);
     const Readers::Reading reading(readers_);
     auto one = [&](std::size_t s) {
         const ServedTable& read = table(table_of(lookup.features[s]));
@@ -50,7 +45,7 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
         const std::size_t missed = read.find(keys + first, static_cast<std::size_t>(last - first), rows + first);
         if (cold != nullptr) cold[s] = static_cast<std::int64_t>(missed);
         kernels_.pooled({read.base(), read.config().dim, read.stride(), rows, offsets, lookup.weights, 0, lookup.num_bags,
-                         out + columns[s], static_cast<std::int64_t>(total)});
+                         out + column[s], static_cast<std::int64_t>(column.back())});
     };
     if (threads == 1 || num_keys <= kChunkKeys) {
         for (std::size_t s = 0; s < lookup.num_features; ++s) one(s);

@@ -25,9 +25,11 @@ public:
 
     ServedTable& table(int number) const { return *tables_.at(static_cast<std::size_t>(number)); }
     int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }
-    std::size_t width(const LookupView& lookup) const;
+    std::size_t width(const LookupView& lookup) const { return columns(lookup).back(); }
 
 private:
+    std::vector<std::size_t> columns(const LookupView& lookup) const;  // where each feature's begin, and their number
+
     const RowKernels& kernels_;
     mutable Readers readers_;
     std::vector<std::unique_ptr<ServedTable>> tables_;

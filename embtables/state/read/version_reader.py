@@ -48,7 +48,7 @@ def read_version(
     """
     need(state, StateFolder, "state", "a StateFolder")
     need(manifest, Manifest, "manifest", "the Manifest of a version")
-    need_all(stored, StoredTable, "stored", "the tables to read, Tables.stored")
+    need_all(stored, StoredTable, "stored", "StoredTable, as Tables.stored")
     first, end = _buckets(buckets)
     there, here = set(manifest.tables), {table.config.name for table in stored}
     for name in sorted(there ^ here):

@@ -18,9 +18,8 @@ from typing import Any, get_args
 
 import torch
 
-from embtables.arguments import as_integer
 from embtables.errors import EmbtablesError, StateError, WorldError
-from embtables.given import as_choice, as_name, need
+from embtables.given import as_choice, as_integer, as_name, need
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
