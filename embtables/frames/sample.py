@@ -64,7 +64,12 @@ def sample_of(data: Frame | Path | str, labels: Sequence[str] = (), most_rows: i
     try:
         return _of_files(str(data), labels, most_rows)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=data) from error
+        raise _unreadable(error, str(data)) from error
+
+
+def _unreadable(error: Exception, path: str) -> DataError:
+    text = " ".join(str(error).split()).rstrip(".")
+    return DataError(f"cannot be read as parquet: {text}; replace the file that it names, or take it away", path=path)
 
 
 def largest_table(path: str) -> str:
@@ -81,7 +86,7 @@ def largest_table(path: str) -> str:
             rows[columns] += fragment.count_rows()
             files.setdefault(columns, fragment.path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"cannot be read as parquet: {' '.join(str(error).split())}", path=path) from error
+        raise _unreadable(error, path) from error
     widest = max(rows, key=len, default=frozenset[str]())
     return path if all(columns <= widest for columns in rows) else files[rows.most_common(1)[0][0]]
 
