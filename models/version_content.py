@@ -41,6 +41,29 @@ class Scoring(Model):
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+class SideTableContent(Model):
+    """A side table that a server joins to requests, as it lies beside the version's other files.
+
+    Attributes:
+        name: the path in the configuration, or what the columns were prepared from.
+        keys: columns of a request that are looked up, one or more.
+        columns: what it gives, under the names that the model reads.
+        file: an Arrow IPC file among the version's, with the keys (unique) and the columns. A delta that does not list
+            it has that of the version before.
+        rows: of the file.
+        missing: what a key that it lacks gives: an error, nulls, or `defaults`.
+        defaults: by column, for `missing: defaults`.
+    """
+
+    name: str
+    keys: Annotated[tuple[str, ...], Field(min_length=1)]
+    columns: tuple[str, ...]
+    file: str
+    rows: Annotated[int, Field(strict=True, ge=0)]
+    missing: Literal["error", "null", "defaults"] = "error"
+    defaults: dict[str, Any] = Field(default_factory=dict)
+
+
 class ScoringContent(Model):
     """All that scoring needs of a version's content.
 
@@ -49,6 +72,7 @@ class ScoringContent(Model):
             `schema.sample_weight`, which then have their defaults.
         seed: of the run; tables derive theirs from it and their names. None in versions older than it.
         transforms: fitted on training data; those that the schema asks for.
+        side_tables: of a serving version, what its server joins to requests.
     """
 
     # Written and read under its own name; as an attribute it would hide one of pydantic's.
@@ -59,6 +83,7 @@ class ScoringContent(Model):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
     transforms: TransformsContent
     scoring: Scoring = Scoring()
+    side_tables: tuple[SideTableContent, ...] = ()
 
     @model_validator(mode="after")
     def _transforms_fit(self) -> ScoringContent:

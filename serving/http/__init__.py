@@ -1,0 +1,1 @@
+"""The HTTP side: routes, limits, metrics, logs, admin and the page."""

@@ -1,0 +1,71 @@
+"""`Service`: what the HTTP side calls, without knowing how versions are followed or scores are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embtables.serving import wire
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of a request.
+
+    Attributes:
+        labels: names of the columns of `scores`.
+        scores: (K, n_labels) float32.
+        stages_us: microseconds by stage: wait, features, lookup, dense.
+    """
+
+    labels: tuple[str, ...]
+    scores: npt.NDArray[np.float32]
+    versions: wire.Versions
+    cold: wire.ColdIds
+    stages_us: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Rows (n, D) float32 of ids or keys, and (n,) bool which read a cold row."""
+
+    rows: npt.NDArray[np.float32]
+    is_cold: npt.NDArray[np.bool_]
+    versions: wire.Versions
+
+
+class Service(Protocol):
+    """Answers from the version that is live. Errors are `serving.refusals.Refusal`, with an HTTP status and a field."""
+
+    async def score(self, request: wire.ScoreRequest) -> Scored:
+        """Scores of candidates or rows."""
+
+    async def score_table(self, rows: pa.Table) -> Scored:
+        """Scores of full rows, (K,) in a table."""
+
+    def embed(self, *, feature: str | None, table: str | None, ids: Any) -> Embedded:
+        """Rows of raw ids of a feature, or of keys of a table; takes microseconds, on the caller's thread.
+
+        Args:
+            ids: (n,) int64, or a list of integers or strings.
+        """
+
+    def model(self) -> dict[str, Any]:
+        """What `/v1/model` answers: schema, versions, ages, rows, memory, engine, last rejected delta. JSON."""
+
+    def is_ready(self) -> tuple[bool, str]:
+        """Whether a verified version is loaded and warmed; if not, why."""
+
+    def pin(self, version: str) -> None:
+        """Answers with this version and stays there until `follow`."""
+
+    def follow(self) -> None:
+        """Follows the newest version again."""
+
+    def pause(self) -> None:
+        """Stays with the present version."""

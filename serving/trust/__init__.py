@@ -1,0 +1,1 @@
+"""Replay of logged requests, explanations of scores, audits of keys."""

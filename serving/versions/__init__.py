@@ -1,0 +1,1 @@
+"""Which version answers, where it comes from, and how it follows the trainer."""
