@@ -25,6 +25,11 @@ COLD = "embtables-cold"  # how many ids of the request read a cold row
 DIM = "embtables-dim"
 HEADERS = (REQUEST_ID, DENSE_VERSION, ROW_VERSION, COLD, DIM)
 
+# Of requests: the answer must not be of an older version, as a client asks that has seen one. A server that has not
+# come so far answers 503 with Retry-After. REQUEST_ID may be given in a header, too.
+MIN_DENSE_VERSION = "embtables-min-dense-version"
+MIN_ROW_VERSION = "embtables-min-row-version"
+
 
 class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One context and K candidates, or K full rows.
