@@ -45,6 +45,7 @@ class Settings(Model):
     host: str = Field("127.0.0.1", min_length=1, description="the address it listens on; other machines need 0.0.0.0")
     port: Port = 8080
     admin_port: Port | None = Field(None, description="of the admin routes; goes with a token")
+    admin_host: str = Field("127.0.0.1", min_length=1)
     admin_tokens: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
         (), max_length=MAX_TOKENS, description="either is taken, so that they can be changed one after the other"
     )
