@@ -99,6 +99,24 @@ class Settings(Model):
         except ValidationError as error:
             raise ConfigError(_as_written(error, from_environment, given)) from None
 
+    def versions_folder(self) -> Path:
+        """The folder of versions: `checkpoints` of a run, or the source itself.
+
+        Raises:
+            ConfigError: there is no such folder, or no versions in it.
+        """
+        if not self.source.is_dir():
+            raise ConfigError(
+                "there is no such folder: give a run (runs/<id>), or the folder that versions are published to",
+                folder=self.source,
+            )
+        found = next((f for f in (self.source / "checkpoints", self.source) if (f / "manifests").is_dir()), None)
+        if found is None:
+            raise ConfigError(
+                "has no versions: there is no manifests/ in it or in its checkpoints/", folder=self.source
+            )
+        return found
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if self.admin_tokens and self.admin_token_file is not None:

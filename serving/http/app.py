@@ -130,6 +130,8 @@ class App:
                 raise Refusal(405, f"ask with POST, received {call.method[:20]}")
             call.body = await self._bodies.read(call.headers, receive)
             call.stages_us["read"] = (time.perf_counter() - call.began) * 1e6
+            if _MIN_DENSE in call.headers or _MIN_ROWS in call.headers:
+                await self.service.reach(_text(call.headers.get(_MIN_DENSE)), _text(call.headers.get(_MIN_ROWS)))
             answer = await handler(call)
         except Refusal as refusal:
             answer, field = answers.refused(call, refusal), refusal.field
@@ -208,7 +210,6 @@ class App:
         finally:
             self._waiting -= 1
         call.versions = found.versions
-        _check_versions(call, found.versions)
         call.stages_us.update(found.stages_us)
         began = time.perf_counter()
         answer = answers.scored(call, found, form)
@@ -229,7 +230,6 @@ class App:
             raise _other_type(kind, wire.JSON, wire.BYTES)
         found = self.service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
         call.versions = found.versions
-        _check_versions(call, found.versions)
         return answers.embedded(call, found, form)
 
     async def _retrieve(self, call: Call) -> Answer:
@@ -246,17 +246,8 @@ def _other_type(received: str, *taken: str) -> Refusal:
     return Refusal(415, f"a body is {' or '.join(taken)}, received Content-Type {received[:60]}")
 
 
-def _check_versions(call: Call, versions: wire.Versions) -> None:
-    """Refuses (503) where the client has seen a newer version than the one that answers."""
-    headers = call.headers
-    for header, name in ((_MIN_DENSE, versions.dense), (_MIN_ROWS, versions.rows)):
-        if (seen := headers.get(header)) is None:
-            continue
-        asked = seen.decode("latin-1").rpartition("-")[2]
-        if not asked.isdigit() or len(asked) > 18:
-            raise Refusal(422, "a version is named like serving-12", header.decode())
-        if int(name.rpartition("-")[2]) < int(asked):
-            raise Refusal(503, f"the newest version here is {name}, the request needs {asked}", retry_after=1)
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def as_refusal(error: EmbtablesError) -> Refusal:

@@ -22,6 +22,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from embtables.errors import ConfigError, ServingError
+from embtables.serving import wire
 from embtables.serving.http.admin import AdminApp
 from embtables.serving.http.app import App, create_app
 from embtables.serving.service import Service
@@ -30,6 +31,7 @@ from embtables.serving.settings import Settings
 _BACKLOG = 1024
 # granian stops accepting at this number of open connections, idle ones included: the limit of file handles goes first.
 _MAX_CONNECTIONS = 1_000_000
+_LOOK_SECONDS = 0.02
 _OPEN = ("01", "08")  # states of /proc/net/tcp: established; closed by the other side alone
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -55,13 +57,15 @@ def serve(
     settings: Settings,
     *,
     service: Service | None = None,
-    on_start: Callable[[Addresses, App], None] | None = None,
+    on_start: Callable[[Addresses], None] | None = None,
+    on_ready: Callable[[Addresses, wire.ModelInfo], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; returns when what was asked is answered.
 
     Args:
         service: what answers; by default the versions in `settings.source`, followed.
         on_start: called once it accepts connections; versions may still be loading.
+        on_ready: called once a version answers.
 
     Raises:
         ConfigError: an address is taken or none, a setting or the source is wrong.
@@ -69,10 +73,19 @@ def serve(
         ServingError: it could not go on.
     """
     app = create_app(settings, service)
-    uvloop.run(_serve(settings, app, on_start))
+    uvloop.run(_serve(settings, app, on_start or _nothing, on_ready or _nothing))
 
 
-async def _serve(settings: Settings, app: App, on_start: Callable[[Addresses, App], None] | None) -> None:
+def _nothing(*_: Any) -> None:
+    """Nobody wants to be called."""
+
+
+async def _serve(
+    settings: Settings,
+    app: App,
+    on_start: Callable[[Addresses], None],
+    on_ready: Callable[[Addresses, wire.ModelInfo], None],
+) -> None:
     tokens = settings.tokens()
     held = [_hold(settings.host, settings.port, "port")]
     admin = settings.admin_port if tokens else None
@@ -91,9 +104,10 @@ async def _serve(settings: Settings, app: App, on_start: Callable[[Addresses, Ap
         running = [asyncio.create_task(server.serve()) for server in servers]
         await _accepting(settings.host, ports[0], running)
         app.log.event("start", url=addresses.url, admin_url=addresses.admin_url)
-        if on_start is not None:
-            on_start(addresses, app)
+        on_start(addresses)
+        waits = asyncio.create_task(_ready(app, addresses, on_ready))
         await _until(stopped, running)
+        waits.cancel()
         app.log.event("drain", in_flight=app.figures.in_flight)
         deadline = time.monotonic() + settings.drain_seconds
         for server in servers:
@@ -170,6 +184,14 @@ async def _accepting(host: str, port: int, running: list[asyncio.Task[None]]) ->
             continue
         writer.close()
         return
+
+
+async def _ready(app: App, addresses: Addresses, on_ready: Callable[[Addresses, wire.ModelInfo], None]) -> None:
+    while not app.service.is_ready()[0]:
+        await asyncio.sleep(_LOOK_SECONDS)
+    info = app.service.model()
+    app.log.event("ready", dense_version=info.versions.dense, row_version=info.versions.rows)
+    on_ready(addresses, info)
 
 
 async def _until(stopped: asyncio.Event, running: list[asyncio.Task[None]]) -> None:

@@ -45,6 +45,11 @@ class ScorerService:
             raise Refusal(503, "no version is loaded", retry_after=1)
         return self._scorer
 
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        for field, seen, own in (("dense", dense, self._versions.dense), ("rows", rows, self._versions.rows)):
+            if seen is not None and int(seen.rpartition("-")[2]) > int(own.rpartition("-")[2]):
+                raise Refusal(503, f"the newest {field} version is {own}", retry_after=1)
+
     async def score(self, request: wire.ScoreRequest) -> Scored:
         rows = request.rows or [{**request.context, **candidate} for candidate in request.candidates or ()]
         return await self.score_table(self._table(rows))

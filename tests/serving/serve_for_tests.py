@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 from embtables.errors import EmbtablesError
-from embtables.serving.http.app import App
 from embtables.serving.http.run import Addresses, serve
 from embtables.serving.settings import Settings
 from tests.serving.scorer_service import ScorerService
 
 
-def _started(addresses: Addresses, app: App) -> None:
+def _started(addresses: Addresses) -> None:
     print(json.dumps({"url": addresses.url, "admin_url": addresses.admin_url}), flush=True)
 
 
