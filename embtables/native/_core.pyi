@@ -351,11 +351,19 @@ class ServedStore:
         bags: int,
         threads: int,
         out: npt.NDArray[np.float32],
-        cold: npt.NDArray[np.int64] | None,
     ) -> None:
-        """out (bags, width); cold (features,): keys of each that have no row."""
-    def gather(self, table: int, keys: npt.NDArray[np.int64], threads: int, out: npt.NDArray[np.float32]) -> int:
-        """out (keys * dim,). Returns how many keys have no row."""
+        """out (bags, width)."""
+    def gather(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        threads: int,
+        out: npt.NDArray[np.float32],
+        is_cold: npt.NDArray[np.bool_] | None,
+    ) -> int:
+        """out (keys, dim); is_cold (keys,): which have no row. Returns how many."""
+    def cold(self, table: int, keys: npt.NDArray[np.int64], is_cold: npt.NDArray[np.bool_]) -> None:
+        """is_cold (keys,), as `gather`."""
     def apply(
         self,
         table: int,
@@ -365,8 +373,15 @@ class ServedStore:
         tombstones: npt.NDArray[np.int64],
         cold: npt.NDArray[np.float32] | None,
         now: int,
-        whole: bool,
+        scale: float,
+        more: bool,
     ) -> None:
-        """Sets rows and takes tombstones' away; `whole`: keys that are not given lose theirs too."""
+        """Takes tombstones' rows away and sets rows; from the last piece (not `more`) on, all are at this scale."""
+    def reserve(self, table: int, rows: int) -> None:
+        """Room for so many rows in all."""
+    def reads(self, feature: int) -> tuple[int, int]:
+        """How many keys of a feature were looked up so far, and how many of them had no row."""
+    def note_reads(self, feature: int, keys: int, cold: int) -> None:
+        """Adds to them."""
     def stats(self, table: int) -> dict[str, int]:
         """rows, now, bytes."""
