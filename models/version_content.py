@@ -88,6 +88,7 @@ class ScoringContent(Model):
         transforms: fitted on training data; those that the schema asks for.
         side_tables: of a serving version, what its server joins to requests.
         published: of a serving version, where it comes from.
+        candidate_key: the column whose value a candidate is that a request names by its id alone.
     """
 
     # Written and read under its own name; as an attribute it would hide one of pydantic's.
@@ -100,6 +101,7 @@ class ScoringContent(Model):
     scoring: Scoring = Scoring()
     side_tables: tuple[SideTableContent, ...] = ()
     published: Published | None = None
+    candidate_key: str | None = None
 
     @model_validator(mode="after")
     def _transforms_fit(self) -> ScoringContent:
