@@ -193,14 +193,36 @@ class Follower(Generic[T]):
             return numbers[-1], None
 
     def _missing(self, newest: int) -> list[Manifest]:
-        """The versions from the reader's to this one: deltas, or a snapshot and its deltas."""
-        chain = self._state.chain(self._purpose, newest)
-        if self._has is not None and chain[0].same_as == self._has:
-            self._has = chain[0].folder  # compacted: the reader has it already
-        for place, manifest in enumerate(chain):
-            if manifest.folder == self._has:
-                return chain[place + 1 :]
-        return chain
+        """The versions from the reader's to this one: deltas, or a snapshot and its deltas.
+
+        A snapshot that is the same as the version before it is left out for a reader which comes from there.
+        """
+        newest_chain = self._state.chain(self._purpose, newest)
+        if self._has is None:
+            return newest_chain
+        chain = newest_chain
+        while True:
+            for place, manifest in enumerate(chain):
+                if manifest.folder == self._has:
+                    return chain[place + 1 :]
+            if chain[0].same_as is None:
+                return newest_chain
+            if chain[0].same_as == self._has:
+                return chain[1:]
+            former = self._former(chain[0])
+            if not former:
+                return newest_chain
+            chain = former + chain[1:]
+
+    def _former(self, snapshot: Manifest) -> list[Manifest]:
+        """The chain of the version that a snapshot is the same as; empty if it is gone."""
+        if snapshot.sequence - 1 not in self._state.sequences(self._purpose):
+            return []
+        try:
+            found = self._state.chain(self._purpose, snapshot.sequence - 1)
+        except StateError:
+            return []  # removed meanwhile, or damaged: the snapshot itself is read
+        return found if found[-1].folder == snapshot.same_as else []
 
     def _is_there(self, sequence: int) -> bool:
         """Whether a version was not removed meanwhile. Manifests go before files, later ones before those they need."""

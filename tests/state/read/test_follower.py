@@ -231,7 +231,7 @@ def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
         assert not standby.follower.wait(0.0)
         standby.take()
         late.take()
-        trainer.writer.go_on_from(version, 0)
+        trainer.writer.go_on_from([version])
         trainer.cut()
     standby.restart()
     standby.take()
@@ -392,7 +392,7 @@ def test_after_following_the_standby_has_what_the_writer_has(history: list[str],
                 elif act == "restart":
                     standby.restart()
                 elif act == "compact" and trainer.step:
-                    trainer.writer.go_on_from(compact(holder, "resume", keep=keep).version, 0)
+                    trainer.writer.go_on_from([compact(holder, "resume", keep=keep).version])
                 elif act == "break":
                     for version in standby.follower.poll():
                         standby.take_over(version)
