@@ -185,6 +185,7 @@ def test_a_column_of_one_table_is_the_key_of_a_later_one() -> None:
 def test_a_filled_key_is_looked_up_as_filled() -> None:
     tables = SideTables(
         [
+            side({"shop": [8], "owner": ["Ada"]}, "shop", name="owners.parquet", missing="null"),
             side({"item": ["pen", "cup"], "shop": [7, 8]}, "item"),
             side({"shop": [7, 8], "town": ["Basel", "Bern"]}, "shop", name="shops.parquet"),
         ]
@@ -192,6 +193,7 @@ def test_a_filled_key_is_looked_up_as_filled() -> None:
     given = {"item": pa.array(["cup", "pen"]), "shop": pa.array([None, 8], pa.int64())}
     joined = tables.joined(given, 2, gaps={"shop": np.array([True, False])})
     assert joined.columns["town"].to_pylist() == ["Bern", "Bern"]
+    assert joined.columns["owner"].to_pylist() == [None, "Ada"]  # as joins go: in their order
 
 
 def test_the_features_of_a_joined_request_are_those_of_the_whole_row() -> None:
