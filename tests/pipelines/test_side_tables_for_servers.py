@@ -141,6 +141,9 @@ def test_an_item_that_the_log_never_saw_is_one_before_its_first_sale(tmp_path: P
     ):
         for name in right:
             assert found[name].tolist() == right[name].tolist(), name
+    everyone = np.arange(len(past.users.values))
+    nothing = past.of_pairs(everyone, np.full(len(everyone), UNSEEN), np.full(len(everyone), times[-1] + 1))
+    assert not nothing["user_item_count"].any()
     prices = past.prices(unseen, first)
     assert prices is not None
     assert prices.null_count == len(first)
