@@ -47,7 +47,7 @@ class Service(Protocol):
     """
 
     async def start(self) -> None:
-        """Begins to load and follow, in threads of its own; returns at once. EmbtablesError: nothing could be served."""
+        """Begins to load and follow, in threads of its own; returns at once. EmbtablesError: nothing to serve."""
 
     async def stop(self) -> None:
         """Ends its threads. No request comes any more."""

@@ -185,7 +185,7 @@ class EngineInfo(msgspec.Struct, omit_defaults=True):
 
 
 class RejectedDelta(msgspec.Struct):
-    """A version that was set aside. `reason`: a word for alarms: damaged, gap, schema, values, other; `at`: unix time."""
+    """A version that was set aside. `reason`, for alarms: damaged, gap, schema, values or other; `at`: unix time."""
 
     version: str
     reason: str
