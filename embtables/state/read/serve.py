@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from embtables.errors import StateError
 from embtables.given import need
 from embtables.keyspace import NUM_BUCKETS, Buckets
+from embtables.rows.content import TableContent
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
@@ -17,13 +18,20 @@ from embtables.tables.served_tables import ServedTables
 PIECE_BYTES = 64 << 20  # of files, about
 
 
-def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTables) -> Version:
+def load_served(
+    state: StateFolder,
+    chain: Sequence[Manifest],
+    tables: ServedTables,
+    check: Callable[[Manifest, Mapping[str, TableContent]], None] | None = None,
+) -> Version:
     """Makes tables hold the last version of a chain: its snapshot and then each delta, bucket range by bucket range, so
     that memory holds the rows and one piece.
 
     Args:
         chain: of versions of either projection.
         tables: fresh ones; a key that the snapshot lacks must not have a row.
+        check: called with a version and each piece of it, by table, before it is taken over; what it raises ends the
+            loading.
 
     Returns:
         The last version, without its tables.
@@ -43,6 +51,8 @@ def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTab
     for manifest in chain:
         for buckets in pieces(manifest):
             last = read_version(state, manifest, tables.stored, buckets)
+            if check is not None:
+                check(manifest, last.tables)
             for table, content in last.tables.items():
                 tables.take_over(table, content)
     return Version({}, last.tensors, last.content)
