@@ -25,7 +25,7 @@ def need_same_tables(served: ScoringContent, content: ScoringContent, manifest: 
 
 
 def need_same_requests(served: ScoringContent, content: ScoringContent, manifest: Manifest) -> None:
-    """Raises OtherSchemaError unless a snapshot takes the same requests and answers with the same labels and dimensions.
+    """Raises OtherSchemaError unless a snapshot takes the same requests, and answers have the same labels and dims.
 
     Its model may be another one, and so may what its tables learn by.
     """

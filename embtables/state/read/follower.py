@@ -239,7 +239,7 @@ class Follower(Generic[T]):
     def _deltas_to(self, snapshot: Manifest) -> list[Manifest]:
         """Deltas to what the reader has that lead to what a snapshot holds; none if they are not less to read."""
         deltas: list[Manifest] = []
-        allowed = _bytes(snapshot)
+        allowed = _rows(snapshot)
         while snapshot.same_as is not None:
             try:
                 # What a snapshot is the same as is the version before it.
@@ -249,7 +249,7 @@ class Follower(Generic[T]):
             folders = [manifest.folder for manifest in before]
             has_it = self._has in folders
             deltas = before[folders.index(self._has) + 1 if has_it else 1 :] + deltas
-            if folders[-1] != snapshot.same_as or sum(map(_bytes, deltas)) >= allowed:
+            if folders[-1] != snapshot.same_as or sum(map(_rows, deltas)) >= allowed:
                 return []
             if has_it:
                 return deltas
@@ -261,8 +261,8 @@ class Follower(Generic[T]):
         return sequence in self._state.sequences(self._purpose)
 
 
-def _bytes(manifest: Manifest) -> int:
-    return sum(file.bytes for file in manifest.files.values())
+def _rows(manifest: Manifest) -> int:
+    return sum(file.rows or 0 for file in manifest.files.values())
 
 
 def _position(manifest: Manifest) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Checkpoints(Hook):
             if resumed_from:
                 if world.rank == 0:
                     self._run.truncate_metrics(state.step)
-                chain.go_on_from(resumed_from[-1], len(resumed_from) - 1)
+                chain.go_on_from(resumed_from)
             stack.callback(self.report_failures, "")
             with closing_chain(chain, stop, on_error):
                 yield

@@ -233,7 +233,7 @@ def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
         assert not standby.follower.wait(0.0)
         standby.take()
         late.take()
-        trainer.writer.go_on_from(version, 0)
+        trainer.writer.go_on_from([version])
         trainer.cut()
     standby.restart()
     standby.take()
@@ -252,7 +252,7 @@ def _behind(holder: LeaseHolder, snapshots: int = 2) -> tuple[Trainer, Standby]:
     standby.take()
     for _ in range(snapshots):
         trainer.cut(trains=False)  # a small delta
-        trainer.writer.go_on_from(compact(holder, "resume", keep=99).version, 0)
+        trainer.writer.go_on_from([compact(holder, "resume", keep=99).version])
     trainer.cut(trains=False)
     return trainer, standby
 
@@ -441,7 +441,7 @@ def test_after_following_the_standby_has_what_the_writer_has(history: list[str],
                 elif act == "restart":
                     standby.restart()
                 elif act == "compact" and trainer.step:
-                    trainer.writer.go_on_from(compact(holder, "resume", keep=keep).version, 0)
+                    trainer.writer.go_on_from([compact(holder, "resume", keep=keep).version])
                 elif act == "break":
                     for version in standby.follower.poll():
                         standby.take_over(version)
