@@ -6,26 +6,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from embtables.models.scorer import Scorer
-from embtables.models.version_content import ScoringContent, SideTableContent
+from embtables.models.version_content import ScoringContent
+from embtables.serving.versions.side_table import PublishedSideTable
 from embtables.state.format.manifest import Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedSideTable:
-    """A side table that a version names: what training joined to the log, or prepared from it.
-
-    Attributes:
-        of: its keys, columns and what a missing key gives, as the version's content says.
-        checksum: of its file in the version; tables with the same checksum are equal.
-        table: `of.keys` and `of.columns`.
-    """
-
-    of: SideTableContent
-    checksum: str
-    table: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
