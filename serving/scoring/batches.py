@@ -102,7 +102,7 @@ class Batches(Generic[R, A]):
             waited = [(now - waiting.since_ns) / 1e3 for waiting in batch]
             try:
                 answers = self._answer(requests, waited)
-            except BaseException as error:  # noqa: BLE001 - the thread must go on, and the requests must end
+            except BaseException as error:  # the thread goes on, and the requests end
                 answers = [error] * len(batch)
             self._tell(batch, answers)
 

@@ -23,6 +23,7 @@ class ColumnRules:
         known: what a request may name: also keys of side tables, and what a row of the log has beside features.
         clock: the event time's column, where the features stage reads it: by default the server's time.
         may_be_null: dense columns with `fill_null`, which a request may leave out.
+        joined: columns that side tables can give.
         candidate_key: the column whose value a candidate is that is given as its id alone.
     """
 
@@ -30,6 +31,8 @@ class ColumnRules:
         schema = content.trained
         self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
         self.candidate_key = content.candidate_key
+        self.joined = side_tables.columns
+        self._side_tables = side_tables
         event_time = schema.event_time
         self._unit = None if event_time is None else event_time.unit
         self.clock = event_time.column if event_time is not None and event_time.column in self.needed else None
@@ -74,9 +77,10 @@ class ColumnRules:
             return self.now()
         if column in self.may_be_null:
             return pa.nulls(1)
-        raise Refusal(
-            422, f"column '{column}' is missing: no side table gives it, and it has no fill_null", place(column, None)
-        )
+        why = "no side table gives it, and it has no fill_null"
+        if column in self.joined:
+            why = f"give it, or {', '.join(self._side_tables.keys_of(column))}, by which a side table gives it"
+        raise Refusal(422, f"column '{column}' is missing: {why}", place(column, None))
 
     def now(self) -> pa.Array:
         """(1,) the server's time, as the event time's column holds it."""

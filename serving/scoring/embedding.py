@@ -28,18 +28,20 @@ class Embedder:
 
     Args:
         scorer: of the version.
+
+    Attributes:
+        readers: by name the features that have embeddings; of a model with first-order weights alone, what reads those.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self._tables = scorer.tables
         self._numbers = {config.name: number for number, config in enumerate(scorer.tables.configs)}
-        self._readers: dict[str, TableFeature] = {}
-        for read in scorer.tables.features:
-            if not read.table.name.startswith(LINEAR_PREFIX):
-                self._readers[read.feature.name] = read
+        self.readers: dict[str, TableFeature] = {}
+        for read in sorted(scorer.tables.features, key=lambda read: read.table.name.startswith(LINEAR_PREFIX)):
+            self.readers.setdefault(read.feature.name, read)
 
-    def of_feature(self, name: str, ids: Any) -> tuple[Float32s, Mask]:
-        """Rows (n, D) of raw ids of a feature, and (n,) which read a cold row.
+    def of_feature(self, name: str, ids: Any) -> tuple[Float32s, Mask, str]:
+        """Rows (n, D) of raw ids of a feature, (n,) which read a cold row, and the table that they are of.
 
         Args:
             ids: (n,) int64, or a list of integers or strings.
@@ -47,21 +49,21 @@ class Embedder:
         Raises:
             Refusal: 404, there is no such feature with embeddings; 422, these are no ids.
         """
-        read = self._readers.get(name)
+        read = self.readers.get(name)
         if read is None:
-            raise unknown("feature", name, self._readers, "feature", status=404)
+            raise unknown("feature", name, self.readers, "feature", status=404)
         try:
             keys = read.encoder.encode(_integers(ids, name))
         except DataError as error:
             raise Refusal(422, error.message, "ids") from None
         rows, is_cold = self._rows(self._numbers[read.table.name], keys, "ids")
         if read.keys_per_id == 1:
-            return rows, is_cold
+            return rows, is_cold, read.table.name
         vectors = combined(torch.from_numpy(rows), read.keys_per_id, read.combine).numpy()
-        return vectors, is_cold.reshape(-1, read.keys_per_id).any(axis=1)
+        return vectors, is_cold.reshape(-1, read.keys_per_id).any(axis=1), read.table.name
 
-    def of_table(self, name: str, keys: Any) -> tuple[Float32s, Mask]:
-        """Rows (n, D) of keys of a table, and (n,) which read the cold row.
+    def of_table(self, name: str, keys: Any) -> tuple[Float32s, Mask, str]:
+        """Rows (n, D) of keys of a table, (n,) which read the cold row, and the table.
 
         Raises:
             Refusal: 404, there is no such table; 422, these are no keys, or one is outside a fixed table.
@@ -73,7 +75,7 @@ class Embedder:
             integers = as_ids(keys, "keys", table=name).numpy()
         except DataError as error:
             raise Refusal(422, error.message, "keys") from None
-        return self._rows(number, integers, "keys")
+        return *self._rows(number, integers, "keys"), name
 
     def _rows(self, number: int, keys: npt.NDArray[np.int64], field: str) -> tuple[Float32s, Mask]:
         of_keys = torch.from_numpy(keys)

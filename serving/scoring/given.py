@@ -101,7 +101,9 @@ def _of_candidates(candidates: Sequence[Any], shared: dict[str, pa.Array], rules
         )
     if any(is_row):
         row = first if is_row[0] else is_row.index(True)
-        raise Refusal(422, "gives an id where others are objects, or an object where others are ids", f"candidates.{row}")
+        raise Refusal(
+            422, "gives an id where others are objects, or an object where others are ids", f"candidates.{row}"
+        )
     if key in shared:
         raise Refusal(422, f"is what each candidate is a value of; leave '{key}' out of the context", f"context.{key}")
     places = _Places("candidates", frozenset(shared), key)

@@ -1,8 +1,8 @@
 """`WholeColumns`: all columns that the features stage reads, at two levels: one row for the context, K for candidates.
 
-    Given --side tables, of which the keys are in the context--> columns of the context
-          --side tables by the candidates' keys----------------> columns of the candidates
-          --server's time, nulls for `fill_null`---------------> the rest, or a refusal that names the column
+Given --side tables, of which the keys are in the context--> columns of the context
+      --side tables by the candidates' keys----------------> columns of the candidates
+      --server's time, nulls for `fill_null`---------------> the rest, or a refusal that names the column
 """
 
 from __future__ import annotations
