@@ -1,4 +1,4 @@
-"""What both clients have in common: an address, the versions seen, and how an exchange becomes a request and a result."""
+"""What both clients share: an address, the versions seen, and how an exchange becomes a request and a result."""
 
 from __future__ import annotations
 

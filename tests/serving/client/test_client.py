@@ -195,7 +195,7 @@ def test_a_server_that_starts_later_is_found(client: Callable[..., Any]) -> None
     server = Scripted([SCORED])
     listener: list[socket.socket] = []
 
-    def start(_: Any) -> None:
+    def start(details: stamina.instrumentation.RetryDetails) -> None:
         if not listener:
             listener.append(socket.create_server(("127.0.0.1", port)))
             threading.Thread(target=server.serve, args=(listener[0],), daemon=True).start()
