@@ -93,9 +93,7 @@ def measure(
         command = [str(built()), "127.0.0.1", str(port), file.name]
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command += ["--redis"] if redis else []
-        done = subprocess.run(
-            pinned(Cores.of_machine().others, command), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(pinned(Cores.of_machine().others, command), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the load client ended with status {done.returncode}: {done.stderr.strip()}")
     found: dict[str, Any] = json.loads(done.stdout)

@@ -95,7 +95,7 @@ class AsyncClient:
         """See Client."""
         return await self._call(exchanges.embed(ids, feature, table, form, request_id), deadline_seconds)
 
-    async def model(self, *, deadline_seconds: float | None = None) -> dict[str, Any]:
+    async def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """See Client."""
         return await self._call(exchanges.model(), deadline_seconds)
 

@@ -135,7 +135,7 @@ def embed(
     return Exchange("POST", "/v1/embed", _read_rows_bytes, content, headers, {name: str(of)})
 
 
-def model() -> Exchange[dict[str, Any]]:
+def model() -> Exchange[wire.ModelInfo]:
     """A request for what the server says of its model."""
     return Exchange("GET", "/v1/model", _read_model)
 
@@ -209,8 +209,8 @@ def _read_rows_bytes(response: httpx.Response) -> tuple[Float32s, wire.Versions]
     return np.frombuffer(response.content, "<f4").astype(np.float32).reshape(-1, dim), _versions(response)
 
 
-def _read_model(response: httpx.Response) -> tuple[dict[str, Any], None]:
-    return _decoded(response, dict[str, Any]), None
+def _read_model(response: httpx.Response) -> tuple[wire.ModelInfo, None]:
+    return _decoded(response, wire.ModelInfo), None
 
 
 def _decoded(response: httpx.Response, kind: type[T]) -> T:

@@ -139,7 +139,7 @@ class Client:
         """
         return self._call(exchanges.embed(ids, feature, table, form, request_id), deadline_seconds)
 
-    def model(self, *, deadline_seconds: float | None = None) -> dict[str, Any]:
+    def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """What the server says of its model: schema, versions, how old, rows, memory, engine. Raises as `score`."""
         return self._call(exchanges.model(), deadline_seconds)
 

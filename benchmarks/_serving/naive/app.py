@@ -108,7 +108,9 @@ class Model:
             weights = {name: torch.from_numpy(tables[name]) for name in tables.files}
         self.bags = {
             feature: nn.EmbeddingBag.from_pretrained(
-                weights[table], mode="mean" if feature in ("history", "description") else "sum", include_last_offset=True
+                weights[table],
+                mode="mean" if feature in ("history", "description") else "sum",
+                include_last_offset=True,
             )
             for feature, table in FEATURES
         }

@@ -162,8 +162,22 @@ def test_a_connection_is_used_again(client: Callable[..., Any]) -> None:
 
 
 def test_what_the_server_says_of_its_model(client: Callable[..., Any]) -> None:
-    with scripted(answer(200, b'{"version": "serving-3"}')) as server:
-        assert client(server.url + "/behind/a/proxy/").model() == {"version": "serving-3"}
+    model = wire.ModelInfo(
+        name="shop",
+        model="dcnv2",
+        labels=["click"],
+        versions=VERSIONS,
+        written_at=1.0,
+        loaded_at=2.0,
+        staleness_seconds=3.0,
+        columns=[],
+        features=[wire.FeatureInfo("item", "item", 8)],
+        tables=[],
+        engine=wire.EngineInfo("exact", "torch"),
+        follow=wire.FollowInfo("following"),
+    )
+    with scripted(answer(200, msgspec.json.encode(model))) as server:
+        assert client(server.url + "/behind/a/proxy/").model() == model
     assert server.received[0].line == "GET /behind/a/proxy/v1/model HTTP/1.1"
 
 
