@@ -25,7 +25,6 @@ from embtables.given import as_names, as_path
 from embtables.models.metrics import monitor_of
 from embtables.models.registry import ModelConfig
 from embtables.pickles import refuse_pickle
-from embtables.state.format.weight_dtype import WeightDtype
 from embtables.schema import (
     CollisionlessTable,
     Condition,
@@ -39,6 +38,7 @@ from embtables.schema import (
     read_yaml,
     validate,
 )
+from embtables.state.format.weight_dtype import WeightDtype
 
 
 class DenseOptimizer(Model):

@@ -89,11 +89,18 @@ def written_content(config: RunConfig, state: RunState, fitted: FittedTransforms
 
 
 def serving_content(
-    config: RunConfig, fitted: FittedTransforms, side_tables: Sequence[SideTableContent], published: Published
+    config: RunConfig,
+    fitted: FittedTransforms,
+    side_tables: Sequence[SideTableContent],
+    published: Published,
+    candidate_key: str | None,
 ) -> dict[str, Any]:
     """The content of a serving version of this run, as JSON: what scoring needs, and not where training stands."""
-    content = _scoring(config, fitted) | {"published": published.model_dump(mode="json")}
-    return content | {"side_tables": [of.model_dump(mode="json") for of in side_tables]}
+    return _scoring(config, fitted) | {
+        "published": published.model_dump(mode="json"),
+        "side_tables": [of.model_dump(mode="json") for of in side_tables],
+        "candidate_key": candidate_key,
+    }
 
 
 def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:

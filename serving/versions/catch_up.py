@@ -116,6 +116,9 @@ class CatchUp:
                 self._take(followed.content)
         except StateError as error:
             self._reject("serving", error)
+            if self.loaded is None and self._live.current is not None:  # a version is applied in part
+                self._begin_again()
+                self._tried = there
         except BaseException:
             self._begin_again()
             raise
