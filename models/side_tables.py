@@ -23,10 +23,13 @@ def read_side_tables(state: StateFolder, chain: Sequence[Manifest]) -> dict[str,
     Raises:
         StateError: a file is missing or damaged, or not what the version's content says; it is named.
     """
-    return {of.name: _read(state, chain, of) for of in scoring_content(chain[-1]).side_tables}
+    return {of.name: read_side_table(state, chain, of) for of in scoring_content(chain[-1]).side_tables}
 
 
-def _read(state: StateFolder, chain: Sequence[Manifest], of: SideTableContent) -> tuple[str, pa.Table]:
+def read_side_table(state: StateFolder, chain: Sequence[Manifest], of: SideTableContent) -> tuple[str, pa.Table]:
+    """One side table of the version that a chain leads to, or of the newest of these versions that has its file.
+    Returns and raises as `read_side_tables`.
+    """
     version = next((v for v in reversed(chain) if of.file in v.files), None)
     if version is None:
         raise StateError(f"has no file {of.file}", version=chain[-1].name, side_table=of.name)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from embtables.errors import StateError
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
+from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.content import TableContent
 from embtables.serving.versions.checks import BadValuesError, Norms, ValueChecks, ValueLimits, check_tensors
 from embtables.serving.versions.schemas import need_same_tables
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_table import PublishedSideTable, side_tables_of
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Tensors
@@ -74,6 +75,10 @@ class Loaded:
         """Of the version."""
         return self.served.manifest
 
+    def num_rows(self) -> int:
+        """How many rows there are, of all tables."""
+        return sum(self.tables.num_rows(config.name) for config in self.tables.configs)
+
     def apply(self, delta: Delta) -> None:
         """Applies upserts and tombstones, while others read the tables.
 
@@ -98,7 +103,7 @@ def load_snapshot(
         StateError: a file is missing or damaged, this build cannot read the version, or its values are refused
             (BadValuesError).
     """
-    content = _content(snapshot)
+    content = scoring_content(snapshot)
     tables, checks = served_tables(state, [snapshot]), ValueChecks(limits)
 
     def check(manifest: Manifest, piece: Mapping[str, TableContent]) -> None:
@@ -106,7 +111,9 @@ def load_snapshot(
         checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
-    return Loaded(_served(snapshot, content, tables, tensors, {}, AppliedRows(snapshot.name)), tables, checks)
+    side_tables = _side_tables(state, content, snapshot, {})
+    served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
+    return Loaded(served, tables, checks)
 
 
 def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
@@ -116,7 +123,7 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
         StateError: a file is missing or damaged, or is not what these tables would have written; it is of another
             schema (OtherSchemaError), or its values are refused (BadValuesError).
     """
-    content = _content(delta)
+    content = scoring_content(delta)
     if delta.schema_hash != loaded.manifest.schema_hash:
         need_same_tables(loaded.served.content, content, delta)
     try:
@@ -126,7 +133,8 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     version = read_version(state, delta, loaded.tables.stored)
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
-    served = _served(delta, content, loaded.tables, version.tensors, before.side_tables, before.applied)
+    side_tables = _side_tables(state, content, delta, before.side_tables)
+    served = _served(delta, content, loaded.tables, version.tensors, side_tables, before.applied)
     return Delta(served, version.tables, norms)
 
 
@@ -145,10 +153,6 @@ def load(
     return loaded
 
 
-def _content(manifest: Manifest) -> ScoringContent:
-    return scoring_content(manifest)
-
-
 def _served(
     manifest: Manifest,
     content: ScoringContent,
@@ -162,3 +166,21 @@ def _served(
     scorer = Scorer.of_content(content, tables, tensors, manifest.name)
     scorer.model.eval()
     return ServedVersion(manifest, content, scorer, side_tables, time.time(), applied)
+
+
+def _side_tables(
+    state: StateFolder, content: ScoringContent, version: Manifest, before: Mapping[str, PublishedSideTable]
+) -> dict[str, PublishedSideTable]:
+    """The side tables of a version: those of its own files, and otherwise those of the version before.
+
+    Raises:
+        StateError: a file is missing or damaged, or not what the content says.
+    """
+    former = {table.of.file: table for table in before.values()}
+    read = {}
+    for of in content.side_tables:
+        if of.file in version.files or of.file not in former:
+            read[of.name] = read_side_table(state, [version], of)
+        else:
+            read[of.name] = former[of.file].checksum, former[of.file].table
+    return side_tables_of(content, read, before)
