@@ -33,6 +33,7 @@ _BACKLOG = 1024
 # granian stops accepting at this number of open connections, idle ones included: the limit of file handles goes first.
 _MAX_CONNECTIONS = 1_000_000
 _LOOK_SECONDS = 0.02
+_END_SECONDS = 5.0  # for granian to end, once its connections are closed
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -112,9 +113,9 @@ async def _serve(
         deadline = time.monotonic() + settings.drain_seconds
         for server in servers:
             server.stop()
-        await asyncio.gather(*running)
         answered = await app.drain(settings.drain_seconds)
         await _close_connections(ports, deadline)
+        await asyncio.wait(running, timeout=_END_SECONDS)
         app.log.event("end", all_answered=answered)
     finally:
         await app.stop()
