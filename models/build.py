@@ -10,7 +10,7 @@ from embtables.lookup.views import PooledFirstOrderView, PooledView, SequenceVie
 from embtables.models.registry import ModelInputs, ModelOptions, spec_of
 from embtables.schema import Feature, Schema, Table
 from embtables.schema.schema import LINEAR_PREFIX
-from embtables.tables.table_set import Tables
+from embtables.tables.lookup_tables import LookupTables
 
 
 def tables_of(schema: Schema, model: ModelOptions) -> tuple[Table, ...]:
@@ -42,7 +42,7 @@ def refuse_features_without_view(schema: Schema, model: ModelOptions) -> None:
             raise ConfigError(f"model '{model.kind}' takes sequences; set pooling: none", feature=feature.name)
 
 
-def build_model(schema: Schema, model: ModelOptions, tables: Tables) -> nn.Module:
+def build_model(schema: Schema, model: ModelOptions, tables: LookupTables) -> nn.Module:
     """The configured model over the views that it takes of `tables`, which hold `tables_of`; seeded by torch's
     generator.
 

@@ -20,8 +20,9 @@ from embtables.inputs.features import FeatureTransform, FittedTransforms
 from embtables.lookup.views import RowsById
 from embtables.models.build import build_model, features_of, tables_of
 from embtables.models.dense import load_dense
+from embtables.models.registry import ModelConfig
 from embtables.models.task import Task, task_of
-from embtables.models.version_content import scoring_content
+from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.stores import ROW_STORES
 from embtables.schema import Schema
 from embtables.state.folder.version_folder import StateFolder
@@ -29,6 +30,7 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.read.find import find
 from embtables.state.read.load import load
 from embtables.state.read.version_reader import read_artifacts, shares_keys
+from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.row_store import RowStoreName
 from embtables.tables.table_set import Tables
 
@@ -60,7 +62,7 @@ class Scorer:
     def __init__(
         self,
         schema: Schema,
-        tables: Tables,
+        tables: LookupTables,
         model: nn.Module,
         fitted: FittedTransforms,
         task: Task[Any],
@@ -68,7 +70,7 @@ class Scorer:
         autocast: bool = False,
     ) -> None:
         need(schema, Schema, "schema", "a Schema")
-        need(tables, Tables, "tables", "the Tables that the model looks up")
+        need(tables, LookupTables, "tables", "the Tables or ServedTables that the model looks up")
         need(model, nn.Module, "model", "a torch module")
         need(fitted, FittedTransforms, "fitted", "FittedTransforms")
         as_flag(autocast, "autocast")
@@ -147,14 +149,44 @@ class Scorer:
             artifacts=read_artifacts(state, chain[0]),
             shares_keys=shares_keys(chain[0]),
         )
-        with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
-            model = build_model(schema, config, tables)
-        loaded = load(state, chain, tables)
-        try:
-            load_dense(model, {name: torch.from_numpy(values.copy()) for name, values in loaded.tensors.items()})
-        except StateError as error:
-            raise StateError(error.message, version=chain[-1].name, **error.path) from error
+        tensors = load(state, chain, tables).tensors
+        model = _model_over(tables, schema, config, tensors, chain[-1].name)
         return cls(schema, tables, model, content.fitted, task, autocast=autocast)
+
+    @classmethod
+    def of_content(
+        cls,
+        content: ScoringContent,
+        tables: LookupTables,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        version_name: str,
+    ) -> Scorer:
+        """A scorer of what a version says, over tables that hold its rows already.
+
+        Args:
+            tables: `Tables` or `ServedTables` of `tables_of` and `features_of` the version's schema.
+            tensors: of the version; dense weights are copied.
+            version_name: for errors.
+
+        Raises:
+            StateError: a dense tensor is missing, or of another shape.
+        """
+        task = task_of(content.trained, content.scoring.negative_sampling_rate)
+        model = _model_over(tables, content.trained, content.trained.model, tensors, version_name)
+        autocast = content.scoring.precision == "bf16"
+        return cls(content.trained, tables, model, content.fitted, task, autocast=autocast)
+
+    @property
+    def trained_tables(self) -> Tables:
+        """The tables, with all that training knows of them. Raises ConfigError where they are only served."""
+        need(self.tables, Tables, "tables", "the Tables of training, to ask for all their rows")
+        assert isinstance(self.tables, Tables)
+        return self.tables
+
+    @property
+    def autocast(self) -> bool:
+        """Whether the dense net computes in bf16."""
+        return self._autocast
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Any:
@@ -203,3 +235,20 @@ class Scorer:
         if names[feature] not in {config.name for config in self.tables.configs}:
             raise ConfigError("the model has no embeddings, only first-order weights", feature=feature)
         return names[feature]
+
+
+def _model_over(
+    tables: LookupTables,
+    schema: Schema,
+    config: ModelConfig,
+    tensors: Mapping[str, npt.NDArray[Any]],
+    version_name: str,
+) -> nn.Module:
+    """The configured model over tables, with a version's dense tensors. Raises StateError where they do not fit."""
+    with torch.random.fork_rng(devices=[]):  # the caller's random state is its own
+        model = build_model(schema, config, tables)
+    try:
+        load_dense(model, {name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
+    except StateError as error:
+        raise StateError(error.message, version=version_name, **error.path) from error
+    return model

@@ -73,6 +73,7 @@ class ScoringContent(Model):
         seed: of the run; tables derive theirs from it and their names. None in versions older than it.
         transforms: fitted on training data; those that the schema asks for.
         side_tables: of a serving version, what its server joins to requests.
+        candidate_key: the column whose value a candidate is that a request names by its id alone.
     """
 
     # Written and read under its own name; as an attribute it would hide one of pydantic's.
@@ -84,6 +85,7 @@ class ScoringContent(Model):
     transforms: TransformsContent
     scoring: Scoring = Scoring()
     side_tables: tuple[SideTableContent, ...] = ()
+    candidate_key: str | None = None
 
     @model_validator(mode="after")
     def _transforms_fit(self) -> ScoringContent:

@@ -10,8 +10,9 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of the se
     """Raised for a request that cannot be answered.
 
     Attributes:
-        status: of HTTP: 400 not readable, 401 no token, 404 unknown name, 405 another method, 408 too slow, 413 too
-            long, 415 of another type, 422 wrong values, 429 too many, 501 not there yet, 503 not ready.
+        status: of HTTP: 400 not readable, 401 no token, 404 unknown name, 405 another method, 408 too slow, 409 against
+            what an operator has set, 413 too long, 415 of another type, 422 wrong values, 429 too many, 501 not there
+            yet, 503 not ready.
         reason: what was wrong, what was received, what to do.
         field: the place in the request, such as `candidates.3.price`.
         retry_after: seconds until another try may be answered, of 429 and 503.

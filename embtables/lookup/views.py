@@ -7,8 +7,9 @@ them. collections.py gives the same views TorchRec's types.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,13 +19,16 @@ from embtables.errors import ConfigError, StateError
 from embtables.given import as_names
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.request import Request, checked, given_weights, pooled_request, sequence_keys
+from embtables.rows.protocol import Lookup
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.combine import combined, pooled, row_gradients
+from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.table_feature import TableFeature
 from embtables.tables.table_set import Tables
 
 UpdateMode = Literal["step", "backward"]
+Span = tuple[str, int]
 
 
 class _Pooled(torch.autograd.Function):
@@ -33,7 +37,7 @@ class _Pooled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, id_weights: Tensor | None, view: View, request: Request) -> Tensor:
         of_weights = bool(ctx.needs_input_grad[1])
-        output, lookup = view.tables.lookups.train_pooled(request.lookup, of_weights=of_weights)
+        output, lookup = _trained(view.tables).lookups.train_pooled(request.lookup, of_weights=of_weights)
         ctx.view, ctx.request, ctx.lookup = view, request, lookup
         return output
 
@@ -71,7 +75,7 @@ class _Gathered(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.view, ctx.features = view, features
         ctx.set_materialize_grads(False)  # rows of an output that nothing used are not touched
-        found, ctx.lookup = view.tables.lookups.train_rows([read.number for read in features], keys)
+        found, ctx.lookup = _trained(view.tables).lookups.train_rows([read.number for read in features], keys)
         ctx.rows = [rows if read.combine == "product" else None for read, rows in zip(features, found, strict=True)]
         return _vectors(features, found)
 
@@ -91,8 +95,17 @@ def _vectors(features: Sequence[TableFeature], rows: Sequence[Tensor]) -> tuple[
     return tuple(combined(found, read.keys_per_id, read.combine) for read, found in zip(features, rows, strict=True))
 
 
+def _trained(tables: LookupTables) -> Tables:
+    """The tables of a view that learns. Raises ConfigError for those that only published versions change."""
+    if not isinstance(tables, Tables):
+        raise ConfigError(
+            f"a {type(tables).__name__} only reads rows: call eval() on the model, or make it over Tables to train it"
+        )
+    return tables
+
+
 class View(nn.Module):
-    """What views share: features of a `Tables`, output names, state_dict keys.
+    """What views share: features of a `Tables` or `ServedTables`, output names, state_dict keys.
 
     Attributes:
         embedding_names: an output for each feature: the feature's name, `feature@table` where it reads several tables.
@@ -101,7 +114,7 @@ class View(nn.Module):
 
     _state_prefix: str
 
-    def __init__(self, tables: Tables, features: Sequence[TableFeature], update: UpdateMode) -> None:
+    def __init__(self, tables: LookupTables, features: Sequence[TableFeature], update: UpdateMode) -> None:
         super().__init__()
         if not isinstance(update, str) or update not in get_args(UpdateMode):
             raise ConfigError(
@@ -125,9 +138,9 @@ class View(nn.Module):
     def after_backward(self) -> None:
         """Applies the update at once in `backward` mode."""
         if self._update == "backward":
-            self.tables.step()
+            _trained(self.tables).step()
         elif self._trainable:
-            self.tables.waiting.note()
+            _trained(self.tables).waiting.note()
 
     def _evaluated(self, vectors: Tensor, weights: Tensor | None) -> Tensor:
         """What a lookup that does not learn gives: its backward raises, where it would have left rows as they are."""
@@ -189,9 +202,10 @@ class View(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         # A row of a collisionless table lies where its key happened to come: the keys go with the rows.
+        tables = _trained(self.tables)
         for name in self._table_names():
-            with self.tables.lock:
-                keys, weight = self.tables.keys(name), self.tables.weight(name)
+            with tables.lock:
+                keys, weight = tables.keys(name), tables.weight(name)
             destination[f"{prefix}{self._state_prefix}.{name}.weight"] = weight
             if self._is_collisionless(name):
                 destination[f"{prefix}{self._state_prefix}.{name}.keys"] = keys
@@ -209,7 +223,8 @@ class View(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        ours = []
+        ours: list[str] = []
+        tables = _trained(self.tables)
         for name in self._table_names():
             weight, keys = (f"{prefix}{self._state_prefix}.{name}.{part}" for part in ("weight", "keys"))
             ours += [weight, keys] if self._is_collisionless(name) else [weight]
@@ -219,7 +234,7 @@ class View(nn.Module):
             elif not self._is_collisionless(name):
                 if keys in state_dict:
                     raise StateError("is of a collisionless table, and the table here is fixed", tensor=weight)
-                self.tables.set_weight(name, state_dict[weight])
+                tables.set_weight(name, state_dict[weight])
             elif missing:
                 raise StateError(
                     f"has no keys ({keys}), so that nothing says whose row each is; where row i is the row of the raw "
@@ -227,7 +242,7 @@ class View(nn.Module):
                     tensor=weight,
                 )
             else:
-                self.tables.set_weight(name, state_dict[weight], keys=state_dict[keys])
+                tables.set_weight(name, state_dict[weight], keys=state_dict[keys])
         unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in ours)
 
 
@@ -251,7 +266,7 @@ class PooledView(View):
 
     _state_prefix = "embedding_bags"
 
-    def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
+    def __init__(self, tables: LookupTables, names: Sequence[str] | None = None) -> None:
         super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
         self._weighted = any(read.feature.weights_column is not None for read in self.features)
 
@@ -259,6 +274,34 @@ class PooledView(View):
         """Looks the ids up. Raises ConfigError where a feature is missing, DataError for a row index out of range or
         a batch whose parts do not go together."""
         return self._pooled(checked(ids), weighted=self._weighted)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The columns of the result: features and how many each has."""
+        return [(read.feature.name, read.dim) for read in self.features]
+
+    def part(self, names: Collection[str]) -> PooledView:
+        """The view over those of its features that are named; its columns are those that they have here."""
+        made = copy.copy(self)
+        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made._weighted = any(read.feature.weights_column is not None for read in made.features)
+        return made
+
+    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
+        """What `forward` asks of the row store in inference, column after column. None if it does more with rows than
+        to sum them."""
+        if any(read.combine == "product" for read in self.features):
+            return None
+        return _lookups([(self.features, ())], ids, weighted=self._weighted)
+
+
+def _lookups(
+    parts: Sequence[tuple[Sequence[TableFeature], Sequence[TableFeature]]], ids: JaggedIds, *, weighted: bool
+) -> list[Lookup]:
+    """The lookups of features, each with those beside them."""
+    return [
+        pooled_request(features, ids, weighted=weighted, beside=beside).lookup for features, beside in parts if features
+    ]
 
 
 class PooledFirstOrderView(View):
@@ -277,7 +320,7 @@ class PooledFirstOrderView(View):
 
     _state_prefix = "embedding_bags"
 
-    def __init__(self, tables: Tables, names: Sequence[str]) -> None:
+    def __init__(self, tables: LookupTables, names: Sequence[str]) -> None:
         super().__init__(tables, chosen_features(tables, names, pooled=True), "step")
         linear = [LINEAR_PREFIX + name for name in names]
         self._linear = chosen_features(tables, [c.name for c in tables.configs if c.name in linear], pooled=True)
@@ -303,6 +346,41 @@ class PooledFirstOrderView(View):
             first_order = torch.cat([first_order, self._sums(ids, self._alone, weighted=self._weighted)], dim=1)
         return pooled, first_order
 
+    @property
+    def spans(self) -> list[Span]:
+        """The columns of the embeddings: features and how many each has."""
+        return [(read.feature.name, read.dim) for read in self.features]
+
+    @property
+    def first_order_spans(self) -> list[Span]:
+        """The same of the first-order weights."""
+        if not self._beside:
+            return [(read.feature.name, read.dim) for read in self._linear]
+        return [
+            *((read.feature.name, read.blocks) for read in self.features),
+            *((read.feature.name, read.dim) for read in self._alone),
+        ]
+
+    def part(self, names: Collection[str]) -> PooledFirstOrderView:
+        """The view over those of its features that are named; its columns are those that they have here."""
+        made = copy.copy(self)
+        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made._linear = [read for read in self._linear if read.feature.name in names]
+        made._beside = [read for read in self._beside if read.feature.name in names]
+        made._alone = [read for read in self._alone if read.feature.name in names]
+        made._weighted = any(read.feature.weights_column is not None for read in made._linear)
+        return made
+
+    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
+        """What `forward` asks of the row store in inference: columns of embeddings and then of first-order weights.
+
+        None if it does more with rows than to sum them.
+        """
+        if any(read.combine == "product" for read in self.features):
+            return None
+        parts = [(self.features, self._beside), (self._alone if self._beside else self._linear, ())]
+        return _lookups(parts, ids, weighted=self._weighted)
+
     def _table_names(self) -> list[str]:
         return list(dict.fromkeys(read.table.name for read in (*self.features, *self._linear)))
 
@@ -315,7 +393,7 @@ class SequenceView(View):
 
     _state_prefix = "embeddings"
 
-    def __init__(self, tables: Tables, names: Sequence[str] | None = None) -> None:
+    def __init__(self, tables: LookupTables, names: Sequence[str] | None = None) -> None:
         super().__init__(tables, chosen_features(tables, names, pooled=False), "step")
 
     def forward(self, ids: JaggedIds) -> dict[str, Jagged]:
@@ -336,7 +414,7 @@ class RowsById(View):
 
     _state_prefix = "embedding_bags"
 
-    def __init__(self, tables: Tables, table: str, feature: str) -> None:
+    def __init__(self, tables: LookupTables, table: str, feature: str) -> None:
         features = [s for s in tables.features if s.table.name == table and s.feature.name == feature]
         if not features:
             raise ConfigError(f"feature '{feature}' does not read it", table=table)
@@ -349,13 +427,13 @@ class RowsById(View):
         return self._pooled(checked(ids), weighted=False)
 
 
-def chosen_features(tables: Tables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
+def chosen_features(tables: LookupTables, names: Sequence[str] | None, *, pooled: bool) -> list[TableFeature]:
     """The features of pooled (or of unpooled) features of all tables, or of those named.
 
     Raises:
         ConfigError: there are none, or a table that is named does not exist.
     """
-    if not isinstance(tables, Tables):
+    if not isinstance(tables, LookupTables):
         raise ConfigError(f"a view needs Tables, received a {type(tables).__name__}")
     known = [config.name for config in tables.configs]
     names = None if names is None else as_names(names, "names")

@@ -354,8 +354,17 @@ class ServedStore:
         cold: npt.NDArray[np.int64] | None,
     ) -> None:
         """out (bags, width); cold (features,): keys of each that have no row."""
-    def gather(self, table: int, keys: npt.NDArray[np.int64], threads: int, out: npt.NDArray[np.float32]) -> int:
-        """out (keys * dim,). Returns how many keys have no row."""
+    def gather(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        threads: int,
+        out: npt.NDArray[np.float32],
+        is_cold: npt.NDArray[np.bool_] | None,
+    ) -> int:
+        """out (keys, dim); is_cold (keys,): which have no row. Returns how many."""
+    def cold(self, table: int, keys: npt.NDArray[np.int64], is_cold: npt.NDArray[np.bool_]) -> None:
+        """is_cold (keys,), as `gather`."""
     def apply(
         self,
         table: int,

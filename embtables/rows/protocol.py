@@ -1,10 +1,11 @@
 """Row stores: rows of several tables, looked up and updated by key. What is behind one may be RAM, disk or a device.
 
-    RowReader    lookups that change nothing                     the server's side
+    RowLookups   lookups that change nothing, by feature         what views need for inference
+    RowReader    the same, and rows by table                     the server's side
     RowTrainer   lookups of training, and the update             a lookup of training takes its gradients itself
     RowState     contents, given and taken back; cuts
     RowAdmin     rows by key: written, made, deleted; figures
-    RowStore     all four
+    RowStore     all of these
     PartStore    a RowStore of a part of a table's keys
 
 A store serves *features*: one (feature, table) pair each, by number, in the order of the features. A lookup names its
@@ -194,8 +195,8 @@ class RowsLookup(Protocol):
         """
 
 
-class RowReader(Protocol):
-    """Lookups that change nothing. A key without a row reads its table's cold row."""
+class RowLookups(Protocol):
+    """Lookups by features, which change nothing. A key without a row reads its table's cold row."""
 
     def pooled(self, lookup: Lookup) -> Tensor:
         """(B, sum of D over the features), weighted sums of rows.
@@ -206,6 +207,10 @@ class RowReader(Protocol):
 
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """Rows of each feature's keys (n,) -> (n, D), copied. Raises as `pooled`."""
+
+
+class RowReader(RowLookups, Protocol):
+    """Reading that changes nothing, by feature and by table."""
 
     def has_rows(self, table: int, keys: Tensor) -> Tensor:
         """Which keys (n,) have a row, (n,) bool; all of them in a fixed table. Raises as `pooled`."""

@@ -16,21 +16,19 @@ from torch import Tensor
 
 from embtables.arguments import as_floats, as_ids, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.given import as_flag, as_integer, need, need_iterable, shown
+from embtables.given import as_integer, need, need_iterable, shown
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
-from embtables.rows.protocol import Ability, Capture
+from embtables.rows.protocol import Ability, Capture, RowStore
 from embtables.schema import CollisionlessTable, Feature, FixedTable, Table
-from embtables.shard.world import SingleRank, World
+from embtables.shard.world import World
 from embtables.tables.checks import check_made_of
 from embtables.tables.clock import LAST_SECOND, EventClock
-from embtables.tables.combine import combined
 from embtables.tables.cuts import CutLedger
 from embtables.tables.frozen_tables import Lookups
+from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.row_store import RowStoreName, make_row_store
-from embtables.tables.shared_keys import stored_tables
-from embtables.tables.table_feature import reader_of, table_features
 from embtables.tables.table_stats import CountedCapture, TableCounts, TableStats, quantiles, stats_of, totals
 from embtables.tables.waiting import WaitingGradients
 
@@ -54,7 +52,7 @@ class TableChanges:
     decay: float = 1.0
 
 
-class Tables:
+class Tables(LookupTables):
     """Tables and the features that read them; a feature may read several tables (once each).
 
     Threads wait for each other: each method, and each lookup and backward of the views, holds a lock to its end. What
@@ -103,22 +101,16 @@ class Tables:
     ) -> None:
         check_made_of(tables, features, row_store, replicated, {} if artifacts is None else artifacts)
         need(world, World | None, "world", "the World of the ranks")
-        as_flag(shares_keys, "shares_keys")
+        super().__init__(tables, features, seed=seed, artifacts=artifacts, shares_keys=shares_keys)
         self.lock = StoreLock()
-        self.configs = tuple(tables)
-        self.seed = as_integer(seed, "seed")
-        self.world = SingleRank() if world is None else world
-        numbers = {table.name: number for number, table in enumerate(tables)}
-        self.features = table_features(features, [tables[numbers[f.table]] for f in features], artifacts or {})
-        self.stored = stored_tables(tables, features, self.seed, shares_keys=shares_keys)
-        copied = {numbers[name] for name in replicated}
-        read = [of.table for of in self.features for _ in range(of.blocks)]  # by each feature of the row store
-        self.rows = make_row_store(row_store, self.stored, [numbers[t.name] for t in read], self.world, copied)
+        self.world = self.world if world is None else world
+        copied, read = {self._numbers[name] for name in replicated}, self._read
+        of_read = [self._numbers[table.name] for table in read]
+        self.rows: RowStore = make_row_store(row_store, self.stored, of_read, self.world, copied)
         frozen = [number for number, table in enumerate(read) if not table.trainable]
         takes_beside = Ability.BESIDE in self.rows.abilities
         dims = [table.dim for table in read]
-        self.lookups = Lookups(self.rows, self.rows, dims, frozen, self.lock, takes_beside=takes_beside)
-        self._numbers = numbers
+        self.lookups: Lookups = Lookups(self.rows, self.rows, dims, frozen, self.lock, takes_beside=takes_beside)
         self._clocks = {
             number: EventClock(table.max_clock_step_seconds)
             for number, table in enumerate(tables)
@@ -313,25 +305,6 @@ class Tables:
         rows = torch.from_numpy(content.columns["weight"][order])
         return TableChanges(torch.from_numpy(content.keys[order]), rows, gone, content.decay)
 
-    def _number(self, table: str) -> int:
-        """The number of a table. Raises ConfigError if there is no such table."""
-        if not isinstance(table, str) or table not in self._numbers:
-            raise ConfigError(f"there is no such table; there are: {', '.join(self._numbers)}", table=table)
-        return self._numbers[table]
-
-    def keys_of(self, table: str, ids: Tensor, feature: str | None) -> tuple[int, Tensor]:
-        """The table's number and the key (n,) of every raw id (n,), as the feature's encoder makes it.
-
-        Raises:
-            ConfigError: no such table or feature, encoders that differ, or an encoder with several rows per id.
-            DataError: these are no ids (embtables/arguments/integers.py), or the encoder refuses one.
-        """
-        read = reader_of(self.features, self.configs[self._number(table)], feature)
-        if read.keys_per_id != 1:
-            name, rows = read.feature.name, read.keys_per_id
-            raise ConfigError(f"feature '{name}' has {rows} rows per id, so an id has no row of its own", table=table)
-        return self._numbers[table], torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
-
     @exclusive
     def get(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
         """Vectors of raw ids (n,), as inference reads them; an id without a row reads the cold row.
@@ -349,10 +322,7 @@ class Tables:
             ConfigError: no such table or feature, or encoders that differ.
             DataError: these are no ids, or the encoder refuses one.
         """
-        read = reader_of(self.features, self.configs[self._number(table)], feature)
-        keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
-        rows = self.rows.read(self._numbers[table], "weight", keys)
-        return combined(rows, read.keys_per_id, read.combine)
+        return super().get(table, ids, feature=feature)
 
     @exclusive
     def known(self, table: str, ids: Tensor, *, feature: str | None = None) -> Tensor:
@@ -372,9 +342,7 @@ class Tables:
             >>> tables.known("item", [7, 8]).tolist()
             [True, False]
         """
-        read = reader_of(self.features, self.configs[self._number(table)], feature)
-        keys = torch.from_numpy(read.encoder.encode(as_ids(ids, table=table).numpy()))
-        return self.rows.has_rows(self._numbers[table], keys).view(-1, read.keys_per_id).all(dim=1)
+        return super().known(table, ids, feature=feature)
 
     def num_rows(self, table: str) -> int:
         """How many rows a table holds in this process, those past their ttl among them; cheaper than `stats`."""
@@ -431,11 +399,6 @@ class Tables:
         """A table and those that share its keys: embeddings and first-order weights."""
         leaders = [table.keys_of or table.config.name for table in self.stored]
         return [n for n, leader in enumerate(leaders) if leader == leaders[number]]
-
-    @property
-    def artifacts(self) -> dict[str, Artifacts]:
-        """The data of encoders, by feature; only of encoders that have any."""
-        return {read.feature.name: read.encoder.artifacts for read in self.features if read.encoder.artifacts}
 
     @exclusive
     def table_content(self, table: str) -> TableContent:

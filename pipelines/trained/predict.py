@@ -152,7 +152,7 @@ def scored_rows(
     batch_size, fitted = loaded.config.evaluate.batch_size, loaded.scorer.fitted
     reader = ParquetReader(log, None, batch_size=batch_size, fitted=fitted, extra_columns=joined, role="scoring")
     reader.quarantine = bad = BadRows(log.source, on_bad_row)
-    cold = ColdIds(loaded.config, loaded.scorer.tables, log, None)
+    cold = ColdIds(loaded.config, loaded.scorer.trained_tables, log, None)
     done = 0
     for item in reader:
         without = bad.take(done)

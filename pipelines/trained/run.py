@@ -221,7 +221,7 @@ class Run:
         from embtables.pipelines.trained.table_rows import TableRows
 
         as_name(name, "name")
-        return TableRows(self.scorer.tables, name, self._text_of)
+        return TableRows(self.scorer.trained_tables, name, self._text_of)
 
     def _text_of(self, feature: Feature) -> pa.Array | None:
         """The distinct strings that a feature's ids are hashes of, if the run's rows are here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ import torch
 
 from embtables import Scorer
 from embtables.errors import ConfigError, DataError, StateError
+from embtables.models.served import served_tables
+from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.trained.load_run import load_run
 from embtables.pipelines.trained.predict import predict
 from embtables.pipelines.training.train import train
+from embtables.state.folder.version_folder import StateFolder
+from embtables.state.read.find import find
+from embtables.state.read.serve import load_served
 from tests.contents import flat, same
 from tests.pipelines.conftest import log_dir, make_config
 
@@ -46,6 +52,28 @@ def test_a_version_alone_scores_as_its_run_predicts(run: RunDir, log_dir: Path, 
     assert scores[:, 0].numpy().tolist() == predicted.tolist()
     few = scorer.score({name: inputs.column(name)[:3].to_pylist() for name in INPUTS})
     assert torch.allclose(few, scores[:3], atol=1e-6)
+
+
+def test_over_served_tables_threads_score_and_embed_at_once(run: RunDir, log_dir: Path) -> None:
+    state, chain = StateFolder(run.checkpoints), find(run.checkpoints, "resume-1")
+
+    served = served_tables(state, chain)
+    version = load_served(state, chain, served)
+    scorer = Scorer.of_content(scoring_content(chain[-1]), served, version.tensors, chain[-1].name)
+    trained, inputs = Scorer.from_version(run.path, "resume-1"), pq.read_table(log_dir).select(INPUTS)
+    items = [f"item-{number}" for number in range(50)]
+
+    def answer(_: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return scorer.score(inputs), scorer.embed("item", items)
+
+    with ThreadPoolExecutor(4) as threads:
+        for scores, vectors in threads.map(answer, range(20)):
+            assert torch.equal(vectors, trained.embed("item", items))
+            assert torch.equal(scores, trained.score(inputs))
+    with pytest.raises(StateError, match=f"version {chain[-1].name}: dense tensor '.*' is missing"):
+        Scorer.of_content(scoring_content(chain[-1]), served, {}, chain[-1].name)
+    with pytest.raises(StateError, match="table user: holds rows already"):
+        load_served(state, chain, served)
 
 
 def test_a_version_is_named_best_last_or_by_its_name(run: RunDir, log_dir: Path) -> None:

@@ -37,11 +37,19 @@ void pooled(const ServedStore& store, In<std::int32_t> features, In<std::int64_t
     store.pooled(view, keys.data(), threads, out.data(), cold ? cold->data() : nullptr);
 }
 
-std::size_t gather(const ServedStore& store, int table, In<std::int64_t> keys, int threads, Out<float> out) {
-    need(out.size() == keys.size() * static_cast<std::size_t>(store.table(table).config().dim),
+std::size_t gather(const ServedStore& store, int table, In<std::int64_t> keys, int threads, OutMatrix out,
+                   std::optional<Out<bool>> is_cold) {
+    need(out.shape(0) == keys.size() && out.shape(1) == static_cast<std::size_t>(store.table(table).config().dim),
          "out must be (keys, dim)");
+    need(!is_cold || is_cold->size() == keys.size(), "is_cold must be (keys,)");
     nb::gil_scoped_release released;
-    return store.gather(table, keys.data(), keys.size(), threads, out.data());
+    return store.gather(table, keys.data(), keys.size(), threads, out.data(), is_cold ? is_cold->data() : nullptr);
+}
+
+void cold(const ServedStore& store, int table, In<std::int64_t> keys, Out<bool> is_cold) {
+    need(is_cold.size() == keys.size(), "is_cold must be (keys,)");
+    nb::gil_scoped_release released;
+    store.cold(table, keys.data(), keys.size(), is_cold.data());
 }
 
 void apply(const ServedStore& store, int table, In<std::int64_t> keys, In<float> weights,
@@ -79,7 +87,9 @@ void define_serve(nb::module_& module) {
         .def("__init__", &make, "tables"_a, "feature_tables"_a, "isa"_a)
         .def("pooled", &pooled, "features"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(),
              "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert(), "cold"_a.noconvert().none())
-        .def("gather", &gather, "table"_a, "keys"_a.noconvert(), "threads"_a, "out"_a.noconvert())
+        .def("gather", &gather, "table"_a, "keys"_a.noconvert(), "threads"_a, "out"_a.noconvert(),
+             "is_cold"_a.noconvert().none())
+        .def("cold", &cold, "table"_a, "keys"_a.noconvert(), "is_cold"_a.noconvert())
         .def("apply", &apply, "table"_a, "keys"_a.noconvert(), "weights"_a.noconvert(), "seen"_a.noconvert().none(),
              "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "whole"_a)
         .def("stats", &stats, "table"_a);

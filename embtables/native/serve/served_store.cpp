@@ -54,7 +54,8 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
     }
 }
 
-std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_t n, int threads, float* out) const {
+std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_t n, int threads, float* out,
+                                bool* is_cold) const {
     const ServedTable& read = table(number);
     std::uint32_t* const rows = row_numbers(n).data();
     const std::size_t chunks = (n + kChunkKeys - 1) / kChunkKeys;
@@ -62,7 +63,7 @@ std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_
     const Readers::Reading reading(readers_);
     auto one = [&](std::size_t chunk) {
         const std::size_t begin = chunk * kChunkKeys, end = std::min(n, begin + kChunkKeys);
-        cold[chunk] = read.find(keys + begin, end - begin, rows + begin);
+        cold[chunk] = read.find(keys + begin, end - begin, rows + begin, is_cold == nullptr ? nullptr : is_cold + begin);
         kernels_.gather({read.base(), read.config().dim, read.stride(), rows, static_cast<std::int64_t>(begin),
                          static_cast<std::int64_t>(end), out});
     };
@@ -74,6 +75,11 @@ std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_
     std::size_t found = 0;
     for (const std::size_t part : cold) found += part;
     return found;
+}
+
+void ServedStore::cold(int number, const std::int64_t* keys, std::size_t n, bool* is_cold) const {
+    const Readers::Reading reading(readers_);
+    table(number).find(keys, n, row_numbers(n).data(), is_cold);
 }
 
 }  // namespace embtables

@@ -20,8 +20,11 @@ public:
     // of its keys had no row. Each row is of one version of its table. Throws std::out_of_range for a key outside a fixed table.
     void pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out, std::int64_t* cold) const;
 
-    // (n, dim): rows of keys of one table. Returns how many had none.
-    std::size_t gather(int table, const std::int64_t* keys, std::size_t n, int threads, float* out) const;
+    // (n, dim): rows of keys of one table. `is_cold`, (n) or null: which had none. Returns how many.
+    std::size_t gather(int table, const std::int64_t* keys, std::size_t n, int threads, float* out, bool* is_cold) const;
+
+    // The same without the rows.
+    void cold(int table, const std::int64_t* keys, std::size_t n, bool* is_cold) const;
 
     ServedTable& table(int number) const { return *tables_.at(static_cast<std::size_t>(number)); }
     int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }

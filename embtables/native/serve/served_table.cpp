@@ -39,10 +39,11 @@ std::atomic<std::uint32_t>& ServedTable::place_of(std::int64_t key) const {
     return places_.as<std::atomic<std::uint32_t>>()[key];
 }
 
-std::size_t ServedTable::find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const {
+std::size_t ServedTable::find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, bool* is_cold) const {
     std::size_t cold = 0;
     if (config_.num_rows != 0) {
         for (std::size_t i = 0; i < n; ++i) rows[i] = place_of(keys[i]).load(std::memory_order_acquire);
+        if (is_cold != nullptr) std::fill(is_cold, is_cold + n, false);
         return 0;
     }
     ServedMap::Entry found[kBlock];
@@ -52,9 +53,10 @@ std::size_t ServedTable::find(const std::int64_t* keys, std::size_t n, std::uint
         map_.find(keys + begin, size, found);
         for (std::size_t i = 0; i < size; ++i) {
             const auto [row, seen] = found[i];
-            const bool is_cold = row == 0 || (seen < now && now - seen > config_.ttl_seconds);
-            rows[begin + i] = is_cold ? nobody : row;
-            cold += is_cold;
+            const bool missed = row == 0 || (seen < now && now - seen > config_.ttl_seconds);
+            rows[begin + i] = missed ? nobody : row;
+            if (is_cold != nullptr) is_cold[begin + i] = missed;
+            cold += missed;
         }
     }
     return cold;

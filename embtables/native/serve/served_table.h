@@ -46,8 +46,8 @@ public:
     const ServedConfig& config() const { return config_; }
 
     // The row numbers of keys[0..n), those past their ttl and those without a row at the cold row. Within a Reading, as is
-    // what is done with them. Returns how many were cold. Throws std::out_of_range for a key outside a fixed table.
-    std::size_t find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows) const;
+    // what is done with them. `is_cold`, (n) or null: which were. Returns how many. Throws std::out_of_range for a key outside a fixed table.
+    std::size_t find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, bool* is_cold = nullptr) const;
     const float* base() const { return arena_.as<float>(); }
     int stride() const { return stride_; }
 

@@ -82,10 +82,32 @@ class ServedRows:
             raise ConfigError(f"rows that are served have no '{name}'", table=self._tables[table].config.name)
         return self._gathered(table, keys)[0]
 
+    def has_rows(self, table: int, keys: Tensor) -> Tensor:
+        """See RowReader; of a row past its ttl it says no."""
+        is_cold = np.empty(len(keys), np.bool_)
+        try:
+            self._rows.cold(table, _numpy(keys), is_cold)
+        except IndexError as error:
+            raise DataError(str(error), table=self._tables[table].config.name) from None
+        return torch.from_numpy(~is_cold)
+
+    def gather_into(
+        self,
+        table: int,
+        keys: npt.NDArray[np.int64],
+        out: npt.NDArray[np.float32],
+        is_cold: npt.NDArray[np.bool_] | None,
+    ) -> int:
+        """See ServedTables."""
+        try:
+            return self._rows.gather(table, keys, 1, out, is_cold)
+        except IndexError as error:
+            raise DataError(str(error), table=self._tables[table].config.name) from None
+
     def _gathered(self, table: int, keys: Tensor) -> tuple[Tensor, int]:
         out = torch.empty(len(keys), self._tables[table].config.dim)
         try:
-            return out, self._rows.gather(table, _numpy(keys), torch.get_num_threads(), out.view(-1).numpy())
+            return out, self._rows.gather(table, _numpy(keys), torch.get_num_threads(), out.numpy(), None)
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
 
@@ -100,6 +122,7 @@ class ServedRows:
             DataError: it has a key outside a fixed table. It may be taken over in part then.
         """
         of, grows = self._tables[table].config, isinstance(self._tables[table].config, CollisionlessTable)
+        content = content.unscaled()
         cold = content.cold.get(WEIGHT) if grows else None
         try:
             self._rows.apply(
@@ -128,6 +151,10 @@ class ServedRows:
     def num_rows(self, table: int) -> int:
         """How many rows it holds, those past their ttl among them."""
         return int(self._rows.stats(table)["rows"])
+
+    def now(self, table: int) -> int:
+        """Its clock."""
+        return int(self._rows.stats(table)["now"])
 
     def num_bytes(self, table: int) -> int:
         """Bytes of its rows, those that readers still hold among them, and of the map of its keys."""

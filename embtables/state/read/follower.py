@@ -127,6 +127,14 @@ class Follower(Generic[T]):
         self._has = None if position is None else _folder_of(position, purpose)
         self._refused: tuple[int, str | None] | None = None
 
+    @property
+    def folder(self) -> str | None:
+        """The folder of the version that the reader holds (`Manifest.folder`); None of a reader that holds none.
+
+        Of several with the same content (`Manifest.same_as`) it is that of the newest one that `poll` has seen.
+        """
+        return self._has
+
     def poll(self) -> Iterator[Followed[T]]:
         """The versions that are new now, in order: perhaps a snapshot, then deltas; none if there is nothing new.
 
@@ -195,16 +203,46 @@ class Follower(Generic[T]):
     def _missing(self, newest: int) -> list[Manifest]:
         """The versions from the reader's to this one: deltas, or a snapshot and its deltas."""
         chain = self._state.chain(self._purpose, newest)
-        if self._has is not None and chain[0].same_as == self._has:
-            self._has = chain[0].folder  # compacted: the reader has it already
+        if self._has is None:
+            return chain
+        if chain[0].same_as == self._has:
+            self._has = chain[0].folder  # the reader has it already
         for place, manifest in enumerate(chain):
             if manifest.folder == self._has:
                 return chain[place + 1 :]
-        return chain
+        deltas = self._deltas_to(chain[0])
+        return chain if deltas is None else [*deltas, *chain[1:]]
+
+    def _deltas_to(self, snapshot: Manifest) -> list[Manifest] | None:
+        """The deltas that give the reader what a snapshot holds; None if there are none, or they are not less to read.
+
+        The version that a snapshot is the same as is the one before it.
+        """
+        deltas: list[Manifest] = []
+        while snapshot.same_as is not None:
+            try:
+                before = self._state.chain(self._purpose, snapshot.sequence - 1)
+            except StateError:
+                return None
+            if before[-1].folder != snapshot.same_as:
+                return None
+            places = [m.folder for m in before]
+            since = places.index(self._has) + 1 if self._has in places else 1
+            deltas = before[since:] + deltas
+            if sum(_bytes(delta) for delta in deltas) >= _bytes(snapshot):
+                return None
+            if since > 1 or places[0] == self._has:
+                return deltas
+            snapshot = before[0]
+        return None
 
     def _is_there(self, sequence: int) -> bool:
         """Whether a version was not removed meanwhile. Manifests go before files, later ones before those they need."""
         return sequence in self._state.sequences(self._purpose)
+
+
+def _bytes(manifest: Manifest) -> int:
+    return sum(file.bytes for file in manifest.files.values())
 
 
 def _position(manifest: Manifest) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
 from embtables.state.read.version_reader import artifact_digests, read_version
+from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.table_set import Tables
 
 
@@ -30,8 +31,8 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
     if chain[-1].projection != "full":
         reason = "holds weights alone, for servers: training needs a version with optimizer state, such as resume-<n>"
         raise StateError(reason, folder=state.folder.root, version=chain[-1].name)
-    _need_artifacts(state, chain[0], tables)
-    _need_clocks(chain)
+    need_artifacts(state, chain[0], tables)
+    need_clocks(chain)
     stored = tables.stored
     last = Version({})
 
@@ -45,7 +46,7 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
     return last
 
 
-def _need_clocks(chain: Sequence[Manifest]) -> None:
+def need_clocks(chain: Sequence[Manifest]) -> None:
     """Raises StateError if the clock of a table goes back along a chain: rows would have been seen later than now."""
     for before, version in pairwise(chain):
         for name, entry in version.tables.items():
@@ -54,7 +55,7 @@ def _need_clocks(chain: Sequence[Manifest]) -> None:
                 raise StateError(reason, version=version.name, table=name)
 
 
-def _need_artifacts(state: StateFolder, snapshot: Manifest, tables: Tables) -> None:
+def need_artifacts(state: StateFolder, snapshot: Manifest, tables: LookupTables) -> None:
     """Raises StateError if an encoder of the tables has other data than the version's: it makes other keys."""
     there, here = artifact_digests(snapshot), {name: of.digests for name, of in tables.artifacts.items()}
     for feature in sorted(there.keys() | here.keys()):

@@ -110,7 +110,7 @@ def _rows(merged: MergedTable, buckets: Buckets) -> NewFile:
     first, end = (int(merged.begins[bucket]) for bucket in buckets)
     columns = {name: merged.stream(name, first, end) for name in merged.columns}
     begins = (merged.begins.clip(first, end) - first).astype(np.uint64)
-    chunks = rows_file(columns, merged.format, merged.row_columns, begins, merged.projection)
+    chunks = rows_file(columns, merged.format, merged.row_columns, begins, merged.projection, merged.dtype)
     return NewFile(chunks, end - first, buckets)
 
 

@@ -109,7 +109,8 @@ class CommitAcrossRanks:
             reason = f"does not see {draft.folder}, which rank 0 has made: all need the same shared folder"
             raise StateError(reason, folder=folder.root)
         try:
-            return {"files": write_files(folder, draft, own.files), "tables": own.tables}
+            # The files first: what rounding did to weights is known when they are written.
+            return {"files": write_files(folder, draft, own.files), "tables": own.described()}
         except OSError as error:
             raise unwritten(draft, error, folder.root) from error
 

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from embtables.arrow.types import field_type, is_text
 from embtables.errors import DataError
+from embtables.inputs.join_keys import KeyFamily, checked_family, keys_of, places_of
 from embtables.inputs.values import one_array
 from embtables.pipelines.sources.files.partitions import partition_type
 from embtables.pipelines.sources.files.source import LogFile, Source, open_source
-from embtables.pipelines.sources.rows.join_keys import KeyFamily, checked_family, keys_of, places_of
 from embtables.schema import Join, PartitionType
 
 MAX_SIDE_ROWS = 50_000_000

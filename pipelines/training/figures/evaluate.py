@@ -68,7 +68,7 @@ def evaluate(
         extra_columns=tuple(dict.fromkeys((*conditions, *whole.columns))),
         quarantine_dir=quarantine_dir,
     )
-    cold = None if warnings is None else ColdIds(config, scorer.tables, log, part)
+    cold = None if warnings is None else ColdIds(config, scorer.trained_tables, log, part)
     seen = 0
     with RowProgress(f"evaluate {part or 'all rows'}", reader.total_rows_hint, shown=shown) as progress:
         for item in reader:
