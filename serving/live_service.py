@@ -193,7 +193,7 @@ class LiveService:
             if isinstance(found, BaseException):
                 answers.append(found)
                 continue
-            self.counts.add(found.ids, found.cold_ids, found.missing)
+            self.counts.add(*found.of.counts(), found.missing)
             stages = {"wait": waited, **found.stages_us}
-            answers.append(Scored(scorer.labels, found.scores, versions, found.cold, stages))
+            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages))
         return answers
