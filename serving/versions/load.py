@@ -18,6 +18,7 @@ from embtables.models.served import served_tables
 from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.content import TableContent
 from embtables.serving.versions.checks import BadValuesError, Norms, ValueChecks, ValueLimits, check_tensors
+from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.serving.versions.schemas import need_same_tables
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
 from embtables.serving.versions.side_table import PublishedSideTable
@@ -106,7 +107,8 @@ def load_snapshot(
         checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
-    return Loaded(_served(snapshot, content, tables, tensors, {}, AppliedRows(snapshot.name)), tables, checks)
+    sides = load_side_tables(state, [snapshot], content)
+    return Loaded(_served(snapshot, content, tables, tensors, sides, AppliedRows(snapshot.name)), tables, checks)
 
 
 def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
@@ -126,7 +128,8 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     version = read_version(state, delta, loaded.tables.stored)
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
-    served = _served(delta, content, loaded.tables, version.tensors, before.side_tables, before.applied)
+    sides = load_side_tables(state, [delta], content, before.side_tables)
+    served = _served(delta, content, loaded.tables, version.tensors, sides, before.applied)
     return Delta(served, version.tables, norms)
 
 

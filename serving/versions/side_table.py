@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from embtables.errors import DataError, StateError
 from embtables.inputs.values import one_array
-from embtables.models.version_content import ScoringContent, SideTableContent
+from embtables.models.version_content import SideTableContent
 from embtables.serving.versions.key_index import KeyColumn, KeyIndex
 
 Int64s = npt.NDArray[np.int64]
@@ -140,32 +140,3 @@ def _taken(column: pa.Array, places: pa.Array) -> pa.Array:
         # What is done to strings later is done to each value of a dictionary, also to those that no row has.
         return column.dictionary.take(column.indices.take(places))
     return column.take(places)
-
-
-def side_tables_of(
-    content: ScoringContent,
-    read: Mapping[str, tuple[str, pa.Table]],
-    before: Mapping[str, PublishedSideTable] | None = None,
-) -> dict[str, PublishedSideTable]:
-    """The side tables of a version by name, in the order in which they are joined.
-
-    Args:
-        read: by name the checksum and the rows.
-        before: those of the version before, by name: a table with the same checksum is not indexed again.
-
-    Raises:
-        StateError: one that the content names was not read, or is damaged: see `PublishedSideTable`.
-    """
-    found = {}
-    for of in content.side_tables:
-        if of.name not in read:
-            raise StateError("is not among the version's files; publish the version again", side=of.name, file=of.file)
-        checksum, table = read[of.name]
-        former = (before or {}).get(of.name)
-        same = former is not None and former.checksum == checksum and _means_same(former.of, of)
-        found[of.name] = former if same and former is not None else PublishedSideTable(of, checksum, table)
-    return found
-
-
-def _means_same(one: SideTableContent, other: SideTableContent) -> bool:
-    return one.model_copy(update={"file": other.file}) == other
