@@ -55,21 +55,23 @@ class PublishedSideTable:
         except (DataError, StateError) as error:
             raise self._damaged(str(error)) from None
         self._kinds = [column.keys.kind for column in keys]
-        self._columns = {name: one_array(table.column(name)) for name in of.columns}
-        self._absent = {name: self._of_absent_key(name) for name in of.columns}
-        self.table = pa.table({name: table.column(name) for name in of.keys} | self._columns)
+        columns = {name: one_array(table.column(name)) for name in of.columns}
+        self._absent = {}
+        for name in of.columns:
+            if of.defaults.get(name) is not None and pa.types.is_dictionary(columns[name].type):
+                columns[name] = columns[name].dictionary_decode()
+            self._absent[name] = self._of_absent_key(name, columns[name].type)
+        self._rows = pa.record_batch(columns)
+        self.table = pa.table({name: table.column(name) for name in of.keys} | columns)
 
     def _damaged(self, what: str) -> StateError:
         return StateError(f"{what}; publish the version again", side=self.of.name, file=self.of.file)
 
-    def _of_absent_key(self, name: str) -> pa.Array:
+    def _of_absent_key(self, name: str, kind: pa.DataType) -> pa.Array:
         """(1,) what a column gives for a key that is not there."""
-        value, kind = self.of.defaults.get(name), self._columns[name].type
+        value = self.of.defaults.get(name)
         if value is None:
             return pa.nulls(1, kind)
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-            self._columns[name] = self._columns[name].dictionary_decode()
         try:
             return pa.array([value], kind)
         except (pa.ArrowException, TypeError, ValueError) as error:
@@ -119,13 +121,12 @@ class PublishedSideTable:
         any_absent = bool(absent.any())
         places = pa.array(positions, mask=absent) if any_absent else pa.array(positions)
         found = {}
-        for name, column in self._columns.items():
-            taken = _taken(column, places)
+        for name, taken in zip(self.of.columns, self._rows.take(places).columns, strict=True):
             default = self._absent[name]
             if any_absent and not default.null_count:
                 both = pa.concat_arrays([taken, default])
-                taken = both.take(pa.array(np.where(absent, k, np.arange(k))))
-            found[name] = taken
+                taken = both.take(pa.array(np.where(absent, k, np.arange(k))))  # noqa: PLW2901
+            found[name] = _few(taken)
         return found
 
     def whole(self) -> pa.Table:
@@ -135,8 +136,10 @@ class PublishedSideTable:
         return pa.table(self.take(np.arange(self.num_rows + 1)))
 
 
-def _taken(column: pa.Array, places: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type) and len(places) < len(column.dictionary):
-        # What is done to strings later is done to each value of a dictionary, also to those that no row has.
-        return column.dictionary.take(column.indices.take(places))
-    return column.take(places)
+def _few(taken: pa.Array) -> pa.Array:
+    """Strings without a dictionary that is larger than they are many: what is done to strings later is done to each
+    value of a dictionary, also to those that no row has.
+    """
+    if pa.types.is_dictionary(taken.type) and len(taken) < len(taken.dictionary):
+        return taken.dictionary.take(taken.indices)
+    return taken
