@@ -75,6 +75,10 @@ class Loaded:
         """Of the version."""
         return self.served.manifest
 
+    def num_rows(self) -> int:
+        """How many rows there are, of all tables."""
+        return sum(self.tables.num_rows(config.name) for config in self.tables.configs)
+
     def apply(self, delta: Delta) -> None:
         """Applies upserts and tombstones, while others read the tables.
 
@@ -99,7 +103,7 @@ def load_snapshot(
         StateError: a file is missing or damaged, this build cannot read the version, or its values are refused
             (BadValuesError).
     """
-    content = _content(snapshot)
+    content = scoring_content(snapshot)
     tables, checks = served_tables(state, [snapshot]), ValueChecks(limits)
 
     def check(manifest: Manifest, piece: Mapping[str, TableContent]) -> None:
@@ -107,8 +111,9 @@ def load_snapshot(
         checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
-    sides = load_side_tables(state, [snapshot], content)
-    return Loaded(_served(snapshot, content, tables, tensors, sides, AppliedRows(snapshot.name)), tables, checks)
+    side_tables = load_side_tables(state, [snapshot], content)
+    served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
+    return Loaded(served, tables, checks)
 
 
 def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
@@ -118,7 +123,7 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
         StateError: a file is missing or damaged, or is not what these tables would have written; it is of another
             schema (OtherSchemaError), or its values are refused (BadValuesError).
     """
-    content = _content(delta)
+    content = scoring_content(delta)
     if delta.schema_hash != loaded.manifest.schema_hash:
         need_same_tables(loaded.served.content, content, delta)
     try:
@@ -128,8 +133,8 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     version = read_version(state, delta, loaded.tables.stored)
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
-    sides = load_side_tables(state, [delta], content, before.side_tables)
-    served = _served(delta, content, loaded.tables, version.tensors, sides, before.applied)
+    side_tables = load_side_tables(state, [delta], content, before.side_tables)
+    served = _served(delta, content, loaded.tables, version.tensors, side_tables, before.applied)
     return Delta(served, version.tables, norms)
 
 
@@ -146,10 +151,6 @@ def load(
         loaded.apply(read_delta(state, loaded, manifest))
     loaded.served.applied.version = loaded.served.name
     return loaded
-
-
-def _content(manifest: Manifest) -> ScoringContent:
-    return scoring_content(manifest)
 
 
 def _served(

@@ -1,6 +1,7 @@
 #include "serve/served_map.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace embtables {
@@ -89,16 +90,35 @@ void ServedMap::put(Shard& shard, std::uint64_t h, Entry entry) {
     ++shard.used;
 }
 
+// How many keys so many buckets may hold.
+std::size_t ServedMap::limit(std::uint64_t buckets) {
+    return static_cast<std::size_t>(kMostLoad * kEntries * static_cast<double>(buckets));
+}
+
+void ServedMap::reserve(std::size_t keys) {
+    // Keys lie in shards as coins fall: few have more than the mean and some deviations.
+    const double mean = static_cast<double>(keys) / kShards;
+    const auto most = static_cast<std::size_t>(mean + 6.0 * std::sqrt(mean)) + 8;
+    const auto buckets = static_cast<std::uint64_t>(static_cast<double>(most) / (kMostLoad * kEntries)) + 1;
+    for (std::size_t shard = 0; shard < kShards; ++shard)
+        if (shards_[shard].load(std::memory_order_relaxed)->num_buckets < buckets) grow(shard, buckets);
+}
+
 // Another key will fit into the shard.
 void ServedMap::make_room(std::size_t number) {
     const Shard& old = *shards_[number].load(std::memory_order_relaxed);
-    const auto limit = [](std::uint64_t buckets) { return static_cast<std::size_t>(kMostLoad * kEntries * static_cast<double>(buckets)); };
     if (old.used < limit(old.num_buckets)) return;
     std::size_t alive = 0;
     for (std::uint64_t b = 0; b < old.num_buckets; ++b)
         for (int i = 0; i < kEntries; ++i) alive += old.buckets()[b].rows[i].load(std::memory_order_relaxed) != 0;
     std::uint64_t buckets = old.num_buckets;
     while (limit(buckets) <= alive + alive / 8) buckets += buckets / 2;
+    grow(number, buckets);
+}
+
+// Makes the shard anew, with so many buckets and without keys that have no row.
+void ServedMap::grow(std::size_t number, std::uint64_t buckets) {
+    const Shard& old = *shards_[number].load(std::memory_order_relaxed);
     auto made = std::make_unique<Shard>(buckets);
     for (std::uint64_t b = 0; b < old.num_buckets; ++b)
         for (int i = 0; i < kEntries; ++i) {

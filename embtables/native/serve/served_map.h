@@ -38,6 +38,8 @@ public:
     // The writer's, from here on.
     // Gives the key a row and returns the one that it had; 0: none.
     std::uint32_t set(std::int64_t key, Entry entry);
+    // Room for so many keys in all.
+    void reserve(std::size_t keys);
     // Takes its row from the key and returns it; 0: it had none.
     std::uint32_t remove(std::int64_t key);
     // Calls f(key, entry) for each key that has a row, in no order of meaning.
@@ -82,7 +84,9 @@ private:
     static Place look(const Shard& shard, std::uint64_t h);
     static Entry entry_of(const Place& place);
     static void put(Shard& shard, std::uint64_t h, Entry entry);
+    static std::size_t limit(std::uint64_t buckets);
     void make_room(std::size_t shard);
+    void grow(std::size_t shard, std::uint64_t buckets);
     void forget();
 
     std::uint64_t offset_;
