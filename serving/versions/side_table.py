@@ -129,12 +129,6 @@ class PublishedSideTable:
             found[name] = _few(taken)
         return found
 
-    def whole(self) -> pa.Table:
-        """`of.columns`, (n + 1) rows: the last one is what a missing key gives. So that what is made of the rows once
-        can be looked up by `positions`. A copy, made anew in each call.
-        """
-        return pa.table(self.take(np.arange(self.num_rows + 1)))
-
 
 def _few(taken: pa.Array) -> pa.Array:
     """Strings without a dictionary that is larger than they are many: what is done to strings later is done to each

@@ -99,6 +99,17 @@ def test_a_table_that_changed_is_loaded_and_the_others_stay(tmp_path: Path) -> N
     assert found["items.pq"].of.missing == "null"
 
 
+@pytest.mark.parametrize(("option", "says"), [("name", "name"), ("file", "file"), ("columns", "column")])
+def test_a_version_that_names_something_twice_is_refused(tmp_path: Path, option: str, says: str) -> None:
+    run = Path(train(shop(tmp_path), shown=False)["run_dir"])
+    publish(run, tmp_path / "published", "last", "fp32", keep=9, with_side_tables=True)
+    _, (version,) = served(tmp_path / "published", 1)
+    first, second = version.content["side_tables"]
+    content = {**version.content, "side_tables": [first, {**second, option: first[option]}]}
+    with pytest.raises(StateError, match=f"side_tables: two have the {says} '"):
+        scoring_content(version.model_copy(update={"content": content}))
+
+
 def test_a_version_without_its_file_or_with_a_damaged_one_is_refused(tmp_path: Path) -> None:
     run = Path(train(shop(tmp_path), shown=False)["run_dir"])
     publish(run, tmp_path / "published", "last", "fp32", keep=9, with_side_tables=True)
