@@ -20,7 +20,7 @@ from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
-from embtables.pipelines.prepare.side_tables import default_candidate_key, published_side_tables
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunPlace
@@ -235,7 +235,7 @@ def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
         return None
     if world.rank:
         return ToServe()
-    return ToServe(published_side_tables(config, log), default_candidate_key(config))
+    return ToServe(published_side_tables(config, log), candidate_key(config))
 
 
 def _epochs(
