@@ -53,3 +53,49 @@ class WorldError(EmbtablesError):
 
 class TrainingError(EmbtablesError):
     """Training cannot go on: a loss, a weight or a score is not finite. Names the step, if known."""
+
+
+class ServingError(EmbtablesError):
+    """A request to a server has no answer.
+
+    Attributes:
+        request_id: what the server's logs call the request, if an answer came that says so.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None, **path: object) -> None:
+        super().__init__(message, **path)
+        self.request_id = request_id
+
+
+class RefusedError(ServingError):
+    """The server has refused a request.
+
+    Attributes:
+        status: of HTTP: 400 not readable, 404 unknown name, 413 too long, 422 wrong values, 429 too many requests, 503
+            not ready.
+        field: the place in the request: `candidates.3.price`.
+        retry_after_seconds: when the server says that it may answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        field: str | None = None,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+        **path: object,
+    ) -> None:
+        super().__init__(message, request_id=request_id, **path, status=status, field=field)
+        self.status = status
+        self.field = field
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnreachableError(ServingError):
+    """There is no server at an address, or it broke the connection."""
+
+
+class DeadlineError(ServingError):
+    """No answer came before the deadline."""

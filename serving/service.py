@@ -40,7 +40,23 @@ class Embedded:
 
 
 class Service(Protocol):
-    """Answers from the version that is live. Errors are `serving.refusals.Refusal`, with an HTTP status and a field."""
+    """Answers from the version that is live. Errors are `serving.refusals.Refusal`, with an HTTP status and a field.
+
+    It is made and started in the process that answers, and called on that process's event loop, except `pin`, `follow`
+    and `pause`, which may take seconds and come from a thread of their own, one at a time.
+    """
+
+    async def start(self) -> None:
+        """Begins to load and follow, in threads of its own; returns at once. EmbtablesError: nothing to serve."""
+
+    async def stop(self) -> None:
+        """Ends its threads. No request comes any more."""
+
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """Waits a moment until it answers with versions that are not older than these, which a client has seen.
+
+        Refusal 503: it has not come so far; 409: an operator keeps it at an older one; 422: these are no versions.
+        """
 
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """Scores of candidates or rows."""
@@ -55,14 +71,20 @@ class Service(Protocol):
             ids: (n,) int64, or a list of integers or strings.
         """
 
-    def model(self) -> dict[str, Any]:
-        """What `/v1/model` answers: schema, versions, ages, rows, memory, engine, last rejected delta. JSON."""
+    def model(self) -> wire.ModelInfo:
+        """What `/v1/model` answers. Refusal 503 until there is a version. Cheap: a scrape of metrics calls it."""
+
+    def follow_info(self) -> wire.FollowInfo:
+        """How it follows; also before there is a version."""
 
     def is_ready(self) -> tuple[bool, str]:
         """Whether a verified version is loaded and warmed; if not, why."""
 
     def pin(self, version: str) -> None:
-        """Answers with this version and stays there until `follow`."""
+        """Answers with this version and stays there until `follow`; returns when it answers. Refusal 404: none such."""
+
+    def version_before(self) -> str:
+        """The version that roll-back goes to: the one before the present one. Refusal 404: there is none."""
 
     def follow(self) -> None:
         """Follows the newest version again."""

@@ -21,9 +21,14 @@ ARROW = "application/vnd.apache.arrow.stream"
 REQUEST_ID = "embtables-request-id"
 DENSE_VERSION = "embtables-dense-version"
 ROW_VERSION = "embtables-row-version"
-COLD = "embtables-cold"  # how many ids of the request read a cold row
+COLD = "embtables-cold"  # how many ids read a cold row; of scores how many columns, each row's counted
 DIM = "embtables-dim"
 HEADERS = (REQUEST_ID, DENSE_VERSION, ROW_VERSION, COLD, DIM)
+
+# Of requests: the answer must not be of an older version, as a client asks that has seen one. A server that has not
+# come so far answers 503 with Retry-After. REQUEST_ID may be given in a header, too.
+MIN_DENSE_VERSION = "embtables-min-dense-version"
+MIN_ROW_VERSION = "embtables-min-row-version"
 
 
 class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,7 +84,7 @@ class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     """Raw ids of a feature (integers or strings), or keys of a table."""
 
     feature: str | None = None
-    ids: list[int] | list[str] | None = None
+    ids: list[int | str] | None = None
     table: str | None = None
     keys: list[int] | None = None
     request_id: str | None = None
@@ -105,3 +110,182 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     error: str
     request_id: str | None = None
     field: str | None = None
+
+
+class ColumnInfo(msgspec.Struct, omit_defaults=True):
+    """A column of a candidate or context that the model reads.
+
+    Attributes:
+        kind: integer, string, number, list of integers, list of strings, timestamp; `id`: integer or string.
+        of: features and dense columns that read it.
+        is_joined: a side table gives it where the request does not.
+        example: a value that a request may have.
+    """
+
+    name: str
+    kind: str
+    of: list[str]
+    is_joined: bool = False
+    example: Any = None
+
+
+class FeatureInfo(msgspec.Struct, omit_defaults=True):
+    """A feature: raw ids whose rows `/v1/embed` gives. `dim`: D of its embedding, None without one."""
+
+    name: str
+    table: str
+    dim: int | None = None
+
+
+class TableInfo(msgspec.Struct):
+    """A table as it is served.
+
+    Attributes:
+        kind: fixed or collisionless.
+        bytes: of memory, map and rows.
+        ids: that requests have looked up since the server began; `cold_ids`: of these, which read a cold row.
+    """
+
+    name: str
+    kind: str
+    dim: int
+    dtype: str
+    rows: int
+    bytes: int
+    ttl_seconds: int | None = None
+    ids: int = 0
+    cold_ids: int = 0
+
+
+class SideTableInfo(msgspec.Struct):
+    """A published side table. `missing_keys`: of requests, since the server began."""
+
+    name: str
+    keys: list[str]
+    columns: list[str]
+    rows: int
+    missing_keys: int = 0
+
+
+class EngineTried(msgspec.Struct, omit_defaults=True):
+    """A dense engine that was measured at load. `refused`: why it is not taken."""
+
+    name: str
+    milliseconds: float | None = None
+    greatest_error: float | None = None
+    refused: str | None = None
+
+
+class EngineInfo(msgspec.Struct, omit_defaults=True):
+    """What computes scores. `mode`: exact or fast."""
+
+    mode: str
+    name: str
+    tried: list[EngineTried] = []
+
+
+class RejectedDelta(msgspec.Struct):
+    """A version that was set aside. `reason`, for alarms: damaged, gap, schema, values or other; `at`: unix time."""
+
+    version: str
+    reason: str
+    detail: str
+    at: float
+
+
+class FollowInfo(msgspec.Struct, omit_defaults=True):
+    """How the server follows the trainer.
+
+    Attributes:
+        state: following, pinned or paused.
+        available: complete versions that it could answer with, the newest last.
+        newest: the newest version on disk.
+        applied_versions, applied_rows, applied_tombstones: since the server began.
+        rejected: versions set aside, by reason.
+    """
+
+    state: str
+    available: list[str] = []
+    newest: str | None = None
+    applied_versions: int = 0
+    applied_rows: int = 0
+    applied_tombstones: int = 0
+    rejected: dict[str, int] = {}
+    last_rejected: RejectedDelta | None = None
+
+
+class ModelInfo(msgspec.Struct, omit_defaults=True):
+    """What a server answers with: `GET /v1/model`.
+
+    Attributes:
+        name: of the model's schema, or of its run.
+        model: its kind: dcnv2.
+        labels: of the scores, in this order.
+        written_at, loaded_at: unix time of the dense version's manifest, and when it began to answer.
+        staleness_seconds: since the newest version whose rows are applied was written.
+        item_column: the column that a candidate given as a bare id is a value of.
+        memory_bytes: of the process.
+    """
+
+    name: str
+    model: str
+    labels: list[str]
+    versions: Versions
+    written_at: float
+    loaded_at: float
+    staleness_seconds: float
+    columns: list[ColumnInfo]
+    features: list[FeatureInfo]
+    tables: list[TableInfo]
+    engine: EngineInfo
+    follow: FollowInfo
+    side_tables: list[SideTableInfo] = []
+    item_column: str | None = None
+    memory_bytes: int = 0
+
+
+class AdminStatus(msgspec.Struct):
+    """Answer of the admin routes."""
+
+    versions: Versions | None
+    follow: FollowInfo
+
+
+class PinRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /admin/pin`."""
+
+    version: str
+
+
+class RollBackRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`POST /admin/rollback`; by default to the version before the present one."""
+
+    version: str | None = None
+
+
+class Readiness(msgspec.Struct, omit_defaults=True):
+    """`GET /readyz`, and `/healthz`."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Throughput(msgspec.Struct, omit_defaults=True):
+    """What the last seconds brought. `requests_by_second`: of the last minute, the oldest first."""
+
+    requests_per_second: float
+    rows_per_second: float
+    requests_by_second: list[int]
+    refused: int
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Live(msgspec.Struct, omit_defaults=True):
+    """What the page at `/` shows: `GET /v1/live`. `model` is absent until the server is ready."""
+
+    ready: bool
+    reason: str
+    throughput: Throughput
+    follow: FollowInfo
+    model: ModelInfo | None = None

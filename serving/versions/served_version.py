@@ -1,34 +1,28 @@
-"""`ServedVersion`: all that one version answers with. `Live`: which one that is, swapped whole."""
+"""`ServedVersion`: all that one version answers with."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from embtables.models.scorer import Scorer
-from embtables.models.version_content import ScoringContent, SideTableContent
+from embtables.models.version_content import ScoringContent
+from embtables.serving.versions.side_table import PublishedSideTable
 from embtables.state.format.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedSideTable:
-    """A side table that a version names: what training joined to the log, or prepared from it.
+class AppliedRows:
+    """How far the rows of a set of tables have come. The versions that share the tables share it.
 
     Attributes:
-        of: its keys, columns and what a missing key gives, as the version's content says.
-        checksum: of its file in the version; tables with the same checksum are equal.
-        table: `of.keys` and `of.columns`.
+        version: the name of the newest version whose rows are all applied.
     """
 
-    of: SideTableContent
-    checksum: str
-    table: pa.Table
+    def __init__(self, version: str) -> None:
+        self.version = version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ServedVersion:
     """A version that is ready to answer.
 
@@ -41,6 +35,7 @@ class ServedVersion:
         scorer: the model over the served tables (`scorer.tables`).
         side_tables: by name.
         loaded_at: `time.time()` when it was ready.
+        applied: how far the rows of its tables have come.
     """
 
     manifest: Manifest
@@ -48,30 +43,17 @@ class ServedVersion:
     scorer: Scorer
     side_tables: Mapping[str, PublishedSideTable]
     loaded_at: float
+    applied: AppliedRows
 
     @property
     def name(self) -> str:
         """`serving-12`."""
         return self.manifest.name
 
+    @property
+    def row_version(self) -> str:
+        """The newest version whose rows are all in its tables: this one, or one after it.
 
-class Live:
-    """The version that answers. One writer puts; any thread reads `current` once for each request and keeps it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self.current: ServedVersion | None = None
-        self.row_version: str | None = None  # the newest whose rows are all applied
-
-    def put(self, version: ServedVersion) -> None:
-        """From now on requests are answered with this version; its rows are all applied."""
-        with self._changed:
-            self.row_version = version.name
-            self.current = version
-            self._changed.notify_all()
-
-    def wait(self, seconds: float) -> ServedVersion | None:
-        """The current version; waits for the first one at most `seconds`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.current is not None, seconds)
-            return self.current
+        A request reads it before it looks rows up: what it then finds is of this version or of one that came meanwhile.
+        """
+        return self.applied.version

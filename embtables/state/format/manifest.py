@@ -19,6 +19,7 @@ from embtables.schema.base import Model, Name, config_error
 from embtables.state.format import checksums
 from embtables.state.format.json_values import parse_json
 from embtables.state.format.projection import Projection
+from embtables.state.format.weight_dtype import WeightDtype
 
 FORMAT = 0
 MAX_BYTES = 64 << 20
@@ -57,13 +58,21 @@ class File(Model):
         return self
 
 
+class Rounding(Model):
+    """How far weights in files are from those they were made of, over all values of the version's rows."""
+
+    max_abs: Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+    rms: Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+
+
 class TableEntry(Model):
     """What a version says of a table besides its files.
 
     `figures`: counts since the table was made, summed over ranks; for a table with a ttl also how many rows and waiting
     keys it held, those past their ttl included. Counts of 0 are absent. `keys_of`: the table whose keys it shares, if
     any; the seed of that table then decides in which bucket a row is. `scale`: a weight, also one that a version before
-    wrote, is this in float32 times what the files have.
+    wrote, is this in float32 times what the files have. `dtype`: how files have the weights of rows; `error`: what
+    rounding to it did.
     """
 
     now: Annotated[int, Field(strict=True, ge=0, lt=2**32)]
@@ -72,6 +81,8 @@ class TableEntry(Model):
     figures: dict[Name, Growing] = Field(default_factory=dict)
     keys_of: Name | None = None
     scale: Scale = 1.0
+    dtype: WeightDtype = "fp32"
+    error: Rounding | None = None
     files: list[FileName]
 
 
@@ -108,6 +119,8 @@ class Manifest(Model):
             raise ValueError(f"has {self.buckets} buckets, this build has {NUM_BUCKETS}")
         for table, entry in self.tables.items():
             self._check_shared(table, entry)
+            if entry.dtype != "fp32" and self.projection != "weights":
+                raise ValueError(f"table {table} has weights in {entry.dtype}, which only versions of weights have")
             unknown = [name for name in entry.files if name not in self.files]
             if unknown:
                 raise ValueError(f"table {table} has a file '{unknown[0]}' that is not listed")

@@ -19,6 +19,7 @@ import pyarrow as pa
 from embtables.errors import StateError
 from embtables.keyspace import NUM_BUCKETS, Buckets, Keys, Offsets, bucket_offsets
 from embtables.rows.content import TableContent
+from embtables.rows.optimizers import WEIGHT
 from embtables.rows.row_format import ROW_DTYPES, RowFormat
 from embtables.rows.sketch import HEADS, Bytes
 from embtables.rows.sketch import columns as sketch_columns
@@ -26,16 +27,21 @@ from embtables.state.format.arrow_footer import Need, need_metadata
 from embtables.state.format.arrow_writer import OFFSETS, Column, file_pieces
 from embtables.state.format.manifest import File
 from embtables.state.format.projection import SCALARS, Projection, held_columns
+from embtables.state.format.weight_dtype import WeightDtype, dim_of, stored_dtype, stored_width
 
 MAX_DIM = 4096
 
 
-def rows_schema(row_format: RowFormat, row_columns: dict[str, bool], projection: Projection) -> pa.Schema:
+def rows_schema(
+    row_format: RowFormat, row_columns: dict[str, bool], projection: Projection, dtype: WeightDtype = "fp32"
+) -> pa.Schema:
     """Columns of a rows file of a version of this projection; `row_columns` are those of the table."""
     fields = [pa.field("key", pa.int64(), nullable=False)]
     for name, is_wide in held_columns(row_columns, projection).items():
-        value = pa.from_numpy_dtype(row_format.dtype_of(name))
-        wide = pa.list_(pa.field("item", value, nullable=False), row_format.dim)
+        is_rounded = name == WEIGHT and dtype != "fp32"
+        value = pa.from_numpy_dtype(stored_dtype(dtype) if is_rounded else row_format.dtype_of(name))
+        width = stored_width(dtype, row_format.dim) if is_rounded else row_format.dim
+        wide = pa.list_(pa.field("item", value, nullable=False), width)
         fields.append(pa.field(name, wide if is_wide else value, nullable=False))
     fields += [pa.field(n, pa.uint32(), nullable=False) for n in SCALARS[projection]]
     return pa.schema(fields)
@@ -57,6 +63,7 @@ def rows_file(
     row_columns: dict[str, bool],
     begins: npt.NDArray[np.uint64],
     projection: Projection,
+    dtype: WeightDtype = "fp32",
 ) -> Iterator[memoryview]:
     """The bytes of a table's rows file, in pieces.
 
@@ -68,7 +75,7 @@ def rows_file(
     Raises:
         StateError: a streamed column is not what it promised to be.
     """
-    return file_pieces(columns, rows_schema(row_format, row_columns, projection), begins)
+    return file_pieces(columns, rows_schema(row_format, row_columns, projection, dtype), begins)
 
 
 def file_columns(content: TableContent, row_format: RowFormat) -> dict[str, Column]:
@@ -131,7 +138,12 @@ class Layout:
 
 
 def read_layout(
-    raw: memoryview, need: Need, schema: pa.Schema | None, projection: Projection, listed: File, file: object
+    raw: memoryview,
+    need: Need,
+    schema: pa.Schema | None,
+    kind: tuple[Projection, WeightDtype],
+    listed: File,
+    file: object,
 ) -> Layout:
     """How a file is laid out.
 
@@ -139,7 +151,7 @@ def read_layout(
         raw: (bytes of the file,); only what was needed has to be there.
         need: see arrow_footer; nothing but metadata is asked for.
         schema: the columns that it has to have; None: those of rows of some dimension and optimizer.
-        projection: of the version.
+        kind: of the version its projection, of its weights their dtype.
         listed: what the manifest says: how many rows, of which buckets.
 
     Raises:
@@ -150,8 +162,8 @@ def read_layout(
         reader = pa.ipc.open_file(pa.BufferReader(raw))
         row_format, row_columns = None, dict[str, bool]()
         if schema is None:
-            row_format, row_columns = _table_of(reader.schema, projection, file)
-            schema = rows_schema(row_format, row_columns, projection)
+            row_format, row_columns = _table_of(reader.schema, *kind, file)
+            schema = rows_schema(row_format, row_columns, *kind)
         if not reader.schema.equals(schema):
             raise StateError(f"holds other columns than the table: {_difference(reader.schema, schema)}", file=file)
         batch = reader.get_batch(0)
@@ -214,16 +226,18 @@ def _values_of(column: pa.Array) -> pa.Array:
     return column.values if _list_size(column.type) else column
 
 
-def _table_of(schema: pa.Schema, projection: Projection, file: object) -> tuple[RowFormat, dict[str, bool]]:
+def _table_of(
+    schema: pa.Schema, projection: Projection, weights: WeightDtype, file: object
+) -> tuple[RowFormat, dict[str, bool]]:
     """The format and the columns of rows of a file. Raises StateError where no table would have written it."""
     # Weight first, then optimizer state of D values or of one: any optimizer's, whether this process knows it or not.
     columns = {field.name: field.type for field in list(schema)[1 : -len(SCALARS[projection])]}
     row_columns = {name: pa.types.is_fixed_size_list(type_) for name, type_ in columns.items()}
-    dim = _list_size(columns["weight"]) if next(iter(row_columns), None) == "weight" else 0
+    dim = dim_of(weights, _list_size(columns[WEIGHT])) if next(iter(row_columns), None) == WEIGHT else 0
     is_distinct = len(set(schema.names)) == len(schema.names)
     if is_distinct and 1 <= dim <= MAX_DIM:
         for row_format in (RowFormat(dim, dtype) for dtype in ROW_DTYPES):
-            if rows_schema(row_format, row_columns, projection).equals(schema):
+            if rows_schema(row_format, row_columns, projection, weights).equals(schema):
                 return row_format, row_columns
     raise StateError(f"holds columns that no table has: {', '.join(schema.names)}", file=file)
 

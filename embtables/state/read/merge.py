@@ -26,6 +26,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.projection import SCALARS
 from embtables.state.format.table_files import TOMBSTONES_SCHEMA
+from embtables.state.format.weight_dtype import decoded
 from embtables.state.read.range_reader import KeptBlocks
 from embtables.state.read.table_file import TableFile
 
@@ -49,6 +50,7 @@ class MergedTable:
         begins: (1,025,) int64, where each bucket begins.
         format, row_columns: how the columns of rows lie; weight and optimizer state, True: D values per row.
         projection: what the versions hold of their tables.
+        dtype: how files have the weights; `read` and `take` give float32, `stream` what files have.
         columns: names of all columns: key, those of rows, seen, count; of `weights` key, weight, seen.
 
     Raises:
@@ -60,7 +62,14 @@ class MergedTable:
         wanted = [(version, *file) for version in chain for file in files_of(version, table)]
         kept = KeptBlocks(min(_KEPT_BLOCKS, len(wanted) + 2))
         self._files = [
-            TableFile(state, version, name, TOMBSTONES_SCHEMA if kind == "tombstones" else None, kept)
+            TableFile(
+                state,
+                version,
+                name,
+                TOMBSTONES_SCHEMA if kind == "tombstones" else None,
+                kept,
+                version.tables[table].dtype,
+            )
             for version, name, kind in wanted
         ]
         rows_files = [file for file in self._files if file.row_columns]
@@ -68,6 +77,11 @@ class MergedTable:
         assert self._layout.format is not None
         self.format, self.row_columns = self._layout.format, self._layout.row_columns
         self.projection = chain[-1].projection
+        self.dtype = chain[-1].tables[table].dtype
+        for version in chain:
+            if version.tables[table].dtype != self.dtype:
+                reason = f"has weights in {version.tables[table].dtype}, {chain[-1].name} after it in {self.dtype}"
+                raise StateError(reason, version=version.name, table=table)
         self._scale = chain[-1].tables[table].scale
         self.columns = ("key", *self.row_columns, *SCALARS[self.projection])
         for file in rows_files:
@@ -149,7 +163,7 @@ class MergedTable:
         return self._gather(name, self._selection(start, stop))
 
     def _true(self, name: str, stored: Array) -> Array:
-        return scaled(stored, self._scale) if name == WEIGHT else stored
+        return scaled(decoded(stored, self.dtype), self._scale) if name == WEIGHT else stored
 
     def take(self, name: str, rows: npt.NDArray[np.int64]) -> Array:
         """Values of a column, of rows (n,) that ascend: (n,) or (n, D). Raises as `read`."""
@@ -159,7 +173,7 @@ class MergedTable:
         return self._true(name, self._gather(name, places))
 
     def stream(self, name: str, first: int, end: int) -> Streamed:
-        """A column of the rows [first, end), to be written: weights as the newest version's scale has them."""
+        """A column of the rows [first, end), as files have it: weights at the newest version's scale."""
         nothing, step = self._layout.empty(name, 0), self.rows_at_a_time(name)
 
         def pieces() -> Iterator[Array]:

@@ -13,6 +13,7 @@ from embtables.errors import StateError
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.table_files import read_layout
+from embtables.state.format.weight_dtype import WeightDtype
 from embtables.state.read.range_reader import KeptBlocks, RangeReader
 
 Array = npt.NDArray[Any]
@@ -25,6 +26,7 @@ class TableFile:
     Args:
         schema: the columns that it has to have; None: those of rows of some dimension and optimizer.
         kept: see RangeReader.
+        dtype: of the weights in a file of rows; `read` gives what is stored of them.
 
     Attributes:
         path: what the file is called in errors.
@@ -37,7 +39,13 @@ class TableFile:
     """
 
     def __init__(
-        self, state: StateFolder, version: Manifest, name: str, schema: pa.Schema | None, kept: KeptBlocks | None = None
+        self,
+        state: StateFolder,
+        version: Manifest,
+        name: str,
+        schema: pa.Schema | None,
+        kept: KeptBlocks | None = None,
+        dtype: WeightDtype = "fp32",
     ) -> None:
         self._reader = reader = RangeReader(state, version, name, kept)
         self.path = reader.path
@@ -50,7 +58,8 @@ class TableFile:
             reader.check_range(first, end)
             reader.read_into(first, raw[first:end])
 
-        layout = read_layout(raw, need, schema, version.projection, version.files[name], self.path)
+        kind = version.projection, dtype
+        layout = read_layout(raw, need, schema, kind, version.files[name], self.path)
         self._places = layout.places
         self.begins = layout.begins
         self.format, self.row_columns = layout.format, layout.row_columns

@@ -16,6 +16,7 @@ from embtables.given import need, need_all, shown
 from embtables.ids import Artifacts
 from embtables.keyspace import ALL_BUCKETS, NUM_BUCKETS, Buckets
 from embtables.rows.content import TableContent
+from embtables.rows.optimizers import WEIGHT
 from embtables.rows.sketch import counter_bytes
 from embtables.rows.stored_table import StoredTable
 from embtables.schema.tables import FixedTable
@@ -24,6 +25,7 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.format.projection import SCALARS, held_columns
 from embtables.state.format.table_files import TOMBSTONES_SCHEMA, WAITING_SCHEMA, rows_schema
 from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, Version, artifact_file, parsed_artifact
+from embtables.state.format.weight_dtype import decoded
 from embtables.state.read.range_reader import RangeReader
 from embtables.state.read.table_read import read_keyed, read_sketch
 
@@ -36,7 +38,8 @@ def read_version(
 ) -> Version:
     """A version from its files, or what a rank needs of it; whatever is read is verified before it is looked into.
 
-    Contents of a version of `weights` have no optimizer state, no counts and no waiting keys.
+    Contents of a version of `weights` have no optimizer state, no counts and no waiting keys; their weights are
+    float32, whatever the files have.
 
     Args:
         buckets: a range [first, end): tables hold only the keys of these buckets; if a file holds others too, only
@@ -88,7 +91,7 @@ def _read_table(
     rows, waiting, gone = (
         read_keyed(state, manifest, name, what, schema, table.seed, buckets)
         for what, schema in (
-            ("rows", rows_schema(table.format, table.columns, manifest.projection)),
+            ("rows", rows_schema(table.format, table.columns, manifest.projection, entry.dtype)),
             ("waiting", WAITING_SCHEMA),
             ("tombstones", TOMBSTONES_SCHEMA),
         )
@@ -96,6 +99,7 @@ def _read_table(
     if rows is None:
         raise StateError("has no rows of these buckets", version=manifest.name, table=name)
     held = held_columns(table.columns, manifest.projection)
+    rows[WEIGHT] = decoded(rows[WEIGHT], entry.dtype)
     keys, columns = rows["key"], {column: rows[column] for column in held}
     none = np.empty(0, np.uint32)
     seen, counts = rows["seen"], rows["count"] if "count" in SCALARS[manifest.projection] else none
