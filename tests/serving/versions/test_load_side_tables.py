@@ -91,11 +91,17 @@ def test_a_table_that_changed_is_loaded_and_the_others_stay(tmp_path: Path) -> N
     cup = {"item": pa.array(["cup"])}
     assert SideTables(before.values()).joined(cup, 1).columns["price"].to_pylist() == [2.0]
     assert SideTables(after.values()).joined(cup, 1).columns["price"].to_pylist() == [5.0]
+    # A delta lists the files that changed, and may list none.
+    changed = {name: file for name, file in second.files.items() if name == "side.0.arrow"}
+    for files, newer in ((changed, True), ({}, False)):
+        delta = second.model_copy(update={"files": files})
+        found = load_side_tables(state, [delta], scoring_content(second), before)
+        assert found["users.pq"] is before["users.pq"]
+        assert (found["items.pq"].table.column("price")[1].as_py() == 5.0) is newer
     # What a version says about a table may change where the table does not.
     content = scoring_content(second)
     items = content.side_tables[0].model_copy(update={"missing": "null"})
-    changed = content.model_copy(update={"side_tables": (items,)})
-    found = load_side_tables(state, [second], changed, after)
+    found = load_side_tables(state, [second], content.model_copy(update={"side_tables": (items,)}), after)
     assert found["items.pq"].of.missing == "null"
 
 
