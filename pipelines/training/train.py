@@ -205,8 +205,8 @@ def train_to_end(
         if config.publish is not None and not run.keeps_every_version and shown:
             say("publish: a run in memory writes no versions for servers; give runs_dir")
         elif config.publish is not None and to_serve is not None and run.keeps_every_version:
-            publishing = Publishing(learner, run, fitted, config.publish, to_serve)
-            stack.enter_context(publishing.open(holder, resumed_from, stop))
+            publishing = Publishing(learner, run, fitted, config.publish, to_serve, log, warnings)
+            stack.enter_context(publishing.open(holder, state, resumed_from, stop))
             hooks.append(publishing)
         stack.enter_context(figures)
         stack.callback(progress.close)
