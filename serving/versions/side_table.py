@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import DataError, StateError
+from embtables.inputs.join_keys import KeyFamily
 from embtables.inputs.values import one_array
 from embtables.models.version_content import SideTableContent
 from embtables.serving.versions.key_index import KeyColumn, KeyIndex
 
 Int64s = npt.NDArray[np.int64]
+_SHOWN: Mapping[KeyFamily, str] = {"integer": "integers", "text": "strings", "time": "times", "null": "nulls"}
 
 
 class PublishedSideTable:
@@ -54,7 +56,6 @@ class PublishedSideTable:
             self._index = KeyIndex(keys)
         except (DataError, StateError) as error:
             raise self._damaged(str(error)) from None
-        self._kinds = [column.keys.kind for column in keys]
         columns = {name: one_array(table.column(name)) for name in of.columns}
         self._absent = {}
         for name in of.columns:
@@ -106,9 +107,9 @@ class PublishedSideTable:
         name, family = self.of.keys[place], self._index.families[place]
         keys = column if isinstance(column, KeyColumn) else KeyColumn.of(name, column)
         if "null" not in (keys.keys.family, family) and keys.keys.family != family:
+            held, wanted = _SHOWN[keys.keys.family], _SHOWN[family]
             raise DataError(
-                f"holds {keys.keys.kind}, but the key of the side table {self.of.name} holds {self._kinds[place]}",
-                column=name,
+                f"holds {held}, but the side table {self.of.name} is looked up by {wanted}; send {wanted}", column=name
             )
         return keys
 

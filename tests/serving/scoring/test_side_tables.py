@@ -266,5 +266,5 @@ def test_a_table_that_is_not_what_the_version_says_is_refused(
 
 
 def test_positions_refuse_a_key_that_cannot_be_compared() -> None:
-    with pytest.raises(DataError, match=r"holds int64, but the key of the side table items.parquet holds string"):
+    with pytest.raises(DataError, match=r"holds integers, but the side table items.parquet is looked up by strings"):
         side(ITEMS, "item").positions([pa.array([1])], 1)
