@@ -13,11 +13,12 @@ import pytest
 from embtables.errors import StateError
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.state_tools.publish import publish
-from embtables.pipelines.training.train import train
+from embtables.pipelines.training.train import resume, train
 from embtables.schema import validate
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.versions.load import load
+from embtables.serving.versions.load import load, read_delta
 from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
@@ -74,6 +75,27 @@ def test_a_trained_run_serves_what_it_joined(tmp_path: Path) -> None:
         "town": ["Rome"],
     }
     assert live.content.candidate_key is None
+
+
+def test_a_delta_brings_the_side_table_that_changed(tmp_path: Path) -> None:
+    first = train(shop(tmp_path, publish={"every_steps": 1}), shown=False)
+    run = RunDir.open(Path(first["run_dir"]))
+    state = StateFolder(run.checkpoints)
+    then = state.latest("serving")
+    assert then is not None
+    loaded = load(state, state.chain("serving", then.sequence))
+    users = loaded.served.side_tables["users.pq"]
+    write_items(tmp_path / "log", [1.0, 5.0])
+    resume(run, ("train.epochs=2",), shown=False)
+    now = state.latest("serving")
+    assert now is not None
+    new = [version for version in state.chain("serving", now.sequence) if version.sequence > then.sequence]
+    assert new[0].parent is not None  # a delta
+    for delta in new:
+        loaded.apply(read_delta(state, loaded, delta))
+    found = loaded.served.side_tables
+    assert found["items.pq"].table.column("price").to_pylist() == [1.0, 5.0]
+    assert found["users.pq"] is users
 
 
 def test_a_table_that_changed_is_loaded_and_the_others_stay(tmp_path: Path) -> None:
