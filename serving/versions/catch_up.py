@@ -81,7 +81,7 @@ class CatchUp:
         if manifest.parent is None:
             if self.loaded is not None:
                 need_same_requests(self.loaded.served.content, scoring_content(manifest), manifest)
-            return load_snapshot(state, manifest, self._limits, self._go_on)
+            return load_snapshot(state, manifest, self._limits, self._go_on, self.loaded)
         base = self._next or self.loaded
         if base is None:
             raise StateError("is a delta to a version that is not there", version=manifest.name)
