@@ -1,0 +1,218 @@
+"""`LiveService`: answers of the version that is live: its scores, its rows, and what is known of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from embtables.serving import wire
+from embtables.serving.refusals import Refusal
+from embtables.serving.scoring.batches import Batches
+from embtables.serving.scoring.counts import Counts
+from embtables.serving.scoring.request_scorer import RequestScorer
+from embtables.serving.service import Embedded, Scored
+from embtables.serving.settings import Settings
+from embtables.serving.versions.follow import Following, FollowSettings
+from embtables.serving.versions.live import Live
+from embtables.serving.versions.served_version import ServedVersion
+
+Request = wire.ScoreRequest | pa.Table
+_RETRY_SECONDS = 1
+
+
+class Follows(Protocol):
+    """What brings versions to a `Live`, as `Service` says of its methods of the same names."""
+
+    def start(self) -> None:
+        """Begins in a thread of its own."""
+
+    def stop(self) -> None:
+        """Ends the thread."""
+
+    def info(self) -> wire.FollowInfo:
+        """How it follows."""
+
+    def pin(self, version: str) -> None:
+        """See Service."""
+
+    def version_before(self) -> str:
+        """See Service."""
+
+    def follow(self) -> None:
+        """See Service."""
+
+    def pause(self) -> None:
+        """See Service."""
+
+
+class PreparedLive(Live):
+    """A `Live` that makes what scoring needs of a version before it answers.
+
+    Args:
+        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+    """
+
+    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+        super().__init__()
+        self._prepare = prepare
+
+    def put(self, version: ServedVersion) -> None:
+        """See Live."""
+        self._prepare(version)
+        super().put(version)
+
+
+class LiveService:
+    """See `Service`. Shape letters: K candidates, n ids, D dimension.
+
+    Args:
+        follows: makes what brings versions to the `Live` that it is given.
+        name: of the model, for whoever looks at the server.
+        threads: that score; by default as many as there are cores.
+        max_batch_rows: rows of requests that are scored together.
+        max_wait_ms: how long a free thread waits for more requests before it scores; by default not at all.
+        max_queue: requests that wait to be scored; further ones get 429.
+    """
+
+    def __init__(
+        self,
+        follows: Callable[[Live], Follows],
+        *,
+        name: str = "model",
+        threads: int | None = None,
+        max_batch_rows: int = 4096,
+        max_wait_ms: float = 0.0,
+        max_queue: int = 256,
+    ) -> None:
+        self.live = PreparedLive(self._prepare)
+        self.counts = Counts()
+        self._follows = follows(self.live)
+        self._name = name
+        self._scorers: tuple[RequestScorer, ...] = ()  # of the newest version, and of the one before
+        self._preparing = threading.Lock()
+        self._batches = Batches[Request, Scored](
+            self._answer,
+            threads=threads or len(os.sched_getaffinity(0)),
+            max_rows=max_batch_rows,
+            max_queue=max_queue,
+            max_wait_ms=max_wait_ms,
+        )
+
+    async def start(self) -> None:
+        """See Service."""
+        self._follows.start()
+
+    async def stop(self) -> None:
+        """See Service."""
+        self._batches.stop()
+        self._follows.stop()
+
+    async def score(self, request: wire.ScoreRequest) -> Scored:
+        """See Service."""
+        rows = request.rows if request.rows is not None else request.candidates
+        return await self._batches.ask(request, len(rows or ()))
+
+    async def score_table(self, rows: pa.Table) -> Scored:
+        """See Service."""
+        return await self._batches.ask(rows, rows.num_rows)
+
+    def embed(self, *, feature: str | None, table: str | None, ids: Any) -> Embedded:
+        """See Service."""
+        scorer = self._current()
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        if feature is not None and table is None:
+            rows, is_cold, of = scorer.embedder.of_feature(feature, ids)
+        elif table is not None and feature is None:
+            rows, is_cold, of = scorer.embedder.of_table(table, ids)
+        else:
+            raise Refusal(422, "give feature and ids, or table and keys", "feature")
+        self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
+        return Embedded(rows, is_cold, versions)
+
+    def model(self) -> wire.ModelInfo:
+        """See Service."""
+        scorer = self._current()
+        return scorer.description.now(self._name, self._follows.info(), self.counts)
+
+    def follow_info(self) -> wire.FollowInfo:
+        """See Service."""
+        return self._follows.info()
+
+    def is_ready(self) -> tuple[bool, str]:
+        """See Service."""
+        if self.live.current is None:
+            return False, "no version is loaded yet"
+        return True, ""
+
+    def pin(self, version: str) -> None:
+        """See Service."""
+        self._follows.pin(version)
+
+    def version_before(self) -> str:
+        """See Service."""
+        return self._follows.version_before()
+
+    def follow(self) -> None:
+        """See Service."""
+        self._follows.follow()
+
+    def pause(self) -> None:
+        """See Service."""
+        self._follows.pause()
+
+    def _prepare(self, version: ServedVersion) -> RequestScorer:
+        """What scoring needs of a version; made once, and from that of the version before as far as it is the same."""
+        with self._preparing:
+            found = self._made_for(version)
+            if found is None:
+                before = self._scorers[:1]
+                found = RequestScorer(version, *before)
+                found.warm()
+                self._scorers = (found, *before)
+            return found
+
+    def _made_for(self, version: ServedVersion) -> RequestScorer | None:
+        return next((scorer for scorer in self._scorers if scorer.version is version), None)
+
+    def _current(self) -> RequestScorer:
+        """Of the version that is live. Raises Refusal 503 until there is one."""
+        version = self.live.current
+        if version is None:
+            raise Refusal(503, "no version is loaded yet; ask again", retry_after=_RETRY_SECONDS)
+        return self._made_for(version) or self._prepare(version)
+
+    def _answer(self, requests: Sequence[Request], waited_us: Sequence[float]) -> list[Scored | BaseException]:
+        """Scores of requests that were waiting, all by one version."""
+        scorer = self._current()
+        # Before rows are looked up: what is then found is of this version or of one that came meanwhile.
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        answers: list[Scored | BaseException] = []
+        for found, waited in zip(scorer.score_all(requests), waited_us, strict=True):
+            if isinstance(found, BaseException):
+                answers.append(found)
+                continue
+            self.counts.add(*found.of.counts(), found.missing)
+            stages = {"wait": waited, **found.stages_us}
+            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages))
+        return answers
+
+
+def live_service(settings: Settings) -> LiveService:
+    """The service of a server with these settings: the versions of its source, followed.
+
+    Raises:
+        ConfigError: the source is neither a run nor a folder of versions.
+    """
+    follow = FollowSettings(poll_seconds=settings.poll_seconds)
+    return LiveService(
+        lambda live: Following(settings.source, live, follow),
+        name=settings.source.resolve().name,
+        threads=settings.threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+    )

@@ -1,0 +1,96 @@
+"""`ColumnRules`: which columns a request to a version may have, what each is read as, and what stands in for it."""
+
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+
+from embtables.inputs.features import FeatureTransform
+from embtables.models.version_content import ScoringContent
+from embtables.serving.refusals import Refusal, unknown
+from embtables.serving.scoring.json_columns import Reading
+from embtables.serving.scoring.side_tables import Place, SideTables
+
+_UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+class ColumnRules:
+    """The columns of a version's requests.
+
+    Attributes:
+        needed: what the features stage reads, in its order.
+        roots_first: the same, those before that no side table gives.
+        known: what a request may name: also keys of side tables, and what a row of the log has beside features.
+        clock: the event time's column, where the features stage reads it: by default the server's time.
+        may_be_null: dense columns with `fill_null`, which a request may leave out.
+        joined: columns that side tables can give.
+        candidate_key: the column whose value a candidate is that is given as its id alone.
+    """
+
+    def __init__(self, content: ScoringContent, side_tables: SideTables) -> None:
+        schema = content.trained
+        self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
+        self.candidate_key = content.candidate_key
+        self.joined = side_tables.columns
+        self._side_tables = side_tables
+        # A missing key is named, and not what it would have given.
+        self.roots_first = sorted(self.needed, key=lambda column: column in self.joined)
+        event_time = schema.event_time
+        self._unit = None if event_time is None else event_time.unit
+        self.clock = event_time.column if event_time is not None and event_time.column in self.needed else None
+        of_features = {column for feature in schema.features for column in feature.columns}
+        filled = {dense.column for dense in schema.dense if dense.fill_null is not None}
+        self.may_be_null = frozenset(filled - of_features)
+        beside = {label.column for label in schema.labels} | {schema.sample_weight, self.candidate_key} - {None}
+        beside |= set() if event_time is None else {event_time.column}
+        self.known = frozenset({*self.needed, *side_tables.columns, *side_tables.keys, *beside})
+        self._readings: dict[str, Reading] = {}
+        for dense in schema.dense:
+            self._readings[dense.column] = "numbers"
+        for feature in schema.features:
+            for column in feature.columns:
+                self._readings[column] = "ids"
+            if feature.num_buckets is not None and feature.column is not None:
+                self._readings[feature.column] = "numbers"
+            if feature.weights_column is not None:
+                self._readings[feature.weights_column] = "numbers"
+        for feature in schema.features:
+            if feature.timestamp_part is not None and feature.column is not None:
+                self._readings[feature.column] = "times"
+        if event_time is not None:
+            self._readings[event_time.column] = event_time.unit or "times"
+        for column in side_tables.times:
+            if self.reading(column) == "ids":
+                self._readings[column] = "times"
+
+    def reading(self, column: str) -> Reading:
+        """What a column is read as."""
+        return self._readings.get(column, "ids")
+
+    def check(self, column: str, field: str) -> None:
+        """Raises Refusal 422 if a request may not name a column."""
+        if column not in self.known:
+            raise unknown("column", column, self.known, field)
+
+    def default(self, column: str, place: Place) -> pa.Array:
+        """(1,) what stands for a column that neither the request nor a side table gives.
+
+        Raises:
+            Refusal: 422, nothing does.
+        """
+        if column == self.clock:
+            return self.now()
+        if column in self.may_be_null:
+            return pa.nulls(1)
+        why = "no side table gives it, and it has no fill_null"
+        if column in self.joined:
+            why = f"give it, or {', '.join(self._side_tables.keys_of(column))}, by which a side table gives it"
+        raise Refusal(422, f"column '{column}' is missing: {why}", place(column, None))
+
+    def now(self) -> pa.Array:
+        """(1,) the server's time, as the event time's column holds it."""
+        micros = time.time_ns() // 1_000
+        if self._unit is None:
+            return pa.array([micros], pa.timestamp("us"))
+        return pa.array([micros * 1_000 if self._unit == "ns" else micros // _UNITS_US[self._unit]], pa.int64())

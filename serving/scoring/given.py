@@ -1,0 +1,148 @@
+"""`Given`: the columns of a request as they came: those of the context, which all its rows share, and those of its
+rows.
+
+    JSON   {"context": {...}, "candidates": [{...} | id, ...]}  or  {"rows": [{...}, ...]}
+    Arrow  a table with a row for each candidate
+
+Shape letters: K candidates or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embtables.arrow.types import take_column
+from embtables.errors import DataError
+from embtables.inputs.values import one_array
+from embtables.serving.refusals import Refusal
+from embtables.serving.scoring.column_rules import ColumnRules
+from embtables.serving.scoring.json_columns import json_column
+from embtables.serving.wire import ScoreRequest
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a request gives.
+
+    Attributes:
+        k: K.
+        shared: (1,) by column, for all rows.
+        own: (K,) by column.
+        gaps: (K,) by column of `own`, the rows that lack it; only of columns with such rows.
+        rows_name: what the request calls its rows.
+        bare: the column whose values the candidates are, given as ids alone.
+        ids: those ids.
+    """
+
+    k: int
+    shared: Mapping[str, pa.Array]
+    own: Mapping[str, pa.Array]
+    gaps: Mapping[str, Mask] = field(default_factory=dict)
+    rows_name: str = "candidates"
+    bare: str | None = None
+    ids: Sequence[Any] = ()
+
+    def place(self, column: str, row: int | None) -> str:
+        """Where a column, or its value in one row, is in the request."""
+        return _Places(self.rows_name, frozenset(self.shared), self.bare)(column, row)
+
+
+class _Places:
+    """See `Given.place`."""
+
+    def __init__(self, rows_name: str, shared: frozenset[str], bare: str | None = None) -> None:
+        self._rows_name, self._shared, self._bare = rows_name, shared, bare
+
+    def __call__(self, column: str, row: int | None) -> str:
+        if column in self._shared:
+            return f"context.{column}"
+        if row is None:
+            return column
+        return f"{self._rows_name}.{row}" if column == self._bare else f"{self._rows_name}.{row}.{column}"
+
+
+def given_in_json(request: ScoreRequest, rules: ColumnRules) -> Given:
+    """The columns of a JSON request.
+
+    Raises:
+        Refusal: 422, it has neither candidates nor rows, names an unknown column, or a column's values cannot be one.
+    """
+    if request.rows is not None:
+        if request.candidates is not None or request.context:
+            raise Refusal(422, "give context and candidates, or rows, which hold all columns; not both", "rows")
+        return _of_rows(request.rows, {}, rules, "rows")
+    if request.candidates is None:
+        raise Refusal(422, "give candidates (with a context), or rows", "candidates")
+    places = _Places("candidates", frozenset(request.context))
+    shared = {}
+    for name, value in request.context.items():
+        rules.check(name, f"context.{name}")
+        shared[name] = json_column(name, (value,), rules.reading(name), places)
+    return _of_candidates(request.candidates, shared, rules)
+
+
+def _of_candidates(candidates: Sequence[Any], shared: dict[str, pa.Array], rules: ColumnRules) -> Given:
+    is_row = [type(candidate) is dict for candidate in candidates]
+    if all(is_row):
+        return _of_rows(candidates, shared, rules, "candidates")
+    key, first = rules.candidate_key, is_row.index(False)
+    if key is None:
+        raise Refusal(
+            422,
+            "is no object: this version has no side table of items, so that an id alone does not say enough; "
+            "give each candidate's columns",
+            f"candidates.{first}",
+        )
+    if any(is_row):
+        row = first if is_row[0] else is_row.index(True)
+        raise Refusal(422, "is an object where others are ids, or an id where others are objects", f"candidates.{row}")
+    if key in shared:
+        raise Refusal(422, f"is what each candidate is a value of; leave '{key}' out of the context", f"context.{key}")
+    places = _Places("candidates", frozenset(shared), key)
+    own = {key: json_column(key, candidates, rules.reading(key), places)}
+    return Given(len(candidates), shared, own, bare=key, ids=candidates)
+
+
+def _of_rows(
+    rows: Sequence[Mapping[str, Any]], shared: dict[str, pa.Array], rules: ColumnRules, rows_name: str
+) -> Given:
+    places = _Places(rows_name, frozenset(shared))
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    own, gaps = {}, {}
+    for name in names:
+        first = next(place for place, row in enumerate(rows) if name in row)
+        rules.check(name, f"{rows_name}.{first}.{name}")
+        if name in shared:
+            raise Refusal(422, "is given in the context, too; give it in one of them", f"{rows_name}.{first}.{name}")
+        own[name] = json_column(name, [row.get(name) for row in rows], rules.reading(name), places)
+        lacks = [name not in row for row in rows]
+        if any(lacks):
+            gaps[name] = np.array(lacks)
+    return Given(len(rows), shared, own, gaps, rows_name)
+
+
+def given_in_table(rows: pa.Table | pa.RecordBatch, rules: ColumnRules) -> Given:
+    """The columns of an Arrow table that a request may have; others are left out, as prediction leaves them.
+
+    Raises:
+        Refusal: 422, a column is there twice, or damaged.
+    """
+    own = {}
+    for name in sorted(rules.known):
+        try:
+            column = take_column(rows, name)
+        except DataError as error:
+            raise Refusal(422, error.message, f"rows.{name}") from None
+        if column is not None:
+            own[name] = one_array(column)
+    return Given(rows.num_rows, {}, own, rows_name="rows")

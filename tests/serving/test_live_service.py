@@ -1,0 +1,115 @@
+"""`LiveService`: requests in, scores of one version out, from as many threads as ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from embtables.serving import wire
+from embtables.serving.live_service import Follows, LiveService
+from embtables.serving.refusals import Refusal
+from embtables.serving.versions.live import Live
+from embtables.serving.versions.served_version import ServedVersion
+from tests.serving.scoring.conftest import run_of
+from tests.serving.scoring.served_for_tests import item_name, rows_table, served_version, side_tables
+
+__all__ = ["run_of"]
+
+
+class Puts(Follows):
+    """Puts versions one by one, when it is told to."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def info(self) -> wire.FollowInfo:
+        return wire.FollowInfo("following")
+
+
+@pytest.fixture(scope="module")
+def version(run_of: Callable[[str], Path]) -> ServedVersion:
+    return served_version(run_of("dcnv2"), side_tables(), "item")
+
+
+REQUEST = wire.ScoreRequest(
+    context={"user": 7, "shop": 3, "near": [1, 2], "near_weight": [0.5, 1], "distance": 2.5},
+    candidates=[item_name(3), item_name(8), "no such item"],
+)
+
+
+def test_requests_are_answered_by_the_version_that_is_live(version: ServedVersion) -> None:
+    async def talk() -> None:
+        service = LiveService(Puts, name="zoo", threads=2)
+        assert service.is_ready() == (False, "no version is loaded yet")
+        with pytest.raises(Refusal, match="no version is loaded yet") as refused:
+            await service.score(REQUEST)
+        assert (refused.value.status, refused.value.retry_after) == (503, 1)
+        service.live.put(version)
+        assert service.is_ready() == (True, "")
+        answers = await asyncio.gather(*(service.score(REQUEST) for _ in range(20)))
+        for answer in answers:
+            assert answer.labels == ("click",)
+            assert answer.scores.shape == (3, 1)
+            assert answer.scores.tobytes() == answers[0].scores.tobytes()
+            assert (answer.versions.dense, answer.versions.rows) == (version.name, version.name)
+            assert answer.stages_us.keys() >= {"wait", "features", "dense"}
+            assert answer.cold.candidates["item"] == [2]
+        table = await service.score_table(rows_table(130))
+        assert np.abs(table.scores - version.scorer.score(rows_table(130)).numpy()).max() <= 1e-6
+        bad = wire.ScoreRequest(context={"usr": 7}, candidates=["a"])
+        with pytest.raises(Refusal, match="did you mean user") as refused:
+            await service.score(bad)
+        assert (refused.value.status, refused.value.field) == (422, "context.usr")
+        info = service.model()
+        assert (info.name, info.model, info.labels, info.item_column) == ("zoo", "dcnv2", ["click"], "item")
+        item = next(table for table in info.tables if table.name == "item")
+        assert 0 < item.cold_ids < item.ids
+        await service.stop()
+
+    asyncio.run(talk())
+
+
+def test_embed(version: ServedVersion) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    ids = [item_name(3), "no such item", item_name(3)]
+    found = service.embed(feature="item", table=None, ids=ids)
+    assert np.array_equal(found.rows, version.scorer.embed("item", ids).numpy())
+    assert found.is_cold.tolist() == [False, True, False]
+    keys = np.arange(5)
+    of_table = service.embed(feature=None, table="user", ids=keys)
+    assert np.array_equal(of_table.rows, version.scorer.tables.read("user", keys).numpy())
+    two = service.embed(feature="user", table=None, ids=np.array([1, 2**62, -5]))
+    assert np.array_equal(two.rows, version.scorer.embed("user", [1, 2**62, -5]).numpy())
+    for asked, status, said in (
+        ({"feature": "itme", "table": None, "ids": [1]}, 404, "did you mean item"),
+        ({"feature": None, "table": "usr", "ids": [1]}, 404, "did you mean user"),
+        ({"feature": None, "table": "user", "ids": [100]}, 422, "100"),
+        ({"feature": "item", "table": None, "ids": [1.5]}, 422, "float"),
+        ({"feature": "item", "table": None, "ids": ["a", 1]}, 422, "no column of strings"),
+        ({"feature": "item", "table": "item", "ids": [1]}, 422, "give feature and ids"),
+    ):
+        with pytest.raises(Refusal, match=said) as refused:
+            service.embed(**asked)
+        assert refused.value.status == status
+    asyncio.run(service.stop())
+
+
+def test_arrow_rows_may_have_other_columns(version: ServedVersion) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    rows = rows_table(3).append_column("beside", pa.array([1, 2, 3]))
+    answer = asyncio.run(service.score_table(rows))
+    assert answer.scores.shape == (3, 1)
+    asyncio.run(service.stop())
