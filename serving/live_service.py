@@ -53,17 +53,16 @@ class PreparedLive(Live):
     """A `Live` that makes what scoring needs of a version before it answers.
 
     Args:
-        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+        make: makes it, on the thread that follows.
     """
 
-    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self._make = make
 
-    def put(self, version: ServedVersion) -> None:
+    def prepare(self, version: ServedVersion) -> None:
         """See Live."""
-        self._prepare(version)
-        super().put(version)
+        self._make(version)
 
 
 class LiveService:

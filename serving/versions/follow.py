@@ -84,7 +84,6 @@ class Following:
         folder: of a run or of versions.
         live: what requests read.
         settings: how.
-        prepare: called on the thread with each version before it is put; see CatchUp.
         version: the version to begin with and to stay at, as if `pin` had been called; by default the newest.
 
     Raises:
@@ -96,16 +95,13 @@ class Following:
         folder: Path | str,
         live: Live,
         settings: FollowSettings | None = None,
-        prepare: Callable[[ServedVersion], None] = lambda version: None,
         version: str | None = None,
     ) -> None:
         self._settings = settings or FollowSettings()
         self._state = open_served(folder)
         self._live = live
         self.set_aside = SetAside()
-        self._catch_up = CatchUp(
-            self._state, live, self.set_aside, self._settings.limits, prepare, self._give_way_if_asked
-        )
+        self._catch_up = CatchUp(self._state, live, self.set_aside, self._settings.limits, self._give_way_if_asked)
         self._listing = Listing(self._state)
         self._mode: Mode = "following"
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
