@@ -43,11 +43,23 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         ConfigError: a setting is wrong.
     """
     settings = Settings.read({}) if settings is None else settings
-    if service is None:
-        from embtables.serving.live_service import LiveService
+    return App(settings, _live_service(settings) if service is None else service)
 
-        service = LiveService(settings)
-    return App(settings, service)
+
+def _live_service(settings: Settings) -> Service:
+    """Answers of the versions in the source's folder, which it follows."""
+    from embtables.serving.live_service import LiveService
+    from embtables.serving.versions.follow import Following, FollowSettings
+
+    following = FollowSettings(poll_seconds=settings.poll_seconds)
+    return LiveService(
+        lambda live: Following(settings.source, live, following),
+        name=settings.source.resolve().name,
+        threads=settings.threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+    )
 
 
 class App:
