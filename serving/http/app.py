@@ -79,7 +79,7 @@ class App:
             "/v1/embed": self._embed,
             "/v1/retrieve": self._retrieve,
         }
-        self._pages = make_pages(self)
+        self._pages = make_pages(service, self.figures, lambda: self.is_draining)
         self.is_draining = False
         self._idle = asyncio.Event()
         self._log: Log | None = None
@@ -149,8 +149,8 @@ class App:
         except Gone:
             return
         except EmbtablesError as error:
-            refusal = as_refusal(error)
-            answer, field = answers.refused(call, refusal), refusal.field
+            known = as_refusal(error)
+            answer, field = answers.refused(call, known), known.field
         except Exception as error:
             self.log.fault(call, error)
             answer = answers.refused(call, Refusal(500, "a fault of the server, which its log describes"))
