@@ -205,6 +205,7 @@ class App:
             call.size = request.num_rows
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON)
+            parse.need_no_parameters(call)
             request = parse.score_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
@@ -236,6 +237,7 @@ class App:
             wanted = parse.embed_bytes(call, self._caps)
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON, (_JSON, _BYTES))
+            parse.need_no_parameters(call)
             wanted = parse.embed_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.BYTES)
