@@ -43,23 +43,11 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         ConfigError: a setting is wrong.
     """
     settings = Settings.read({}) if settings is None else settings
-    return App(settings, _live_service(settings) if service is None else service)
+    if service is None:
+        from embtables.serving.live_service import live_service
 
-
-def _live_service(settings: Settings) -> Service:
-    """Answers of the versions in the source's folder, which it follows."""
-    from embtables.serving.live_service import LiveService
-    from embtables.serving.versions.follow import Following, FollowSettings
-
-    following = FollowSettings(poll_seconds=settings.poll_seconds)
-    return LiveService(
-        lambda live: Following(settings.source, live, following),
-        name=settings.source.resolve().name,
-        threads=settings.threads,
-        max_batch_rows=settings.max_batch_rows,
-        max_wait_ms=settings.max_wait_ms,
-        max_queue=settings.max_queue,
-    )
+        service = live_service(settings)
+    return App(settings, service)
 
 
 class App:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from embtables.errors import StateError
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
-from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.content import TableContent
 from embtables.serving.versions.checks import BadValuesError, Norms, ValueChecks, ValueLimits, check_tensors
+from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.serving.versions.schemas import need_same_tables
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from embtables.serving.versions.side_table import PublishedSideTable, side_tables_of
+from embtables.serving.versions.side_table import PublishedSideTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Tensors
@@ -111,7 +111,7 @@ def load_snapshot(
         checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
-    side_tables = _side_tables(state, content, snapshot, {})
+    side_tables = load_side_tables(state, [snapshot], content)
     served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
     return Loaded(served, tables, checks)
 
@@ -133,7 +133,7 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     version = read_version(state, delta, loaded.tables.stored)
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
-    side_tables = _side_tables(state, content, delta, before.side_tables)
+    side_tables = load_side_tables(state, [delta], content, before.side_tables)
     served = _served(delta, content, loaded.tables, version.tensors, side_tables, before.applied)
     return Delta(served, version.tables, norms)
 
@@ -166,21 +166,3 @@ def _served(
     scorer = Scorer.of_content(content, tables, tensors, manifest.name)
     scorer.model.eval()
     return ServedVersion(manifest, content, scorer, side_tables, time.time(), applied)
-
-
-def _side_tables(
-    state: StateFolder, content: ScoringContent, version: Manifest, before: Mapping[str, PublishedSideTable]
-) -> dict[str, PublishedSideTable]:
-    """The side tables of a version: those of its own files, and otherwise those of the version before.
-
-    Raises:
-        StateError: a file is missing or damaged, or not what the content says.
-    """
-    former = {table.of.file: table for table in before.values()}
-    read = {}
-    for of in content.side_tables:
-        if of.file in version.files or of.file not in former:
-            read[of.name] = read_side_table(state, [version], of)
-        else:
-            read[of.name] = former[of.file].checksum, former[of.file].table
-    return side_tables_of(content, read, before)
