@@ -110,6 +110,10 @@ class LiveService:
         self._batches.stop()
         self._follows.stop()
 
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """See Service."""
+        await self.live.reach(dense, rows)
+
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """See Service."""
         rows = request.rows if request.rows is not None else request.candidates
