@@ -44,9 +44,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = Settings.read({}) if settings is None else settings
     if service is None:
-        from embtables.serving.live_service import LiveService
+        from embtables.serving.live_service import live_service
 
-        service = LiveService(settings)
+        service = live_service(settings)
     return App(settings, service)
 
 

@@ -109,8 +109,8 @@ def _few_rows(table: StoredTable) -> TableContent:
 def _read_as_a_server(state: StateFolder, version: Manifest, log: Log) -> None:
     """Reads it, and scores rows of the log with it."""
     content, chain = scoring_content(version), [version]
-    for of in content.side_tables:
-        read_side_table(state, version, of)
+    for side_table in content.side_tables:
+        read_side_table(state, version, side_table)
     if sum(t.num_rows for t in content.trained.tables if isinstance(t, FixedTable)) > _LARGE:
         state.verify(version)
         return
