@@ -1,4 +1,4 @@
-"""The simplest way to score a request: whole rows, all columns, one batch. Slow, and what fast ways are compared with."""
+"""The simplest way to score a request: whole rows, all columns, one batch. Fast ways are compared with it."""
 
 from __future__ import annotations
 
