@@ -351,9 +351,8 @@ class ServedStore:
         bags: int,
         threads: int,
         out: npt.NDArray[np.float32],
-        cold: npt.NDArray[np.int64] | None,
     ) -> None:
-        """out (bags, width); cold (features,): keys of each that have no row."""
+        """out (bags, width)."""
     def gather(
         self,
         table: int,
@@ -374,8 +373,15 @@ class ServedStore:
         tombstones: npt.NDArray[np.int64],
         cold: npt.NDArray[np.float32] | None,
         now: int,
-        whole: bool,
+        scale: float,
+        more: bool,
     ) -> None:
-        """Sets rows and takes tombstones' away; `whole`: keys that are not given lose theirs too."""
+        """Takes tombstones' rows away and sets rows; from the last piece (not `more`) on, all are at this scale."""
+    def reserve(self, table: int, rows: int) -> None:
+        """Room for so many rows in all."""
+    def reads(self, feature: int) -> tuple[int, int]:
+        """How many keys of a feature were looked up so far, and how many of them had no row."""
+    def note_reads(self, feature: int, keys: int, cold: int) -> None:
+        """Adds to them."""
     def stats(self, table: int) -> dict[str, int]:
         """rows, now, bytes."""

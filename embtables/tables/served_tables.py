@@ -65,18 +65,26 @@ class ServedTables(LookupTables):
         """The number of a table, for `gather_into`. Raises ConfigError if there is no such table."""
         return self._number(table)
 
-    def take_over(self, table: str, content: TableContent) -> None:
-        """Takes over what a version has of a table: all of it, or the part of some buckets. One thread at a time.
+    def reserve(self, table: str, rows: int) -> None:
+        """Makes room for so many rows in all, so that nothing moves while `take_over` fills the table."""
+        self.rows.reserve(self._number(table), rows)
+
+    def take_over(self, table: str, content: TableContent, *, more: bool = False) -> None:
+        """Takes over what a version has of a table. One thread at a time.
 
         Readers see each row as before or as after. Of a snapshot, start with tables that have no rows: a key that it
-        lacks keeps the row that it has.
+        lacks keeps the row that it has. A content's scale changes all rows, also those that are not in it; where it
+        rises (training then made the scale 1, and all rows changed), keys that the content lacks lose their rows.
 
         Args:
-            content: with weights, whatever else it has; nothing streamed.
+            content: with weights, whatever else it has; nothing streamed. All of the version, or the part of some
+                buckets.
+            more: other parts of the same version will come. The table's clock moves with the last one.
 
         Raises:
             ConfigError: this is no content, or there is no such table.
-            StateError: the weights are not (n, D).
+            StateError: the weights are not (n, D); or it is a part of another version than the one before, or a scale
+                rises without all rows of a fixed table.
             DataError: a key is outside a fixed table; the content may be taken over in part then.
         """
         number = self._number(table)
@@ -85,7 +93,7 @@ class ServedTables(LookupTables):
         if weights is None or weights.shape != needed:
             shown = "are missing" if weights is None else f"have shape {weights.shape}"
             raise StateError(f"weights to take over {shown}, the table needs {needed}", table=table)
-        self.rows.take_over(number, content, whole=False)
+        self.rows.take_over(number, content, more=more)
 
     def read(self, table: str, keys: Tensor) -> Tensor:
         """The rows (n, D) of keys (n,); a key without a row reads the cold row.
@@ -139,7 +147,13 @@ class ServedTables(LookupTables):
     def cold_reads(self) -> dict[str, int]:
         """By feature: how many keys had no row in lookups of views so far. A feature with first-order weights counts
         its embeddings alone, where it has any."""
-        counts, found = self.rows.cold_reads(), dict[str, int]()
+        return {name: cold for name, (_, cold) in self.reads().items()}
+
+    def reads(self) -> dict[str, tuple[int, int]]:
+        """By feature: how many keys views have looked up so far, and how many of them had no row; as `cold_reads`."""
+        found = dict[str, tuple[int, int]]()
         for read in sorted(self.features, key=lambda read: read.table.name.startswith(LINEAR_PREFIX)):
-            found.setdefault(read.feature.name, sum(counts[read.number : read.number + read.blocks]))
+            of_blocks = [self.rows.reads(read.number + block) for block in range(read.blocks)]
+            keys, cold = (sum(each) for each in zip(*of_blocks, strict=True))
+            found.setdefault(read.feature.name, (keys, cold))
         return found

@@ -55,12 +55,13 @@ def test_a_version_alone_scores_as_its_run_predicts(run: RunDir, log_dir: Path, 
 
 
 def test_over_served_tables_threads_score_and_embed_at_once(run: RunDir, log_dir: Path) -> None:
-    state, chain = StateFolder(run.checkpoints), find(run.checkpoints, "resume-1")
+    state, chain = StateFolder(run.checkpoints), find(run.checkpoints, "last")
+    assert len(chain) > 1
 
     served = served_tables(state, chain)
     version = load_served(state, chain, served)
     scorer = Scorer.of_content(scoring_content(chain[-1]), served, version.tensors, chain[-1].name)
-    trained, inputs = Scorer.from_version(run.path, "resume-1"), pq.read_table(log_dir).select(INPUTS)
+    trained, inputs = Scorer.from_version(run.path, "last"), pq.read_table(log_dir).select(INPUTS)
     items = [f"item-{number}" for number in range(50)]
 
     def answer(_: int) -> tuple[torch.Tensor, torch.Tensor]:

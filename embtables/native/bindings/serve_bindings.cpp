@@ -1,5 +1,6 @@
 // The nanobind edge of ServedStore: checks sizes, drops the GIL, calls plain C++.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -11,8 +12,6 @@ using namespace nanobind::literals;
 
 namespace embtables {
 namespace {
-
-using Cold = std::optional<Out<std::int64_t>>;
 
 void make(ServedStore* self, const std::vector<ServedConfig>& tables, const std::vector<int>& feature_tables,
           const std::string& isa) {
@@ -26,15 +25,14 @@ void make_config(ServedConfig* self, int dim, std::uint64_t seed, std::uint64_t 
 }
 
 void pooled(const ServedStore& store, In<std::int32_t> features, In<std::int64_t> keys, In<std::int64_t> offsets,
-            Weights weights, std::int64_t bags, int threads, OutMatrix out, Cold cold) {
+            Weights weights, std::int64_t bags, int threads, OutMatrix out) {
     const LookupView view = view_of(store, features, offsets, weights, bags, keys.size());
     need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
          "out must be (bags, sum of the features' dims)");
-    need(!cold || cold->size() == features.size(), "a count for each feature is needed");
     nb::gil_scoped_release released;
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
-    store.pooled(view, keys.data(), threads, out.data(), cold ? cold->data() : nullptr);
+    store.pooled(view, keys.data(), threads, out.data());
 }
 
 std::size_t gather(const ServedStore& store, int table, In<std::int64_t> keys, int threads, OutMatrix out,
@@ -53,8 +51,8 @@ void cold(const ServedStore& store, int table, In<std::int64_t> keys, Out<bool> 
 }
 
 void apply(const ServedStore& store, int table, In<std::int64_t> keys, In<float> weights,
-           std::optional<In<std::uint32_t>> seen, In<std::int64_t> tombstones, Weights cold, std::uint32_t now,
-           bool whole) {
+           std::optional<In<std::uint32_t>> seen, In<std::int64_t> tombstones, Weights cold, std::uint32_t now, float scale,
+           bool more) {
     ServedTable& of = store.table(table);
     const ServedConfig& config = of.config();
     const bool grows = config.num_rows == 0;
@@ -63,10 +61,16 @@ void apply(const ServedStore& store, int table, In<std::int64_t> keys, In<float>
     need(grows == seen.has_value() && (!seen || seen->size() == keys.size()),
          "a collisionless table needs a time for each key, a fixed one none");
     need(grows || (tombstones.size() == 0 && !cold), "a fixed table has neither tombstones nor a cold row");
+    need(scale > 0.0f && scale <= 1.0f, "a scale must be in (0, 1]");
     const ServedChange change{keys.data(), weights.data(), seen ? seen->data() : nullptr, keys.size(),
-                              tombstones.data(), tombstones.size(), cold ? cold->data() : nullptr, now};
+                              tombstones.data(), tombstones.size(), cold ? cold->data() : nullptr, now, scale, more};
     nb::gil_scoped_release released;
-    whole ? of.replace(change) : of.apply(change);
+    of.apply(change);
+}
+
+void reserve(const ServedStore& store, int table, std::uint64_t rows) {
+    nb::gil_scoped_release released;
+    store.table(table).reserve(rows);
 }
 
 nb::dict stats(const ServedStore& store, int table) {
@@ -86,12 +90,20 @@ void define_serve(nb::module_& module) {
     nb::class_<ServedStore>(module, "ServedStore")
         .def("__init__", &make, "tables"_a, "feature_tables"_a, "isa"_a)
         .def("pooled", &pooled, "features"_a.noconvert(), "keys"_a.noconvert(), "offsets"_a.noconvert(),
-             "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert(), "cold"_a.noconvert().none())
+             "weights"_a.noconvert().none(), "bags"_a, "threads"_a, "out"_a.noconvert())
         .def("gather", &gather, "table"_a, "keys"_a.noconvert(), "threads"_a, "out"_a.noconvert(),
              "is_cold"_a.noconvert().none())
         .def("cold", &cold, "table"_a, "keys"_a.noconvert(), "is_cold"_a.noconvert())
         .def("apply", &apply, "table"_a, "keys"_a.noconvert(), "weights"_a.noconvert(), "seen"_a.noconvert().none(),
-             "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "whole"_a)
+             "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "scale"_a, "more"_a)
+        .def("reserve", &reserve, "table"_a, "rows"_a)
+        .def("reads",
+             [](const ServedStore& store, int feature) {
+                 const ServedStore::Reads& reads = store.reads(feature);
+                 return std::pair(reads.keys.load(), reads.cold.load());
+             },
+             "feature"_a)
+        .def("note_reads", &ServedStore::note_reads, "feature"_a, "keys"_a, "cold"_a)
         .def("stats", &stats, "table"_a);
 }
 

@@ -1,6 +1,7 @@
 #include "serve/served_map.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace embtables {
@@ -8,7 +9,6 @@ namespace {
 
 constexpr std::uint64_t kFirstBuckets = 4;
 constexpr double kMostLoad = 0.75;
-constexpr std::size_t kBlock = 32;  // keys whose buckets are asked for before they are searched
 
 }  // namespace
 
@@ -27,29 +27,6 @@ ServedMap::Place ServedMap::look(const Shard& shard, std::uint64_t h) {
             if (key == h) return {bucket, i, true};
             if (key == 0) return {bucket, i, false};
         }
-}
-
-ServedMap::Entry ServedMap::entry_of(const Place& place) {
-    // The row first: `seen` is then at least as new as the row.
-    const std::uint32_t row = place.bucket->rows[place.entry].load(std::memory_order_acquire);
-    return {row, place.bucket->seen[place.entry].load(std::memory_order_acquire)};
-}
-
-void ServedMap::find(const std::int64_t* keys, std::size_t n, Entry* found) const {
-    std::uint64_t mixes[kBlock];
-    const Shard* shards[kBlock];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-        const std::size_t size = std::min(kBlock, n - begin);
-        for (std::size_t i = 0; i < size; ++i) {
-            mixes[i] = mixed(keys[begin + i]);
-            shards[i] = shards_[shard_of(mixes[i])].load(std::memory_order_acquire);
-            __builtin_prefetch(shards[i]->home(mixes[i]));
-        }
-        for (std::size_t i = 0; i < size; ++i) {
-            const Place place = mixes[i] == 0 ? Place{const_cast<Bucket*>(&zero_), 0, true} : look(*shards[i], mixes[i]);
-            found[begin + i] = place.found ? entry_of(place) : Entry{0, 0};
-        }
-    }
 }
 
 std::uint32_t ServedMap::set(std::int64_t key, Entry entry) {
@@ -89,22 +66,40 @@ void ServedMap::put(Shard& shard, std::uint64_t h, Entry entry) {
     ++shard.used;
 }
 
+// How many keys so many buckets may hold.
+std::size_t ServedMap::limit(std::uint64_t buckets) {
+    return static_cast<std::size_t>(kMostLoad * kEntries * static_cast<double>(buckets));
+}
+
+void ServedMap::reserve(std::size_t keys) {
+    // Keys lie in shards as coins fall: few have more than the mean and some deviations.
+    const double mean = static_cast<double>(keys) / kShards;
+    const auto most = static_cast<std::size_t>(mean + 6.0 * std::sqrt(mean)) + 8;
+    const auto buckets = static_cast<std::uint64_t>(static_cast<double>(most) / (kMostLoad * kEntries)) + 1;
+    for (std::size_t shard = 0; shard < kShards; ++shard)
+        if (shards_[shard].load(std::memory_order_relaxed)->num_buckets < buckets) grow(shard, buckets);
+}
+
 // Another key will fit into the shard.
 void ServedMap::make_room(std::size_t number) {
     const Shard& old = *shards_[number].load(std::memory_order_relaxed);
-    const auto limit = [](std::uint64_t buckets) { return static_cast<std::size_t>(kMostLoad * kEntries * static_cast<double>(buckets)); };
     if (old.used < limit(old.num_buckets)) return;
     std::size_t alive = 0;
     for (std::uint64_t b = 0; b < old.num_buckets; ++b)
         for (int i = 0; i < kEntries; ++i) alive += old.buckets()[b].rows[i].load(std::memory_order_relaxed) != 0;
     std::uint64_t buckets = old.num_buckets;
     while (limit(buckets) <= alive + alive / 8) buckets += buckets / 2;
+    grow(number, buckets);
+}
+
+// Makes the shard anew, with so many buckets and without keys that have no row.
+void ServedMap::grow(std::size_t number, std::uint64_t buckets) {
+    const Shard& old = *shards_[number].load(std::memory_order_relaxed);
     auto made = std::make_unique<Shard>(buckets);
     for (std::uint64_t b = 0; b < old.num_buckets; ++b)
         for (int i = 0; i < kEntries; ++i) {
-            const Place place{old.buckets() + b, i, true};
-            if (const Entry entry = entry_of(place); entry.row != 0)
-                put(*made, place.bucket->keys[i].load(std::memory_order_relaxed), entry);
+            if (const Entry entry = entry_of(old.buckets()[b], i); entry.row != 0)
+                put(*made, old.buckets()[b].keys[i].load(std::memory_order_relaxed), entry);
         }
     std::unique_ptr<Shard> former(shards_[number].exchange(made.release(), std::memory_order_acq_rel));
     retired_.push_back({readers_.retire(), std::move(former)});

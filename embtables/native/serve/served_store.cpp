@@ -20,7 +20,7 @@ std::vector<std::uint32_t>& row_numbers(std::size_t n) {
 
 ServedStore::ServedStore(const RowKernels& kernels, const std::vector<ServedConfig>& tables,
                          std::vector<int> feature_tables)
-    : kernels_(kernels), feature_tables_(std::move(feature_tables)) {
+    : kernels_(kernels), feature_tables_(std::move(feature_tables)), reads_(feature_tables_.size()) {
     for (const ServedConfig& config : tables) tables_.push_back(std::make_unique<ServedTable>(config, readers_));
     for (const int number : feature_tables_) table(number);
 }
@@ -32,8 +32,7 @@ std::vector<std::size_t> ServedStore::columns(const LookupView& lookup) const {
     return found;
 }
 
-void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out,
-                         std::int64_t* cold) const {
+void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out) const {
     const std::size_t num_keys = static_cast<std::size_t>(lookup.bags_of(lookup.num_lists - 1)[lookup.num_bags]);
     std::uint32_t* const rows = row_numbers(num_keys).data();
     const std::vector<std::size_t> column = columns(lookup);
@@ -42,10 +41,17 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
         const ServedTable& read = table(table_of(lookup.features[s]));
         const std::int64_t* const offsets = lookup.bags_of(s);
         const std::int64_t first = offsets[0], last = offsets[lookup.num_bags];
-        const std::size_t missed = read.find(keys + first, static_cast<std::size_t>(last - first), rows + first);
-        if (cold != nullptr) cold[s] = static_cast<std::int64_t>(missed);
-        kernels_.pooled({read.base(), read.config().dim, read.stride(), rows, offsets, lookup.weights, 0, lookup.num_bags,
-                         out + column[s], static_cast<std::int64_t>(column.back())});
+        const auto n = static_cast<std::size_t>(last - first);
+        const ServedTable::Found found = read.find(keys + first, n, rows + first);
+        note_reads(lookup.features[s], n, found.cold);
+        PooledWork work{read.base(), read.config().dim, read.stride(), rows, offsets, lookup.weights, 0, lookup.num_bags,
+                        out + column[s], static_cast<std::int64_t>(column.back())};
+        if (found.has_one_scale) {
+            work.scale = found.ended->scale;
+            kernels_.pooled(work);
+        } else {
+            pool_mixed(read, found, first, last, work);
+        }
     };
     if (threads == 1 || num_keys <= kChunkKeys) {
         for (std::size_t s = 0; s < lookup.num_features; ++s) one(s);
@@ -54,27 +60,62 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
     }
 }
 
+// The same where rows have scales of their own: sums of a copy of the rows.
+void ServedStore::pool_mixed(const ServedTable& read, const ServedTable::Found& found, std::int64_t first,
+                             std::int64_t last, PooledWork work) const {
+    const std::size_t n = static_cast<std::size_t>(last - first), dim = static_cast<std::size_t>(work.dim);
+    std::vector<float> copies(n * dim);
+    gather_rows(read, found, work.rows + first, n, copies.data());
+    std::vector<std::uint32_t> places(n);
+    std::vector<std::int64_t> offsets(work.offsets, work.offsets + work.end + 1);
+    for (std::size_t i = 0; i < n; ++i) places[i] = static_cast<std::uint32_t>(i);
+    for (std::int64_t& offset : offsets) offset -= first;
+    work.base = copies.data();
+    work.stride = work.dim;
+    work.rows = places.data();
+    work.offsets = offsets.data();
+    if (work.weights != nullptr) work.weights += first;
+    kernels_.pooled(work);
+}
+
+void ServedStore::gather_rows(const ServedTable& read, const ServedTable::Found& found, const std::uint32_t* rows,
+                              std::size_t n, float* out) const {
+    GatherWork work{read.base(), read.config().dim, read.stride(), rows, 0, static_cast<std::int64_t>(n), out};
+    if (found.has_one_scale) work.scale = found.ended->scale;
+    kernels_.gather(work);
+    if (found.has_one_scale) return;
+    const auto dim = static_cast<std::size_t>(work.dim);
+    for (std::size_t i = 0; i < n; ++i)
+        if (const float scale = read.scale_of(found, rows[i]); scale != 1.0f)
+            for (std::size_t j = i * dim; j < (i + 1) * dim; ++j) out[j] *= scale;
+}
+
 std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_t n, int threads, float* out,
                                 bool* is_cold) const {
     const ServedTable& read = table(number);
     std::uint32_t* const rows = row_numbers(n).data();
-    const std::size_t chunks = (n + kChunkKeys - 1) / kChunkKeys;
-    std::vector<std::size_t> cold(chunks);
+    const std::size_t chunks = (n + kChunkKeys - 1) / kChunkKeys, dim = static_cast<std::size_t>(read.config().dim);
+    std::atomic<std::size_t> cold{0};
     const Readers::Reading reading(readers_);
     auto one = [&](std::size_t chunk) {
-        const std::size_t begin = chunk * kChunkKeys, end = std::min(n, begin + kChunkKeys);
-        cold[chunk] = read.find(keys + begin, end - begin, rows + begin, is_cold == nullptr ? nullptr : is_cold + begin);
-        kernels_.gather({read.base(), read.config().dim, read.stride(), rows, static_cast<std::int64_t>(begin),
-                         static_cast<std::int64_t>(end), out});
+        const std::size_t begin = chunk * kChunkKeys, size = std::min(n - begin, kChunkKeys);
+        const ServedTable::Found found =
+            read.find(keys + begin, size, rows + begin, is_cold == nullptr ? nullptr : is_cold + begin);
+        cold.fetch_add(found.cold, std::memory_order_relaxed);
+        gather_rows(read, found, rows + begin, size, out + begin * dim);
     };
     if (threads == 1 || chunks <= 1) {
         for (std::size_t chunk = 0; chunk < chunks; ++chunk) one(chunk);
     } else {
         parallel_for(chunks, threads, one);
     }
-    std::size_t found = 0;
-    for (const std::size_t part : cold) found += part;
-    return found;
+    return cold.load();
+}
+
+void ServedStore::note_reads(int feature, std::size_t keys, std::size_t cold) const {
+    Reads& reads = reads_.at(static_cast<std::size_t>(feature));
+    reads.keys.fetch_add(keys, std::memory_order_relaxed);
+    if (cold != 0) reads.cold.fetch_add(cold, std::memory_order_relaxed);
 }
 
 void ServedStore::cold(int number, const std::int64_t* keys, std::size_t n, bool* is_cold) const {

@@ -1,6 +1,7 @@
 // The tables that a server reads, and lookups of them. Any number of threads may look up while one applies changes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -16,15 +17,23 @@ class ServedStore {
 public:
     ServedStore(const RowKernels& kernels, const std::vector<ServedConfig>& tables, std::vector<int> feature_tables);
 
-    // (bags, width): weighted sums of rows, a feature's columns beside each other. `cold`, one a feature or null: how many
-    // of its keys had no row. Each row is of one version of its table. Throws std::out_of_range for a key outside a fixed table.
-    void pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out, std::int64_t* cold) const;
+    // (bags, width): weighted sums of rows, a feature's columns beside each other. Each row is of one version of its table.
+    // Counts the features' reads. Throws std::out_of_range for a key outside a fixed table.
+    void pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out) const;
 
     // (n, dim): rows of keys of one table. `is_cold`, (n) or null: which had none. Returns how many.
     std::size_t gather(int table, const std::int64_t* keys, std::size_t n, int threads, float* out, bool* is_cold) const;
 
     // The same without the rows.
     void cold(int table, const std::int64_t* keys, std::size_t n, bool* is_cold) const;
+
+    // How many keys of a feature were looked up so far, and how many of them had no row.
+    struct Reads {
+        alignas(64) std::atomic<std::uint64_t> keys{0};
+        std::atomic<std::uint64_t> cold{0};
+    };
+    const Reads& reads(int feature) const { return reads_.at(static_cast<std::size_t>(feature)); }
+    void note_reads(int feature, std::size_t keys, std::size_t cold) const;
 
     ServedTable& table(int number) const { return *tables_.at(static_cast<std::size_t>(number)); }
     int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }
@@ -33,10 +42,16 @@ public:
 private:
     std::vector<std::size_t> columns(const LookupView& lookup) const;  // where each feature's begin, and their number
 
+    void gather_rows(const ServedTable& read, const ServedTable::Found& found, const std::uint32_t* rows, std::size_t n,
+                     float* out) const;
+    void pool_mixed(const ServedTable& read, const ServedTable::Found& found, std::int64_t first, std::int64_t last,
+                    PooledWork work) const;
+
     const RowKernels& kernels_;
     mutable Readers readers_;
     std::vector<std::unique_ptr<ServedTable>> tables_;
     std::vector<int> feature_tables_;
+    mutable std::vector<Reads> reads_;
 };
 
 }  // namespace embtables

@@ -10,7 +10,6 @@ readers of that have gone.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embtables.errors import ConfigError, DataError
+from embtables.errors import ConfigError, DataError, StateError
 from embtables.native import _core, isa
 from embtables.rows.content import TableContent
 from embtables.rows.optimizers import WEIGHT
@@ -46,34 +45,28 @@ class ServedRows:
         self._tables = list(tables)
         self._feature_tables = list(feature_tables)
         self._rows = _core.ServedStore([_config(table) for table in tables], self._feature_tables, isa())
-        self._cold = np.zeros(len(self._feature_tables), np.int64)
-        self._counting = threading.Lock()
 
     def pooled(self, lookup: Lookup) -> Tensor:
         """See RowReader."""
         lookup = lookup.repeated()
         features = np.array(lookup.features, np.int32)
         width = sum(self._tables[self._feature_tables[f]].config.dim for f in lookup.features)
-        out, cold = torch.empty(lookup.num_rows, width), np.zeros(len(features), np.int64)
+        out = torch.empty(lookup.num_rows, width)
         weights = None if lookup.weights is None else _numpy(lookup.weights.float())
         keys, offsets = _numpy(lookup.keys), _numpy(lookup.offsets)
         try:
-            self._rows.pooled(
-                features, keys, offsets, weights, lookup.num_rows, torch.get_num_threads(), out.numpy(), cold
-            )
+            self._rows.pooled(features, keys, offsets, weights, lookup.num_rows, torch.get_num_threads(), out.numpy())
         except IndexError as error:
             raise DataError(str(error)) from None
-        self._count(features, cold)
         return out
 
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """See RowReader."""
-        found, cold = [], []
+        found = []
         for feature, of_feature in zip(features, keys, strict=True):
-            rows, missed = self._gathered(self._feature_tables[feature], of_feature)
+            rows, cold = self._gathered(self._feature_tables[feature], of_feature)
+            self._rows.note_reads(feature, len(of_feature), cold)
             found.append(rows)
-            cold.append(missed)
-        self._count(np.array(features, np.int32), np.array(cold, np.int64))
         return found
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
@@ -111,18 +104,20 @@ class ServedRows:
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
 
-    def take_over(self, table: int, content: TableContent, *, whole: bool) -> None:
-        """What a version has of a table. Rows that others read meanwhile are as before it, or as it has them.
+    def take_over(self, table: int, content: TableContent, *, more: bool) -> None:
+        """What a version has of a table, or a piece of it. Rows that others read meanwhile are as before it, or as it
+        has them, at the scale that goes with them.
 
         Args:
             content: of the projection `weights` or more; checked by the caller.
-            whole: it is of a snapshot: a key that it does not have has no row any more.
+            more: further pieces of the same version will come.
 
         Raises:
             DataError: it has a key outside a fixed table. It may be taken over in part then.
+            StateError: pieces have different scales, the scale rises and rows of a fixed table are missing, or memory
+                ran out.
         """
         of, grows = self._tables[table].config, isinstance(self._tables[table].config, CollisionlessTable)
-        content = content.unscaled()
         cold = content.cold.get(WEIGHT) if grows else None
         try:
             self._rows.apply(
@@ -133,20 +128,28 @@ class ServedRows:
                 np.ascontiguousarray(content.tombstones) if grows else _NO_KEYS,
                 None if cold is None else np.ascontiguousarray(cold, np.float32).reshape(-1),
                 content.now,
-                whole,
+                content.scale,
+                more,
             )
         except IndexError as error:
             raise DataError(str(error), table=of.name) from None
+        except ValueError as error:
+            raise StateError(str(error), table=of.name) from None
+        except MemoryError as error:
+            raise StateError(f"memory ran out while rows were taken over: {error}", table=of.name) from error
 
-    def _count(self, features: npt.NDArray[np.int32], cold: npt.NDArray[np.int64]) -> None:
-        with self._counting:
-            np.add.at(self._cold, features, cold)
+    def reserve(self, table: int, rows: int) -> None:
+        """Makes room for so many rows in all, so that nothing moves while they come. Raises StateError if there is no
+        memory for them."""
+        try:
+            self._rows.reserve(table, rows)
+        except MemoryError as error:
+            name = self._tables[table].config.name
+            raise StateError(f"{rows:,} rows do not fit into memory: {error}", table=name) from error
 
-    def cold_reads(self) -> list[int]:
-        """Of each feature: keys that had no row, since this was made."""
-        with self._counting:
-            found: list[int] = self._cold.tolist()
-        return found
+    def reads(self, feature: int) -> tuple[int, int]:
+        """How many keys of a feature were looked up since this was made, and how many of them had no row."""
+        return self._rows.reads(feature)
 
     def num_rows(self, table: int) -> int:
         """How many rows it holds, those past their ttl among them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 from embtables.errors import StateError
 from embtables.given import need
@@ -15,6 +16,7 @@ from embtables.state.read.version_reader import read_version
 from embtables.tables.served_tables import ServedTables
 
 PIECE_BYTES = 64 << 20  # of files, about
+_LEAST_ROW_BYTES = 12  # of a row in a file: its key and its last sight
 
 
 def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTables) -> Version:
@@ -39,18 +41,28 @@ def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTab
             raise StateError("holds rows already; a snapshot is loaded into fresh tables", table=config.name)
     need_artifacts(state, chain[0], tables)
     need_clocks(chain)
+    _reserve(chain, tables)
     last = Version({})
     for manifest in chain:
-        for buckets in pieces(manifest):
+        ranges = pieces(manifest)
+        for number, buckets in enumerate(ranges, 1):
             last = read_version(state, manifest, tables.stored, buckets)
             for table, content in last.tables.items():
-                tables.take_over(table, content)
+                tables.take_over(table, content, more=number < len(ranges))
     return Version({}, last.tensors, last.content)
 
 
-def pieces(manifest: Manifest) -> Iterator[Buckets]:
+def _reserve(chain: Sequence[Manifest], tables: ServedTables) -> None:
+    """Room for the snapshot's rows, so that a map of keys is made once; for no more than its files can hold."""
+    for config in tables.configs:
+        if config.name in chain[0].tables:
+            files = [chain[0].files[name] for name in chain[0].files_of(config.name, "rows")]
+            tables.reserve(config.name, sum(min(file.rows or 0, file.bytes // _LEAST_ROW_BYTES) for file in files))
+
+
+def pieces(manifest: Manifest) -> list[Buckets]:
     """Ranges of buckets, of about PIECE_BYTES of the version's files each."""
     size = sum(manifest.files[file].bytes for entry in manifest.tables.values() for file in entry.files)
     count = min(NUM_BUCKETS, max(1, -(-size // PIECE_BYTES)))
-    for piece in range(count):
-        yield piece * NUM_BUCKETS // count, (piece + 1) * NUM_BUCKETS // count
+    ends = [piece * NUM_BUCKETS // count for piece in range(count + 1)]
+    return list(pairwise(ends))
