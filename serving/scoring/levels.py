@@ -1,68 +1,77 @@
-"""`Levels`: which features and dense columns of a model a request has once, and which for each candidate."""
+"""`Level`: the features and dense columns of a model that a request has once, or for each candidate. `LevelRows`: what
+the features stage makes of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from embtables.inputs.columns import Ids
+from embtables.inputs.features import Block
 from embtables.schema import DenseColumn, Feature, Schema
 
+Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """Features and dense columns of one level.
+    """Features and dense columns.
 
     Attributes:
-        names: of the features.
         places: of the dense columns, among those of the schema.
+        columns: all that they read.
     """
 
     features: tuple[Feature, ...]
     dense: tuple[DenseColumn, ...]
-    names: list[str]
-    places: Int64s
+    places: tuple[int, ...]
+    columns: frozenset[str]
 
     @classmethod
-    def of(cls, schema: Schema, features: Collection[Feature], places: Collection[int]) -> Level:
-        """The level of some features and of the dense columns at some places."""
+    def of(cls, schema: Schema, features: Sequence[Feature], places: Sequence[int]) -> Level:
+        """Some features, and the dense columns at some places."""
         dense = tuple(schema.dense[place] for place in places)
-        names = [feature.name for feature in features]
-        return cls(tuple(features), dense, names, np.array(sorted(places), np.int64))
+        columns = {column for feature in features for column in feature.columns} | {each.column for each in dense}
+        return cls(tuple(features), dense, tuple(places), frozenset(columns))
 
-    def columns(self) -> set[str]:
-        """All that it reads."""
-        return {c for feature in self.features for c in feature.columns} | {dense.column for dense in self.dense}
+    @classmethod
+    def made_of(cls, schema: Schema, columns: Collection[str]) -> Level:
+        """What can be made of these columns alone."""
+        features = [feature for feature in schema.features if set(feature.columns).issubset(columns)]
+        return cls.of(schema, features, [n for n, each in enumerate(schema.dense) if each.column in columns])
+
+    def without(self, schema: Schema, others: Sequence[Level]) -> Level:
+        """What none of the others has."""
+        features = [f for f in self.features if not any(f in other.features for other in others)]
+        places = [p for p in self.places if not any(p in other.places for other in others)]
+        return Level.of(schema, features, places)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Levels:
-    """The levels of requests that give the same columns.
+class LevelRows:
+    """n converted rows of some features and dense columns.
 
     Attributes:
-        shared: what one row has for all candidates.
-        kept: what was made beforehand for each candidate that is known, by its id alone.
-        own: the rest.
+        ids: by feature its ids, and whether they are keys already.
+        dense: for each part of the dense columns their places in the schema, and (n, m).
     """
 
-    shared: Level
-    kept: Level
-    own: Level
+    n: int
+    ids: dict[str, tuple[Ids, bool]]
+    dense: list[tuple[Sequence[int], Float32s]]
 
     @classmethod
-    def of(cls, schema: Schema, own: Collection[str], kept: Level | None = None) -> Levels:
-        """The levels for requests whose candidates have the columns `own`."""
-        kept = kept or Level.of(schema, (), ())
-        features = [feature for feature in schema.features if feature not in kept.features]
-        places = [place for place in range(len(schema.dense)) if place not in kept.places]
-        of_rows = [feature for feature in features if not set(own).isdisjoint(feature.columns)]
-        dense_of_rows = [place for place in places if schema.dense[place].column in own]
-        return cls(
-            Level.of(schema, [f for f in features if f not in of_rows], [p for p in places if p not in dense_of_rows]),
-            kept,
-            Level.of(schema, of_rows, dense_of_rows),
-        )
+    def of(cls, level: Level, block: Block) -> LevelRows:
+        """What the features stage made of a level."""
+        ids = {feature.name: (ids, False) for feature, ids in zip(level.features, block.ids, strict=True)}
+        return cls(block.num_rows, ids, [(level.places, block.dense)] if level.places else [])
+
+    def add(self, other: LevelRows) -> None:
+        """Takes over what another level has for the same rows."""
+        self.ids.update(other.ids)
+        self.dense.extend(other.dense)

@@ -6,7 +6,7 @@ views of the model say which columns each feature's vector fills.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -122,7 +122,7 @@ class LevelLookup:
         for name, group in groupby(shown, key=lambda each: each[0].table.name):
             together = list(group)
             keys = together[0][1].keys if len(together) == 1 else np.concatenate([of.keys for _, of in together])
-            is_cold = self._tables.cold(name, keys)
+            is_cold = self._tables.rows.cold(self._tables.number(name), keys)
             at = 0
             for read, of in together:
                 bad = np.flatnonzero(is_cold[at : at + len(of.keys)])
@@ -139,7 +139,11 @@ class LevelLookup:
         given = view(ids)
         for read in view.features:
             keyed = _keyed(read, of)
-            is_cold = self._tables.cold(read.table.name, keyed.keys).reshape(-1, read.keys_per_id).any(axis=1)
+            is_cold = (
+                self._tables.rows.cold(self._tables.number(read.table.name), keyed.keys)
+                .reshape(-1, read.keys_per_id)
+                .any(axis=1)
+            )
             bad = np.flatnonzero(is_cold)
             rows = bad if keyed.lengths is None else _rows_of(bad, keyed.lengths)
             cold[read.feature.name] = ColdRows(read.table.name, len(is_cold), len(bad), rows)

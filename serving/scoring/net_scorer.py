@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from embtables.models.dense_net import DenseNet
 from embtables.serving.scoring.features_stage import Converted
-from embtables.serving.scoring.levels import Levels
-from embtables.serving.scoring.lookups import LevelLookup
+from embtables.serving.scoring.levels import LevelRows
+from embtables.serving.scoring.lookups import ColdRows, LevelLookup
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.tiles import padded
@@ -48,7 +48,7 @@ class NetScorer:
     def __init__(self, net: DenseNet, tables: ServedTables, engine: Engine) -> None:
         self.net, self.engine = net, engine
         self._tables = tables
-        self._lookups: dict[Levels, tuple[LevelLookup, LevelLookup, LevelLookup]] = {}
+        self._lookups: dict[tuple[str, ...], LevelLookup] = {}
 
     def score(self, requests: Sequence[Converted]) -> tuple[list[Scores | BaseException], dict[str, float]]:
         """The scores of each request, or what it ends with; and microseconds by stage."""
@@ -77,24 +77,19 @@ class NetScorer:
 
     def _filled(self, inputs: Sequence[Float32s], request: Converted, rows: slice) -> Scores:
         """Fills a request's rows of the inputs; what is found of its ids."""
-        levels = request.levels
-        cold = {}
+        cold: dict[str, ColdRows] = {}
         if request.given.k:
-            of_levels = (levels.shared, levels.kept, levels.own)
-            blocks = (request.shared, request.kept, request.own)
-            for level, block, lookup in zip(of_levels, blocks, self._lookups_of(levels), strict=True):
-                cold |= lookup.fill(inputs, block, level.names, rows)
-                if len(level.dense):
-                    inputs[-1][rows, level.places] = block.dense
-        return Scores(inputs[0][:0], cold, levels.shared.names)
+            for level in (request.shared, request.own):
+                cold |= self._lookup_of(level).fill(inputs, level, rows)
+                for places, values in level.dense:
+                    inputs[-1][rows, places] = values
+        return Scores(inputs[0][:0], cold, request.shared.ids)
 
-    def _lookups_of(self, levels: Levels) -> tuple[LevelLookup, LevelLookup, LevelLookup]:
-        found = self._lookups.get(levels)
+    def _lookup_of(self, level: LevelRows) -> LevelLookup:
+        names = tuple(level.ids)
+        found = self._lookups.get(names)
         if found is None:
-            shared, kept, own = (
-                LevelLookup(self.net, self._tables, level.names) for level in (levels.shared, levels.kept, levels.own)
-            )
-            found = shared, kept, own
-            if len(self._lookups) < _MAX_KEPT:
-                self._lookups[levels] = found
+            found = LevelLookup(self.net, self._tables, names)
+            if len(self._lookups) < _MAX_KEPT:  # which columns a request gives, its client decides
+                self._lookups[names] = found
         return found

@@ -66,8 +66,12 @@ class RequestScorer:
         tables = list(version.side_tables.values())
         self.rules = ColumnRules(version.content, SideTables(tables))
         transform = FeatureTransform.for_scoring(schema, version.content.fitted)
-        self.stage = FeaturesStage(transform, self.rules, tables, None if before is None else before.stage)
         self._rows = _rows_scorer(version.scorer)
+        encoders = {}
+        if isinstance(self._rows, NetScorer):
+            encoders = {name: read.encoder for name, read in self.embedder.readers.items() if read.combine != "product"}
+        old = None if before is None else before.stage
+        self.stage = FeaturesStage(transform, self.rules, tables, encoders, old)
         self.description = ModelDescription(version, self.rules, self.embedder, wire.EngineInfo("exact", "torch"))
 
     def warm(self) -> None:
