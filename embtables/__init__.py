@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from embtables.errors import BadFileError as BadFileError
     from embtables.errors import ConfigError as ConfigError
     from embtables.errors import DataError as DataError
+    from embtables.errors import DeadlineError as DeadlineError
     from embtables.errors import EmbtablesError as EmbtablesError
+    from embtables.errors import RefusedError as RefusedError
+    from embtables.errors import ServingError as ServingError
     from embtables.errors import StateError as StateError
     from embtables.errors import TrainingError as TrainingError
+    from embtables.errors import UnreachableError as UnreachableError
     from embtables.errors import WorldError as WorldError
     from embtables.ids import Artifacts as Artifacts
     from embtables.ids import Encoder as Encoder
@@ -74,6 +78,9 @@ if TYPE_CHECKING:
     from embtables.schema import Sgd as Sgd
     from embtables.schema import Uniform as Uniform
     from embtables.schema import Zeros as Zeros
+    from embtables.serving.client import AsyncClient as AsyncClient
+    from embtables.serving.client import Client as Client
+    from embtables.serving.client import Scores as Scores
     from embtables.state.folder.version_folder import LeaseHolder as LeaseHolder
     from embtables.state.folder.version_folder import StateFolder as StateFolder
     from embtables.state.format.manifest import Manifest as Manifest
@@ -103,6 +110,10 @@ _HOMES = {
     "StateError": "embtables.errors",
     "TrainingError": "embtables.errors",
     "WorldError": "embtables.errors",
+    "DeadlineError": "embtables.errors",
+    "RefusedError": "embtables.errors",
+    "ServingError": "embtables.errors",
+    "UnreachableError": "embtables.errors",
     "BadRowsError": "embtables.inputs.features",
     "FeatureTransform": "embtables.inputs.features",
     "Artifacts": "embtables.ids",
@@ -153,6 +164,9 @@ _HOMES = {
     "Sgd": "embtables.schema",
     "Uniform": "embtables.schema",
     "Zeros": "embtables.schema",
+    "AsyncClient": "embtables.serving.client",
+    "Client": "embtables.serving.client",
+    "Scores": "embtables.serving.client",
     "StateFolder": "embtables.state.folder.version_folder",
     "LeaseHolder": "embtables.state.folder.version_folder",
     "Manifest": "embtables.state.format.manifest",
@@ -171,15 +185,18 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Artifacts",
+    "AsyncClient",
     "BadFileError",
     "BadRowsError",
     "Batch",
+    "Client",
     "CollisionlessTable",
     "ConfigError",
     "Constant",
     "CutConsumer",
     "CutLedger",
     "DataError",
+    "DeadlineError",
     "DenseColumn",
     "DenseDecay",
     "EmbeddingBagCollection",
@@ -212,11 +229,14 @@ __all__ = [
     "OptimizerConfig",
     "OptimizerSpec",
     "Probability",
+    "RefusedError",
     "RowwiseAdagrad",
     "Run",
     "RunConfig",
     "Schema",
     "Scorer",
+    "Scores",
+    "ServingError",
     "Sgd",
     "StateColumn",
     "StateError",
@@ -226,6 +246,7 @@ __all__ = [
     "Tables",
     "TrainingError",
     "Uniform",
+    "UnreachableError",
     "VersionWriter",
     "WorldError",
     "Zeros",

@@ -64,6 +64,20 @@ class SideTableContent(Model):
     defaults: dict[str, Any] = Field(default_factory=dict)
 
 
+class Published(Model):
+    """What a serving version was made of.
+
+    Attributes:
+        run: the folder's name of the training run.
+        step: of that run.
+        version: of a published checkpoint its name, `resume-12`; None where training published its own state.
+    """
+
+    run: str
+    step: Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+    version: str | None = None
+
+
 class ScoringContent(Model):
     """All that scoring needs of a version's content.
 
@@ -73,6 +87,7 @@ class ScoringContent(Model):
         seed: of the run; tables derive theirs from it and their names. None in versions older than it.
         transforms: fitted on training data; those that the schema asks for.
         side_tables: of a serving version, what its server joins to requests.
+        published: of a serving version, where it comes from.
         candidate_key: the column whose value a candidate is that a request names by its id alone.
     """
 
@@ -85,6 +100,7 @@ class ScoringContent(Model):
     transforms: TransformsContent
     scoring: Scoring = Scoring()
     side_tables: tuple[SideTableContent, ...] = ()
+    published: Published | None = None
     candidate_key: str | None = None
 
     @model_validator(mode="after")
@@ -93,6 +109,19 @@ class ScoringContent(Model):
             self.transforms.check(self.trained)
         except ValueError as error:
             raise ValueError(f"transforms.{error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _side_tables_apart(self) -> ScoringContent:
+        sides = self.side_tables
+        for what, names in (
+            ("the name", [side.name for side in sides]),
+            ("the file", [side.file for side in sides]),
+            ("the column", [column for side in sides for column in side.columns]),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"side_tables: two have {what} '{twice}'")
         return self
 
     @property

@@ -38,6 +38,7 @@ from embtables.schema import (
     read_yaml,
     validate,
 )
+from embtables.state.format.weight_dtype import WeightDtype
 
 
 class DenseOptimizer(Model):
@@ -132,6 +133,36 @@ class Train(Model):
     )
 
 
+class Publish(Model):
+    """Versions for servers, written while a run trains: rows, dense weights and transforms, without what only training
+    needs. They follow the live state of training, not the best checkpoint; the last one is written at the end.
+    """
+
+    every_steps: PositiveInt | None = Field(
+        None, description="steps between versions; training waits where the version before is still being written"
+    )
+    every_seconds: PositiveFloat | None = Field(
+        None, description="seconds between versions at least; one that is due waits until the one before is written"
+    )
+    dtype: WeightDtype = Field(
+        "fp32",
+        description="how files have the weights of rows: fp32, or rounded to bf16, fp16 or int8 (row-wise, with a "
+        "scale and a bias for each row); servers compute in float32",
+    )
+    keep: PositiveInt = Field(8, description="newest versions that stay, and what they depend on")
+    candidate_key: str | None = Field(
+        None,
+        description="column whose value a candidate is that a request names by its id alone; by default the item of "
+        "data.prepare, else the key of the only join",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Publish:
+        if self.every_steps is not None and self.every_seconds is not None:
+            raise ValueError("give every_steps or every_seconds, not both")
+        return self
+
+
 class WarmStart(Model):
     """Rows that a new run begins with: a parquet file of ids and vectors for one table, or a TorchRec state_dict.
 
@@ -204,6 +235,11 @@ class RunConfig(Schema):
     model: ModelConfig
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    publish: Publish | None = Field(
+        None,
+        description="versions for servers: of the live state of training, not of the best checkpoint; `{}` writes one "
+        "at the end alone, and by default there are none",
+    )
     warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
 
     @model_validator(mode="after")
@@ -222,10 +258,18 @@ class RunConfig(Schema):
         for warm in self.warm_start:
             if warm.table is not None and warm.table not in known:
                 raise ValueError(f"warm_start: there is no table '{warm.table}'; there are: {', '.join(known)}")
+        self._check_published()
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
         return self
+
+    def _check_published(self) -> None:
+        """Weights at a scale are stored as multiples of up to 2^32, beyond what fp16 can express."""
+        decays = [table.name for table in self.tables if table.optimizer.dense_decay > 0.0]
+        if self.publish is not None and self.publish.dtype == "fp16" and decays:
+            reason = "fp16 does not go with weight_decay of kind dense; use bf16, int8 or fp32"
+            raise ValueError(f"publish.dtype: table '{decays[0]}': {reason}")
 
     def _check_order(self, table: str) -> None:
         """A ttl counts event time, so the log must pass once, in order of time."""

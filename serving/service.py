@@ -52,6 +52,12 @@ class Service(Protocol):
     async def stop(self) -> None:
         """Ends its threads. No request comes any more."""
 
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """Waits a moment until it answers with versions that are not older than these, which a client has seen.
+
+        Refusal 503: it has not come so far; 409: an operator keeps it at an older one; 422: these are no versions.
+        """
+
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """Scores of candidates or rows."""
 

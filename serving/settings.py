@@ -45,6 +45,7 @@ class Settings(Model):
     host: str = Field("127.0.0.1", min_length=1, description="the address it listens on; other machines need 0.0.0.0")
     port: Port = 8080
     admin_port: Port | None = Field(None, description="of the admin routes; goes with a token")
+    admin_host: str = Field("127.0.0.1", min_length=1)
     admin_tokens: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
         (), max_length=MAX_TOKENS, description="either is taken, so that they can be changed one after the other"
     )
@@ -97,6 +98,24 @@ class Settings(Model):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_as_written(error, from_environment, given)) from None
+
+    def versions_folder(self) -> Path:
+        """The folder of versions: `checkpoints` of a run, or the source itself.
+
+        Raises:
+            ConfigError: there is no such folder, or no versions in it.
+        """
+        if not self.source.is_dir():
+            raise ConfigError(
+                "there is no such folder: give a run (runs/<id>), or the folder that versions are published to",
+                folder=self.source,
+            )
+        found = next((f for f in (self.source / "checkpoints", self.source) if (f / "manifests").is_dir()), None)
+        if found is None:
+            raise ConfigError(
+                "has no versions: there is no manifests/ in it or in its checkpoints/", folder=self.source
+            )
+        return found
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

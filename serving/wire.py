@@ -21,7 +21,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 REQUEST_ID = "embtables-request-id"
 DENSE_VERSION = "embtables-dense-version"
 ROW_VERSION = "embtables-row-version"
-COLD = "embtables-cold"  # how many ids of the request read a cold row
+COLD = "embtables-cold"  # how many ids read a cold row; of scores how many columns, each row's counted
 DIM = "embtables-dim"
 HEADERS = (REQUEST_ID, DENSE_VERSION, ROW_VERSION, COLD, DIM)
 
@@ -84,7 +84,7 @@ class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     """Raw ids of a feature (integers or strings), or keys of a table."""
 
     feature: str | None = None
-    ids: list[int] | list[str] | None = None
+    ids: list[int | str] | None = None
     table: str | None = None
     keys: list[int] | None = None
     request_id: str | None = None
@@ -222,7 +222,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
         model: its kind: dcnv2.
         labels: of the scores, in this order.
         written_at, loaded_at: unix time of the dense version's manifest, and when it began to answer.
-        staleness_seconds: since the newest applied version was written, 0 where the newest on disk is applied.
+        staleness_seconds: since the newest version whose rows are applied was written.
         item_column: the column that a candidate given as a bare id is a value of.
         memory_bytes: of the process.
     """
@@ -268,3 +268,24 @@ class Readiness(msgspec.Struct, omit_defaults=True):
 
     ready: bool
     reason: str = ""
+
+
+class Throughput(msgspec.Struct, omit_defaults=True):
+    """What the last seconds brought. `requests_by_second`: of the last minute, the oldest first."""
+
+    requests_per_second: float
+    rows_per_second: float
+    requests_by_second: list[int]
+    refused: int
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Live(msgspec.Struct, omit_defaults=True):
+    """What the page at `/` shows: `GET /v1/live`. `model` is absent until the server is ready."""
+
+    ready: bool
+    reason: str
+    throughput: Throughput
+    follow: FollowInfo
+    model: ModelInfo | None = None

@@ -28,6 +28,7 @@ WITHOUT_EXAMPLE = {
         "LogConfig",
         "Manifest",
         "RunConfig",
+        "Scores",
         "TableChanges",
         "TableStats",
     ),

@@ -11,22 +11,29 @@ from pathlib import Path
 from benchmarks._harness import ROOT
 
 PEERS = ROOT / "build" / "peers"
-LOCK = ROOT / "requirements" / "peers-fuxictr.txt"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def fuxictr_python() -> Path:
-    """Interpreter of FuxiCTR's environment. Makes the environment where it is absent or of another lock."""
-    folder = PEERS / "fuxictr-venv"
+    """Interpreter of FuxiCTR's environment."""
+    return peer_python("fuxictr")
+
+
+def peer_python(peer: str) -> Path:
+    """Interpreter of a contender's environment, requirements/peers-<peer>.txt. Makes the environment where it is absent
+    or of another lock.
+    """
+    lock = ROOT / "requirements" / f"peers-{peer}.txt"
+    folder = PEERS / f"{peer}-venv"
     python, mark = folder / "bin" / "python", folder / "installed.txt"
-    if mark.exists() and mark.read_text() == LOCK.read_text():
+    if mark.exists() and mark.read_text() == lock.read_text():
         return python
     shutil.rmtree(folder, ignore_errors=True)
     _run(sys.executable, "-m", "venv", str(folder))
     _run("bash", str(ROOT / "requirements" / "install-torch.sh"), str(python))
-    _run(str(python), "-m", "pip", "install", "-q", "--no-deps", "-r", str(LOCK))
+    _run(str(python), "-m", "pip", "install", "-q", "--no-deps", "-r", str(lock))
     _run(str(python), "-m", "pip", "check")
-    mark.write_text(LOCK.read_text())
+    mark.write_text(lock.read_text())
     return python
 
 

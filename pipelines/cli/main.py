@@ -20,6 +20,7 @@ from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.cli.plan import plan
+from embtables.pipelines.cli.serve import serve
 from embtables.pipelines.cli.state import app as state_app
 from embtables.pipelines.json_text import json_text
 
@@ -38,6 +39,7 @@ app.command()(init)
 app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
+app.command()(serve)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
 Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best if there is one.")]

@@ -12,7 +12,8 @@ from embtables.pipelines.cli.options import FolderPath, Json, Version
 from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
-    help="List, verify, compare, compact, clean and export the versions of a run or state folder.", no_args_is_help=True
+    help="List, verify, compare, compact, clean, publish and export the versions of a run or state folder.",
+    no_args_is_help=True,
 )
 
 
@@ -104,6 +105,33 @@ def pin_version(
     from embtables.state.read.saved_version import open_folder
 
     _print_report(pin_it(open_folder(folder), pin, version), as_json, "{pin} keeps {version}")
+
+
+@app.command("publish")
+def publish_version(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run or state folder.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="Folder of the versions for servers; it is made if need be.")],
+    version: Annotated[
+        str | None, typer.Option(help="best, last or a version such as resume-12; by default best, else last.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="How files have the weights: fp32, bf16, fp16 or int8.")] = "fp32",
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of the folder to keep.")] = 8,
+    without_side_tables: Annotated[
+        bool, typer.Option("--without-side-tables", help="Publish nothing that servers join to requests.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a version as the next one for servers: a snapshot without what only training needs.
+
+    Example: embtables state publish runs/online_retail-... --version best --to served/
+    """
+    from embtables.given import as_choice
+    from embtables.pipelines.state_tools.publish import publish
+    from embtables.state.format.weight_dtype import WEIGHT_DTYPES
+
+    chosen = as_choice(dtype, WEIGHT_DTYPES, "dtype")
+    report = publish(run, to, version, chosen, keep=keep, with_side_tables=not without_side_tables)
+    _print_report(report, as_json, "{version} of {from} in {folder}: {bytes:,} bytes, {dtype}")
 
 
 @app.command("diff")

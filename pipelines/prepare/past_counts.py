@@ -14,11 +14,15 @@ class PastCounts:
     Args:
         keys: non-negative numbers.
         times: in any unit.
+
+    Attributes:
+        keys: the distinct ones, ascending.
+        order: the events by key and time.
     """
 
     def __init__(self, keys: Int64s, times: Int64s) -> None:
         self._moments = np.unique(times)
-        self._keys = np.unique(keys)
+        self.keys = np.unique(keys)
         self._width = len(self._moments) + 1
         composite = self._composite(keys, times)
         self.order = np.argsort(composite, kind="stable")
@@ -26,13 +30,13 @@ class PastCounts:
 
     def _composite(self, keys: Int64s, times: Int64s) -> Int64s:
         """A number that sorts by (key, time): ranks, so that it cannot overflow. Unknown keys sort between."""
-        ranks: Int64s = np.searchsorted(self._keys, keys) * self._width + np.searchsorted(self._moments, times)
+        ranks: Int64s = np.searchsorted(self.keys, keys) * self._width + np.searchsorted(self._moments, times)
         return ranks
 
     def before(self, keys: Int64s, times: Int64s) -> tuple[Int64s, Int64s]:
         """[first, last) into `order`: each key's events strictly before each time."""
-        places = np.minimum(np.searchsorted(self._keys, keys), max(len(self._keys) - 1, 0))
-        known = self._keys[places] == keys if len(self._keys) else np.zeros(len(keys), np.bool_)
+        places = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
+        known = self.keys[places] == keys if len(self.keys) else np.zeros(len(keys), np.bool_)
         first = np.searchsorted(self._sorted, places * self._width)
         last = np.searchsorted(self._sorted, self._composite(keys, times))
         return first, np.where(known, last, first)

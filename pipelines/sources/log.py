@@ -94,6 +94,11 @@ class Log:
         """The files as they were listed."""
         return self._source
 
+    @property
+    def side_tables(self) -> list[SideTable]:
+        """What is joined to it, in this order."""
+        return list(self._sides)
+
     def column_type(self, name: str) -> pa.DataType | None:
         """The plain type of a column for the whole log; None for a side table's.
 

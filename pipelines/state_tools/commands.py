@@ -29,14 +29,17 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
     for purpose in PURPOSES:
         for number in state.sequences(purpose):
             version = state.manifest(purpose, number)
-            state_of = version.content.get("state")
-            step = state_of.get("step") if isinstance(state_of, dict) else None
+            origin = version.content.get("state", version.content.get("published"))
+            step = origin.get("step") if isinstance(origin, dict) else None
+            errors = {table: entry.error for table, entry in version.tables.items() if entry.error is not None}
             found.append(
                 {
                     "version": version.name,
                     "kind": "snapshot" if version.parent is None else "delta",
                     "parent": version.parent,
                     "projection": version.projection,
+                    "dtype": ", ".join(sorted({entry.dtype for entry in version.tables.values()})) or "fp32",
+                    "errors": {table: error.model_dump() for table, error in errors.items()},
                     "written": version.written,
                     "step": step if type(step) is int else None,  # another program's content may hold anything
                     "rows": sum(version.rows_of(table, "rows") for table in version.tables),
@@ -58,7 +61,7 @@ def shown(versions: list[dict[str, Any]]) -> Shown:
     for version in versions:
         written = str(version["written"]).replace("T", " ")[:16]
         counts = [_short(version[name]) for name in ("step", "rows", "tombstones", "bytes")]
-        kind = version["kind"] if version["projection"] == "full" else f"{version['kind']}, {version['projection']}"
+        kind = version["kind"] if version["projection"] == "full" else f"{version['kind']}, {version['dtype']}"
         table.add_row(version["version"], kind, written, *counts, ", ".join(version["pins"]))
     return table
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embtables.errors import StateError
+from embtables.errors import StateError, TrainingError
 from embtables.ids import Artifacts
+from embtables.models.dense import dense_tensors
 from embtables.pipelines.training.learner import Learner
 from embtables.shard.world import World
 from embtables.state.folder.protocol import Folder
@@ -50,6 +51,23 @@ def load(folder: Path | Folder, chain: list[Manifest], learner: Learner) -> None
         learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
     except StateError as error:
         raise StateError(error.message, version=chain[-1].name, **error.path) from error
+
+
+def refuse_not_finite(learner: Learner, step: int) -> None:
+    """Raises TrainingError if a dense weight is not finite: the loss tells a step later, which a version would not live
+    to see. The same at all ranks."""
+    for name, value in learner.model.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise TrainingError(
+                f"the dense weights {name} are not finite; no version of them is written. Likely cause: learning "
+                "rates that are too high; lower them, or set train.clip_norm",
+                step=step,
+            )
+
+
+def served_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:
+    """The dense tensors that scoring needs, as files have them."""
+    return {name: value.detach().contiguous().numpy() for name, value in dense_tensors(learner.model).items()}
 
 
 def dense_arrays(learner: Learner) -> dict[str, npt.NDArray[np.generic]]:

@@ -5,13 +5,21 @@ This is the only place that knows how a run's content is laid out; docs/format.m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
 from embtables.inputs.features import FittedTransforms
-from embtables.models.version_content import CONTENT_FORMAT, Scoring, ScoringContent, TrainedSchema, read_content
+from embtables.models.version_content import (
+    CONTENT_FORMAT,
+    Published,
+    Scoring,
+    ScoringContent,
+    SideTableContent,
+    TrainedSchema,
+    read_content,
+)
 from embtables.pipelines.config import RunConfig
 from embtables.schema import Model
 from embtables.state.format.manifest import Manifest
@@ -77,6 +85,25 @@ def trained_schema(config: RunConfig) -> TrainedSchema:
 
 def written_content(config: RunConfig, state: RunState, fitted: FittedTransforms) -> Mapping[str, Any]:
     """The content of a version of this run, as JSON."""
+    return {**_scoring(config, fitted), "state": state.model_dump(mode="json", by_alias=True)}
+
+
+def serving_content(
+    config: RunConfig,
+    fitted: FittedTransforms,
+    side_tables: Sequence[SideTableContent],
+    published: Published,
+    candidate_key: str | None,
+) -> dict[str, Any]:
+    """The content of a serving version of this run, as JSON: what scoring needs, and not where training stands."""
+    return _scoring(config, fitted) | {
+        "published": published.model_dump(mode="json"),
+        "side_tables": [of.model_dump(mode="json") for of in side_tables],
+        "candidate_key": candidate_key,
+    }
+
+
+def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:
     evaluate, train = config.evaluate, config.train
     scoring = Scoring(negative_sampling_rate=evaluate.negative_sampling_rate, precision=train.precision)
     return {
@@ -85,5 +112,4 @@ def written_content(config: RunConfig, state: RunState, fitted: FittedTransforms
         "seed": train.seed,
         "transforms": fitted.to_json(),
         "scoring": scoring.model_dump(mode="json"),
-        "state": state.model_dump(mode="json", by_alias=True),
     }

@@ -20,6 +20,7 @@ from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunPlace
@@ -34,8 +35,10 @@ from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
 from embtables.pipelines.training.hooks.first_batch import FirstBatch
+from embtables.pipelines.training.hooks.hook import Hook
 from embtables.pipelines.training.hooks.metrics import Metrics
 from embtables.pipelines.training.hooks.progress import Progress
+from embtables.pipelines.training.hooks.publishing import Publishing, ToServe
 from embtables.pipelines.training.hooks.set_aside import SetAside
 from embtables.pipelines.training.hooks.stop import StopWhenAsked
 from embtables.pipelines.training.learner import Learner
@@ -53,6 +56,7 @@ from embtables.pipelines.training.start.shared_values import first_rows, shared_
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.read.version_reader import shares_keys
 
@@ -98,9 +102,12 @@ def train(
     if origin is not None:
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.report(shown=shown)
+    to_serve = _to_serve(config, log, world)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         batches = _epochs(learner, folder, log, fitted, state, shown=shown)
-        return train_to_end(learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error)
+        return train_to_end(
+            learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error, to_serve=to_serve
+        )
 
 
 def resume(
@@ -137,10 +144,20 @@ def resume(
     learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
     checkpoint.load(run.checkpoints, chain, learner)
     batches = _epochs(learner, run, log, content.fitted, state, shown=shown)
+    to_serve = _to_serve(run.config(overrides), log, world)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
-        learner, run, batches, log, content.fitted, state, shown=shown, on_error=on_error, resumed_from=chain
+        learner,
+        run,
+        batches,
+        log,
+        content.fitted,
+        state,
+        shown=shown,
+        on_error=on_error,
+        resumed_from=chain,
+        to_serve=to_serve,
     )
 
 
@@ -155,6 +172,7 @@ def train_to_end(
     shown: bool,
     on_error: OnError,
     resumed_from: Sequence[Manifest] = (),
+    to_serve: ToServe | None = None,
 ) -> dict[str, Any]:
     """Trains what is left of a run, evaluates it, and returns its report, which the run's place keeps.
 
@@ -163,6 +181,7 @@ def train_to_end(
         log: the log that parts are evaluated on.
         on_error: see `train`.
         resumed_from: the chain of the checkpoint that the learner holds.
+        to_serve: what serving versions have besides what training changes; None: there are none.
     """
     world, config = learner.world, learner.config
     stop = StopRequest(run.stop_file if world.size > 1 and world.rank == 0 else None)
@@ -176,10 +195,19 @@ def train_to_end(
     listed = run.quarantine
     evaluation = Evaluation(learner, log, fitted, checkpoints, figures, warnings, quarantine_dir=listed, shown=shown)
     # In this order after each step: what is shown and counted is of the batch, and a stop goes before what may be due.
-    hooks = (FirstBatch(config, world, warnings), metrics, progress, set_aside, stopping, evaluation, checkpoints)
+    hooks: list[Hook] = [FirstBatch(config, world, warnings), metrics, progress, set_aside, stopping, evaluation]
+    hooks.append(checkpoints)
     with ExitStack() as stack:
         stack.enter_context(stop)
-        stack.enter_context(checkpoints.open(state, resumed_from, stop, on_error))
+        versions = StateFolder(run.checkpoints)
+        holder = stack.enter_context(LeaseHolder(versions)) if world.rank == 0 else versions
+        stack.enter_context(checkpoints.open(holder, state, resumed_from, stop, on_error))
+        if config.publish is not None and not run.keeps_every_version and shown:
+            say("publish: a run in memory writes no versions for servers; give runs_dir")
+        elif config.publish is not None and to_serve is not None and run.keeps_every_version:
+            publishing = Publishing(learner, run, fitted, config.publish, to_serve, log, warnings)
+            stack.enter_context(publishing.open(holder, state, resumed_from, stop))
+            hooks.append(publishing)
         stack.enter_context(figures)
         stack.callback(progress.close)
         TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
@@ -195,6 +223,19 @@ def _learner(
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     return Learner(config, world, artifacts, shares_keys=shares_keys)
+
+
+def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
+    """What a run publishes besides what training changes; None if it publishes nothing.
+
+    Args:
+        config: the run's, before its data is prepared.
+    """
+    if config.publish is None:
+        return None
+    if world.rank:
+        return ToServe()
+    return ToServe(published_side_tables(config, log), candidate_key(config))
 
 
 def _epochs(

@@ -60,6 +60,9 @@ class ColumnRules:
                 self._readings[feature.column] = "times"
         if event_time is not None:
             self._readings[event_time.column] = event_time.unit or "times"
+        for column in side_tables.times:
+            if self.reading(column) == "ids":
+                self._readings[column] = "times"
 
     def reading(self, column: str) -> Reading:
         """What a column is read as."""

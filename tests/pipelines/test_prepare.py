@@ -20,8 +20,9 @@ from embtables.errors import DataError, StateError
 from embtables.ids.strings import hash_strings
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import one_array
-from embtables.pipelines.prepare.examples import DAY_US, NEVER_DAYS, _codes, prepare
+from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
+from embtables.pipelines.prepare.past import DAY_US, NEVER_DAYS, codes
 from embtables.pipelines.prepare.past_counts import PastCounts
 from embtables.pipelines.prepare.source_columns import check_source
 from embtables.pipelines.sources.files.source import open_source
@@ -412,7 +413,7 @@ def test_a_full_disk_leaves_nothing(
 
 def test_a_value_that_a_dictionary_holds_twice_is_one_item() -> None:
     column = rows_of().column("code")
-    expected = _codes(pa.table({"code": column}), "code")
-    found = _codes(pa.table({"code": repeated_dictionary(column)}), "code")
+    expected = codes(pa.table({"code": column}), "code")
+    found = codes(pa.table({"code": repeated_dictionary(column)}), "code")
     assert found.values.to_pylist() == expected.values.to_pylist()
     assert found.numbers.tolist() == expected.numbers.tolist()

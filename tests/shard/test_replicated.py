@@ -64,7 +64,7 @@ def gone_on(world: World, folder: Path, policy: str, steps: range) -> dict[str, 
         if numbers:
             versions = state.chain("resume", numbers[-1])
             load(state, versions, made, world.buckets())
-            chain.go_on_from(versions[-1], len(versions) - 1)
+            chain.go_on_from(versions)
         for part in (steps[: len(steps) // 2], steps[len(steps) // 2 :]):
             learn(made, RUN, part)
             chain.cut({}, {})

@@ -57,7 +57,7 @@ def test_a_chain_goes_on_from_what_was_loaded(tmp_path: Path) -> None:
     chain_before = state.chain("resume", 3)
     load_version(state, chain_before, made)
     with open_chain(state, made) as chain:
-        chain.go_on_from(chain_before[-1], 2)
+        chain.go_on_from(chain_before)
         train(made, range(15, 20))
         chain.cut({}, {})
     assert state.manifest("resume", 4).parent == 3

@@ -102,7 +102,7 @@ def test_after_a_version_of_another_projection_comes_a_snapshot(tmp_path: Path) 
             writer = VersionWriter(holder, "serving", made, projection=projection)  # type: ignore[arg-type]
             newest = state.latest("serving")
             if newest is not None:
-                writer.go_on_from(newest, 0)
+                writer.go_on_from([newest])
             for _ in range(2):
                 train(made, range(2))
                 writer.cut({}, {})

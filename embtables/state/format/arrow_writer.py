@@ -62,6 +62,15 @@ def file_pieces(columns: Mapping[str, Column], schema: pa.Schema, begins: Array)
         yield from stream  # nothing, or it raises: Arrow writes nothing of a column without rows
 
 
+def batch_pieces(batch: pa.RecordBatch) -> Iterator[memoryview]:
+    """The bytes of a file with a batch that is in memory, in pieces."""
+    sink = _Pieces()
+    with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
+        writer.write_batch(batch)
+        yield from sink.taken()
+    yield from sink.taken()
+
+
 def _placeholder(column: Streamed) -> pa.Array:
     """An array of zeros as long as the column, of pages that take no memory unless they are read."""
     count, type_ = int(np.prod(column.shape)), pa.from_numpy_dtype(column.dtype)

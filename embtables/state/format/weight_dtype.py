@@ -10,7 +10,7 @@ Every value is rounded to the nearest one, ties to even, so that the same weight
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.errors import StateError
-from embtables.keyspace import Keys
 from embtables.rows.content import Streamed
 
 WeightDtype = Literal["fp32", "bf16", "fp16", "int8"]
@@ -92,17 +91,17 @@ class WeightEncoder:
 
     Args:
         table: is named in errors.
-        keys: (n,) of the rows that come, in their order.
+        key_at: gives the key of a row by its place among those that come; asked for an error alone.
         scale: a true weight is this times what comes (`TableContent.scale`).
 
     Attributes:
         error: of the rows that were encoded so far, of true weights.
     """
 
-    def __init__(self, dtype: WeightDtype, table: str, keys: Keys, scale: float = 1.0) -> None:
+    def __init__(self, dtype: WeightDtype, table: str, key_at: Callable[[int], int], scale: float = 1.0) -> None:
         self._dtype: WeightDtype = dtype
         self._table = table
-        self._keys = keys
+        self._key_at = key_at
         self._scale = float(np.float32(scale))
         self._at = 0
         self.error = RoundingError()
@@ -123,14 +122,14 @@ class WeightEncoder:
     def _encode(self, weights: Weights) -> Array:
         finite = np.isfinite(weights)
         if not finite.all():
-            self._refuse("has a weight that is not finite", ~finite.all(axis=1))
+            self._refuse("has a weight that is not finite", ~finite)
         if self._dtype == "fp32":
             return np.asarray(weights, stored_dtype("fp32"))
         stored = _ENCODERS[self._dtype](weights)
         back = decoded(stored, self._dtype)
         fits = np.isfinite(back)
         if not fits.all():
-            self._refuse(f"has a weight that is too large for {self._dtype}", ~fits.all(axis=1))
+            self._refuse(f"has a weight that is too large for {self._dtype}", ~fits)
         self._note(weights, back)
         return stored
 
@@ -140,8 +139,8 @@ class WeightEncoder:
         found = float(np.abs(differences).max(initial=0.0))
         self.error.add(RoundingError(found, float(np.square(differences).sum()), differences.size))
 
-    def _refuse(self, what: str, rows: npt.NDArray[np.bool_]) -> None:
-        key = int(self._keys[self._at + int(np.flatnonzero(rows)[0])])
+    def _refuse(self, what: str, values: npt.NDArray[np.bool_]) -> None:
+        key = self._key_at(self._at + int(np.flatnonzero(values)[0]) // values.shape[1])
         raise StateError(f"key {key} {what}; versions for servers hold finite weights alone", table=self._table)
 
 

@@ -42,6 +42,20 @@ class Followed(Generic[T]):
         return self.manifest.parent is None
 
 
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Versions that a reader has to take over, in order. `instead_of`: the number of a snapshot with the same content
+    that it need not read, because of the deltas before it.
+    """
+
+    versions: list[Manifest]
+    instead_of: int = 0
+
+    def takes_the_place_of(self, version: Manifest) -> bool:
+        """Whether this version is one of those deltas."""
+        return version.sequence < self.instead_of
+
+
 class Follower(Generic[T]):
     """Follows the versions of one purpose in a folder.
 
@@ -146,18 +160,23 @@ class Follower(Generic[T]):
                 it were given. It is raised once for each new version that depends on what is damaged; the follower goes
                 on with the next snapshot.
         """
+        takes_deltas = True
         for _ in range(_STARTS):
             newest = self._newest()
             if newest is None or newest == self._refused:
                 return
             reading: Manifest | None = None
+            missing = _Missing([])
             try:
-                for reading in self._missing(newest[0]):
+                missing = self._missing(newest[0], takes_deltas=takes_deltas)
+                for reading in missing.versions:
                     content = self._read(self._state, reading)
                     yield Followed(reading, content, _position(reading))
                     self._has = reading.folder
             except StateError:
-                if self._is_there(newest[0] if reading is None else reading.sequence):
+                if reading is not None and missing.takes_the_place_of(reading):
+                    takes_deltas = False  # the snapshot holds what they say, too
+                elif self._is_there(newest[0] if reading is None else reading.sequence):
                     self._refused = newest
                     raise
             else:
@@ -186,7 +205,7 @@ class Follower(Generic[T]):
         if newest is None or newest == self._refused:
             return False
         try:
-            return bool(self._missing(newest[0]))
+            return bool(self._missing(newest[0]).versions)
         except StateError:
             return True  # for `poll` to raise, or to find removed
 
@@ -200,49 +219,50 @@ class Follower(Generic[T]):
         except StateError:
             return numbers[-1], None
 
-    def _missing(self, newest: int) -> list[Manifest]:
-        """The versions from the reader's to this one: deltas, or a snapshot and its deltas."""
+    def _missing(self, newest: int, *, takes_deltas: bool = True) -> _Missing:
+        """What leads from the reader's version to this one.
+
+        Args:
+            takes_deltas: deltas in the place of a snapshot with the same content, if they are less to read.
+        """
         chain = self._state.chain(self._purpose, newest)
         if self._has is None:
-            return chain
+            return _Missing(chain)
         if chain[0].same_as == self._has:
             self._has = chain[0].folder  # the reader has it already
         for place, manifest in enumerate(chain):
             if manifest.folder == self._has:
-                return chain[place + 1 :]
-        deltas = self._deltas_to(chain[0])
-        return chain if deltas is None else [*deltas, *chain[1:]]
+                return _Missing(chain[place + 1 :])
+        deltas = self._deltas_to(chain[0]) if takes_deltas else []
+        return _Missing([*deltas, *chain[1:]], chain[0].sequence) if deltas else _Missing(chain)
 
-    def _deltas_to(self, snapshot: Manifest) -> list[Manifest] | None:
-        """The deltas that give the reader what a snapshot holds; None if there are none, or they are not less to read.
-
-        The version that a snapshot is the same as is the one before it.
-        """
+    def _deltas_to(self, snapshot: Manifest) -> list[Manifest]:
+        """Deltas to what the reader has that lead to what a snapshot holds; none if they are not less to read."""
         deltas: list[Manifest] = []
+        allowed = _rows(snapshot)
         while snapshot.same_as is not None:
             try:
+                # What a snapshot is the same as is the version before it.
                 before = self._state.chain(self._purpose, snapshot.sequence - 1)
             except StateError:
-                return None
-            if before[-1].folder != snapshot.same_as:
-                return None
-            places = [m.folder for m in before]
-            since = places.index(self._has) + 1 if self._has in places else 1
-            deltas = before[since:] + deltas
-            if sum(_bytes(delta) for delta in deltas) >= _bytes(snapshot):
-                return None
-            if since > 1 or places[0] == self._has:
+                return []
+            folders: list[str | None] = [manifest.folder for manifest in before]
+            has_it = self._has in folders
+            deltas = before[folders.index(self._has) + 1 if has_it else 1 :] + deltas
+            if folders[-1] != snapshot.same_as or sum(map(_rows, deltas)) >= allowed:
+                return []
+            if has_it:
                 return deltas
             snapshot = before[0]
-        return None
+        return []
 
     def _is_there(self, sequence: int) -> bool:
         """Whether a version was not removed meanwhile. Manifests go before files, later ones before those they need."""
         return sequence in self._state.sequences(self._purpose)
 
 
-def _bytes(manifest: Manifest) -> int:
-    return sum(file.bytes for file in manifest.files.values())
+def _rows(manifest: Manifest) -> int:
+    return sum(file.rows or 0 for file in manifest.files.values())
 
 
 def _position(manifest: Manifest) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class MergedTable:
         return self._true(name, self._gather(name, places))
 
     def stream(self, name: str, first: int, end: int) -> Streamed:
-        """A column of the rows [first, end), to be written: weights as files have them, at the newest version's scale."""
+        """A column of the rows [first, end), as files have it: weights at the newest version's scale."""
         nothing, step = self._layout.empty(name, 0), self.rows_at_a_time(name)
 
         def pieces() -> Iterator[Array]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from embtables.errors import StateError
 from embtables.given import need
 from embtables.keyspace import NUM_BUCKETS, Buckets
+from embtables.rows.content import TableContent
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Version
@@ -19,13 +20,20 @@ PIECE_BYTES = 64 << 20  # of files, about
 _LEAST_ROW_BYTES = 12  # of a row in a file: its key and its last sight
 
 
-def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTables) -> Version:
+def load_served(
+    state: StateFolder,
+    chain: Sequence[Manifest],
+    tables: ServedTables,
+    check: Callable[[Manifest, Mapping[str, TableContent]], None] | None = None,
+) -> Version:
     """Makes tables hold the last version of a chain: its snapshot and then each delta, bucket range by bucket range, so
     that memory holds the rows and one piece.
 
     Args:
         chain: of versions of either projection.
         tables: fresh ones; a key that the snapshot lacks must not have a row.
+        check: called with a version and each piece of it, by table, before it is taken over; what it raises ends the
+            loading.
 
     Returns:
         The last version, without its tables.
@@ -47,6 +55,8 @@ def load_served(state: StateFolder, chain: Sequence[Manifest], tables: ServedTab
         ranges = pieces(manifest)
         for number, buckets in enumerate(ranges, 1):
             last = read_version(state, manifest, tables.stored, buckets)
+            if check is not None:
+                check(manifest, last.tables)
             for table, content in last.tables.items():
                 tables.take_over(table, content, more=number < len(ranges))
     return Version({}, last.tensors, last.content)

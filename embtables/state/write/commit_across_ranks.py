@@ -144,6 +144,14 @@ class CommitAcrossRanks:
         sequence, failures = gather_results(self._world, work)[0]
         return sequence, failed or [StateError(message, **path) for message, path in failures]
 
+    def at_rank_0(self, work: Callable[[LeaseHolder], int]) -> int:
+        """What rank 0 makes of the folder alone: a number, which all ranks get.
+
+        Raises:
+            StateError, WorldError: as `write`.
+        """
+        return int(gather_results(self._world, lambda: None if self._writer is None else work(self._writer))[0])
+
     def _check_seen(self, holder: LeaseHolder, written: Written) -> None:
         """Raises StateError if another rank's file did not come to the folder that rank 0 sees."""
         for rank, files in enumerate(written.ranks[1:], 1):

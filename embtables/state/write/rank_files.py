@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 
 from embtables.errors import StateError
@@ -75,12 +76,13 @@ def rank_files(
     for table in stored:
         name = table.config.name
         content = project(part.tables[name], projection)
-        encoder = None if projection == "full" else WeightEncoder(dtype, name, content.keys, content.scale)
+        encoder = None if projection == "full" else _encoder(dtype, name, content)
         own = _files(table, rank, content, part.buckets, projection, (dtype, encoder))
         found.files |= own
         found.tables[name] = {"files": list(own), "shared": shared_of(content), "figures": content.figures}
         if encoder is not None:
-            _need_finite_cold(content, name)
+            for values in content.cold.values():
+                need_finite_cold(values, name)
             if dtype != "fp32":
                 found.encoders[name] = encoder
                 found.tables[name]["dtype"] = dtype
@@ -134,8 +136,13 @@ def _rounding(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"dtype": ranks[0]["dtype"], "error": error.to_json()}
 
 
-def _need_finite_cold(content: TableContent, table: str) -> None:
-    if not all(np.isfinite(values).all() for values in content.cold.values()):
+def _encoder(dtype: WeightDtype, table: str, content: TableContent) -> WeightEncoder:
+    return WeightEncoder(dtype, table, lambda at: int(content.keys[at]), content.scale)
+
+
+def need_finite_cold(values: npt.NDArray[Any], table: str) -> None:
+    """Raises StateError if the weights of a table's cold row are not finite, which no server is to read."""
+    if not np.isfinite(values).all():
         raise StateError("its cold row is not finite; versions for servers hold finite weights alone", table=table)
 
 

@@ -18,16 +18,19 @@ from typing import Any, get_args
 
 import torch
 
-from embtables.errors import EmbtablesError, StateError, WorldError
+from embtables.errors import ConfigError, EmbtablesError, StateError, WorldError
 from embtables.given import as_choice, as_integer, as_name, need
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
-from embtables.state.folder.version_folder import LeaseHolder, StateFolder, VersionKind
+from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
+from embtables.state.format.side_file import SideFile
 from embtables.state.format.version import Tensors, Version
+from embtables.state.format.weight_dtype import WEIGHT_DTYPES, WeightDtype
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.merged_snapshot import side_files_of, write_merged_snapshot
 from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files
 from embtables.state.write.ranks import RankPart
 from embtables.tables.table_set import Tables
@@ -43,6 +46,18 @@ class _Parent:
     sequence: int
     cut: int | None
     deltas: int  # since its snapshot
+    side_tables: Mapping[str, str]  # checksums by file; rank 0's
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A version that is to be written."""
+
+    version: Version
+    pins: tuple[str, ...]
+    side_tables: Mapping[str, SideFile]
+    cut: int | None
+    deltas: int  # since its snapshot; 0: it is one
 
 
 class VersionWriter:
@@ -59,7 +74,9 @@ class VersionWriter:
         world: the ranks that hold the tables; each captures the rows of its buckets and nothing else. All ranks make
             the writer and call its methods in the same order. By default there is one rank.
         keep: newest versions that stay, besides pinned ones.
-        longest: deltas in a row before the next snapshot.
+        longest: deltas in a row before the next snapshot. In a chain of `serving` that one comes right after a delta
+            and has the same content, so that a follower which keeps up never reads a snapshot again.
+        dtype: how files have the weights of rows; others than float32 only in a version of `weights`.
 
     Raises:
         ConfigError: an argument is of another kind.
@@ -97,11 +114,15 @@ class VersionWriter:
         world: World | None = None,
         keep: int = 2,
         longest: int = 16,
+        dtype: WeightDtype = "fp32",
     ) -> None:
         need(holder, LeaseHolder | StateFolder, "holder", "the holder of the lease, or at other ranks the folder")
         as_choice(purpose, PURPOSES, "purpose")
         need(tables, Tables, "tables", "the Tables to write")
         as_choice(projection, get_args(Projection), "projection")
+        as_choice(dtype, WEIGHT_DTYPES, "dtype")
+        if dtype != "fp32" and projection != "weights":
+            raise ConfigError(f"is {dtype}, which only versions of weights have", argument="dtype")
         need(world, World | None, "world", "the World of the ranks")
         self._world = SingleRank() if world is None else world
         if isinstance(holder, LeaseHolder) is not (self._world.rank == 0):
@@ -110,6 +131,7 @@ class VersionWriter:
         self._commit = CommitAcrossRanks(holder, self._world.another())
         self._purpose: Purpose = purpose
         self._projection: Projection = projection
+        self._dtype: WeightDtype = dtype
         self._tables = tables
         self._keep = as_integer(keep, "keep", least=1)
         self._longest = as_integer(longest, "longest", least=0)
@@ -117,20 +139,31 @@ class VersionWriter:
         named = purpose if consumer is None else as_name(consumer, "consumer")
         self._consumer = tables.cuts.consumer(named) if knows_cuts else None
         self._parent: _Parent | None = None
-        self._pending: tuple[futures.Future[int], int | None, int] | None = None
+        self._pending: tuple[futures.Future[_Parent], int | None] | None = None
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
         self._abandoned = threading.Event()
         self.failures: list[EmbtablesError] = []
 
-    def go_on_from(self, manifest: Manifest, deltas: int) -> None:
-        """The tables hold this version: the next one is a delta to it, if it is one of the same projection."""
-        number = self._draw_cut()
+    def go_on_from(self, chain: Sequence[Manifest]) -> None:
+        """The tables hold the last version of this chain: the next one is a delta to it, if it holds the same of them.
+
+        Args:
+            chain: a snapshot and its deltas.
+        """
+        number, last = self._draw_cut(), chain[-1]
         if number is not None and self._consumer is not None:
             self._consumer.hold(number)
-        if manifest.projection == self._projection:
-            self._parent = _Parent(manifest.sequence, number, deltas)
+        if last.projection == self._projection and all(t.dtype == self._dtype for t in last.tables.values()):
+            side_tables = {name: version.files[name].xxh3 for name, version in side_files_of(chain).items()}
+            self._parent = _Parent(last.sequence, number, len(chain) - 1, side_tables)
 
-    def cut(self, tensors: Tensors, content: Mapping[str, Any], pins: Sequence[str] = ()) -> None:
+    def cut(
+        self,
+        tensors: Tensors,
+        content: Mapping[str, Any],
+        pins: Sequence[str] = (),
+        side_tables: Mapping[str, SideFile] | None = None,
+    ) -> None:
         """Takes a version between two steps and writes it in the background. Waits while the one before is written.
 
         What fails on the way to the disk is found in `failures`, or raised by `wait`.
@@ -139,6 +172,8 @@ class VersionWriter:
             tensors: everything dense; copied. With several ranks, rank 0's are used; so are its `content` and `pins`.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names of pins that are to keep this version.
+            side_tables: by file (`side.0.arrow`) what a server joins to requests, as the content says; rank 0's. A
+                delta has those alone that are not those of the version before.
 
         Raises:
             StateError: the content is not JSON; gradients wait for their step; or this is so at another rank.
@@ -149,7 +184,7 @@ class VersionWriter:
         try:
             version = self._dense(tensors, content)
             number = self._draw_cut()
-            changed = None if parent is None or parent.deltas >= self._longest else self._changes(parent)
+            changed = None if parent is None or self._needs_snapshot(parent) else self._changes(parent)
         except Exception:
             self._of_all_ranks(_NO_CUT)
             raise
@@ -159,7 +194,12 @@ class VersionWriter:
             changed, base = self._tables.capture(), None
             version.artifacts = {} if self._world.rank else self._tables.artifacts
         deltas = 0 if base is None or parent is None else parent.deltas + 1
-        self._pending = self._thread.submit(self._write, changed, version, base, tuple(pins)), number, deltas
+        due = _Due(version, tuple(pins), dict(side_tables or {}), number, deltas)
+        self._pending = self._thread.submit(self._write, changed, due, None if deltas == 0 else parent), number
+
+    def _needs_snapshot(self, parent: _Parent) -> bool:
+        """Whether the next version is not to be a delta. In a chain of `serving` each is one where that is possible."""
+        return self._purpose != "serving" and parent.deltas >= self._longest
 
     def _draw_cut(self) -> int | None:
         """A cut of the tables, held from now on if none is held yet; None if the tables do not support cuts."""
@@ -204,34 +244,60 @@ class VersionWriter:
         """The number that each rank gives, this one the given."""
         return [int(each) for each in self._world.all_gather(torch.tensor([number]))]
 
-    def _write(
-        self, captured: Mapping[str, Capture], version: Version, parent: int | None, pins: tuple[str, ...]
-    ) -> int:
+    def _write(self, captured: Mapping[str, Capture], due: _Due, parent: _Parent | None) -> _Parent:
+        """Writes a version, a delta to its parent if there is one; returns what the next one is a delta to."""
+        there = {} if parent is None else parent.side_tables
         try:
-            kind = VersionKind(self._purpose, parent, self._projection)
-            written = self._commit.write(kind, lambda: self._files(captured, version))
+            kind = VersionKind(self._purpose, None if parent is None else parent.sequence, self._projection)
+            written = self._commit.write(kind, lambda: self._files(captured, due, there))
         finally:
             # An error would hold them in its traceback, and the tables would go on saving rows for them.
             _let_go(captured)
-        sequence, failed = self._commit.finish(written, version.content, lambda there: self._keep_only(there, pins))
+        content, pins = due.version.content, due.pins
+        sequence, failed = self._commit.finish(written, content, lambda made: self._keep_only(made, pins))
         self.failures += failed
-        return sequence
+        deltas = due.deltas
+        if self._purpose == "serving" and deltas >= max(1, self._longest):
+            sequence, deltas = self._merged(sequence, deltas)
+        side_tables = {} if self._world.rank else {name: file.xxh3 for name, file in due.side_tables.items()}
+        return _Parent(sequence, due.cut, deltas, side_tables)
 
-    def _files(self, captured: Mapping[str, Capture], version: Version) -> RankFiles:
-        """This rank's files."""
+    def _merged(self, sequence: int, deltas: int) -> tuple[int, int]:
+        """Has the chain that this version ends written as a snapshot; returns the newest version and its deltas.
+
+        A failure leaves the chain as it is: it is longer by one then, and the next delta tries again.
+        """
+        try:
+            return self._commit.at_rank_0(lambda holder: self._write_merged(holder, sequence)), 0
+        except StateError as error:
+            self.failures.append(error)
+            return sequence, deltas
+
+    def _write_merged(self, holder: LeaseHolder, sequence: int) -> int:
+        chain = holder.state.chain(self._purpose, sequence)
+        return write_merged_snapshot(holder, chain, self._need_not_abandoned).sequence
+
+    def _files(self, captured: Mapping[str, Capture], due: _Due, there: Mapping[str, str]) -> RankFiles:
+        """This rank's files, without side tables that are `there`."""
         tables = {name: capture.streamed() for name, capture in captured.items()}
-        part = RankPart(self._world.buckets(), tables)
-        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors, self._projection)
+        part, version = RankPart(self._world.buckets(), tables), due.version
+        found = rank_files(self._tables.stored, self._world.rank, part, version.tensors, self._projection, self._dtype)
         found.files |= artifact_files(version.artifacts)
+        if self._world.rank == 0:
+            new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
+            found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
         for file in found.files.values():
             file.chunks = self._unless_abandoned(file.chunks)
         return found
 
     def _unless_abandoned(self, chunks: Iterable[Buffer]) -> Iterator[Buffer]:
         for chunk in chunks:
-            if self._abandoned.is_set():
-                raise StateError("the version that was being written was given up; earlier versions are intact")
+            self._need_not_abandoned()
             yield chunk
+
+    def _need_not_abandoned(self) -> None:
+        if self._abandoned.is_set():
+            raise StateError("the version that was being written was given up; earlier versions are intact")
 
     def _keep_only(self, manifest: Manifest, pins: tuple[str, ...]) -> list[StateError]:
         """Pins the version and removes what is no longer needed. It is there: what fails takes nothing of it back."""
@@ -249,14 +315,14 @@ class VersionWriter:
         """What became of the version being written: None if it is there, or there was none."""
         if self._pending is None:
             return None
-        written, number, deltas = self._pending
+        written, number = self._pending
         # Ctrl-C may end the wait, which is then to be taken up again. One that comes just as it begins is seen once
         # it ends.
         while futures.wait([written], _LOOK_SECONDS).not_done:
             pass
         self._pending = None
         try:
-            self._parent = _Parent(written.result(), number, deltas)
+            self._parent = written.result()
         except StateError as error:
             return error
         if number is not None and self._consumer is not None:

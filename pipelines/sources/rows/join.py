@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -108,6 +108,13 @@ class SideTable:
     def key_family(self) -> KeyFamily:
         """What its key is compared as."""
         return self._keys.family
+
+    def rows(self, columns: Collection[str]) -> pa.Table:
+        """Its rows that have a key: the key, under the log's name, and those of `self.columns` that are named."""
+        wanted = [name for name in self.columns if name in columns]
+        table = self._table.select(wanted).add_column(0, self.join.key, self._keys.shown)
+        keys = self._keys.values
+        return table.filter(keys.is_valid()) if keys.null_count else table
 
     def check_key(self, source: Source, file: LogFile) -> None:
         """Raises DataError if a file's key column is of a type that cannot be compared with the side table's."""

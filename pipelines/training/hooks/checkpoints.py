@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from embtables.errors import TrainingError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
@@ -42,23 +41,27 @@ class Checkpoints(Hook):
 
     @contextmanager
     def open(
-        self, state: RunState, resumed_from: Sequence[Manifest], stop: StopRequest, on_error: OnError
+        self,
+        holder: LeaseHolder | StateFolder,
+        state: RunState,
+        resumed_from: Sequence[Manifest],
+        stop: StopRequest,
+        on_error: OnError,
     ) -> Iterator[None]:
         """The run's chain of versions, which these ranks alone write to.
 
         Args:
+            holder: at rank 0 of the lease; elsewhere the folder.
             resumed_from: the chain of the checkpoint that the run goes on from; empty for a new run.
             stop, on_error: see `closing_chain`.
         """
         world = self._learner.world
         with ExitStack() as stack:
-            folder = StateFolder(self._run.checkpoints)
-            holder = stack.enter_context(LeaseHolder(folder)) if world.rank == 0 else folder
             chain = self._chain = VersionWriter(holder, "resume", self._learner.tables, world=world)
             if resumed_from:
                 if world.rank == 0:
                     self._run.truncate_metrics(state.step)
-                chain.go_on_from(resumed_from[-1], len(resumed_from) - 1)
+                chain.go_on_from(resumed_from)
             stack.callback(self.report_failures, "")
             with closing_chain(chain, stop, on_error):
                 yield
@@ -77,7 +80,7 @@ class Checkpoints(Hook):
         Raises:
             TrainingError: a weight of the dense net is not finite; the former version stays the last one.
         """
-        self._refuse_not_finite(state.step)
+        checkpoint.refuse_not_finite(self._learner, state.step)
         self._set_aside.count(state)
         if pin is None and not self._run.keeps_every_version:
             return
@@ -85,16 +88,6 @@ class Checkpoints(Hook):
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
         self._saved_step = state.step
         self.report_failures()
-
-    def _refuse_not_finite(self, step: int) -> None:
-        """The loss tells a step later, which the version would not live to see. The same at all ranks."""
-        for name, value in self._learner.model.named_parameters():
-            if not bool(value.isfinite().all()):
-                raise TrainingError(
-                    f"the dense weights {name} are not finite; no version of them is written. Likely cause: learning "
-                    "rates that are too high; lower them, or set train.clip_norm",
-                    step=step,
-                )
 
     def report_failures(self, then: str = "; training goes on") -> None:
         """Says what could not be written so far."""

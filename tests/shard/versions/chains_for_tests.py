@@ -104,7 +104,7 @@ def write(world: World, folder: Path, ends: Sequence[int], **options: Any) -> li
         if numbers:
             versions = state.chain("resume", numbers[-1])
             ranks.load(state, versions)
-            chain.go_on_from(versions[-1], len(versions) - 1)
+            chain.go_on_from(versions)
             done = int(versions[-1].content["steps"])
         for end in ends:
             train(ranks, range(done, end))

@@ -56,7 +56,7 @@ def counts(world: World, folder: Path, steps: range, resumes: bool, longest: int
             state = StateFolder(folder)
             versions = state.chain("resume", state.sequences("resume")[-1])
             load(state, versions, made, world.buckets())
-            chain.go_on_from(versions[-1], len(versions) - 1)
+            chain.go_on_from(versions)
         for step in steps:
             train(made, range(step, step + 1))
             if step % 2:

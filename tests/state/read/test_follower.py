@@ -78,9 +78,11 @@ class Trainer:
         self.made, self.step = tables(), 0
         self.writer = VersionWriter(holder, purpose, self.made, **options)
 
-    def cut(self) -> None:
-        train(self.made, range(self.step, self.step + 1))
+    def cut(self, *, trains: bool = True) -> None:
+        if trains:
+            train(self.made, range(self.step, self.step + 1))
         self.step += 1
+        self.made.set("grows", torch.tensor([self.step]), torch.full((1, 3), float(self.step)))
         self.writer.cut({}, {"step": self.step})
         self.writer.wait()
 
@@ -231,7 +233,7 @@ def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
         assert not standby.follower.wait(0.0)
         standby.take()
         late.take()
-        trainer.writer.go_on_from(version, 0)
+        trainer.writer.go_on_from([version])
         trainer.cut()
     standby.restart()
     standby.take()
@@ -240,6 +242,53 @@ def test_a_compacted_chain_is_not_read_again(tmp_path: Path) -> None:
     assert late.names == ["resume-4", "resume-5"]
     for one in (standby, late):
         assert same(flat(one.made), flat(trainer.made))
+
+
+def _behind(holder: LeaseHolder, snapshots: int = 2) -> tuple[Trainer, Standby]:
+    """A standby with the first version, of a chain that goes on over snapshots with the content of a delta."""
+    trainer, standby = Trainer(holder, keep=99), Standby(holder.state)
+    trainer.made.set("counts", torch.arange(3000), torch.ones(3000, 8))
+    trainer.cut()
+    standby.take()
+    for _ in range(snapshots):
+        trainer.cut(trains=False)  # a small delta
+        trainer.writer.go_on_from([compact(holder, "resume", keep=99).version])
+    trainer.cut(trains=False)
+    return trainer, standby
+
+
+def test_deltas_are_taken_in_the_place_of_a_snapshot_that_says_the_same(holder: LeaseHolder) -> None:
+    trainer, standby = _behind(holder)
+    assert [holder.state.manifest("resume", n).parent for n in range(1, 7)] == [None, 1, None, 3, None, 5]
+    standby.take()
+    assert standby.names == ["resume-1", "resume-2", "resume-4", "resume-6"]
+    assert same(flat(standby.made), flat(trainer.made))
+    assert standby.follower.folder == holder.state.manifest("resume", 6).folder
+
+
+@pytest.mark.parametrize("what", ["removed", "damaged"])
+def test_a_snapshot_is_read_where_deltas_to_it_are_lost(holder: LeaseHolder, what: str) -> None:
+    trainer, standby = _behind(holder)
+    lost = holder.state.manifest("resume", 4)
+    if what == "removed":
+        holder.state.folder.remove("manifests/resume-0000000004.json")
+    else:
+        file = Path(str(holder.state.folder.path(holder.state.file(lost, "grows.rows.0.arrow"))))
+        file.write_bytes(file.read_bytes()[:-1])
+    standby.take()
+    assert standby.names == ["resume-1", *(["resume-2"] if what == "damaged" else []), "resume-5", "resume-6"]
+    assert same(flat(standby.made), flat(trainer.made))
+
+
+def test_many_deltas_are_not_taken_in_the_place_of_a_smaller_snapshot(holder: LeaseHolder) -> None:
+    trainer, standby = _behind(holder, snapshots=0)
+    for row in range(1, 5):
+        trainer.made.set("counts", torch.arange(3000), torch.full((3000, 8), float(row)))
+        trainer.cut(trains=False)
+    compact(holder, "resume", keep=99)
+    standby.take()
+    assert standby.names == ["resume-1", "resume-7"]
+    assert same(flat(standby.made), flat(trainer.made))
 
 
 def test_two_purposes_side_by_side(holder: LeaseHolder) -> None:
@@ -392,7 +441,7 @@ def test_after_following_the_standby_has_what_the_writer_has(history: list[str],
                 elif act == "restart":
                     standby.restart()
                 elif act == "compact" and trainer.step:
-                    trainer.writer.go_on_from(compact(holder, "resume", keep=keep).version, 0)
+                    trainer.writer.go_on_from([compact(holder, "resume", keep=keep).version])
                 elif act == "break":
                     for version in standby.follower.poll():
                         standby.take_over(version)

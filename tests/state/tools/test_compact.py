@@ -81,7 +81,7 @@ def test_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     assert version.content["step"] == 2
     assert version.tensors["dense"].tolist() == [2, 3, 4, 5]
     with open_chain(state, made) as chain:
-        chain.go_on_from(chain_now[-1], 0)
+        chain.go_on_from(chain_now[-1:])
         train(made, range(15, 20))
         chain.cut({}, {})
     assert [state.manifest("resume", n).parent for n in state.sequences("resume")] == [None, 4]
@@ -333,7 +333,7 @@ class History:
         assert self.state.sequences("resume") == [done.version.sequence]
         assert same(loaded(self.state, small_tables(), done.version.sequence), expected)
         assert same(flat(self.made), expected)
-        self.chain.go_on_from(done.version, 0)
+        self.chain.go_on_from([done.version])
 
 
 ids_of_a_step = st.lists(st.integers(0, 20), min_size=1, max_size=6)

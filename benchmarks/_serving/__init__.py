@@ -1,0 +1,1 @@
+"""What `benchmarks.serving` is made of: a load client (load.cpp), servers to compare with, requests, one module a part."""

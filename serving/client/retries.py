@@ -1,0 +1,62 @@
+"""Which failures of a call are tried again, and when: never after its deadline.
+
+Every request is a read, so that one that may have been answered can be sent again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import httpcore
+import httpx
+
+from embtables.errors import ConfigError, RefusedError, UnreachableError
+from embtables.given import as_integer, shown
+
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 2.0
+_BUSY = (429, 503)
+
+
+def as_deadline(given: float, argument: str = "deadline_seconds") -> float:
+    """Seconds. Raises ConfigError for anything but a number above 0."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < float("inf"):
+        raise ConfigError(f"must be seconds above 0, received {shown(given)}", argument=argument)
+    return float(given)
+
+
+def as_attempts(given: int) -> int:
+    """How often a call is tried at most. Raises ConfigError below 1."""
+    return as_integer(given, "attempts", least=1)
+
+
+def backoff(end: float) -> Callable[[Exception], bool | float]:
+    """For stamina: how many seconds to wait after a failure; False: it is final.
+
+    A connection that was refused or broke, 429 and 503 are tried again: after what `Retry-After` says, or after a time
+    that doubles, drawn at random so that many clients do not come back together.
+
+    Args:
+        end: the call's deadline, of `time.monotonic()`.
+    """
+    failures = 0
+
+    def wait(error: Exception) -> bool | float:
+        nonlocal failures
+        asked = None
+        if isinstance(error, RefusedError):
+            if error.status not in _BUSY:
+                return False
+            asked = error.retry_after_seconds
+        elif not isinstance(error, UnreachableError):
+            return False
+        elif not failures and not isinstance(error.__cause__, httpcore.ConnectError | httpx.ConnectError):
+            asked = 0.0  # most likely one that was kept open and is closed by now; another one will do
+        limit = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**failures)
+        failures += 1
+        seconds = random.uniform(limit / 2, limit) if asked is None else asked
+        return seconds if time.monotonic() + seconds < end else False
+
+    return wait

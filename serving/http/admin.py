@@ -1,0 +1,119 @@
+"""The admin routes, on a port of their own and behind a token: which version answers.
+
+POST /admin/pin {"version": "serving-12"}   answers with it and stays there
+POST /admin/rollback {}                     the same with the version before the present one, or with one given
+POST /admin/follow                          follows the newest again
+POST /admin/pause                           stays with the present version
+GET  /admin/status
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from typing import Any
+
+from embtables.errors import EmbtablesError
+from embtables.serving import wire
+from embtables.serving.http import answers, parse
+from embtables.serving.http.app import App, Send, as_refusal
+from embtables.serving.http.body import Bodies, Gone, Receive
+from embtables.serving.http.call import Answer, Call
+from embtables.serving.refusals import Refusal, hint
+
+_MAX_BODY = 4096
+
+
+class AdminApp:
+    """An ASGI application over an `App`'s service.
+
+    Args:
+        tokens: one or two; a request has one of them: `Authorization: Bearer <token>`.
+    """
+
+    def __init__(self, app: App, tokens: tuple[str, ...]) -> None:
+        self._app = app
+        self._tokens = [token.encode() for token in tokens]
+        self._bodies = Bodies(_MAX_BODY, 16 * _MAX_BODY, app.settings.body_seconds)
+        self._one = asyncio.Lock()
+        self._actions: dict[str, Callable[[bytes], None]] = {
+            "/admin/pin": self._pin,
+            "/admin/rollback": self._roll_back,
+            "/admin/follow": lambda body: self._app.service.follow(),
+            "/admin/pause": lambda body: self._app.service.pause(),
+        }
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI: one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"no {scope['type']} here")
+        figures = self._app.figures
+        figures.in_flight += 1
+        call = Call(scope)
+        try:
+            answer = await self._answer(call, scope, receive)
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            await send({"type": "http.response.body", "body": answer.body})
+            self._app.log.event(
+                "admin",
+                request_id=call.request_id,
+                route=call.path if call.path in self._actions else "other",
+                status=answer.status,
+                us=round((time.perf_counter() - call.began) * 1e6),
+            )
+        except Gone:
+            return
+        finally:
+            self._app.ended()
+
+    async def _answer(self, call: Call, scope: dict[str, Any], receive: Receive) -> Answer:
+        try:
+            call.check(scope)
+            self._check_token(call)
+            if call.path == "/admin/status":
+                if call.method != "GET":
+                    raise Refusal(405, "ask with GET", allow="GET")
+                return self._status()
+            action = self._actions.get(call.path)
+            if action is None:
+                raise Refusal(404, f"there is no such route; {hint(call.path, [*self._actions, '/admin/status'])}")
+            if call.method != "POST":
+                raise Refusal(405, "ask with POST", allow="POST")
+            body = await self._bodies.read(call.headers, receive)
+            async with self._one:
+                await asyncio.to_thread(action, body)
+            return self._status()
+        except Refusal as refusal:
+            return answers.refused(call, refusal)
+        except EmbtablesError as error:
+            return answers.refused(call, as_refusal(error))
+        except Gone:
+            raise
+        except Exception as error:
+            self._app.log.fault(call, error)
+            return answers.refused(call, Refusal(500, "a fault of the server, which its log describes"))
+
+    def _check_token(self, call: Call) -> None:
+        """Refuses (401) a request without one of the tokens; takes as long for any."""
+        scheme, _, given = call.headers.get(b"authorization", b"").partition(b" ")
+        same = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
+        if scheme.lower() != b"bearer" or not any(same):
+            raise Refusal(401, "the token is missing or wrong: send Authorization: Bearer <token>")
+
+    def _status(self) -> Answer:
+        service = self._app.service
+        try:
+            versions: wire.Versions | None = service.model().versions
+        except Refusal:
+            versions = None
+        return answers.as_json(200, wire.AdminStatus(versions, service.follow_info()))
+
+    def _pin(self, body: bytes) -> None:
+        self._app.service.pin(parse.decode(wire.PinRequest, body).version)
+
+    def _roll_back(self, body: bytes) -> None:
+        version = parse.decode(wire.RollBackRequest, body or b"{}").version
+        service = self._app.service
+        service.pin(service.version_before() if version is None else version)

@@ -1,0 +1,231 @@
+"""What a server counts of its requests, and `/metrics` (Prometheus): these and what its service says.
+
+Requests are counted on the event loop alone, without locks; a scrape, on the same loop, reads them.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from embtables.serving import wire
+from embtables.serving.http.call import Call
+from embtables.serving.refusals import Refusal
+from embtables.serving.service import Service
+
+_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_KEPT_SECONDS = 60
+
+
+class Durations:
+    """A histogram of durations: how many lie in each range of `_BOUNDS` (s), and their sum (s)."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts one."""
+        self.counts[bisect_left(_BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts, as Prometheus has them."""
+        found, below = [], 0
+        for bound, count in zip((*map(str, _BOUNDS), "+Inf"), self.counts, strict=True):
+            below += count
+            found.append((bound, float(below)))
+        return found
+
+
+class Figures:
+    """Counts of requests since the server began.
+
+    Attributes:
+        in_flight: requests whose answer is not sent.
+        waiting: those of them for scores that are scored or wait for it.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.time()
+        self.by_status: Counter[tuple[str, int]] = Counter()
+        self.by_route: dict[str, Durations] = {}
+        self.by_stage: dict[tuple[str, str], Durations] = {}
+        self.rows: Counter[str] = Counter()
+        self.in_flight = 0
+        self.waiting = 0
+        self._recent: deque[_Second] = deque(maxlen=_KEPT_SECONDS)
+
+    def add(self, route: str, call: Call, status: int, seconds: float) -> None:
+        """Counts a request that was answered."""
+        self.by_status[route, status] += 1
+        if status != 200:
+            return
+        if route not in self.by_route:
+            self.by_route[route] = Durations()
+        self.by_route[route].add(seconds)
+        for stage, microseconds in call.stages_us.items():
+            key = (route, stage)
+            if key not in self.by_stage:
+                self.by_stage[key] = Durations()
+            self.by_stage[key].add(microseconds * 1e-6)
+        if call.size:
+            self.rows[route] += call.size
+            self._count_second(call, seconds)
+
+    def _count_second(self, call: Call, seconds: float) -> None:
+        now = int(call.began + seconds)
+        if not self._recent or self._recent[-1].at != now:
+            self._recent.append(_Second(now))
+        second = self._recent[-1]
+        second.rows += call.size
+        second.requests += 1
+        second.durations.add(seconds)
+
+    def live(self) -> wire.Throughput:
+        """Of the last full seconds, for the page."""
+        now = int(time.perf_counter())
+        seconds = [each for each in self._recent if now - _KEPT_SECONDS <= each.at < now]
+        span = 10
+        last = [each for each in seconds if each.at >= now - span]
+        counts = [sum(column) for column in zip(*(each.durations.counts for each in last), strict=True)]
+        by_second = {each.at: each.requests for each in seconds}
+        return wire.Throughput(
+            requests_per_second=sum(each.requests for each in last) / span,
+            rows_per_second=sum(each.rows for each in last) / span,
+            p50_ms=_quantile(counts, 0.5),
+            p99_ms=_quantile(counts, 0.99),
+            requests_by_second=[by_second.get(at, 0) for at in range(now - _KEPT_SECONDS, now)],
+            refused=sum(count for (_, status), count in self.by_status.items() if status >= 400),
+        )
+
+
+class _Second:
+    __slots__ = ("at", "durations", "requests", "rows")
+
+    def __init__(self, at: int) -> None:
+        self.at, self.rows, self.requests, self.durations = at, 0, 0, Durations()
+
+
+def _quantile(counts: list[int], share: float) -> float | None:
+    """Milliseconds below which a share of the durations lies: the bound above it, None without any."""
+    total, below = sum(counts), 0
+    for bound, count in zip((*_BOUNDS, _BOUNDS[-1]), counts, strict=False):
+        below += count
+        if total and below >= share * total:
+            return bound * 1e3
+    return None
+
+
+class _Collector(Collector):
+    def __init__(self, figures: Figures, service: Service) -> None:
+        self._figures, self._service = figures, service
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _of_requests(self._figures)
+        ready, _ = self._service.is_ready()
+        yield GaugeMetricFamily("embtables_ready", "Whether a version is loaded and warmed.", value=float(ready))
+        yield from _of_following(self._service.follow_info())
+        try:
+            info = self._service.model()
+        except Refusal:
+            return
+        yield from _of_model(info)
+
+
+class Metrics:
+    """`/metrics`: text of what a server and its service count."""
+
+    def __init__(self, figures: Figures, service: Service) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(figures, service))
+
+    def text(self) -> bytes:
+        """In Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+
+def _of_requests(figures: Figures) -> Iterator[Metric]:
+    requests = CounterMetricFamily("embtables_requests", "Requests answered.", labels=["route", "status"])
+    for (route, status), count in figures.by_status.items():
+        requests.add_metric([route, str(status)], count)
+    yield requests
+    rows = CounterMetricFamily("embtables_rows", "Candidates, rows and ids answered.", labels=["route"])
+    for route, count in figures.rows.items():
+        rows.add_metric([route], count)
+    yield rows
+    whole = HistogramMetricFamily("embtables_request_seconds", "From a head to its answer.", labels=["route"])
+    for route, durations in figures.by_route.items():
+        whole.add_metric([route], durations.buckets(), durations.total)
+    yield whole
+    parts = HistogramMetricFamily("embtables_stage_seconds", "Parts of a request.", labels=["route", "stage"])
+    for (route, stage), durations in figures.by_stage.items():
+        parts.add_metric([route, stage], durations.buckets(), durations.total)
+    yield parts
+    yield _gauge("embtables_requests_in_flight", "Requests whose answer is not sent.", figures.in_flight)
+    yield _gauge("embtables_scores_waiting", "Requests that are scored or wait for it.", figures.waiting)
+    yield _gauge("embtables_began_seconds", "Unix time at which the server began.", figures.began)
+
+
+def _of_following(info: wire.FollowInfo) -> Iterator[Metric]:
+    state = GaugeMetricFamily("embtables_follow_state", "1 for the present state.", labels=["state"])
+    for each in ("following", "pinned", "paused"):
+        state.add_metric([each], float(each == info.state))
+    yield state
+    for name, text, count in (
+        ("versions", "Versions applied.", info.applied_versions),
+        ("rows", "Rows that versions have changed.", info.applied_rows),
+        ("tombstones", "Rows that versions have removed.", info.applied_tombstones),
+    ):
+        yield CounterMetricFamily(f"embtables_applied_{name}", text, value=count)
+    rejected = CounterMetricFamily("embtables_rejected_versions", "Versions set aside.", labels=["reason"])
+    for reason, count in info.rejected.items():
+        rejected.add_metric([reason], count)
+    yield rejected
+
+
+def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
+    version = GaugeMetricFamily(
+        "embtables_version", "The number of the version that answers.", labels=["part", "version"]
+    )
+    for part, name in (("dense", info.versions.dense), ("rows", info.versions.rows)):
+        version.add_metric([part, name], float(name.rpartition("-")[2] or 0))
+    yield version
+    yield _gauge("embtables_staleness_seconds", "Age of the newest applied version.", info.staleness_seconds)
+    yield _gauge("embtables_version_written_seconds", "Unix time at which the version was written.", info.written_at)
+    yield _gauge("embtables_memory_bytes", "Memory of the process.", info.memory_bytes)
+    yield _by_table("rows", "Rows of a table.", ((t.name, t.rows) for t in info.tables), GaugeMetricFamily)
+    yield _by_table("bytes", "Memory of a table.", ((t.name, t.bytes) for t in info.tables), GaugeMetricFamily)
+    yield _by_table("ids", "Ids looked up.", ((t.name, t.ids) for t in info.tables), CounterMetricFamily)
+    yield _by_table(
+        "cold_ids", "Ids that read a cold row.", ((t.name, t.cold_ids) for t in info.tables), CounterMetricFamily
+    )
+    missing = CounterMetricFamily("embtables_side_table_missing_keys", "Keys that it lacks.", labels=["side_table"])
+    for side in info.side_tables:
+        missing.add_metric([side.name], side.missing_keys)
+    yield missing
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _by_table(
+    name: str,
+    text: str,
+    values: Iterable[tuple[str, int]],
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+) -> Metric:
+    found = family(f"embtables_table_{name}", text, labels=["table"])
+    for table, value in values:
+        found.add_metric([table], value)
+    return found

@@ -1,0 +1,106 @@
+"""Pages and figures of a server, by starlette: what GET asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from embtables.serving import wire
+from embtables.serving.http.figures import Metrics
+from embtables.serving.http.openapi import openapi
+from embtables.serving.refusals import Refusal
+
+if TYPE_CHECKING:
+    from embtables.serving.http.app import App
+
+_HERE = Path(__file__).parent
+# The pages load nothing from elsewhere, and nothing from elsewhere loads them.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+_HEADERS = {
+    "content-security-policy": f"{_POLICY}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+def make_pages(app: App) -> Starlette:
+    """The routes for GET."""
+    metrics = Metrics(app.figures, app.service)
+
+    async def model(_: Request) -> Response:
+        return _json(app.service.model())
+
+    async def live(_: Request) -> Response:
+        ready, reason = app.service.is_ready()
+        info = app.service.model() if ready else None
+        follow = app.service.follow_info()
+        return _json(wire.Live(ready, reason, app.figures.live(), follow, info))
+
+    async def healthz(_: Request) -> Response:
+        return _json(wire.Readiness(True))
+
+    async def readyz(_: Request) -> Response:
+        ready, reason = app.service.is_ready()
+        if app.is_draining:
+            ready, reason = False, "it ends"
+        return _json(wire.Readiness(ready, reason), 200 if ready else 503)
+
+    async def scrape(_: Request) -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def document(_: Request) -> Response:
+        return _json(openapi())
+
+    async def docs(_: Request) -> Response:
+        return _page("docs.html")
+
+    async def index(_: Request) -> Response:
+        return _page("index.html")
+
+    routes = {
+        "/": index,
+        "/docs": docs,
+        "/openapi.json": document,
+        "/v1/model": model,
+        "/v1/live": live,
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": scrape,
+    }
+    return Starlette(
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
+        exception_handlers={HTTPException: _no_such, Refusal: _refused, Exception: _fault},
+    )
+
+
+def _json(body: object, status: int = 200) -> Response:
+    headers = {"cache-control": "no-store"}
+    return Response(msgspec.json.encode(body), status, headers, media_type=wire.JSON)
+
+
+def _page(name: str) -> Response:
+    return HTMLResponse((_HERE / name).read_text(encoding="utf-8"), headers=_HEADERS)
+
+
+def _refused(_: Request, refusal: Exception) -> Response:
+    assert isinstance(refusal, Refusal)
+    return _json(wire.ErrorBody(refusal.reason, field=refusal.field), refusal.status)
+
+
+def _fault(_: Request, error: Exception) -> Response:
+    return _json(wire.ErrorBody("a fault of the server, which its log describes"), 500)
+
+
+def _no_such(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {404: "there is no such page; /docs says which there are", 405: "ask with GET"}
+    body = wire.ErrorBody(text.get(error.status_code, str(error.detail)))
+    return Response(msgspec.json.encode(body), error.status_code, dict(error.headers or {}), media_type=wire.JSON)

@@ -1,0 +1,71 @@
+"""A sample of requests with their scores, in a file that `embtables replay` scores again.
+
+JSON lines, the oldest first; `<name>.1` is what was before `<name>`, `<name>.2` before that. Every line:
+
+    {"request_id": "3f1c-2a", "at": 1764300000.5, "versions": {"dense": "serving-12", "rows": "serving-13"},
+     "size": 2, "request": {"context": {...}, "candidates": [...]}, "scores": {"label": [0.1, 0.2]}}
+
+`request` is a `wire.ScoreRequest` as JSON; of an Arrow stream its rows, under `rows`. It is there only where the server
+keeps values (`request_log_values`), and `size` is the number of candidates or rows always. `at` is unix time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import msgspec
+
+from embtables.serving import wire
+from embtables.serving.http.call import Call
+from embtables.serving.http.lines import LineFile
+from embtables.serving.service import Scored
+from embtables.serving.settings import Settings
+
+
+class LoggedRequest(msgspec.Struct, omit_defaults=True):
+    """A line of the file."""
+
+    request_id: str
+    at: float
+    versions: wire.Versions
+    size: int
+    scores: dict[str, list[float]]
+    request: wire.ScoreRequest | None = None
+
+
+class RequestLog:
+    """Writes the sample of a server's requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.request_log is not None
+        self._rate = settings.request_log_rate
+        self._with_values = settings.request_log_values
+        self._lines = LineFile(
+            settings.request_log, max_bytes=settings.request_log_max_bytes, kept=settings.request_log_files
+        )
+        self._random = random.Random()
+
+    def draws(self) -> bool:
+        """Whether the next request is in the sample."""
+        return self._random.random() < self._rate
+
+    def put(self, call: Call, request: Any, answer: Scored) -> None:
+        """Writes a request: a `ScoreRequest` or an Arrow table."""
+        if self._with_values and not isinstance(request, wire.ScoreRequest):
+            request = wire.ScoreRequest(rows=request.to_pylist())
+        scores = {label: answer.scores[:, place].tolist() for place, label in enumerate(answer.labels)}
+        logged = LoggedRequest(
+            call.request_id,
+            time.time(),
+            answer.versions,
+            call.size,
+            scores,
+            request if self._with_values else None,
+        )
+        self._lines.put(msgspec.json.encode(logged))
+
+    def close(self) -> None:
+        """Writes what waits."""
+        self._lines.close()
