@@ -16,11 +16,11 @@ import torch
 from embtables.inputs.columns import Ids
 from embtables.inputs.features import Block, make_batch
 from embtables.models.scorer import Scorer
-from embtables.serving.scoring.features_stage import Converted
+from embtables.serving.scoring.engines.tiles import TILE, padded
+from embtables.serving.scoring.features.features_stage import Converted
 from embtables.serving.scoring.lookups import ColdRows, shown_readers
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
-from embtables.serving.scoring.tiles import TILE, padded
 
 Float32s = npt.NDArray[np.float32]
 

@@ -21,8 +21,8 @@ from embtables.arrow.types import take_column
 from embtables.errors import DataError
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.json_columns import json_column
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.json_columns import json_column
 from embtables.serving.wire import ScoreRequest
 
 Mask = npt.NDArray[np.bool_]

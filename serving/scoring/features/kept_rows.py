@@ -21,9 +21,9 @@ from embtables.inputs.columns import Ids, column_ids
 from embtables.inputs.features import Block, FeatureTransform
 from embtables.inputs.values import BadRowsError
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.json_columns import json_column
-from embtables.serving.scoring.levels import Level, LevelRows
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.json_columns import json_column
+from embtables.serving.scoring.features.levels import Level, LevelRows
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.versions.side_table import PublishedSideTable
 
@@ -120,11 +120,10 @@ def kept_candidates(
 def kept_table(transform: FeatureTransform, table: PublishedSideTable, encoders: Encoders) -> KeptRows | None:
     """What is made of a side table's rows; None where it cannot be made beforehand."""
     level = Level.made_of(transform.schema, table.of.columns)
-    whole = table.whole()
-    columns = {name: whole.column(name).combine_chunks() for name in table.of.columns}
+    columns = table.take(np.arange(table.num_rows + 1))
     absent: int | None = table.num_rows if table.of.missing != "error" else None
     try:
-        block = transform.convert_part(columns, whole.num_rows, level.features, level.dense)
+        block = transform.convert_part(columns, table.num_rows + 1, level.features, level.dense)
     except BadRowsError as error:
         if error.rows.tolist() != [table.num_rows]:
             return None

@@ -20,11 +20,10 @@ import numpy as np
 from embtables.inputs.columns import Ids, column_ids, crossed, ranges
 from embtables.inputs.features import FeatureTransform
 from embtables.schema import Feature
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.given import Given
-from embtables.serving.scoring.kept_rows import Int64s, KeptRows
-from embtables.serving.scoring.levels import Level, LevelRows
-from embtables.serving.scoring.side_tables import SideTables
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.given import Given
+from embtables.serving.scoring.features.kept_rows import Int64s, KeptRows
+from embtables.serving.scoring.features.levels import Level, LevelRows
 
 _MAX_PLANS = 256
 
@@ -133,9 +132,10 @@ class KnownCandidates:
                 return kept.rows([of_context[0] if len(of_context) == 1 else of_context])
             if kept.kinds[kept.keys.index(key)] is self._candidates.kinds[0]:
                 return kept.rows(_pairs(kept.keys, key, given))
-        found = SideTables(kept.tables).find({**given.shared, **given.own}, n, place=given.place)
-        places = found[0].positions
-        return None if kept.absent is None and bool((places == kept.tables[0].num_rows).any()) else places
+        table, columns = kept.tables[0], {**given.shared, **given.own}
+        places = table.positions([columns[name] for name in kept.keys], n)
+        # A request that the table refuses is refused with the reason in the other way.
+        return None if kept.absent is None and bool((places == table.num_rows).any()) else places
 
     def _plan(self, shared: frozenset[str]) -> _Plan | None:
         if shared not in self._plans:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from embtables.errors import DataError
 from embtables.inputs.features import FeatureTransform
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.given import Given
-from embtables.serving.scoring.kept_rows import Encoders, KeptRows, kept_candidates, kept_table
-from embtables.serving.scoring.known_candidates import KnownCandidates
-from embtables.serving.scoring.levels import Level, LevelRows
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.given import Given
+from embtables.serving.scoring.features.kept_rows import Encoders, KeptRows, kept_candidates, kept_table
+from embtables.serving.scoring.features.known_candidates import KnownCandidates
+from embtables.serving.scoring.features.levels import Level, LevelRows
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.whole_columns import whole_columns
