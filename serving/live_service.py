@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
+from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
@@ -75,6 +76,8 @@ class LiveService:
         max_batch_rows: rows of requests that are scored together.
         max_wait_ms: how long a free thread waits for more requests before it scores; by default not at all.
         max_queue: requests that wait to be scored; further ones get 429.
+        mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
+        recorded: requests to warm versions with, and to choose the engine by.
     """
 
     def __init__(
@@ -86,7 +89,11 @@ class LiveService:
         max_batch_rows: int = 4096,
         max_wait_ms: float = 0.0,
         max_queue: int = 256,
+        mode: Literal["exact", "fast"] = "exact",
+        greatest_error: float = GREATEST_ERROR,
+        recorded: Sequence[wire.ScoreRequest] = (),
     ) -> None:
+        self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
         self.live = PreparedLive(self._prepare)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -139,7 +146,7 @@ class LiveService:
     def model(self) -> wire.ModelInfo:
         """See Service."""
         scorer = self._current()
-        return scorer.description.now(self._name, self._follows.info(), self.counts)
+        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts)
 
     def follow_info(self) -> wire.FollowInfo:
         """See Service."""
@@ -173,8 +180,8 @@ class LiveService:
             found = self._made_for(version)
             if found is None:
                 before = self._scorers[:1]
-                found = RequestScorer(version, *before)
-                found.warm()
+                found = RequestScorer(version, *before, mode=self._mode, greatest_error=self._greatest_error)
+                found.warm(self._recorded)
                 self._scorers = (found, *before)
             return found
 
@@ -218,4 +225,5 @@ def live_service(settings: Settings) -> LiveService:
         max_batch_rows=settings.max_batch_rows,
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
+        mode=settings.mode,
     )
