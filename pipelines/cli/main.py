@@ -22,6 +22,7 @@ from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.serve import serve
 from embtables.pipelines.cli.state import app as state_app
+from embtables.pipelines.cli.trust import audit, replay
 from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
@@ -39,6 +40,8 @@ app.command()(init)
 app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
+app.command()(replay)
+app.command()(audit)
 app.command()(serve)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]

@@ -73,6 +73,17 @@ ServedTable::Found ServedTable::find(const std::int64_t* keys, std::size_t n, st
     return {cold, &ended, RowScales::is_last(ended)};
 }
 
+void ServedTable::seen(const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const {
+    std::fill(clocks, clocks + n, 0u);
+    if (config_.num_rows != 0) return;
+    ServedMap::Entry found[kBlock];
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+        const std::size_t size = std::min(kBlock, n - begin);
+        map_.find(keys + begin, size, found);
+        for (std::size_t i = 0; i < size; ++i) clocks[begin + i] = found[i].row == 0 ? 0 : found[i].seen;
+    }
+}
+
 void ServedTable::apply(const ServedChange& change) {
     const std::lock_guard<std::mutex> held(writer_);
     const RowScales::Generation* const begun = scales_.begun();
