@@ -68,8 +68,6 @@ ROWS = [as_json(row) for row in rows_table(9, seed=5).drop_columns(["click"]).to
 WHOLE = wire.ScoreRequest(rows=ROWS)
 OTHERS = {name: value for name, value in ROWS[0].items() if name != "item"}
 ONE = wire.ScoreRequest(context=OTHERS, candidates=[{"item": "item-5"}, {"item": "no such item"}])
-    context={k: v for k, v in ROWS[0].items() if k != "item"}, candidates=[{"item": "item-5"}, {"item": "no such item"}]
-)
 
 
 def test_nothing_differs(log: Lines, version: SavedVersion) -> None:
