@@ -41,7 +41,7 @@ app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
 app.command()(replay)
-app.command()(audit)
+app.command(context_settings={"ignore_unknown_options": True})(audit)  # a key may begin with a minus sign
 app.command()(serve)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
