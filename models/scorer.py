@@ -183,6 +183,11 @@ class Scorer:
         assert isinstance(self.tables, Tables)
         return self.tables
 
+    @property
+    def autocast(self) -> bool:
+        """Whether the dense net computes in bf16."""
+        return self._autocast
+
     @torch.no_grad()
     def outputs(self, batch: Batch) -> Any:
         """The model's outputs for a batch, as the task's figures take them."""

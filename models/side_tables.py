@@ -7,29 +7,19 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from embtables.errors import StateError
-from embtables.models.version_content import SideTableContent, scoring_content
+from embtables.models.version_content import SideTableContent
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.side_file import parse_side_file
 from embtables.state.read.range_reader import RangeReader
 
 
-def read_side_tables(state: StateFolder, chain: Sequence[Manifest]) -> dict[str, tuple[str, pa.Table]]:
-    """The side tables of the version that a chain leads to, verified and copied.
-
-    Returns:
-        By name the checksum of its file, and its table: keys and columns. Tables with the same checksum are equal.
+def read_side_table(state: StateFolder, version: Manifest, of: SideTableContent) -> pa.Table:
+    """A side table among a version's own files, verified and copied: its keys and columns.
 
     Raises:
-        StateError: a file is missing or damaged, or not what the version's content says; it is named.
+        StateError: the file is missing or damaged, or not what the content says; it is named.
     """
-    return {of.name: _read(state, chain, of) for of in scoring_content(chain[-1]).side_tables}
-
-
-def _read(state: StateFolder, chain: Sequence[Manifest], of: SideTableContent) -> tuple[str, pa.Table]:
-    version = next((v for v in reversed(chain) if of.file in v.files), None)
-    if version is None:
-        raise StateError(f"has no file {of.file}", version=chain[-1].name, side_table=of.name)
     reader = RangeReader(state, version, of.file)
     table = parse_side_file(reader.read_all(), reader.path)
     wanted = sorted([*of.keys, *of.columns])
@@ -40,4 +30,9 @@ def _read(state: StateFolder, chain: Sequence[Manifest], of: SideTableContent) -
         raise StateError(
             f"has {table.num_rows:,} rows; the version says {of.rows:,}", file=reader.path, side_table=of.name
         )
-    return version.files[of.file].xxh3, table
+    return table
+
+
+def holder_of(chain: Sequence[Manifest], of: SideTableContent) -> Manifest | None:
+    """The newest version of a chain among whose own files a side table is; None: it is in an older one."""
+    return next((version for version in reversed(chain) if of.file in version.files), None)

@@ -111,6 +111,19 @@ class ScoringContent(Model):
             raise ValueError(f"transforms.{error}") from None
         return self
 
+    @model_validator(mode="after")
+    def _side_tables_apart(self) -> ScoringContent:
+        sides = self.side_tables
+        for what, names in (
+            ("the name", [side.name for side in sides]),
+            ("the file", [side.file for side in sides]),
+            ("the column", [column for side in sides for column in side.columns]),
+        ):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"side_tables: two have {what} '{twice}'")
+        return self
+
     @property
     def fitted(self) -> FittedTransforms:
         """The transforms, ready to apply."""

@@ -150,6 +150,11 @@ class Publish(Model):
         "scale and a bias for each row); servers compute in float32",
     )
     keep: PositiveInt = Field(8, description="newest versions that stay, and what they depend on")
+    candidate_key: str | None = Field(
+        None,
+        description="column whose value a candidate is that a request names by its id alone; by default the item of "
+        "data.prepare, else the key of the only join",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Publish:

@@ -16,9 +16,11 @@ from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
+from embtables.serving.settings import Settings
 from embtables.serving.trust.columns import block_of
 from embtables.serving.trust.explain import explain
 from embtables.serving.trust.fingerprints import fingerprints
+from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
@@ -221,7 +223,24 @@ class LiveService:
             if isinstance(found, BaseException):
                 answers.append(found)
                 continue
-            self.counts.add(found.ids, found.cold_ids, found.missing)
+            self.counts.add(*found.of.counts(), found.missing)
             stages = {"wait": waited, **found.stages_us}
-            answers.append(Scored(scorer.labels, found.scores, versions, found.cold, stages))
+            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages))
         return answers
+
+
+def live_service(settings: Settings) -> LiveService:
+    """The service of a server with these settings: the versions of its source, followed.
+
+    Raises:
+        ConfigError: the source is neither a run nor a folder of versions.
+    """
+    follow = FollowSettings(poll_seconds=settings.poll_seconds)
+    return LiveService(
+        lambda live: Following(settings.source, live, follow),
+        name=settings.source.resolve().name,
+        threads=settings.threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+    )

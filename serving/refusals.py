@@ -10,19 +10,30 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of the se
     """Raised for a request that cannot be answered.
 
     Attributes:
-        status: of HTTP: 400 not readable, 404 unknown name, 408 too slow, 409 against what an operator has set, 413 too
-            long, 415 of another type, 422 wrong values, 429 too many, 503 not ready.
+        status: of HTTP: 400 not readable, 401 no token, 404 unknown name, 405 another method, 408 too slow, 409 against
+            what an operator has set, 413 too long, 415 of another type, 422 wrong values, 429 too many, 501 not there
+            yet, 503 not ready.
         reason: what was wrong, what was received, what to do.
         field: the place in the request, such as `candidates.3.price`.
         retry_after: seconds until another try may be answered, of 429 and 503.
+        allow: the method to ask with, of 405.
     """
 
-    def __init__(self, status: int, reason: str, field: str | None = None, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        field: str | None = None,
+        *,
+        retry_after: int | None = None,
+        allow: str | None = None,
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
         self.field = field
         self.retry_after = retry_after
+        self.allow = allow
 
 
 def hint(name: str, known: Collection[str]) -> str:

@@ -7,6 +7,7 @@ the value lies inside a list.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,7 @@ class Ids:
         return np.ones(n, np.int64) if self.lengths is None else self.lengths
 
 
-def feature_ids(feature: Feature, columns: dict[str, pa.Array], boundaries: Float64s | None) -> Ids:
+def feature_ids(feature: Feature, columns: Mapping[str, pa.Array], boundaries: Float64s | None) -> Ids:
     """The ids of a feature for the n rows of `columns`, which have plain types.
 
     Args:

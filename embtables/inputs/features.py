@@ -23,7 +23,7 @@ from embtables.inputs.columns import Ids, feature_ids, ranges
 from embtables.inputs.times import as_microseconds
 from embtables.inputs.transforms import FittedTransforms, TransformFitter
 from embtables.inputs.values import BadRowsError, Float32s, Int64s, as_float64, one_array, plain_float32, to_float32
-from embtables.schema import EventTime, Label, Schema
+from embtables.schema import DenseColumn, EventTime, Feature, Label, Schema
 
 __all__ = ["BadRowsError", "Block", "FeatureTransform", "FittedTransforms", "Needs", "TransformFitter", "make_batch"]
 
@@ -43,6 +43,11 @@ class Block:
     labels: Float32s
     weight: Float32s | None
     event_time_us: Int64s | None
+
+    @classmethod
+    def of(cls, ids: Sequence[Ids], dense: Float32s) -> Block:
+        """Rows without labels, weights and times."""
+        return _block(len(dense), ids, dense, np.empty((len(dense), 0), np.float32), None, None)
 
     def take(self, order: Int64s) -> Block:
         """The rows in another order (or some of them)."""
@@ -181,13 +186,26 @@ class FeatureTransform:
                 raise DataError(f"is missing; there are: {', '.join(table.schema.names)}", column=name)
             columns[name] = one_array(column)
         n = table.num_rows
+        part = self.convert_part(columns, n, self.schema.features, self.schema.dense)
+        return _block(n, part.ids, part.dense, self._label(columns, n), self._weight(columns), self._time(columns))
+
+    def convert_part(
+        self, columns: Mapping[str, pa.Array], n: int, features: Sequence[Feature], dense: Sequence[DenseColumn]
+    ) -> Block:
+        """Some features and dense columns of n rows.
+
+        Args:
+            columns: all that they read, of plain types.
+            features, dense: of the schema.
+
+        Raises:
+            BadRowsError, DataError: as `convert`.
+        """
         ids = []
-        for feature in self.schema.features:
+        for feature in features:
             boundaries = self.fitted.boundaries(feature.name) if feature.num_buckets is not None else None
             ids.append(feature_ids(feature, columns, boundaries))
-        return _block(
-            n, ids, self._dense(columns, n), self._label(columns, n), self._weight(columns), self._time(columns)
-        )
+        return Block.of(ids, self._dense(columns, n, dense))
 
     def empty(self) -> Block:
         """A block without rows."""
@@ -203,9 +221,9 @@ class FeatureTransform:
         block = self.convert(table)
         return make_batch(self.names, [(block, 0, block.num_rows)])
 
-    def _dense(self, columns: dict[str, pa.Array], n: int) -> Float32s:
-        dense = np.empty((n, len(self.schema.dense)), np.float32)
-        for position, spec in enumerate(self.schema.dense):
+    def _dense(self, columns: Mapping[str, pa.Array], n: int, specs: Sequence[DenseColumn]) -> Float32s:
+        dense = np.empty((n, len(specs)), np.float32)
+        for position, spec in enumerate(specs):
             column = columns[spec.column]
             stored = None if spec.transforms else plain_float32(column)
             if stored is not None:

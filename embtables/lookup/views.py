@@ -7,8 +7,9 @@ them. collections.py gives the same views TorchRec's types.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from embtables.errors import ConfigError, StateError
 from embtables.given import as_names
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.request import Request, checked, given_weights, pooled_request, sequence_keys
+from embtables.rows.protocol import Lookup
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.combine import combined, pooled, row_gradients
@@ -26,6 +28,7 @@ from embtables.tables.table_feature import TableFeature
 from embtables.tables.table_set import Tables
 
 UpdateMode = Literal["step", "backward"]
+Span = tuple[str, int]
 
 
 class _Pooled(torch.autograd.Function):
@@ -272,6 +275,34 @@ class PooledView(View):
         a batch whose parts do not go together."""
         return self._pooled(checked(ids), weighted=self._weighted)
 
+    @property
+    def spans(self) -> list[Span]:
+        """The columns of the result: features and how many each has."""
+        return [(read.feature.name, read.dim) for read in self.features]
+
+    def part(self, names: Collection[str]) -> PooledView:
+        """The view over those of its features that are named; its columns are those that they have here."""
+        made = copy.copy(self)
+        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made._weighted = any(read.feature.weights_column is not None for read in made.features)
+        return made
+
+    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
+        """What `forward` asks of the row store in inference, column after column. None if it does more with rows than
+        to sum them."""
+        if any(read.combine == "product" for read in self.features):
+            return None
+        return _lookups([(self.features, ())], ids, weighted=self._weighted)
+
+
+def _lookups(
+    parts: Sequence[tuple[Sequence[TableFeature], Sequence[TableFeature]]], ids: JaggedIds, *, weighted: bool
+) -> list[Lookup]:
+    """The lookups of features, each with those beside them."""
+    return [
+        pooled_request(features, ids, weighted=weighted, beside=beside).lookup for features, beside in parts if features
+    ]
+
 
 class PooledFirstOrderView(View):
     """Pooled embeddings and first-order weights, each id encoded and mapped to its row once: ids of B rows ->
@@ -314,6 +345,41 @@ class PooledFirstOrderView(View):
         if self._alone:
             first_order = torch.cat([first_order, self._sums(ids, self._alone, weighted=self._weighted)], dim=1)
         return pooled, first_order
+
+    @property
+    def spans(self) -> list[Span]:
+        """The columns of the embeddings: features and how many each has."""
+        return [(read.feature.name, read.dim) for read in self.features]
+
+    @property
+    def first_order_spans(self) -> list[Span]:
+        """The same of the first-order weights."""
+        if not self._beside:
+            return [(read.feature.name, read.dim) for read in self._linear]
+        return [
+            *((read.feature.name, read.blocks) for read in self.features),
+            *((read.feature.name, read.dim) for read in self._alone),
+        ]
+
+    def part(self, names: Collection[str]) -> PooledFirstOrderView:
+        """The view over those of its features that are named; its columns are those that they have here."""
+        made = copy.copy(self)
+        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made._linear = [read for read in self._linear if read.feature.name in names]
+        made._beside = [read for read in self._beside if read.feature.name in names]
+        made._alone = [read for read in self._alone if read.feature.name in names]
+        made._weighted = any(read.feature.weights_column is not None for read in made._linear)
+        return made
+
+    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
+        """What `forward` asks of the row store in inference: columns of embeddings and then of first-order weights.
+
+        None if it does more with rows than to sum them.
+        """
+        if any(read.combine == "product" for read in self.features):
+            return None
+        parts = [(self.features, self._beside), (self._alone if self._beside else self._linear, ())]
+        return _lookups(parts, ids, weighted=self._weighted)
 
     def _table_names(self) -> list[str]:
         return list(dict.fromkeys(read.table.name for read in (*self.features, *self._linear)))

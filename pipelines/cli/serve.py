@@ -72,7 +72,7 @@ def serve(
             return
         rows = sum(table.rows for table in info.tables)
         sys.stderr.write(
-            f"{addresses.url}  answers with {info.versions.dense} ({rows:,} rows, {info.engine.name}); see / and /docs\n"
+            f"{addresses.url}  answers with {info.versions.dense} ({rows:,} rows, {info.engine.name}); page at /\n"
         )
         if addresses.admin_url is not None:
             sys.stderr.write(f"{addresses.admin_url}  admin routes\n")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from embtables.errors import ConfigError
 from embtables.models.version_content import SideTableContent
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_absolute_joins, with_prepared_data
@@ -56,9 +57,25 @@ def columns_needed(schema: Schema) -> set[str]:
     return {name for f in schema.features for name in f.columns} | {dense.column for dense in schema.dense}
 
 
-def default_candidate_key(config: RunConfig) -> str | None:
-    """The column that a bare candidate id is a value of: the item of `data.prepare`, else the key of the only join."""
+def candidate_key(config: RunConfig) -> str | None:
+    """The column that a bare candidate id is a value of: by default the item of `data.prepare`, else the key of the
+    only join.
+
+    Raises:
+        ConfigError: `publish.candidate_key` names a column by which nothing is looked up and that no feature reads.
+    """
     data = config.data
+    named = None if config.publish is None else config.publish.candidate_key
+    if named is not None:
+        known = {join.key for join in data.join} | columns_needed(config)
+        if data.prepare is not None:
+            known |= {data.prepare.item, data.prepare.user}
+        if named not in known:
+            raise ConfigError(
+                f"publish.candidate_key: no feature reads '{named}', and no side table is looked up by it; there are: "
+                + ", ".join(sorted(known))
+            )
+        return named
     if data.prepare is not None:
         return data.prepare.item
     return data.join[0].key if len(data.join) == 1 else None

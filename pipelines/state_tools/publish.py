@@ -7,7 +7,7 @@ from typing import Any
 
 from embtables.errors import EmbtablesError, StateError
 from embtables.models.version_content import OF_TRAINING, Published, scoring_content
-from embtables.pipelines.prepare.side_tables import default_candidate_key, published_side_tables
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.run_dir import CONFIG_FILE, RunDir
 from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder
 from embtables.state.format.manifest import Manifest, hash_of
@@ -101,7 +101,7 @@ def _with_side_tables(
         return content | then, copied_side_files(source, source.chain("serving", newest.sequence))
     listed = [of.model_dump(mode="json") for of, _ in made]
     files = {of.file: NewFile(SideFile(table).chunks()) for of, table in made}
-    return content | {"side_tables": listed, "candidate_key": default_candidate_key(config)}, files
+    return content | {"side_tables": listed, "candidate_key": candidate_key(config)}, files
 
 
 def _need_same_schema(target: StateFolder, content: dict[str, Any]) -> None:

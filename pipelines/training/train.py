@@ -20,7 +20,7 @@ from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
-from embtables.pipelines.prepare.side_tables import default_candidate_key, published_side_tables
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunPlace
@@ -205,8 +205,8 @@ def train_to_end(
         if config.publish is not None and not run.keeps_every_version and shown:
             say("publish: a run in memory writes no versions for servers; give runs_dir")
         elif config.publish is not None and to_serve is not None and run.keeps_every_version:
-            publishing = Publishing(learner, run, fitted, config.publish, to_serve)
-            stack.enter_context(publishing.open(holder, resumed_from, stop))
+            publishing = Publishing(learner, run, fitted, config.publish, to_serve, log, warnings)
+            stack.enter_context(publishing.open(holder, state, resumed_from, stop))
             hooks.append(publishing)
         stack.enter_context(figures)
         stack.callback(progress.close)
@@ -235,7 +235,7 @@ def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
         return None
     if world.rank:
         return ToServe()
-    return ToServe(published_side_tables(config, log), default_candidate_key(config))
+    return ToServe(published_side_tables(config, log), candidate_key(config))
 
 
 def _epochs(

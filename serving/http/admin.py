@@ -74,13 +74,13 @@ class AdminApp:
             self._check_token(call)
             if call.path == "/admin/status":
                 if call.method != "GET":
-                    raise Refusal(405, "ask with GET")
+                    raise Refusal(405, "ask with GET", allow="GET")
                 return self._status()
             action = self._actions.get(call.path)
             if action is None:
                 raise Refusal(404, f"there is no such route; {hint(call.path, [*self._actions, '/admin/status'])}")
             if call.method != "POST":
-                raise Refusal(405, "ask with POST")
+                raise Refusal(405, "ask with POST", allow="POST")
             body = await self._bodies.read(call.headers, receive)
             async with self._one:
                 await asyncio.to_thread(action, body)

@@ -84,6 +84,10 @@ def refused(call: Call, refusal: Refusal) -> Answer:
     headers = [(_REQUEST_ID, call.request_id.encode())]
     if refusal.retry_after is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    if refusal.allow is not None:
+        headers.append((b"allow", refusal.allow.encode()))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if refusal.status in (400, 408, 413):  # what follows on this connection may be the rest of a body
         headers.append((b"connection", b"close"))
     return as_json(refusal.status, wire.ErrorBody(refusal.reason, call.request_id, refusal.field), *headers)

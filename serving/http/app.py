@@ -44,9 +44,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = Settings.read({}) if settings is None else settings
     if service is None:
-        from embtables.serving.live_service import LiveService
+        from embtables.serving.live_service import live_service
 
-        service = LiveService(settings)
+        service = live_service(settings)
     return App(settings, service)
 
 
@@ -69,7 +69,6 @@ class App:
             "/v1/retrieve": self._retrieve,
         }
         self._pages = make_pages(self)
-        self._waiting = 0
         self.is_draining = False
         self._idle = asyncio.Event()
         self._log: Log | None = None
@@ -128,7 +127,7 @@ class App:
                 await self._page(call, scope, receive, send)
                 return
             if call.method != "POST":
-                raise Refusal(405, f"ask with POST, received {call.method[:20]}")
+                raise Refusal(405, "ask with POST", allow="POST")
             call.body = await self._bodies.read(call.headers, receive)
             call.stages_us["read"] = (time.perf_counter() - call.began) * 1e6
             if _MIN_DENSE in call.headers or _MIN_ROWS in call.headers:
@@ -199,9 +198,9 @@ class App:
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
         _stage(call, "parse")
-        if self._waiting >= self.settings.max_queue:
-            raise Refusal(429, f"{self._waiting:,} requests wait already; try again", retry_after=1)
-        self._waiting += 1
+        if self.figures.waiting >= self.settings.max_queue:
+            raise Refusal(429, f"{self.figures.waiting:,} requests wait already; try again", retry_after=1)
+        self.figures.waiting += 1
         try:
             async with asyncio.timeout(self.settings.request_seconds):
                 score = self.service.score_table if kind == wire.ARROW else self.service.score
@@ -209,7 +208,7 @@ class App:
         except TimeoutError:
             raise Refusal(503, "the answer took too long; try again", retry_after=1) from None
         finally:
-            self._waiting -= 1
+            self.figures.waiting -= 1
         call.versions = found.versions
         call.stages_us.update(found.stages_us)
         began = time.perf_counter()

@@ -48,7 +48,12 @@ class Durations:
 
 
 class Figures:
-    """Counts of requests since the server began."""
+    """Counts of requests since the server began.
+
+    Attributes:
+        in_flight: requests whose answer is not sent.
+        waiting: those of them for scores that are scored or wait for it.
+    """
 
     def __init__(self) -> None:
         self.began = time.time()
@@ -57,6 +62,7 @@ class Figures:
         self.by_stage: dict[tuple[str, str], Durations] = {}
         self.rows: Counter[str] = Counter()
         self.in_flight = 0
+        self.waiting = 0
         self._recent: deque[_Second] = deque(maxlen=_KEPT_SECONDS)
 
     def add(self, route: str, call: Call, status: int, seconds: float) -> None:
@@ -165,7 +171,8 @@ def _of_requests(figures: Figures) -> Iterator[Metric]:
     for (route, stage), durations in figures.by_stage.items():
         parts.add_metric([route, stage], durations.buckets(), durations.total)
     yield parts
-    yield _gauge("embtables_requests_in_flight", "Requests that are answered or wait.", figures.in_flight)
+    yield _gauge("embtables_requests_in_flight", "Requests whose answer is not sent.", figures.in_flight)
+    yield _gauge("embtables_scores_waiting", "Requests that are scored or wait for it.", figures.waiting)
     yield _gauge("embtables_began_seconds", "Unix time at which the server began.", figures.began)
 
 

@@ -2,12 +2,13 @@
 
 granian's embedded server is used: its native thread reads and writes sockets, this process's loop answers. Nothing is
 forked, so that tables, native threads and OpenMP may start here. At SIGTERM or SIGINT nothing new is accepted, what was
-asked is answered within `drain_seconds`, and `serve` returns; a second signal ends it at once.
+asked is answered within `drain_seconds`, and `serve` returns; a second SIGINT ends it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ _BACKLOG = 1024
 # granian stops accepting at this number of open connections, idle ones included: the limit of file handles goes first.
 _MAX_CONNECTIONS = 1_000_000
 _LOOK_SECONDS = 0.02
-_OPEN = ("01", "08")  # states of /proc/net/tcp: established; closed by the other side alone
+_END_SECONDS = 5.0  # for granian to end, once its connections are closed
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -95,7 +96,7 @@ async def _serve(
     addresses = Addresses(settings.host, ports[0], None if admin is None else (settings.admin_host, ports[1]))
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _on_signal, stopped)
+        asyncio.get_running_loop().add_signal_handler(number, _on_signal, number, stopped)
     await app.start()
     try:
         servers = [_server(app, settings.host, ports[0], settings)]
@@ -112,9 +113,9 @@ async def _serve(
         deadline = time.monotonic() + settings.drain_seconds
         for server in servers:
             server.stop()
-        await asyncio.gather(*running)
         answered = await app.drain(settings.drain_seconds)
-        await _closed(ports, deadline)
+        await _close_connections(ports, deadline)
+        await asyncio.wait(running, timeout=_END_SECONDS)
         app.log.event("end", all_answered=answered)
     finally:
         await app.stop()
@@ -122,8 +123,8 @@ async def _serve(
             each.close()
 
 
-def _on_signal(stopped: asyncio.Event) -> None:
-    if stopped.is_set():
+def _on_signal(number: int, stopped: asyncio.Event) -> None:
+    if stopped.is_set() and number == signal.SIGINT:
         os._exit(1)
     stopped.set()
 
@@ -208,23 +209,37 @@ def _raise_ended(running: list[asyncio.Task[None]]) -> None:
             raise ServingError(f"the server ended by itself: {task.exception() or 'it could not listen'}")
 
 
-def _connections(ports: list[int]) -> int:
-    """How many connections to our ports are open, as the kernel sees them."""
-    count = 0
-    for file in ("tcp", "tcp6"):
+def _connections(ports: list[int]) -> list[socket.socket]:
+    """The open connections to our ports, each once more; granian's thread has them."""
+    found = []
+    for handle in Path("/proc/self/fd").iterdir():
         try:
-            lines = Path("/proc/net", file).read_text().splitlines()[1:]
-        except OSError:
+            if not handle.is_socket():
+                continue
+            opened = socket.socket(fileno=os.dup(int(handle.name)))
+        except OSError:  # closed by now
             continue
-        for line in lines:
-            _, local, _, state, *_ = line.split()
-            count += state in _OPEN and int(local.rpartition(":")[2], 16) in ports
-    return count
+        try:
+            if opened.getsockname()[1] in ports and opened.getpeername():
+                found.append(opened)
+                continue
+        except (OSError, IndexError):  # it listens, or is of another kind
+            pass
+        opened.close()
+    return found
 
 
-async def _closed(ports: list[int], deadline: float) -> None:
-    """Waits until the connections are closed, whose answers granian's thread may still be writing."""
-    while _connections(ports) and time.monotonic() < deadline:
+async def _close_connections(ports: list[int], deadline: float) -> None:
+    """Waits until the connections are closed, whose answers granian's thread may still be writing; then closes them."""
+    while opened := _connections(ports):
+        late = time.monotonic() >= deadline
+        for each in opened:
+            if late:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        if late:
+            return
         await asyncio.sleep(0.01)
 
 

@@ -20,6 +20,7 @@ class ColumnRules:
 
     Attributes:
         needed: what the features stage reads, in its order.
+        roots_first: the same, those before that no side table gives.
         known: what a request may name: also keys of side tables, and what a row of the log has beside features.
         clock: the event time's column, where the features stage reads it: by default the server's time.
         may_be_null: dense columns with `fill_null`, which a request may leave out.
@@ -33,6 +34,8 @@ class ColumnRules:
         self.candidate_key = content.candidate_key
         self.joined = side_tables.columns
         self._side_tables = side_tables
+        # A missing key is named, and not what it would have given.
+        self.roots_first = sorted(self.needed, key=lambda column: column in self.joined)
         event_time = schema.event_time
         self._unit = None if event_time is None else event_time.unit
         self.clock = event_time.column if event_time is not None and event_time.column in self.needed else None
@@ -57,6 +60,9 @@ class ColumnRules:
                 self._readings[feature.column] = "times"
         if event_time is not None:
             self._readings[event_time.column] = event_time.unit or "times"
+        for column in side_tables.times:
+            if self.reading(column) == "ids":
+                self._readings[column] = "times"
 
     def reading(self, column: str) -> Reading:
         """What a column is read as."""

@@ -14,10 +14,9 @@ from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
 from embtables.models.scorer import Scorer
 from embtables.rows.optimizers import WEIGHT
-from embtables.schema.schema import LINEAR_PREFIX
 from embtables.serving.refusals import Refusal, unknown
+from embtables.serving.scoring.lookups import shown_readers
 from embtables.tables.combine import combined
-from embtables.tables.table_feature import TableFeature
 
 Float32s = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -36,9 +35,7 @@ class Embedder:
     def __init__(self, scorer: Scorer) -> None:
         self._tables = scorer.tables
         self._numbers = {config.name: number for number, config in enumerate(scorer.tables.configs)}
-        self.readers: dict[str, TableFeature] = {}
-        for read in sorted(scorer.tables.features, key=lambda read: read.table.name.startswith(LINEAR_PREFIX)):
-            self.readers.setdefault(read.feature.name, read)
+        self.readers = {read.feature.name: read for read in shown_readers(scorer.tables)}
 
     def of_feature(self, name: str, ids: Any) -> tuple[Float32s, Mask, str]:
         """Rows (n, D) of raw ids of a feature, (n,) which read a cold row, and the table that they are of.

@@ -39,6 +39,7 @@ class Given:
         gaps: (K,) by column of `own`, the rows that lack it; only of columns with such rows.
         rows_name: what the request calls its rows.
         bare: the column whose values the candidates are, given as ids alone.
+        ids: those ids.
     """
 
     k: int
@@ -47,6 +48,7 @@ class Given:
     gaps: Mapping[str, Mask] = field(default_factory=dict)
     rows_name: str = "candidates"
     bare: str | None = None
+    ids: Sequence[Any] = ()
 
     def place(self, column: str, row: int | None) -> str:
         """Where a column, or its value in one row, is in the request."""
@@ -101,14 +103,12 @@ def _of_candidates(candidates: Sequence[Any], shared: dict[str, pa.Array], rules
         )
     if any(is_row):
         row = first if is_row[0] else is_row.index(True)
-        raise Refusal(
-            422, "gives an id where others are objects, or an object where others are ids", f"candidates.{row}"
-        )
+        raise Refusal(422, "is an object where others are ids, or an id where others are objects", f"candidates.{row}")
     if key in shared:
         raise Refusal(422, f"is what each candidate is a value of; leave '{key}' out of the context", f"context.{key}")
     places = _Places("candidates", frozenset(shared), key)
     own = {key: json_column(key, candidates, rules.reading(key), places)}
-    return Given(len(candidates), shared, own, bare=key)
+    return Given(len(candidates), shared, own, bare=key, ids=candidates)
 
 
 def _of_rows(

@@ -1,53 +1,57 @@
-"""`RequestScorer`: what one version answers score requests with, made once when the version is loaded."""
+"""`RequestScorer`: what one version answers score requests with, made once when the version is loaded.
+
+    requests --features stage--> two levels --lookups--> inputs of the dense net, rows of all requests one after the
+    other --tiles--> scores --> an answer for each request
+
+A model that is no dense net over pooled embeddings (sequences, code of its user) is asked with full rows, in the same
+tiles. Shape letters: K candidates of a request, N rows of all requests.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import torch
 
-from embtables.errors import DataError
-from embtables.inputs.features import Block, FeatureTransform, make_batch
-from embtables.inputs.values import BadRowsError
+from embtables.errors import ConfigError
+from embtables.inputs.features import FeatureTransform
+from embtables.models.dense_net import DenseNet
+from embtables.models.scorer import Scorer
 from embtables.serving import wire
-from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.column_rules import ColumnRules
 from embtables.serving.scoring.describe import ModelDescription
 from embtables.serving.scoring.embedding import Embedder
+from embtables.serving.scoring.features_stage import Converted, FeaturesStage
 from embtables.serving.scoring.given import Given, given_in_json, given_in_table
+from embtables.serving.scoring.net_scorer import NetScorer
+from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.scoring.whole_columns import WholeColumns, whole_columns
+from embtables.serving.scoring.tiles import Tiles
+from embtables.serving.scoring.whole_model import WholeModelScorer
 from embtables.serving.versions.served_version import ServedVersion
+from embtables.tables.served_tables import ServedTables
 
-TILE = 64
+Request = wire.ScoreRequest | pa.Table
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Scores (K, n_labels) of a request.
+class Answer:
+    """The scores of a request.
 
     Attributes:
-        cold: which ids read a cold row.
-        ids, cold_ids: how many, by table.
         missing: by side table the number of keys that it lacks.
-        stages_us: microseconds by stage.
+        stages_us: microseconds by stage, of all requests that were scored together.
     """
 
-    scores: npt.NDArray[np.float32]
-    cold: wire.ColdIds
-    ids: Mapping[str, int] = field(default_factory=dict)
-    cold_ids: Mapping[str, int] = field(default_factory=dict)
-    missing: Mapping[str, int] = field(default_factory=dict)
-    stages_us: Mapping[str, float] = field(default_factory=dict)
+    of: Scores
+    missing: Mapping[str, int]
+    stages_us: Mapping[str, float]
 
 
 class RequestScorer:
-    """Scores of requests, by one version.
+    """Scores of requests, by one version; used by any thread.
 
     Args:
         version: that is to answer.
@@ -56,86 +60,56 @@ class RequestScorer:
 
     def __init__(self, version: ServedVersion, before: RequestScorer | None = None) -> None:
         self.version = version
-        self.embedder = Embedder(version.scorer)
-        self.side_tables = SideTables(version.side_tables.values())
-        self.rules = ColumnRules(version.content, self.side_tables)
         schema = version.content.trained
         self.labels = tuple(label.name or label.column for label in schema.labels)
-        self._transform = FeatureTransform.for_scoring(schema, version.content.fitted)
+        self.embedder = Embedder(version.scorer)
+        tables = list(version.side_tables.values())
+        self.rules = ColumnRules(version.content, SideTables(tables))
+        transform = FeatureTransform.for_scoring(schema, version.content.fitted)
+        self.stage = FeaturesStage(transform, self.rules, tables, None if before is None else before.stage)
+        self._rows = _rows_scorer(version.scorer)
         self.description = ModelDescription(version, self.rules, self.embedder, wire.EngineInfo("exact", "torch"))
 
     def warm(self) -> None:
         """Scores a made-up request, so that the first real one finds everything loaded."""
 
-    def score_all(self, requests: Sequence[wire.ScoreRequest | pa.Table]) -> list[Scores | BaseException]:
-        """The scores of each request, or what it ends with; one that fails does not touch the others."""
-        found: list[Scores | BaseException] = []
-        for request in requests:
-            try:
-                found.append(self.score(self.given(request)))
-            except Exception as error:
-                found.append(error)
-        return found
-
-    def given(self, request: wire.ScoreRequest | pa.Table) -> Given:
+    def given(self, request: Request) -> Given:
         """The columns of a request. Raises Refusal."""
         if isinstance(request, wire.ScoreRequest):
             return given_in_json(request, self.rules)
         return given_in_table(request, self.rules)
 
-    def score(self, given: Given) -> Scores:
-        """The scores of a request.
-
-        Raises:
-            Refusal: 422, a column is missing, or holds values without meaning.
-        """
-        if given.k == 0:
-            return Scores(np.empty((0, len(self.labels)), np.float32), wire.ColdIds())
+    def score_all(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
+        """The scores of each request, or what it ends with: one that fails does not touch the others."""
         begin = time.perf_counter_ns()
-        whole = whole_columns(given, self.rules, self.side_tables)
-        block = self._block(whole)
-        converted = time.perf_counter_ns()
-        scores = self._scores(block)
-        done = time.perf_counter_ns()
-        stages = {"features": (converted - begin) / 1e3, "dense": (done - converted) / 1e3}
-        cold, ids, cold_ids = self._cold(whole, block)
-        return Scores(scores, cold, ids, cold_ids, whole.missing, stages)
-
-    def _block(self, whole: WholeColumns) -> Block:
-        try:
-            return self._transform.convert(whole.table())
-        except BadRowsError as error:
-            row = int(error.rows[0]) if len(error.rows) else None
-            raise Refusal(422, error.message, whole.given.place(error.column, row)) from None
-        except DataError as error:
-            column = str(error.path.get("column", ""))
-            raise Refusal(422, error.message, whole.given.place(column, None)) from None
-
-    def _scores(self, block: Block) -> npt.NDArray[np.float32]:
-        k = block.num_rows
-        padded = block.take(np.minimum(np.arange(-(-k // TILE) * TILE), k - 1))
-        parts = []
-        for start in range(0, k, TILE):
-            batch = make_batch(self._transform.names, [(padded, start, start + TILE)])
-            parts.append(self.version.scorer.score(batch).numpy())
-        return np.ascontiguousarray(np.concatenate(parts)[:k])
-
-    def _cold(self, whole: WholeColumns, block: Block) -> tuple[wire.ColdIds, dict[str, int], dict[str, int]]:
-        """Which ids read a cold row; how many were read and how many are cold, by table."""
-        cold = wire.ColdIds()
-        ids_of, cold_of = dict[str, int](), dict[str, int]()
-        tables = self.version.scorer.tables
-        by_name = dict(zip(self._transform.names, block.ids, strict=True))
-        for read in self.embedder.readers.values():
-            feature, ids = read.feature, by_name[read.feature.name]
-            known = tables.known(read.table.name, torch.tensor(ids.values), feature=feature.name).numpy()
-            ids_of[read.table.name] = ids_of.get(read.table.name, 0) + len(known)
-            rows = np.repeat(np.arange(block.num_rows), ids.lengths_of(block.num_rows))[~known]
-            if not len(rows):
-                continue
-            cold_of[read.table.name] = cold_of.get(read.table.name, 0) + len(rows)
-            if all(name in whole.shared for name in feature.columns):
-                cold.context.append(feature.name)
+        converted: list[Converted | BaseException] = []
+        for request in requests:
+            try:
+                converted.append(self.stage.convert(self.given(request)))
+            except Exception as error:
+                converted.append(error)
+        good = [each for each in converted if isinstance(each, Converted)]
+        features_us = (time.perf_counter_ns() - begin) / 1e3
+        found, stages_us = self._rows.score(good)
+        stages_us = {"features": features_us, **stages_us}
+        of_good = iter(zip(good, found, strict=True))
+        answers: list[Answer | BaseException] = []
+        for each in converted:
+            if isinstance(each, Converted):
+                request_of, scores = next(of_good)
+                is_scored = isinstance(scores, Scores)
+                answers.append(Answer(scores, request_of.missing, stages_us) if is_scored else scores)
             else:
-                cold.candidates[feature.name] = np.unique(rows).tolist()
-        return cold, ids_of, cold_of
+                answers.append(each)
+        return answers
+
+
+def _rows_scorer(scorer: Scorer) -> NetScorer | WholeModelScorer:
+    """By the dense net alone, where the model is one."""
+    try:
+        net = DenseNet(scorer.model, len(scorer.schema.dense))
+        net.try_out()
+    except ConfigError:
+        return WholeModelScorer(scorer)
+    assert isinstance(scorer.tables, ServedTables)
+    return NetScorer(net, scorer.tables, Tiles(net, scorer.task, autocast=scorer.autocast))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from embtables.arrow.one_type import cast, one_type
 from embtables.arrow.types import plain
 from embtables.errors import DataError
+from embtables.inputs.times import is_time
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
 from embtables.serving.versions.key_index import KeyColumn
@@ -32,22 +33,6 @@ Place = Callable[[str, "int | None"], str]
 
 def _by_column(column: str, row: int | None) -> str:
     return column if row is None else f"{row}.{column}"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Where the k rows of a request are in one table.
-
-    Attributes:
-        positions: (k,) row numbers; `table.num_rows` for a key that it lacks.
-        columns: those that the request needs of it.
-        missing: how many of the rows have a key that it lacks.
-    """
-
-    table: PublishedSideTable
-    positions: Int64s
-    columns: tuple[str, ...]
-    missing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +54,7 @@ class SideTables:
     Attributes:
         columns: what they can give.
         keys: the columns that they are looked up by.
+        times: those of both that hold times.
 
     Example:
         >>> import pyarrow as pa
@@ -86,6 +72,8 @@ class SideTables:
         self._table_of = {name: table for table in self._tables for name in table.of.columns}
         self.columns = frozenset(self._table_of)
         self.keys = frozenset(name for table in self._tables for name in table.of.keys)
+        held = [column for table in self._tables for column in table.table.schema]
+        self.times = frozenset(column.name for column in held if is_time(column.type))
 
     @property
     def nbytes(self) -> int:
@@ -95,32 +83,6 @@ class SideTables:
     def keys_of(self, column: str) -> tuple[str, ...]:
         """The columns by which one of `columns` is looked up: what a request without it has to give instead."""
         return self._table_of[column].of.keys
-
-    def find(
-        self,
-        given: Mapping[str, pa.Array],
-        k: int,
-        *,
-        gaps: Mapping[str, Mask] | None = None,
-        place: Place = _by_column,
-    ) -> list[Found]:
-        """Where the rows are in each table that gives a column which the request does not.
-
-        For tables whose rows were converted beforehand. A column of one table that is the key of a later one is not
-        looked up here, but by `joined`.
-
-        Args:
-            given: the request's columns, (k,) or (1,) for all rows.
-            gaps: by column, (k,) the rows in which the request does not give it, whatever `given` has there.
-            place: says where a column is in the request, for refusals.
-
-        Raises:
-            Refusal: 422, a key is of a type that cannot be compared, or is missing where the table has
-                `missing: error`; names table, key and value, with the place of the first such row.
-        """
-        keys = _Keys(given)
-        searched = (_find(table, given, keys, k, gaps or {}, place) for table in self._tables)
-        return [found for found in searched if found is not None]
 
     def joined(
         self,
@@ -133,10 +95,14 @@ class SideTables:
         """The columns that the request does not give, for its k rows.
 
         Args:
-            given, gaps, place: see `find`.
+            given: the request's columns, (k,) or (1,) for all rows.
+            gaps: by column, (k,) the rows in which the request does not give it, whatever `given` has there.
+            place: says where a column is in the request, for refusals.
 
         Raises:
-            Refusal: see `find`.
+            Refusal: 422, a key is of a type that cannot be compared, or is missing where the table has
+                `missing: error`; names table, key and value, with the place of the first such row. Or a column has
+                gaps, and values of another type than the table's.
         """
         gaps = {} if gaps is None else gaps
         joined, known = Joined(), dict(given)
@@ -157,6 +123,15 @@ class SideTables:
         return joined
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where k rows are in a table, (k,); the columns that they need of it; how many of them have a key it lacks."""
+
+    positions: Int64s
+    columns: tuple[str, ...]
+    missing: int
+
+
 class _Keys(dict[str, KeyColumn]):
     """Key columns of a request, made once for all tables that they are looked up in."""
 
@@ -175,7 +150,7 @@ def _find(
     k: int,
     gaps: Mapping[str, Mask],
     place: Place,
-) -> Found | None:
+) -> _Found | None:
     """Where the rows are; None if nothing is needed of the table, or its keys are not given."""
     columns = tuple(name for name in table.of.columns if name not in given or name in gaps)
     if not columns or not all(name in given for name in table.of.keys):
@@ -191,7 +166,7 @@ def _find(
     missing = int(np.count_nonzero(absent))
     if missing and table.of.missing == "error":
         raise _missing_key(table, given, int(absent.argmax()), columns, place)
-    return Found(table, positions, columns, missing)
+    return _Found(positions, columns, missing)
 
 
 def _missing_key(

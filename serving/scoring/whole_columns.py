@@ -7,7 +7,7 @@ Given --side tables, of which the keys are in the context--> columns of the cont
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.column_rules import ColumnRules
 from embtables.serving.scoring.given import Given
 from embtables.serving.scoring.side_tables import SideTables
+
+_NOTHING = pa.nulls(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,13 @@ class WholeColumns:
         return pa.table({name: self.repeated(name) for name in (*self.shared, *self.own)})
 
 
-def whole_columns(given: Given, rules: ColumnRules, side_tables: SideTables) -> WholeColumns:
+def whole_columns(
+    given: Given, rules: ColumnRules, side_tables: SideTables, known: Collection[str] = ()
+) -> WholeColumns:
     """A request's columns with those that it does not give.
+
+    Args:
+        known: columns of the candidates that are known otherwise: they are left out.
 
     Raises:
         Refusal: 422, nothing gives a column, or a key cannot be looked up; see `SideTables.joined`.
@@ -57,19 +64,20 @@ def whole_columns(given: Given, rules: ColumnRules, side_tables: SideTables) -> 
     missing: dict[str, int] = {}
     if given.shared:
         # What candidates give is not looked up for the context.
-        taken = {name: pa.nulls(1) for name in given.own if name not in side_tables.keys}
+        taken = {name: _NOTHING for name in given.own if name not in side_tables.keys}
         joined = side_tables.joined({**given.shared, **taken}, 1, place=given.place)
         shared |= {name: column for name, column in joined.columns.items() if name not in own}
         missing |= joined.missing
-    joined = side_tables.joined({**shared, **own}, given.k, gaps=given.gaps, place=given.place)
+    elsewhere = dict.fromkeys(known, _NOTHING)
+    joined = side_tables.joined({**elsewhere, **shared, **own}, given.k, gaps=given.gaps, place=given.place)
     own |= joined.columns
     for name, count in joined.missing.items():
         missing[name] = missing.get(name, 0) + count
     for name in given.gaps:
         if name not in joined.columns:
             own[name] = _filled(given, name, rules)
-    for name in rules.needed:
-        if name not in shared and name not in own:
+    for name in rules.roots_first:
+        if name not in shared and name not in own and name not in known:
             shared[name] = rules.default(name, given.place)
     return WholeColumns(given, shared, own, missing)
 

@@ -85,8 +85,9 @@ class RowNorms:
 def _buckets(norms: Norms) -> npt.NDArray[np.int64]:
     with np.errstate(divide="ignore"):
         octaves = np.log2(norms.astype(np.float64))  # -inf of zeros
-    places = np.floor((octaves - _LEAST_OCTAVE) * _PER_OCTAVE)
-    return places.clip(0, _OCTAVES * _PER_OCTAVE - 1).astype(np.int64)
+    places = np.floor((octaves - _LEAST_OCTAVE) * _PER_OCTAVE).clip(0, _OCTAVES * _PER_OCTAVE - 1)
+    found: npt.NDArray[np.int64] = places.astype(np.int64)
+    return found
 
 
 class ValueChecks:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,9 @@ class KeyIndex:
         self._words = words[order]
         self._rows = order.astype(np.int32) if self._num_keys < 2**31 else order
         # A number stands for itself: its word is enough.
-        self._values = None if _is_exact(self.families) else [column.values for column in keys]
+        self._values: list[Any] | None = None
+        if not _is_exact(self.families):
+            self._values = [column.keys.values if column.keys.family == "text" else column.words for column in columns]
         self._longest_run = self._checked_runs(keys)
 
     def _checked_runs(self, keys: Sequence[Keys]) -> int:
@@ -120,26 +123,31 @@ class KeyIndex:
         first = np.searchsorted(self._words, words)
         for step in range(self._longest_run):
             places = np.minimum(first + step, n - 1)
-            rows = self._rows[places].astype(np.int64)
-            same = self._words[places] == words
-            if self._values is not None:
-                same &= self._equal(columns, rows)
-            found[same] = rows[same]
+            hits = np.flatnonzero(self._words[places] == words)
+            rows = self._rows[places[hits]].astype(np.int64)
+            if self._values is not None and len(hits):
+                same = self._equal(columns, hits, rows)
+                hits, rows = hits[same], rows[same]
+            found[hits] = rows
         for column in columns:
             if column.keys.values.null_count:
                 found[column.keys.values.is_null().to_numpy(zero_copy_only=False)] = n
         return found
 
-    def _equal(self, columns: Sequence[KeyColumn], rows: Int64s) -> Mask:
-        """(k,) whether the keys are those of these rows."""
+    def _equal(self, columns: Sequence[KeyColumn], hits: Int64s, rows: Int64s) -> Mask:
+        """(h,) whether the keys at `hits` are those of these rows; of nulls anything."""
         assert self._values is not None
         equal = np.ones(len(rows), np.bool_)
-        places = pa.array(rows)
         for column, values in zip(columns, self._values, strict=True):
-            here, wanted = values.take(places), column.keys.values
+            if column.keys.family != "text":
+                equal &= values[rows] == column.words[hits]
+                continue
+            wanted = column.keys.values
+            if len(hits) < len(column):
+                wanted = wanted.take(pa.array(hits))
+            here = values.take(pa.array(rows))
             if not here.equals(wanted):  # as a whole, which is the usual case and the fastest
-                same = pc.fill_null(pc.equal(here, wanted), False)
-                equal &= same.to_numpy(zero_copy_only=False)
+                equal &= pc.fill_null(pc.equal(here, wanted), False).to_numpy(zero_copy_only=False)
         return equal
 
 

@@ -18,6 +18,7 @@ from embtables.models.served import served_tables
 from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.content import TableContent
 from embtables.serving.versions.checks import BadValuesError, Norms, ValueChecks, ValueLimits, check_tensors
+from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.serving.versions.schemas import need_same_tables
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
 from embtables.serving.versions.side_table import PublishedSideTable
@@ -74,6 +75,10 @@ class Loaded:
         """Of the version."""
         return self.served.manifest
 
+    def num_rows(self) -> int:
+        """How many rows there are, of all tables."""
+        return sum(self.tables.num_rows(config.name) for config in self.tables.configs)
+
     def apply(self, delta: Delta) -> None:
         """Applies upserts and tombstones, while others read the tables.
 
@@ -99,7 +104,7 @@ def load_snapshot(
         StateError: a file is missing or damaged, this build cannot read the version, or its values are refused
             (BadValuesError).
     """
-    content = _content(snapshot)
+    content = scoring_content(snapshot)
     tables, checks = served_tables(state, [snapshot]), ValueChecks(limits)
 
     def check(manifest: Manifest, piece: Mapping[str, TableContent]) -> None:
@@ -107,7 +112,9 @@ def load_snapshot(
         checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
-    return Loaded(_served(snapshot, content, tables, tensors, {}, AppliedRows(snapshot.name)), tables, checks)
+    side_tables = load_side_tables(state, [snapshot], content)
+    served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
+    return Loaded(served, tables, checks)
 
 
 def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
@@ -117,7 +124,7 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
         StateError: a file is missing or damaged, or is not what these tables would have written; it is of another
             schema (OtherSchemaError), or its values are refused (BadValuesError).
     """
-    content = _content(delta)
+    content = scoring_content(delta)
     if delta.schema_hash != loaded.manifest.schema_hash:
         need_same_tables(loaded.served.content, content, delta)
     try:
@@ -127,7 +134,8 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     version = read_version(state, delta, loaded.tables.stored)
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
-    served = _served(delta, content, loaded.tables, version.tensors, before.side_tables, before.applied)
+    side_tables = load_side_tables(state, [delta], content, before.side_tables)
+    served = _served(delta, content, loaded.tables, version.tensors, side_tables, before.applied)
     return Delta(served, version.tables, norms)
 
 
@@ -145,10 +153,6 @@ def load(
     loaded.served.applied.version = loaded.served.name
     loaded.served.applied.is_changing = False
     return loaded
-
-
-def _content(manifest: Manifest) -> ScoringContent:
-    return scoring_content(manifest)
 
 
 def _served(

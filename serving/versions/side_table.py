@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from embtables.errors import DataError, StateError
 from embtables.inputs.values import one_array
-from embtables.models.version_content import ScoringContent, SideTableContent
+from embtables.models.version_content import SideTableContent
 from embtables.serving.versions.key_index import KeyColumn, KeyIndex
 
 Int64s = npt.NDArray[np.int64]
@@ -55,21 +55,23 @@ class PublishedSideTable:
         except (DataError, StateError) as error:
             raise self._damaged(str(error)) from None
         self._kinds = [column.keys.kind for column in keys]
-        self._columns = {name: one_array(table.column(name)) for name in of.columns}
-        self._absent = {name: self._of_absent_key(name) for name in of.columns}
-        self.table = pa.table({name: table.column(name) for name in of.keys} | self._columns)
+        columns = {name: one_array(table.column(name)) for name in of.columns}
+        self._absent = {}
+        for name in of.columns:
+            if of.defaults.get(name) is not None and pa.types.is_dictionary(columns[name].type):
+                columns[name] = columns[name].dictionary_decode()
+            self._absent[name] = self._of_absent_key(name, columns[name].type)
+        self._rows = pa.record_batch(columns)
+        self.table = pa.table({name: table.column(name) for name in of.keys} | columns)
 
     def _damaged(self, what: str) -> StateError:
         return StateError(f"{what}; publish the version again", side=self.of.name, file=self.of.file)
 
-    def _of_absent_key(self, name: str) -> pa.Array:
+    def _of_absent_key(self, name: str, kind: pa.DataType) -> pa.Array:
         """(1,) what a column gives for a key that is not there."""
-        value, kind = self.of.defaults.get(name), self._columns[name].type
+        value = self.of.defaults.get(name)
         if value is None:
             return pa.nulls(1, kind)
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-            self._columns[name] = self._columns[name].dictionary_decode()
         try:
             return pa.array([value], kind)
         except (pa.ArrowException, TypeError, ValueError) as error:
@@ -119,53 +121,19 @@ class PublishedSideTable:
         any_absent = bool(absent.any())
         places = pa.array(positions, mask=absent) if any_absent else pa.array(positions)
         found = {}
-        for name, column in self._columns.items():
-            taken = _taken(column, places)
+        for name, taken in zip(self.of.columns, self._rows.take(places).columns, strict=True):
             default = self._absent[name]
             if any_absent and not default.null_count:
                 both = pa.concat_arrays([taken, default])
-                taken = both.take(pa.array(np.where(absent, k, np.arange(k))))
-            found[name] = taken
+                taken = both.take(pa.array(np.where(absent, k, np.arange(k))))  # noqa: PLW2901
+            found[name] = _few(taken)
         return found
 
-    def whole(self) -> pa.Table:
-        """`of.columns`, (n + 1) rows: the last one is what a missing key gives. So that what is made of the rows once
-        can be looked up by `positions`. A copy, made anew in each call.
-        """
-        return pa.table(self.take(np.arange(self.num_rows + 1)))
 
-
-def _taken(column: pa.Array, places: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type) and len(places) < len(column.dictionary):
-        # What is done to strings later is done to each value of a dictionary, also to those that no row has.
-        return column.dictionary.take(column.indices.take(places))
-    return column.take(places)
-
-
-def side_tables_of(
-    content: ScoringContent,
-    read: Mapping[str, tuple[str, pa.Table]],
-    before: Mapping[str, PublishedSideTable] | None = None,
-) -> dict[str, PublishedSideTable]:
-    """The side tables of a version by name, in the order in which they are joined.
-
-    Args:
-        read: by name the checksum and the rows.
-        before: those of the version before, by name: a table with the same checksum is not indexed again.
-
-    Raises:
-        StateError: one that the content names was not read, or is damaged: see `PublishedSideTable`.
+def _few(taken: pa.Array) -> pa.Array:
+    """Strings without a dictionary that is larger than they are many: what is done to strings later is done to each
+    value of a dictionary, also to those that no row has.
     """
-    found = {}
-    for of in content.side_tables:
-        if of.name not in read:
-            raise StateError("is not among the version's files; publish the version again", side=of.name, file=of.file)
-        checksum, table = read[of.name]
-        former = (before or {}).get(of.name)
-        same = former is not None and former.checksum == checksum and _means_same(former.of, of)
-        found[of.name] = former if same and former is not None else PublishedSideTable(of, checksum, table)
-    return found
-
-
-def _means_same(one: SideTableContent, other: SideTableContent) -> bool:
-    return one.model_copy(update={"file": other.file}) == other
+    if pa.types.is_dictionary(taken.type) and len(taken) < len(taken.dictionary):
+        return taken.dictionary.take(taken.indices)
+    return taken

@@ -6,6 +6,7 @@ has to look again and again.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ _NETWORK = (
 _GROUP_MILLISECONDS = 20  # events closer than this come together
 _LOOK_MILLISECONDS = 10
 _STOP_MILLISECONDS = 500
+
+logging.getLogger("watchfiles.main").setLevel(logging.WARNING)  # it tells of every change
 
 
 def has_events(folder: Path, mounts: str | None = None) -> bool:

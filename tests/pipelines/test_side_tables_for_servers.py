@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embtables.errors import BadFileError, DataError
+from embtables.errors import BadFileError, ConfigError, DataError
 from embtables.inputs.features import FeatureTransform
 from embtables.inputs.times import as_microseconds
 from embtables.models.version_content import SideTableContent
-from embtables.pipelines.config import RunConfig, load_config
+from embtables.pipelines.config import Publish, RunConfig, load_config
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.prepare.past import NEVER_DAYS, UNSEEN, Past
-from embtables.pipelines.prepare.side_tables import default_candidate_key, published_side_tables
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.sources.log import Log
 from embtables.schema import EventTime, validate
 from embtables.serving.scoring.side_tables import SideTables
@@ -213,7 +213,7 @@ def test_joined_columns_are_those_of_training(tmp_path: Path, side: Callable[...
         training = log.rows(block, None, ("text", "of.town")).table
         assert {n: c.to_pylist() for n, c in joined.columns.items()} == training.select(joined.columns).to_pydict()
         assert joined.missing == {"people": 2}
-    assert default_candidate_key(shop) is None
+    assert candidate_key(shop) is None
 
 
 def test_two_joins_of_one_file_have_names_apart(tmp_path: Path, side: Callable[..., str]) -> None:
@@ -226,9 +226,18 @@ def test_two_joins_of_one_file_have_names_apart(tmp_path: Path, side: Callable[.
 
 def test_the_only_joins_key_is_the_candidates_by_default(tmp_path: Path) -> None:
     joins = [{"path": "items", "key": "code"}]
-    assert default_candidate_key(config(tmp_path, tmp_path, join=joins)) == "code"
-    assert default_candidate_key(config(tmp_path, tmp_path)) is None
-    assert default_candidate_key(config(tmp_path, tmp_path, prepare=prepare(), join=[*joins, *joins])) == "code"
+    assert candidate_key(config(tmp_path, tmp_path, join=joins)) == "code"
+    assert candidate_key(config(tmp_path, tmp_path)) is None
+    assert candidate_key(config(tmp_path, tmp_path, prepare=prepare(), join=[*joins, *joins])) == "code"
+
+
+def test_another_candidate_key_is_one_that_something_is_looked_up_by(tmp_path: Path) -> None:
+    shop = config(tmp_path, tmp_path, prepare=prepare())
+    by_user = shop.model_copy(update={"publish": Publish(candidate_key="who")})
+    assert candidate_key(by_user) == "who"
+    wrong = shop.model_copy(update={"publish": Publish(candidate_key="whom")})
+    with pytest.raises(ConfigError, match=r"publish\.candidate_key: no feature reads 'whom'.*there are: code,"):
+        candidate_key(wrong)
 
 
 def test_a_side_table_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -244,7 +253,7 @@ def test_a_request_to_online_retail_needs_only_the_ids(tmp_path: Path) -> None:
     log = Log(prepared, prepared.data)
     transform = FeatureTransform.for_scoring(retail, log.fit_transforms(0))
     tables = of_server(published_side_tables(retail, log))
-    assert default_candidate_key(retail) == "stock_code"
+    assert candidate_key(retail) == "stock_code"
 
     context = {"customer_id": pa.array([17850]), "country": pa.array(["United Kingdom"])}
     context["event_time"] = pa.array([1_293_840_000_000_000], pa.timestamp("us"))

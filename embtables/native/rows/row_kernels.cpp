@@ -51,11 +51,24 @@ void pooled(const PooledWork& p) {
     }
 }
 
-void gather(const GatherWork& p) {
-    const std::size_t bytes = static_cast<std::size_t>(p.dim) * sizeof(float);
+template <int D>
+void copy_rows(const GatherWork& p) {
+    const int dim = D == 0 ? p.dim : D;
+    const std::size_t bytes = static_cast<std::size_t>(dim) * sizeof(float);
     for (std::int64_t i = p.begin; i < p.end; ++i) {
-        if (i + kAhead < p.end) prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, p.dim);
-        std::memcpy(p.out + i * p.dim, p.base + std::size_t{p.rows[i]} * p.stride, bytes);
+        if (i + kAhead < p.end) prefetch_row(p.base + std::size_t{p.rows[i + kAhead]} * p.stride, dim);
+        std::memcpy(p.out + i * dim, p.base + std::size_t{p.rows[i]} * p.stride, bytes);
+    }
+}
+
+void gather(const GatherWork& p) {
+    switch (p.dim) {
+        case 4: copy_rows<4>(p); break;
+        case 8: copy_rows<8>(p); break;
+        case 16: copy_rows<16>(p); break;
+        case 32: copy_rows<32>(p); break;
+        case 64: copy_rows<64>(p); break;
+        default: copy_rows<0>(p);
     }
     if (p.scale == 1.0f) return;
     for (std::int64_t j = p.begin * p.dim; j < p.end * p.dim; ++j) p.out[j] *= p.scale;

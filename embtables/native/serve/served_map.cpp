@@ -9,7 +9,6 @@ namespace {
 
 constexpr std::uint64_t kFirstBuckets = 4;
 constexpr double kMostLoad = 0.75;
-constexpr std::size_t kBlock = 32;  // keys whose buckets are asked for before they are searched
 
 }  // namespace
 
@@ -28,29 +27,6 @@ ServedMap::Place ServedMap::look(const Shard& shard, std::uint64_t h) {
             if (key == h) return {bucket, i, true};
             if (key == 0) return {bucket, i, false};
         }
-}
-
-ServedMap::Entry ServedMap::entry_of(const Place& place) {
-    // The row first: `seen` is then at least as new as the row.
-    const std::uint32_t row = place.bucket->rows[place.entry].load(std::memory_order_acquire);
-    return {row, place.bucket->seen[place.entry].load(std::memory_order_acquire)};
-}
-
-void ServedMap::find(const std::int64_t* keys, std::size_t n, Entry* found) const {
-    std::uint64_t mixes[kBlock];
-    const Shard* shards[kBlock];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-        const std::size_t size = std::min(kBlock, n - begin);
-        for (std::size_t i = 0; i < size; ++i) {
-            mixes[i] = mixed(keys[begin + i]);
-            shards[i] = shards_[shard_of(mixes[i])].load(std::memory_order_acquire);
-            __builtin_prefetch(shards[i]->home(mixes[i]));
-        }
-        for (std::size_t i = 0; i < size; ++i) {
-            const Place place = mixes[i] == 0 ? Place{const_cast<Bucket*>(&zero_), 0, true} : look(*shards[i], mixes[i]);
-            found[begin + i] = place.found ? entry_of(place) : Entry{0, 0};
-        }
-    }
 }
 
 std::uint32_t ServedMap::set(std::int64_t key, Entry entry) {
@@ -122,9 +98,8 @@ void ServedMap::grow(std::size_t number, std::uint64_t buckets) {
     auto made = std::make_unique<Shard>(buckets);
     for (std::uint64_t b = 0; b < old.num_buckets; ++b)
         for (int i = 0; i < kEntries; ++i) {
-            const Place place{old.buckets() + b, i, true};
-            if (const Entry entry = entry_of(place); entry.row != 0)
-                put(*made, place.bucket->keys[i].load(std::memory_order_relaxed), entry);
+            if (const Entry entry = entry_of(old.buckets()[b], i); entry.row != 0)
+                put(*made, old.buckets()[b].keys[i].load(std::memory_order_relaxed), entry);
         }
     std::unique_ptr<Shard> former(shards_[number].exchange(made.release(), std::memory_order_acq_rel));
     retired_.push_back({readers_.retire(), std::move(former)});

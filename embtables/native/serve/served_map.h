@@ -32,10 +32,16 @@ public:
     std::uint64_t mixed(std::int64_t key) const { return mix(static_cast<std::uint64_t>(key) + offset_); }
     std::int64_t key_of(std::uint64_t h) const { return static_cast<std::int64_t>(unmix(h) - offset_); }
 
-    // Of keys[0..n); within a Reading.
-    void find(const std::int64_t* keys, std::size_t n, Entry* found) const;
+    // Calls f(i, entry of keys[i]) for each of n keys, in their order. Within a Reading.
+    template <typename F>
+    void find(const std::int64_t* keys, std::size_t n, F&& f) const;
 
     // The writer's, from here on.
+    // Asks for the key's bucket, which will soon be set or removed.
+    void prefetch(std::int64_t key) const {
+        const std::uint64_t h = mixed(key);
+        __builtin_prefetch(shards_[shard_of(h)].load(std::memory_order_relaxed)->home(h));
+    }
     // Gives the key a row and returns the one that it had; 0: none.
     std::uint32_t set(std::int64_t key, Entry entry);
     // Room for so many keys in all.
@@ -80,9 +86,18 @@ private:
         std::unique_ptr<Shard> shard;
     };
 
+    static constexpr std::size_t kBlock = 32;  // keys whose buckets are asked for before they are searched
+    struct Block {
+        std::uint64_t mixed[kBlock];
+        const Shard* shards[kBlock];
+        const Bucket* homes[kBlock];
+    };
+    void ask(const std::int64_t* keys, std::size_t n, Block& block) const;
+    Entry look(const Block& block, std::size_t i) const;
+    static Entry entry_of(const Bucket& bucket, int i);
+
     static std::size_t shard_of(std::uint64_t h) { return (h >> 32) & (kShards - 1); }
     static Place look(const Shard& shard, std::uint64_t h);
-    static Entry entry_of(const Place& place);
     static void put(Shard& shard, std::uint64_t h, Entry entry);
     static std::size_t limit(std::uint64_t buckets);
     void make_room(std::size_t shard);
@@ -97,10 +112,51 @@ private:
     Bucket zero_{};  // its first entry belongs to the key whose mix is zero
 };
 
+inline void ServedMap::ask(const std::int64_t* keys, std::size_t n, Block& block) const {
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::uint64_t h = mixed(keys[i]);
+        const Shard* const shard = shards_[shard_of(h)].load(std::memory_order_acquire);
+        block.mixed[i] = h;
+        block.shards[i] = shard;
+        block.homes[i] = shard->home(h);
+        __builtin_prefetch(block.homes[i]);
+    }
+}
+
+inline ServedMap::Entry ServedMap::entry_of(const Bucket& bucket, int i) {
+    // The row first: `seen` is then at least as new as the row.
+    const std::uint32_t row = bucket.rows[i].load(std::memory_order_acquire);
+    return {row, bucket.seen[i].load(std::memory_order_acquire)};
+}
+
+// Most keys lie at home, at any of its places: compared without branches.
+inline ServedMap::Entry ServedMap::look(const Block& block, std::size_t i) const {
+    const std::uint64_t h = block.mixed[i];
+    const Bucket& home = *block.homes[i];
+    unsigned found = 0;
+    for (int e = 0; e < kEntries; ++e) found |= unsigned{home.keys[e].load(std::memory_order_acquire) == h} << e;
+    if (h == 0) return entry_of(zero_, 0);
+    if (found != 0) return entry_of(home, __builtin_ctz(found));
+    if (home.keys[kEntries - 1].load(std::memory_order_acquire) == 0) return {0, 0};
+    const Place place = look(*block.shards[i], h);
+    return place.found ? entry_of(*place.bucket, place.entry) : Entry{0, 0};
+}
+
+template <typename F>
+void ServedMap::find(const std::int64_t* keys, std::size_t n, F&& f) const {
+    Block blocks[2];
+    ask(keys, n < kBlock ? n : kBlock, blocks[0]);
+    for (std::size_t begin = 0, turn = 0; begin < n; begin += kBlock, turn ^= 1) {
+        const std::size_t end = n - begin < kBlock ? n : begin + kBlock;
+        ask(keys + end, n - end < kBlock ? n - end : kBlock, blocks[turn ^ 1]);
+        for (std::size_t i = begin; i < end; ++i) f(i, look(blocks[turn], i - begin));
+    }
+}
+
 template <typename F>
 void ServedMap::each(F&& f) const {
     const auto each_in = [&](const Bucket& bucket, int i, std::uint64_t h) {
-        if (const Entry entry = entry_of({const_cast<Bucket*>(&bucket), i, true}); entry.row != 0) f(key_of(h), entry);
+        if (const Entry entry = entry_of(bucket, i); entry.row != 0) f(key_of(h), entry);
     };
     for (const std::atomic<Shard*>& pointer : shards_) {
         const Shard& shard = *pointer.load(std::memory_order_acquire);

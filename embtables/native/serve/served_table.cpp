@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::uint64_t kMostRows = std::uint64_t{1} << 32;
 constexpr std::size_t kEpochRows = 1024;  // rows that leave in one epoch
-constexpr std::size_t kBlock = 64;
+constexpr std::size_t kAhead = 16;    // keys of a change whose buckets are asked for before they are set
 
 constexpr std::size_t kSpareRows = 16 * kEpochRows;  // that have left and are not free yet
 
@@ -53,23 +53,21 @@ ServedTable::Found ServedTable::find(const std::int64_t* keys, std::size_t n, st
     const RowScales::Generation& ended = scales_.ended();
     std::size_t cold = 0;
     if (config_.num_rows != 0) {
-        for (std::size_t i = 0; i < n; ++i) rows[i] = place_of(keys[i]).load(std::memory_order_acquire);
+        for (std::size_t i = 0; i < n; ++i) {
+            rows[i] = place_of(keys[i]).load(std::memory_order_acquire);
+            prefetch(rows[i]);
+        }
         if (is_cold != nullptr) std::fill(is_cold, is_cold + n, false);
         return {0, &ended, RowScales::is_last(ended)};
     }
-    ServedMap::Entry found[kBlock];
     const std::uint32_t nobody = cold_.load(std::memory_order_acquire), now = now_.load(std::memory_order_acquire);
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-        const std::size_t size = std::min(kBlock, n - begin);
-        map_.find(keys + begin, size, found);
-        for (std::size_t i = 0; i < size; ++i) {
-            const auto [row, seen] = found[i];
-            const bool missed = row == 0 || (seen < now && now - seen > config_.ttl_seconds);
-            rows[begin + i] = missed ? nobody : row;
-            if (is_cold != nullptr) is_cold[begin + i] = missed;
-            cold += missed;
-        }
-    }
+    map_.find(keys, n, [&](std::size_t i, ServedMap::Entry found) {
+        const bool missed = found.row == 0 || (found.seen < now && now - found.seen > config_.ttl_seconds);
+        rows[i] = missed ? nobody : found.row;
+        prefetch(rows[i]);
+        if (is_cold != nullptr) is_cold[i] = missed;
+        cold += missed;
+    });
     return {cold, &ended, RowScales::is_last(ended)};
 }
 
@@ -105,6 +103,7 @@ void ServedTable::set_rows(const ServedChange& change) {
         retire(former);
     }
     for (std::size_t i = 0; i < change.n; ++i) {
+        if (config_.num_rows == 0 && i + kAhead < change.n) map_.prefetch(change.keys[i + kAhead]);
         std::atomic<std::uint32_t>* const place = config_.num_rows != 0 ? &place_of(change.keys[i]) : nullptr;
         const std::uint32_t row = write(change.weights + i * dim);
         const std::uint32_t former = place != nullptr ? place->exchange(row, std::memory_order_acq_rel)

@@ -86,6 +86,8 @@ private:
 
     void set_rows(const ServedChange& change);
     void end_scale();
+    // Asks for a row's first line: the rest of it follows when it is read.
+    void prefetch(std::uint32_t row) const { __builtin_prefetch(base() + std::size_t{row} * static_cast<std::size_t>(stride_)); }
     std::uint32_t write(const float* values);
     std::uint32_t free_row();
     void retire(std::uint32_t row);

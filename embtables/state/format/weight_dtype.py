@@ -122,14 +122,14 @@ class WeightEncoder:
     def _encode(self, weights: Weights) -> Array:
         finite = np.isfinite(weights)
         if not finite.all():
-            self._refuse("has a weight that is not finite", ~finite.all(axis=1))
+            self._refuse("has a weight that is not finite", ~finite)
         if self._dtype == "fp32":
             return np.asarray(weights, stored_dtype("fp32"))
         stored = _ENCODERS[self._dtype](weights)
         back = decoded(stored, self._dtype)
         fits = np.isfinite(back)
         if not fits.all():
-            self._refuse(f"has a weight that is too large for {self._dtype}", ~fits.all(axis=1))
+            self._refuse(f"has a weight that is too large for {self._dtype}", ~fits)
         self._note(weights, back)
         return stored
 
@@ -139,8 +139,8 @@ class WeightEncoder:
         found = float(np.abs(differences).max(initial=0.0))
         self.error.add(RoundingError(found, float(np.square(differences).sum()), differences.size))
 
-    def _refuse(self, what: str, rows: npt.NDArray[np.bool_]) -> None:
-        key = self._key_at(self._at + int(np.flatnonzero(rows)[0]))
+    def _refuse(self, what: str, values: npt.NDArray[np.bool_]) -> None:
+        key = self._key_at(self._at + int(np.flatnonzero(values)[0]) // values.shape[1])
         raise StateError(f"key {key} {what}; versions for servers hold finite weights alone", table=self._table)
 
 

@@ -246,7 +246,7 @@ class Follower(Generic[T]):
                 before = self._state.chain(self._purpose, snapshot.sequence - 1)
             except StateError:
                 return []
-            folders = [manifest.folder for manifest in before]
+            folders: list[str | None] = [manifest.folder for manifest in before]
             has_it = self._has in folders
             deltas = before[folders.index(self._has) + 1 if has_it else 1 :] + deltas
             if folders[-1] != snapshot.same_as or sum(map(_rows, deltas)) >= allowed:

@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from embtables.errors import StateError
 from embtables.inputs.features import FittedTransforms
-from embtables.models.version_content import Published, SideTableContent
+from embtables.models.version_content import OF_TRAINING, Published, SideTableContent
 from embtables.pipelines.config import Publish
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
+from embtables.pipelines.sources.log import Log
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.learner import Learner
@@ -27,9 +29,13 @@ from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.pipelines.training.run_content import RunState, serving_content
 from embtables.pipelines.training.shutdown import closing_chain
 from embtables.pipelines.training.signals import StopRequest
+from embtables.pipelines.training.start.try_publication import space_warning, try_publication
+from embtables.pipelines.warn import Warnings
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.side_file import SideFile
+from embtables.state.write.gather_results import gather_results
+from embtables.state.write.merged_snapshot import side_files_of
 from embtables.state.write.version_writer import VersionWriter
 
 
@@ -47,16 +53,29 @@ class ToServe:
 
 
 class Publishing(Hook):
-    """Writes versions for servers to the run's folder; its chain is `open` meanwhile."""
+    """Writes versions for servers to the run's folder; its chain is `open` meanwhile.
+
+    Args:
+        log: its first rows are scored with a small version, before anything is trained.
+    """
 
     def __init__(
-        self, learner: Learner, run: RunPlace, fitted: FittedTransforms, publish: Publish, to_serve: ToServe
+        self,
+        learner: Learner,
+        run: RunPlace,
+        fitted: FittedTransforms,
+        publish: Publish,
+        to_serve: ToServe,
+        log: Log,
+        warnings: Warnings,
     ) -> None:
         self._learner = learner
         self._run = run
         self._fitted = fitted
         self._publish = publish
         self._to_serve = to_serve
+        self._log = log
+        self._warnings = warnings
         self._files = {of.file: SideFile(table) for of, table in to_serve.side_tables}
         self._chain: VersionWriter | None = None
         self._published_step: int | None = None
@@ -64,16 +83,24 @@ class Publishing(Hook):
 
     @contextmanager
     def open(
-        self, holder: LeaseHolder | StateFolder, resumed_from: Sequence[Manifest], stop: StopRequest
+        self,
+        holder: LeaseHolder | StateFolder,
+        state: RunState,
+        resumed_from: Sequence[Manifest],
+        stop: StopRequest,
     ) -> Iterator[None]:
-        """The chain of serving versions.
+        """The chain of serving versions. First a small version is tried.
 
         Args:
             holder: at rank 0 of the lease; elsewhere the folder.
             resumed_from: the chain of the checkpoint that the run goes on from; empty for a new run.
             stop: see `closing_chain`.
+
+        Raises:
+            EmbtablesError: publishing would fail; one sentence says why. At all ranks.
         """
         publish, world = self._publish, self._learner.world
+        gather_results(world, lambda: self._try(holder, state) if isinstance(holder, LeaseHolder) else None)
         with ExitStack() as stack:
             chain = self._chain = VersionWriter(
                 holder,
@@ -84,15 +111,46 @@ class Publishing(Hook):
                 keep=publish.keep,
                 dtype=publish.dtype,
             )
-            state = holder.state if isinstance(holder, LeaseHolder) else holder
-            if resumed_from and rank_0_says(world, lambda: bool(_same_state(state, resumed_from[-1]))):
-                newest = _same_state(state, resumed_from[-1])
-                assert newest is not None
-                chain.go_on_from(newest)
-                self._published_step = newest[-1].content["published"]["step"]
+            if resumed_from:
+                self._go_on(holder.state if isinstance(holder, LeaseHolder) else holder, state, resumed_from[-1])
             stack.callback(self._report_failures, "")
             with closing_chain(chain, stop, lambda error, waits: None):
                 yield
+
+    def _try(self, holder: LeaseHolder, state: RunState) -> None:
+        side_tables, dtype = self._to_serve.side_tables, self._publish.dtype
+        try_publication(self._learner, holder, dtype, self._content(state), side_tables, self._log)
+        if self._run.path is not None:
+            warned = space_warning(self._learner, self._run.path, dtype, side_tables)
+            self._warnings.add([] if warned is None else [warned])
+
+    def _go_on(self, versions: StateFolder, state: RunState, resumed_from: Manifest) -> None:
+        """Goes on with the chain where its newest version has the very state of the checkpoint."""
+        world = self._learner.world
+        if not rank_0_says(world, lambda: _has_same_state(versions, resumed_from)):
+            return
+        chain = versions.chain("serving", versions.sequences("serving")[-1])
+        self.chain.go_on_from(chain)
+        if rank_0_says(world, lambda: self._is_same(chain, state)):
+            self._published_step = state.step
+
+    def _is_same(self, chain: Sequence[Manifest], state: RunState) -> bool:
+        """Whether the last version of a chain with these rows is the one that would be written now."""
+        last = chain[-1]
+        there = {name: version.files[name].xxh3 for name, version in side_files_of(chain).items()}
+        return (
+            last.content == self._content(state)
+            and there == {name: file.xxh3 for name, file in self._files.items()}
+            and all(entry.dtype == self._publish.dtype for entry in last.tables.values())
+        )
+
+    def _content(self, state: RunState) -> dict[str, Any]:
+        """What a version of this state says."""
+        named = "memory" if self._run.path is None else self._run.path.name
+        side_tables = [of for of, _ in self._to_serve.side_tables]
+        published = Published(run=named, step=state.step)
+        key = self._to_serve.candidate_key
+        return serving_content(self._learner.config, self._fitted, side_tables, published, key)
 
     @property
     def chain(self) -> VersionWriter:
@@ -136,10 +194,7 @@ class Publishing(Hook):
         if self._published_step == state.step:
             return
         checkpoint.refuse_not_finite(self._learner, state.step)
-        run = Published(run=self._run.path.name if self._run.path is not None else "memory", step=state.step)
-        side_tables = [of for of, _ in self._to_serve.side_tables]
-        content = serving_content(self._learner.config, self._fitted, side_tables, run, self._to_serve.candidate_key)
-        self.chain.cut(checkpoint.served_arrays(self._learner), content, side_tables=self._files)
+        self.chain.cut(checkpoint.served_arrays(self._learner), self._content(state), side_tables=self._files)
         self._published_step = state.step
         self._published_at = time.monotonic()
         self._report_failures()
@@ -150,16 +205,14 @@ class Publishing(Hook):
         self.chain.failures.clear()
 
 
-def _same_state(state: StateFolder, checkpoint_: Manifest) -> list[Manifest] | None:
-    """The chain of the newest serving version, if it has the very state of a checkpoint: None if that is not sure.
+def _has_same_state(versions: StateFolder, trained: Manifest) -> bool:
+    """Whether the newest serving version surely has the very state of a checkpoint.
 
     A process that trains has one state at each step, and each holds the lease under a number of its own: two versions
     with the same number and step are of the same state. A crash may have lost either of them, or both.
     """
-    newest = state.latest("serving")
-    if newest is None or newest.writer != checkpoint_.writer or newest.schema_hash != checkpoint_.schema_hash:
-        return None
-    published, trained = newest.content.get("published"), checkpoint_.content.get("state")
-    if not isinstance(published, dict) or not isinstance(trained, dict) or published.get("step") != trained.get("step"):
-        return None
-    return state.chain("serving", newest.sequence)
+    newest = versions.latest("serving")
+    if newest is None or (newest.writer, newest.schema_hash) != (trained.writer, trained.schema_hash):
+        return False
+    of, step = newest.content.get("published"), trained.content.get(OF_TRAINING)
+    return isinstance(of, dict) and isinstance(step, dict) and of.get("step") == step.get("step")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from embtables.errors import DataError, StateError
 from embtables.inputs.features import FeatureTransform, FittedTransforms
-from embtables.models.version_content import SideTableContent
+from embtables.models.version_content import ScoringContent, SideTableContent
 from embtables.schema import DenseColumn, Feature, FixedTable, Schema, Sgd
 from embtables.serving.refusals import Refusal
+from embtables.serving.scoring.column_rules import ColumnRules
+from embtables.serving.scoring.json_columns import json_column
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.versions.side_table import PublishedSideTable
 
@@ -57,26 +60,13 @@ def test_rows_and_missing_keys_get_what_the_table_says() -> None:
     assert joined.columns["tags"].to_pylist() == [None, [7], [1, 2], [7]]
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    wanted=st.lists(st.sampled_from(["pen", "cup", "hat", "new", None]), min_size=1, max_size=12),
-    missing=st.sampled_from(["null", "defaults"]),
-)
-def test_the_whole_table_by_positions_is_the_same_as_what_is_joined(wanted: list[str | None], missing: str) -> None:
-    table = side(ITEMS, "item", missing=missing, defaults={"price": 9.5, "tags": [7]})
-    (found,) = SideTables([table]).find({"item": pa.array(wanted, pa.string())}, len(wanted))
-    joined = SideTables([table]).joined({"item": pa.array(wanted, pa.string())}, len(wanted))
-    for name, column in table.whole().to_pydict().items():
-        assert [column[row] for row in found.positions] == joined.columns[name].to_pylist()
-
-
 def test_few_strings_come_without_the_dictionary_of_all() -> None:
     texts = pa.array([f"text {n}" for n in range(1000)]).dictionary_encode()
     table = side({"item": list(range(1000)), "text": texts}, "item")
     taken = table.take(np.array([3, 5]))["text"]
     assert taken.type == pa.string()
     assert taken.to_pylist() == ["text 3", "text 5"]
-    assert pa.types.is_dictionary(table.whole().column("text").type)
+    assert pa.types.is_dictionary(table.take(np.arange(1000))["text"].type)
 
 
 def test_what_the_request_gives_is_never_replaced() -> None:
@@ -86,7 +76,6 @@ def test_what_the_request_gives_is_never_replaced() -> None:
     assert sorted(joined.columns) == ["tags", "text"]
     everything = {"item": pa.array(["new"]), "price": pa.array([1.0]), "text": pa.array(["x"]), "tags": pa.array([[1]])}
     assert tables.joined(everything, 1).columns == {}
-    assert tables.find(everything, 1) == []
 
 
 def test_rows_in_which_the_request_does_not_give_a_column_are_filled() -> None:
@@ -224,6 +213,27 @@ def test_the_features_of_a_joined_request_are_those_of_the_whole_row() -> None:
     assert got.ids.values.tolist() == right.ids.values.tolist()
     assert got.ids.lengths.tolist() == right.ids.lengths.tolist()
     assert got.dense.tolist() == right.dense.tolist()
+
+
+def test_a_key_that_is_a_time_is_read_as_one_from_json() -> None:
+    days = pa.array([datetime(2024, 1, 1), datetime(2024, 1, 2)], pa.timestamp("ms"))
+    tables = SideTables([side({"day": days, "price": [1.0, 2.0]}, "day", name="days.parquet")])
+    assert tables.times == {"day"}
+    version = {
+        "schema": {
+            "tables": [{"name": "t", "dim": 4, "num_rows": 9, "optimizer": {"kind": "sgd", "learning_rate": 0.1}}],
+            "features": [{"name": "item", "table": "t"}],
+            "labels": [{"column": "label"}],
+            "dense": [{"column": "price"}],
+            "model": {"kind": "lr"},
+        },
+        "transforms": {},
+    }
+    rules = ColumnRules(ScoringContent.model_validate(version), tables)
+    assert rules.reading("day") == "times"
+    assert rules.reading("item") == "ids"
+    wanted = json_column("day", ["2024-01-02T00:00:00Z"], rules.reading("day"), in_request)
+    assert tables.joined({"day": wanted}, 1).columns["price"].to_pylist() == [2.0]
 
 
 def content(**changes: Any) -> SideTableContent:

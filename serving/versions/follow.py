@@ -1,0 +1,324 @@
+"""`Following`: the one thread that loads versions, follows the trainer, and does what an operator asks for.
+
+a manifest appears -> woken by the system's events, or by looking -> CatchUp.run -> Live
+pin, roll back, follow, pause -> done on the same thread, so that nothing else changes rows meanwhile
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDoneError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from embtables.errors import ConfigError, EmbtablesError, StateError
+from embtables.serving import wire
+from embtables.serving.refusals import Refusal
+from embtables.serving.versions.catch_up import CatchUp
+from embtables.serving.versions.checks import ValueLimits
+from embtables.serving.versions.listing import Listing, version_before
+from embtables.serving.versions.live import Live
+from embtables.serving.versions.served_version import ServedVersion
+from embtables.serving.versions.set_aside import SetAside
+from embtables.serving.versions.watch import FolderWatch
+from embtables.state.folder.version_folder import MANIFESTS, StateFolder
+from embtables.state.read.find import find
+
+Mode = Literal["following", "pinned", "paused"]
+
+_log = logging.getLogger("embtables.serving.versions")
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSettings:
+    """How versions are followed.
+
+    Attributes:
+        poll_seconds: how often a folder is listed whose file system tells nothing of changes.
+        look_seconds: the same where it does, in case that an event is lost.
+        command_seconds: how long an operator's request may take.
+        limits: what values a version may hold.
+    """
+
+    poll_seconds: float = 0.25
+    look_seconds: float = 1.0
+    command_seconds: float = 120.0
+    limits: ValueLimits = field(default_factory=ValueLimits)
+
+
+class _Interrupted(Exception):  # noqa: N818 - nothing failed
+    """What is being read is given up: there is something else to do."""
+
+
+def open_served(folder: Path | str) -> StateFolder:
+    """The versions in a run's folder or in a state folder, which may have none yet.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    place = Path(folder)
+    if (place / "checkpoints").is_dir():
+        return StateFolder(place / "checkpoints")
+    if (place / MANIFESTS).is_dir():
+        return StateFolder(place)
+    if (place / "config.yaml").is_file():  # of a run before its first checkpoint
+        return StateFolder(place / "checkpoints")
+    what = "has no versions" if place.is_dir() else "is no folder"
+    raise ConfigError(f"{what}: give the folder of a run, or one with {MANIFESTS}/ in it", folder=place)
+
+
+class Following:
+    """Follows the versions for servers of a folder, and puts them into `live`.
+
+    A folder without such versions is served at its run's best checkpoint, or else at its last, until there are some.
+
+    Args:
+        folder: of a run or of versions.
+        live: what requests read.
+        settings: how.
+        prepare: called on the thread with each version before it is put; see CatchUp.
+        version: the version to begin with and to stay at, as if `pin` had been called; by default the newest.
+
+    Raises:
+        ConfigError: the folder is neither, or the version is not a name.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        live: Live,
+        settings: FollowSettings | None = None,
+        prepare: Callable[[ServedVersion], None] = lambda version: None,
+        version: str | None = None,
+    ) -> None:
+        self._settings = settings or FollowSettings()
+        self._state = open_served(folder)
+        self._live = live
+        self.set_aside = SetAside()
+        self._catch_up = CatchUp(
+            self._state, live, self.set_aside, self._settings.limits, prepare, self._give_way_if_asked
+        )
+        self._listing = Listing(self._state)
+        self._mode: Mode = "following"
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._in_command = False
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow-versions", daemon=True)
+        place = Path(str(self._state.folder.path(MANIFESTS)))
+        self._watch = FolderWatch(place, self._wake.set, retry_seconds=self._settings.poll_seconds)
+        self.last_error: str | None = None
+        if version is not None:
+            self._wanted: str | None = version
+            self._live.is_held, self._mode = True, "pinned"
+        else:
+            self._wanted = None
+
+    def start(self) -> None:
+        """Begins, on threads of its own; after any fork."""
+        self._watch.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends, and waits for its threads. What answers goes on answering."""
+        self._stopping.set()
+        self._wake.set()
+        self._watch.stop()
+        self._thread.join()
+        self._refuse_commands()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the versions."""
+        return Path(str(self._state.folder.root))
+
+    @property
+    def mode(self) -> Mode:
+        """What it does."""
+        return self._mode
+
+    def pin(self, version: str) -> None:
+        """Answers with this version, and stays there until `follow`; returns when it does.
+
+        Raises:
+            Refusal: 404: there is no such version, any more; 409: it is damaged, or its values are refused; 503: not
+                done in time.
+        """
+        self._ask(lambda: self._pin(version))
+
+    def roll_back(self) -> str:
+        """Answers with the version before the present one, and stays there until `follow`. Raises as `pin`."""
+        version = self.version_before()
+        self.pin(version)
+        return version
+
+    def version_before(self) -> str:
+        """The version that `roll_back` goes to. Raises Refusal 404 if there is none, 503 if nothing answers yet."""
+        current = self._live.current
+        if current is None:
+            raise Refusal(503, "no version is loaded yet; ask again", retry_after=1)
+        return version_before(self._state, current.manifest)
+
+    def follow(self) -> None:
+        """Goes to the newest version, and follows. Raises Refusal 503 if the thread is busy."""
+        self._ask(self._follow)
+
+    def pause(self) -> None:
+        """Stays at the present version. Raises Refusal 503 if the thread is busy."""
+        self._ask(lambda: self._hold("paused"))
+
+    def info(self) -> wire.FollowInfo:
+        """How it follows, from what was seen last; reads no files."""
+        last = self.set_aside.last
+        aside = {rejected.version for rejected in last}
+        return wire.FollowInfo(
+            state=self._mode,
+            available=[name for name in self._listing.names if name not in aside or name == self._current_name],
+            newest=self._listing.newest,
+            applied_versions=self._catch_up.applied_versions,
+            applied_rows=self._catch_up.applied_rows,
+            applied_tombstones=self._catch_up.applied_tombstones,
+            rejected=self.set_aside.counts,
+            last_rejected=last[-1].on_wire if last else None,
+        )
+
+    def staleness_seconds(self) -> float:
+        """How long ago the version that answers was written, if the folder has a newer one; 0 if it has none."""
+        current = self._live.current
+        if current is None or self._listing.newest in (None, current.name):
+            return 0.0
+        return max(0.0, time.time() - written_at(current))
+
+    def why_not_ready(self) -> str | None:
+        """Why nothing answers yet; None if something does."""
+        if self._live.current is not None:
+            return None
+        if self.last_error is not None:
+            return self.last_error
+        last = self.set_aside.last
+        return f"no version of {self.folder} is loaded yet" + (f": {last[-1].text}" if last else "")
+
+    @property
+    def _current_name(self) -> str | None:
+        return None if self._live.current is None else self._live.current.name
+
+    # All that follows runs on the thread.
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._do_commands()
+                self._turn()
+                self.last_error = None
+            except _Interrupted:
+                continue
+            except EmbtablesError as error:
+                self._failed(str(error))
+            except Exception as error:
+                _log.exception("versions cannot be followed")
+                self._failed(f"versions cannot be followed: {type(error).__name__}: {error}")
+            is_watched = self._watch.is_watching
+            self._wake.wait(self._settings.look_seconds if is_watched else self._settings.poll_seconds)
+
+    def _turn(self) -> None:
+        if self._wanted is not None:
+            wanted, self._wanted = self._wanted, None
+            try:
+                self._catch_up.pin(find(self._state.folder, wanted))
+            except BaseException:
+                self._wanted = wanted
+                raise
+        if self._mode == "following":
+            self._catch_up.run()
+        self._listing.look()
+
+    def _failed(self, text: str) -> None:
+        if text != self.last_error:
+            _log.error("%s", text)
+        self.last_error = text
+
+    def _give_way_if_asked(self) -> None:
+        """Ends what is being read if the server stops, or if an operator asks for something meanwhile."""
+        if self._stopping.is_set() or (not self._in_command and not self._commands.empty()):
+            raise _Interrupted
+
+    def _do_commands(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                command, answer = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if not answer.set_running_or_notify_cancel():
+                continue
+            self._in_command = True
+            try:
+                answer.set_result(command())
+            except BaseException as error:
+                answer.set_exception(error)
+            finally:
+                self._in_command = False
+
+    def _refuse_commands(self) -> None:
+        while not self._commands.empty():
+            _, answer = self._commands.get()
+            answer.cancel()
+
+    def _ask(self, command: Callable[[], Any]) -> Any:
+        """Has the thread do something; returns what it returns."""
+        answer: Future[Any] = Future()
+        self._commands.put((command, answer))
+        self._wake.set()
+        try:
+            return answer.result(self._settings.command_seconds)
+        except NotDoneError:
+            answer.cancel()
+            seconds = f"{self._settings.command_seconds:g}"
+            raise Refusal(503, f"not done within {seconds} seconds: a version is being loaded", retry_after=5) from None
+        except _Interrupted:
+            raise Refusal(503, "the server stops") from None
+
+    def _pin(self, version: str) -> None:
+        try:
+            chain = find(self._state.folder, version)
+        except StateError as error:
+            raise Refusal(404, str(error), "version") from None
+        was_held, self._live.is_held = self._live.is_held, True
+        try:
+            self._catch_up.pin(chain)
+        except StateError as error:
+            self._live.is_held = was_held
+            raise self._not_pinned(version, error) from None
+        self._wanted = None
+        self._mode = "pinned"
+        _log.info("pinned to %s", version, extra={"version": version})
+
+    def _not_pinned(self, version: str, error: StateError) -> Refusal:
+        try:
+            find(self._state.folder, version)
+        except StateError as gone:
+            return Refusal(404, f"{version} was removed meanwhile: {gone}", "version")
+        return Refusal(409, f"{version} cannot be served: {error}", "version")
+
+    def _follow(self) -> None:
+        self._wanted = None
+        self._mode = "following"
+        self._live.is_held = False
+        self._catch_up.unpin()
+
+    def _hold(self, mode: Mode) -> None:
+        self._mode = mode
+        self._live.is_held = True
+        _log.info("%s at %s", mode, self._current_name)
+
+
+def written_at(version: ServedVersion) -> float:
+    """Unix time at which a version was written."""
+    import calendar
+
+    return float(calendar.timegm(time.strptime(version.manifest.written, "%Y-%m-%dT%H:%M:%SZ")))
