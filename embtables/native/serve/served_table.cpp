@@ -74,12 +74,7 @@ ServedTable::Found ServedTable::find(const std::int64_t* keys, std::size_t n, st
 void ServedTable::seen(const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const {
     std::fill(clocks, clocks + n, 0u);
     if (config_.num_rows != 0) return;
-    ServedMap::Entry found[kBlock];
-    for (std::size_t begin = 0; begin < n; begin += kBlock) {
-        const std::size_t size = std::min(kBlock, n - begin);
-        map_.find(keys + begin, size, found);
-        for (std::size_t i = 0; i < size; ++i) clocks[begin + i] = found[i].row == 0 ? 0 : found[i].seen;
-    }
+    map_.find(keys, n, [&](std::size_t i, ServedMap::Entry found) { clocks[i] = found.row == 0 ? 0 : found.seen; });
 }
 
 void ServedTable::apply(const ServedChange& change) {

@@ -19,7 +19,7 @@ from embtables.errors import DataError, EmbtablesError, StateError
 from embtables.keyspace import ALL_BUCKETS, bucket_order
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
-from embtables.models.side_tables import read_side_tables
+from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import SideTableContent, scoring_content
 from embtables.pipelines.prepare.side_tables import columns_needed
 from embtables.pipelines.sources.log import Log
@@ -109,7 +109,8 @@ def _few_rows(table: StoredTable) -> TableContent:
 def _read_as_a_server(state: StateFolder, version: Manifest, log: Log) -> None:
     """Reads it, and scores rows of the log with it."""
     content, chain = scoring_content(version), [version]
-    read_side_tables(state, chain)
+    for side_table in content.side_tables:
+        read_side_table(state, version, side_table)
     if sum(t.num_rows for t in content.trained.tables if isinstance(t, FixedTable)) > _LARGE:
         state.verify(version)
         return
