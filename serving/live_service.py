@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
+from embtables.serving.trust.columns import block_of
+from embtables.serving.trust.explain import explain
+from embtables.serving.trust.fingerprints import fingerprints
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
@@ -142,6 +146,30 @@ class LiveService:
             raise Refusal(422, "give feature and ids, or table and keys", "feature")
         self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
         return Embedded(rows, is_cold, versions)
+
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
+        """See Service."""
+        scorer = self._current()
+
+        def taken() -> dict[str, str]:
+            if not self._is_settled(scorer, versions):
+                return {}
+            found = fingerprints(scorer, block_of(scorer, request))
+            return found if self._is_settled(scorer, versions) else {}
+
+        return await asyncio.to_thread(taken)
+
+    @staticmethod
+    def _is_settled(scorer: RequestScorer, versions: wire.Versions) -> bool:
+        """Whether rows are those of these versions and of no other."""
+        version = scorer.version
+        return versions == wire.Versions(version.name, version.row_version) and not version.applied.is_changing
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        """See Service."""
+        scorer = self._current()
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        return await asyncio.to_thread(explain, scorer, request, versions)
 
     def model(self) -> wire.ModelInfo:
         """See Service."""

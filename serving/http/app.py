@@ -65,6 +65,7 @@ class App:
         self._handlers: dict[str, Handler] = {
             "/v1/score": self._score,
             "/v1/embed": self._embed,
+            "/v1/explain": self._explain,
             "/v1/retrieve": self._retrieve,
         }
         self._pages = make_pages(service, self.figures, lambda: self.is_draining)
@@ -215,7 +216,9 @@ class App:
         answer = answers.scored(call, found, form)
         call.stages_us["encode"] = (time.perf_counter() - began) * 1e6
         if self._request_log is not None and self._request_log.draws():
-            self._request_log.put(call, request, found)
+            keeps = self._request_log.keeps_values
+            features = await self.service.fingerprints(request, found.versions) if keeps else {}
+            self._request_log.put(call, request, found, features)
         return answer
 
     async def _embed(self, call: Call) -> Answer:
@@ -232,6 +235,15 @@ class App:
         found = self.service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
         call.versions = found.versions
         return answers.embedded(call, found, form)
+
+    async def _explain(self, call: Call) -> Answer:
+        if call.content_type != wire.JSON:
+            raise _other_type(call.content_type, wire.JSON)
+        answers.form_of(call, _JSON, (_JSON,))
+        found = await self.service.explain(parse.score_request(call, self._caps))
+        call.versions = found.versions
+        found.request_id = call.request_id
+        return answers.as_json(200, found)
 
     async def _retrieve(self, call: Call) -> Answer:
         raise Refusal(501, "retrieval is not served yet: score candidates with /v1/score")
