@@ -17,8 +17,8 @@ from embtables.inputs.features import FeatureTransform, FittedTransforms
 from embtables.models.version_content import ScoringContent, SideTableContent
 from embtables.schema import DenseColumn, Feature, FixedTable, Schema, Sgd
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.json_columns import json_column
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.json_columns import json_column
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.versions.side_table import PublishedSideTable
 
