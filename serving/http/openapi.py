@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -38,8 +39,6 @@ _BINARY: dict[str, Any] = {}
 @cache
 def openapi() -> dict[str, Any]:
     """The document, OpenAPI 3.1. The same object each time: not to be changed."""
-    from embtables import __version__
-
     _, schemas = msgspec.json.schema_components(_KINDS, ref_template="#/components/schemas/{name}")
     score = schemas["ScoreRequest"]["properties"]
     score["context"] |= {"additionalProperties": _VALUE}
@@ -50,7 +49,7 @@ def openapi() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "embtables server",
-            "version": __version__,
+            "version": metadata.version("embtables"),
             "description": "Scores and embeddings of the version that is live. GET /v1/model says which columns, "
             "features and tables there are.",
         },

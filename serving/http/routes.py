@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from embtables.serving import wire
 from embtables.serving.http import answers, parse
@@ -17,6 +17,7 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.service import Service
 from embtables.serving.settings import Settings
 
+T = TypeVar("T")
 Handler: TypeAlias = "Callable[[Call], Awaitable[Answer]]"
 
 
@@ -34,6 +35,7 @@ class Routes:
         self.handlers: dict[str, Handler] = {
             "/v1/score": self._score,
             "/v1/embed": self._embed,
+            "/v1/explain": self._explain,
             "/v1/retrieve": self._retrieve,
         }
 
@@ -58,25 +60,29 @@ class Routes:
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
         call.stages_us["parse"] = (time.perf_counter() - call.began) * 1e6 - call.stages_us["read"]
-        found = await self._scored(request)
+        score = self._service.score if kind == wire.JSON else self._service.score_table
+        found = await self._in_turn(score(request))
         call.versions = found.versions
         call.stages_us.update(found.stages_us)
         began = time.perf_counter()
         answer = answers.scored(call, found, form)
         call.stages_us["encode"] = (time.perf_counter() - began) * 1e6
         if self.request_log is not None and self.request_log.draws():
-            self.request_log.put(call, request, found)
+            keeps = self.request_log.keeps_values
+            features = await self._service.fingerprints(request, found.versions) if keeps else {}
+            self.request_log.put(call, request, found, features)
         return answer
 
-    async def _scored(self, request: Any) -> Any:
+    async def _in_turn(self, asked: Coroutine[Any, Any, T]) -> T:
+        """What the service answers. Raises Refusal: 429 too many wait already, 503 it takes too long."""
         figures = self._figures
         if figures.waiting >= self._settings.max_queue:
+            asked.close()
             raise Refusal(429, f"{figures.waiting:,} requests wait already; try again", retry_after=1)
         figures.waiting += 1
-        score = self._service.score if isinstance(request, wire.ScoreRequest) else self._service.score_table
         try:
             async with asyncio.timeout(self._settings.request_seconds):
-                return await score(request)
+                return await asked
         except TimeoutError:
             raise Refusal(503, "the answer took too long; try again", retry_after=1) from None
         finally:
@@ -96,6 +102,16 @@ class Routes:
         found = self._service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
         call.versions = found.versions
         return answers.embedded(call, found, form)
+
+    async def _explain(self, call: Call) -> Answer:
+        if call.content_type != wire.JSON:
+            raise _other_type(call.content_type, wire.JSON)
+        answers.form_of(call, wire.JSON, (wire.JSON,))
+        parse.need_no_parameters(call)
+        found = await self._in_turn(self._service.explain(parse.score_request(call, self._caps)))
+        call.versions = found.versions
+        found.request_id = call.request_id
+        return answers.as_json(200, found)
 
     async def _retrieve(self, call: Call) -> Answer:
         raise Refusal(501, "retrieval is not served yet: score candidates with /v1/score")

