@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotDoneError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -275,13 +275,15 @@ class Following:
         answer: Future[Any] = Future()
         self._commands.put((command, answer))
         self._wake.set()
+        if self._stopping.is_set():
+            answer.cancel()
         try:
             return answer.result(self._settings.command_seconds)
         except NotDoneError:
             answer.cancel()
             seconds = f"{self._settings.command_seconds:g}"
             raise Refusal(503, f"not done within {seconds} seconds: a version is being loaded", retry_after=5) from None
-        except _Interrupted:
+        except (_Interrupted, CancelledError):
             raise Refusal(503, "the server stops") from None
 
     def _pin(self, version: str) -> None:
