@@ -46,8 +46,7 @@ def assert_numbered(version: ServedVersion, newest: int | None = None) -> None:
     """
     number, least = number_of(version.name), number_of(version.row_version)
     assert number <= least
-    for parameter in version.scorer.model.parameters():
-        assert bool((parameter == number).all()), (version.name, parameter.flatten()[:3])
+    _assert_dense(version, number)
     greatest = number if newest is None else newest
     tables = version.scorer.tables
     for table, ids in (("item", ITEMS), ("user", USERS), ("country", COUNTRIES)):
@@ -63,3 +62,9 @@ def assert_numbered(version: ServedVersion, newest: int | None = None) -> None:
             assert np.array_equal(~known, gone), table
         else:
             assert table == "item" or known.all()
+    _assert_dense(version, number)  # it is the same as at the beginning, whatever came meanwhile
+
+
+def _assert_dense(version: ServedVersion, number: int) -> None:
+    for parameter in version.scorer.model.parameters():
+        assert bool((parameter == number).all()), (version.name, parameter.flatten()[:3])
