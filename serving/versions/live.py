@@ -50,6 +50,7 @@ class Live:
         with self._changed:
             # Rows first: a request that sees the version sees that its rows are there.
             version.applied.version = version.name
+            version.applied.is_changing = False
             self.current = version
             self._changed.notify_all()
             wakers = list(self._wakers)

@@ -85,6 +85,7 @@ class Loaded:
         Until the end, `served` is the version before: a reader that has it finds rows of it or of the delta, each
         whole.
         """
+        self.served.applied.is_changing = True
         for table, content in delta.tables.items():
             self.tables.take_over(table, content)
         self.checks.took_over(delta.norms)
@@ -156,6 +157,7 @@ def load(
         go_on()
         loaded.apply(read_delta(state, loaded, manifest))
     loaded.served.applied.version = loaded.served.name
+    loaded.served.applied.is_changing = False
     return loaded
 
 
