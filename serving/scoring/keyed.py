@@ -43,10 +43,15 @@ class SumLookup:
     Args:
         tables: that are looked up.
         sums: features of which none multiplies rows, and those beside them.
+
+    Attributes:
+        features: of the lookup.
+        numbers: theirs.
     """
 
     def __init__(self, tables: ServedTables, sums: Sums) -> None:
         self.features, beside = sums
+        self.numbers = frozenset(read.number for read in self.features)
         self._rows = tables.rows
         self._width = sum(read.table.dim * read.blocks for read in (*self.features, *beside))
         numbers = [read.number + block for read in self.features for block in range(read.blocks)]

@@ -108,8 +108,10 @@ class LevelLookup:
                     keyed[read.feature.name] = _keyed(read, of)
             ids = [keyed[read.feature.name] for read in lookup.features]
             parts.append(lookup.pooled(ids, of.n))
-            if lookup.features[0].number in self._shown:
-                for read, of_read, is_cold in zip(lookup.features, ids, lookup.cold(ids), strict=True):
+            if self._shown.isdisjoint(lookup.numbers):
+                continue
+            for read, of_read, is_cold in zip(lookup.features, ids, lookup.cold(ids), strict=True):
+                if read.number in self._shown:
                     cold[read.feature.name] = _cold_rows(read, of_read, is_cold)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
