@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
+from embtables.serving.trust.columns import block_of
+from embtables.serving.trust.explain import explain
+from embtables.serving.trust.fingerprints import fingerprints
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
@@ -55,17 +59,16 @@ class PreparedLive(Live):
     """A `Live` that makes what scoring needs of a version before it answers.
 
     Args:
-        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+        make: makes it, on the thread that follows.
     """
 
-    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self._make = make
 
-    def put(self, version: ServedVersion) -> None:
+    def prepare(self, version: ServedVersion) -> None:
         """See Live."""
-        self._prepare(version)
-        super().put(version)
+        self._make(version)
 
 
 class LiveService:
@@ -120,6 +123,10 @@ class LiveService:
         self._batches.stop()
         self._follows.stop()
 
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """See Service."""
+        await self.live.reach(dense, rows)
+
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """See Service."""
         rows = request.rows if request.rows is not None else request.candidates
@@ -141,6 +148,30 @@ class LiveService:
             raise Refusal(422, "give feature and ids, or table and keys", "feature")
         self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
         return Embedded(rows, is_cold, versions)
+
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
+        """See Service."""
+        scorer = self._current()
+
+        def taken() -> dict[str, str]:
+            if not self._is_settled(scorer, versions):
+                return {}
+            found = fingerprints(scorer, block_of(scorer, request))
+            return found if self._is_settled(scorer, versions) else {}
+
+        return await asyncio.to_thread(taken)
+
+    @staticmethod
+    def _is_settled(scorer: RequestScorer, versions: wire.Versions) -> bool:
+        """Whether rows are those of these versions and of no other."""
+        version = scorer.version
+        return versions == wire.Versions(version.name, version.row_version) and not version.applied.is_changing
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        """See Service."""
+        scorer = self._current()
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        return await asyncio.to_thread(explain, scorer, request, versions)
 
     def model(self) -> wire.ModelInfo:
         """See Service."""

@@ -173,6 +173,12 @@ class ServedRows:
         """How many keys of a feature were looked up since this was made, and how many of them had no row."""
         return self._rows.reads(feature)
 
+    def seen(self, table: int, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """(n,) the table's clock when each key was last seen; 0 for one without a row, and in a fixed table."""
+        clocks = np.empty(len(keys), np.uint32)
+        self._rows.seen(table, keys, clocks)
+        return clocks
+
     def num_rows(self, table: int) -> int:
         """How many rows it holds, those past their ttl among them."""
         return int(self._rows.stats(table)["rows"])
