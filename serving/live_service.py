@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
+import torch
 
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal
@@ -110,6 +111,7 @@ class LiveService:
             max_rows=max_batch_rows,
             max_queue=max_queue,
             max_wait_ms=max_wait_ms,
+            begin=_one_thread,
         )
 
     async def start(self) -> None:
@@ -237,6 +239,11 @@ class LiveService:
             stages = {"wait": waited, **found.stages_us}
             answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages))
         return answers
+
+
+def _one_thread() -> None:
+    """A request's products are small: a thread computes its own, and several requests go side by side."""
+    torch.set_num_threads(1)
 
 
 def live_service(settings: Settings) -> LiveService:
