@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from embtables.errors import ConfigError
 from embtables.serving.refusals import Refusal
+from embtables.serving.versions.follow import Following
+from embtables.serving.versions.live import Live
 from embtables.state.tools.compact import compact
 from tests.serving.versions.test_follow import Follow, assert_parity
 from tests.serving.versions.trainer_for_tests import Trainer, data_file
@@ -126,6 +129,11 @@ def test_a_version_to_begin_at_that_is_not_there(trained: Trainer, follow: Follo
     reason = follows.following.why_not_ready()
     assert reason is not None
     assert "there is no version 'serving-9'; there are: serving-1" in reason
+
+
+def test_what_is_no_name_of_a_version_is_refused_at_once(trained: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a version is named like serving-12, received 'newest'"):
+        Following(tmp_path, Live(), version="newest")
 
 
 def test_an_operator_does_not_wait_for_a_snapshot_that_is_being_loaded(
