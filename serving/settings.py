@@ -60,6 +60,16 @@ class Settings(Model):
         0.0, description="how long a request waits for others to be scored with"
     )
     poll_seconds: Seconds = Field(0.25, description="how often a folder is listed where no watching is possible")
+    version: str | None = Field(
+        None, description="begin at this version, such as serving-12, and stay there; by default follow the newest"
+    )
+    greatest_norm: Annotated[float, Field(gt=0)] = Field(
+        1e6, description="L2 norm of a row: a version with a longer one is set aside"
+    )
+    norm_ratio: Annotated[float, Field(gt=1)] = Field(
+        100.0,
+        description="the same of one that is so many times as long as 99.9 % of its table's, and longer than 10",
+    )
 
     max_body_bytes: PositiveInt = 8 << 20
     max_buffered_bytes: PositiveInt = Field(256 << 20, description="of all bodies that are being read, together")
