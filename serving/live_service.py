@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -13,9 +14,13 @@ from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
+from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
+from embtables.serving.trust.columns import block_of
+from embtables.serving.trust.explain import explain
+from embtables.serving.trust.fingerprints import fingerprints
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
@@ -53,17 +58,16 @@ class PreparedLive(Live):
     """A `Live` that makes what scoring needs of a version before it answers.
 
     Args:
-        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+        make: makes it, on the thread that follows.
     """
 
-    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self._make = make
 
-    def put(self, version: ServedVersion) -> None:
+    def prepare(self, version: ServedVersion) -> None:
         """See Live."""
-        self._prepare(version)
-        super().put(version)
+        self._make(version)
 
 
 class LiveService:
@@ -76,6 +80,8 @@ class LiveService:
         max_batch_rows: rows of requests that are scored together.
         max_wait_ms: how long a free thread waits for more requests before it scores; by default not at all.
         max_queue: requests that wait to be scored; further ones get 429.
+        mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
+        recorded: requests to warm versions with, and to choose the engine by.
     """
 
     def __init__(
@@ -87,7 +93,11 @@ class LiveService:
         max_batch_rows: int = 4096,
         max_wait_ms: float = 0.0,
         max_queue: int = 256,
+        mode: Literal["exact", "fast"] = "exact",
+        greatest_error: float = GREATEST_ERROR,
+        recorded: Sequence[wire.ScoreRequest] = (),
     ) -> None:
+        self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
         self.live = PreparedLive(self._prepare)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -111,6 +121,10 @@ class LiveService:
         self._batches.stop()
         self._follows.stop()
 
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """See Service."""
+        await self.live.reach(dense, rows)
+
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """See Service."""
         rows = request.rows if request.rows is not None else request.candidates
@@ -133,10 +147,34 @@ class LiveService:
         self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
         return Embedded(rows, is_cold, versions)
 
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
+        """See Service."""
+        scorer = self._current()
+
+        def taken() -> dict[str, str]:
+            if not self._is_settled(scorer, versions):
+                return {}
+            found = fingerprints(scorer, block_of(scorer, request))
+            return found if self._is_settled(scorer, versions) else {}
+
+        return await asyncio.to_thread(taken)
+
+    @staticmethod
+    def _is_settled(scorer: RequestScorer, versions: wire.Versions) -> bool:
+        """Whether rows are those of these versions and of no other."""
+        version = scorer.version
+        return versions == wire.Versions(version.name, version.row_version) and not version.applied.is_changing
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        """See Service."""
+        scorer = self._current()
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        return await asyncio.to_thread(explain, scorer, request, versions)
+
     def model(self) -> wire.ModelInfo:
         """See Service."""
         scorer = self._current()
-        return scorer.description.now(self._name, self._follows.info(), self.counts)
+        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts)
 
     def follow_info(self) -> wire.FollowInfo:
         """See Service."""
@@ -170,8 +208,8 @@ class LiveService:
             found = self._made_for(version)
             if found is None:
                 before = self._scorers[:1]
-                found = RequestScorer(version, *before)
-                found.warm()
+                found = RequestScorer(version, *before, mode=self._mode, greatest_error=self._greatest_error)
+                found.warm(self._recorded)
                 self._scorers = (found, *before)
             return found
 
@@ -215,4 +253,5 @@ def live_service(settings: Settings) -> LiveService:
         max_batch_rows=settings.max_batch_rows,
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
+        mode=settings.mode,
     )

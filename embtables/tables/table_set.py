@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -343,6 +344,17 @@ class Tables(LookupTables):
             [True, False]
         """
         return super().known(table, ids, feature=feature)
+
+    @exclusive
+    def gather_into(
+        self,
+        number: int,
+        keys: npt.NDArray[np.int64],
+        out: npt.NDArray[np.float32],
+        is_cold: npt.NDArray[np.bool_] | None = None,
+    ) -> int:
+        """See LookupTables."""
+        return super().gather_into(number, keys, out, is_cold)
 
     def num_rows(self, table: str) -> int:
         """How many rows a table holds in this process, those past their ttl among them; cheaper than `stats`."""

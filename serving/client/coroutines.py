@@ -95,6 +95,17 @@ class AsyncClient:
         """See Client."""
         return await self._call(exchanges.embed(ids, feature, table, form, request_id), deadline_seconds)
 
+    async def explain(
+        self,
+        context: Mapping[str, Any],
+        candidate: Any,
+        *,
+        deadline_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> wire.ExplainAnswer:
+        """See Client."""
+        return await self._call(exchanges.explain(context, candidate, request_id), deadline_seconds)
+
     async def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """See Client."""
         return await self._call(exchanges.model(), deadline_seconds)

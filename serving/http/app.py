@@ -65,9 +65,10 @@ class App:
         self._handlers: dict[str, Handler] = {
             "/v1/score": self._score,
             "/v1/embed": self._embed,
+            "/v1/explain": self._explain,
             "/v1/retrieve": self._retrieve,
         }
-        self._pages = make_pages(self)
+        self._pages = make_pages(service, self.figures, lambda: self.is_draining)
         self.is_draining = False
         self._idle = asyncio.Event()
         self._log: Log | None = None
@@ -137,8 +138,8 @@ class App:
         except Gone:
             return
         except EmbtablesError as error:
-            refusal = as_refusal(error)
-            answer, field = answers.refused(call, refusal), refusal.field
+            known = as_refusal(error)
+            answer, field = answers.refused(call, known), known.field
         except Exception as error:
             self.log.fault(call, error)
             answer = answers.refused(call, Refusal(500, "a fault of the server, which its log describes"))
@@ -193,6 +194,7 @@ class App:
             call.size = request.num_rows
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON)
+            parse.need_no_parameters(call)
             request = parse.score_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
@@ -214,7 +216,9 @@ class App:
         answer = answers.scored(call, found, form)
         call.stages_us["encode"] = (time.perf_counter() - began) * 1e6
         if self._request_log is not None and self._request_log.draws():
-            self._request_log.put(call, request, found)
+            keeps = self._request_log.keeps_values
+            features = await self.service.fingerprints(request, found.versions) if keeps else {}
+            self._request_log.put(call, request, found, features)
         return answer
 
     async def _embed(self, call: Call) -> Answer:
@@ -224,12 +228,22 @@ class App:
             wanted = parse.embed_bytes(call, self._caps)
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON, (_JSON, _BYTES))
+            parse.need_no_parameters(call)
             wanted = parse.embed_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.BYTES)
         found = self.service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
         call.versions = found.versions
         return answers.embedded(call, found, form)
+
+    async def _explain(self, call: Call) -> Answer:
+        if call.content_type != wire.JSON:
+            raise _other_type(call.content_type, wire.JSON)
+        answers.form_of(call, _JSON, (_JSON,))
+        found = await self.service.explain(parse.score_request(call, self._caps))
+        call.versions = found.versions
+        found.request_id = call.request_id
+        return answers.as_json(200, found)
 
     async def _retrieve(self, call: Call) -> Answer:
         raise Refusal(501, "retrieval is not served yet: score candidates with /v1/score")

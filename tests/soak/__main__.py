@@ -2,7 +2,8 @@
 
 1. Fifty million ids that come once, under `min_count: 2`: the table stays within its bound and keeps its regular keys.
 2. Ten million keys into one table, each with the row it should have.
-3. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
+3. Readers beside a writer of served rows, for the same time.
+4. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from embtables.rows.initial import initial_rows
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
 from tests.contracts.single import gather, train_rows
+from tests.rows import served_for_tests
 from tests.rows.test_collisionless_machine import Machine
 
 BATCH = 100_000
@@ -75,10 +77,22 @@ def histories(minutes: float) -> str:
     return f"{200 * runs:,} random histories of up to 60 steps against the dict ({isa()})"
 
 
+def served(minutes: float) -> str:
+    """Readers check every row that they see, beside versions that come without a pause."""
+    versions, lookups, wrong = served_for_tests.run(60 * minutes)
+    assert not wrong, wrong
+    return f"{lookups:,} lookups beside {versions:,} versions: each row as some version has it"
+
+
 def main() -> None:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     lines = []
-    for work in (lambda: flood(50_000_000), lambda: growth(10_000_000), lambda: histories(minutes)):
+    for work in (
+        lambda: flood(50_000_000),
+        lambda: growth(10_000_000),
+        lambda: served(minutes),
+        lambda: histories(minutes),
+    ):
         lines.append(f"- {work()}")
         print(lines[-1], flush=True)
     where = _harness.machine()
