@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 import torch
@@ -27,7 +27,7 @@ from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 _RETRY_SECONDS = 1
 
 
