@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("string_hash", "reader", "tables", "state", "sharded", "ray_data"),
-    *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers"),
+    *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers", "serving"),
 )
 
 
