@@ -27,13 +27,15 @@ class Publisher:
 
     Args:
         folder: where versions go; emptied.
+        keep, longest: see VersionWriter; by default every version stays.
     """
 
-    def __init__(self, folder: Path, rows: int) -> None:
+    def __init__(self, folder: Path, rows: int, *, keep: int = 1000, longest: int = 1000) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self.rows, self._random = rows, np.random.default_rng(0)
         with tempfile.TemporaryDirectory() as place:
             run = embtables.train(_config(Path(place)), runs_dir=Path(place) / "runs", shown=False)
+            assert run.path is not None
             (manifest,) = embtables.StateFolder(run.path / "checkpoints").chain("resume", 1)
             scorer = embtables.Scorer.from_version(run.path, "last")
         assert isinstance(scorer.tables, embtables.Tables)
@@ -43,7 +45,7 @@ class Publisher:
         self._holder = embtables.LeaseHolder(embtables.StateFolder(folder))
         self._holder.__enter__()
         self._writer = embtables.VersionWriter(
-            self._holder, "serving", self.tables, projection="weights", keep=1000, longest=1000
+            self._holder, "serving", self.tables, projection="weights", keep=keep, longest=longest
         )
         for first in range(0, rows, _AT_ONCE):
             self.set(np.arange(first, min(rows, first + _AT_ONCE)))
@@ -69,6 +71,10 @@ class Publisher:
         self._writer.wait()
         if self._writer.failures:
             raise self._writer.failures[0]
+
+    def last_sequence(self) -> int:
+        """The number of the newest version."""
+        return self._holder.state.sequences("serving")[-1]
 
     def close(self) -> None:
         """Gives the folder back."""

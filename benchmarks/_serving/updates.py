@@ -63,14 +63,14 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     source = synthetic.chain(rows, deltas, delta_rows)
     served = synthetic.Replayed(source, RUNS / "served")
     served.publish()
-    bodies = _bodies(rows)
+    asked = bodies(rows)
     with servers.ours(RUNS / "served", cores=sorted(os.sched_getaffinity(0))) as server:
-        ports, requests = {"embtables": server.port}, {"embtables": bodies}
+        ports, requests = {"embtables": server.port}, {"embtables": asked}
         capacity = capacities(ports, requests, repeats=repeats, seconds=min(3.0, seconds), connections=8)["embtables"]
         rate = capacity["per_second"] / 2
-        quiet = latencies(server.port, bodies, rate, seconds=seconds, repeats=repeats)
+        quiet = latencies(server.port, asked, rate, seconds=seconds, repeats=repeats)
         with Cuts(served, server.url, 1.0) as cuts:
-            busy = latencies(server.port, bodies, rate, seconds=seconds, repeats=repeats)
+            busy = latencies(server.port, asked, rate, seconds=seconds, repeats=repeats)
         with embtables.Client(server.url) as client:
             follow = client.model().follow
     result = {
@@ -86,7 +86,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, _markdown(result)
 
 
-def _bodies(rows: int) -> list[bytes]:
+def bodies(rows: int) -> list[bytes]:
+    """Requests for scores of candidates with keys below `rows`."""
     random = np.random.default_rng(2)
     found = []
     for _ in range(64):

@@ -3,6 +3,7 @@
 1. Fifty million ids that come once, under `min_count: 2`: the table stays within its bound and keeps its regular keys.
 2. Ten million keys into one table, each with the row it should have.
 3. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
+4. A server under load while rows change and are evicted (tests/soak/serving.py), three times as long.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from benchmarks import _harness
+from benchmarks._serving.online_retail import RUNS
 from embtables.native import isa
 from embtables.rows.host.store import HostRowStore
 from embtables.rows.initial import initial_rows
@@ -22,6 +24,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
 from tests.contracts.single import gather, train_rows
 from tests.rows.test_collisionless_machine import Machine
+from tests.soak.serving import soak
 
 BATCH = 100_000
 MIB = 2**20
@@ -78,7 +81,13 @@ def histories(minutes: float) -> str:
 def main() -> None:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     lines = []
-    for work in (lambda: flood(50_000_000), lambda: growth(10_000_000), lambda: histories(minutes)):
+    works = (
+        lambda: flood(50_000_000),
+        lambda: growth(10_000_000),
+        lambda: histories(minutes),
+        lambda: soak(3 * minutes, RUNS / "soak"),
+    )
+    for work in works:
         lines.append(f"- {work()}")
         print(lines[-1], flush=True)
     where = _harness.machine()
