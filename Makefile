@@ -51,8 +51,9 @@ docs: $(STAMP)  ## rewrite the generated pages, build the site in build/docs/sit
 	$(BIN)/python -m tests.fuzz.table --write
 	$(BIN)/python docs/site/build.py build/docs
 
-demo: $(STAMP)  ## train on real data and print what was learned
+demo: $(STAMP)  ## train on real data, print what was learned, serve it for a moment
 	$(BIN)/embtables train examples/online_retail/dcnv2.yaml
+	$(BIN)/python examples/online_retail/serve_for_a_moment.py
 
 bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
+from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
@@ -57,17 +58,16 @@ class PreparedLive(Live):
     """A `Live` that makes what scoring needs of a version before it answers.
 
     Args:
-        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+        make: makes it, on the thread that follows.
     """
 
-    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self._make = make
 
-    def put(self, version: ServedVersion) -> None:
+    def prepare(self, version: ServedVersion) -> None:
         """See Live."""
-        self._prepare(version)
-        super().put(version)
+        self._make(version)
 
 
 class LiveService:
@@ -80,6 +80,8 @@ class LiveService:
         max_batch_rows: rows of requests that are scored together.
         max_wait_ms: how long a free thread waits for more requests before it scores; by default not at all.
         max_queue: requests that wait to be scored; further ones get 429.
+        mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
+        recorded: requests to warm versions with, and to choose the engine by.
     """
 
     def __init__(
@@ -91,7 +93,11 @@ class LiveService:
         max_batch_rows: int = 4096,
         max_wait_ms: float = 0.0,
         max_queue: int = 256,
+        mode: Literal["exact", "fast"] = "exact",
+        greatest_error: float = GREATEST_ERROR,
+        recorded: Sequence[wire.ScoreRequest] = (),
     ) -> None:
+        self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
         self.live = PreparedLive(self._prepare)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -114,6 +120,10 @@ class LiveService:
         """See Service."""
         self._batches.stop()
         self._follows.stop()
+
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """See Service."""
+        await self.live.reach(dense, rows)
 
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """See Service."""
@@ -164,7 +174,7 @@ class LiveService:
     def model(self) -> wire.ModelInfo:
         """See Service."""
         scorer = self._current()
-        return scorer.description.now(self._name, self._follows.info(), self.counts)
+        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts)
 
     def follow_info(self) -> wire.FollowInfo:
         """See Service."""
@@ -198,8 +208,8 @@ class LiveService:
             found = self._made_for(version)
             if found is None:
                 before = self._scorers[:1]
-                found = RequestScorer(version, *before)
-                found.warm()
+                found = RequestScorer(version, *before, mode=self._mode, greatest_error=self._greatest_error)
+                found.warm(self._recorded)
                 self._scorers = (found, *before)
             return found
 
@@ -243,4 +253,5 @@ def live_service(settings: Settings) -> LiveService:
         max_batch_rows=settings.max_batch_rows,
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
+        mode=settings.mode,
     )

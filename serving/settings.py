@@ -59,7 +59,7 @@ class Settings(Model):
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
         0.0, description="how long a request waits for others to be scored with"
     )
-    poll_seconds: Seconds = Field(1.0, description="how often a folder is listed where no watching is possible")
+    poll_seconds: Seconds = Field(0.25, description="how often a folder is listed where no watching is possible")
 
     max_body_bytes: PositiveInt = 8 << 20
     max_buffered_bytes: PositiveInt = Field(256 << 20, description="of all bodies that are being read, together")
@@ -98,24 +98,6 @@ class Settings(Model):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_as_written(error, from_environment, given)) from None
-
-    def versions_folder(self) -> Path:
-        """The folder of versions: `checkpoints` of a run, or the source itself.
-
-        Raises:
-            ConfigError: there is no such folder, or no versions in it.
-        """
-        if not self.source.is_dir():
-            raise ConfigError(
-                "there is no such folder: give a run (runs/<id>), or the folder that versions are published to",
-                folder=self.source,
-            )
-        found = next((f for f in (self.source / "checkpoints", self.source) if (f / "manifests").is_dir()), None)
-        if found is None:
-            raise ConfigError(
-                "has no versions: there is no manifests/ in it or in its checkpoints/", folder=self.source
-            )
-        return found
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

@@ -1,4 +1,4 @@
-"""docs/options.md: every option of a run's configuration, from the JSON Schema of `RunConfig`."""
+"""docs/options.md: every option of a run's configuration and of a server, from the JSON Schemas of their models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from embtables.pipelines.config import RunConfig
+from embtables.serving.settings import PREFIX, Settings
 
 HEAD = """# Options
 
@@ -15,6 +16,15 @@ validate the file; [schema.md](schema.md) and [training.md](training.md) explain
 
 In a path, `[]` stands for each item of a list. Where a section has a `kind`, the column "kind" names the kinds that
 have the option; an empty cell means all of them. A default of `none` means that the option is off or absent.
+"""
+SERVER = f"""
+# Settings of a server
+
+`embtables serve` takes them as `--set NAME=VALUE` (some have flags of their own) and from the environment as
+`{PREFIX}<NAME>` in capitals; [serving.md](serving.md) explains them.
+
+| setting | type | default | meaning |
+|---|---|---|---|
 """
 # Written as one text in YAML, whatever it is parsed to.
 _TEXTS = {"Condition": "condition"}
@@ -47,7 +57,17 @@ def page() -> str:
             lines.append(f"\n## `{top}`\n\n| option | kind | type | default | meaning |\n|---|---|---|---|---|")
         cells = (f"`{option.path}`", kinds, option.type, option.default, option.description)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + SERVER + _of_server()
+
+
+def _of_server() -> str:
+    """The rows of a server's settings."""
+    schema = Settings.model_json_schema()
+    found = ""
+    for option in _of_object(schema, "", schema.get("$defs", {})):
+        cells = (f"`{option.path}`", option.type, option.default, option.description)
+        found += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return found
 
 
 def _merged(options: list[Option]) -> list[tuple[Option, str]]:

@@ -161,3 +161,68 @@ def _refuse_missing(features: Sequence[TableFeature], positions: dict[str, int])
             raise ConfigError(
                 f"is missing from the batch, which has: {', '.join(positions)}", feature=read.feature.name
             )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedIds:
+    """The ids of one feature for B rows, their keys made. Shape letters: B rows, n ids, T keys of each.
+
+    Attributes:
+        keys: (n * T,) int64.
+        lengths: (B,) how many ids each row has; None: one each.
+        weights: (n,) float32, or None for ones.
+    """
+
+    keys: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64] | None = None
+    weights: npt.NDArray[np.float32] | None = None
+
+
+def keyed_lookup(
+    features: Sequence[TableFeature], ids: Sequence[KeyedIds], b: int, beside: Sequence[TableFeature] = ()
+) -> Lookup:
+    """The lookup of `pooled_request` for keys that are there already, without what a gradient would need.
+
+    Args:
+        features: none whose rows are multiplied.
+        ids: of each feature, B rows.
+        beside: as of `pooled_request`.
+    """
+    keys, counts, factors = [], [], []
+    has_factors = any(
+        of.weights is not None or read.combine == "mean" or (read.feature.pooling == "mean" and of.lengths is not None)
+        for read, of in zip(features, ids, strict=True)
+    )
+    is_single = all(of.lengths is None and read.keys_per_id == 1 for read, of in zip(features, ids, strict=True))
+    for read, of in zip(features, ids, strict=True):
+        blocks, together = read.blocks, read.keys_per_id // read.blocks
+        keys.append(of.keys.reshape(-1, blocks).T.ravel() if blocks > 1 else of.keys)
+        if not is_single:
+            lengths = np.ones(b, np.int64) if of.lengths is None else of.lengths
+            counts += [lengths * together] * blocks
+        if has_factors:
+            factors += [_factors(read, of, b, together)] * blocks
+    size = sum(read.blocks for read in features) * b
+    if is_single:
+        offsets = np.arange(size + 1)
+    else:
+        offsets = np.zeros(size + 1, np.int64)
+        np.cumsum(np.concatenate(counts), out=offsets[1:])
+    pairs = zip(features, beside, strict=True) if beside else ()
+    return Lookup(
+        tuple(read.number + block for read in features for block in range(read.blocks)),
+        torch.from_numpy(np.concatenate(keys)),
+        torch.from_numpy(offsets),
+        torch.from_numpy(np.concatenate(factors)) if has_factors else None,
+        b,
+        tuple(other.number for read, other in pairs for _ in range(read.blocks)),
+    )
+
+
+def _factors(read: TableFeature, of: KeyedIds, b: int, together: int) -> npt.NDArray[np.float32]:
+    """(n * together,) the factor of each key's row in the sum, as `pooled_request` computes it."""
+    lengths = np.ones(b, np.int64) if of.lengths is None else of.lengths
+    each = 1.0 / np.maximum(lengths, 1) if read.feature.pooling == "mean" else np.ones(b)
+    each = each / read.keys_per_id if read.combine == "mean" else each
+    means = np.repeat(each.astype(np.float32), lengths * together)
+    return means if of.weights is None else np.repeat(of.weights, together) * means

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -114,6 +116,37 @@ class LookupTables:
         """
         keys, read = self._keys_and_reader(table, ids, feature)
         return self.rows.has_rows(self._numbers[table], keys).view(-1, read.keys_per_id).all(dim=1)
+
+    def number(self, table: str) -> int:
+        """The number of a table, for `gather_into`. Raises ConfigError if there is no such table."""
+        return self._number(table)
+
+    def gather_into(
+        self,
+        number: int,
+        keys: npt.NDArray[np.int64],
+        out: npt.NDArray[np.float32],
+        is_cold: npt.NDArray[np.bool_] | None = None,
+    ) -> int:
+        """The rows of keys (n,) into `out` (n, D), as inference reads them.
+
+        Args:
+            number: of the table (`number`).
+            keys, out: contiguous.
+            is_cold: (n,), receives which keys read the cold row.
+
+        Returns:
+            How many did.
+
+        Raises:
+            DataError: a key is outside a fixed table.
+        """
+        of_keys = torch.from_numpy(keys)
+        cold = ~self.rows.has_rows(number, of_keys).numpy()
+        out[:] = self.rows.read(number, "weight", of_keys).numpy()
+        if is_cold is not None:
+            is_cold[:] = cold
+        return int(cold.sum())
 
     @property
     def artifacts(self) -> dict[str, Artifacts]:

@@ -61,10 +61,6 @@ class ServedTables(LookupTables):
         self.rows: ServedRows = ServedRows(self.stored, [self._numbers[table.name] for table in self._read])
         self.lookups: ServedRows = self.rows
 
-    def number(self, table: str) -> int:
-        """The number of a table, for `gather_into`. Raises ConfigError if there is no such table."""
-        return self._number(table)
-
     def reserve(self, table: str, rows: int) -> None:
         """Makes room for so many rows in all, so that nothing moves while `take_over` fills the table."""
         self.rows.reserve(self._number(table), rows)
@@ -117,19 +113,7 @@ class ServedTables(LookupTables):
         out: npt.NDArray[np.float32],
         is_cold: npt.NDArray[np.bool_] | None = None,
     ) -> int:
-        """`read` without any check of types or allocation, in microseconds: rows of keys (n,) into `out` (n, D).
-
-        Args:
-            number: of the table (`number`).
-            keys, out: contiguous.
-            is_cold: (n,), is told which keys read the cold row.
-
-        Returns:
-            How many did.
-
-        Raises:
-            DataError: a key is outside a fixed table.
-        """
+        """See LookupTables; here in one native call without checks of types, a few microseconds for some keys."""
         return self.rows.gather_into(number, keys, out, is_cold)
 
     def num_rows(self, table: str) -> int:

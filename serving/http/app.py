@@ -68,7 +68,7 @@ class App:
             "/v1/explain": self._explain,
             "/v1/retrieve": self._retrieve,
         }
-        self._pages = make_pages(self)
+        self._pages = make_pages(service, self.figures, lambda: self.is_draining)
         self.is_draining = False
         self._idle = asyncio.Event()
         self._log: Log | None = None
@@ -138,8 +138,8 @@ class App:
         except Gone:
             return
         except EmbtablesError as error:
-            refusal = as_refusal(error)
-            answer, field = answers.refused(call, refusal), refusal.field
+            known = as_refusal(error)
+            answer, field = answers.refused(call, known), known.field
         except Exception as error:
             self.log.fault(call, error)
             answer = answers.refused(call, Refusal(500, "a fault of the server, which its log describes"))
@@ -194,6 +194,7 @@ class App:
             call.size = request.num_rows
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON)
+            parse.need_no_parameters(call)
             request = parse.score_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
@@ -227,6 +228,7 @@ class App:
             wanted = parse.embed_bytes(call, self._caps)
         elif kind == wire.JSON:
             form = answers.form_of(call, _JSON, (_JSON, _BYTES))
+            parse.need_no_parameters(call)
             wanted = parse.embed_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.BYTES)

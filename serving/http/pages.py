@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,12 +13,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from embtables.serving import wire
-from embtables.serving.http.figures import Metrics
+from embtables.serving.http.figures import Figures, Metrics
 from embtables.serving.http.openapi import openapi
 from embtables.serving.refusals import Refusal
-
-if TYPE_CHECKING:
-    from embtables.serving.http.app import App
+from embtables.serving.service import Service
 
 _HERE = Path(__file__).parent
 # The pages load nothing from elsewhere, and nothing from elsewhere loads them.
@@ -31,25 +29,25 @@ _HEADERS = {
 }
 
 
-def make_pages(app: App) -> Starlette:
+def make_pages(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
     """The routes for GET."""
-    metrics = Metrics(app.figures, app.service)
+    metrics = Metrics(figures, service)
 
     async def model(_: Request) -> Response:
-        return _json(app.service.model())
+        return _json(service.model())
 
     async def live(_: Request) -> Response:
-        ready, reason = app.service.is_ready()
-        info = app.service.model() if ready else None
-        follow = app.service.follow_info()
-        return _json(wire.Live(ready, reason, app.figures.live(), follow, info))
+        ready, reason = service.is_ready()
+        info = service.model() if ready else None
+        follow = service.follow_info()
+        return _json(wire.Live(ready, reason, figures.live(), follow, info))
 
     async def healthz(_: Request) -> Response:
         return _json(wire.Readiness(True))
 
     async def readyz(_: Request) -> Response:
-        ready, reason = app.service.is_ready()
-        if app.is_draining:
+        ready, reason = service.is_ready()
+        if is_draining():
             ready, reason = False, "it ends"
         return _json(wire.Readiness(ready, reason), 200 if ready else 503)
 

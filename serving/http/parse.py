@@ -198,6 +198,13 @@ def embed_bytes(call: Call, caps: Caps) -> Wanted:
     return Wanted(feature, table, ids)
 
 
+def need_no_parameters(call: Call) -> None:
+    """Refuses (422) parameters in the address of a JSON request: what it asks is in the body."""
+    if call.query:
+        name = call.query.decode("latin-1").partition("=")[0][:_SHORT]
+        raise Refusal(422, "a JSON request has no parameters in its address: say it in the body", name)
+
+
 _addresses: dict[bytes, tuple[str | None, str | None]] = {}
 _MAX_ADDRESSES = 256
 

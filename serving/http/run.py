@@ -112,7 +112,7 @@ async def _serve(
         app.log.event("drain", in_flight=app.figures.in_flight)
         deadline = time.monotonic() + settings.drain_seconds
         for server in servers:
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]
         answered = await app.drain(settings.drain_seconds)
         await _close_connections(ports, deadline)
         await asyncio.wait(running, timeout=_END_SECONDS)

@@ -13,7 +13,6 @@ from embtables.arguments import as_ids
 from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
 from embtables.models.scorer import Scorer
-from embtables.rows.optimizers import WEIGHT
 from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.scoring.lookups import shown_readers
 from embtables.tables.combine import combined
@@ -75,12 +74,13 @@ class Embedder:
         return *self._rows(number, integers, "keys"), name
 
     def _rows(self, number: int, keys: npt.NDArray[np.int64], field: str) -> tuple[Float32s, Mask]:
-        of_keys = torch.from_numpy(keys)
+        rows = np.empty((len(keys), self._tables.configs[number].dim), np.float32)
+        is_cold = np.empty(len(keys), np.bool_)
         try:
-            rows = self._tables.rows.read(number, WEIGHT, of_keys)
-            return rows.numpy(), ~self._tables.rows.has_rows(number, of_keys).numpy()
+            self._tables.gather_into(number, np.ascontiguousarray(keys), rows, is_cold)
         except DataError as error:
             raise Refusal(422, error.message, field) from None
+        return rows, is_cold
 
 
 def _integers(ids: Any, feature: str) -> npt.NDArray[np.int64]:

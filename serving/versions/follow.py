@@ -32,6 +32,8 @@ from embtables.state.read.find import find
 
 Mode = Literal["following", "pinned", "paused"]
 
+_AFTER_FAULT_SECONDS = 10.0
+
 _log = logging.getLogger("embtables.serving.versions")
 
 
@@ -82,7 +84,6 @@ class Following:
         folder: of a run or of versions.
         live: what requests read.
         settings: how.
-        prepare: called on the thread with each version before it is put; see CatchUp.
         version: the version to begin with and to stay at, as if `pin` had been called; by default the newest.
 
     Raises:
@@ -94,16 +95,13 @@ class Following:
         folder: Path | str,
         live: Live,
         settings: FollowSettings | None = None,
-        prepare: Callable[[ServedVersion], None] = lambda version: None,
         version: str | None = None,
     ) -> None:
         self._settings = settings or FollowSettings()
         self._state = open_served(folder)
         self._live = live
         self.set_aside = SetAside()
-        self._catch_up = CatchUp(
-            self._state, live, self.set_aside, self._settings.limits, prepare, self._give_way_if_asked
-        )
+        self._catch_up = CatchUp(self._state, live, self.set_aside, self._settings.limits, self._give_way_if_asked)
         self._listing = Listing(self._state)
         self._mode: Mode = "following"
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -212,19 +210,22 @@ class Following:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
+            seconds = self._settings.poll_seconds
             try:
                 self._do_commands()
                 self._turn()
                 self.last_error = None
+                if self._watch.is_watching:
+                    seconds = self._settings.look_seconds
             except _Interrupted:
                 continue
             except EmbtablesError as error:
                 self._failed(str(error))
             except Exception as error:
-                _log.exception("versions cannot be followed")
-                self._failed(f"versions cannot be followed: {type(error).__name__}: {error}")
-            is_watched = self._watch.is_watching
-            self._wake.wait(self._settings.look_seconds if is_watched else self._settings.poll_seconds)
+                # A fault of this program. It may load all there is again and again: not at once.
+                self._failed(f"versions cannot be followed: {type(error).__name__}: {error}", error)
+                seconds = max(seconds, _AFTER_FAULT_SECONDS)
+            self._wake.wait(seconds)
 
     def _turn(self) -> None:
         if self._wanted is not None:
@@ -238,9 +239,9 @@ class Following:
             self._catch_up.run()
         self._listing.look()
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, fault: Exception | None = None) -> None:
         if text != self.last_error:
-            _log.error("%s", text)
+            _log.error("%s", text, exc_info=fault)
         self.last_error = text
 
     def _give_way_if_asked(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from embtables.rows.stored_table import StoredTable
 from embtables.schema import Adagrad, CollisionlessTable, DenseDecay, FixedTable, Normal
 from embtables.state.format.projection import project
 from tests.contracts.single import train_rows
+from tests.rows.served_for_tests import run
 
 DIM = 4
 COMMON: dict[str, Any] = {"dim": DIM, "optimizer": Adagrad(learning_rate=0.5), "initializer": Normal(std=1.0)}
@@ -205,45 +205,8 @@ def test_a_part_and_a_column_that_it_does_not_have_are_refused() -> None:
         ServedRows([FIXED], [0]).read(0, "sum", torch.tensor([0]))
 
 
-def test_readers_never_see_a_torn_row_nor_one_of_another_key() -> None:
-    """A row of key k in version v is k + 1000 v, throughout. A reader sees no version of a row after a newer one."""
-    keys, table = 300, StoredTable(CollisionlessTable(name="item", **COMMON | {"dim": 64}), 7)
-    served, done, wrong = ServedRows([table], [0]), threading.Event(), list[str]()
-
-    def version(number: int, of: np.ndarray[Any, Any]) -> TableContent:
-        weights = np.repeat((of + 1000.0 * number).astype(np.float32)[:, None], 64, axis=1)
-        return TableContent(of, {"weight": weights}, np.zeros(len(of), np.uint32), np.empty(0, np.uint32))
-
-    def read(seed: int) -> None:
-        rng, newest = np.random.default_rng(seed), np.zeros(keys)
-        while not done.is_set():
-            of = rng.integers(0, keys, 64)
-            rows = served.read(0, "weight", torch.from_numpy(of)).numpy()
-            number = (rows[:, 0] - of) / 1000
-            if not (rows == rows[:, :1]).all():
-                wrong.append("a torn row")
-            if not ((rows[:, 0] == 0) | (number == np.round(number))).all():
-                wrong.append("a row of another key")
-            seen = rows[:, 0] != 0
-            if (number[seen] < newest[of[seen]]).any():
-                wrong.append("an older version after a newer one")
-            np.maximum.at(newest, of[seen], number[seen])
-
-    readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
-    for reader in readers:
-        reader.start()
-    rng, last = np.random.default_rng(99), np.zeros(keys, np.int64)
-    for number in range(1, 400):
-        of = np.unique(rng.integers(0, keys, 100))
-        gone, stay = of[: len(of) // 5], of[len(of) // 5 :]
-        change = version(number, stay)
-        change.tombstones = gone.astype(np.int64)
-        served.take_over(0, change, more=False)
-        served.take_over(0, version(number, np.arange(50) + 10**9 + 50 * number), more=False)  # the map grows
-        last[stay], last[gone] = number, 0
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert not wrong, wrong[:3]
-    found = served.read(0, "weight", torch.arange(keys))[:, 0].numpy()
-    assert (found == np.where(last > 0, np.arange(keys) + 1000.0 * last, 0)).all()
+def test_readers_see_each_row_as_some_version_has_it() -> None:
+    versions, lookups, wrong = run(seconds=3.0)
+    assert not wrong, wrong
+    assert versions > 20
+    assert lookups > 200

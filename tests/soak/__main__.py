@@ -2,8 +2,9 @@
 
 1. Fifty million ids that come once, under `min_count: 2`: the table stays within its bound and keeps its regular keys.
 2. Ten million keys into one table, each with the row it should have.
-3. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
-4. A server under load while rows change and are evicted (tests/soak/serving.py), three times as long.
+3. Readers beside a writer of served rows, for the same time.
+4. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
+5. A server under load while rows change and are evicted (tests/soak/serving.py), three times as long.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from embtables.rows.initial import initial_rows
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
 from tests.contracts.single import gather, train_rows
+from tests.rows import served_for_tests
 from tests.rows.test_collisionless_machine import Machine
 from tests.soak.serving import soak
 
@@ -78,16 +80,23 @@ def histories(minutes: float) -> str:
     return f"{200 * runs:,} random histories of up to 60 steps against the dict ({isa()})"
 
 
+def served(minutes: float) -> str:
+    """Readers check every row that they see, beside versions that come without a pause."""
+    versions, lookups, wrong = served_for_tests.run(60 * minutes)
+    assert not wrong, wrong
+    return f"{lookups:,} lookups beside {versions:,} versions: each row as some version has it"
+
+
 def main() -> None:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
     lines = []
-    works = (
+    for work in (
         lambda: flood(50_000_000),
         lambda: growth(10_000_000),
+        lambda: served(minutes),
         lambda: histories(minutes),
         lambda: soak(3 * minutes, RUNS / "soak"),
-    )
-    for work in works:
+    ):
         lines.append(f"- {work()}")
         print(lines[-1], flush=True)
     where = _harness.machine()

@@ -77,12 +77,16 @@ class ServedRows:
 
     def has_rows(self, table: int, keys: Tensor) -> Tensor:
         """See RowReader; of a row past its ttl it says no."""
+        return torch.from_numpy(~self.cold(table, _numpy(keys)))
+
+    def cold(self, table: int, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which keys (n,) read the cold row. Raises DataError as `read`."""
         is_cold = np.empty(len(keys), np.bool_)
         try:
-            self._rows.cold(table, _numpy(keys), is_cold)
+            self._rows.cold(table, keys, is_cold)
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
-        return torch.from_numpy(~is_cold)
+        return is_cold
 
     def gather_into(
         self,

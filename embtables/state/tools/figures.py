@@ -139,7 +139,7 @@ def _figures(
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     sizes = {
         "keys": rows.keys.nbytes,
-        **{n: rows.format.column_bytes(n, per_element=wide) * len(rows.keys) for n, wide in rows.row_columns.items()},
+        **{name: of_row * len(rows.keys) for name, of_row in rows.row_bytes.items()},
         "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,

@@ -113,6 +113,10 @@ def test_vectors_and_keys_are_read_as_of_the_trained_tables() -> None:
     count = served.gather_into(served.number("item"), keys.numpy(), out, is_cold)
     assert np.array_equal(out, served.read("item", keys).numpy())
     assert is_cold.tolist() == served.is_cold("item", keys).tolist()
+    of_trained, cold_of_trained = np.empty_like(out), np.empty_like(is_cold)
+    assert made.gather_into(made.number("item"), keys.numpy(), of_trained, cold_of_trained) == count
+    assert np.array_equal(of_trained, out)
+    assert np.array_equal(cold_of_trained, is_cold)
     assert count == is_cold.sum() > 0
     assert not served.is_cold("shop", torch.arange(40)).any()
     assert served.num_rows("item") == len(made.keys("item"))

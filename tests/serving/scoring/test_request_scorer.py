@@ -81,7 +81,7 @@ def test_scores_are_those_of_whole_rows(run_of: Callable[[str], Path], model: st
             context=CONTEXT,
             candidates=[{"item": "item-3"}, {"item": "item-4", "title": "red lamp"}, {"item": "x", "sold": 1.5}],
         ),
-        wire.ScoreRequest(context={**CONTEXT, "title": "blue", "past": ["item-1"], "age": None or 5}, candidates=names),
+        wire.ScoreRequest(context={**CONTEXT, "title": "blue", "past": ["item-1"], "age": 5}, candidates=names),
         wire.ScoreRequest(context={**CONTEXT, "shop": None, "near": None, "near_weight": None}, candidates=names[:1]),
         wire.ScoreRequest(rows=[full_row(log, row) for row in range(70)]),
         wire.ScoreRequest(rows=[{"item": "item-3", **CONTEXT}, {"item": "item-5", **CONTEXT, "user": 8}]),
