@@ -75,6 +75,13 @@ def running(
                 said.seek(0)
                 sys.exit(f"{name} did not start:\n{said.read().decode()[-4000:]}")
             yield Running(name, port, process.pid)
+            if process.poll() is not None:
+                said.seek(0)
+                raise RuntimeError(f"{name} has ended with {process.poll()}:\n{said.read().decode()[-4000:]}")
+        except Exception as error:
+            said.seek(0)
+            error.add_note(f"{name} (ended: {process.poll()}) has said:\n{said.read().decode()[-4000:]}")
+            raise
         finally:
             process.terminate()
             process.wait(timeout=30)
