@@ -71,4 +71,4 @@ class Backoff:
         """A deadline's error, with what went wrong before it."""
         if self.last is None:
             return error
-        return DeadlineError(f"{error.message}; before that: {self.last}", **error.path)
+        return DeadlineError(f"{error.message}; before that: {self.last}", server=error.path.get("server"))
