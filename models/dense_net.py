@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from embtables.errors import ConfigError
-from embtables.lookup.views import PooledFirstOrderView, PooledView, View
+from embtables.lookup.views import PooledFirstOrderView, PooledView, Span, View
 
 DENSE = "dense"
 PooledViews = PooledView | PooledFirstOrderView
@@ -43,9 +43,10 @@ class DenseNet(nn.Module):
 
     Attributes:
         views: those of the model, in the order of their inputs.
-        input_names: of the arguments of `forward`: for each view `pooled`, and `first_order` where it gives both; then
-            `dense`, if there are dense columns. A model with several views has them numbered: `pooled_1`.
+        input_names: of the arguments of `forward`: for each view `embedding`, and `first_order` where it gives both;
+            then `dense`, if there are dense columns. A model with several views has them numbered: `embedding_1`.
         input_widths: columns of each of them.
+        spans: of each input but `dense` its name, and of which features its columns are.
 
     Raises:
         ConfigError: a view gives sequences, or the model has none.
@@ -74,18 +75,17 @@ class DenseNet(nn.Module):
         kept |= {id(world): world for world in (getattr(part, "_world", None) for part in model.modules())}
         self.layers = copy.deepcopy(model, kept)
         self.layers.eval()
-        names, widths = list[str](), list[int]()
+        spans: list[tuple[str, list[Span]]] = []
         for number, view in enumerate(views):
-            number_text = f"_{number}" if len(views) > 1 else ""
-            names.append(f"pooled{number_text}")
-            widths.append(sum(view.embedding_dims))
+            after = f"_{number + 1}" if len(views) > 1 else ""
+            spans.append((f"embedding{after}", view.spans))
             if isinstance(view, PooledFirstOrderView):
-                names.append(f"first_order{number_text}")
-                widths.append(sum(width for _, width in view.first_order_spans))
-        if num_dense:
-            names.append(DENSE)
-            widths.append(num_dense)
-        self.input_names, self.input_widths = tuple(names), tuple(widths)
+                spans.append((f"first_order{after}", view.first_order_spans))
+        self.spans = tuple(spans)
+        widths = [sum(width for _, width in of_input) for _, of_input in spans]
+        self.input_names = (*(name for name, _ in spans), *([DENSE] if num_dense else []))
+        self.input_widths = (*widths, *([num_dense] if num_dense else []))
+        self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Columns (B, width) of each of `input_names` -> outputs, of the pointwise task logits (B, n_labels)."""

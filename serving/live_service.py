@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
+import torch
 
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
+from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
+from embtables.serving.trust.explain import explain
+from embtables.serving.trust.fingerprints import served_fingerprints
+from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 _RETRY_SECONDS = 1
 
 
@@ -35,6 +41,9 @@ class Follows(Protocol):
 
     def info(self) -> wire.FollowInfo:
         """How it follows."""
+
+    def why_not_ready(self) -> str | None:
+        """Why there is no version yet; None if there is one."""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -53,17 +62,16 @@ class PreparedLive(Live):
     """A `Live` that makes what scoring needs of a version before it answers.
 
     Args:
-        prepare: makes it, on the thread that puts; an EmbtablesError of it is that version's.
+        make: makes it, on the thread that follows.
     """
 
-    def __init__(self, prepare: Callable[[ServedVersion], None]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
         super().__init__()
-        self._prepare = prepare
+        self._make = make
 
-    def put(self, version: ServedVersion) -> None:
+    def prepare(self, version: ServedVersion) -> None:
         """See Live."""
-        self._prepare(version)
-        super().put(version)
+        self._make(version)
 
 
 class LiveService:
@@ -76,6 +84,8 @@ class LiveService:
         max_batch_rows: rows of requests that are scored together.
         max_wait_ms: how long a free thread waits for more requests before it scores; by default not at all.
         max_queue: requests that wait to be scored; further ones get 429.
+        mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
+        recorded: requests to warm versions with, and to choose the engine by.
     """
 
     def __init__(
@@ -87,7 +97,11 @@ class LiveService:
         max_batch_rows: int = 4096,
         max_wait_ms: float = 0.0,
         max_queue: int = 256,
+        mode: Literal["exact", "fast"] = "exact",
+        greatest_error: float = GREATEST_ERROR,
+        recorded: Sequence[wire.ScoreRequest] = (),
     ) -> None:
+        self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
         self.live = PreparedLive(self._prepare)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -100,6 +114,7 @@ class LiveService:
             max_rows=max_batch_rows,
             max_queue=max_queue,
             max_wait_ms=max_wait_ms,
+            begin=_one_thread,
         )
 
     async def start(self) -> None:
@@ -110,6 +125,10 @@ class LiveService:
         """See Service."""
         self._batches.stop()
         self._follows.stop()
+
+    async def reach(self, dense: str | None, rows: str | None) -> None:
+        """See Service."""
+        await self.live.reach(dense, rows)
 
     async def score(self, request: wire.ScoreRequest) -> Scored:
         """See Service."""
@@ -133,10 +152,34 @@ class LiveService:
         self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
         return Embedded(rows, is_cold, versions)
 
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
+        """See Service."""
+        scorer = self._current()
+
+        def taken() -> dict[str, str]:
+            if not self._is_settled(scorer, versions):
+                return {}
+            found = served_fingerprints(scorer, request)
+            return found if self._is_settled(scorer, versions) else {}
+
+        return await asyncio.to_thread(taken)
+
+    @staticmethod
+    def _is_settled(scorer: RequestScorer, versions: wire.Versions) -> bool:
+        """Whether rows are those of these versions and of no other."""
+        version = scorer.version
+        return versions == wire.Versions(version.name, version.row_version) and not version.applied.is_changing
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        """See Service."""
+        scorer = self._current()
+        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        return await asyncio.to_thread(explain, scorer, request, versions)
+
     def model(self) -> wire.ModelInfo:
         """See Service."""
         scorer = self._current()
-        return scorer.description.now(self._name, self._follows.info(), self.counts)
+        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts)
 
     def follow_info(self) -> wire.FollowInfo:
         """See Service."""
@@ -144,9 +187,8 @@ class LiveService:
 
     def is_ready(self) -> tuple[bool, str]:
         """See Service."""
-        if self.live.current is None:
-            return False, "no version is loaded yet"
-        return True, ""
+        reason = self._follows.why_not_ready()
+        return reason is None, reason or ""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -170,8 +212,8 @@ class LiveService:
             found = self._made_for(version)
             if found is None:
                 before = self._scorers[:1]
-                found = RequestScorer(version, *before)
-                found.warm()
+                found = RequestScorer(version, *before, mode=self._mode, greatest_error=self._greatest_error)
+                found.warm(self._recorded)
                 self._scorers = (found, *before)
             return found
 
@@ -201,18 +243,25 @@ class LiveService:
         return answers
 
 
+def _one_thread() -> None:
+    """A request's products are small: a thread computes its own, and several requests go side by side."""
+    torch.set_num_threads(1)
+
+
 def live_service(settings: Settings) -> LiveService:
     """The service of a server with these settings: the versions of its source, followed.
 
     Raises:
         ConfigError: the source is neither a run nor a folder of versions.
     """
-    follow = FollowSettings(poll_seconds=settings.poll_seconds)
+    limits = ValueLimits(greatest_norm=settings.greatest_norm, norm_ratio=settings.norm_ratio)
+    follow = FollowSettings(poll_seconds=settings.poll_seconds, limits=limits)
     return LiveService(
-        lambda live: Following(settings.source, live, follow),
+        lambda live: Following(settings.source, live, follow, settings.version),
         name=settings.source.resolve().name,
         threads=settings.threads,
         max_batch_rows=settings.max_batch_rows,
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
+        mode=settings.mode,
     )

@@ -71,6 +71,16 @@ class Service(Protocol):
             ids: (n,) int64, or a list of integers or strings.
         """
 
+    async def fingerprints(self, request: wire.ScoreRequest | pa.Table, versions: wire.Versions) -> dict[str, str]:
+        """Digests of what the model reads of a request, by feature and dense column, for the log of requests.
+
+        Args:
+            versions: that have scored it; nothing is returned if they are not those of now, or rows are changing.
+        """
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        """What each feature adds to the score of one candidate (or row). Refusals as of `score`."""
+
     def model(self) -> wire.ModelInfo:
         """What `/v1/model` answers. Refusal 503 until there is a version. Cheap: a scrape of metrics calls it."""
 

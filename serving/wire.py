@@ -80,6 +80,74 @@ class ScoreAnswer(msgspec.Struct):
     cold: ColdIds
 
 
+class LoggedRequest(msgspec.Struct, omit_defaults=True):
+    """A line of a server's log of requests.
+
+    Attributes:
+        at: unix time.
+        size: K.
+        request: only where the server keeps values.
+        features: digests of what the model read, by feature and dense column; none where rows changed meanwhile.
+    """
+
+    request_id: str
+    at: float
+    versions: Versions
+    size: int
+    scores: dict[str, list[float]]
+    request: ScoreRequest | None = None
+    features: dict[str, str] = {}
+
+
+class RowInfo(msgspec.Struct, omit_defaults=True):
+    """A row that a feature read.
+
+    Attributes:
+        key: of the table.
+        is_cold: the key has no row, or one past its ttl.
+        norm: L2, of its D values.
+        age: since training last saw the key, by the table's clock: seconds in a table with a ttl, else steps. None
+            without a row and in a fixed table.
+    """
+
+    key: int
+    is_cold: bool
+    norm: float
+    age: int | None = None
+
+
+class FeaturePart(msgspec.Struct, omit_defaults=True):
+    """What a feature adds to a score.
+
+    Attributes:
+        without: what stands in its place to tell: `cold`: its ids read cold rows; `absent`: it has no ids, as in a
+            fixed table, where every key has a row; `zero`: of a dense column the value 0 after its transforms.
+        contribution: by label the logit less that without the feature.
+        rows: that it read.
+        value: of a dense column, after its transforms.
+    """
+
+    feature: str
+    without: str
+    contribution: dict[str, float]
+    table: str | None = None
+    rows: list[RowInfo] = []
+    value: float | None = None
+
+
+class ExplainAnswer(msgspec.Struct):
+    """Why one candidate (or row) has its score: by label score and logit, and what each feature adds to the logit.
+
+    Contributions do not add up to the logit where a model has products of features.
+    """
+
+    request_id: str
+    scores: dict[str, float]
+    logits: dict[str, float]
+    versions: Versions
+    features: list[FeaturePart]
+
+
 class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Raw ids of a feature (integers or strings), or keys of a table."""
 

@@ -1,1 +1,1 @@
-"""What `benchmarks.serving` is made of: a load client (load.cpp), servers to compare with, requests, one module a part."""
+"""What `benchmarks.serving` is made of: a load client (load.cpp), servers to compare with, requests, and its parts."""

@@ -7,7 +7,7 @@ the value lies inside a list.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,12 +59,17 @@ def feature_ids(feature: Feature, columns: Mapping[str, pa.Array], boundaries: F
         DataError: the column's type cannot be ids.
     """
     if feature.cross is not None:
-        parts = [_column_ids(feature, name, columns[name], None, None) for name in feature.cross]
-        return _crossed(feature, parts, len(columns[feature.cross[0]]))
+        parts = [column_ids(feature, name, columns[name]) for name in feature.cross]
+        return crossed(feature, parts, len(columns[feature.cross[0]]))
     assert feature.column is not None
     weights = None if feature.weights_column is None else columns[feature.weights_column]
     ids = _column_ids(feature, feature.column, columns[feature.column], weights, boundaries)
     return _last(feature, ids, feature.column)
+
+
+def column_ids(feature: Feature, name: str, array: pa.Array) -> Ids:
+    """The ids of one column of a cross. Raises as `feature_ids`."""
+    return _column_ids(feature, name, array, None, None)
 
 
 def _column_ids(
@@ -296,7 +301,7 @@ def _id_weights(feature: Feature, array: pa.Array, of_ids: Int64s, null_ids: pa.
     return to_float32(name, as_float64(name, numbers, fill=None, of_rows=rows), of_rows=rows)
 
 
-def _crossed(feature: Feature, parts: list[Ids], n: int) -> Ids:
+def crossed(feature: Feature, parts: Sequence[Ids], n: int) -> Ids:
     """Every combination of the parts' ids in a row, the last `max_length` of them; the last part changes fastest."""
     assert feature.cross is not None
     if all(part.lengths is None for part in parts):

@@ -76,8 +76,8 @@ def keys_of(column: pa.ChunkedArray, /, **path: object) -> Keys:
     family = checked_family(column.type, **path)
     shown = one_array(column)
     if family == "text":
-        kind = shown.type.value_type if pa.types.is_dictionary(shown.type) else shown.type
-        return Keys(family, shown.cast(kind).cast(pa.large_binary()), shown)
+        values = shown.cast(shown.type.value_type) if pa.types.is_dictionary(shown.type) else shown
+        return Keys(family, values.cast(pa.large_binary()), shown)
     if family == "null":
         return Keys(family, pa.nulls(len(shown), pa.int64()), shown)
     if pa.types.is_timestamp(shown.type) and shown.type.unit == "ns":

@@ -19,7 +19,6 @@ from embtables.errors import ConfigError, StateError
 from embtables.given import as_names
 from embtables.inputs.batch import Jagged, JaggedIds
 from embtables.lookup.request import Request, checked, given_weights, pooled_request, sequence_keys
-from embtables.rows.protocol import Lookup
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.combine import combined, pooled, row_gradients
@@ -29,6 +28,7 @@ from embtables.tables.table_set import Tables
 
 UpdateMode = Literal["step", "backward"]
 Span = tuple[str, int]
+Sums = tuple[tuple[TableFeature, ...], tuple[TableFeature, ...]]
 
 
 class _Pooled(torch.autograd.Function):
@@ -287,21 +287,11 @@ class PooledView(View):
         made._weighted = any(read.feature.weights_column is not None for read in made.features)
         return made
 
-    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
-        """What `forward` asks of the row store in inference, column after column. None if it does more with rows than
-        to sum them."""
-        if any(read.combine == "product" for read in self.features):
-            return None
-        return _lookups([(self.features, ())], ids, weighted=self._weighted)
-
-
-def _lookups(
-    parts: Sequence[tuple[Sequence[TableFeature], Sequence[TableFeature]]], ids: JaggedIds, *, weighted: bool
-) -> list[Lookup]:
-    """The lookups of features, each with those beside them."""
-    return [
-        pooled_request(features, ids, weighted=weighted, beside=beside).lookup for features, beside in parts if features
-    ]
+    @property
+    def sums(self) -> list[Sums]:
+        """The lookups that `forward` makes, if it sums all rows: features and those beside them. Their columns, one
+        lookup after the other, are those of the result."""
+        return [(self.features, ())]
 
 
 class PooledFirstOrderView(View):
@@ -371,15 +361,11 @@ class PooledFirstOrderView(View):
         made._weighted = any(read.feature.weights_column is not None for read in made._linear)
         return made
 
-    def lookups(self, ids: JaggedIds) -> list[Lookup] | None:
-        """What `forward` asks of the row store in inference: columns of embeddings and then of first-order weights.
-
-        None if it does more with rows than to sum them.
-        """
-        if any(read.combine == "product" for read in self.features):
-            return None
-        parts = [(self.features, self._beside), (self._alone if self._beside else self._linear, ())]
-        return _lookups(parts, ids, weighted=self._weighted)
+    @property
+    def sums(self) -> list[Sums]:
+        """As of PooledView: columns of embeddings, then of first-order weights."""
+        others = self._alone if self._beside else self._linear
+        return [part for part in ((self.features, tuple(self._beside)), (tuple(others), ())) if part[0]]
 
     def _table_names(self) -> list[str]:
         return list(dict.fromkeys(read.table.name for read in (*self.features, *self._linear)))

@@ -364,6 +364,8 @@ class ServedStore:
         """out (keys, dim); is_cold (keys,): which have no row. Returns how many."""
     def cold(self, table: int, keys: npt.NDArray[np.int64], is_cold: npt.NDArray[np.bool_]) -> None:
         """is_cold (keys,), as `gather`."""
+    def seen(self, table: int, keys: npt.NDArray[np.int64], clocks: npt.NDArray[np.uint32]) -> None:
+        """clocks (keys,): the table's when each was last seen; 0 for one without a row, and in a fixed table."""
     def apply(
         self,
         table: int,

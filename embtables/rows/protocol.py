@@ -266,8 +266,10 @@ class RowState(Protocol):
     def key_state(self, table: int) -> KeyState | None:
         """The keys of a collisionless table or of a part of a fixed one, copied; None for a whole fixed one."""
 
-    def capture(self, table: int, after: int | None) -> Capture:
+    def capture(self, table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         """What a table holds now: all rows, or those changed since the cut `after`, and what `changes` reports.
+
+        With `weights_only` it may be without what only training needs: optimizer state, counts, waiting keys, sketch.
 
         Of all rows a store may copy what it still needs when the content is asked for: cheaply where a cut was just
         drawn.

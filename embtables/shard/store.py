@@ -321,9 +321,9 @@ class ShardedRowStore:
         """See RowStore. Of the keys this rank owns."""
         return self._local.key_state(table)
 
-    def capture(self, table: int, after: int | None) -> Capture:
+    def capture(self, table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         """See RowStore. Of the keys this rank owns."""
-        whole = self._local.capture(table, after)
+        whole = self._local.capture(table, after, weights_only=weights_only)
         is_part = table not in self._replicated
         return whole if is_part else OwnedCapture(whole, self._tables[table].seed, self._world)
 

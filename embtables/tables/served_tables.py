@@ -120,6 +120,12 @@ class ServedTables(LookupTables):
         """How many rows a table holds, those past their ttl among them."""
         return self.rows.num_rows(self._number(table))
 
+    def seen(self, table: str, keys: Tensor) -> npt.NDArray[np.uint32]:
+        """(n,) the table's clock when training last saw each key; 0 for one without a row, and in a fixed table. Raises
+        as `read`."""
+        number = self._number(table)
+        return self.rows.seen(number, as_ids(keys, "keys", table=table).numpy())
+
     def num_bytes(self, table: str) -> int:
         """Bytes of a table's rows, those that readers still hold among them, and of the map of its keys."""
         return self.rows.num_bytes(self._number(table))

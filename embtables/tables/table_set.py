@@ -418,8 +418,11 @@ class Tables(LookupTables):
         return self.rows.capture(self._number(table), None).content()
 
     @exclusive
-    def capture(self, after: int | None = None) -> dict[str, Capture]:
+    def capture(self, after: int | None = None, *, weights_only: bool = False) -> dict[str, Capture]:
         """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
+
+        Args:
+            weights_only: optimizer state, counts and waiting keys may be left out, which nobody but training reads.
 
         Right after `draw_cut`, all of it is captured in a moment: rows are copied when the content is asked for, on any
         thread, while training goes on.
@@ -430,7 +433,9 @@ class Tables(LookupTables):
         """
         after = None if after is None else as_integer(after, "after")
         return {
-            config.name: CountedCapture(self.rows.capture(number, after), self._counts[number].to_save())
+            config.name: CountedCapture(
+                self.rows.capture(number, after, weights_only=weights_only), self._counts[number].to_save()
+            )
             for number, config in enumerate(self.configs)
         }
 

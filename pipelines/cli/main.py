@@ -17,11 +17,13 @@ from embtables.errors import EmbtablesError
 from embtables.pipelines.cli.data import app as data_app
 from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.doctor import doctor
+from embtables.pipelines.cli.export import export
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.options import ConfigPath, Json, Set
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.serve import serve
 from embtables.pipelines.cli.state import app as state_app
+from embtables.pipelines.cli.trust import audit, replay
 from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
@@ -39,6 +41,9 @@ app.command()(init)
 app.command()(doctor)
 app.command()(inspect)
 app.command()(plan)
+app.command()(export)
+app.command()(replay)
+app.command(context_settings={"ignore_unknown_options": True})(audit)  # a key may begin with a minus sign
 app.command()(serve)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]

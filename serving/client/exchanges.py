@@ -135,6 +135,29 @@ def embed(
     return Exchange("POST", "/v1/embed", _read_rows_bytes, content, headers, {name: str(of)})
 
 
+def embed_answer(key: int, table: str) -> Exchange[wire.EmbedAnswer]:
+    """A request for the row of a key, which says whether it is a cold one."""
+    request = wire.EmbedRequest(table=table, keys=[key])
+
+    def read(response: httpx.Response) -> tuple[wire.EmbedAnswer, wire.Versions]:
+        answer = _decoded(response, wire.EmbedAnswer)
+        return answer, answer.versions
+
+    return Exchange("POST", "/v1/embed", read, _json(request), {"content-type": wire.JSON})
+
+
+def explain(context: Mapping[str, Any], candidate: Any, request_id: str | None) -> Exchange[wire.ExplainAnswer]:
+    """A request for what each feature adds to a score. Raises as `score`."""
+    need_mapping(context, "context", "a dict of columns")
+    request = wire.ScoreRequest(context=dict(context), candidates=[candidate], request_id=request_id)
+
+    def read(response: httpx.Response) -> tuple[wire.ExplainAnswer, wire.Versions]:
+        answer = _decoded(response, wire.ExplainAnswer)
+        return answer, answer.versions
+
+    return Exchange("POST", "/v1/explain", read, _json(request), {"content-type": wire.JSON})
+
+
 def model() -> Exchange[wire.ModelInfo]:
     """A request for what the server says of its model."""
     return Exchange("GET", "/v1/model", _read_model)

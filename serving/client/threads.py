@@ -93,7 +93,7 @@ class Client:
             DeadlineError: no answer came in time.
             DataError: a value cannot be sent.
         """
-        return self._call(exchanges.score(context, candidates, form, request_id), deadline_seconds)
+        return self.call(exchanges.score(context, candidates, form, request_id), deadline_seconds)
 
     def score_rows(
         self,
@@ -113,7 +113,7 @@ class Client:
             ServingError: see `score`.
             DataError: a value cannot be sent.
         """
-        return self._call(exchanges.score_rows(rows, form, request_id), deadline_seconds)
+        return self.call(exchanges.score_rows(rows, form, request_id), deadline_seconds)
 
     def embed(
         self,
@@ -137,11 +137,29 @@ class Client:
             ServingError: see `score`.
             DataError: these are no ids.
         """
-        return self._call(exchanges.embed(ids, feature, table, form, request_id), deadline_seconds)
+        return self.call(exchanges.embed(ids, feature, table, form, request_id), deadline_seconds)
+
+    def explain(
+        self,
+        context: Mapping[str, Any],
+        candidate: Any,
+        *,
+        deadline_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> wire.ExplainAnswer:
+        """What each feature adds to the score of a candidate: the logit less that with the feature's rows read cold.
+
+        Args:
+            context, candidate: as of `score`.
+
+        Raises:
+            ServingError: see `score`.
+        """
+        return self.call(exchanges.explain(context, candidate, request_id), deadline_seconds)
 
     def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """What the server says of its model: schema, versions, how old, rows, memory, engine. Raises as `score`."""
-        return self._call(exchanges.model(), deadline_seconds)
+        return self.call(exchanges.model(), deadline_seconds)
 
     def ready(self, *, deadline_seconds: float | None = None) -> bool:
         """Whether the server answers requests now; not so where nothing listens or no answer comes in time."""
@@ -180,13 +198,17 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, exchange: Exchange[T], deadline_seconds: float | None) -> T:
+    def call(self, exchange: Exchange[T], deadline_seconds: float | None = None) -> T:
+        """Sends what `embtables.serving.client.exchanges` has made, as the other methods do."""
         seconds = self._session.seconds(deadline_seconds)
         end = time.monotonic() + seconds
-        attempts = stamina.retry_context(on=retries.backoff(end), attempts=self._session.attempts, timeout=None)
-        for attempt in attempts:
-            with attempt:
-                return self._once(exchange, end, seconds)
+        backoff = retries.Backoff(end)
+        try:
+            for attempt in stamina.retry_context(on=backoff, attempts=self._session.attempts, timeout=None):
+                with attempt:
+                    return self._once(exchange, end, seconds)
+        except DeadlineError as error:
+            raise backoff.said_before(error) from error
         raise AssertionError  # stamina raises the last failure
 
     def _once(self, exchange: Exchange[T], end: float, seconds: float) -> T:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,12 +14,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from embtables.serving import wire
-from embtables.serving.http.figures import Metrics
+from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.figures import Figures, Metrics
 from embtables.serving.http.openapi import openapi
 from embtables.serving.refusals import Refusal
-
-if TYPE_CHECKING:
-    from embtables.serving.http.app import App
+from embtables.serving.service import Service
 
 _HERE = Path(__file__).parent
 # The pages load nothing from elsewhere, and nothing from elsewhere loads them.
@@ -31,25 +31,69 @@ _HEADERS = {
 }
 
 
-def make_pages(app: App) -> Starlette:
+class Pages:
+    """The routes for GET.
+
+    Args:
+        is_draining: whether the server ends.
+    """
+
+    def __init__(self, service: Service, figures: Figures, is_draining: Callable[[], bool]) -> None:
+        self._application = _application(service, figures, is_draining)
+
+    async def answer(self, call: Call) -> Answer:
+        """What starlette answers. Raises what a page raises."""
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": call.method,
+            "path": call.path,
+            "root_path": "",
+            "query_string": call.query.encode("latin-1", "replace"),
+            "headers": [(b"host", call.headers["host"].encode("latin-1"))],
+            "client": None,
+            "server": None,
+        }
+        status, headers, parts = 500, [], []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], message["headers"]
+            else:
+                parts.append(message.get("body", b""))
+
+        await self._application(scope, receive, send)
+        answer = Answer(status, "", b"".join(parts))
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        answer.headers = [pair for pair in pairs if pair[0] != "content-length"]
+        return answer
+
+
+def _application(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
     """The routes for GET."""
-    metrics = Metrics(app.figures, app.service)
+    metrics = Metrics(figures, service)
 
     async def model(_: Request) -> Response:
-        return _json(app.service.model())
+        return _json(service.model())
 
     async def live(_: Request) -> Response:
-        ready, reason = app.service.is_ready()
-        info = app.service.model() if ready else None
-        follow = app.service.follow_info()
-        return _json(wire.Live(ready, reason, app.figures.live(), follow, info))
+        ready, reason = service.is_ready()
+        info = service.model() if ready else None
+        follow = service.follow_info()
+        return _json(wire.Live(ready, reason, figures.live(), follow, info))
 
     async def healthz(_: Request) -> Response:
         return _json(wire.Readiness(True))
 
     async def readyz(_: Request) -> Response:
-        ready, reason = app.service.is_ready()
-        if app.is_draining:
+        ready, reason = service.is_ready()
+        if is_draining():
             ready, reason = False, "it ends"
         return _json(wire.Readiness(ready, reason), 200 if ready else 503)
 
@@ -77,7 +121,7 @@ def make_pages(app: App) -> Starlette:
     }
     return Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
-        exception_handlers={HTTPException: _no_such, Refusal: _refused, Exception: _fault},
+        exception_handlers={HTTPException: _no_such, Refusal: _refused},
     )
 
 
@@ -93,10 +137,6 @@ def _page(name: str) -> Response:
 def _refused(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)
     return _json(wire.ErrorBody(refusal.reason, field=refusal.field), refusal.status)
-
-
-def _fault(_: Request, error: Exception) -> Response:
-    return _json(wire.ErrorBody("a fault of the server, which its log describes"), 500)
 
 
 def _no_such(_: Request, error: Exception) -> Response:

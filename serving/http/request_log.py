@@ -3,10 +3,12 @@
 JSON lines, the oldest first; `<name>.1` is what was before `<name>`, `<name>.2` before that. Every line:
 
     {"request_id": "3f1c-2a", "at": 1764300000.5, "versions": {"dense": "serving-12", "rows": "serving-13"},
-     "size": 2, "request": {"context": {...}, "candidates": [...]}, "scores": {"label": [0.1, 0.2]}}
+     "size": 2, "request": {"context": {...}, "candidates": [...]}, "scores": {"label": [0.1, 0.2]},
+     "features": {"item": "96a1...", ...}}
 
 `request` is a `wire.ScoreRequest` as JSON; of an Arrow stream its rows, under `rows`. It is there only where the server
 keeps values (`request_log_values`), and `size` is the number of candidates or rows always. `at` is unix time.
+`features` are digests of what the model read (`serving.trust.fingerprints`).
 """
 
 from __future__ import annotations
@@ -22,17 +24,6 @@ from embtables.serving.http.call import Call
 from embtables.serving.http.lines import LineFile
 from embtables.serving.service import Scored
 from embtables.serving.settings import Settings
-
-
-class LoggedRequest(msgspec.Struct, omit_defaults=True):
-    """A line of the file."""
-
-    request_id: str
-    at: float
-    versions: wire.Versions
-    size: int
-    scores: dict[str, list[float]]
-    request: wire.ScoreRequest | None = None
 
 
 class RequestLog:
@@ -51,18 +42,24 @@ class RequestLog:
         """Whether the next request is in the sample."""
         return self._random.random() < self._rate
 
-    def put(self, call: Call, request: Any, answer: Scored) -> None:
-        """Writes a request: a `ScoreRequest` or an Arrow table."""
+    @property
+    def keeps_values(self) -> bool:
+        """Whether lines have what was asked."""
+        return self._with_values
+
+    def put(self, call: Call, request: Any, answer: Scored, features: dict[str, str]) -> None:
+        """Writes a request: a `ScoreRequest` or an Arrow table; `features`: see `Service.fingerprints`."""
         if self._with_values and not isinstance(request, wire.ScoreRequest):
             request = wire.ScoreRequest(rows=request.to_pylist())
         scores = {label: answer.scores[:, place].tolist() for place, label in enumerate(answer.labels)}
-        logged = LoggedRequest(
+        logged = wire.LoggedRequest(
             call.request_id,
             time.time(),
             answer.versions,
             call.size,
             scores,
             request if self._with_values else None,
+            features,
         )
         self._lines.put(msgspec.json.encode(logged))
 

@@ -112,7 +112,7 @@ async def _serve(
         app.log.event("drain", in_flight=app.figures.in_flight)
         deadline = time.monotonic() + settings.drain_seconds
         for server in servers:
-            server.stop()
+            server.stop()  # type: ignore[no-untyped-call]
         answered = await app.drain(settings.drain_seconds)
         await _close_connections(ports, deadline)
         await asyncio.wait(running, timeout=_END_SECONDS)
@@ -134,7 +134,7 @@ def _server(app: Any, host: str, port: int, settings: Settings) -> Server:
         app,
         address=host,
         port=port,
-        interface=Interfaces.ASGINL,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         websockets=False,
         backlog=_BACKLOG,

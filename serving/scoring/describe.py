@@ -12,7 +12,7 @@ from embtables.arrow.types import is_list, is_text
 from embtables.inputs.times import is_time
 from embtables.schema import CollisionlessTable, Feature
 from embtables.serving import wire
-from embtables.serving.scoring.column_rules import ColumnRules
+from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.embedding import Embedder
 from embtables.serving.versions.served_version import ServedVersion
@@ -38,22 +38,25 @@ class ModelDescription:
         version: to describe.
         rules: the columns of its requests.
         embedder: over its tables.
-        engine: what computes its scores.
+
+    Attributes:
+        columns: what requests may give.
     """
 
-    def __init__(self, version: ServedVersion, rules: ColumnRules, embedder: Embedder, engine: wire.EngineInfo) -> None:
-        self._version, self._rules, self._engine = version, rules, engine
+    def __init__(self, version: ServedVersion, rules: ColumnRules, embedder: Embedder) -> None:
+        self._version, self._rules = version, rules
         self._written_at = (
             datetime.strptime(version.manifest.written, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
         )
-        self._columns = [self._column(name) for name in rules.needed]
+        self.columns = [self._column(name) for name in rules.needed]
         self._features = [wire.FeatureInfo(name, read.table.name, read.dim) for name, read in embedder.readers.items()]
 
-    def now(self, name: str, follow: wire.FollowInfo, counts: Counts) -> wire.ModelInfo:
+    def now(self, name: str, engine: wire.EngineInfo, follow: wire.FollowInfo, counts: Counts) -> wire.ModelInfo:
         """The whole description.
 
         Args:
             name: of the model.
+            engine: what computes its scores.
             follow: how newer versions come.
             counts: of requests so far.
         """
@@ -68,10 +71,10 @@ class ModelDescription:
             written_at=self._written_at,
             loaded_at=version.loaded_at,
             staleness_seconds=0.0 if is_newest else max(0.0, time.time() - self._written_at),
-            columns=self._columns,
+            columns=self.columns,
             features=self._features,
             tables=self._tables(counts),
-            engine=self._engine,
+            engine=engine,
             follow=follow,
             side_tables=[
                 wire.SideTableInfo(

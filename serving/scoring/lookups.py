@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from embtables.inputs.batch import JaggedIds
-from embtables.inputs.features import Block, make_batch
 from embtables.lookup.views import PooledFirstOrderView, Span
 from embtables.models.dense_net import DenseNet, PooledViews
-from embtables.rows.protocol import Lookup
 from embtables.schema.schema import LINEAR_PREFIX
+from embtables.serving.scoring.features.levels import LevelRows
+from embtables.serving.scoring.keyed import KeyedIds, SumLookup
 from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.served_tables import ServedTables
 from embtables.tables.table_feature import TableFeature
@@ -30,7 +29,7 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Columns of what a view of a level gives, and where they go in an input of the dense net.
+    """Columns of what a view gives for a level, and where they go in an input of the dense net.
 
     Attributes:
         number: of the input.
@@ -53,17 +52,17 @@ class ColdRows:
 
 
 class LevelLookup:
-    """Looks features up for n rows. It is made for one version and used by any thread.
+    """Looks features up for n rows; used by any thread.
 
     Args:
         net: whose inputs are filled.
         tables: what its views look up.
-        names: the features; others are left alone.
+        names: the features.
     """
 
     def __init__(self, net: DenseNet, tables: ServedTables, names: Collection[str]) -> None:
         self._tables = tables
-        self._views: list[tuple[PooledViews, list[Move]]] = []
+        self._views: list[tuple[PooledViews, list[SumLookup] | None, list[Move]]] = []
         number = 0
         for view in net.views:
             part = view.part(names)
@@ -75,76 +74,58 @@ class LevelLookup:
                 moves += _moves(number, view.first_order_spans, part.first_order_spans, width)
                 number += 1
             if moves:
-                self._views.append((part, moves))
-        self._shown = {read.number + block: read for read in shown_readers(tables) for block in range(read.blocks)}
+                has_products = any(read.combine == "product" for read in part.features)
+                sums = None if has_products else [SumLookup(tables, each) for each in part.sums]
+                self._views.append((part, sums, moves))
+        self._shown = {read.number for read in shown_readers(tables)}
 
-    def fill(self, inputs: Sequence[Float32s], block: Block, names: list[str], rows: slice) -> dict[str, ColdRows]:
-        """Writes the columns of the features of a block into rows of the dense net's inputs.
+    def fill(self, inputs: Sequence[Float32s], of: LevelRows, rows: slice) -> dict[str, ColdRows]:
+        """Writes the columns of a level's features into rows of the dense net's inputs.
 
         Args:
             inputs: (rows, width) each.
-            block: n rows of features, or one for all `rows`.
-            names: of the block's features.
+            of: n rows, or one for all `rows`.
             rows: n, or any number for one row.
 
         Returns:
             By feature, what of it is cold.
         """
         cold: dict[str, ColdRows] = {}
-        if not self._views:
-            return cold
-        ids = make_batch(names, [(block, 0, block.num_rows)]).ids
-        for view, moves in self._views:
-            found = self._looked_up(view, ids, cold)
+        keyed: dict[str, KeyedIds] = {}
+        for view, sums, moves in self._views:
+            found = self._multiplied(view, of, cold) if sums is None else self._summed(sums, of, keyed, cold)
             for move in moves:
                 inputs[move.number][rows, move.target] = found[:, move.source]
         return cold
 
-    @torch.no_grad()
-    def _looked_up(self, view: PooledViews, ids: JaggedIds, cold: dict[str, ColdRows]) -> Float32s:
-        lookups = view.lookups(ids)
-        if lookups is None:
-            given = view(ids)
-            self._note_products(view, ids, cold)
-            found: Float32s = (torch.cat(given, dim=1) if isinstance(given, tuple) else given).numpy()
-            return found
+    def _summed(
+        self, sums: Sequence[SumLookup], of: LevelRows, keyed: dict[str, KeyedIds], cold: dict[str, ColdRows]
+    ) -> Float32s:
         parts = []
-        for lookup in lookups:
-            parts.append(self._tables.rows.pooled(lookup).numpy())
-            self._note_cold(lookup, cold)
+        for lookup in sums:
+            for read in lookup.features:
+                if read.feature.name not in keyed:  # first-order weights have the same keys
+                    keyed[read.feature.name] = _keyed(read, of)
+            ids = [keyed[read.feature.name] for read in lookup.features]
+            parts.append(lookup.pooled(ids, of.n))
+            if self._shown.isdisjoint(lookup.numbers):
+                continue
+            for read, of_read, is_cold in zip(lookup.features, ids, lookup.cold(ids), strict=True):
+                if read.number in self._shown:
+                    cold[read.feature.name] = _cold_rows(read, of_read, is_cold)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _note_cold(self, lookup: Lookup, cold: dict[str, ColdRows]) -> None:
-        """Which keys of a lookup have no row, by feature; looked for once for neighbours of one table."""
-        b, offsets = lookup.num_rows, lookup.offsets.numpy()
-        for table, group in groupby(enumerate(lookup.features), key=lambda each: self._table_of(each[1])):
-            if table is None:
-                continue
-            places = [place for place, _ in group]
-            begin, end = int(offsets[places[0] * b]), int(offsets[(places[-1] + 1) * b])
-            is_cold = ~self._tables.rows.has_rows(self._tables.number(table), lookup.keys[begin:end]).numpy()
-            for place in places:
-                read = self._shown[lookup.features[place]]
-                first, last = int(offsets[place * b]), int(offsets[(place + 1) * b])
-                bad = np.flatnonzero(is_cold[first - begin : last - begin])
-                bags = offsets[place * b : (place + 1) * b + 1]
-                rows = np.unique(np.searchsorted(bags, bad + first, side="right") - 1) if len(bad) else bad
-                together = read.keys_per_id // read.blocks
-                cold_ids = len(bad) if together == 1 else len(np.unique(bad // together))
-                _note(cold, read, (last - first) // together, cold_ids, rows)
-
-    def _table_of(self, number: int) -> str | None:
-        read = self._shown.get(number)
-        return None if read is None else read.table.name
-
-    def _note_products(self, view: PooledViews, ids: JaggedIds, cold: dict[str, ColdRows]) -> None:
+    @torch.no_grad()
+    def _multiplied(self, view: PooledViews, of: LevelRows, cold: dict[str, ColdRows]) -> Float32s:
+        """What a view gives that multiplies rows: asked as a whole."""
+        ids = _jagged(of)
+        given = view(ids)
         for read in view.features:
-            of_feature = ids[read.feature.name]
-            keys = read.encoder.encode(of_feature.values.numpy())
-            known = self._tables.rows.has_rows(self._tables.number(read.table.name), torch.from_numpy(keys))
-            is_cold = ~known.view(-1, read.keys_per_id).all(dim=1).numpy()
-            rows = np.repeat(np.arange(ids.num_rows), of_feature.lengths.numpy())[is_cold]
-            _note(cold, read, len(is_cold), len(rows), np.unique(rows))
+            keyed = _keyed(read, of)
+            is_cold = self._tables.rows.cold(self._tables.number(read.table.name), keyed.keys)
+            cold[read.feature.name] = _cold_rows(read, keyed, is_cold)
+        found: Float32s = (torch.cat(given, dim=1) if isinstance(given, tuple) else given).numpy()
+        return found
 
 
 def shown_readers(tables: LookupTables) -> list[TableFeature]:
@@ -155,12 +136,34 @@ def shown_readers(tables: LookupTables) -> list[TableFeature]:
     return list(found.values())
 
 
-def _note(cold: dict[str, ColdRows], read: TableFeature, ids: int, cold_ids: int, rows: Int64s) -> None:
-    """Adds what is known of a feature's ids; the blocks of concatenated rows are those of the same ids."""
-    before = cold.get(read.feature.name)
-    if before is not None:
-        cold_ids, rows = max(cold_ids, before.cold_ids), np.union1d(rows, before.rows)
-    cold[read.feature.name] = ColdRows(read.table.name, ids, cold_ids, rows)
+def _keyed(read: TableFeature, of: LevelRows) -> KeyedIds:
+    ids, are_keys = of.ids[read.feature.name]
+    return KeyedIds(ids.values if are_keys else read.encoder.encode(ids.values), ids.lengths, ids.weights)
+
+
+def _cold_rows(read: TableFeature, of: KeyedIds, is_cold: npt.NDArray[np.bool_]) -> ColdRows:
+    if read.keys_per_id > 1:
+        is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
+    bad = is_cold.nonzero()[0]
+    rows = bad
+    if of.lengths is not None and len(bad):
+        rows = np.unique(np.searchsorted(np.cumsum(of.lengths), bad, side="right"))
+    return ColdRows(read.table.name, len(is_cold), len(bad), rows)
+
+
+def _jagged(of: LevelRows) -> JaggedIds:
+    """The ids of a level as views take them."""
+    weighted = any(ids.weights is not None for ids, _ in of.ids.values())
+    weights = [
+        np.ones(len(ids.values), np.float32) if ids.weights is None else ids.weights for ids, _ in of.ids.values()
+    ]
+    return JaggedIds(
+        tuple(of.ids),
+        torch.from_numpy(np.concatenate([ids.values for ids, _ in of.ids.values()])),
+        torch.from_numpy(np.concatenate([ids.lengths_of(of.n) for ids, _ in of.ids.values()])),
+        of.n,
+        torch.from_numpy(np.concatenate(weights)) if weighted else None,
+    )
 
 
 def _moves(number: int, whole: Sequence[Span], part: Sequence[Span], first: int) -> list[Move]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from embtables.errors import DataError
 from embtables.inputs.values import BadRowsError
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.given import Given
+from embtables.serving.scoring.columns.given import Given
 
 
 def refused(error: BaseException, given: Given) -> BaseException:

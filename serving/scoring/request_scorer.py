@@ -12,7 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import ConfigError
@@ -20,20 +24,22 @@ from embtables.inputs.features import FeatureTransform
 from embtables.models.dense_net import DenseNet
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
-from embtables.serving.scoring.column_rules import ColumnRules
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_table
 from embtables.serving.scoring.describe import ModelDescription
 from embtables.serving.scoring.embedding import Embedder
-from embtables.serving.scoring.features_stage import Converted, FeaturesStage
-from embtables.serving.scoring.given import Given, given_in_json, given_in_table
+from embtables.serving.scoring.engines.choose import GREATEST_ERROR, Choice, fastest, renewed
+from embtables.serving.scoring.engines.tiles import TILE, Tiles
+from embtables.serving.scoring.features.features_stage import Converted, FeaturesStage
 from embtables.serving.scoring.net_scorer import NetScorer
 from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.scoring.tiles import Tiles
+from embtables.serving.scoring.warm import MADE_UP_CANDIDATES, made_up_request
 from embtables.serving.scoring.whole_model import WholeModelScorer
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.tables.served_tables import ServedTables
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,11 @@ class Answer:
     missing: Mapping[str, int]
     stages_us: Mapping[str, float]
 
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(K, n_labels)."""
+        return self.of.scores
+
 
 class RequestScorer:
     """Scores of requests, by one version; used by any thread.
@@ -56,22 +67,77 @@ class RequestScorer:
     Args:
         version: that is to answer.
         before: of the version before, from which what is the same is taken over.
+        mode: exact, or the fastest engine.
+        greatest_error: of a score, for that engine.
+
+    Attributes:
+        engine: what computes the scores.
     """
 
-    def __init__(self, version: ServedVersion, before: RequestScorer | None = None) -> None:
+    def __init__(
+        self,
+        version: ServedVersion,
+        before: RequestScorer | None = None,
+        *,
+        mode: Literal["exact", "fast"] = "exact",
+        greatest_error: float = GREATEST_ERROR,
+    ) -> None:
         self.version = version
+        self._mode, self._greatest_error = mode, greatest_error
         schema = version.content.trained
         self.labels = tuple(label.name or label.column for label in schema.labels)
         self.embedder = Embedder(version.scorer)
         tables = list(version.side_tables.values())
-        self.rules = ColumnRules(version.content, SideTables(tables))
+        self.side_tables = SideTables(tables)
+        self.rules = ColumnRules(version.content, self.side_tables)
         transform = FeatureTransform.for_scoring(schema, version.content.fitted)
-        self.stage = FeaturesStage(transform, self.rules, tables, None if before is None else before.stage)
         self._rows = _rows_scorer(version.scorer)
-        self.description = ModelDescription(version, self.rules, self.embedder, wire.EngineInfo("exact", "torch"))
+        encoders = {}
+        if isinstance(self._rows, NetScorer):
+            encoders = {name: read.encoder for name, read in self.embedder.readers.items() if read.combine != "product"}
+        old: FeaturesStage | None = None if before is None else before.stage
+        self.stage: FeaturesStage = FeaturesStage(transform, self.rules, tables, encoders, old)
+        self.description = ModelDescription(version, self.rules, self.embedder)
+        self.engine = wire.EngineInfo(mode, WholeModelScorer.name)
+        if isinstance(self._rows, NetScorer):
+            self.engine = wire.EngineInfo("exact", self._rows.engine.name)
+        self.choice: Choice | None = None  # of `fast`
+        self._before = before
 
-    def warm(self) -> None:
-        """Scores a made-up request, so that the first real one finds everything loaded."""
+    def warm(self, recorded: Sequence[Request] = ()) -> None:
+        """Scores requests, so that the first real one finds everything loaded; of `fast`, chooses the engine by them.
+
+        Args:
+            recorded: requests of a log; those that this version cannot answer are left out. Besides them, or without
+                any, there is a made-up one.
+        """
+        kept = self.stage.candidates
+        ids = [] if kept is None or kept.row_of is None else list(islice(kept.row_of, MADE_UP_CANDIDATES))
+        made_up = made_up_request(self.rules, self.description.columns, ids)
+        requests = [*recorded, made_up]
+        found = self.score_all(requests)
+        good = [request for request, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
+        before, self._before = self._before, None
+        if not isinstance(self._rows, NetScorer):
+            return
+        net, task = self._rows.net, self.version.scorer.task
+        if good:
+            inputs = self._rows.inputs([self.stage.convert(self.given(request)) for request in good])
+        else:
+            rng = np.random.default_rng(0)
+            inputs = [rng.normal(size=(TILE, width)).astype(np.float32) for width in net.input_widths]
+        if self._mode == "exact":
+            self._rows.engine.scores(inputs)
+            return
+        autocast = self.version.scorer.autocast
+        choose: dict[str, Any] = {"autocast": autocast, "greatest_error": self._greatest_error}
+        chosen = None if before is None else before.choice
+        if chosen is None:
+            self.choice = fastest(net, task, inputs, **choose)
+        else:
+            self.choice = renewed(chosen, net, task, inputs, **choose)
+        self._rows = NetScorer(net, self._rows.tables, self.choice.engine)
+        self.engine = self.choice.info
 
     def given(self, request: Request) -> Given:
         """The columns of a request. Raises Refusal."""
@@ -82,26 +148,30 @@ class RequestScorer:
     def score_all(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
         """The scores of each request, or what it ends with: one that fails does not touch the others."""
         begin = time.perf_counter_ns()
-        converted: list[Converted | BaseException] = []
+        converted: list[Converted | Answer | BaseException] = []
         for request in requests:
             try:
-                converted.append(self.stage.convert(self.given(request)))
+                given = self.given(request)
+                converted.append(self.stage.convert(given) if given.k else self._nothing())
             except Exception as error:
                 converted.append(error)
         good = [each for each in converted if isinstance(each, Converted)]
         features_us = (time.perf_counter_ns() - begin) / 1e3
         found, stages_us = self._rows.score(good)
         stages_us = {"features": features_us, **stages_us}
-        of_good = iter(zip(good, found, strict=True))
+        of_good = iter(found)
         answers: list[Answer | BaseException] = []
         for each in converted:
             if isinstance(each, Converted):
-                request_of, scores = next(of_good)
-                is_scored = isinstance(scores, Scores)
-                answers.append(Answer(scores, request_of.missing, stages_us) if is_scored else scores)
+                scores = next(of_good)
+                answers.append(Answer(scores, each.missing, stages_us) if isinstance(scores, Scores) else scores)
             else:
                 answers.append(each)
         return answers
+
+    def _nothing(self) -> Answer:
+        """The answer to a request without candidates."""
+        return Answer(Scores(np.empty((0, len(self.labels)), np.float32)), {}, {})
 
 
 def _rows_scorer(scorer: Scorer) -> NetScorer | WholeModelScorer:

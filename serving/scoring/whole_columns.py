@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.given import Given
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.given import Given
 from embtables.serving.scoring.side_tables import SideTables
 
 _NOTHING = pa.nulls(1)

@@ -16,11 +16,11 @@ import torch
 from embtables.inputs.columns import Ids
 from embtables.inputs.features import Block, make_batch
 from embtables.models.scorer import Scorer
-from embtables.serving.scoring.features_stage import Converted
+from embtables.serving.scoring.engines.tiles import TILE, padded
+from embtables.serving.scoring.features.features_stage import Converted
 from embtables.serving.scoring.lookups import ColdRows, shown_readers
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
-from embtables.serving.scoring.tiles import TILE, padded
 
 Float32s = npt.NDArray[np.float32]
 
@@ -52,8 +52,6 @@ class WholeModelScorer:
 
     def _scores(self, request: Converted) -> Scores:
         k = request.given.k
-        if not k:
-            return Scores(np.empty((0, 0), np.float32))
         block = self._whole(request)
         tiles = block.take(np.minimum(np.arange(padded(k)), k - 1))
         parts = [
@@ -61,18 +59,20 @@ class WholeModelScorer:
             for start in range(0, k, TILE)
         ]
         cold = {read.feature.name: self._cold(read.feature.name, block) for read in self._readers}
-        return Scores(np.concatenate(parts)[:k], cold, request.levels.shared.names)
+        return Scores(np.concatenate(parts)[:k], cold, request.shared.ids)
 
     def _whole(self, request: Converted) -> Block:
         """All features and dense columns, for K rows."""
-        levels, k = request.levels, request.given.k
-        shared = request.shared.take(np.zeros(k, np.int64))
+        k = request.given.k
         ids: dict[str, Ids] = {}
         dense = np.empty((k, len(self._scorer.schema.dense)), np.float32)
-        of_levels = (levels.shared, levels.kept, levels.own)
-        for level, block in zip(of_levels, (shared, request.kept, request.own), strict=True):
-            ids |= zip(level.names, block.ids, strict=True)
-            dense[:, level.places] = block.dense
+        for level in (request.shared, request.own):
+            block = Block.of([of for of, _ in level.ids.values()], np.empty((level.n, 0), np.float32))
+            if level is request.shared:
+                block = block.take(np.zeros(k, np.int64))
+            ids |= zip(level.ids, block.ids, strict=True)
+            for places, values in level.dense:
+                dense[:, places] = values
         return Block.of([ids[name] for name in self._names], dense)
 
     def _cold(self, feature: str, block: Block) -> ColdRows:

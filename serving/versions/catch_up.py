@@ -35,8 +35,6 @@ class CatchUp:
         live: where versions are put.
         set_aside: takes what could not be taken.
         limits: what values a version may hold.
-        prepare: called with a version before it is put, while the one before answers: what a version needs to answer
-            (an engine measured, caches filled) is made here. An EmbtablesError sets the version aside.
         go_on: called between pieces of what is read; what it raises ends the catching up, which may be begun again.
 
     Attributes:
@@ -50,14 +48,12 @@ class CatchUp:
         live: Live,
         set_aside: SetAside,
         limits: ValueLimits,
-        prepare: Callable[[ServedVersion], None],
         go_on: Callable[[], None],
     ) -> None:
         self._state = state
         self._live = live
         self._set_aside = set_aside
         self._limits = limits
-        self._prepare = prepare
         self._go_on = go_on
         self.loaded: Loaded | None = None
         self._next: Loaded | None = None  # fresh tables that do not answer yet
@@ -81,7 +77,7 @@ class CatchUp:
         if manifest.parent is None:
             if self.loaded is not None:
                 need_same_requests(self.loaded.served.content, scoring_content(manifest), manifest)
-            return load_snapshot(state, manifest, self._limits, self._go_on)
+            return load_snapshot(state, manifest, self._limits, self._go_on, self.loaded)
         base = self._next or self.loaded
         if base is None:
             raise StateError("is a delta to a version that is not there", version=manifest.name)
@@ -92,7 +88,7 @@ class CatchUp:
 
     def _prepared(self, served: ServedVersion) -> None:
         try:
-            self._prepare(served)
+            self._live.prepare(served)
         except StateError:
             raise
         except EmbtablesError as error:

@@ -54,19 +54,21 @@ class ValueLimits:
 class RowNorms:
     """Norms of one table's rows as they were taken over, in buckets that grow by 2^(1/8).
 
-    A row that changed is there again with its new norm. When many have come, all count half: so old ones fade.
+    A row that changed is there again with its new norm.
+
+    Attributes:
+        most_rows: when more have come, all count half: so old ones fade.
     """
 
     def __init__(self) -> None:
         self._counts = np.zeros(_OCTAVES * _PER_OCTAVE, np.float64)
-        self._first_rows = 0.0  # of the snapshot, about
+        self.most_rows = float("inf")
 
     def add(self, norms: Norms) -> None:
         """Takes the norms (n,) of rows that were taken over."""
         self._counts += np.bincount(_buckets(norms), minlength=len(self._counts))
-        if self.rows > 4 * max(self._first_rows, 1e6):
+        if self.rows > self.most_rows:
             self._counts /= 2
-        self._first_rows = self._first_rows or self.rows
 
     @property
     def rows(self) -> float:
@@ -95,19 +97,18 @@ class ValueChecks:
 
     Args:
         limits: what is let through.
+        before: of the tables that answer, while a snapshot is loaded that will replace them: its rows are held against
+            theirs.
     """
 
-    def __init__(self, limits: ValueLimits) -> None:
+    def __init__(self, limits: ValueLimits, before: ValueChecks | None = None) -> None:
         self._limits = limits
         self._norms: dict[str, RowNorms] = {}
+        self._before = self._norms if before is None else before._norms
+        self._longest: dict[str, tuple[float, int]] = {}  # by table the norm and the key
 
-    def check_rows(
-        self, version: str, contents: Mapping[str, TableContent], *, ratios: bool = True
-    ) -> dict[str, Norms]:
+    def check_rows(self, version: str, contents: Mapping[str, TableContent]) -> dict[str, Norms]:
         """Judges the rows of a version, or of a piece of it.
-
-        Args:
-            ratios: whether rows are held against those of before; not within a snapshot, which replaces them.
 
         Returns:
             By table the norms (n,), for `took_over`.
@@ -121,34 +122,50 @@ class ValueChecks:
                 if not np.isfinite(values).all():
                     raise BadValuesError(f"its cold row has a {name} that is not finite", version=version, table=table)
             norms = found[table] = _norms(version, table, content)
-            self._check_norms(version, table, content, norms, ratios=ratios)
+            if len(norms):
+                self._check_norms(version, table, content, norms)
         return found
 
-    def _check_norms(self, version: str, table: str, content: TableContent, norms: Norms, *, ratios: bool) -> None:
-        limits, known = self._limits, self._norms.get(table)
-        greatest, of_what = limits.greatest_norm, "the greatest allowed is"
-        if ratios and known is not None and known.rows >= limits.least_rows:
-            usual = known.quantile(_QUANTILE)
-            shifted = max(limits.shifted_ratio * usual, limits.least_norm)
-            share = float((norms > shifted).mean()) if len(norms) >= limits.least_rows else 0.0
-            if share > limits.shifted_share:
-                raise BadValuesError(
-                    f"{share:.0%} of its {len(norms):,} rows have a norm above {shifted:.3g}, which is "
-                    f"{limits.shifted_ratio:g} times that of 99.9 % of the rows before; look at the training",
-                    version=version,
-                    table=table,
-                )
-            relative = max(limits.norm_ratio * usual, limits.least_norm)
-            if relative < greatest:
-                greatest, of_what = relative, f"{limits.norm_ratio:g} times that of 99.9 % of the rows before is"
-        if len(norms) and norms.max() > greatest:
-            worst = int(norms.argmax())
+    def _check_norms(self, version: str, table: str, content: TableContent, norms: Norms) -> None:
+        limits, worst = self._limits, int(norms.argmax())
+        self._check_longest(version, table, float(norms[worst]), int(content.keys[worst]), self._before.get(table))
+        known = self._before.get(table)
+        if known is None or min(known.rows, len(norms)) < limits.least_rows:
+            return
+        shifted = max(limits.shifted_ratio * known.quantile(_QUANTILE), limits.least_norm)
+        share = float((norms > shifted).mean())
+        if share > limits.shifted_share:
             raise BadValuesError(
-                f"the row of key {content.keys[worst]} has the norm {norms[worst]:.3g}, {of_what} {greatest:.3g}; "
-                "look at the training",
+                f"{share:.0%} of {len(norms):,} rows have a norm above {shifted:.3g}, which is "
+                f"{limits.shifted_ratio:g} times that of 99.9 % of the rows before; look at the training",
                 version=version,
                 table=table,
             )
+
+    def _check_longest(self, version: str, table: str, norm: float, key: int, known: RowNorms | None) -> None:
+        limits = self._limits
+        greatest, of_what = limits.greatest_norm, "the greatest allowed is"
+        if known is not None and known.rows >= limits.least_rows:
+            relative = max(limits.norm_ratio * known.quantile(_QUANTILE), limits.least_norm)
+            if relative < greatest:
+                greatest, of_what = relative, f"{limits.norm_ratio:g} times that of 99.9 % of the rows is"
+        if norm > greatest:
+            raise BadValuesError(
+                f"the row of key {key} has the norm {norm:.3g}, {of_what} {greatest:.3g}; look at the training",
+                version=version,
+                table=table,
+            )
+        self._longest[table] = max(self._longest.get(table, (0.0, 0)), (norm, key))
+
+    def end_snapshot(self, version: str) -> None:
+        """Judges the longest rows of a snapshot beside all others of it; from now on they are what others are held
+        against. Raises BadValuesError.
+        """
+        self._before = self._norms
+        for table, (norm, key) in self._longest.items():
+            self._check_longest(version, table, norm, key, self._norms.get(table))
+        for norms in self._norms.values():
+            norms.most_rows = 4 * max(norms.rows, 1e6)
 
     def took_over(self, norms: Mapping[str, Norms]) -> None:
         """From now on rows are held against these, too."""

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotDoneError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.versions.catch_up import CatchUp
 from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.listing import Listing, version_before
-from embtables.serving.versions.live import Live
+from embtables.serving.versions.live import Live, place_of
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.set_aside import SetAside
 from embtables.serving.versions.watch import FolderWatch
@@ -31,6 +31,8 @@ from embtables.state.folder.version_folder import MANIFESTS, StateFolder
 from embtables.state.read.find import find
 
 Mode = Literal["following", "pinned", "paused"]
+
+_AFTER_FAULT_SECONDS = 10.0
 
 _log = logging.getLogger("embtables.serving.versions")
 
@@ -82,7 +84,6 @@ class Following:
         folder: of a run or of versions.
         live: what requests read.
         settings: how.
-        prepare: called on the thread with each version before it is put; see CatchUp.
         version: the version to begin with and to stay at, as if `pin` had been called; by default the newest.
 
     Raises:
@@ -94,16 +95,13 @@ class Following:
         folder: Path | str,
         live: Live,
         settings: FollowSettings | None = None,
-        prepare: Callable[[ServedVersion], None] = lambda version: None,
         version: str | None = None,
     ) -> None:
         self._settings = settings or FollowSettings()
         self._state = open_served(folder)
         self._live = live
         self.set_aside = SetAside()
-        self._catch_up = CatchUp(
-            self._state, live, self.set_aside, self._settings.limits, prepare, self._give_way_if_asked
-        )
+        self._catch_up = CatchUp(self._state, live, self.set_aside, self._settings.limits, self._give_way_if_asked)
         self._listing = Listing(self._state)
         self._mode: Mode = "following"
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -113,11 +111,10 @@ class Following:
         place = Path(str(self._state.folder.path(MANIFESTS)))
         self._watch = FolderWatch(place, self._wake.set, retry_seconds=self._settings.poll_seconds)
         self.last_error: str | None = None
+        self._wanted = version
         if version is not None:
-            self._wanted: str | None = version
+            _need_name(version)
             self._live.is_held, self._mode = True, "pinned"
-        else:
-            self._wanted = None
 
     def start(self) -> None:
         """Begins, on threads of its own; after any fork."""
@@ -212,19 +209,22 @@ class Following:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
+            seconds = self._settings.poll_seconds
             try:
                 self._do_commands()
                 self._turn()
                 self.last_error = None
+                if self._watch.is_watching:
+                    seconds = self._settings.look_seconds
             except _Interrupted:
                 continue
             except EmbtablesError as error:
                 self._failed(str(error))
             except Exception as error:
-                _log.exception("versions cannot be followed")
-                self._failed(f"versions cannot be followed: {type(error).__name__}: {error}")
-            is_watched = self._watch.is_watching
-            self._wake.wait(self._settings.look_seconds if is_watched else self._settings.poll_seconds)
+                # A fault of this program. It may load all there is again and again: not at once.
+                self._failed(f"versions cannot be followed: {type(error).__name__}: {error}", error)
+                seconds = max(seconds, _AFTER_FAULT_SECONDS)
+            self._wake.wait(seconds)
 
     def _turn(self) -> None:
         if self._wanted is not None:
@@ -238,9 +238,9 @@ class Following:
             self._catch_up.run()
         self._listing.look()
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, fault: Exception | None = None) -> None:
         if text != self.last_error:
-            _log.error("%s", text)
+            _log.error("%s", text, exc_info=fault)
         self.last_error = text
 
     def _give_way_if_asked(self) -> None:
@@ -274,13 +274,15 @@ class Following:
         answer: Future[Any] = Future()
         self._commands.put((command, answer))
         self._wake.set()
+        if self._stopping.is_set():
+            answer.cancel()
         try:
             return answer.result(self._settings.command_seconds)
         except NotDoneError:
             answer.cancel()
             seconds = f"{self._settings.command_seconds:g}"
             raise Refusal(503, f"not done within {seconds} seconds: a version is being loaded", retry_after=5) from None
-        except _Interrupted:
+        except (_Interrupted, CancelledError):
             raise Refusal(503, "the server stops") from None
 
     def _pin(self, version: str) -> None:
@@ -315,6 +317,14 @@ class Following:
         self._mode = mode
         self._live.is_held = True
         _log.info("%s at %s", mode, self._current_name)
+
+
+def _need_name(version: str) -> None:
+    try:
+        if version not in ("best", "last"):
+            place_of(version)
+    except Refusal as refusal:
+        raise ConfigError(refusal.reason, argument="version") from None
 
 
 def written_at(version: ServedVersion) -> float:

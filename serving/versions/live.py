@@ -40,11 +40,17 @@ class Live:
         self._changed = threading.Condition()
         self._wakers: set[Callable[[], None]] = set()
 
+    def prepare(self, version: ServedVersion) -> None:
+        """Called with a version before its rows are applied and it is put, while the one before answers: what a version
+        takes to answer is made here by whoever scores. An EmbtablesError sets the version aside.
+        """
+
     def put(self, version: ServedVersion) -> None:
         """From now on requests are answered with this version. Its rows are all in its tables."""
         with self._changed:
             # Rows first: a request that sees the version sees that its rows are there.
             version.applied.version = version.name
+            version.applied.is_changing = False
             self.current = version
             self._changed.notify_all()
             wakers = list(self._wakers)

@@ -85,6 +85,7 @@ class Loaded:
         Until the end, `served` is the version before: a reader that has it finds rows of it or of the delta, each
         whole.
         """
+        self.served.applied.is_changing = True
         for table, content in delta.tables.items():
             self.tables.take_over(table, content)
         self.checks.took_over(delta.norms)
@@ -92,11 +93,16 @@ class Loaded:
 
 
 def load_snapshot(
-    state: StateFolder, snapshot: Manifest, limits: ValueLimits, go_on: Callable[[], None] = lambda: None
+    state: StateFolder,
+    snapshot: Manifest,
+    limits: ValueLimits,
+    go_on: Callable[[], None] = lambda: None,
+    before: Loaded | None = None,
 ) -> Loaded:
     """A snapshot in fresh tables.
 
     Args:
+        before: what it will replace; its rows are held against the norms of those.
         go_on: called between pieces; what it raises ends the loading.
 
     Raises:
@@ -104,13 +110,14 @@ def load_snapshot(
             (BadValuesError).
     """
     content = scoring_content(snapshot)
-    tables, checks = served_tables(state, [snapshot]), ValueChecks(limits)
+    tables, checks = served_tables(state, [snapshot]), ValueChecks(limits, None if before is None else before.checks)
 
     def check(manifest: Manifest, piece: Mapping[str, TableContent]) -> None:
         go_on()
-        checks.took_over(checks.check_rows(manifest.name, piece, ratios=False))
+        checks.took_over(checks.check_rows(manifest.name, piece))
 
     tensors = load_served(state, [snapshot], tables, check).tensors
+    checks.end_snapshot(snapshot.name)
     side_tables = load_side_tables(state, [snapshot], content)
     served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
     return Loaded(served, tables, checks)
@@ -150,6 +157,7 @@ def load(
         go_on()
         loaded.apply(read_delta(state, loaded, manifest))
     loaded.served.applied.version = loaded.served.name
+    loaded.served.applied.is_changing = False
     return loaded
 
 

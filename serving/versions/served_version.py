@@ -16,10 +16,12 @@ class AppliedRows:
 
     Attributes:
         version: the name of the newest version whose rows are all applied.
+        is_changing: whether rows of the version after it are being applied.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
+        self.is_changing = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -47,7 +47,7 @@ class SetAside:
     """Versions that were set aside since the server began; one thread adds, any reads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._last: deque[Rejected] = deque(maxlen=_KEPT)
         self._counts: Counter[str] = Counter()
         self._known: dict[str, None] = {}  # in the order in which they came
@@ -64,9 +64,15 @@ class SetAside:
                 del self._known[next(iter(self._known))]
             self._counts[kind] += 1
             self._last.append(Rejected(version, kind, str(error), time.time()))
+            self._lock.notify_all()
         _log.warning(
             "version %s is set aside (%s): %s", version, kind, error, extra={"version": version, "reason": kind}
         )
+
+    def wait(self, count: int, seconds: float) -> bool:
+        """Waits at most `seconds` until so many were set aside in all; whether they were."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._counts.total() >= count, seconds)
 
     @property
     def counts(self) -> dict[str, int]:

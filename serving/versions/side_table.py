@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import DataError, StateError
+from embtables.inputs.join_keys import KeyFamily
 from embtables.inputs.values import one_array
 from embtables.models.version_content import SideTableContent
 from embtables.serving.versions.key_index import KeyColumn, KeyIndex
 
 Int64s = npt.NDArray[np.int64]
+_SHOWN: Mapping[KeyFamily, str] = {"integer": "integers", "text": "strings", "time": "times", "null": "nulls"}
 
 
 class PublishedSideTable:
@@ -54,26 +56,24 @@ class PublishedSideTable:
             self._index = KeyIndex(keys)
         except (DataError, StateError) as error:
             raise self._damaged(str(error)) from None
-        self._kinds = [column.keys.kind for column in keys]
-        columns = {name: one_array(table.column(name)) for name in of.columns}
-        self._absent = {}
-        for name in of.columns:
-            if of.defaults.get(name) is not None and pa.types.is_dictionary(columns[name].type):
-                columns[name] = columns[name].dictionary_decode()
-            self._absent[name] = self._of_absent_key(name, columns[name].type)
-        self._rows = pa.record_batch(columns)
+        # Row n is what a missing key gives, so that rows are taken without a look at which keys are missing.
+        self._rows = pa.record_batch({name: self._with_default(name, table.column(name)) for name in of.columns})
+        columns = dict(zip(of.columns, self._rows.slice(0, of.rows).columns, strict=True))
         self.table = pa.table({name: table.column(name) for name in of.keys} | columns)
 
     def _damaged(self, what: str) -> StateError:
         return StateError(f"{what}; publish the version again", side=self.of.name, file=self.of.file)
 
-    def _of_absent_key(self, name: str, kind: pa.DataType) -> pa.Array:
-        """(1,) what a column gives for a key that is not there."""
-        value = self.of.defaults.get(name)
-        if value is None:
-            return pa.nulls(1, kind)
+    def _with_default(self, name: str, stored: pa.ChunkedArray) -> pa.Array:
+        """(n + 1,) a column, and what it gives for a key that is not there; strings without a dictionary: what is done
+        to strings later would be done to each value of the dictionary, also to those that no row of a request has.
+        """
+        column = one_array(stored)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        value, kind = self.of.defaults.get(name), column.type
         try:
-            return pa.array([value], kind)
+            return pa.concat_arrays([column, pa.nulls(1, kind) if value is None else pa.array([value], kind)])
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise self._damaged(f"has the default {value!r} for the column {name}, which holds {kind}") from error
 
@@ -106,34 +106,12 @@ class PublishedSideTable:
         name, family = self.of.keys[place], self._index.families[place]
         keys = column if isinstance(column, KeyColumn) else KeyColumn.of(name, column)
         if "null" not in (keys.keys.family, family) and keys.keys.family != family:
+            held, wanted = _SHOWN[keys.keys.family], _SHOWN[family]
             raise DataError(
-                f"holds {keys.keys.kind}, but the key of the side table {self.of.name} holds {self._kinds[place]}",
-                column=name,
+                f"holds {held}, but the side table {self.of.name} is looked up by {wanted}; send {wanted}", column=name
             )
         return keys
 
     def take(self, positions: Int64s) -> dict[str, pa.Array]:
-        """(k,) of each column the values at these rows; at n what a missing key gives: nulls or defaults.
-
-        Strings are dictionary-encoded as the table's are, unless there are fewer of them than distinct ones.
-        """
-        k, absent = len(positions), positions == self.num_rows
-        any_absent = bool(absent.any())
-        places = pa.array(positions, mask=absent) if any_absent else pa.array(positions)
-        found = {}
-        for name, taken in zip(self.of.columns, self._rows.take(places).columns, strict=True):
-            default = self._absent[name]
-            if any_absent and not default.null_count:
-                both = pa.concat_arrays([taken, default])
-                taken = both.take(pa.array(np.where(absent, k, np.arange(k))))  # noqa: PLW2901
-            found[name] = _few(taken)
-        return found
-
-
-def _few(taken: pa.Array) -> pa.Array:
-    """Strings without a dictionary that is larger than they are many: what is done to strings later is done to each
-    value of a dictionary, also to those that no row has.
-    """
-    if pa.types.is_dictionary(taken.type) and len(taken) < len(taken.dictionary):
-        return taken.dictionary.take(taken.indices)
-    return taken
+        """(k,) of each column the values at these rows; at n what a missing key gives: nulls or defaults."""
+        return dict(zip(self.of.columns, self._rows.take(pa.array(positions)).columns, strict=True))

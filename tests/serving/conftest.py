@@ -23,16 +23,20 @@ TOKENS = ("first-token-of-the-admin", "second-token-of-the-admin")
 
 
 class ServerProcess:
-    """`serve_for_tests` in a process of its own.
+    """A server in a process of its own: `serve_for_tests`, or with `live` `embtables serve`.
 
     Attributes:
         url, admin_url: where it listens.
         log: its file of JSON lines.
     """
 
-    def __init__(self, run: Path, log: Path, settings: dict[str, object]) -> None:
-        flags = [f"{name}={value}" for name, value in settings.items()]
-        command = [sys.executable, "-m", "tests.serving.serve_for_tests", str(run), f"log_file={log}", *flags]
+    def __init__(self, run: Path, log: Path, settings: dict[str, object], *, live: bool = False) -> None:
+        flags = [f"{name}={value}" for name, value in ({"log_file": log, "port": 0} | settings).items()]
+        if live:
+            arguments = ["embtables", "serve", str(run), "--json", *(f"--set={flag}" for flag in flags)]
+        else:
+            arguments = ["tests.serving.serve_for_tests", str(run), *flags]
+        command = [sys.executable, "-m", *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("EMBTABLES_SERVE_")}
         self.log = log
         self.process = subprocess.Popen(
@@ -104,9 +108,9 @@ def serve(trained_run: Path, tmp_path: Path) -> Iterator[Serve]:
     """Starts a server with settings of its own: `serve(max_queue=2)`."""
     started: list[ServerProcess] = []
 
-    def start(**settings: object) -> ServerProcess:
+    def start(*, live: bool = False, **settings: object) -> ServerProcess:
         log = tmp_path / f"log-{len(started)}.jsonl"
-        started.append(ServerProcess(trained_run, log, settings))
+        started.append(ServerProcess(trained_run, log, settings, live=live))
         return started[-1]
 
     yield start

@@ -15,6 +15,7 @@ from embtables.models.scorer import Scorer
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.service import Embedded, Scored
+from embtables.serving.versions.live import place_of
 
 
 class ScorerService:
@@ -47,7 +48,7 @@ class ScorerService:
 
     async def reach(self, dense: str | None, rows: str | None) -> None:
         for field, seen, own in (("dense", dense, self._versions.dense), ("rows", rows, self._versions.rows)):
-            if seen is not None and int(seen.rpartition("-")[2]) > int(own.rpartition("-")[2]):
+            if seen is not None and place_of(seen) > place_of(own):
                 raise Refusal(503, f"the newest {field} version is {own}", retry_after=1)
 
     async def score(self, request: wire.ScoreRequest) -> Scored:
@@ -84,6 +85,15 @@ class ScorerService:
         rows = self.scorer.embed(feature, ids).numpy()
         return Embedded(rows, np.zeros(len(rows), np.bool_), self._versions)
 
+    async def fingerprints(self, request: wire.ScoreRequest | pa.Table, versions: wire.Versions) -> dict[str, str]:
+        return {"user": "0123456789abcdef"}
+
+    async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
+        if len(request.candidates or request.rows or ()) != 1:
+            raise Refusal(422, "one candidate is explained at a time", "candidates")
+        part = wire.FeaturePart("user", "cold", {"label": 0.5}, "user", [wire.RowInfo(3, False, 1.0, 60)])
+        return wire.ExplainAnswer("", {"label": 0.75}, {"label": 1.1}, self._versions, [part])
+
     def model(self) -> wire.ModelInfo:
         schema = self.scorer.schema
         columns = [
@@ -99,7 +109,7 @@ class ScorerService:
             for each in self.scorer.tables.configs
         ]
         return wire.ModelInfo(
-            name=schema.name,
+            name=schema.name or "small",
             model="dcnv2",
             labels=["label"],
             versions=self._versions,

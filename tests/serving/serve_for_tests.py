@@ -21,7 +21,7 @@ def _started(addresses: Addresses) -> None:
 
 def main() -> None:
     run, *flags = sys.argv[1:]
-    settings = Settings.read({"source": run, "port": 0, **dict(flag.split("=", 1) for flag in flags)})
+    settings = Settings.read({"source": run, **dict(flag.split("=", 1) for flag in flags)})
     try:
         serve(settings, service=ScorerService(Path(run), slow="slow"), on_start=_started)
     except EmbtablesError as error:

@@ -50,6 +50,12 @@ void cold(const ServedStore& store, int table, In<std::int64_t> keys, Out<bool> 
     store.cold(table, keys.data(), keys.size(), is_cold.data());
 }
 
+void seen(const ServedStore& store, int table, In<std::int64_t> keys, Out<std::uint32_t> clocks) {
+    need(clocks.size() == keys.size(), "clocks must be (keys,)");
+    nb::gil_scoped_release released;
+    store.seen(table, keys.data(), keys.size(), clocks.data());
+}
+
 void apply(const ServedStore& store, int table, In<std::int64_t> keys, In<float> weights,
            std::optional<In<std::uint32_t>> seen, In<std::int64_t> tombstones, Weights cold, std::uint32_t now, float scale,
            bool more) {
@@ -94,6 +100,7 @@ void define_serve(nb::module_& module) {
         .def("gather", &gather, "table"_a, "keys"_a.noconvert(), "threads"_a, "out"_a.noconvert(),
              "is_cold"_a.noconvert().none())
         .def("cold", &cold, "table"_a, "keys"_a.noconvert(), "is_cold"_a.noconvert())
+        .def("seen", &seen, "table"_a, "keys"_a.noconvert(), "clocks"_a.noconvert())
         .def("apply", &apply, "table"_a, "keys"_a.noconvert(), "weights"_a.noconvert(), "seen"_a.noconvert().none(),
              "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "scale"_a, "more"_a)
         .def("reserve", &reserve, "table"_a, "rows"_a)

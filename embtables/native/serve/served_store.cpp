@@ -123,4 +123,9 @@ void ServedStore::cold(int number, const std::int64_t* keys, std::size_t n, bool
     table(number).find(keys, n, row_numbers(n).data(), is_cold);
 }
 
+void ServedStore::seen(int number, const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const {
+    const Readers::Reading reading(readers_);
+    table(number).seen(keys, n, clocks);
+}
+
 }  // namespace embtables

@@ -27,6 +27,9 @@ public:
     // The same without the rows.
     void cold(int table, const std::int64_t* keys, std::size_t n, bool* is_cold) const;
 
+    // The clock when each key of a table was last seen, (n); 0 for one without a row.
+    void seen(int table, const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const;
+
     // How many keys of a feature were looked up so far, and how many of them had no row.
     struct Reads {
         alignas(64) std::atomic<std::uint64_t> keys{0};

@@ -71,6 +71,12 @@ ServedTable::Found ServedTable::find(const std::int64_t* keys, std::size_t n, st
     return {cold, &ended, RowScales::is_last(ended)};
 }
 
+void ServedTable::seen(const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const {
+    std::fill(clocks, clocks + n, 0u);
+    if (config_.num_rows != 0) return;
+    map_.find(keys, n, [&](std::size_t i, ServedMap::Entry found) { clocks[i] = found.row == 0 ? 0 : found.seen; });
+}
+
 void ServedTable::apply(const ServedChange& change) {
     const std::lock_guard<std::mutex> held(writer_);
     const RowScales::Generation* const begun = scales_.begun();

@@ -57,6 +57,9 @@ public:
     // The row numbers of keys[0..n), those past their ttl and those without a row at the cold row. Within a Reading, as is
     // what is done with them. `is_cold`, (n) or null: which were. Throws std::out_of_range for a key outside a fixed table.
     Found find(const std::int64_t* keys, std::size_t n, std::uint32_t* rows, bool* is_cold = nullptr) const;
+    // The table's clock when each of keys[0..n) was last seen; 0 for one without a row, and in a fixed table. Within a
+    // Reading.
+    void seen(const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const;
     // What a row that was found is to be multiplied by.
     float scale_of(const Found& found, std::uint32_t row) const { return scales_.of_row(*found.ended, row); }
     const float* base() const { return arena_.as<float>(); }

@@ -288,7 +288,7 @@ class FbgemmRowStore:
         """See RowStore."""
         return None
 
-    def capture(self, table: int, after: int | None) -> Capture:
+    def capture(self, table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         """See RowStore. All rows alone; how many gradients each had is not known."""
         if after is not None:
             self.changes(table, after)

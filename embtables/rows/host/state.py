@@ -20,6 +20,7 @@ from embtables.native import _core
 from embtables.rows.content import Streamed, TableContent
 from embtables.rows.exclusive import refuse_forked
 from embtables.rows.host.spec import spec_of
+from embtables.rows.optimizers import WEIGHT
 from embtables.rows.protocol import Capture, KeyState
 from embtables.rows.row_format import Values
 from embtables.rows.stored_table import StoredTable
@@ -33,8 +34,9 @@ RowNumbers = npt.NDArray[np.uint32]
 class HostCapture(Capture):
     """All rows of a table as they were when this was made. While it lives, rows that change are saved first."""
 
-    def __init__(self, store: _core.Store, table: int, stored: StoredTable) -> None:
-        self._beside = _beside(store, table, stored)
+    def __init__(self, store: _core.Store, table: int, stored: StoredTable, *, weights_only: bool) -> None:
+        self._weights_only = weights_only
+        self._beside = _beside(store, table, stored, weights_only=weights_only)
         self._stored = stored
         self._capture = _core.Capture(store, table)
 
@@ -46,9 +48,10 @@ class HostCapture(Capture):
         """See Capture."""
         refuse_forked()
         keys, rows, seen, begins = self._capture.list_rows(torch.get_num_threads())
-        numbers = self._stored.optimizer.native_columns
+        numbers = _columns(self._stored, weights_only=self._weights_only)
         columns = {name: self._column(name, number, rows) for name, number in numbers.items()}
-        columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
+        if not self._weights_only:
+            columns["count"] = _streamed(rows, (len(rows),), np.uint32, self._capture.read_counts)
         return replace(self._beside, keys=keys, seen=seen, begins=begins, streamed=columns)
 
     def _column(self, name: str, number: int, rows: RowNumbers) -> Streamed:
@@ -89,15 +92,23 @@ def _streamed(
 
 
 def delta(
-    store: _core.Store, table: int, stored: StoredTable, after: int, tombstones: npt.NDArray[np.int64]
+    store: _core.Store,
+    table: int,
+    stored: StoredTable,
+    after: int,
+    tombstones: npt.NDArray[np.int64],
+    *,
+    weights_only: bool,
 ) -> TableContent:
     """Rows that changed after a cut, copied."""
     threads = torch.get_num_threads()
-    found = _beside(store, table, stored)
+    found = _beside(store, table, stored, weights_only=weights_only)
     found.keys, rows, found.seen, found.begins = store.list_rows(table, after, threads)
-    found.counts = np.empty(len(rows), np.uint32)
-    store.read_counts(table, rows, found.counts)
-    found.columns = {name: _read(store, table, stored, name, rows) for name in stored.optimizer.native_columns}
+    if not weights_only:
+        found.counts = np.empty(len(rows), np.uint32)
+        store.read_counts(table, rows, found.counts)
+    held = _columns(stored, weights_only=weights_only)
+    found.columns = {name: _read(store, table, stored, name, rows) for name in held}
     found.tombstones = tombstones
     return found
 
@@ -108,16 +119,24 @@ def _read(store: _core.Store, table: int, stored: StoredTable, name: str, rows: 
     return out
 
 
-def _beside(store: _core.Store, table: int, stored: StoredTable) -> TableContent:
+def _columns(stored: StoredTable, *, weights_only: bool) -> dict[str, int]:
+    """The columns of a row that are captured, with their numbers in the native store."""
+    numbers = stored.optimizer.native_columns
+    return {WEIGHT: numbers[WEIGHT]} if weights_only else dict(numbers)
+
+
+def _beside(store: _core.Store, table: int, stored: StoredTable, *, weights_only: bool) -> TableContent:
     """What a content holds besides rows."""
     none = np.empty(0, np.uint32)
     found = TableContent(np.empty(0, np.int64), {}, none, none, updates=int(store.num_steps(table)))
     found.scale = store.scale(table)
     if isinstance(stored.config, CollisionlessTable):
         threads, figures = torch.get_num_threads(), store.stats(table)
-        found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
-        found.sketch = store.sketch(table)
-        found.cold = {name: _read(store, table, stored, name, _COLD) for name in stored.optimizer.native_columns}
+        if not weights_only:
+            found.waiting, found.waiting_counts, found.waiting_seen, _ = store.list_waiting(table, threads)
+            found.sketch = store.sketch(table)
+        held = _columns(stored, weights_only=weights_only)
+        found.cold = {name: _read(store, table, stored, name, _COLD) for name in held}
         found.now, found.steps = figures["now"], figures["steps"]
     return found
 

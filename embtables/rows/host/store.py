@@ -287,13 +287,14 @@ class HostRowStore:
         self._step.see_all()
         return key_state(self._store, table, self._tables[table])
 
-    def capture(self, table: int, after: int | None) -> Capture:
+    def capture(self, table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         """See RowStore."""
         self._step.see_all()
         if after is None:
-            return HostCapture(self._store, table, self._tables[table])
+            return HostCapture(self._store, table, self._tables[table], weights_only=weights_only)
         self._check_cut(table, after)
-        changed = delta(self._store, table, self._tables[table], after, self._tombstones(table, after))
+        gone = self._tombstones(table, after)
+        changed = delta(self._store, table, self._tables[table], after, gone, weights_only=weights_only)
         changed.decay = self._decay.since(table, after)
         return CopiedCapture(changed)
 

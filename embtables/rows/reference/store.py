@@ -375,7 +375,7 @@ class ReferenceRowStore:
         """See RowStore."""
         return key_state(self._places[table])
 
-    def capture(self, table: int, after: int | None) -> Capture:
+    def capture(self, table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         """See RowStore. Counts of gradients are not kept."""
         changes = None if after is None else self.changes(table, after)
         place = self._places[table]

@@ -60,6 +60,24 @@ class ServedRows:
             raise DataError(str(error)) from None
         return out
 
+    def pooled_into(
+        self,
+        features: npt.NDArray[np.int32],
+        keys: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        out: npt.NDArray[np.float32],
+    ) -> None:
+        """The lookup of `pooled` (see Lookup), given as contiguous arrays, into (B, sum of D); on this thread alone.
+
+        Raises:
+            DataError: a key is outside a fixed table.
+        """
+        try:
+            self._rows.pooled(features, keys, offsets, weights, len(out), 1, out)
+        except IndexError as error:
+            raise DataError(str(error)) from None
+
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """See RowReader."""
         found = []
@@ -77,12 +95,16 @@ class ServedRows:
 
     def has_rows(self, table: int, keys: Tensor) -> Tensor:
         """See RowReader; of a row past its ttl it says no."""
+        return torch.from_numpy(~self.cold(table, _numpy(keys)))
+
+    def cold(self, table: int, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which keys (n,) read the cold row. Raises DataError as `read`."""
         is_cold = np.empty(len(keys), np.bool_)
         try:
-            self._rows.cold(table, _numpy(keys), is_cold)
+            self._rows.cold(table, keys, is_cold)
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
-        return torch.from_numpy(~is_cold)
+        return is_cold
 
     def gather_into(
         self,
@@ -150,6 +172,12 @@ class ServedRows:
     def reads(self, feature: int) -> tuple[int, int]:
         """How many keys of a feature were looked up since this was made, and how many of them had no row."""
         return self._rows.reads(feature)
+
+    def seen(self, table: int, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+        """(n,) the table's clock when each key was last seen; 0 for one without a row, and in a fixed table."""
+        clocks = np.empty(len(keys), np.uint32)
+        self._rows.seen(table, keys, clocks)
+        return clocks
 
     def num_rows(self, table: int) -> int:
         """How many rows it holds, those past their ttl among them."""

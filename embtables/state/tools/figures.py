@@ -16,6 +16,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
+from embtables.state.format.weight_dtype import WeightDtype
 from embtables.state.read.version_reader import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
@@ -81,6 +82,8 @@ class TableFigures:
         not_finite: rows with a weight that is NaN or infinite.
         never_updated: share of rows without a gradient, 0..1; None if that is not known.
         top: rows by count, the greatest first; then by key.
+        dtype: how files have the weights.
+        error: of rounded weights `max_abs` and `rms`, as this version states them; None of float32.
     """
 
     table: str
@@ -103,6 +106,8 @@ class TableFigures:
     top: tuple[TopRow, ...]
     admission: Admission | None
     collisions: Collisions | None
+    dtype: WeightDtype
+    error: dict[str, float] | None
 
 
 def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[str], top: int) -> list[TableFigures]:
@@ -139,7 +144,7 @@ def _figures(
     sketch = sum(chain[-1].files[file].bytes for file in chain[-1].files_of(name, "sketch"))
     sizes = {
         "keys": rows.keys.nbytes,
-        **{n: rows.format.column_bytes(n, per_element=wide) * len(rows.keys) for n, wide in rows.row_columns.items()},
+        **{name: of_row * len(rows.keys) for name, of_row in rows.row_bytes.items()},
         "bookkeeping": rows.seen.nbytes + (0 if rows.counts is None else rows.counts.nbytes),
         "waiting": 0 if admission is None else 16 * admission.waiting,
         "sketch": sketch,
@@ -167,6 +172,8 @@ def _figures(
         top=_top(rows, ages, recorded, top),
         admission=admission,
         collisions=None if counts is None or not fixed else _collisions(counts, recorded),
+        dtype=entry.dtype,
+        error=None if entry.error is None else entry.error.model_dump(),
     )
 
 

@@ -33,6 +33,7 @@ class LiveRows:
         norms: (n,) float64, L2 norms of their weights.
         format: how their columns lie.
         row_columns: weights and optimizer state; True: D values per row, False: one.
+        row_bytes: of a row's values of each of them in files.
         lost: keys that lost their row, by version of the chain: their tombstones.
     """
 
@@ -42,6 +43,7 @@ class LiveRows:
     norms: npt.NDArray[np.float64]
     format: RowFormat
     row_columns: dict[str, bool]
+    row_bytes: dict[str, int]
     lost: tuple[int, ...]
 
 
@@ -64,6 +66,7 @@ def live_rows(state: StateFolder, chain: Sequence[Manifest], table: str) -> Live
             np.concatenate([np.empty(0), *norms])[order],
             merged.format,
             merged.row_columns,
+            {name: merged.row_bytes(name) for name in merged.row_columns},
             tuple(_lost(version, table) for version in chain),
         )
 

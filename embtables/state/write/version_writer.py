@@ -191,7 +191,7 @@ class VersionWriter:
         base = self._base(parent if changed is not None else None)
         if changed is None or base is None:
             _let_go(changed or {})
-            changed, base = self._tables.capture(), None
+            changed, base = self._capture(None), None
             version.artifacts = {} if self._world.rank else self._tables.artifacts
         deltas = 0 if base is None or parent is None else parent.deltas + 1
         due = _Due(version, tuple(pins), dict(side_tables or {}), number, deltas)
@@ -225,9 +225,12 @@ class VersionWriter:
         if parent.cut is None:
             return None
         try:
-            return self._tables.capture(parent.cut)
+            return self._capture(parent.cut)
         except StateError:
             return None
+
+    def _capture(self, after: int | None) -> dict[str, Capture]:
+        return self._tables.capture(after, weights_only=self._projection == "weights")
 
     def _base(self, parent: _Parent | None) -> int | None:
         """The version that all ranks can make a delta to; None if one of them cannot, and all write the whole.

@@ -142,12 +142,12 @@ def space_warning(learner: Learner, folder: Path, dtype: WeightDtype, side_table
     Raises:
         StateError: the disk cannot be asked.
     """
-    rows = {table.config.name: learner.tables.num_rows(table.config.name) for table in learner.tables.stored}
     needed = sum(table.nbytes for _, table in side_tables)
     needed += sum(values.nbytes for values in checkpoint.served_arrays(learner).values())
-    for table in learner.tables.stored:
-        weights = stored_width(dtype, table.config.dim) * stored_dtype(dtype).itemsize
-        needed += rows[table.config.name] * (weights + 12)  # key and last sight
+    for config in (table.config for table in learner.tables.stored):
+        rows = config.num_rows if isinstance(config, FixedTable) else learner.tables.num_rows(config.name)
+        weights = stored_width(dtype, config.dim) * stored_dtype(dtype).itemsize
+        needed += rows * (weights + 12)  # key and last sight
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

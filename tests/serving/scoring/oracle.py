@@ -1,4 +1,4 @@
-"""The simplest way to score a request: whole rows, all columns, one batch. Slow, and what fast ways are compared with."""
+"""The simplest way to score a request: whole rows, all columns, one batch. Fast ways are compared with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from embtables.inputs.features import Block, FeatureTransform
 from embtables.serving import wire
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.given import Given, given_in_json, given_in_table
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_table
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.whole_columns import whole_columns
 from embtables.serving.versions.served_version import ServedVersion

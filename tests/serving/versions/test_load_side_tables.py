@@ -13,11 +13,12 @@ import pytest
 from embtables.errors import StateError
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.state_tools.publish import publish
-from embtables.pipelines.training.train import train
+from embtables.pipelines.training.train import resume, train
 from embtables.schema import validate
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.versions.load import load
+from embtables.serving.versions.load import load, read_delta
 from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
@@ -76,6 +77,27 @@ def test_a_trained_run_serves_what_it_joined(tmp_path: Path) -> None:
     assert live.content.candidate_key is None
 
 
+def test_a_delta_brings_the_side_table_that_changed(tmp_path: Path) -> None:
+    first = train(shop(tmp_path, publish={"every_steps": 1}), shown=False)
+    run = RunDir.open(Path(first["run_dir"]))
+    state = StateFolder(run.checkpoints)
+    then = state.latest("serving")
+    assert then is not None
+    loaded = load(state, state.chain("serving", then.sequence))
+    users = loaded.served.side_tables["users.pq"]
+    write_items(tmp_path / "log", [1.0, 5.0])
+    resume(run, ("train.epochs=2",), shown=False)
+    now = state.latest("serving")
+    assert now is not None
+    new = [version for version in state.chain("serving", now.sequence) if version.sequence > then.sequence]
+    assert new[0].parent is not None  # a delta
+    for delta in new:
+        loaded.apply(read_delta(state, loaded, delta))
+    found = loaded.served.side_tables
+    assert found["items.pq"].table.column("price").to_pylist() == [1.0, 5.0]
+    assert found["users.pq"] is users
+
+
 def test_a_table_that_changed_is_loaded_and_the_others_stay(tmp_path: Path) -> None:
     run = Path(train(shop(tmp_path), shown=False)["run_dir"])
     to = tmp_path / "published"
@@ -91,11 +113,17 @@ def test_a_table_that_changed_is_loaded_and_the_others_stay(tmp_path: Path) -> N
     cup = {"item": pa.array(["cup"])}
     assert SideTables(before.values()).joined(cup, 1).columns["price"].to_pylist() == [2.0]
     assert SideTables(after.values()).joined(cup, 1).columns["price"].to_pylist() == [5.0]
+    # A delta lists the files that changed, and may list none.
+    changed = {name: file for name, file in second.files.items() if name == "side.0.arrow"}
+    for files, newer in ((changed, True), ({}, False)):
+        delta = second.model_copy(update={"files": files})
+        found = load_side_tables(state, [delta], scoring_content(second), before)
+        assert found["users.pq"] is before["users.pq"]
+        assert (found["items.pq"].table.column("price")[1].as_py() == 5.0) is newer
     # What a version says about a table may change where the table does not.
     content = scoring_content(second)
     items = content.side_tables[0].model_copy(update={"missing": "null"})
-    changed = content.model_copy(update={"side_tables": (items,)})
-    found = load_side_tables(state, [second], changed, after)
+    found = load_side_tables(state, [second], content.model_copy(update={"side_tables": (items,)}), after)
     assert found["items.pq"].of.missing == "null"
 
 

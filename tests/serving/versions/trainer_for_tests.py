@@ -82,7 +82,8 @@ class Trainer:
         """Random rows."""
         rng = np.random.default_rng(seed)
         columns = {"user": rng.integers(0, users, n), "item": rng.integers(-100, 100, n)}
-        return pa.table({**columns, "country": rng.integers(0, 50, n), "price": rng.random(n, np.float32)})
+        country = rng.integers(0, 50, n)
+        return pa.table({**columns, "country": country, "land": country, "price": rng.random(n, np.float32)})
 
     def train(self, steps: int = 1, users: int = 300) -> None:
         """Steps on rows of 60 seconds each; dense weights move too."""

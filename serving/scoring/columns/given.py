@@ -21,8 +21,8 @@ from embtables.arrow.types import take_column
 from embtables.errors import DataError
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
-from embtables.serving.scoring.column_rules import ColumnRules
-from embtables.serving.scoring.json_columns import json_column
+from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.json_columns import json_column
 from embtables.serving.wire import ScoreRequest
 
 Mask = npt.NDArray[np.bool_]
@@ -40,6 +40,7 @@ class Given:
         rows_name: what the request calls its rows.
         bare: the column whose values the candidates are, given as ids alone.
         ids: those ids.
+        values: of `shared`, as JSON has them.
     """
 
     k: int
@@ -49,6 +50,7 @@ class Given:
     rows_name: str = "candidates"
     bare: str | None = None
     ids: Sequence[Any] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
 
     def place(self, column: str, row: int | None) -> str:
         """Where a column, or its value in one row, is in the request."""
@@ -86,10 +88,12 @@ def given_in_json(request: ScoreRequest, rules: ColumnRules) -> Given:
     for name, value in request.context.items():
         rules.check(name, f"context.{name}")
         shared[name] = json_column(name, (value,), rules.reading(name), places)
-    return _of_candidates(request.candidates, shared, rules)
+    return _of_candidates(request.candidates, shared, request.context, rules)
 
 
-def _of_candidates(candidates: Sequence[Any], shared: dict[str, pa.Array], rules: ColumnRules) -> Given:
+def _of_candidates(
+    candidates: Sequence[Any], shared: dict[str, pa.Array], values: Mapping[str, Any], rules: ColumnRules
+) -> Given:
     is_row = [type(candidate) is dict for candidate in candidates]
     if all(is_row):
         return _of_rows(candidates, shared, rules, "candidates")
@@ -108,7 +112,7 @@ def _of_candidates(candidates: Sequence[Any], shared: dict[str, pa.Array], rules
         raise Refusal(422, f"is what each candidate is a value of; leave '{key}' out of the context", f"context.{key}")
     places = _Places("candidates", frozenset(shared), key)
     own = {key: json_column(key, candidates, rules.reading(key), places)}
-    return Given(len(candidates), shared, own, bare=key, ids=candidates)
+    return Given(len(candidates), shared, own, bare=key, ids=candidates, values=values)
 
 
 def _of_rows(

@@ -9,7 +9,7 @@ import pyarrow as pa
 from embtables.inputs.features import FeatureTransform
 from embtables.models.version_content import ScoringContent
 from embtables.serving.refusals import Refusal, unknown
-from embtables.serving.scoring.json_columns import Reading
+from embtables.serving.scoring.columns.json_columns import Reading
 from embtables.serving.scoring.side_tables import Place, SideTables
 
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
@@ -25,6 +25,7 @@ class ColumnRules:
         clock: the event time's column, where the features stage reads it: by default the server's time.
         may_be_null: dense columns with `fill_null`, which a request may leave out.
         joined: columns that side tables can give.
+        keys: columns that they are looked up by.
         candidate_key: the column whose value a candidate is that is given as its id alone.
     """
 
@@ -32,7 +33,7 @@ class ColumnRules:
         schema = content.trained
         self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
         self.candidate_key = content.candidate_key
-        self.joined = side_tables.columns
+        self.joined, self.keys = side_tables.columns, side_tables.keys
         self._side_tables = side_tables
         # A missing key is named, and not what it would have given.
         self.roots_first = sorted(self.needed, key=lambda column: column in self.joined)
@@ -42,7 +43,8 @@ class ColumnRules:
         of_features = {column for feature in schema.features for column in feature.columns}
         filled = {dense.column for dense in schema.dense if dense.fill_null is not None}
         self.may_be_null = frozenset(filled - of_features)
-        beside = {label.column for label in schema.labels} | {schema.sample_weight, self.candidate_key} - {None}
+        others = (schema.sample_weight, self.candidate_key)
+        beside = {label.column for label in schema.labels} | {name for name in others if name is not None}
         beside |= set() if event_time is None else {event_time.column}
         self.known = frozenset({*self.needed, *side_tables.columns, *side_tables.keys, *beside})
         self._readings: dict[str, Reading] = {}
