@@ -188,6 +188,8 @@ class CatchUp:
         self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
 
     def _note(self, manifest: Manifest, error: StateError) -> None:
+        if manifest.sequence not in self._state.sequences(manifest.purpose):
+            return  # its writer removed it while it was read
         self._set_aside.add(manifest.name, manifest.folder, self._kind(error, manifest.purpose), error)
 
     def _kind(self, error: StateError, purpose: Purpose) -> Kind:
