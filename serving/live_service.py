@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 import torch
@@ -19,15 +19,14 @@ from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
-from embtables.serving.trust.columns import block_of
 from embtables.serving.trust.explain import explain
-from embtables.serving.trust.fingerprints import fingerprints
+from embtables.serving.trust.fingerprints import served_fingerprints
 from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 _RETRY_SECONDS = 1
 
 
@@ -160,7 +159,7 @@ class LiveService:
         def taken() -> dict[str, str]:
             if not self._is_settled(scorer, versions):
                 return {}
-            found = fingerprints(scorer, block_of(scorer, request))
+            found = served_fingerprints(scorer, request)
             return found if self._is_settled(scorer, versions) else {}
 
         return await asyncio.to_thread(taken)

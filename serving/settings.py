@@ -77,7 +77,9 @@ class Settings(Model):
     max_ids: PositiveInt = Field(65_536, description="ids or keys of a request for embeddings")
     max_list_length: PositiveInt = Field(4096, description="entries of one list in a row")
     max_queue: PositiveInt = Field(256, description="requests that are answered or wait; more are told 429")
-    header_seconds: Seconds = Field(10.0, description="a client that takes longer to send a request's head is cut")
+    header_seconds: Seconds = Field(
+        25.0, description="a client that takes longer to send a request's head is cut, and so is an idle connection"
+    )
     body_seconds: Seconds = Field(10.0, description="the same of its body")
     request_seconds: Seconds = Field(30.0, description="a request that was not answered by then gets 503")
     drain_seconds: Seconds = Field(20.0, description="at SIGTERM, for requests that are being answered")

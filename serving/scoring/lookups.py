@@ -143,7 +143,7 @@ def _keyed(read: TableFeature, of: LevelRows) -> KeyedIds:
 
 def _cold_rows(read: TableFeature, of: KeyedIds, is_cold: npt.NDArray[np.bool_]) -> ColdRows:
     if read.keys_per_id > 1:
-        is_cold = is_cold.reshape(-1, read.keys_per_id).any(axis=1)
+        is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
     bad = is_cold.nonzero()[0]
     rows = bad
     if of.lengths is not None and len(bad):

@@ -19,7 +19,7 @@ from embtables.inputs.batch import JaggedIds
 from embtables.inputs.features import FeatureTransform
 from embtables.lookup.views import PooledView
 from embtables.models.onnx_export import session_of
-from embtables.models.registry import unregister_model
+from embtables.models.registry import forget_model
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.trained import export_onnx
 from embtables.pipelines.training.train import train
@@ -54,7 +54,7 @@ def test_the_file_computes_what_the_scorer_does(run: Path, log_dir: Path, tmp_pa
     feed = {name: part.contiguous().numpy() for name, part in zip(names, parts, strict=True)}
     model = file.read_bytes()
     logits = session_of(model).run(None, {**feed, "dense": batch.dense.numpy()})[0]
-    assert np.abs(torch.from_numpy(logits) - scorer.outputs(batch)).max() <= 1e-5
+    assert np.abs(logits - scorer.outputs(batch).numpy()).max() <= 1e-5
     said = {entry.key: entry.value for entry in onnx.load_model_from_string(model).metadata_props}
     assert json.loads(said["embtables.dense"]) == ["price"]
     assert json.loads(said["embtables.labels"]) == ["label"]
@@ -105,9 +105,9 @@ class Odd(nn.Module):
 
 @pytest.fixture
 def odd_model() -> Iterator[None]:
-    register_model(ModelSpec(OddConfig, frozenset({"pooled"}), lambda config, inputs: Odd(config, inputs)))
+    register_model(ModelSpec(OddConfig, frozenset({"pooled"}), Odd))
     yield
-    unregister_model("odd")
+    forget_model("odd")
 
 
 @pytest.mark.parametrize(
