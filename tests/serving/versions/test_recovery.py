@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from embtables.errors import ConfigError
 from embtables.rows.content import TableContent
 from embtables.serving.versions.follow import Following, FollowSettings
+from embtables.serving.versions.listing import Listing
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.state.folder.local_folder import LocalFolder
@@ -125,3 +127,35 @@ def test_a_folder_that_cannot_be_listed_says_so_and_comes_back(
     follows.following.follow()
     assert_parity(follows.until(trained.publish()), trained)
     assert follows.following.last_error is None
+
+
+def test_a_turn_without_anything_new_reads_one_manifest(
+    trained: Trainer, follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain may be long, and a turn comes every second."""
+    for _ in range(4):
+        trained.publish()
+    follows = follow(tmp_path)
+    follows.until("serving-5")
+    read, turns, look = list[str](), threading.Semaphore(0), Listing.look
+
+    def looked(listing: Listing) -> None:
+        look(listing)
+        turns.release()
+
+    monkeypatch.setattr(Listing, "look", looked)
+    for _ in range(2):
+        assert turns.acquire(timeout=60)  # the turn that put the version has ended
+    read_file = LocalFolder.read
+
+    def noted(folder: LocalFolder, name: str, limit: int) -> bytes:
+        read.append(name)
+        return read_file(folder, name, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFolder, "read", noted)
+        for _ in range(5):
+            assert turns.acquire(timeout=60)
+    assert set(read) == {"manifests/serving-0000000005.json"}
+    assert len(read) <= 7
+    assert_parity(follows.until(trained.publish()), trained)
