@@ -187,8 +187,9 @@ class LiveService:
 
     def is_ready(self) -> tuple[bool, str]:
         """See Service."""
-        reason = self._follows.why_not_ready()
-        return reason is None, reason or ""
+        if self.live.current is not None:
+            return True, ""
+        return False, self._follows.why_not_ready() or "no version is loaded yet"
 
     def pin(self, version: str) -> None:
         """See Service."""

@@ -19,8 +19,8 @@ from embtables.serving.versions.load import Delta, Loaded, load, load_snapshot, 
 from embtables.serving.versions.schemas import OtherSchemaError, need_same_requests
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.set_aside import Kind, SetAside
-from embtables.state.folder.version_folder import StateFolder
-from embtables.state.format.manifest import Manifest, Purpose
+from embtables.state.folder.version_folder import MANIFESTS, StateFolder
+from embtables.state.format.manifest import MAX_BYTES, Manifest, Purpose, file_name
 from embtables.state.read.find import find, has_best
 from embtables.state.read.follower import Follower
 
@@ -60,6 +60,7 @@ class CatchUp:
         self._reading: Manifest | None = None
         self._retry_at, self._retry_seconds = float("inf"), _FIRST_RETRY_SECONDS
         self._tried: tuple[list[int], list[int]] | None = None  # versions among which none could be taken
+        self._settled: tuple[list[int], bytes] | None = None  # what there was when nothing more was to be taken
         self._wants_checkpoint = False
         self.applied_versions = self.applied_rows = self.applied_tombstones = 0
         self._follower = self._follow_from(None)
@@ -101,9 +102,12 @@ class CatchUp:
             StateError: the folder cannot be read.
         """
         if time.monotonic() >= self._retry_at:
-            self._retry_at, self._tried = float("inf"), None
+            self._retry_at, self._tried, self._settled = float("inf"), None, None
             self._begin_again()
         self._next = self._reading = None
+        mark = self._mark()
+        if mark is not None and mark == self._settled:
+            return
         there = self._state.sequences("serving"), self._state.sequences("resume")
         if there == self._tried:
             return
@@ -128,6 +132,16 @@ class CatchUp:
         if self._live.current is None:
             self._tried = there
         self._rename()
+        self._settled = None if self._live.current is None else mark
+
+    def _mark(self) -> tuple[list[int], bytes] | None:
+        """Which versions there are, and the newest manifest: a quiet turn reads no more than that."""
+        numbers = self._state.sequences("serving")
+        try:
+            name = f"{MANIFESTS}/{file_name('serving', numbers[-1])}"
+            return numbers, self._state.folder.read(name, MAX_BYTES)
+        except (IndexError, OSError, StateError):
+            return None
 
     def _begin_again(self) -> None:
         """Follows from what answers, or from nothing."""
@@ -188,6 +202,8 @@ class CatchUp:
         self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
 
     def _note(self, manifest: Manifest, error: StateError) -> None:
+        if manifest.sequence not in self._state.sequences(manifest.purpose):
+            return  # its writer removed it while it was read
         self._set_aside.add(manifest.name, manifest.folder, self._kind(error, manifest.purpose), error)
 
     def _kind(self, error: StateError, purpose: Purpose) -> Kind:
@@ -295,7 +311,7 @@ class CatchUp:
 
     def unpin(self) -> None:
         """The next `run` goes to the newest version, from whatever answers."""
-        self._tried = None
+        self._tried = self._settled = None
         self._wants_checkpoint = not self._state.sequences("serving")
 
 

@@ -138,3 +138,18 @@ def test_what_is_no_folder_of_versions_is_refused(tmp_path: Path, what: str, tex
         place.mkdir()
     with pytest.raises(ConfigError, match=f"{text}: give the folder of a run, or one with manifests/ in it"):
         Following(place, Live())
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("bf16", 2.0**-8), ("fp16", 2.0**-10), ("int8", 2.0**-7)])
+def test_a_chain_of_rounded_weights_is_followed(tmp_path: Path, follow: Follow, dtype: str, error: float) -> None:
+    with trainer(tmp_path, dtype=dtype) as made:
+        made.publish(5)
+        follows = follow(tmp_path)
+        follows.until("serving-1")
+        for _ in range(2):
+            tables = follows.until(made.publish()).scorer.tables
+            for number, config in enumerate(made.tables.configs):
+                keys = keys_of(made.tables, config.name)
+                rows, true = tables.read(config.name, keys), made.tables.rows.read(number, "weight", keys)
+                assert torch.allclose(rows, true, rtol=error, atol=error * float(true.abs().max())), config.name
+                assert tables.num_rows(config.name) == made.tables.stats()[config.name].rows
