@@ -19,9 +19,8 @@ from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
-from embtables.serving.trust.columns import block_of
 from embtables.serving.trust.explain import explain
-from embtables.serving.trust.fingerprints import fingerprints
+from embtables.serving.trust.fingerprints import served_fingerprints
 from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
@@ -160,7 +159,7 @@ class LiveService:
         def taken() -> dict[str, str]:
             if not self._is_settled(scorer, versions):
                 return {}
-            found = fingerprints(scorer, block_of(scorer, request))
+            found = served_fingerprints(scorer, request)
             return found if self._is_settled(scorer, versions) else {}
 
         return await asyncio.to_thread(taken)
