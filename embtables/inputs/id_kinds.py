@@ -27,9 +27,9 @@ def id_kind(kind: pa.DataType) -> IdKind | None:
     return "times" if pa.types.is_temporal(kind) else "strings"
 
 
-def id_kinds(schema: Schema, table: pa.Table) -> dict[str, IdKind]:
+def id_kinds(schema: Schema, table: pa.Table) -> dict[str, str]:
     """By column that features read ids of; without null columns."""
-    found: dict[str, IdKind] = {}
+    found: dict[str, str] = {}
     for feature in schema.features:
         if feature.num_buckets is None and feature.timestamp_part is None:
             for column in feature.columns:
