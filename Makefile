@@ -61,7 +61,7 @@ bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
 mutants: $(STAMP)  ## break each invariant on purpose; every time a test must notice (about 10 minutes)
 	$(BIN)/python -m tests.mutants
 
-soak: $(STAMP)  ## long runs: floods of ids, growth, random histories (about 15 minutes)
+soak: $(STAMP)  ## long runs: floods of ids, growth, random histories, a server under load (about an hour)
 	$(BIN)/python -m tests.soak
 
 crash: $(STAMP)  ## kill trainers at every system call of their checkpoints (about 15 minutes; needs strace)

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 NAMES = (
-    *("string_hash", "reader", "tables", "state", "sharded", "ray_data"),
-    *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers"),
+    *("string_hash", "reader", "tables", "served_rows", "state", "publish", "sharded", "ray_data"),
+    *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers", "serving"),
 )
 
 

@@ -20,9 +20,9 @@ from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.warm import recorded_requests
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
-from embtables.serving.trust.columns import block_of
 from embtables.serving.trust.explain import explain
-from embtables.serving.trust.fingerprints import fingerprints
+from embtables.serving.trust.fingerprints import served_fingerprints
+from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
@@ -42,6 +42,9 @@ class Follows(Protocol):
 
     def info(self) -> wire.FollowInfo:
         """How it follows."""
+
+    def why_not_ready(self) -> str | None:
+        """Why there is no version yet; None if there is one."""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -157,7 +160,7 @@ class LiveService:
         def taken() -> dict[str, str]:
             if not self._is_settled(scorer, versions):
                 return {}
-            found = fingerprints(scorer, block_of(scorer, request))
+            found = served_fingerprints(scorer, request)
             return found if self._is_settled(scorer, versions) else {}
 
         return await asyncio.to_thread(taken)
@@ -185,9 +188,8 @@ class LiveService:
 
     def is_ready(self) -> tuple[bool, str]:
         """See Service."""
-        if self.live.current is None:
-            return False, "no version is loaded yet"
-        return True, ""
+        reason = self._follows.why_not_ready()
+        return reason is None, reason or ""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -253,9 +255,10 @@ def live_service(settings: Settings) -> LiveService:
     Raises:
         ConfigError: the source is neither a run nor a folder of versions.
     """
-    follow = FollowSettings(poll_seconds=settings.poll_seconds)
+    limits = ValueLimits(greatest_norm=settings.greatest_norm, norm_ratio=settings.norm_ratio)
+    follow = FollowSettings(poll_seconds=settings.poll_seconds, limits=limits)
     return LiveService(
-        lambda live: Following(settings.source, live, follow),
+        lambda live: Following(settings.source, live, follow, settings.version),
         name=settings.source.resolve().name,
         threads=settings.threads,
         max_batch_rows=settings.max_batch_rows,

@@ -147,12 +147,23 @@ def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:
     whole.replace(path)
 
 
-def finish(name: str, title: str, result: dict[str, Any], markdown: str, args: argparse.Namespace) -> None:
-    """Print the result with the machine named; without `--quick` also rewrite the section `name` of RESULTS.md."""
+def finish(
+    name: str,
+    title: str,
+    result: dict[str, Any],
+    markdown: str,
+    args: argparse.Namespace,
+    command: str | None = None,
+) -> None:
+    """Print the result with the machine named; without `--quick` also rewrite the section `name` of RESULTS.md.
+
+    `command`: what follows `python -m benchmarks.` to measure this; by default the name.
+    """
     where = machine()
     versions = ", ".join(f"{package} {version}" for package, version in where["versions"].items())
     about = (
-        f"`python -m benchmarks.{name}` on {where['cpu']}, {where['cores']} cores, {' '.join(where['isa'])}; "
+        f"`python -m benchmarks.{command or name}` on {where['cpu']}, {where['cores']} cores, "
+        f"{' '.join(where['isa'])}; "
         f"{versions}; commit {where['commit']}, {where['date']}."
     )
     text = f"## {title}\n\n{about}\n\n{markdown.strip()}\n"

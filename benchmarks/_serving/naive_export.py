@@ -21,7 +21,7 @@ def export(run: Path, scorer: embtables.Scorer, folder: Path) -> None:
     """Writes net.npz, moments.json, tables.npz (row 0 is the cold row) and ids-<feature>.json: [raw id, row] pairs."""
     folder.mkdir(parents=True, exist_ok=True)
     net = {name: value for name, value in scorer.model.state_dict().items() if not name.startswith("embeddings.")}
-    np.savez(folder / "net.npz", **{name: value.numpy() for name, value in net.items()})
+    np.savez(folder / "net.npz", allow_pickle=False, **{name: value.numpy() for name, value in net.items()})
     (folder / "moments.json").write_text(json.dumps(dict(scorer.fitted.moments)))
     ids = _raw_ids(run, scorer)
     weights: dict[str, list[Any]] = {}
@@ -32,7 +32,9 @@ def export(run: Path, scorer: embtables.Scorer, folder: Path) -> None:
         of_table.append(scorer.embed(feature.name, np.array(list(raw.values()), np.int64)).numpy())
         pairs = [[key, first + place] for place, key in enumerate(raw)]
         (folder / f"ids-{feature.name}.json").write_text(json.dumps(pairs))
-    np.savez(folder / "tables.npz", **{name: np.concatenate(parts) for name, parts in weights.items()})
+    np.savez(
+        folder / "tables.npz", allow_pickle=False, **{name: np.concatenate(parts) for name, parts in weights.items()}
+    )
 
 
 def _raw_ids(run: Path, scorer: embtables.Scorer) -> dict[str, dict[Raw, int]]:

@@ -121,8 +121,8 @@ class ServedTables(LookupTables):
         return self.rows.num_rows(self._number(table))
 
     def seen(self, table: str, keys: Tensor) -> npt.NDArray[np.uint32]:
-        """(n,) the table's clock when each key was last seen in training; 0 for one without a row, and in a fixed table.
-        Raises as `read`."""
+        """(n,) the table's clock when training last saw each key; 0 for one without a row, and in a fixed table. Raises
+        as `read`."""
         number = self._number(table)
         return self.rows.seen(number, as_ids(keys, "keys", table=table).numpy())
 

@@ -147,10 +147,13 @@ class AsyncClient:
     async def _call(self, exchange: Exchange[T], deadline_seconds: float | None) -> T:
         seconds = self._session.seconds(deadline_seconds)
         end = time.monotonic() + seconds
-        attempts = stamina.retry_context(on=retries.backoff(end), attempts=self._session.attempts, timeout=None)
-        async for attempt in attempts:
-            with attempt:
-                return await self._once(exchange, end, seconds)
+        backoff = retries.Backoff(end)
+        try:
+            async for attempt in stamina.retry_context(on=backoff, attempts=self._session.attempts, timeout=None):
+                with attempt:
+                    return await self._once(exchange, end, seconds)
+        except DeadlineError as error:
+            raise backoff.said_before(error) from error
         raise AssertionError  # stamina raises the last failure
 
     async def _once(self, exchange: Exchange[T], end: float, seconds: float) -> T:

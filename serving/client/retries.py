@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import httpcore
 import httpx
 
-from embtables.errors import ConfigError, RefusedError, UnreachableError
+from embtables.errors import ConfigError, DeadlineError, RefusedError, UnreachableError
 from embtables.given import as_integer, shown
 
 _FIRST_WAIT_SECONDS = 0.05
@@ -32,7 +31,7 @@ def as_attempts(given: int) -> int:
     return as_integer(given, "attempts", least=1)
 
 
-def backoff(end: float) -> Callable[[Exception], bool | float]:
+class Backoff:
     """For stamina: how many seconds to wait after a failure; False: it is final.
 
     A connection that was refused or broke, 429 and 503 are tried again: after what `Retry-After` says, or after a time
@@ -40,11 +39,17 @@ def backoff(end: float) -> Callable[[Exception], bool | float]:
 
     Args:
         end: the call's deadline, of `time.monotonic()`.
-    """
-    failures = 0
 
-    def wait(error: Exception) -> bool | float:
-        nonlocal failures
+    Attributes:
+        last: the failure after which the call was tried again; None: it was not.
+    """
+
+    def __init__(self, end: float) -> None:
+        self._end, self._failures = end, 0
+        self.last: Exception | None = None
+
+    def __call__(self, error: Exception) -> bool | float:
+        """See above."""
         asked = None
         if isinstance(error, RefusedError):
             if error.status not in _BUSY:
@@ -52,11 +57,18 @@ def backoff(end: float) -> Callable[[Exception], bool | float]:
             asked = error.retry_after_seconds
         elif not isinstance(error, UnreachableError):
             return False
-        elif not failures and not isinstance(error.__cause__, httpcore.ConnectError | httpx.ConnectError):
+        elif not self._failures and not isinstance(error.__cause__, httpcore.ConnectError | httpx.ConnectError):
             asked = 0.0  # most likely one that was kept open and is closed by now; another one will do
-        limit = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**failures)
-        failures += 1
+        limit = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**self._failures)
+        self._failures += 1
         seconds = random.uniform(limit / 2, limit) if asked is None else asked
-        return seconds if time.monotonic() + seconds < end else False
+        if time.monotonic() + seconds >= self._end:
+            return False
+        self.last = error
+        return seconds
 
-    return wait
+    def said_before(self, error: DeadlineError) -> DeadlineError:
+        """A deadline's error, with what went wrong before it."""
+        if self.last is None:
+            return error
+        return DeadlineError(f"{error.message}; before that: {self.last}", server=error.path.get("server"))

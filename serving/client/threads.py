@@ -202,10 +202,13 @@ class Client:
         """Sends what `embtables.serving.client.exchanges` has made, as the other methods do."""
         seconds = self._session.seconds(deadline_seconds)
         end = time.monotonic() + seconds
-        attempts = stamina.retry_context(on=retries.backoff(end), attempts=self._session.attempts, timeout=None)
-        for attempt in attempts:
-            with attempt:
-                return self._once(exchange, end, seconds)
+        backoff = retries.Backoff(end)
+        try:
+            for attempt in stamina.retry_context(on=backoff, attempts=self._session.attempts, timeout=None):
+                with attempt:
+                    return self._once(exchange, end, seconds)
+        except DeadlineError as error:
+            raise backoff.said_before(error) from error
         raise AssertionError  # stamina raises the last failure
 
     def _once(self, exchange: Exchange[T], end: float, seconds: float) -> T:

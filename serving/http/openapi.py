@@ -12,7 +12,7 @@ from embtables.serving import wire
 
 _KINDS = (
     wire.ScoreRequest, wire.ScoreAnswer, wire.EmbedRequest, wire.EmbedAnswer, wire.ErrorBody, wire.ModelInfo,
-    wire.Live, wire.Readiness,
+    wire.ExplainAnswer, wire.Live, wire.Readiness,
 )  # fmt: skip
 _REASONS = {
     400: "the request cannot be read",
@@ -56,6 +56,7 @@ def openapi() -> dict[str, Any]:
         "paths": {
             "/v1/score": {"post": _score()},
             "/v1/embed": {"post": _embed()},
+            "/v1/explain": {"post": _explain()},
             "/v1/retrieve": {"post": _retrieve()},
         }
         | {path: {"get": about} for path, about in _pages().items()},
@@ -94,6 +95,20 @@ def _embed() -> dict[str, Any]:
             {wire.JSON: {"schema": _reference(wire.EmbedRequest), "example": example}, wire.BYTES: {"schema": _BINARY}}
         ),
         "responses": _answers(wire.EmbedAnswer, wire.BYTES),
+    }
+
+
+def _explain() -> dict[str, Any]:
+    example = {"context": {"user": 17850, "country": "France"}, "candidates": [{"item": "85123A"}]}
+    answers = _answers(wire.ExplainAnswer)
+    return {
+        "operationId": "explain",
+        "summary": "what each feature adds to the score of one candidate, or of one full row",
+        "description": "A contribution is the logit less that with the feature's rows read cold. A row has its key, "
+        "its norm and its age.",
+        "parameters": _HEADERS,
+        "requestBody": _body({wire.JSON: {"schema": _reference(wire.ScoreRequest), "example": example}}),
+        "responses": answers | _errors(501),
     }
 
 

@@ -88,7 +88,7 @@ def _id_without_row(scorer: RequestScorer, readers: Sequence[TableFeature]) -> i
     tables, rng = _tables(scorer), np.random.default_rng(0)
     for unknown in rng.integers(-(2**63), 2**63 - 1, _TRIES):
         keys = [(read.table.name, read.encoder.encode(np.array([unknown], np.int64))) for read in readers]
-        if all(tables.is_cold(table, torch.from_numpy(of)).all() for table, of in keys):
+        if all(tables.is_cold(table, torch.tensor(of)).all() for table, of in keys):
             return int(unknown)
     return None
 
@@ -118,7 +118,7 @@ def _with_ids(block: Block, place: int, ids: Ids) -> Block:
 
 def _rows(scorer: RequestScorer, read: TableFeature, ids: Int64s) -> list[wire.RowInfo]:
     tables, table = _tables(scorer), read.table.name
-    keys = torch.from_numpy(read.encoder.encode(ids))
+    keys = torch.tensor(read.encoder.encode(ids))
     is_cold, seen, now = tables.is_cold(table, keys), tables.seen(table, keys), tables.now(table)
     norms = np.linalg.norm(tables.rows.read(tables.number(table), WEIGHT, keys).double().numpy(), axis=1)
     grows = isinstance(read.table, CollisionlessTable)

@@ -4,6 +4,7 @@
 2. Ten million keys into one table, each with the row it should have.
 3. Readers beside a writer of served rows, for the same time.
 4. The state machine of tests/rows/test_collisionless_machine.py, not derandomised, until the time is over.
+5. A server under load while rows change and are evicted (tests/soak/serving.py), three times as long.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from benchmarks import _harness
+from benchmarks._serving.online_retail import RUNS
 from embtables.native import isa
 from embtables.rows.host.store import HostRowStore
 from embtables.rows.initial import initial_rows
@@ -24,6 +26,7 @@ from embtables.schema import CollisionlessTable, MinCount, Normal, Sgd
 from tests.contracts.single import gather, train_rows
 from tests.rows import served_for_tests
 from tests.rows.test_collisionless_machine import Machine
+from tests.soak.serving import soak
 
 BATCH = 100_000
 MIB = 2**20
@@ -92,6 +95,7 @@ def main() -> None:
         lambda: growth(10_000_000),
         lambda: served(minutes),
         lambda: histories(minutes),
+        lambda: soak(3 * minutes, RUNS / "soak"),
     ):
         lines.append(f"- {work()}")
         print(lines[-1], flush=True)

@@ -91,7 +91,7 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         crossed = x
-        for layer in self.cross["layers"]:
+        for layer in self.cross["layers"].children():
             crossed = x * layer(crossed) + crossed
         return torch.sigmoid(self.out_cross(crossed) + self.out_deep(torch.relu(self.deep["net"](x))))
 

@@ -118,6 +118,11 @@ def test_vectors_and_keys_are_read_as_of_the_trained_tables() -> None:
     assert np.array_equal(of_trained, out)
     assert np.array_equal(cold_of_trained, is_cold)
     assert count == is_cold.sum() > 0
+    content = made.table_content("item")
+    clocks = dict(zip(content.keys.tolist(), content.seen.tolist(), strict=True))
+    assert served.seen("item", keys).tolist() == [clocks.get(key, 0) for key in keys.tolist()]
+    assert len(set(clocks.values())) > 1
+    assert served.seen("shop", torch.arange(40)).tolist() == [0] * 40
     assert not served.is_cold("shop", torch.arange(40)).any()
     assert served.num_rows("item") == len(made.keys("item"))
     assert served.now("item") == 1120

@@ -253,6 +253,13 @@ def test_the_deadline_holds_for_all_of_a_call(client: Callable[..., Any], stalls
         assert not client(server.url, deadline_seconds=0.2).ready()
 
 
+def test_a_deadline_says_what_went_wrong_before_it(client: Callable[..., Any]) -> None:
+    with scripted(refused(503, retry_after="0"), hangs) as server:
+        says = "no answer within 0.3 seconds; before that: .*no such feature"
+        with pytest.raises(DeadlineError, match=says):
+            client(server.url).score({}, ["a"], deadline_seconds=0.3)
+
+
 def test_no_connection_is_free_before_the_deadline() -> None:
     with scripted(hangs) as server, Client(server.url, connections=1) as client:
         other = threading.Thread(target=client.ready, kwargs={"deadline_seconds": 1.0})

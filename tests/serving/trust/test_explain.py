@@ -36,7 +36,7 @@ def asked(scorer: RequestScorer, **changes: Any) -> wire.ExplainAnswer:
 def logit(scorer: RequestScorer, **changes: Any) -> float:
     (found,) = scorer.score_all([wire.ScoreRequest(CONTEXT | TIME | changes, [{"item": item_name(3)}])])
     assert not isinstance(found, BaseException), found
-    score = float(found.scores[0, 0])
+    score = float(found.of.scores[0, 0])
     return math.log(score / (1 - score))
 
 
