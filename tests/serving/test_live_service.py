@@ -36,6 +36,9 @@ class Puts(Follows):
     def info(self) -> wire.FollowInfo:
         return wire.FollowInfo("following")
 
+    def why_not_ready(self) -> str | None:
+        return None if self.live.current is not None else "no version is loaded yet"
+
 
 @pytest.fixture(scope="module")
 def version(run_of: Callable[[str], Path]) -> ServedVersion:
