@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
+import torch
 
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal
@@ -20,11 +21,12 @@ from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
 from embtables.serving.trust.explain import explain
 from embtables.serving.trust.fingerprints import served_fingerprints
+from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 _RETRY_SECONDS = 1
 
 
@@ -39,6 +41,9 @@ class Follows(Protocol):
 
     def info(self) -> wire.FollowInfo:
         """How it follows."""
+
+    def why_not_ready(self) -> str | None:
+        """Why there is no version yet; None if there is one."""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -109,6 +114,7 @@ class LiveService:
             max_rows=max_batch_rows,
             max_queue=max_queue,
             max_wait_ms=max_wait_ms,
+            begin=_one_thread,
         )
 
     async def start(self) -> None:
@@ -181,9 +187,8 @@ class LiveService:
 
     def is_ready(self) -> tuple[bool, str]:
         """See Service."""
-        if self.live.current is None:
-            return False, "no version is loaded yet"
-        return True, ""
+        reason = self._follows.why_not_ready()
+        return reason is None, reason or ""
 
     def pin(self, version: str) -> None:
         """See Service."""
@@ -238,15 +243,21 @@ class LiveService:
         return answers
 
 
+def _one_thread() -> None:
+    """A request's products are small: a thread computes its own, and several requests go side by side."""
+    torch.set_num_threads(1)
+
+
 def live_service(settings: Settings) -> LiveService:
     """The service of a server with these settings: the versions of its source, followed.
 
     Raises:
         ConfigError: the source is neither a run nor a folder of versions.
     """
-    follow = FollowSettings(poll_seconds=settings.poll_seconds)
+    limits = ValueLimits(greatest_norm=settings.greatest_norm, norm_ratio=settings.norm_ratio)
+    follow = FollowSettings(poll_seconds=settings.poll_seconds, limits=limits)
     return LiveService(
-        lambda live: Following(settings.source, live, follow),
+        lambda live: Following(settings.source, live, follow, settings.version),
         name=settings.source.resolve().name,
         threads=settings.threads,
         max_batch_rows=settings.max_batch_rows,

@@ -60,6 +60,16 @@ class Settings(Model):
         0.0, description="how long a request waits for others to be scored with"
     )
     poll_seconds: Seconds = Field(0.25, description="how often a folder is listed where no watching is possible")
+    version: str | None = Field(
+        None, description="begin at this version, such as serving-12, and stay there; by default follow the newest"
+    )
+    greatest_norm: Annotated[float, Field(gt=0)] = Field(
+        1e6, description="L2 norm of a row: a version with a longer one is set aside"
+    )
+    norm_ratio: Annotated[float, Field(gt=1)] = Field(
+        100.0,
+        description="the same of one that is so many times as long as 99.9 % of its table's, and longer than 10",
+    )
 
     max_body_bytes: PositiveInt = 8 << 20
     max_buffered_bytes: PositiveInt = Field(256 << 20, description="of all bodies that are being read, together")
@@ -67,7 +77,9 @@ class Settings(Model):
     max_ids: PositiveInt = Field(65_536, description="ids or keys of a request for embeddings")
     max_list_length: PositiveInt = Field(4096, description="entries of one list in a row")
     max_queue: PositiveInt = Field(256, description="requests that are answered or wait; more are told 429")
-    header_seconds: Seconds = Field(10.0, description="a client that takes longer to send a request's head is cut")
+    header_seconds: Seconds = Field(
+        25.0, description="a client that takes longer to send a request's head is cut, and so is an idle connection"
+    )
     body_seconds: Seconds = Field(10.0, description="the same of its body")
     request_seconds: Seconds = Field(30.0, description="a request that was not answered by then gets 503")
     drain_seconds: Seconds = Field(20.0, description="at SIGTERM, for requests that are being answered")

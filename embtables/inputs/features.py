@@ -51,7 +51,7 @@ class Block:
 
     def take(self, order: Int64s) -> Block:
         """The rows in another order (or some of them)."""
-        ids = [_take_ids(i, s, order) for i, s in zip(self.ids, self.starts, strict=True)]
+        ids = [take_ids(i, s, order) for i, s in zip(self.ids, self.starts, strict=True)]
         return _block(
             len(order),
             ids,
@@ -62,7 +62,8 @@ class Block:
         )
 
 
-def _take_ids(ids: Ids, starts: Int64s | None, order: Int64s) -> Ids:
+def take_ids(ids: Ids, starts: Int64s | None, order: Int64s) -> Ids:
+    """One feature's ids of rows in another order, or of some of them; `starts` as of Block."""
     if ids.lengths is None or starts is None:
         return Ids(ids.values[order], None, None if ids.weights is None else ids.weights[order])
     lengths = ids.lengths[order]

@@ -50,7 +50,7 @@ def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) 
     state = open_folder(folder)
     found = find_version(state, version)
     wanted, chain = found.manifest, found.chain
-    recorded = wanted.content.get("state")
+    recorded = wanted.content.get("state", wanted.content.get("published"))
     step = recorded.get("step") if isinstance(recorded, dict) else None
     return Inspection(
         folder=str(folder),

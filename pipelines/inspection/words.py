@@ -85,6 +85,9 @@ def facts(table: TableFigures) -> list[tuple[str, str]]:
         ("bytes", f"{size(sum(table.bytes_by_part.values()))}: {sizes}"),
         ("files", f"{size(table.bytes_in_files)} in this version and those it depends on"),
     ]
+    if table.error is not None:
+        worst, usual = (f"{table.error[name]:.3g}" for name in ("max_abs", "rms"))
+        found.append(("weights", f"{table.dtype}: within {worst} of the true ones, {usual} root mean square"))
     if table.not_finite:
         found.append(("not finite", f"{table.not_finite:,} rows have a weight that is NaN or infinite"))
     if table.admission is not None:

@@ -9,7 +9,7 @@ from embtables.errors import EmbtablesError, StateError
 from embtables.models.version_content import OF_TRAINING, Published, scoring_content
 from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.run_dir import CONFIG_FILE, RunDir
-from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder
+from embtables.state.folder.version_folder import MANIFESTS, LeaseHolder, NewFile, StateFolder
 from embtables.state.format.manifest import Manifest, hash_of
 from embtables.state.format.side_file import SideFile
 from embtables.state.format.weight_dtype import WeightDtype
@@ -26,6 +26,7 @@ def publish(
 
     Args:
         run: the folder of a run, or of versions.
+        to: the folder to write to: of versions, or of a run.
         version: `best`, `last`, or its name; by default the best one if there is one, else the last.
         keep: newest versions for servers that stay in the folder.
         with_side_tables: whether what a server joins to requests is made from the run's configuration, or taken from
@@ -39,14 +40,15 @@ def publish(
     source = open_folder(run)
     chain = find(source.folder, version or (BEST if has_best(source.folder) else "last"))
     content, files = _content(run, source, chain, with_side_tables=with_side_tables)
-    target = StateFolder(to)
+    own = to / "checkpoints"
+    target = StateFolder(own if (own / MANIFESTS).is_dir() else to)
     with LeaseHolder(target) as holder:
         _need_same_schema(target, content)
         made = write_published_snapshot(holder, source, chain, dtype, content, files)
         freed = holder.collect({"serving": keep})
     return {
         "version": made.name,
-        "folder": str(to),
+        "folder": str(target.folder.root),
         "from": chain[-1].name,
         "dtype": dtype,
         "rows": {table: made.rows_of(table, "rows") for table in made.tables},

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from embtables.errors import EmbtablesError
 from embtables.serving import wire
 from embtables.serving.http import answers, parse
-from embtables.serving.http.app import App, Send, as_refusal
-from embtables.serving.http.body import Bodies, Gone, Receive
+from embtables.serving.http.app import App, Send
+from embtables.serving.http.body import LEFT, Bodies, Receive, Source
 from embtables.serving.http.call import Answer, Call
 from embtables.serving.refusals import Refusal, hint
 
 _MAX_BODY = 4096
+_STATUS = "/admin/status"
 
 
 class AdminApp:
@@ -49,55 +49,48 @@ class AdminApp:
         """ASGI: one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")
-        figures = self._app.figures
-        figures.in_flight += 1
-        call = Call(scope)
-        try:
-            answer = await self._answer(call, scope, receive)
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            await send({"type": "http.response.body", "body": answer.body})
-            self._app.log.event(
-                "admin",
-                request_id=call.request_id,
-                route=call.path if call.path in self._actions else "other",
-                status=answer.status,
-                us=round((time.perf_counter() - call.began) * 1e6),
-            )
-        except Gone:
-            return
-        finally:
-            self._app.ended()
+        await self._app.asgi(self._answer, scope, receive, send)
 
-    async def _answer(self, call: Call, scope: dict[str, Any], receive: Receive) -> Answer:
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        """RSGI: one request."""
+        await self._app.rsgi(self._answer, scope, protocol)
+
+    async def _answer(self, call: Call, source: Source) -> Answer:
         try:
-            call.check(scope)
-            self._check_token(call)
-            if call.path == "/admin/status":
-                if call.method != "GET":
-                    raise Refusal(405, "ask with GET", allow="GET")
-                return self._status()
-            action = self._actions.get(call.path)
-            if action is None:
-                raise Refusal(404, f"there is no such route; {hint(call.path, [*self._actions, '/admin/status'])}")
-            if call.method != "POST":
-                raise Refusal(405, "ask with POST", allow="POST")
-            body = await self._bodies.read(call.headers, receive)
-            async with self._one:
-                await asyncio.to_thread(action, body)
-            return self._status()
-        except Refusal as refusal:
-            return answers.refused(call, refusal)
-        except EmbtablesError as error:
-            return answers.refused(call, as_refusal(error))
-        except Gone:
+            answer = await self._done(call, source)
+        except LEFT:
             raise
         except Exception as error:
-            self._app.log.fault(call, error)
-            return answers.refused(call, Refusal(500, "a fault of the server, which its log describes"))
+            answer = answers.refused(call, self._app.refusal(call, error))
+        self._app.log.event(
+            "admin",
+            request_id=call.request_id,
+            route=call.path if call.path in (*self._actions, _STATUS) else "other",
+            status=answer.status,
+            us=round((time.perf_counter() - call.began) * 1e6),
+        )
+        return answer
+
+    async def _done(self, call: Call, source: Source) -> Answer:
+        call.check()
+        self._check_token(call)
+        if call.path == _STATUS:
+            if call.method != "GET":
+                raise Refusal(405, "ask with GET", allow="GET")
+            return self._status()
+        action = self._actions.get(call.path)
+        if action is None:
+            raise Refusal(404, f"there is no such route; {hint(call.path, [*self._actions, _STATUS])}")
+        if call.method != "POST":
+            raise Refusal(405, "ask with POST", allow="POST")
+        body = await self._bodies.read(call.headers, source)
+        async with self._one:
+            await asyncio.to_thread(action, body)
+        return self._status()
 
     def _check_token(self, call: Call) -> None:
         """Refuses (401) a request without one of the tokens; takes as long for any."""
-        scheme, _, given = call.headers.get(b"authorization", b"").partition(b" ")
+        scheme, _, given = call.headers.get("authorization", "").encode("latin-1").partition(b" ")
         same = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
         if scheme.lower() != b"bearer" or not any(same):
             raise Refusal(401, "the token is missing or wrong: send Authorization: Bearer <token>")

@@ -12,11 +12,10 @@ from typing import Any
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ID = re.compile(r"[!-~]{1,128}")
-_REQUEST_ID = wire.REQUEST_ID.encode()
-_ONCE = (b"host", b"content-length", b"content-type", b"content-encoding", b"authorization")
-_known_hosts: set[bytes] = set()
+_ONCE = ("host", "content-length", "content-type", "content-encoding", "authorization")
+_known_hosts: set[str | None] = set()
 _MAX_KNOWN_HOSTS = 64
 
 # Names of this process and its requests: unique, and cheap to make.
@@ -27,8 +26,11 @@ _numbers = itertools.count()
 class Call:
     """A request.
 
+    Args:
+        pairs: its headers, names in lower case.
+
     Attributes:
-        headers: by lower-case name; the last of those that are given twice.
+        headers: by name; the last of those that are given twice.
         body: empty until it was read.
         request_id: what the client called it, or a new name.
         began: `perf_counter`, when its head was here.
@@ -37,36 +39,58 @@ class Call:
         versions: that answered it.
     """
 
-    __slots__ = ("began", "body", "headers", "method", "path", "query", "request_id", "size", "stages_us", "versions")
+    __slots__ = (
+        "_pairs",
+        "began",
+        "body",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "request_id",
+        "size",
+        "stages_us",
+        "versions",
+    )
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
+    def __init__(self, method: str, path: str, query: str, pairs: list[tuple[str, str]]) -> None:
         self.began = time.perf_counter()
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.query: bytes = scope["query_string"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method, self.path, self.query = method, path, query
+        self.headers = dict(pairs)
+        self._pairs = pairs
         self.body = b""
         self.request_id = f"{_prefix}-{next(_numbers):x}"
         self.stages_us: dict[str, float] = {}
         self.size = 0
         self.versions: wire.Versions | None = None
 
-    def check(self, scope: Mapping[str, Any]) -> None:
+    @classmethod
+    def of_asgi(cls, scope: Mapping[str, Any]) -> Call:
+        """A request as ASGI has it."""
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        return cls(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), pairs)
+
+    @classmethod
+    def of_rsgi(cls, scope: Any) -> Call:
+        """A request as granian has it."""
+        return cls(scope.method, scope.path, scope.query_string, scope.headers.items())
+
+    def check(self) -> None:
         """Refuses (400) a head that is malformed; takes over the request id that the client gives in one."""
         headers = self.headers
-        host = headers.get(b"host")
+        host = headers.get("host")
         if host not in _known_hosts:
             if host is None or _HOST.fullmatch(host) is None:
                 raise Refusal(400, "the Host header is missing or malformed")
             if len(_known_hosts) < _MAX_KNOWN_HOSTS:
                 _known_hosts.add(host)
-        if len(headers) != len(scope["headers"]):
-            names = [name for name, _ in scope["headers"]]
+        if len(headers) != len(self._pairs):
+            names = [name for name, _ in self._pairs]
             for name in _ONCE:
                 if names.count(name) > 1:
-                    raise Refusal(400, f"the header {name.decode()} is given {names.count(name)} times")
-        if (given := headers.get(_REQUEST_ID)) is not None:
-            self.name(given.decode("latin-1"), wire.REQUEST_ID)
+                    raise Refusal(400, f"the header {name} is given {names.count(name)} times")
+        if (given := headers.get(wire.REQUEST_ID)) is not None:
+            self.name(given, wire.REQUEST_ID)
 
     def name(self, request_id: str, field: str) -> None:
         """Calls it as the client does."""
@@ -77,8 +101,8 @@ class Call:
     @property
     def content_type(self) -> str:
         """Of the body, without parameters; JSON where none is given, or what `curl -d` gives."""
-        given = self.headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        return "application/json" if given == b"application/x-www-form-urlencoded" else given.decode("latin-1")
+        given = self.headers.get("content-type", wire.JSON).partition(";")[0].strip().lower()
+        return wire.JSON if given == "application/x-www-form-urlencoded" else given
 
 
 class Answer:
@@ -86,7 +110,7 @@ class Answer:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, content_type: bytes, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> None:
         self.status = status
         self.body = body
-        self.headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+        self.headers = [("content-type", content_type), *headers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from embtables.serving import wire
+from embtables.serving.http.call import Answer, Call
 from embtables.serving.http.figures import Figures, Metrics
 from embtables.serving.http.openapi import openapi
 from embtables.serving.refusals import Refusal
@@ -29,7 +31,51 @@ _HEADERS = {
 }
 
 
-def make_pages(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
+class Pages:
+    """The routes for GET.
+
+    Args:
+        is_draining: whether the server ends.
+    """
+
+    def __init__(self, service: Service, figures: Figures, is_draining: Callable[[], bool]) -> None:
+        self._application = _application(service, figures, is_draining)
+
+    async def answer(self, call: Call) -> Answer:
+        """What starlette answers. Raises what a page raises."""
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": call.method,
+            "path": call.path,
+            "root_path": "",
+            "query_string": call.query.encode("latin-1", "replace"),
+            "headers": [(b"host", call.headers["host"].encode("latin-1"))],
+            "client": None,
+            "server": None,
+        }
+        status, headers, parts = 500, [], []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], message["headers"]
+            else:
+                parts.append(message.get("body", b""))
+
+        await self._application(scope, receive, send)
+        answer = Answer(status, "", b"".join(parts))
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        answer.headers = [pair for pair in pairs if pair[0] != "content-length"]
+        return answer
+
+
+def _application(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
     """The routes for GET."""
     metrics = Metrics(figures, service)
 
@@ -75,7 +121,7 @@ def make_pages(service: Service, figures: Figures, is_draining: Callable[[], boo
     }
     return Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
-        exception_handlers={HTTPException: _no_such, Refusal: _refused, Exception: _fault},
+        exception_handlers={HTTPException: _no_such, Refusal: _refused},
     )
 
 
@@ -91,10 +137,6 @@ def _page(name: str) -> Response:
 def _refused(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)
     return _json(wire.ErrorBody(refusal.reason, field=refusal.field), refusal.status)
-
-
-def _fault(_: Request, error: Exception) -> Response:
-    return _json(wire.ErrorBody("a fault of the server, which its log describes"), 500)
 
 
 def _no_such(_: Request, error: Exception) -> Response:

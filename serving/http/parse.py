@@ -201,20 +201,20 @@ def embed_bytes(call: Call, caps: Caps) -> Wanted:
 def need_no_parameters(call: Call) -> None:
     """Refuses (422) parameters in the address of a JSON request: what it asks is in the body."""
     if call.query:
-        name = call.query.decode("latin-1").partition("=")[0][:_SHORT]
+        name = call.query.partition("=")[0][:_SHORT]
         raise Refusal(422, "a JSON request has no parameters in its address: say it in the body", name)
 
 
-_addresses: dict[bytes, tuple[str | None, str | None]] = {}
+_addresses: dict[str, tuple[str | None, str | None]] = {}
 _MAX_ADDRESSES = 256
 
 
-def _address(query: bytes) -> tuple[str | None, str | None]:
+def _address(query: str) -> tuple[str | None, str | None]:
     """`feature` and `table` of an address; the same few come again and again."""
     if query in _addresses:
         return _addresses[query]
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=8)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=8)
     except ValueError:
         raise Refusal(422, "the address holds ?feature=<name> or ?table=<name>", "feature") from None
     known = ("feature", "table")

@@ -134,7 +134,7 @@ def _server(app: Any, host: str, port: int, settings: Settings) -> Server:
         app,
         address=host,
         port=port,
-        interface=Interfaces.ASGINL,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         websockets=False,
         backlog=_BACKLOG,

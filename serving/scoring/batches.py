@@ -41,6 +41,7 @@ class Batches(Generic[R, A]):
         max_rows: rows of requests that are scored together; a larger request is scored alone.
         max_queue: requests that wait; a further one is refused.
         max_wait_ms: how long a free thread waits for more requests before it begins.
+        begin: called by each thread first.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Batches(Generic[R, A]):
         max_rows: int,
         max_queue: int,
         max_wait_ms: float = 0.0,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        self._answer = answer
+        self._answer, self._begin = answer, begin
         self._max_rows, self._max_queue, self._max_wait_ns = max_rows, max_queue, int(max_wait_ms * 1e6)
         self._waiting: deque[_Waiting[R, A]] = deque()
         self._rows = 0
@@ -96,7 +98,8 @@ class Batches(Generic[R, A]):
             thread.join()
 
     def _work(self) -> None:
-        while batch := self._next():
+        self._begin()
+        while (batch := self._next()) is not None:
             now = time.perf_counter_ns()
             requests = [waiting.request for waiting in batch]
             waited = [(now - waiting.since_ns) / 1e3 for waiting in batch]
@@ -106,30 +109,37 @@ class Batches(Generic[R, A]):
                 answers = [error] * len(batch)
             self._tell(batch, answers)
 
-    def _next(self) -> list[_Waiting[R, A]]:
-        """The requests to score next; none: the threads end."""
+    def _next(self) -> list[_Waiting[R, A]] | None:
+        """The requests to score next, at least one; None: the thread ends."""
         with self._changed:
-            while not self._waiting:
-                if self._stopped:
-                    return []
-                self._changed.wait()
-            if self._max_wait_ns:
-                begin = self._waiting[0].since_ns + self._max_wait_ns
-                while self._rows < self._max_rows and not self._stopped and self._waiting:
-                    left = (begin - time.perf_counter_ns()) / 1e9
-                    if left <= 0:
-                        break
-                    self._changed.wait(left)
-            batch: list[_Waiting[R, A]] = []
-            rows = 0
-            while self._waiting and (not batch or rows + self._waiting[0].rows <= self._max_rows):
-                waiting = self._waiting.popleft()
-                self._rows -= waiting.rows
-                if waiting.answer.cancelled():  # its client has gone
-                    continue
+            while True:
+                while not self._waiting:
+                    if self._stopped:
+                        return None
+                    self._changed.wait()
+                self._wait_for_more()
+                if batch := self._taken():
+                    return batch
+
+    def _wait_for_more(self) -> None:
+        """Until the first request has waited for `max_wait_ms`, or there are as many as are scored together."""
+        while self._max_wait_ns and self._waiting and self._rows < self._max_rows and not self._stopped:
+            left_ns = self._waiting[0].since_ns + self._max_wait_ns - time.perf_counter_ns()
+            if left_ns <= 0:
+                return
+            self._changed.wait(left_ns / 1e9)
+
+    def _taken(self) -> list[_Waiting[R, A]]:
+        """As many requests as are scored together, the first ones that came; none if their clients have gone."""
+        batch: list[_Waiting[R, A]] = []
+        rows = 0
+        while self._waiting and (not batch or rows + self._waiting[0].rows <= self._max_rows):
+            waiting = self._waiting.popleft()
+            self._rows -= waiting.rows
+            if not waiting.answer.cancelled():
                 rows += waiting.rows
                 batch.append(waiting)
-            return batch if batch or self._stopped else self._next()
+        return batch
 
     @staticmethod
     def _tell(batch: Sequence[_Waiting[R, A]], answers: Sequence[A | BaseException]) -> None:

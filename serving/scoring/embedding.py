@@ -56,7 +56,8 @@ class Embedder:
         if read.keys_per_id == 1:
             return rows, is_cold, read.table.name
         vectors = combined(torch.from_numpy(rows), read.keys_per_id, read.combine).numpy()
-        return vectors, is_cold.reshape(-1, read.keys_per_id).any(axis=1), read.table.name
+        is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
+        return vectors, is_cold, read.table.name
 
     def of_table(self, name: str, keys: Any) -> tuple[Float32s, Mask, str]:
         """Rows (n, D) of keys of a table, (n,) which read the cold row, and the table.

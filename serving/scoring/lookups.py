@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from embtables.inputs.batch import JaggedIds
-from embtables.lookup.request import KeyedIds, keyed_lookup
 from embtables.lookup.views import PooledFirstOrderView, Span
 from embtables.models.dense_net import DenseNet, PooledViews
-from embtables.rows.protocol import Lookup
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.serving.scoring.features.levels import LevelRows
+from embtables.serving.scoring.keyed import KeyedIds, SumLookup
 from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.served_tables import ServedTables
 from embtables.tables.table_feature import TableFeature
@@ -64,7 +62,7 @@ class LevelLookup:
 
     def __init__(self, net: DenseNet, tables: ServedTables, names: Collection[str]) -> None:
         self._tables = tables
-        self._views: list[tuple[PooledViews, bool, list[Move]]] = []
+        self._views: list[tuple[PooledViews, list[SumLookup] | None, list[Move]]] = []
         number = 0
         for view in net.views:
             part = view.part(names)
@@ -77,10 +75,10 @@ class LevelLookup:
                 number += 1
             if moves:
                 has_products = any(read.combine == "product" for read in part.features)
-                self._views.append((part, has_products, moves))
-        self._shown = {read.number + block: read for read in shown_readers(tables) for block in range(read.blocks)}
+                sums = None if has_products else [SumLookup(tables, each) for each in part.sums]
+                self._views.append((part, sums, moves))
+        self._shown = {read.number for read in shown_readers(tables)}
 
-    @torch.no_grad()
     def fill(self, inputs: Sequence[Float32s], of: LevelRows, rows: slice) -> dict[str, ColdRows]:
         """Writes the columns of a level's features into rows of the dense net's inputs.
 
@@ -94,59 +92,38 @@ class LevelLookup:
         """
         cold: dict[str, ColdRows] = {}
         keyed: dict[str, KeyedIds] = {}
-        for view, has_products, moves in self._views:
-            found = self._multiplied(view, of, cold) if has_products else self._summed(view, of, keyed, cold)
+        for view, sums, moves in self._views:
+            found = self._multiplied(view, of, cold) if sums is None else self._summed(sums, of, keyed, cold)
             for move in moves:
                 inputs[move.number][rows, move.target] = found[:, move.source]
         return cold
 
     def _summed(
-        self, view: PooledViews, of: LevelRows, keyed: dict[str, KeyedIds], cold: dict[str, ColdRows]
+        self, sums: Sequence[SumLookup], of: LevelRows, keyed: dict[str, KeyedIds], cold: dict[str, ColdRows]
     ) -> Float32s:
         parts = []
-        for features, beside in view.sums:
-            for read in features:
+        for lookup in sums:
+            for read in lookup.features:
                 if read.feature.name not in keyed:  # first-order weights have the same keys
                     keyed[read.feature.name] = _keyed(read, of)
-            ids = [keyed[read.feature.name] for read in features]
-            lookup = keyed_lookup(features, ids, of.n, beside)
-            parts.append(self._tables.rows.pooled(lookup).numpy())
-            self._note_cold(lookup, ids, features, cold)
+            ids = [keyed[read.feature.name] for read in lookup.features]
+            parts.append(lookup.pooled(ids, of.n))
+            if self._shown.isdisjoint(lookup.numbers):
+                continue
+            for read, of_read, is_cold in zip(lookup.features, ids, lookup.cold(ids), strict=True):
+                if read.number in self._shown:
+                    cold[read.feature.name] = _cold_rows(read, of_read, is_cold)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _note_cold(
-        self, lookup: Lookup, ids: Sequence[KeyedIds], features: Sequence[TableFeature], cold: dict[str, ColdRows]
-    ) -> None:
-        """Which ids of a lookup have no row, by feature; looked for once for neighbours of one table."""
-        shown = [(read, of) for read, of in zip(features, ids, strict=True) if read.number in self._shown]
-        for name, group in groupby(shown, key=lambda each: each[0].table.name):
-            together = list(group)
-            keys = together[0][1].keys if len(together) == 1 else np.concatenate([of.keys for _, of in together])
-            is_cold = self._tables.rows.cold(self._tables.number(name), keys)
-            at = 0
-            for read, of in together:
-                bad = np.flatnonzero(is_cold[at : at + len(of.keys)])
-                at += len(of.keys)
-                count = len(of.keys) // read.keys_per_id
-                if read.keys_per_id > 1:
-                    bad = np.unique(bad // read.keys_per_id)
-                rows = bad if of.lengths is None or not len(bad) else _rows_of(bad, of.lengths)
-                cold[read.feature.name] = ColdRows(name, count, len(bad), rows)
-
+    @torch.no_grad()
     def _multiplied(self, view: PooledViews, of: LevelRows, cold: dict[str, ColdRows]) -> Float32s:
         """What a view gives that multiplies rows: asked as a whole."""
         ids = _jagged(of)
         given = view(ids)
         for read in view.features:
             keyed = _keyed(read, of)
-            is_cold = (
-                self._tables.rows.cold(self._tables.number(read.table.name), keyed.keys)
-                .reshape(-1, read.keys_per_id)
-                .any(axis=1)
-            )
-            bad = np.flatnonzero(is_cold)
-            rows = bad if keyed.lengths is None else _rows_of(bad, keyed.lengths)
-            cold[read.feature.name] = ColdRows(read.table.name, len(is_cold), len(bad), rows)
+            is_cold = self._tables.rows.cold(self._tables.number(read.table.name), keyed.keys)
+            cold[read.feature.name] = _cold_rows(read, keyed, is_cold)
         found: Float32s = (torch.cat(given, dim=1) if isinstance(given, tuple) else given).numpy()
         return found
 
@@ -164,9 +141,14 @@ def _keyed(read: TableFeature, of: LevelRows) -> KeyedIds:
     return KeyedIds(ids.values if are_keys else read.encoder.encode(ids.values), ids.lengths, ids.weights)
 
 
-def _rows_of(places: Int64s, lengths: Int64s) -> Int64s:
-    """The rows, each once, of the ids at some places."""
-    return np.unique(np.searchsorted(np.cumsum(lengths), places, side="right"))
+def _cold_rows(read: TableFeature, of: KeyedIds, is_cold: npt.NDArray[np.bool_]) -> ColdRows:
+    if read.keys_per_id > 1:
+        is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
+    bad = is_cold.nonzero()[0]
+    rows = bad
+    if of.lengths is not None and len(bad):
+        rows = np.unique(np.searchsorted(np.cumsum(of.lengths), bad, side="right"))
+    return ColdRows(read.table.name, len(is_cold), len(bad), rows)
 
 
 def _jagged(of: LevelRows) -> JaggedIds:

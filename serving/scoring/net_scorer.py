@@ -49,7 +49,7 @@ class NetScorer:
             except Exception as error:
                 found.append(refused(error, request.given))
         looked_up = time.perf_counter_ns()
-        scores = self.engine.scores(inputs) if len(inputs[0]) else np.empty((0, 0), np.float32)
+        scores = self.engine.scores(inputs) if requests else inputs[0][:0]
         done = time.perf_counter_ns()
         at = 0
         for place, (request, of_request) in enumerate(zip(requests, found, strict=True)):
@@ -74,11 +74,10 @@ class NetScorer:
     def _filled(self, inputs: Sequence[Float32s], request: Converted, rows: slice) -> Scores:
         """Fills a request's rows of the inputs; what is found of its ids."""
         cold: dict[str, ColdRows] = {}
-        if request.given.k:
-            for level in (request.shared, request.own):
-                cold |= self._lookup_of(level).fill(inputs, level, rows)
-                for places, values in level.dense:
-                    inputs[-1][rows, places] = values
+        for level in (request.shared, request.own):
+            cold |= self._lookup_of(level).fill(inputs, level, rows)
+            for places, values in level.dense:
+                inputs[-1][rows, places] = values
         return Scores(inputs[0][:0], cold, request.shared.ids)
 
     def _lookup_of(self, level: LevelRows) -> LevelLookup:

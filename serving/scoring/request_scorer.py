@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import ConfigError
@@ -38,7 +39,7 @@ from embtables.serving.scoring.whole_model import WholeModelScorer
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.tables.served_tables import ServedTables
 
-Request = wire.ScoreRequest | pa.Table
+Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Answer:
     of: Scores
     missing: Mapping[str, int]
     stages_us: Mapping[str, float]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(K, n_labels)."""
+        return self.of.scores
 
 
 class RequestScorer:
@@ -89,8 +95,8 @@ class RequestScorer:
         encoders = {}
         if isinstance(self._rows, NetScorer):
             encoders = {name: read.encoder for name, read in self.embedder.readers.items() if read.combine != "product"}
-        old = None if before is None else before.stage
-        self.stage = FeaturesStage(transform, self.rules, tables, encoders, old)
+        old: FeaturesStage | None = None if before is None else before.stage
+        self.stage: FeaturesStage = FeaturesStage(transform, self.rules, tables, encoders, old)
         self.description = ModelDescription(version, self.rules, self.embedder)
         self.engine = wire.EngineInfo(mode, WholeModelScorer.name)
         if isinstance(self._rows, NetScorer):
@@ -142,26 +148,30 @@ class RequestScorer:
     def score_all(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
         """The scores of each request, or what it ends with: one that fails does not touch the others."""
         begin = time.perf_counter_ns()
-        converted: list[Converted | BaseException] = []
+        converted: list[Converted | Answer | BaseException] = []
         for request in requests:
             try:
-                converted.append(self.stage.convert(self.given(request)))
+                given = self.given(request)
+                converted.append(self.stage.convert(given) if given.k else self._nothing())
             except Exception as error:
                 converted.append(error)
         good = [each for each in converted if isinstance(each, Converted)]
         features_us = (time.perf_counter_ns() - begin) / 1e3
         found, stages_us = self._rows.score(good)
         stages_us = {"features": features_us, **stages_us}
-        of_good = iter(zip(good, found, strict=True))
+        of_good = iter(found)
         answers: list[Answer | BaseException] = []
         for each in converted:
             if isinstance(each, Converted):
-                request_of, scores = next(of_good)
-                is_scored = isinstance(scores, Scores)
-                answers.append(Answer(scores, request_of.missing, stages_us) if is_scored else scores)
+                scores = next(of_good)
+                answers.append(Answer(scores, each.missing, stages_us) if isinstance(scores, Scores) else scores)
             else:
                 answers.append(each)
         return answers
+
+    def _nothing(self) -> Answer:
+        """The answer to a request without candidates."""
+        return Answer(Scores(np.empty((0, len(self.labels)), np.float32)), {}, {})
 
 
 def _rows_scorer(scorer: Scorer) -> NetScorer | WholeModelScorer:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotDoneError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.versions.catch_up import CatchUp
 from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.listing import Listing, version_before
-from embtables.serving.versions.live import Live
+from embtables.serving.versions.live import Live, place_of
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.set_aside import SetAside
 from embtables.serving.versions.watch import FolderWatch
@@ -111,11 +111,10 @@ class Following:
         place = Path(str(self._state.folder.path(MANIFESTS)))
         self._watch = FolderWatch(place, self._wake.set, retry_seconds=self._settings.poll_seconds)
         self.last_error: str | None = None
+        self._wanted = version
         if version is not None:
-            self._wanted: str | None = version
+            _need_name(version)
             self._live.is_held, self._mode = True, "pinned"
-        else:
-            self._wanted = None
 
     def start(self) -> None:
         """Begins, on threads of its own; after any fork."""
@@ -275,13 +274,15 @@ class Following:
         answer: Future[Any] = Future()
         self._commands.put((command, answer))
         self._wake.set()
+        if self._stopping.is_set():
+            answer.cancel()
         try:
             return answer.result(self._settings.command_seconds)
         except NotDoneError:
             answer.cancel()
             seconds = f"{self._settings.command_seconds:g}"
             raise Refusal(503, f"not done within {seconds} seconds: a version is being loaded", retry_after=5) from None
-        except _Interrupted:
+        except (_Interrupted, CancelledError):
             raise Refusal(503, "the server stops") from None
 
     def _pin(self, version: str) -> None:
@@ -316,6 +317,14 @@ class Following:
         self._mode = mode
         self._live.is_held = True
         _log.info("%s at %s", mode, self._current_name)
+
+
+def _need_name(version: str) -> None:
+    try:
+        if version not in ("best", "last"):
+            place_of(version)
+    except Refusal as refusal:
+        raise ConfigError(refusal.reason, argument="version") from None
 
 
 def written_at(version: ServedVersion) -> float:

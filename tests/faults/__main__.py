@@ -1,4 +1,5 @@
-"""`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`.
+"""`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`, then a
+hundred of a server's side while it takes versions over.
 
 Of the calls of openat, most of which read, every fifth is taken.
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
-from tests.faults import kills
+from tests.faults import following, kills
 from tests.faults.kills import Kill
 from tests.faults.test_crash import STEPS, survive_all
 
@@ -113,6 +114,17 @@ def trainer_kills(folder: Path, wanted: int) -> Counter[str]:
     return fired
 
 
+def following_kills(folder: Path, wanted: int) -> int:
+    """Kills spread over the points at which a server's side takes versions over."""
+    versions = folder / "versions"
+    following.write_versions(versions)
+    chosen = np.linspace(1, following.points(versions), wanted).astype(int).tolist()
+    assert len(set(chosen)) == wanted, "there are fewer points than kills"
+    for nth in chosen:
+        following.survive(versions, nth)
+    return wanted
+
+
 def main() -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -123,15 +135,17 @@ def main() -> None:
         driver = survive_all(folder, points)
         print(f"{driver} kills of the trainer without torch survived", flush=True)
         trainer = trainer_kills(folder, 50)
+        served = following_kills(folder, 100)
     calls = Counter(kill.call for kill in points)
     where = _harness.machine()
     rows = [[call, str(calls[call]), str(trainer[call])] for call in sorted({*calls, *trainer})]
     table = _harness.table(["killed at", "trainer without torch", "`embtables train`"], rows)
-    total = driver + sum(trainer.values())
+    total = driver + sum(trainer.values()) + served
     minutes = (time.monotonic() - start) / 60
     about = (
         f"`make crash` on {where['cpu']}, commit {where['commit']}, {where['date']}: {total} SIGKILLs in "
-        f"{minutes:.0f} minutes; every run went on to the same bits."
+        f"{minutes:.0f} minutes; every run went on to the same bits. {served} of them killed a server's side while it "
+        "read, applied and swapped versions: each began again at the newest whole one, not before one it had shown."
     )
     _harness.write_section("crash", f"## Kills\n\n{about}\n\n{table}\n")
     print(f"{total} kills survived")

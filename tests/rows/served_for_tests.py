@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 DIM, KEYS, EXTRA, TTL = 24, 300, 200, 6
 EXTRAS_LIVE = 5  # versions
 MOST_BYTES = 16 << 20
+LARGE = 20_000  # keys of a lookup that lasts while versions come
 OF: dict[str, Any] = {"dim": DIM, "optimizer": Sgd(learning_rate=0.1)}
 ITEM, USER, DECAYED = range(3)
 TABLES = [
@@ -118,7 +119,8 @@ def extras(version: int) -> npt.NDArray[np.int64]:
 def read(writer: Writer, rng: np.random.Generator) -> str | None:
     """One lookup of a reader, and what was wrong with it."""
     served, written, table = writer.served, writer.written, int(rng.integers(0, len(TABLES)))
-    keys, how = rng.integers(0, KEYS, int(rng.integers(1, 80))), int(rng.integers(0, 3))
+    size = LARGE if rng.integers(0, 8) == 0 else int(rng.integers(1, 80))
+    keys, how = rng.integers(0, KEYS, size), int(rng.integers(0, 3))
     low = written.done
     asked = np.concatenate([keys, extras(low)[:5]]) if table == ITEM else keys
     if how == 0:

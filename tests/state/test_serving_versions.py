@@ -15,6 +15,7 @@ import torch
 
 from embtables import Follower, LeaseHolder, StateFolder, Tables, VersionWriter
 from embtables.errors import ConfigError, StateError
+from embtables.pipelines.inspection.words import facts
 from embtables.pipelines.state_tools.diff import diff
 from embtables.rows.content import scaled
 from embtables.state.format.manifest import Manifest
@@ -111,6 +112,14 @@ def test_tools_look_into_rounded_versions(dtype: WeightDtype, tmp_path: Path) ->
     theirs = figures_of(state, find_version(state, "resume-3").chain, [], 3)
     for less, full in zip(ours, theirs, strict=True):
         assert (less.rows, less.dim, less.not_finite) == (full.rows, full.dim, 0)
+        error = state.manifest("serving", 3).tables[less.table].error
+        assert error is not None
+        assert (less.dtype, less.error) == (dtype, {"max_abs": error.max_abs, "rms": error.rms})
+        assert (full.dtype, full.error) == ("fp32", None)
+        assert (
+            "weights",
+            f"{dtype}: within {error.max_abs:.3g} of the true ones, {error.rms:.3g} root mean square",
+        ) in (facts(less))
         assert less.bytes_by_part["weight"] < full.bytes_by_part["weight"]
         assert less.norm.quantiles["p50"] == pytest.approx(full.norm.quantiles["p50"], rel=0.05)
 

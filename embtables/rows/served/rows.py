@@ -60,6 +60,24 @@ class ServedRows:
             raise DataError(str(error)) from None
         return out
 
+    def pooled_into(
+        self,
+        features: npt.NDArray[np.int32],
+        keys: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        weights: npt.NDArray[np.float32] | None,
+        out: npt.NDArray[np.float32],
+    ) -> None:
+        """The lookup of `pooled` (see Lookup), given as contiguous arrays, into (B, sum of D); on this thread alone.
+
+        Raises:
+            DataError: a key is outside a fixed table.
+        """
+        try:
+            self._rows.pooled(features, keys, offsets, weights, len(out), 1, out)
+        except IndexError as error:
+            raise DataError(str(error)) from None
+
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """See RowReader."""
         found = []

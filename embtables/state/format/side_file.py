@@ -40,14 +40,17 @@ class SideFile:
     """A side table, ready to be written.
 
     Args:
-        table: its columns; dictionaries become values.
+        table: its columns: numbers, times, text, and lists of them; dictionaries become values.
 
     Raises:
-        StateError: a column is longer than 2 GiB.
+        StateError: a column has another type, or is longer than 2 GiB.
     """
 
     def __init__(self, table: pa.Table) -> None:
         schema = pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in table.schema])
+        for field in schema:
+            if not _is_known(field.type):
+                raise StateError(f"a side table cannot be published with values of {field.type}", column=field.name)
         batches = table.cast(schema).combine_chunks().to_batches()
         if len(batches) > 1:
             raise StateError("a side table has a column of more than 2 GiB, which one file cannot hold")
@@ -85,15 +88,27 @@ def parse_side_file(raw: memoryview, file: object) -> pa.Table:
     try:
         need_metadata(raw, need, file)
         reader = pa.ipc.open_file(pa.BufferReader(raw))
-        if any(_has_dictionary(field.type) for field in reader.schema):
-            raise StateError("has a column of a dictionary, which this build never writes", file=file)
+        for field in reader.schema:
+            _ = field.name  # raises ValueError if it is not UTF-8
+            if not _is_known(field.type):
+                raise StateError(f"has values of {field.type}, which this build never writes", file=file)
         batch = reader.get_batch(0)
+        # Values that take no room in the file may be as many as it likes.
+        if batch.num_rows > 8 * len(raw):
+            raise StateError(f"is damaged: {batch.num_rows:,} rows in {len(raw):,} bytes", file=file)
         batch.validate(full=True)
     except _NOT_ARROW as error:
         raise StateError(f"is damaged: {(str(error) or type(error).__name__).splitlines()[0]}", file=file) from error
     return pa.Table.from_batches([batch])
 
 
-def _has_dictionary(type_: pa.DataType) -> bool:
-    inner = (type_.field(number).type for number in range(type_.num_fields))
-    return pa.types.is_dictionary(type_) or any(_has_dictionary(each) for each in inner)
+def _is_known(type_: pa.DataType) -> bool:
+    """Whether values of a type take as much room in a file as in memory: dictionaries and runs may not."""
+    kinds = pa.types
+    if kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_):
+        return _is_known(type_.value_type)
+    known = (
+        *(kinds.is_null, kinds.is_boolean, kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_temporal),
+        *(kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary),
+    )
+    return any(is_it(type_) for is_it in known)

@@ -59,6 +59,11 @@ class MergedTable:
 
     def __init__(self, state: StateFolder, chain: Sequence[Manifest], table: str, scratch: Path | None = None) -> None:
         files_of(chain[-1], table)  # what the newest version lacks is said of that one
+        self.dtype = chain[-1].tables[table].dtype
+        for version in chain:
+            if version.tables[table].dtype != self.dtype:
+                reason = f"has weights in {version.tables[table].dtype}, {chain[-1].name} after it in {self.dtype}"
+                raise StateError(reason, version=version.name, table=table)
         wanted = [(version, *file) for version in chain for file in files_of(version, table)]
         kept = KeptBlocks(min(_KEPT_BLOCKS, len(wanted) + 2))
         self._files = [
@@ -77,11 +82,6 @@ class MergedTable:
         assert self._layout.format is not None
         self.format, self.row_columns = self._layout.format, self._layout.row_columns
         self.projection = chain[-1].projection
-        self.dtype = chain[-1].tables[table].dtype
-        for version in chain:
-            if version.tables[table].dtype != self.dtype:
-                reason = f"has weights in {version.tables[table].dtype}, {chain[-1].name} after it in {self.dtype}"
-                raise StateError(reason, version=version.name, table=table)
         self._scale = chain[-1].tables[table].scale
         self.columns = ("key", *self.row_columns, *SCALARS[self.projection])
         for file in rows_files:

@@ -16,6 +16,7 @@ from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest, TableEntry
 from embtables.state.format.recorded_schema import RecordedTable, recorded_tables
 from embtables.state.format.version import TABLES_FILE, Tensors
+from embtables.state.format.weight_dtype import WeightDtype
 from embtables.state.read.version_reader import read_artifacts, read_tensors
 from embtables.state.tools.collisions import Collisions, estimated_collisions, no_collisions
 from embtables.state.tools.histograms import Distribution, of_counts, of_integers, of_reals
@@ -81,6 +82,8 @@ class TableFigures:
         not_finite: rows with a weight that is NaN or infinite.
         never_updated: share of rows without a gradient, 0..1; None if that is not known.
         top: rows by count, the greatest first; then by key.
+        dtype: how files have the weights.
+        error: of rounded weights `max_abs` and `rms`, as this version states them; None of float32.
     """
 
     table: str
@@ -103,6 +106,8 @@ class TableFigures:
     top: tuple[TopRow, ...]
     admission: Admission | None
     collisions: Collisions | None
+    dtype: WeightDtype
+    error: dict[str, float] | None
 
 
 def figures_of(state: StateFolder, chain: Sequence[Manifest], tables: Sequence[str], top: int) -> list[TableFigures]:
@@ -167,6 +172,8 @@ def _figures(
         top=_top(rows, ages, recorded, top),
         admission=admission,
         collisions=None if counts is None or not fixed else _collisions(counts, recorded),
+        dtype=entry.dtype,
+        error=None if entry.error is None else entry.error.model_dump(),
     )
 
 

@@ -43,7 +43,8 @@ class ColumnRules:
         of_features = {column for feature in schema.features for column in feature.columns}
         filled = {dense.column for dense in schema.dense if dense.fill_null is not None}
         self.may_be_null = frozenset(filled - of_features)
-        beside = {label.column for label in schema.labels} | {schema.sample_weight, self.candidate_key} - {None}
+        others = (schema.sample_weight, self.candidate_key)
+        beside = {label.column for label in schema.labels} | {name for name in others if name is not None}
         beside |= set() if event_time is None else {event_time.column}
         self.known = frozenset({*self.needed, *side_tables.columns, *side_tables.keys, *beside})
         self._readings: dict[str, Reading] = {}

@@ -115,7 +115,7 @@ def _milliseconds(engine: Engine, inputs: Sequence[Float32s]) -> float:
     """The median of a few runs, the first ones left out."""
     for _ in range(2):
         engine.scores(inputs)
-    taken = []
+    taken: list[float] = []
     end = time.perf_counter() + _SECONDS
     while len(taken) < _RUNS and (not taken or time.perf_counter() < end):
         begin = time.perf_counter()

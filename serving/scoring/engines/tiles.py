@@ -14,6 +14,7 @@ import torch
 from embtables.models.dense_net import DenseNet
 from embtables.models.task import Task
 from embtables.serving.scoring.engines.engine import Float32s
+from embtables.serving.scoring.engines.steps import steps_of
 
 # A hundred candidates are one tile, and its products are large enough to be fast.
 TILE = 128
@@ -36,21 +37,24 @@ class Tiles:
     name = "torch"
 
     def __init__(self, net: DenseNet, task: Task[Any], *, autocast: bool = False) -> None:
-        self._net, self._task, self._autocast = net, task, autocast
+        self._task, self._autocast = task, autocast
+        # In bf16 the module itself says what is computed in which precision.
+        self._outputs = net if autocast else steps_of(net)
 
     def padded(self, rows: int) -> int:
         """See Engine."""
         return padded(rows)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def scores(self, inputs: Sequence[Float32s]) -> Float32s:
         """See Engine."""
         tensors = [torch.from_numpy(each) for each in inputs]
-        found = []
+        rows = len(inputs[0])
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._autocast):
-            for start in range(0, len(inputs[0]), TILE):
-                outputs = self._net(*(each[start : start + TILE] for each in tensors))
-                found.append(self._task.scores(outputs.float()))
+            found = [
+                self._task.scores(self._outputs(*(each[start : start + TILE] for each in tensors)).float())
+                for start in range(0, rows, TILE)
+            ]
         scores: Float32s = (found[0] if len(found) == 1 else torch.cat(found)).numpy()
         return scores
 

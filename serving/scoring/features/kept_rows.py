@@ -18,7 +18,7 @@ import pyarrow as pa
 from embtables.errors import DataError
 from embtables.ids import Encoder
 from embtables.inputs.columns import Ids, column_ids
-from embtables.inputs.features import Block, FeatureTransform
+from embtables.inputs.features import Block, FeatureTransform, take_ids
 from embtables.inputs.values import BadRowsError
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.columns.column_rules import ColumnRules
@@ -74,12 +74,11 @@ class KeptRows:
 
     def take(self, rows: Int64s) -> LevelRows:
         """What is kept of some rows."""
-        block = self.block.take(rows)
-        ids = {
-            feature.name: (of, feature.name in self.encoded)
-            for feature, of in zip(self.level.features, block.ids, strict=True)
-        }
-        return LevelRows(len(rows), ids, [(self.level.places, block.dense)] if self.level.places else [])
+        ids = {}
+        for feature, of, starts in zip(self.level.features, self.block.ids, self.block.starts, strict=True):
+            ids[feature.name] = take_ids(of, starts, rows), feature.name in self.encoded
+        dense = [(self.level.places, self.block.dense[rows])] if self.level.places else []
+        return LevelRows(len(rows), ids, dense)
 
 
 def kept_candidates(

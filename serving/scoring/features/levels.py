@@ -63,7 +63,7 @@ class LevelRows:
 
     n: int
     ids: dict[str, tuple[Ids, bool]]
-    dense: list[tuple[Sequence[int], Float32s]]
+    dense: list[tuple[tuple[int, ...], Float32s]]
 
     @classmethod
     def of(cls, level: Level, block: Block) -> LevelRows:

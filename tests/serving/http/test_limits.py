@@ -357,7 +357,8 @@ def test_slow_clients_are_cut_while_others_are_answered(serve: Serve) -> None:
     assert {line["status"] for line in own.events("request")} == {408}
 
 
-def test_a_thousand_idle_connections(server: ServerProcess) -> None:
+def test_a_thousand_idle_connections(serve: Serve) -> None:
+    server = serve(header_seconds=600)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(connection(server)) for _ in range(1000)]
         for each in opened:

@@ -141,7 +141,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"context": CONTEXT, "candidates": [{"item": "b", "user": 1}]}, "candidates.0.user", "in the context, too"),
     ({"context": {**CONTEXT, "item": "x"}, "candidates": ["a"]}, "context.item", "leave 'item' out"),
     ({"context": CONTEXT, "candidates": ["a", 3]}, "candidates.1", "one type"),
-    ({"context": CONTEXT, "candidates": [3]}, "item", "key of the side table"),
+    ({"context": CONTEXT, "candidates": [3]}, "item", "looked up by strings"),
     ({"context": {**CONTEXT, "user": 7.0}, "candidates": ["a"]}, "context.user", "cannot be"),
     ({"context": {**CONTEXT, "user": True}, "candidates": [{"item": "a"}, {"item": 1}]}, "candidates.1.item", "one"),
     ({"context": {**CONTEXT, "user": 2**64}, "candidates": ["a"]}, "context.user", "64 bits"),

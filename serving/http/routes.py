@@ -1,0 +1,121 @@
+"""The routes that compute: a request whose body is here -> its answer. A new one is a method and a line in `Routes`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+from embtables.serving import wire
+from embtables.serving.http import answers, parse
+from embtables.serving.http.arrow import read_rows
+from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.figures import Figures
+from embtables.serving.http.request_log import RequestLog
+from embtables.serving.refusals import Refusal
+from embtables.serving.service import Service
+from embtables.serving.settings import Settings
+
+T = TypeVar("T")
+Handler: TypeAlias = "Callable[[Call], Awaitable[Answer]]"
+
+
+class Routes:
+    """Handlers by path; all are asked with POST.
+
+    Attributes:
+        request_log: where a sample of requests is written, once it is there.
+    """
+
+    def __init__(self, settings: Settings, service: Service, figures: Figures) -> None:
+        self._settings, self._service, self._figures = settings, service, figures
+        self._caps = parse.Caps.of(settings)
+        self.request_log: RequestLog | None = None
+        self.handlers: dict[str, Handler] = {
+            "/v1/score": self._score,
+            "/v1/embed": self._embed,
+            "/v1/explain": self._explain,
+            "/v1/retrieve": self._retrieve,
+        }
+
+    async def answer(self, handler: Handler, call: Call) -> Answer:
+        """Answers a request whose body was read. Raises Refusal, or an EmbtablesError."""
+        call.stages_us["read"] = (time.perf_counter() - call.began) * 1e6
+        headers = call.headers
+        if wire.MIN_DENSE_VERSION in headers or wire.MIN_ROW_VERSION in headers:
+            await self._service.reach(headers.get(wire.MIN_DENSE_VERSION), headers.get(wire.MIN_ROW_VERSION))
+        return await handler(call)
+
+    async def _score(self, call: Call) -> Answer:
+        kind = call.content_type
+        if kind == wire.ARROW:
+            form = answers.form_of(call, wire.ARROW)
+            request: Any = read_rows(call.body, self._caps)
+            call.size = request.num_rows
+        elif kind == wire.JSON:
+            form = answers.form_of(call, wire.JSON)
+            parse.need_no_parameters(call)
+            request = parse.score_request(call, self._caps)
+        else:
+            raise _other_type(kind, wire.JSON, wire.ARROW)
+        call.stages_us["parse"] = (time.perf_counter() - call.began) * 1e6 - call.stages_us["read"]
+        score = self._service.score if kind == wire.JSON else self._service.score_table
+        found = await self._in_turn(score(request))
+        call.versions = found.versions
+        call.stages_us.update(found.stages_us)
+        began = time.perf_counter()
+        answer = answers.scored(call, found, form)
+        call.stages_us["encode"] = (time.perf_counter() - began) * 1e6
+        if self.request_log is not None and self.request_log.draws():
+            keeps = self.request_log.keeps_values
+            features = await self._service.fingerprints(request, found.versions) if keeps else {}
+            self.request_log.put(call, request, found, features)
+        return answer
+
+    async def _in_turn(self, asked: Coroutine[Any, Any, T]) -> T:
+        """What the service answers. Raises Refusal: 429 too many wait already, 503 it takes too long."""
+        figures = self._figures
+        if figures.waiting >= self._settings.max_queue:
+            asked.close()
+            raise Refusal(429, f"{figures.waiting:,} requests wait already; try again", retry_after=1)
+        figures.waiting += 1
+        try:
+            async with asyncio.timeout(self._settings.request_seconds):
+                return await asked
+        except TimeoutError:
+            raise Refusal(503, "the answer took too long; try again", retry_after=1) from None
+        finally:
+            figures.waiting -= 1
+
+    async def _embed(self, call: Call) -> Answer:
+        kind = call.content_type
+        if kind == wire.BYTES:
+            form = answers.form_of(call, wire.BYTES, (wire.JSON, wire.BYTES))
+            wanted = parse.embed_bytes(call, self._caps)
+        elif kind == wire.JSON:
+            form = answers.form_of(call, wire.JSON, (wire.JSON, wire.BYTES))
+            parse.need_no_parameters(call)
+            wanted = parse.embed_request(call, self._caps)
+        else:
+            raise _other_type(kind, wire.JSON, wire.BYTES)
+        found = self._service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
+        call.versions = found.versions
+        return answers.embedded(call, found, form)
+
+    async def _explain(self, call: Call) -> Answer:
+        if call.content_type != wire.JSON:
+            raise _other_type(call.content_type, wire.JSON)
+        answers.form_of(call, wire.JSON, (wire.JSON,))
+        parse.need_no_parameters(call)
+        found = await self._in_turn(self._service.explain(parse.score_request(call, self._caps)))
+        call.versions = found.versions
+        found.request_id = call.request_id
+        return answers.as_json(200, found)
+
+    async def _retrieve(self, call: Call) -> Answer:
+        raise Refusal(501, "retrieval is not served yet: score candidates with /v1/score")
+
+
+def _other_type(received: str, *taken: str) -> Refusal:
+    return Refusal(415, f"a body is {' or '.join(taken)}, received Content-Type {received[:60]}")

@@ -1,0 +1,111 @@
+"""Lines that are written beside the requests: in order, rotated, dropped where the disk takes none."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from embtables.errors import ConfigError
+from embtables.serving import wire
+from embtables.serving.http.lines import LineFile
+from tests.serving.conftest import Serve
+
+ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}
+
+
+def test_lines_are_written_in_order_and_appended(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for turn in range(2):
+        lines = LineFile(path)
+        for number in range(1000):
+            lines.put(b"%d-%d" % (turn, number))
+        lines.close()
+        assert lines.dropped == 0
+    assert path.read_text().split() == [f"{turn}-{number}" for turn in range(2) for number in range(1000)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_files_rotate_by_size_and_the_oldest_go(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for number in range(8):
+        lines = LineFile(path, max_bytes=50, kept=2)
+        lines.put(b"%d" % number * 60)
+        lines.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"lines", "lines.1", "lines.2"}
+    assert [path.with_name(f"lines.{number}").read_text()[0] for number in (1, 2)] == ["7", "6"]
+    assert path.read_text() == ""
+
+
+def test_a_slow_reader_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    lines = LineFile(path)
+    for _ in range(50_000):
+        lines.put(b"x" * 100)
+    assert 0 < lines.dropped < 50_000
+    os.close(reader)  # and writes fail now
+    lines.close()
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file"):
+        LineFile(tmp_path / "no" / "lines")
+
+
+def arrow(rows: list[dict[str, Any]]) -> bytes:
+    table = pa.Table.from_pylist(rows)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_sampled_requests_can_be_asked_again(serve: Serve, tmp_path: Path, values: bool) -> None:
+    file = tmp_path / "requests.jsonl"
+    own = serve(request_log=file, request_log_rate=1, request_log_values=values)
+    body = {
+        "context": {"user": 3, "tags": [1]},
+        "candidates": [{"item": "a-secret", "price": 2.0}],
+        "request_id": "one",
+    }
+    first = httpx.post(f"{own.url}/v1/score", json=body).json()
+    headers = {"content-type": wire.ARROW, "accept": wire.JSON, wire.REQUEST_ID: "two"}
+    second = httpx.post(f"{own.url}/v1/score", content=arrow([ROW, ROW]), headers=headers).json()
+    httpx.post(f"{own.url}/v1/score", json={"rows": [{"usr": 1}]})  # a refused one has no scores to be replayed
+    assert own.end() == 0
+    logged = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["request_id"], line["size"]) for line in logged] == [("one", 1), ("two", 2)]
+    assert [line["scores"] for line in logged] == [first["scores"], second["scores"]]
+    assert [line["versions"] for line in logged] == [first["versions"], second["versions"]]
+    assert [line.get("request") for line in logged] == ([body, {"rows": [ROW, ROW]}] if values else [None, None])
+    assert ("a-secret" in file.read_text()) == values
+
+
+def test_a_sample_is_a_share(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    own = serve(request_log=file, request_log_rate=0.2)
+    with httpx.Client() as client:
+        for _ in range(300):
+            client.post(f"{own.url}/v1/score", json={"rows": [ROW]})
+    assert own.end() == 0
+    assert 25 < len(file.read_text().splitlines()) < 110
+
+
+def test_slow_requests_are_logged_with_their_stages(serve: Serve) -> None:
+    own = serve(slow_ms=300)
+    httpx.post(f"{own.url}/v1/score", json={"rows": [ROW]})
+    httpx.post(f"{own.url}/v1/score", json={"rows": [ROW | {"slow": 0.4}], "request_id": "slow-one"})
+    assert own.end() == 0
+    slow = [line for line in own.events("request") if line["request_id"] == "slow-one"]
+    assert len(slow) == 1
+    assert slow[0]["slow"] is True
+    assert slow[0]["us"] >= 400_000
+    assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(slow[0]["stages_us"])

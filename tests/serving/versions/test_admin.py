@@ -1,0 +1,175 @@
+"""What an operator asks for: pin, roll back, follow again, pause."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from embtables.errors import ConfigError
+from embtables.serving.refusals import Refusal
+from embtables.serving.versions.follow import Following
+from embtables.serving.versions.live import Live
+from embtables.state.tools.compact import compact
+from tests.serving.versions.test_follow import Follow, assert_parity
+from tests.serving.versions.trainer_for_tests import Trainer, data_file
+
+
+def test_roll_back_and_follow_again(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    rows = trained.rows(30, seed=7)
+    scores = {"serving-1": trained.scorer().score(rows)}
+    for _ in range(3):
+        name = trained.publish()
+        scores[name] = trained.scorer().score(rows)
+    follows = follow(tmp_path)
+    newest = follows.until("serving-4")
+    assert follows.following.roll_back() == "serving-3"
+    for name in ("serving-3", "serving-2"):
+        current = follows.live.current
+        assert current is not None
+        assert (current.name, current.row_version) == (name, name)
+        assert torch.equal(current.scorer.score(rows), scores[name])
+        if name == "serving-3":
+            assert follows.following.roll_back() == "serving-2"
+    # Requests that hold the version before the roll back go on with it, whole.
+    assert newest.row_version == "serving-4"
+    assert torch.equal(newest.scorer.score(rows), scores["serving-4"])
+    info = follows.following.info()
+    assert (info.state, info.newest) == ("pinned", "serving-4")
+    trained.publish()
+    follows.following.pin("serving-2")  # a turn of the thread later it still stays
+    assert follows.live.current is not None
+    assert follows.live.current.name == "serving-2"
+    assert follows.following.staleness_seconds() > 0
+    follows.following.follow()
+    assert_parity(follows.until("serving-5"), trained)
+    assert follows.following.info().state == "following"
+    assert follows.following.staleness_seconds() == 0
+
+
+def test_there_is_nothing_before_the_first(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    follows = follow(tmp_path)
+    follows.until("serving-1")
+    with pytest.raises(Refusal, match="there is no version before serving-1; there are: serving-1") as refused:
+        follows.following.roll_back()
+    assert refused.value.status == 404
+
+
+def test_roll_back_passes_over_a_snapshot_with_the_same_content(
+    trained: Trainer, follow: Follow, tmp_path: Path
+) -> None:
+    trained.publish()
+    compact(trained.writer._holder, "serving", keep=99)  # type: ignore[arg-type]
+    follows = follow(tmp_path)
+    follows.until("serving-3")
+    assert follows.following.version_before() == "serving-1"
+
+
+def test_a_version_that_is_gone_is_named_with_those_there(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    for _ in range(2):
+        trained.writer._parent = None
+        trained.publish()
+    trained.writer._holder.collect({"serving": 1})  # type: ignore[union-attr]
+    follows = follow(tmp_path)
+    before = follows.until("serving-3")
+    with pytest.raises(Refusal, match="there is no version 'serving-1'; there are: serving-3") as refused:
+        follows.following.pin("serving-1")
+    assert (refused.value.status, refused.value.field) == (404, "version")
+    with pytest.raises(Refusal, match=r"named best, last or like resume-12, received '\.\./\.\./etc'"):
+        follows.following.pin("../../etc")
+    assert follows.live.current is before
+    assert follows.following.info().state == "following"
+    assert not follows.live.is_held
+
+
+def test_a_damaged_version_is_not_pinned(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    trained.publish()
+    path = data_file(trained.state, trained.state.manifest("serving", 1), "item.rows.0.arrow")
+    follows = follow(tmp_path)
+    before = follows.until("serving-2")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Refusal, match=r"serving-1 cannot be served: .*is damaged") as refused:
+        follows.following.pin("serving-1")
+    assert refused.value.status == 409
+    assert follows.live.current is before
+    assert_parity(follows.until(trained.publish()), trained)  # still follows
+
+
+def test_paused_it_stays(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    follows = follow(tmp_path)
+    before = follows.until("serving-1")
+    follows.following.pause()
+    trained.publish()
+    follows.following.pause()  # the thread has had a turn
+    assert follows.live.current is before
+    assert follows.following.info().state == "paused"
+    follows.following.follow()
+    assert_parity(follows.until("serving-2"), trained)
+
+
+def test_it_may_begin_at_a_version(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    rows = trained.rows(30, seed=7)
+    scores = trained.scorer().score(rows)
+    trained.publish()
+    follows = follow(tmp_path, version="serving-1")
+    version = follows.live.wait(60)
+    assert version is not None
+    assert version.name == "serving-1"
+    assert torch.equal(version.scorer.score(rows), scores)
+    assert follows.following.info().state == "pinned"
+    follows.following.follow()
+    assert_parity(follows.until("serving-2"), trained)
+
+
+def test_a_version_to_begin_at_that_is_not_there(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    follows = follow(tmp_path, version="serving-9")
+    assert follows.live.wait(0.3) is None
+    reason = follows.following.why_not_ready()
+    assert reason is not None
+    assert "there is no version 'serving-9'; there are: serving-1" in reason
+
+
+def test_what_is_no_name_of_a_version_is_refused_at_once(trained: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a version is named like serving-12, received 'newest'"):
+        Following(tmp_path, Live(), version="newest")
+
+
+def test_an_operator_does_not_wait_for_a_snapshot_that_is_being_loaded(
+    trained: Trainer, follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new snapshot is read in pieces; between two of them the thread looks whether it is asked for something."""
+    monkeypatch.setattr("embtables.state.read.serve.PIECE_BYTES", 4096)
+    trained.publish()
+    follows = follow(tmp_path)
+    before = follows.until("serving-2")
+    reading, go_on = threading.Event(), threading.Event()
+    give_way = follows.following._catch_up._go_on
+
+    def slow() -> None:
+        reading.set()
+        go_on.wait(60)
+        give_way()
+
+    follows.following._catch_up._go_on = slow
+    trained.writer._parent = None
+    trained.publish()
+    assert reading.wait(60)
+    asked = threading.Thread(target=follows.following.pause)
+    asked.start()
+    go_on.set()
+    asked.join(60)
+    assert follows.following.info().state == "paused"
+    assert follows.live.current is before
+    follows.following.follow()
+    assert_parity(follows.until("serving-3"), trained)
+
+
+def test_after_stop_nothing_is_asked_for(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
+    follows = follow(tmp_path)
+    before = follows.until("serving-1")
+    follows.following.stop()
+    assert follows.live.current is before
+    with pytest.raises(Refusal, match="the server stops"):
+        follows.following.pin("serving-1")
