@@ -107,7 +107,9 @@ def main() -> None:
     args = _harness.parser(__doc__).parse_args()
     versions = 8 if args.quick else 100
     training = Training(ROWS)
-    measured = {dtype: measure(training, dtype, versions) for dtype in WEIGHT_DTYPES}
+    measured: dict[str, dict[str, list[float]]] = {}
+    for dtype in WEIGHT_DTYPES:
+        measured[dtype] = measure(training, dtype, versions)
     plain: dict[str, Any] = {
         dtype: {name: float(np.median(values)) for name, values in of.items()} for dtype, of in measured.items()
     }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from embtables.errors import StateError
+from embtables.inputs.id_kinds import IdKind
 from embtables.inputs.transforms import FittedTransforms, TransformsContent
 from embtables.models.registry import ModelConfig
 from embtables.schema import Model, Schema, error_lines
@@ -89,6 +90,7 @@ class ScoringContent(Model):
         side_tables: of a serving version, what its server joins to requests.
         published: of a serving version, where it comes from.
         candidate_key: the column whose value a candidate is that a request names by its id alone.
+        id_kinds: of a serving version, by column what training made ids of; a request must have the same.
     """
 
     # Written and read under its own name; as an attribute it would hide one of pydantic's.
@@ -102,6 +104,7 @@ class ScoringContent(Model):
     side_tables: tuple[SideTableContent, ...] = ()
     published: Published | None = None
     candidate_key: str | None = None
+    id_kinds: dict[str, IdKind] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _transforms_fit(self) -> ScoringContent:

@@ -74,6 +74,8 @@ def _content(
         published = Published(run=named, step=step if isinstance(step, int) else 0, version=last.name)
     content = {k: v for k, v in last.content.items() if k != OF_TRAINING}
     content |= {"published": published.model_dump(mode="json"), "side_tables": []}
+    if isinstance(trained, dict):
+        content["id_kinds"] = trained.get("id_kinds", {})
     if not with_side_tables:
         return content, {}
     if last.purpose == "serving":

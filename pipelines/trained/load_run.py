@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embtables.inputs.id_kinds import id_kinds
 from embtables.models.scorer import Scorer
 from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
@@ -19,7 +20,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.figures.evaluate import evaluate
 from embtables.pipelines.training.figures.odd_figures import odd_figures
 from embtables.pipelines.training.run_content import run_content
-from embtables.pipelines.training.start.check_types import id_kinds, other_ids
+from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.pipelines.warn import Warnings
 from embtables.state.folder.version_folder import StateFolder

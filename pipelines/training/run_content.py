@@ -94,12 +94,14 @@ def serving_content(
     side_tables: Sequence[SideTableContent],
     published: Published,
     candidate_key: str | None,
+    id_kinds: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of a serving version of this run, as JSON: what scoring needs, and not where training stands."""
     return _scoring(config, fitted) | {
         "published": published.model_dump(mode="json"),
         "side_tables": [of.model_dump(mode="json") for of in side_tables],
         "candidate_key": candidate_key,
+        "id_kinds": dict(id_kinds),
     }
 
 

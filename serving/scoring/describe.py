@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from embtables.arrow.types import is_list, is_text
+from embtables.inputs.id_kinds import IdKind
 from embtables.inputs.times import is_time
 from embtables.schema import CollisionlessTable, Feature
 from embtables.serving import wire
@@ -29,6 +30,7 @@ _EXAMPLES = {
     "list of strings": ["a", "b"],
     "list of numbers": [1.0, 0.5],
 }
+_OF_IDS: dict[IdKind | None, str] = {"strings": "string", "integers": "integer"}
 
 
 class ModelDescription:
@@ -132,7 +134,8 @@ class ModelDescription:
         is_list = any(f.cross is None and (f.pooling != "sum" or f.max_length is not None) for f in readers)
         if reading == "numbers":
             return "list of numbers" if any(f.weights_column == name for f in readers) and is_list else "number"
-        return "list of ids" if is_list else "id"
+        one = _OF_IDS.get(self._version.content.id_kinds.get(name), "id")
+        return f"list of {one}s" if is_list else one
 
 
 def _kind_of(kind: pa.DataType) -> str:

@@ -150,7 +150,7 @@ class Publishing(Hook):
         side_tables = [of for of, _ in self._to_serve.side_tables]
         published = Published(run=named, step=state.step)
         key = self._to_serve.candidate_key
-        return serving_content(self._learner.config, self._fitted, side_tables, published, key)
+        return serving_content(self._learner.config, self._fitted, side_tables, published, key, state.id_kinds)
 
     @property
     def chain(self) -> VersionWriter:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.inputs.features import Needs
+from embtables.inputs.id_kinds import id_kinds
 from embtables.inputs.values import BadRowsError, Float64s, Mask, as_float64, one_array
 from embtables.models.task import task_of
 from embtables.pipelines.config import RunConfig
@@ -23,7 +24,7 @@ from embtables.pipelines.sources.files.partitions import check_declared
 from embtables.pipelines.sources.log import Log, LogRows, locate
 from embtables.pipelines.sources.parquet import LogPart
 from embtables.pipelines.sources.rows.split import part_mask
-from embtables.pipelines.training.start.check_types import check_types, id_kinds
+from embtables.pipelines.training.start.check_types import check_types
 from embtables.schema import Label
 
 PARTS: tuple[LogPart, ...] = ("train", "validation", "test")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from embtables.arrow.types import is_list
 from embtables.errors import ConfigError, DataError
 from embtables.inputs.features import FeatureTransform, FittedTransforms, Needs
 from embtables.models.baseline import baseline_numbers
@@ -42,23 +41,11 @@ def check_types(config: RunConfig, log: Log, needs: Needs) -> pa.Table:
     return table
 
 
-def id_kinds(schema: Schema, table: pa.Table) -> dict[str, str]:
-    """By column what the ids of features are made of: `strings`, `integers` or `times`; a null column has no kind."""
-    found = {}
-    for feature in schema.features:
-        if feature.num_buckets is None and feature.timestamp_part is None:
-            for column in feature.columns:
-                kind = _kind(table.schema.field(column).type)
-                if kind is not None:
-                    found[column] = kind
-    return found
-
-
 def other_ids(then: Mapping[str, str], here: Mapping[str, str], schema: Schema) -> list[str]:
     """Warnings of features whose ids were made of something else when the model was trained.
 
     Args:
-        then, here: see `id_kinds`.
+        then, here: see embtables.inputs.id_kinds.
     """
     return [
         f"feature {feature.name}: column {column} holds {here[column]} here, but {then[column]} in training: none of "
@@ -67,16 +54,6 @@ def other_ids(then: Mapping[str, str], here: Mapping[str, str], schema: Schema) 
         for column in feature.columns
         if column in then and column in here and then[column] != here[column]
     ]
-
-
-def _kind(kind: pa.DataType) -> str | None:
-    if pa.types.is_null(kind):
-        return None
-    if pa.types.is_dictionary(kind) or is_list(kind):
-        return _kind(kind.value_type)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind):
-        return "integers"
-    return "times" if pa.types.is_temporal(kind) else "strings"
 
 
 def _columns(evaluate: Evaluate) -> list[str]:

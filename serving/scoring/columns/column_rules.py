@@ -7,6 +7,7 @@ import time
 import pyarrow as pa
 
 from embtables.inputs.features import FeatureTransform
+from embtables.inputs.id_kinds import id_kind
 from embtables.models.version_content import ScoringContent
 from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.scoring.columns.json_columns import Reading
@@ -27,12 +28,14 @@ class ColumnRules:
         joined: columns that side tables can give.
         keys: columns that they are looked up by.
         candidate_key: the column whose value a candidate is that is given as its id alone.
+        id_kinds: by column what training made ids of.
     """
 
     def __init__(self, content: ScoringContent, side_tables: SideTables) -> None:
         schema = content.trained
         self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
         self.candidate_key = content.candidate_key
+        self.id_kinds = content.id_kinds
         self.joined, self.keys = side_tables.columns, side_tables.keys
         self._side_tables = side_tables
         # A missing key is named, and not what it would have given.
@@ -74,6 +77,13 @@ class ColumnRules:
         """Raises Refusal 422 if a request may not name a column."""
         if column not in self.known:
             raise unknown("column", column, self.known, field)
+
+    def check_kind(self, column: str, values: pa.Array, place: Place) -> None:
+        """Raises Refusal 422 if ids are of another kind than training read: each would be the id of something else."""
+        trained = self.id_kinds.get(column)
+        here = None if trained is None or values.null_count == len(values) else id_kind(values.type)
+        if here is not None and trained != here and self.reading(column) == "ids":
+            raise Refusal(422, f"holds {here}, but {trained} in training; write it as the log has it", place(column, 0))
 
     def default(self, column: str, place: Place) -> pa.Array:
         """(1,) what stands for a column that neither the request nor a side table gives.

@@ -88,6 +88,7 @@ def given_in_json(request: ScoreRequest, rules: ColumnRules) -> Given:
     for name, value in request.context.items():
         rules.check(name, f"context.{name}")
         shared[name] = json_column(name, (value,), rules.reading(name), places)
+        rules.check_kind(name, shared[name], places)
     return _of_candidates(request.candidates, shared, request.context, rules)
 
 
@@ -112,6 +113,7 @@ def _of_candidates(
         raise Refusal(422, f"is what each candidate is a value of; leave '{key}' out of the context", f"context.{key}")
     places = _Places("candidates", frozenset(shared), key)
     own = {key: json_column(key, candidates, rules.reading(key), places)}
+    rules.check_kind(key, own[key], places)
     return Given(len(candidates), shared, own, bare=key, ids=candidates, values=values)
 
 
@@ -129,6 +131,7 @@ def _of_rows(
         if name in shared:
             raise Refusal(422, "is given in the context, too; give it in one of them", f"{rows_name}.{first}.{name}")
         own[name] = json_column(name, [row.get(name) for row in rows], rules.reading(name), places)
+        rules.check_kind(name, own[name], places)
         lacks = [name not in row for row in rows]
         if any(lacks):
             gaps[name] = np.array(lacks)
@@ -149,4 +152,5 @@ def given_in_table(rows: pa.Table | pa.RecordBatch, rules: ColumnRules) -> Given
             raise Refusal(422, error.message, f"rows.{name}") from None
         if column is not None:
             own[name] = one_array(column)
+            rules.check_kind(name, own[name], _Places("rows", frozenset()))
     return Given(rows.num_rows, {}, own, rows_name="rows")

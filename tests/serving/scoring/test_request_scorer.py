@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,21 @@ def test_what_is_wrong_is_named(
     assert isinstance(found[0], Answer)
     assert isinstance(found[2], Answer)
     assert found[0].of.scores.tobytes() == found[2].of.scores.tobytes() == answer(scorer, good).of.scores.tobytes()
+
+
+def test_ids_of_another_kind_than_in_training_are_refused(zoo: ServedVersion) -> None:
+    kinds = {"user": "integers", "item": "strings", "shop": "integers"}
+    scorer = RequestScorer(replace(zoo, content=zoo.content.model_copy(update={"id_kinds": kinds})))
+    good = wire.ScoreRequest(context=CONTEXT, candidates=["item-1"])
+    wrong = {
+        "context.shop": wire.ScoreRequest(context={**CONTEXT, "shop": "3"}, candidates=["item-1"]),
+        "candidates.0.item": wire.ScoreRequest(context=CONTEXT, candidates=[{"item": 1}]),
+        "rows.0.shop": rows_table(3).set_column(2, "shop", pa.array(["1", "2", "3"])),
+    }
+    for field, request in wrong.items():
+        found = scorer.score_all([good, request])
+        assert isinstance(found[0], Answer)
+        assert isinstance(found[1], Refusal)
+        assert (found[1].status, found[1].field) == (422, field)
+        assert "in training" in found[1].reason
+    assert {column.name: column.kind for column in scorer.description.columns}["shop"] == "integer"
