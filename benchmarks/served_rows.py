@@ -1,10 +1,10 @@
 """How fast tables for serving are loaded and looked up, and what a writer beside them costs their readers.
 
 One table of `--rows` rows x 16 without optimizer state, in a version of weights on local disk, in the page cache. Keys
-of a lookup follow Zipf 1.2 over all rows. The peer has the same keys sorted, finds them by `searchsorted`, takes rows
-by `index_select`, on one thread too; it can neither grow nor be changed while it is read. Beside a writer: versions of
-100,000 rows each, as many as make 1M rows a second, on a thread of the same process. Wall time has what other processes
-take of the cores in it, a thread's own time has not.
+of a lookup follow Zipf 1.2 over all rows. The peer has the same keys sorted, finds them by `searchsorted` and takes
+rows by `index_select`, on one thread too; it can neither grow nor be changed while it is read. Beside a writer:
+versions of 100,000 rows each, as many as make 1M rows a second, on a thread of the same process. Wall time has what
+other processes take of the cores in it, a thread's own time has not.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
+from embtables.serving.scoring.warm import recorded_requests
 from embtables.serving.service import Embedded, Scored
 from embtables.serving.settings import Settings
 from embtables.serving.trust.explain import explain
@@ -265,4 +266,5 @@ def live_service(settings: Settings) -> LiveService:
         max_wait_ms=settings.max_wait_ms,
         max_queue=settings.max_queue,
         mode=settings.mode,
+        recorded=recorded_requests(settings.request_log),
     )

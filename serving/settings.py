@@ -45,7 +45,7 @@ class Settings(Model):
     host: str = Field("127.0.0.1", min_length=1, description="the address it listens on; other machines need 0.0.0.0")
     port: Port = 8080
     admin_port: Port | None = Field(None, description="of the admin routes; goes with a token")
-    admin_host: str = Field("127.0.0.1", min_length=1)
+    admin_host: str = Field("127.0.0.1", min_length=1, description="the address of the admin routes")
     admin_tokens: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
         (), max_length=MAX_TOKENS, description="either is taken, so that they can be changed one after the other"
     )
@@ -71,7 +71,7 @@ class Settings(Model):
         description="the same of one that is so many times as long as 99.9 % of its table's, and longer than 10",
     )
 
-    max_body_bytes: PositiveInt = 8 << 20
+    max_body_bytes: PositiveInt = Field(8 << 20, description="of a request's body; longer ones are told 413")
     max_buffered_bytes: PositiveInt = Field(256 << 20, description="of all bodies that are being read, together")
     max_candidates: PositiveInt = Field(4096, description="candidates or rows of a request")
     max_ids: PositiveInt = Field(65_536, description="ids or keys of a request for embeddings")

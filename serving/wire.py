@@ -290,7 +290,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
         model: its kind: dcnv2.
         labels: of the scores, in this order.
         written_at, loaded_at: unix time of the dense version's manifest, and when it began to answer.
-        staleness_seconds: since the newest version whose rows are applied was written.
+        staleness_seconds: since the newest version whose rows are applied was written; 0 if there is no newer one.
         item_column: the column that a candidate given as a bare id is a value of.
         memory_bytes: of the process.
     """

@@ -31,6 +31,7 @@ SECTIONS = {
     "Features": ("embtables.inputs", "embtables.ids"),
     "Configuration": ("embtables.schema",),
     "State": ("embtables.state",),
+    "Serving": ("embtables.serving",),
     "Errors": ("embtables.errors",),
 }
 # Public modules besides `embtables` itself, with names of their own.

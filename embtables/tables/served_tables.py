@@ -43,8 +43,8 @@ class ServedTables(LookupTables):
         >>> served.get("item", [7, 8])
         tensor([[1., 1.],
                 [0., 0.]])
-        >>> served.is_cold("item", [7, 8])
-        array([False,  True])
+        >>> served.known("item", [7, 8])
+        tensor([ True, False])
     """
 
     def __init__(

@@ -71,6 +71,7 @@ class Bodies:
         self._seconds = seconds
         self._buffered = 0
         self._began: dict[asyncio.Task[Any], float] = {}
+        self._overdue: set[asyncio.Task[Any]] = set()
         self._late: set[asyncio.Task[Any]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -100,6 +101,7 @@ class Bodies:
             raise Refusal(408, f"the body was not here within {self._seconds:g} seconds") from None
         finally:
             del self._began[task]
+            self._overdue.discard(task)
         if length is not None and len(body) < length:
             raise Gone
         return body
@@ -142,7 +144,10 @@ class Bodies:
         for task, began in self._began.items():
             if began > since:
                 break  # in the order of their beginning
-            if task not in self._late:
+            if task not in self._overdue:
+                # An event loop that is busy may not have come to what is here already: it has until the next sweep.
+                self._overdue.add(task)
+            elif task not in self._late:
                 self._late.add(task)
                 task.cancel()
         self._sweep = loop.call_later(self._period(), self._end_late, loop) if self._began else None

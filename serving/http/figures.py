@@ -200,7 +200,9 @@ def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
     for part, name in (("dense", info.versions.dense), ("rows", info.versions.rows)):
         version.add_metric([part, name], float(name.rpartition("-")[2] or 0))
     yield version
-    yield _gauge("embtables_staleness_seconds", "Age of the newest applied version.", info.staleness_seconds)
+    yield _gauge(
+        "embtables_staleness_seconds", "Age of the newest applied version; 0: none is newer.", info.staleness_seconds
+    )
     yield _gauge("embtables_version_written_seconds", "Unix time at which the version was written.", info.written_at)
     yield _gauge("embtables_memory_bytes", "Memory of the process.", info.memory_bytes)
     yield _by_table("rows", "Rows of a table.", ((t.name, t.rows) for t in info.tables), GaugeMetricFamily)

@@ -138,8 +138,9 @@ def test_every_command_has_an_example_in_its_help() -> None:
         commands |= {f"{group} {name}": command for name, command in of.items()}
     for name, command in commands.items():
         assert f"Example: embtables {name}" in command.help, name
-        documented = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-        assert f" {name}" in documented, f"{name} is not in docs/training.md"
+        pages = ("training.md", "serving.md")
+        documented = "".join((Path(__file__).parents[2] / "docs" / page).read_text() for page in pages)
+        assert f" {name}" in documented, f"{name} is in none of {', '.join(pages)}"
 
 
 def test_paths_of_the_file_and_of_the_command_line(make_config: Make, log_dir: Path, tmp_path: Path) -> None:

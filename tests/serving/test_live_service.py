@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from embtables.serving import wire
 from embtables.serving.live_service import Follows, LiveService
 from embtables.serving.refusals import Refusal
+from embtables.serving.scoring.request_scorer import Answer, RequestScorer
 from embtables.serving.versions.live import Live
-from embtables.serving.versions.served_version import ServedVersion
+from embtables.serving.versions.served_version import AppliedRows, ServedVersion
 from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, rows_table, served_version, side_tables
 
@@ -35,6 +37,9 @@ class Puts(Follows):
 
     def info(self) -> wire.FollowInfo:
         return wire.FollowInfo("following")
+
+    def why_not_ready(self) -> str | None:
+        return None if self.live.current is not None else "no version is loaded yet"
 
 
 @pytest.fixture(scope="module")
@@ -112,4 +117,36 @@ def test_arrow_rows_may_have_other_columns(version: ServedVersion) -> None:
     rows = rows_table(3).append_column("beside", pa.array([1, 2, 3]))
     answer = asyncio.run(service.score_table(rows))
     assert answer.scores.shape == (3, 1)
+    asyncio.run(service.stop())
+
+
+def test_an_answer_is_of_one_version_while_versions_change(
+    version: ServedVersion, run_of: Callable[[str], Path]
+) -> None:
+    other = served_version(run_of("stacked"), side_tables(), "item")
+    other = replace(
+        other, manifest=other.manifest.model_copy(update={"sequence": 99}), applied=AppliedRows("resume-99")
+    )
+    service = LiveService(Puts, threads=2)
+    wanted = {}
+    for each in (version, other):
+        scored = RequestScorer(each).score_all([REQUEST])[0]
+        assert isinstance(scored, Answer)
+        wanted[each.name] = scored.scores.tobytes()
+    assert len(set(wanted.values())) == 2
+
+    async def ask() -> set[str]:
+        seen = set()
+        for turn in range(30):
+            service.live.put((version, other)[turn % 2])
+            tasks = [asyncio.create_task(service.score(REQUEST)) for _ in range(8)]
+            await asyncio.sleep(0)
+            service.live.put((other, version)[turn % 2])
+            for answer in await asyncio.gather(*tasks):
+                assert answer.scores.tobytes() == wanted[answer.versions.dense]
+                assert answer.versions.rows == answer.versions.dense
+                seen.add(answer.versions.dense)
+        return seen
+
+    assert asyncio.run(ask()) == wanted.keys()
     asyncio.run(service.stop())
