@@ -99,7 +99,7 @@ def _trained(tables: LookupTables) -> Tables:
     """The tables of a view that learns. Raises ConfigError for those that only published versions change."""
     if not isinstance(tables, Tables):
         raise ConfigError(
-            f"a {type(tables).__name__} only reads rows: put the model into eval mode, or make it over Tables to train it"
+            f"a {type(tables).__name__} only reads rows: put the model into eval mode, or make it over Tables to train"
         )
     return tables
 
