@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -18,7 +20,7 @@ from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.warm import recorded_requests
-from embtables.serving.service import Embedded, Scored
+from embtables.serving.service import Embedded, RowBytes, Scored
 from embtables.serving.settings import Settings
 from embtables.serving.trust.explain import explain
 from embtables.serving.trust.fingerprints import served_fingerprints
@@ -143,15 +145,23 @@ class LiveService:
     def embed(self, *, feature: str | None, table: str | None, ids: Any) -> Embedded:
         """See Service."""
         scorer = self._current()
-        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        versions = scorer.versions()
         if feature is not None and table is None:
             rows, is_cold, of = scorer.embedder.of_feature(feature, ids)
         elif table is not None and feature is None:
             rows, is_cold, of = scorer.embedder.of_table(table, ids)
         else:
             raise Refusal(422, "give feature and ids, or table and keys", "feature")
-        self.counts.add({of: len(is_cold)}, {of: int(is_cold.sum())})
+        self.counts.add_of(of, len(is_cold), int(np.count_nonzero(is_cold)))
         return Embedded(rows, is_cold, versions)
+
+    def embed_bytes(self, *, feature: str | None, table: str | None, ids: npt.NDArray[np.int64]) -> RowBytes:
+        """See Service."""
+        scorer = self._current()
+        versions = scorer.versions()
+        rows, dim, cold, of = scorer.embedder.bytes_of(feature, table, ids)
+        self.counts.add_of(of, len(ids), cold)
+        return RowBytes(rows, dim, cold, versions)
 
     async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
         """See Service."""
@@ -174,7 +184,7 @@ class LiveService:
     async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
         """See Service."""
         scorer = self._current()
-        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        versions = scorer.versions()
         return await asyncio.to_thread(explain, scorer, request, versions)
 
     def model(self) -> wire.ModelInfo:
@@ -220,7 +230,10 @@ class LiveService:
             return found
 
     def _made_for(self, version: ServedVersion) -> RequestScorer | None:
-        return next((scorer for scorer in self._scorers if scorer.version is version), None)
+        for scorer in self._scorers:
+            if scorer.version is version:
+                return scorer
+        return None
 
     def _current(self) -> RequestScorer:
         """Of the version that is live. Raises Refusal 503 until there is one."""
@@ -233,7 +246,7 @@ class LiveService:
         """Scores of requests that were waiting, all by one version."""
         scorer = self._current()
         # Before rows are looked up: what is then found is of this version or of one that came meanwhile.
-        versions = wire.Versions(scorer.version.name, scorer.version.row_version)
+        versions = scorer.versions()
         answers: list[Scored | BaseException] = []
         for found, waited in zip(scorer.score_all(requests), waited_us, strict=True):
             if isinstance(found, BaseException):

@@ -39,6 +39,16 @@ class Embedded:
     versions: wire.Versions
 
 
+@dataclass(frozen=True, slots=True)
+class RowBytes:
+    """Rows (n, dim) float32 of ids or keys, as bytes, and how many of these read a cold row."""
+
+    rows: bytes
+    dim: int
+    num_cold: int
+    versions: wire.Versions
+
+
 class Service(Protocol):
     """Answers from the version that is live. Errors are `serving.refusals.Refusal`, with an HTTP status and a field.
 
@@ -80,6 +90,9 @@ class Service(Protocol):
 
     async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
         """What each feature adds to the score of one candidate (or row). Refusals as of `score`."""
+
+    def embed_bytes(self, *, feature: str | None, table: str | None, ids: npt.NDArray[np.int64]) -> RowBytes:
+        """The same of integers (n,), as bytes."""
 
     def model(self) -> wire.ModelInfo:
         """What `/v1/model` answers. Refusal 503 until there is a version. Cheap: a scrape of metrics calls it."""

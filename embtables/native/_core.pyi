@@ -362,6 +362,8 @@ class ServedStore:
         is_cold: npt.NDArray[np.bool_] | None,
     ) -> int:
         """out (keys, dim); is_cold (keys,): which have no row. Returns how many."""
+    def gather_bytes(self, table: int, keys: npt.NDArray[np.int64]) -> tuple[bytes, int]:
+        """Float32 (keys, dim) as bytes; how many keys have no row."""
     def cold(self, table: int, keys: npt.NDArray[np.int64], is_cold: npt.NDArray[np.bool_]) -> None:
         """is_cold (keys,), as `gather`."""
     def seen(self, table: int, keys: npt.NDArray[np.int64], clocks: npt.NDArray[np.uint32]) -> None:

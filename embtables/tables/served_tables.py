@@ -116,6 +116,14 @@ class ServedTables(LookupTables):
         """See LookupTables; here in one native call without checks of types, a few microseconds for some keys."""
         return self.rows.gather_into(number, keys, out, is_cold)
 
+    def gather_bytes(self, number: int, keys: npt.NDArray[np.int64]) -> tuple[bytes, int]:
+        """The rows (n, D) float32 of keys (n,), contiguous, as bytes, and how many keys read the cold row.
+
+        Raises:
+            DataError: a key is outside a fixed table.
+        """
+        return self.rows.gather_bytes(number, keys)
+
     def num_rows(self, table: str) -> int:
         """How many rows a table holds, those past their ttl among them."""
         return self.rows.num_rows(self._number(table))

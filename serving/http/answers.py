@@ -11,7 +11,7 @@ from embtables.serving import wire
 from embtables.serving.http.arrow import write_scores
 from embtables.serving.http.call import Answer, Call
 from embtables.serving.refusals import Refusal
-from embtables.serving.service import Embedded, Scored
+from embtables.serving.service import Embedded, RowBytes, Scored
 
 _FORMS = (wire.JSON, wire.BYTES, wire.ARROW)
 _ANY = ("*/*", "application/*")
@@ -47,7 +47,7 @@ def scored(call: Call, answer: Scored, form: str) -> Answer:
         return as_json(200, body)
     cold = len(answer.cold.context) + sum(map(len, answer.cold.candidates.values()))
     data = scores.tobytes() if form == wire.BYTES else write_scores(answer.labels, scores)
-    return Answer(200, form, data, *_headers(call, answer.versions), (wire.COLD, str(cold)))
+    return Answer(200, form, data, *_headers(call.request_id, answer.versions), (wire.COLD, str(cold)))
 
 
 def embedded(call: Call, answer: Embedded, form: str) -> Answer:
@@ -56,13 +56,23 @@ def embedded(call: Call, answer: Embedded, form: str) -> Answer:
         cold = np.flatnonzero(answer.is_cold).tolist()
         return as_json(200, wire.EmbedAnswer(call.request_id, answer.rows.tolist(), answer.versions, cold))
     count, dim = str(np.count_nonzero(answer.is_cold)), str(answer.rows.shape[1])
-    headers = _headers(call, answer.versions)
+    headers = _headers(call.request_id, answer.versions)
     return Answer(200, form, answer.rows.tobytes(), *headers, (wire.COLD, count), (wire.DIM, dim))
 
 
-def _headers(call: Call, versions: wire.Versions) -> tuple[tuple[str, str], ...]:
+def row_headers(request_id: str, found: RowBytes) -> list[tuple[str, str]]:
+    """The headers of rows as bytes."""
+    return [
+        ("content-type", wire.BYTES),
+        *_headers(request_id, found.versions),
+        (wire.COLD, str(found.num_cold)),
+        (wire.DIM, str(found.dim)),
+    ]
+
+
+def _headers(request_id: str, versions: wire.Versions) -> tuple[tuple[str, str], ...]:
     return (
-        (wire.REQUEST_ID, call.request_id),
+        (wire.REQUEST_ID, request_id),
         (wire.DENSE_VERSION, versions.dense),
         (wire.ROW_VERSION, versions.rows),
     )

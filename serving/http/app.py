@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 from embtables.errors import ConfigError, DataError, EmbtablesError
 from embtables.serving.http import answers
 from embtables.serving.http.body import LEFT, AsgiSource, Bodies, Receive, Source
-from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.call import Answer, Call, new_id
 from embtables.serving.http.figures import Figures
+from embtables.serving.http.known_heads import Head
 from embtables.serving.http.log import Log
 from embtables.serving.http.pages import Pages
 from embtables.serving.http.request_log import RequestLog
@@ -27,6 +28,7 @@ from embtables.serving.settings import Settings
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
+_EMBED = "/v1/embed"
 _FAULT = "a fault of the server, which its log describes"
 
 
@@ -107,7 +109,38 @@ class App:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """RSGI: one request."""
+        if scope.path == _EMBED and not self.is_draining:
+            head = self._routes.known_heads.find(scope)
+            if head is not None:
+                await self._rows(head, scope, protocol)
+                return
         await self.rsgi(self.answer, scope, protocol)
+
+    async def _rows(self, head: Head, scope: Any, protocol: Any) -> None:
+        """Answers a request for rows as bytes whose head came before, and counts it as `answer` does."""
+        began = time.perf_counter()
+        self.figures.in_flight += 1
+        try:
+            body = await self._bodies.read_of(head.length, protocol)
+            found = self._routes.rows_of(head, body)
+            request_id = new_id()
+            protocol.response_bytes(200, answers.row_headers(request_id, found), found.rows)
+        except LEFT:
+            return
+        except Exception as error:
+            call = Call.of_rsgi(scope)
+            refusal = self.refusal(call, error)
+            said = self._ended_with(_EMBED, call, answers.refused(call, refusal), refusal.field)
+            protocol.response_bytes(said.status, said.headers, said.body)
+            return
+        finally:
+            self._ended()
+        ended = time.perf_counter()
+        self.figures.add_good(_EMBED, head.length // 8, ended, ended - began)
+        if self.log.wants(ended - began):
+            call = Call.of_rsgi(scope)
+            call.request_id, call.size, call.versions = request_id, head.length // 8, found.versions
+            self.log.request(_EMBED, call, 200, ended - began)
 
     async def asgi(
         self, answer: Callable[[Call, Source], Awaitable[Answer]], scope: dict[str, Any], receive: Receive, send: Send
@@ -154,10 +187,13 @@ class App:
         except Exception as error:
             refusal = self.refusal(call, error)
             answer, field = answers.refused(call, refusal), refusal.field
+        return self._ended_with("other" if handler is None else call.path, call, answer, field)
+
+    def _ended_with(self, route: str, call: Call, answer: Answer, field: str | None) -> Answer:
+        """Counts and logs an answer."""
         if self.is_draining:
             answer.headers.append(("connection", "close"))
         seconds = time.perf_counter() - call.began
-        route = "other" if handler is None else call.path
         self.figures.add(route, call, answer.status, seconds)
         self.log.request(route, call, answer.status, seconds, field)
         return answer

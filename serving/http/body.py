@@ -84,7 +84,10 @@ class Bodies:
         """
         if "content-encoding" in headers and headers["content-encoding"] != "identity":
             raise Refusal(415, "a compressed body is not read: send it without Content-Encoding")
-        length = self._length(headers)
+        return await self.read_of(self._length(headers), source)
+
+    async def read_of(self, length: int | None, source: Source) -> bytes:
+        """The same of a head that was checked; `length` is what it says of the body's, None: nothing."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()

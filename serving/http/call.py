@@ -23,6 +23,11 @@ _prefix = secrets.token_hex(4)
 _numbers = itertools.count()
 
 
+def new_id() -> str:
+    """A name for a request."""
+    return f"{_prefix}-{next(_numbers):x}"
+
+
 class Call:
     """A request.
 
@@ -59,7 +64,7 @@ class Call:
         self.headers = dict(pairs)
         self._pairs = pairs
         self.body = b""
-        self.request_id = f"{_prefix}-{next(_numbers):x}"
+        self.request_id = new_id()
         self.stages_us: dict[str, float] = {}
         self.size = 0
         self.versions: wire.Versions | None = None
@@ -97,6 +102,11 @@ class Call:
         if _ID.fullmatch(request_id) is None:
             raise Refusal(422, "a request id has 1 to 128 visible ASCII characters and no space", field)
         self.request_id = request_id
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The headers as they came."""
+        return self._pairs
 
     @property
     def content_type(self) -> str:

@@ -80,14 +80,24 @@ class Figures:
             self.by_stage[key].add(microseconds * 1e-6)
         if call.size:
             self.rows[route] += call.size
-            self._count_second(call, seconds)
+            self._count_second(call.size, call.began + seconds, seconds)
 
-    def _count_second(self, call: Call, seconds: float) -> None:
-        now = int(call.began + seconds)
+    def add_good(self, route: str, rows: int, ended: float, seconds: float) -> None:
+        """Counts a request without stages that was answered with rows or scores, at `perf_counter` = `ended`."""
+        self.by_status[route, 200] += 1
+        durations = self.by_route.get(route)
+        if durations is None:
+            durations = self.by_route[route] = Durations()
+        durations.add(seconds)
+        self.rows[route] += rows
+        self._count_second(rows, ended, seconds)
+
+    def _count_second(self, rows: int, ended: float, seconds: float) -> None:
+        now = int(ended)
         if not self._recent or self._recent[-1].at != now:
             self._recent.append(_Second(now))
         second = self._recent[-1]
-        second.rows += call.size
+        second.rows += rows
         second.requests += 1
         second.durations.add(seconds)
 

@@ -29,6 +29,10 @@ class Log:
         self._all = settings.log_requests
         self._slow_seconds = settings.slow_ms * 1e-3
 
+    def wants(self, seconds: float) -> bool:
+        """Whether a good request that took so long gets a line."""
+        return self._all or seconds >= self._slow_seconds
+
     def request(self, route: str, call: Call, status: int, seconds: float, field: str | None = None) -> None:
         """A request that was answered; quick good ones only where the settings ask for them."""
         slow = seconds >= self._slow_seconds

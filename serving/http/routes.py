@@ -7,14 +7,17 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+
 from embtables.serving import wire
 from embtables.serving.http import answers, parse
 from embtables.serving.http.arrow import read_rows
 from embtables.serving.http.call import Answer, Call
 from embtables.serving.http.figures import Figures
+from embtables.serving.http.known_heads import Head, KnownHeads
 from embtables.serving.http.request_log import RequestLog
 from embtables.serving.refusals import Refusal
-from embtables.serving.service import Service
+from embtables.serving.service import RowBytes, Service
 from embtables.serving.settings import Settings
 
 T = TypeVar("T")
@@ -26,12 +29,14 @@ class Routes:
 
     Attributes:
         request_log: where a sample of requests is written, once it is there.
+        known_heads: of requests for rows as bytes.
     """
 
     def __init__(self, settings: Settings, service: Service, figures: Figures) -> None:
         self._settings, self._service, self._figures = settings, service, figures
         self._caps = parse.Caps.of(settings)
         self.request_log: RequestLog | None = None
+        self.known_heads = KnownHeads()
         self.handlers: dict[str, Handler] = {
             "/v1/score": self._score,
             "/v1/embed": self._embed,
@@ -99,9 +104,20 @@ class Routes:
             wanted = parse.embed_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.BYTES)
+        if kind == form == wire.BYTES:
+            rows = self._service.embed_bytes(feature=wanted.feature, table=wanted.table, ids=np.asarray(wanted.ids))
+            call.versions = rows.versions
+            self.known_heads.keep(call, wanted.feature, wanted.table)
+            answer = Answer(200, form, rows.rows)
+            answer.headers = answers.row_headers(call.request_id, rows)
+            return answer
         found = self._service.embed(feature=wanted.feature, table=wanted.table, ids=wanted.ids)
         call.versions = found.versions
         return answers.embedded(call, found, form)
+
+    def rows_of(self, head: Head, body: bytes) -> RowBytes:
+        """What a request for rows as bytes reads, whose head is known. Raises as `answer`."""
+        return self._service.embed_bytes(feature=head.feature, table=head.table, ids=np.frombuffer(body, "<i8"))
 
     async def _explain(self, call: Call) -> Answer:
         if call.content_type != wire.JSON:

@@ -21,6 +21,12 @@ class Counts:
         self.missing_keys: Counter[str] = Counter()
         self._adding = threading.Lock()
 
+    def add_of(self, table: str, ids: int, cold_ids: int) -> None:
+        """Adds what a request read of one table."""
+        with self._adding:
+            self.ids[table] += ids
+            self.cold_ids[table] += cold_ids
+
     def add(
         self, ids: Mapping[str, int], cold_ids: Mapping[str, int], missing_keys: Mapping[str, int] | None = None
     ) -> None:

@@ -16,6 +16,7 @@ from embtables.models.scorer import Scorer
 from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.scoring.lookups import shown_readers
 from embtables.tables.combine import combined
+from embtables.tables.served_tables import ServedTables
 
 Float32s = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -35,6 +36,33 @@ class Embedder:
         self._tables = scorer.tables
         self._numbers = {config.name: number for number, config in enumerate(scorer.tables.configs)}
         self.readers = {read.feature.name: read for read in shown_readers(scorer.tables)}
+
+    def bytes_of(
+        self, feature: str | None, table: str | None, ids: npt.NDArray[np.int64]
+    ) -> tuple[bytes, int, int, str]:
+        """Rows of ids of a feature or keys of a table as bytes, their D, how many are cold, and the table.
+
+        Args:
+            ids: (n,), contiguous.
+
+        Raises:
+            Refusal: as `of_feature` and `of_table`.
+        """
+        read = None if feature is None else self.readers.get(feature)
+        name = table if read is None else read.table.name
+        number = None if name is None else self._numbers.get(name)
+        if number is None or (read is not None and read.keys_per_id != 1):
+            rows, is_cold, of = self.of_table(table or "", ids) if feature is None else self.of_feature(feature, ids)
+            return rows.tobytes(), rows.shape[1], int(np.count_nonzero(is_cold)), of
+        if read is not None:
+            ids = read.encoder.encode(ids)
+        config = self._tables.configs[number]
+        assert isinstance(self._tables, ServedTables)
+        try:
+            packed, cold = self._tables.gather_bytes(number, ids)
+        except DataError as error:
+            raise Refusal(422, error.message, "ids" if table is None else "keys") from None
+        return packed, config.dim, cold, config.name
 
     def of_feature(self, name: str, ids: Any) -> tuple[Float32s, Mask, str]:
         """Rows (n, D) of raw ids of a feature, (n,) which read a cold row, and the table that they are of.

@@ -103,6 +103,7 @@ class RequestScorer:
             self.engine = wire.EngineInfo("exact", self._rows.engine.name)
         self.choice: Choice | None = None  # of `fast`
         self._before = before
+        self._versions: wire.Versions | None = None
 
     def warm(self, recorded: Sequence[Request] = ()) -> None:
         """Scores requests, so that the first real one finds everything loaded; of `fast`, chooses the engine by them.
@@ -138,6 +139,13 @@ class RequestScorer:
             self.choice = renewed(chosen, net, task, inputs, **choose)
         self._rows = NetScorer(net, self._rows.tables, self.choice.engine)
         self.engine = self.choice.info
+
+    def versions(self) -> wire.Versions:
+        """Of what is looked up from now on: this version's dense weights; its rows, or those of one after it."""
+        rows, known = self.version.row_version, self._versions
+        if known is None or known.rows != rows:
+            self._versions = known = wire.Versions(self.version.name, rows)
+        return known
 
     def given(self, request: Request) -> Given:
         """The columns of a request. Raises Refusal."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal, unknown
-from embtables.serving.service import Embedded, Scored
+from embtables.serving.service import Embedded, RowBytes, Scored
 from embtables.serving.versions.live import place_of
 
 
@@ -93,6 +93,10 @@ class ScorerService:
             raise Refusal(422, "one candidate is explained at a time", "candidates")
         part = wire.FeaturePart("user", "cold", {"label": 0.5}, "user", [wire.RowInfo(3, False, 1.0, 60)])
         return wire.ExplainAnswer("", {"label": 0.75}, {"label": 1.1}, self._versions, [part])
+
+    def embed_bytes(self, *, feature: str | None, table: str | None, ids: Any) -> RowBytes:
+        found = self.embed(feature=feature, table=table, ids=ids)
+        return RowBytes(found.rows.tobytes(), found.rows.shape[1], int(found.is_cold.sum()), found.versions)
 
     def model(self) -> wire.ModelInfo:
         schema = self.scorer.schema

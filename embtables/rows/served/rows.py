@@ -119,6 +119,13 @@ class ServedRows:
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
 
+    def gather_bytes(self, table: int, keys: npt.NDArray[np.int64]) -> tuple[bytes, int]:
+        """See ServedTables."""
+        try:
+            return self._rows.gather_bytes(table, keys)
+        except IndexError as error:
+            raise DataError(str(error), table=self._tables[table].config.name) from None
+
     def _gathered(self, table: int, keys: Tensor) -> tuple[Tensor, int]:
         out = torch.empty(len(keys), self._tables[table].config.dim)
         try:
