@@ -164,7 +164,7 @@ def test_cold_reads_are_counted_by_feature() -> None:
 def test_nothing_learns() -> None:
     served = served_of(trained())
     view, ids = PooledView(served, ["item"]), batch(np.random.default_rng(0))
-    with pytest.raises(ConfigError, match="ServedTables only reads rows: call eval"):
+    with pytest.raises(ConfigError, match="ServedTables only reads rows: put the model"):
         view(ids)
     with pytest.raises(ConfigError, match="ServedTables only reads rows"):
         view.state_dict()
