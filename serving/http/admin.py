@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from embtables.serving import wire
-from embtables.serving.http import answers, parse
 from embtables.serving.http.app import App, Send
-from embtables.serving.http.body import LEFT, Bodies, Receive, Source
-from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.exchange import answers, parse
+from embtables.serving.http.exchange.body import LEFT, Bodies, Receive, Source
+from embtables.serving.http.exchange.call import Answer, Call
 from embtables.serving.refusals import Refusal, hint
 
 _MAX_BODY = 4096

@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from embtables.errors import ConfigError, DataError, EmbtablesError
-from embtables.serving.http import answers
-from embtables.serving.http.body import LEFT, AsgiSource, Bodies, Receive, Source
-from embtables.serving.http.call import Answer, Call, new_id
+from embtables.serving.http.exchange import answers
+from embtables.serving.http.exchange.body import LEFT, AsgiSource, Bodies, Receive, Source
+from embtables.serving.http.exchange.call import Answer, Call, new_id
+from embtables.serving.http.exchange.known_heads import Head
 from embtables.serving.http.figures import Figures
-from embtables.serving.http.known_heads import Head
-from embtables.serving.http.log import Log
-from embtables.serving.http.pages import Pages
-from embtables.serving.http.request_log import RequestLog
+from embtables.serving.http.logs.log import Log
+from embtables.serving.http.logs.request_log import RequestLog
+from embtables.serving.http.pages.pages import Pages
 from embtables.serving.http.routes import Routes
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import Service

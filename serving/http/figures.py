@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from embtables.serving import wire
-from embtables.serving.http.call import Call
+from embtables.serving.http.exchange.call import Call
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import Service
 

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from embtables.serving import wire
-from embtables.serving.http import answers, parse
-from embtables.serving.http.arrow import read_rows
-from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.exchange import answers, parse
+from embtables.serving.http.exchange.arrow import read_rows
+from embtables.serving.http.exchange.call import Answer, Call
+from embtables.serving.http.exchange.known_heads import Head, KnownHeads
 from embtables.serving.http.figures import Figures
-from embtables.serving.http.known_heads import Head, KnownHeads
-from embtables.serving.http.request_log import RequestLog
+from embtables.serving.http.logs.request_log import RequestLog
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import RowBytes, Service
 from embtables.serving.settings import Settings

@@ -15,7 +15,7 @@ from embtables.schema import CollisionlessTable, Feature
 from embtables.serving import wire
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.counts import Counts
-from embtables.serving.scoring.embedding import Embedder
+from embtables.serving.scoring.lookup.embedding import Embedder
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.tables.served_tables import ServedTables
 

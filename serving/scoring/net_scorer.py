@@ -14,7 +14,7 @@ from embtables.models.dense_net import DenseNet
 from embtables.serving.scoring.engines.engine import Engine, Float32s
 from embtables.serving.scoring.features.features_stage import Converted
 from embtables.serving.scoring.features.levels import LevelRows
-from embtables.serving.scoring.lookups import ColdRows, LevelLookup
+from embtables.serving.scoring.lookup.lookups import ColdRows, LevelLookup
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
 from embtables.tables.served_tables import ServedTables

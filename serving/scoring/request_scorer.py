@@ -27,10 +27,10 @@ from embtables.serving import wire
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_table
 from embtables.serving.scoring.describe import ModelDescription
-from embtables.serving.scoring.embedding import Embedder
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR, Choice, fastest, renewed
 from embtables.serving.scoring.engines.tiles import TILE, Tiles
 from embtables.serving.scoring.features.features_stage import Converted, FeaturesStage
+from embtables.serving.scoring.lookup.embedding import Embedder
 from embtables.serving.scoring.net_scorer import NetScorer
 from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from embtables.serving.scoring.lookups import ColdRows
+from embtables.serving.scoring.lookup.lookups import ColdRows
 from embtables.serving.wire import ColdIds
 
 

@@ -22,8 +22,8 @@ from embtables.errors import DataError
 from embtables.inputs.times import is_time
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
-from embtables.serving.versions.key_index import KeyColumn
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.key_index import KeyColumn
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
 Int64s = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

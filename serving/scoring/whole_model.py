@@ -18,7 +18,7 @@ from embtables.inputs.features import Block, make_batch
 from embtables.models.scorer import Scorer
 from embtables.serving.scoring.engines.tiles import TILE, padded
 from embtables.serving.scoring.features.features_stage import Converted
-from embtables.serving.scoring.lookups import ColdRows, shown_readers
+from embtables.serving.scoring.lookup.lookups import ColdRows, shown_readers
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
 

@@ -18,10 +18,10 @@ from embtables.models.served import served_tables
 from embtables.models.version_content import ScoringContent, scoring_content
 from embtables.rows.content import TableContent
 from embtables.serving.versions.checks import BadValuesError, Norms, ValueChecks, ValueLimits, check_tensors
-from embtables.serving.versions.load_side_tables import load_side_tables
 from embtables.serving.versions.schemas import need_same_tables
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.load_side_tables import load_side_tables
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.version import Tensors

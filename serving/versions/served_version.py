@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from embtables.models.scorer import Scorer
 from embtables.models.version_content import ScoringContent
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 from embtables.state.format.manifest import Manifest
 
 

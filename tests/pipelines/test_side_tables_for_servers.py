@@ -25,7 +25,7 @@ from embtables.pipelines.prepare.side_tables import candidate_key, published_sid
 from embtables.pipelines.sources.log import Log
 from embtables.schema import EventTime, validate
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "online_retail" / "dcnv2.yaml"
 PAST = (

@@ -21,7 +21,7 @@ from embtables.serving.scoring.features.levels import Level, LevelRows
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.whole_columns import whole_columns
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
 _MAX_SHAPES = 256
 

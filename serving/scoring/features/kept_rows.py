@@ -25,7 +25,7 @@ from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.json_columns import json_column
 from embtables.serving.scoring.features.levels import Level, LevelRows
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
 Int64s = npt.NDArray[np.int64]
 Encoders = Mapping[str, Encoder[Any]]

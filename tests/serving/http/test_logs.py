@@ -13,7 +13,7 @@ import pytest
 
 from embtables.errors import ConfigError
 from embtables.serving import wire
-from embtables.serving.http.lines import LineFile
+from embtables.serving.http.logs.lines import LineFile
 from tests.serving.conftest import Serve
 
 ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}

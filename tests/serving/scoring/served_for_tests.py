@@ -18,7 +18,7 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.train import train
 from embtables.schema import validate
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.find import find
 from embtables.state.read.serve import load_served

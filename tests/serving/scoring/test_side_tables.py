@@ -20,7 +20,7 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.json_columns import json_column
 from embtables.serving.scoring.side_tables import SideTables
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
 
 def side(

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import StateError
-from embtables.serving.versions import key_index
-from embtables.serving.versions.key_index import KeyColumn, KeyIndex
+from embtables.serving.versions.side_tables import key_index
+from embtables.serving.versions.side_tables.key_index import KeyColumn, KeyIndex
 
 # Arrow types that hold the same keys; a request may have another one of them than the table.
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.decimal128(20, 0)]

@@ -19,7 +19,7 @@ from embtables.pipelines.training.train import resume, train
 from embtables.schema import validate
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.versions.load import load, read_delta
-from embtables.serving.versions.load_side_tables import load_side_tables
+from embtables.serving.versions.side_tables.load_side_tables import load_side_tables
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from embtables.errors import StateError
 from embtables.models.side_tables import holder_of, read_side_table
 from embtables.models.version_content import ScoringContent, SideTableContent
-from embtables.serving.versions.side_table import PublishedSideTable
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
 

@@ -12,7 +12,7 @@ from embtables.errors import DataError, StateError
 from embtables.inputs.join_keys import KeyFamily
 from embtables.inputs.values import one_array
 from embtables.models.version_content import SideTableContent
-from embtables.serving.versions.key_index import KeyColumn, KeyIndex
+from embtables.serving.versions.side_tables.key_index import KeyColumn, KeyIndex
 
 Int64s = npt.NDArray[np.int64]
 _SHOWN: Mapping[KeyFamily, str] = {"integer": "integers", "text": "strings", "time": "times", "null": "nulls"}

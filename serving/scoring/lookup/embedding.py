@@ -14,7 +14,7 @@ from embtables.errors import DataError
 from embtables.ids.strings import hash_strings
 from embtables.models.scorer import Scorer
 from embtables.serving.refusals import Refusal, unknown
-from embtables.serving.scoring.lookups import shown_readers
+from embtables.serving.scoring.lookup.lookups import shown_readers
 from embtables.tables.combine import combined
 from embtables.tables.served_tables import ServedTables
 

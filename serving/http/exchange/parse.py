@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embtables.serving import wire
-from embtables.serving.http.call import Call
+from embtables.serving.http.exchange.call import Call
 from embtables.serving.refusals import Refusal, hint
 from embtables.serving.settings import Settings
 

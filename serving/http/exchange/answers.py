@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from embtables.serving import wire
-from embtables.serving.http.arrow import write_scores
-from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.exchange.arrow import write_scores
+from embtables.serving.http.exchange.call import Answer, Call
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import Embedded, RowBytes, Scored
 

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from embtables.serving import wire
-from embtables.serving.http.call import Call
-from embtables.serving.http.lines import LineFile
+from embtables.serving.http.exchange.call import Call
+from embtables.serving.http.logs.lines import LineFile
 from embtables.serving.service import Scored
 from embtables.serving.settings import Settings
 

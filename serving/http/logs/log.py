@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from embtables.serving.http.call import Call
-from embtables.serving.http.lines import LineFile
+from embtables.serving.http.exchange.call import Call
+from embtables.serving.http.logs.lines import LineFile
 from embtables.serving.settings import Settings
 
 _SERVER_FAULT = 500

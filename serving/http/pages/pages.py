@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from embtables.serving import wire
-from embtables.serving.http.call import Answer, Call
+from embtables.serving.http.exchange.call import Answer, Call
 from embtables.serving.http.figures import Figures, Metrics
-from embtables.serving.http.openapi import openapi
+from embtables.serving.http.pages.openapi import openapi
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import Service
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from embtables.serving.http.call import Call
+from embtables.serving.http.exchange.call import Call
 
 Key: TypeAlias = "tuple[str, str, tuple[tuple[str, str], ...]]"
 _USUAL = frozenset({"host", "content-type", "content-length", "accept", "accept-encoding", "user-agent", "connection"})

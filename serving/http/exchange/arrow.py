@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embtables.serving.http.parse import MAX_TEXT, Caps
+from embtables.serving.http.exchange.parse import MAX_TEXT, Caps
 from embtables.serving.refusals import Refusal
 
 _MAX_COLUMNS = 4096

@@ -18,7 +18,7 @@ from embtables.lookup.views import PooledFirstOrderView, Span
 from embtables.models.dense_net import DenseNet, PooledViews
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.serving.scoring.features.levels import LevelRows
-from embtables.serving.scoring.keyed import KeyedIds, SumLookup
+from embtables.serving.scoring.lookup.keyed import KeyedIds, SumLookup
 from embtables.tables.lookup_tables import LookupTables
 from embtables.tables.served_tables import ServedTables
 from embtables.tables.table_feature import TableFeature

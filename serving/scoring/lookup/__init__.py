@@ -1,0 +1,1 @@
+"""From ids of requests to rows of served tables."""

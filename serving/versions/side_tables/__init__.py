@@ -1,0 +1,1 @@
+"""Side tables of a version, loaded once and looked up by key."""
