@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embtables.arguments import as_floats, as_ids, as_microseconds, as_number
 from embtables.errors import ConfigError, DataError, StateError
-from embtables.given import as_integer, need, need_iterable, shown
+from embtables.given import as_flag, as_integer, need, need_iterable, shown
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
 from embtables.rows.exclusive import StoreLock, exclusive
@@ -428,10 +428,11 @@ class Tables(LookupTables):
         thread, while training goes on.
 
         Raises:
-            ConfigError: `after` is no integer.
+            ConfigError: `after` is no integer, or `weights_only` no flag.
             StateError: with `after`, as `changes`.
         """
         after = None if after is None else as_integer(after, "after")
+        as_flag(weights_only, "weights_only")
         return {
             config.name: CountedCapture(
                 self.rows.capture(number, after, weights_only=weights_only), self._counts[number].to_save()

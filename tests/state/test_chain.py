@@ -148,10 +148,10 @@ def test_when_too_much_was_forgotten_the_next_version_is_a_snapshot(
     state, made = StateFolder(tmp_path), tables()
     capture = made.rows.capture
 
-    def forgetful(table: int, after: int | None) -> Capture:
+    def forgetful(table: int, after: int | None, *, weights_only: bool = False) -> Capture:
         if after is not None:
             raise StateError("changes since cut 1 are not known any more")
-        return capture(table, after)
+        return capture(table, after, weights_only=weights_only)
 
     monkeypatch.setattr(made.rows, "capture", forgetful)
     with open_chain(state, made) as chain:
@@ -210,8 +210,8 @@ def test_a_version_that_could_not_be_written_holds_nothing_of_the_tables(
     made, captured = tables(), []
     capture = made.rows.capture
 
-    def noted(table: int, after: int | None) -> Capture:
-        captured.append(capture(table, after))
+    def noted(table: int, after: int | None, *, weights_only: bool = False) -> Capture:
+        captured.append(capture(table, after, weights_only=weights_only))
         return captured[-1]
 
     monkeypatch.setattr(made.rows, "capture", noted)

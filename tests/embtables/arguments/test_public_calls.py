@@ -117,6 +117,13 @@ def scored() -> dict[str, Any]:
 
 
 # By name a call that works: what is called, and its arguments.
+CLIENT: dict[str, Any] = {
+    "url": "http://127.0.0.1:9",
+    "deadline_seconds": 1.0,
+    "attempts": 1,
+    "connections": 1,
+    "never_older": False,
+}
 CALLS: dict[str, Callable[[Folder], Call]] = {
     "train": lambda f: (
         et.train,
@@ -217,7 +224,9 @@ CALLS: dict[str, Callable[[Folder], Call]] = {
     "Tables.step": lambda f: (tables().step, {"gradient_scale": 1.0}),
     "Tables.set_learning_rate_factor": lambda f: (tables().set_learning_rate_factor, {"factor": 1.0}),
     "Tables.changes": lambda f: (tables().changes, {"table": "t", "after": 1}),
-    "Tables.capture": lambda f: (tables().capture, {"after": None}),
+    "Client": lambda f: (et.Client, dict(CLIENT)),
+    "AsyncClient": lambda f: (et.AsyncClient, dict(CLIENT)),
+    "Tables.capture": lambda f: (tables().capture, {"after": None, "weights_only": False}),
     "Tables.content": lambda f: (tables().content, {"after": None}),
     "Tables.load": lambda f: (tables().load, {"chain": [tables().content()]}),
     "Tables.take_over": lambda f: (tables().take_over, {"table": "t", "content": tables().content()["t"]}),
@@ -342,6 +351,7 @@ def wrong_ends(name: str, folder: Folder) -> Iterator[str]:
 
 # Records that the library makes, and protocols and bases of a user's own code.
 NO_CALLS = {
+    "Scores",
     "Batch",
     "CutLedger",
     "CutConsumer",

@@ -63,8 +63,8 @@ def of(world: World) -> Ranks:
     ranks = Ranks(made, [world.buckets()])
     tables, whole = ranks.tables[0], ranks.tables[0].rows.capture
 
-    def capture(table: int, after: int | None) -> Capture:
-        found = whole(table, after)
+    def capture(table: int, after: int | None, *, weights_only: bool = False) -> Capture:
+        found = whole(table, after, weights_only=weights_only)
         is_fixed = isinstance(tables.configs[table], FixedTable)
         return OwnedCapture(found, tables.stored[table].seed, world) if is_fixed else found
 

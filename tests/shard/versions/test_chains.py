@@ -81,7 +81,7 @@ def test_a_rank_that_does_not_know_what_changed_makes_all_write_everything(tmp_p
         tables = ranks.tables[0]
         capture = tables.rows.capture
 
-        def forgetful(table: int, after: int | None) -> Capture:
+        def forgetful(table: int, after: int | None, *, weights_only: bool = False) -> Capture:
             if after is not None:
                 raise StateError("changes since that cut are not known any more")
             return capture(table, after)
