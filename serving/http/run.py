@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -190,6 +191,9 @@ async def _accepting(host: str, port: int, running: list[asyncio.Task[None]]) ->
 async def _ready(app: App, addresses: Addresses, on_ready: Callable[[Addresses, wire.ModelInfo], None]) -> None:
     while not app.service.is_ready()[0]:
         await asyncio.sleep(_LOOK_SECONDS)
+    # What is loaded now stays: a full collection of garbage would look at all of it, and hold every request meanwhile.
+    gc.collect()
+    gc.freeze()
     info = app.service.model()
     app.log.event("ready", dense_version=info.versions.dense, row_version=info.versions.rows)
     on_ready(addresses, info)
