@@ -18,8 +18,6 @@ from embtables.serving.http.exchange.call import Call
 from embtables.serving.http.logs.lines import LineFile
 from embtables.serving.settings import Settings
 
-_SERVER_FAULT = 500
-
 
 class Log:
     """The log of a server."""
