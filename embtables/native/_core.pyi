@@ -383,9 +383,5 @@ class ServedStore:
         """Takes tombstones' rows away and sets rows; from the last piece (not `more`) on, all are at this scale."""
     def reserve(self, table: int, rows: int) -> None:
         """Room for so many rows in all."""
-    def reads(self, feature: int) -> tuple[int, int]:
-        """How many keys of a feature were looked up so far, and how many of them had no row."""
-    def note_reads(self, feature: int, keys: int, cold: int) -> None:
-        """Adds to them."""
     def stats(self, table: int) -> dict[str, int]:
         """rows, now, bytes."""

@@ -16,7 +16,6 @@ from embtables.rows.content import TableContent
 from embtables.rows.optimizers import WEIGHT
 from embtables.rows.served.rows import ServedRows
 from embtables.schema import Feature, Table
-from embtables.schema.schema import LINEAR_PREFIX
 from embtables.tables.checks import check_made_of
 from embtables.tables.lookup_tables import LookupTables
 
@@ -141,17 +140,3 @@ class ServedTables(LookupTables):
     def now(self, table: str) -> int:
         """The table's clock, in seconds of event time."""
         return self.rows.now(self._number(table))
-
-    def cold_reads(self) -> dict[str, int]:
-        """By feature: how many keys had no row in lookups of views so far. A feature with first-order weights counts
-        its embeddings alone, where it has any."""
-        return {name: cold for name, (_, cold) in self.reads().items()}
-
-    def reads(self) -> dict[str, tuple[int, int]]:
-        """By feature: how many keys views have looked up so far, and how many of them had no row; as `cold_reads`."""
-        found = dict[str, tuple[int, int]]()
-        for read in sorted(self.features, key=lambda read: read.table.name.startswith(LINEAR_PREFIX)):
-            of_blocks = [self.rows.reads(read.number + block) for block in range(read.blocks)]
-            keys, cold = (sum(each) for each in zip(*of_blocks, strict=True))
-            found.setdefault(read.feature.name, (keys, cold))
-        return found

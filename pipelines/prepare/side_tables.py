@@ -24,6 +24,7 @@ from embtables.pipelines.prepare.past_at_end import past_keys, read_past_at_end
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.rows.join import SideTable
 from embtables.schema import SampledNegatives, Schema
+from embtables.state.format.side_file import side_file_name
 
 Published = tuple[SideTableContent, pa.Table]
 
@@ -49,7 +50,7 @@ def published_side_tables(config: RunConfig, log: Log | None = None) -> list[Pub
         table = side.rows(needed)
         if table.num_columns > 1:
             found.append((_content(name, (join.key,), table, join.on_missing), table))
-    return [(of.model_copy(update={"file": f"side.{n}.arrow"}), table) for n, (of, table) in enumerate(found)]
+    return [(of.model_copy(update={"file": side_file_name(n)}), table) for n, (of, table) in enumerate(found)]
 
 
 def columns_needed(schema: Schema) -> set[str]:

@@ -1,6 +1,5 @@
 // The nanobind edge of ServedStore: checks sizes, drops the GIL, calls plain C++.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -123,13 +122,6 @@ void define_serve(nb::module_& module) {
         .def("apply", &apply, "table"_a, "keys"_a.noconvert(), "weights"_a.noconvert(), "seen"_a.noconvert().none(),
              "tombstones"_a.noconvert(), "cold"_a.noconvert().none(), "now"_a, "scale"_a, "more"_a)
         .def("reserve", &reserve, "table"_a, "rows"_a)
-        .def("reads",
-             [](const ServedStore& store, int feature) {
-                 const ServedStore::Reads& reads = store.reads(feature);
-                 return std::pair(reads.keys.load(), reads.cold.load());
-             },
-             "feature"_a)
-        .def("note_reads", &ServedStore::note_reads, "feature"_a, "keys"_a, "cold"_a)
         .def("stats", &stats, "table"_a);
 }
 

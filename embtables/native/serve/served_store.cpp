@@ -1,5 +1,6 @@
 #include "serve/served_store.h"
 
+#include <atomic>
 #include <algorithm>
 #include <utility>
 
@@ -20,7 +21,7 @@ std::vector<std::uint32_t>& row_numbers(std::size_t n) {
 
 ServedStore::ServedStore(const RowKernels& kernels, const std::vector<ServedConfig>& tables,
                          std::vector<int> feature_tables)
-    : kernels_(kernels), feature_tables_(std::move(feature_tables)), reads_(feature_tables_.size()) {
+    : kernels_(kernels), feature_tables_(std::move(feature_tables)) {
     for (const ServedConfig& config : tables) tables_.push_back(std::make_unique<ServedTable>(config, readers_));
     for (const int number : feature_tables_) table(number);
 }
@@ -43,7 +44,6 @@ void ServedStore::pooled(const LookupView& lookup, const std::int64_t* keys, int
         const std::int64_t first = offsets[0], last = offsets[lookup.num_bags];
         const auto n = static_cast<std::size_t>(last - first);
         const ServedTable::Found found = read.find(keys + first, n, rows + first);
-        note_reads(lookup.features[s], n, found.cold);
         PooledWork work{read.base(), read.config().dim, read.stride(), rows, offsets, lookup.weights, 0, lookup.num_bags,
                         out + column[s], static_cast<std::int64_t>(column.back())};
         if (found.has_one_scale) {
@@ -110,12 +110,6 @@ std::size_t ServedStore::gather(int number, const std::int64_t* keys, std::size_
         parallel_for(chunks, threads, one);
     }
     return cold.load();
-}
-
-void ServedStore::note_reads(int feature, std::size_t keys, std::size_t cold) const {
-    Reads& reads = reads_.at(static_cast<std::size_t>(feature));
-    reads.keys.fetch_add(keys, std::memory_order_relaxed);
-    if (cold != 0) reads.cold.fetch_add(cold, std::memory_order_relaxed);
 }
 
 void ServedStore::cold(int number, const std::int64_t* keys, std::size_t n, bool* is_cold) const {

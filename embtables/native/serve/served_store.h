@@ -1,7 +1,6 @@
 // The tables that a server reads, and lookups of them. Any number of threads may look up while one applies changes.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -18,7 +17,7 @@ public:
     ServedStore(const RowKernels& kernels, const std::vector<ServedConfig>& tables, std::vector<int> feature_tables);
 
     // (bags, width): weighted sums of rows, a feature's columns beside each other. Each row is of one version of its table.
-    // Counts the features' reads. Throws std::out_of_range for a key outside a fixed table.
+    // Throws std::out_of_range for a key outside a fixed table.
     void pooled(const LookupView& lookup, const std::int64_t* keys, int threads, float* out) const;
 
     // (n, dim): rows of keys of one table. `is_cold`, (n) or null: which had none. Returns how many.
@@ -29,14 +28,6 @@ public:
 
     // The clock when each key of a table was last seen, (n); 0 for one without a row.
     void seen(int table, const std::int64_t* keys, std::size_t n, std::uint32_t* clocks) const;
-
-    // How many keys of a feature were looked up so far, and how many of them had no row.
-    struct Reads {
-        alignas(64) std::atomic<std::uint64_t> keys{0};
-        std::atomic<std::uint64_t> cold{0};
-    };
-    const Reads& reads(int feature) const { return reads_.at(static_cast<std::size_t>(feature)); }
-    void note_reads(int feature, std::size_t keys, std::size_t cold) const;
 
     ServedTable& table(int number) const { return *tables_.at(static_cast<std::size_t>(number)); }
     int table_of(int feature) const { return feature_tables_.at(static_cast<std::size_t>(feature)); }
@@ -54,7 +45,6 @@ private:
     mutable Readers readers_;
     std::vector<std::unique_ptr<ServedTable>> tables_;
     std::vector<int> feature_tables_;
-    mutable std::vector<Reads> reads_;
 };
 
 }  // namespace embtables

@@ -80,18 +80,16 @@ class ServedRows:
 
     def gather(self, features: Sequence[int], keys: Sequence[Tensor]) -> list[Tensor]:
         """See RowReader."""
-        found = []
-        for feature, of_feature in zip(features, keys, strict=True):
-            rows, cold = self._gathered(self._feature_tables[feature], of_feature)
-            self._rows.note_reads(feature, len(of_feature), cold)
-            found.append(rows)
-        return found
+        return [
+            self._gathered(self._feature_tables[feature], of_feature)
+            for feature, of_feature in zip(features, keys, strict=True)
+        ]
 
     def read(self, table: int, name: str, keys: Tensor) -> Tensor:
         """See RowReader; `weight` is all that a row has."""
         if name != WEIGHT:
             raise ConfigError(f"rows that are served have no '{name}'", table=self._tables[table].config.name)
-        return self._gathered(table, keys)[0]
+        return self._gathered(table, keys)
 
     def has_rows(self, table: int, keys: Tensor) -> Tensor:
         """See RowReader; of a row past its ttl it says no."""
@@ -126,12 +124,13 @@ class ServedRows:
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
 
-    def _gathered(self, table: int, keys: Tensor) -> tuple[Tensor, int]:
+    def _gathered(self, table: int, keys: Tensor) -> Tensor:
         out = torch.empty(len(keys), self._tables[table].config.dim)
         try:
-            return out, self._rows.gather(table, _numpy(keys), torch.get_num_threads(), out.numpy(), None)
+            self._rows.gather(table, _numpy(keys), torch.get_num_threads(), out.numpy(), None)
         except IndexError as error:
             raise DataError(str(error), table=self._tables[table].config.name) from None
+        return out
 
     def take_over(self, table: int, content: TableContent, *, more: bool) -> None:
         """What a version has of a table, or a piece of it. Rows that others read meanwhile are as before it, or as it
@@ -175,10 +174,6 @@ class ServedRows:
         except MemoryError as error:
             name = self._tables[table].config.name
             raise StateError(f"{rows:,} rows do not fit into memory: {error}", table=name) from error
-
-    def reads(self, feature: int) -> tuple[int, int]:
-        """How many keys of a feature were looked up since this was made, and how many of them had no row."""
-        return self._rows.reads(feature)
 
     def seen(self, table: int, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
         """(n,) the table's clock when each key was last seen; 0 for one without a row, and in a fixed table."""

@@ -149,18 +149,6 @@ def test_threads_read_at_once_beside_one_that_takes_versions_over() -> None:
     assert not wrong
 
 
-def test_cold_reads_are_counted_by_feature() -> None:
-    served = ServedTables(*model_tables(), seed=3)
-    served.take_over("shop", trained().table_content("shop"))
-    names = tuple(feature.name for feature in features())
-    read(served, JaggedIds(names, torch.arange(6), torch.ones(6, dtype=torch.int64), 1, torch.ones(6)))
-    cold = served.cold_reads()
-    assert cold["shop"] == 0
-    assert cold["past"] == 1
-    assert cold["seen"] == 2  # of two views
-    assert cold["two"] == 4  # an id has two keys
-
-
 def test_nothing_learns() -> None:
     served = served_of(trained())
     view, ids = PooledView(served, ["item"]), batch(np.random.default_rng(0))
