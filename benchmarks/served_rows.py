@@ -110,6 +110,7 @@ def served(folder: Path, rows: int, count: int) -> dict[str, Any]:
     """Loading, lookups on a quiet table, and beside a writer."""
     import torch
 
+    torch.set_num_threads(1)
     tables, load = loaded(folder)
     keys, found = row_keys(rows), dict[str, Any]()
     number, native = tables.number("t"), tables.rows._rows

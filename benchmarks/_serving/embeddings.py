@@ -50,6 +50,9 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             size: latencies(ours.port, bodies[size], of["embtables"]["per_second"] / 2, seconds=2 * seconds, repeats=3)
             for size, of in ((26, small), (500, middle), (2600, large))
         }
+    for size, of_half in half.items():
+        if of_half["failed"]:
+            raise RuntimeError(f"{size} ids: {of_half['failed']} requests failed or were not sent")
     result = {"rows": rows, "26": small, "500": middle, "2600": large, "half_load": half}
     return result, _markdown(result)
 

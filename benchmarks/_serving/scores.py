@@ -44,6 +44,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             half = latencies(
                 server.port, bodies, found[name]["per_second"] / 2, seconds=2 * seconds, repeats=min(3, repeats)
             )
+            if half["failed"]:
+                raise RuntimeError(f"{name}: {half['failed']} requests failed or were not sent")
             found[name] |= {"half_load": half, "error": errors[name], "memory_mib": server.memory_mib("VmHWM")}
     result = {"version": newest.name, "engine": engine.name, "contenders": found, "body_bytes": len(bodies[0])}
     return result, _markdown(result)

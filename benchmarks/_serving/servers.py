@@ -134,7 +134,7 @@ def naive(folder: Path, context: str) -> Iterator[Running]:
 def bare(answer_bytes: int) -> Iterator[Running]:
     """granian alone."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "granian"), "--interface", "asginl", "--port", str(port)]
+    command = [str(Path(sys.executable).parent / "granian"), "--interface", "rsgi", "--http", "1", "--port", str(port)]
     command += ["--workers", "1", "--no-ws", "--log-level", "error", "--loop", "uvloop", "benchmarks._serving.bare:app"]
     with running("bare granian", command, port, {"ANSWER_BYTES": str(answer_bytes)}) as server:
         yield server

@@ -7,7 +7,7 @@ the schema's features. List columns come over without a copy; a batch copies its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -188,7 +188,9 @@ class FeatureTransform:
             columns[name] = one_array(column)
         n = table.num_rows
         part = self.convert_part(columns, n, self.schema.features, self.schema.dense)
-        return _block(n, part.ids, part.dense, self._label(columns, n), self._weight(columns), self._time(columns))
+        return replace(
+            part, labels=self._label(columns, n), weight=self._weight(columns), event_time_us=self._time(columns)
+        )
 
     def convert_part(
         self, columns: Mapping[str, pa.Array], n: int, features: Sequence[Feature], dense: Sequence[DenseColumn]

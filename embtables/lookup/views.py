@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,15 @@ class View(nn.Module):
             for name, (vectors, of_feature) in zip(self.embedding_names, self._rows_of(ids, self.features), strict=True)
         }
 
+    def _only(self, names: Collection[str]) -> Self:
+        """The same view with those of its features alone that are named."""
+        made = copy.copy(self)
+        kept = [place for place, read in enumerate(self.features) if read.feature.name in names]
+        made.features = tuple(self.features[place] for place in kept)
+        made.embedding_names = [self.embedding_names[place] for place in kept]
+        made.embedding_dims = [self.embedding_dims[place] for place in kept]
+        return made
+
     def _table_names(self) -> list[str]:
         return list(dict.fromkeys(read.table.name for read in self.features))
 
@@ -282,8 +291,7 @@ class PooledView(View):
 
     def part(self, names: Collection[str]) -> PooledView:
         """The view over those of its features that are named; its columns are those that they have here."""
-        made = copy.copy(self)
-        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made = self._only(names)
         made._weighted = any(read.feature.weights_column is not None for read in made.features)
         return made
 
@@ -353,8 +361,7 @@ class PooledFirstOrderView(View):
 
     def part(self, names: Collection[str]) -> PooledFirstOrderView:
         """The view over those of its features that are named; its columns are those that they have here."""
-        made = copy.copy(self)
-        made.features = tuple(read for read in self.features if read.feature.name in names)
+        made = self._only(names)
         made._linear = [read for read in self._linear if read.feature.name in names]
         made._beside = [read for read in self._beside if read.feature.name in names]
         made._alone = [read for read in self._alone if read.feature.name in names]

@@ -128,8 +128,12 @@ class ServedTables(LookupTables):
         return self.rows.num_rows(self._number(table))
 
     def seen(self, table: str, keys: Tensor) -> npt.NDArray[np.uint32]:
-        """(n,) the table's clock when training last saw each key; 0 for one without a row, and in a fixed table. Raises
-        as `read`."""
+        """(n,) the table's clock when training last saw each key; 0 for one without a row, and in a fixed table.
+
+        Raises:
+            ConfigError: there is no such table.
+            DataError: these are no keys.
+        """
         number = self._number(table)
         return self.rows.seen(number, as_ids(keys, "keys", table=table).numpy())
 

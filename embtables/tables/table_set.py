@@ -421,11 +421,11 @@ class Tables(LookupTables):
     def capture(self, after: int | None = None, *, weights_only: bool = False) -> dict[str, Capture]:
         """Everything that training changes, by table, as it is now; with `after`, what changed since that cut.
 
-        Args:
-            weights_only: optimizer state, counts and waiting keys may be left out, which nobody but training reads.
-
         Right after `draw_cut`, all of it is captured in a moment: rows are copied when the content is asked for, on any
         thread, while training goes on.
+
+        Args:
+            weights_only: optimizer state, counts and waiting keys may be left out, which nobody but training reads.
 
         Raises:
             ConfigError: `after` is no integer, or `weights_only` no flag.

@@ -17,6 +17,7 @@ from embtables.errors import ConfigError, StateError
 from embtables.models.dense_net import DenseNet
 from embtables.models.onnx_export import ByFeature, need_onnx, onnx_bytes, run, session_of
 from embtables.models.scorer import Scorer
+from embtables.pipelines.run_dir import write_atomically
 
 GREATEST_ERROR = 1e-5
 _ROWS = (1, 64, 100)
@@ -80,10 +81,7 @@ def _greatest_error(net: ByFeature, model: bytes) -> float:
 
 
 def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
+        write_atomically(file, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StateError(f"cannot be written: {error.strerror or error}", file=file) from None

@@ -12,6 +12,7 @@ from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.training.signals import StopRequest
+from embtables.shard.world import World
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.write.version_writer import VersionWriter
 
@@ -41,6 +42,18 @@ def wait_for_last(chain: VersionWriter, run: RunPlace) -> None:
             raise
         reason = f"{error.message}; go on from the last one with: embtables train --resume {run.path}"
         raise StateError(reason, **error.path) from error
+
+
+def say_failures(chain: VersionWriter, world: World, then: str) -> None:
+    """Rank 0 says what could not be written so far; the thread that writes may add to it meanwhile.
+
+    Args:
+        then: what comes of it, at the end of each sentence.
+    """
+    while chain.failures:
+        error = chain.failures.pop(0)
+        if world.rank == 0:
+            say(f"warning: {error}{then}")
 
 
 @contextmanager

@@ -233,9 +233,8 @@ def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
     """
     if config.publish is None:
         return None
-    if world.rank:
-        return ToServe()
-    return ToServe(published_side_tables(config, log), candidate_key(config))
+    key = candidate_key(config)  # what is wrong with it is wrong at all ranks
+    return ToServe(() if world.rank else published_side_tables(config, log), key)
 
 
 def _epochs(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from embtables import LeaseHolder, StateFolder, VersionWriter
 from embtables.errors import StateError
@@ -206,4 +205,3 @@ def test_tables_that_are_gone_are_not_there_for_a_delta(make: Callable[[WeightDt
     state = make("bf16")
     rewrite(state, 2, lambda fields: fields["tables"].pop("grows"))
     assert "table grows: is not part of version serving-2" in refusal(state, 2)
-    assert torch.is_tensor(tables().weight("fixed"))

@@ -57,8 +57,8 @@ def load_served(
             last = read_version(state, manifest, tables.stored, buckets)
             if check is not None:
                 check(manifest, last.tables)
-            for table, content in last.tables.items():
-                tables.take_over(table, content, more=number < len(ranges))
+            for table in list(last.tables):  # popped, so that memory has one piece and not two
+                tables.take_over(table, last.tables.pop(table), more=number < len(ranges))
     return Version({}, last.tensors, last.content)
 
 

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from embtables.inputs.features import FittedTransforms
-from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.hooks.set_aside import SetAside
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import RunState, written_content
-from embtables.pipelines.training.shutdown import OnError, closing_chain, wait_for_last
+from embtables.pipelines.training.shutdown import OnError, closing_chain, say_failures, wait_for_last
 from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
@@ -91,9 +90,7 @@ class Checkpoints(Hook):
 
     def report_failures(self, then: str = "; training goes on") -> None:
         """Says what could not be written so far."""
-        for error in self.chain.failures if self._learner.world.rank == 0 else ():
-            say(f"warning: {error}{then}")
-        self.chain.failures.clear()
+        say_failures(self.chain, self._learner.world, then)
 
     def wait(self) -> None:
         """Until the last one is on the disk; see `wait_for_last`."""

@@ -19,7 +19,6 @@ from embtables.errors import StateError
 from embtables.inputs.features import FittedTransforms
 from embtables.models.version_content import OF_TRAINING, Published, SideTableContent
 from embtables.pipelines.config import Publish
-from embtables.pipelines.progress import say
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.training import checkpoint
@@ -27,7 +26,7 @@ from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.pipelines.training.run_content import RunState, serving_content
-from embtables.pipelines.training.shutdown import closing_chain
+from embtables.pipelines.training.shutdown import closing_chain, say_failures
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.try_publication import space_warning, try_publication
 from embtables.pipelines.warn import Warnings
@@ -164,9 +163,7 @@ class Publishing(Hook):
         if every_steps is not None:
             is_due = state.step % every_steps == 0
         elif every_seconds is not None:
-            is_due = self._learner.world.size == 1 and self._is_time(every_seconds)
-            if self._learner.world.size > 1:
-                is_due = rank_0_says(self._learner.world, lambda: self._is_time(every_seconds))
+            is_due = rank_0_says(self._learner.world, lambda: self._is_time(every_seconds))
         else:
             is_due = False
         if is_due:
@@ -200,9 +197,7 @@ class Publishing(Hook):
         self._report_failures()
 
     def _report_failures(self, then: str = "; training goes on") -> None:
-        for error in self.chain.failures if self._learner.world.rank == 0 else ():
-            say(f"warning: {error}{then}")
-        self.chain.failures.clear()
+        say_failures(self.chain, self._learner.world, then)
 
 
 def _has_same_state(versions: StateFolder, trained: Manifest) -> bool:

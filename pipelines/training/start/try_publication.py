@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from embtables.errors import DataError, EmbtablesError, StateError
+from embtables.inputs.values import BadRowsError
 from embtables.keyspace import ALL_BUCKETS, bucket_order
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
@@ -114,16 +114,22 @@ def _read_as_a_server(state: StateFolder, version: Manifest, log: Log) -> None:
     if sum(t.num_rows for t in content.trained.tables if isinstance(t, FixedTable)) > _LARGE:
         state.verify(version)
         return
-    with torch.random.fork_rng(devices=[]):
-        tables = served_tables(state, chain)
-        loaded = load_served(state, chain, tables)
-        scorer = Scorer.of_content(content, tables, loaded.tensors, version.name)
+    tables = served_tables(state, chain)
+    loaded = load_served(state, chain, tables)
+    scorer = Scorer.of_content(content, tables, loaded.tensors, version.name)
     blocks = log.blocks(0, None)
     if not blocks:
         return
     rows = log.rows(blocks[0][:1], None, sorted(columns_needed(content.trained))).table.slice(0, _SCORED)
-    if len(rows) and not bool(scorer.score(rows).isfinite().all()):
-        raise DataError("a score of the first rows of the log is not finite")
+    while len(rows):
+        try:
+            scores = scorer.score(rows)
+        except BadRowsError as error:  # the training's reader judges them, as data.on_bad_row says
+            rows = rows.take(pa.array(np.setdiff1d(np.arange(len(rows)), error.rows)))
+            continue
+        if not bool(scores.isfinite().all()):
+            raise DataError("a score of the first rows of the log is not finite")
+        return
 
 
 def _write_and_remove(holder: LeaseHolder, files: RankFiles) -> None:
@@ -145,7 +151,9 @@ def space_warning(learner: Learner, folder: Path, dtype: WeightDtype, side_table
     needed = sum(table.nbytes for _, table in side_tables)
     needed += sum(values.nbytes for values in checkpoint.served_arrays(learner).values())
     for config in (table.config for table in learner.tables.stored):
-        rows = config.num_rows if isinstance(config, FixedTable) else learner.tables.num_rows(config.name)
+        # Of a collisionless table this rank holds its part.
+        own = 0 if isinstance(config, FixedTable) else learner.tables.num_rows(config.name) * learner.world.size
+        rows = config.num_rows if isinstance(config, FixedTable) else own
         weights = stored_width(dtype, config.dim) * stored_dtype(dtype).itemsize
         needed += rows * (weights + 12)  # key and last sight
     try:

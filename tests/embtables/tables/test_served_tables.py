@@ -134,9 +134,13 @@ def test_threads_read_at_once_beside_one_that_takes_versions_over() -> None:
     wanted, contents, wrong = read(made, ids), made.content(), list[int]()
 
     def look(number: int) -> None:
-        for _ in range(30):
-            if not all(map(torch.equal, read(served, ids), wanted)):
-                wrong.append(number)
+        try:
+            for _ in range(30):
+                if not all(map(torch.equal, read(served, ids), wanted)):
+                    wrong.append(number)
+        except BaseException:
+            wrong.append(number)
+            raise
 
     readers = [threading.Thread(target=look, args=(number,)) for number in range(4)]
     for reader in readers:

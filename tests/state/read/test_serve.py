@@ -145,6 +145,6 @@ def test_more_rows_than_a_file_can_hold_are_not_reserved(trained: tuple[StateFol
     name = "item.rows.0.arrow"
     lied = chain[0].files | {name: chain[0].files[name].model_copy(update={"rows": 10**15})}
     served = fresh()
-    with pytest.raises(StateError, match="rows"):
+    with pytest.raises(StateError, match="rows, the manifest says 1000000000000000"):
         load_served(state, [chain[0].model_copy(update={"files": lied})], served)
     assert served.num_bytes("item") < 2**27
