@@ -5,7 +5,7 @@ Shape letters: K candidates or rows, n ids, D dimension.
 Besides JSON, two binary forms. Scores: an Arrow IPC stream with one row for each candidate (all columns in it) in; with
 `Accept: application/octet-stream` float32 (K, n_labels) little-endian out, else an Arrow stream with a column for each
 label. Embeddings: int64 ids little-endian in the body and `?feature=` or `?table=` in the address; float32 (n, D) out.
-What JSON says beside the numbers is in headers then (`HEADERS`).
+What JSON says beside the numbers is in headers then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ DENSE_VERSION = "embtables-dense-version"
 ROW_VERSION = "embtables-row-version"
 COLD = "embtables-cold"  # how many ids read a cold row; of scores how many columns, each row's counted
 DIM = "embtables-dim"
-HEADERS = (REQUEST_ID, DENSE_VERSION, ROW_VERSION, COLD, DIM)
 
 # Of requests: the answer must not be of an older version, as a client asks that has seen one. A server that has not
 # come so far answers 503 with Retry-After. REQUEST_ID may be given in a header, too.

@@ -198,7 +198,10 @@ def _score_arrow(rows: pa.Table, request_id: str | None) -> Exchange[Scores]:
 def _read_scores_json(response: httpx.Response) -> tuple[Scores, wire.Versions]:
     answer = _decoded(response, wire.ScoreAnswer)
     labels = tuple(answer.scores)
-    values = np.array([answer.scores[label] for label in labels], np.float32).reshape(len(labels), -1).T
+    try:
+        values = np.array([answer.scores[label] for label in labels], np.float32).reshape(len(labels), -1).T
+    except ValueError as error:
+        raise _unreadable(response, error) from error
     found = Scores(labels, values, answer.versions, answer.request_id, answer.cold, _count(response))
     return found, answer.versions
 
@@ -292,6 +295,9 @@ def _ids(given: Any) -> npt.NDArray[Any]:
         values = np.asarray(given) if len(given) else np.empty(0, np.int64)
     except (ValueError, OverflowError) as error:
         raise DataError(f"are neither integers nor strings: {error}", argument="ids") from error
+    is_list = not isinstance(given, np.ndarray)
+    if values.dtype.kind == "U" and is_list and not all(isinstance(each, str) for each in given):
+        raise DataError("must be all integers or all strings, received both", argument="ids")
     if values.dtype == object and all(isinstance(each, str) for each in values.flat):
         values = values.astype(str)
     if values.ndim != 1 or values.dtype.kind not in "iuU":

@@ -98,10 +98,10 @@ def _base(url: str) -> httpx.URL:
 def _newer(seen: wire.Versions | None, versions: wire.Versions) -> wire.Versions:
     if seen is None:
         return versions
-    return wire.Versions(max(seen.dense, versions.dense, key=_number), max(seen.rows, versions.rows, key=_number))
+    return wire.Versions(max(seen.dense, versions.dense, key=_place), max(seen.rows, versions.rows, key=_place))
 
 
-def _number(version: str) -> int:
-    """12 of `serving-12`."""
-    number = version.rpartition("-")[2]
-    return int(number) if number.isdecimal() else -1
+def _place(version: str) -> tuple[bool, int]:
+    """Where a version is in the order in which servers show them: those for serving come after checkpoints."""
+    purpose, _, number = version.rpartition("-")
+    return purpose == "serving", int(number) if number.isdecimal() else -1

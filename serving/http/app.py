@@ -129,6 +129,7 @@ class App:
             return
         except Exception as error:
             call = Call.of_rsgi(scope)
+            call.began = began
             refusal = self.refusal(call, error)
             said = self._ended_with(_EMBED, call, answers.refused(call, refusal), refusal.field)
             protocol.response_bytes(said.status, said.headers, said.body)

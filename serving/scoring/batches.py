@@ -60,11 +60,9 @@ class Batches(Generic[R, A]):
         self._rows = 0
         self._changed = threading.Condition()
         self._stopped = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"embtables-score-{n}", daemon=True) for n in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        # They begin with the first request, in the process that answers: a fork before it would leave them behind.
+        self._num_threads = threads
+        self._threads: list[threading.Thread] = []
 
     async def ask(self, request: R, rows: int) -> A:
         """The answer to a request.
@@ -80,10 +78,20 @@ class Batches(Generic[R, A]):
             if len(self._waiting) >= self._max_queue:
                 reason = f"{len(self._waiting)} requests are waiting to be scored; ask again"
                 raise Refusal(429, reason, retry_after=_RETRY_SECONDS)
+            if not self._threads:
+                self._start()
             self._waiting.append(waiting)
             self._rows += rows
             self._changed.notify()
         return await waiting.answer
+
+    def _start(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._work, name=f"embtables-score-{number}", daemon=True)
+            for number in range(self._num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __len__(self) -> int:
         """How many requests wait."""

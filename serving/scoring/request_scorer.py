@@ -93,8 +93,9 @@ class RequestScorer:
         transform = FeatureTransform.for_scoring(schema, version.content.fitted)
         self._rows = _rows_scorer(version.scorer)
         encoders = {}
-        if isinstance(self._rows, NetScorer):
-            encoders = {name: read.encoder for name, read in self.embedder.readers.items() if read.combine != "product"}
+        # Beside a product, all features of a lookup are looked up by ids, and not by keys that were made beforehand.
+        if isinstance(self._rows, NetScorer) and all(r.combine != "product" for r in version.scorer.tables.features):
+            encoders = {name: read.encoder for name, read in self.embedder.readers.items()}
         old: FeaturesStage | None = None if before is None else before.stage
         self.stage: FeaturesStage = FeaturesStage(transform, self.rules, tables, encoders, old)
         self.description = ModelDescription(version, self.rules, self.embedder)
@@ -120,6 +121,8 @@ class RequestScorer:
         good = [request for request, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
         before, self._before = self._before, None
         if not isinstance(self._rows, NetScorer):
+            return
+        if self._mode == "exact" and good:
             return
         net, task = self._rows.net, self.version.scorer.task
         if good:

@@ -21,6 +21,7 @@ from embtables.serving.scoring.features.features_stage import Converted
 from embtables.serving.scoring.lookup.lookups import ColdRows, shown_readers
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
+from embtables.tables.table_feature import TableFeature
 
 Float32s = npt.NDArray[np.float32]
 
@@ -58,7 +59,7 @@ class WholeModelScorer:
             self._scorer.score(make_batch(self._names, [(tiles, start, start + TILE)])).numpy()
             for start in range(0, k, TILE)
         ]
-        cold = {read.feature.name: self._cold(read.feature.name, block) for read in self._readers}
+        cold = {read.feature.name: self._cold(read, block) for read in self._readers}
         return Scores(np.concatenate(parts)[:k], cold, request.shared.ids)
 
     def _whole(self, request: Converted) -> Block:
@@ -75,8 +76,8 @@ class WholeModelScorer:
                 dense[:, places] = values
         return Block.of([ids[name] for name in self._names], dense)
 
-    def _cold(self, feature: str, block: Block) -> ColdRows:
-        read = next(read for read in self._readers if read.feature.name == feature)
+    def _cold(self, read: TableFeature, block: Block) -> ColdRows:
+        feature = read.feature.name
         ids = block.ids[self._names.index(feature)]
         known = self._scorer.tables.known(read.table.name, torch.tensor(ids.values), feature=feature).numpy()
         rows = np.repeat(np.arange(block.num_rows), ids.lengths_of(block.num_rows))[~known]

@@ -155,8 +155,12 @@ def _keys_of_id(readers: tuple[TableFeature, ...], key: str, feature: str) -> di
     if known[feature].cross is not None:
         raise ConfigError("an id of a cross is made of several; give --table and its key", feature=feature)
     ids = [hash_strings(pa.array([key]))[0]]
-    if key.lstrip("+-").isdecimal() and -(2**63) <= int(key) < 2**64:
-        ids.append(np.int64(int(key) if int(key) < 2**63 else int(key) - 2**64))
+    try:
+        number = int(key)
+    except ValueError:
+        number = 2**64
+    if -(2**63) <= number < 2**64:
+        ids.append(np.int64(number if number < 2**63 else number - 2**64))
     same = [read for read in readers if read.feature.columns == known[feature].columns]
     _refuse_fixed(readers, [read.table.name for read in same if read.feature.name == feature])
     found: dict[str, Int64s] = {}

@@ -6,9 +6,8 @@ import pyarrow as pa
 
 from embtables.errors import DataError
 from embtables.inputs.features import Block, FeatureTransform
-from embtables.inputs.values import BadRowsError
 from embtables.serving import wire
-from embtables.serving.refusals import Refusal
+from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.whole_columns import whole_columns
 
@@ -19,8 +18,5 @@ def block_of(scorer: RequestScorer, request: wire.ScoreRequest | pa.Table) -> Bl
     content = scorer.version.content
     try:
         return FeatureTransform.for_scoring(content.trained, content.fitted).convert(whole.table())
-    except BadRowsError as error:
-        row = int(error.rows[0]) if len(error.rows) else None
-        raise Refusal(422, error.message, whole.given.place(error.column, row)) from None
     except DataError as error:
-        raise Refusal(422, error.message, whole.given.place(str(error.path.get("column", "")), None)) from None
+        raise refused(error, whole.given) from None

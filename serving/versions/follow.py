@@ -126,7 +126,8 @@ class Following:
         self._stopping.set()
         self._wake.set()
         self._watch.stop()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
         self._refuse_commands()
 
     @property
@@ -293,9 +294,11 @@ class Following:
         was_held, self._live.is_held = self._live.is_held, True
         try:
             self._catch_up.pin(chain)
-        except StateError as error:
+        except BaseException as error:
             self._live.is_held = was_held
-            raise self._not_pinned(version, error) from None
+            if isinstance(error, StateError):
+                raise self._not_pinned(version, error) from None
+            raise
         self._wanted = None
         self._mode = "pinned"
         _log.info("pinned to %s", version, extra={"version": version})

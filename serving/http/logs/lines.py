@@ -66,7 +66,7 @@ class LineFile:
                 ends = self._ends
             try:
                 self._write(lines)
-            except OSError:
+            except (OSError, ConfigError):
                 self.dropped += len(lines)
             if ends and not self._lines:
                 return
@@ -88,9 +88,10 @@ class LineFile:
                 older.replace(self._numbered(number))
         if not self._kept:
             self._path.unlink()
+        self._written = 0  # first: where the next file cannot be opened, this one goes on
+        handle = self._open()
         os.close(self._handle)
-        self._handle = self._open()
-        self._written = 0
+        self._handle = handle
 
     def _numbered(self, number: int) -> Path:
         assert self._path is not None

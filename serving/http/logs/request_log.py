@@ -49,8 +49,6 @@ class RequestLog:
 
     def put(self, call: Call, request: Any, answer: Scored, features: dict[str, str]) -> None:
         """Writes a request: a `ScoreRequest` or an Arrow table; `features`: see `Service.fingerprints`."""
-        if self._with_values and not isinstance(request, wire.ScoreRequest):
-            request = wire.ScoreRequest(rows=request.to_pylist())
         scores = {label: answer.scores[:, place].tolist() for place, label in enumerate(answer.labels)}
         logged = wire.LoggedRequest(
             call.request_id,
@@ -58,10 +56,18 @@ class RequestLog:
             answer.versions,
             call.size,
             scores,
-            request if self._with_values else None,
+            None,
             features,
         )
-        self._lines.put(msgspec.json.encode(logged))
+        try:
+            if self._with_values:
+                is_json = isinstance(request, wire.ScoreRequest)
+                logged.request = request if is_json else wire.ScoreRequest(rows=request.to_pylist())
+            line = msgspec.json.encode(logged)
+        except (TypeError, ValueError, OverflowError):  # a value that JSON does not hold, such as a time in nanoseconds
+            self._lines.dropped += 1
+            return
+        self._lines.put(line)
 
     def close(self) -> None:
         """Writes what waits."""

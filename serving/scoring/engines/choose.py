@@ -84,7 +84,7 @@ def renewed(
     try:
         engine = before.engine.with_net(net, task)
         error = _error(engine, inputs, Tiles(net, task, autocast=autocast).scores(inputs))
-    except ConfigError:
+    except Exception:  # whatever a library fails with: all are tried again
         error = float("inf")
     if error <= greatest_error:
         return Choice(engine, before.info)

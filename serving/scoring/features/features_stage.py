@@ -15,7 +15,13 @@ from embtables.errors import DataError
 from embtables.inputs.features import FeatureTransform
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.given import Given
-from embtables.serving.scoring.features.kept_rows import Encoders, KeptRows, kept_candidates, kept_table
+from embtables.serving.scoring.features.kept_rows import (
+    Encoders,
+    KeptRows,
+    kept_candidates,
+    kept_table,
+    tables_of_items,
+)
 from embtables.serving.scoring.features.known_candidates import KnownCandidates
 from embtables.serving.scoring.features.levels import Level, LevelRows
 from embtables.serving.scoring.refused import refused
@@ -74,13 +80,15 @@ class FeaturesStage:
 
     def _keep(self, before: FeaturesStage | None) -> tuple[KeptRows | None, dict[PublishedSideTable, KeptRows | None]]:
         """What is made of side tables beforehand, or was for the version before."""
-        if self._rules.candidate_key is None:
+        key = self._rules.candidate_key
+        if key is None:
             return None, {}
         old = before if before is not None and before.makes_same(self) else None
-        of_items = [table for table in self._tables if table.of.keys == (self._rules.candidate_key,)]
+        of_items = [table for table in self._tables if table.of.keys == (key,)]
         others = [table for table in self._tables if table not in of_items]
-        if old is not None and old.candidates is not None and old.candidates.tables == tuple(of_items):
-            candidates: KeptRows | None = old.candidates
+        kept_before = None if old is None else old.candidates
+        if kept_before is not None and kept_before.tables == tables_of_items(self._tables, kept_before.columns, key):
+            candidates: KeptRows | None = kept_before
         else:
             candidates = kept_candidates(self._transform, self._rules, self._tables, self._encoders)
         kept: dict[PublishedSideTable, KeptRows | None] = {}

@@ -6,7 +6,7 @@ gives that the table lacks. Shape letters: n rows, k keys of a request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -88,6 +88,8 @@ def kept_candidates(
     key, of_items = rules.candidate_key, [table for table in tables if table.of.keys == (rules.candidate_key,)]
     if key is None or not of_items:
         return None
+    if any(table.table.num_rows > MAX_INDEXED for table in of_items):
+        return None
     ids = _ids_of(of_items, key)
     joins = SideTables(tables)
     for _ in range(_TRIES):
@@ -112,8 +114,16 @@ def kept_candidates(
         encoded, block = _encoded(level, block, encoders)
         plain = _plain(transform, with_key)
         kinds = (type(ids[0]),)
-        return KeptRows((key,), frozenset(columns), level, row_of, kinds, None, block, encoded, plain, tuple(of_items))
+        joined = tables_of_items(tables, columns, key)
+        return KeptRows((key,), frozenset(columns), level, row_of, kinds, None, block, encoded, plain, joined)
     return None
+
+
+def tables_of_items(
+    tables: Sequence[PublishedSideTable], columns: Collection[str], key: str
+) -> tuple[PublishedSideTable, ...]:
+    """The side tables that are joined to an item's id, also by way of columns that others of them give."""
+    return tuple(table for table in tables if {key, *columns}.issuperset(table.of.keys))
 
 
 def kept_table(transform: FeatureTransform, table: PublishedSideTable, encoders: Encoders) -> KeptRows | None:

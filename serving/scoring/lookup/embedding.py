@@ -54,12 +54,11 @@ class Embedder:
         if number is None or (read is not None and read.keys_per_id != 1):
             rows, is_cold, of = self.of_table(table or "", ids) if feature is None else self.of_feature(feature, ids)
             return rows.tobytes(), rows.shape[1], int(np.count_nonzero(is_cold)), of
-        if read is not None:
-            ids = read.encoder.encode(ids)
         config = self._tables.configs[number]
         assert isinstance(self._tables, ServedTables)
         try:
-            packed, cold = self._tables.gather_bytes(number, ids)
+            keys = ids if read is None else read.encoder.encode(ids)
+            packed, cold = self._tables.gather_bytes(number, keys)
         except DataError as error:
             raise Refusal(422, error.message, "ids" if table is None else "keys") from None
         return packed, config.dim, cold, config.name

@@ -148,6 +148,20 @@ def test_embeddings_as_bytes_and_as_json(client: Callable[..., Any]) -> None:
     assert msgspec.json.decode(third.body) == {"table": "item", "keys": [1, 2]}
 
 
+def test_ids_of_two_kinds_are_refused_before_they_are_sent() -> None:
+    with pytest.raises(DataError, match="all integers or all strings"):
+        Client("http://127.0.0.1:9").embed([7, "x"], feature="item")
+
+
+def test_versions_for_serving_come_after_checkpoints() -> None:
+    from embtables.serving.client.session import _newer
+
+    seen = wire.Versions("resume-900", "resume-900")
+    for name in ("serving-1", "serving-2", "serving-1"):
+        seen = _newer(seen, wire.Versions(name, name))
+    assert seen == wire.Versions("serving-2", "serving-2")
+
+
 def test_no_ids_are_no_rows(client: Callable[..., Any]) -> None:
     with scripted(answer(200, b"", **HEADERS)) as server:
         assert client(server.url).embed([], feature="item").shape == (0, 2)

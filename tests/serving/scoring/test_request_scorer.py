@@ -17,14 +17,17 @@ from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.request_scorer import Answer, Request, RequestScorer
 from embtables.serving.versions.served_version import ServedVersion
+from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 from tests.serving.scoring.oracle import cold_of, full_rows, scores_of
 from tests.serving.scoring.served_for_tests import (
     ITEMS,
     MODELS,
     USERS,
     item_name,
+    items_table,
     rows_table,
     served_version,
+    side_table,
     side_tables,
 )
 
@@ -195,3 +198,23 @@ def test_ids_of_another_kind_than_in_training_are_refused(zoo: ServedVersion) ->
         assert (found[1].status, found[1].field) == (422, field)
         assert "in training" in found[1].reason
     assert {column.name: column.kind for column in scorer.description.columns}["shop"] == "integer"
+
+
+def test_a_side_table_behind_another_is_read_again_when_it_changes(run_of: Callable[[str], Path]) -> None:
+    _, users, pairs = side_tables()
+    titled = side_table(
+        "items", ("item",), items_table().drop_columns(["price"]), "defaults", {"title": "box", "sold": 3.0}
+    )
+    titles = sorted(set(items_table().column("title").drop_null().to_pylist()))
+
+    def with_prices(factor: float) -> ServedVersion:
+        prices = pa.table({"title": titles, "price": [factor * (1.0 + place) for place in range(len(titles))]})
+        priced = side_table("prices", ("title",), prices, "null")
+        priced = PublishedSideTable(priced.of, f"prices times {factor}", priced.table)
+        return served_version(run_of("dcnv2"), [titled, priced, users, pairs], "item")
+
+    request = wire.ScoreRequest(context=CONTEXT, candidates=[item_name(n) for n in range(ITEMS)])
+    before, version = RequestScorer(with_prices(1.0)), with_prices(50.0)
+    after, fresh = RequestScorer(version, before), RequestScorer(version)
+    assert answer(after, request).of.scores.tobytes() == answer(fresh, request).of.scores.tobytes()
+    assert answer(after, request).of.scores.tobytes() != answer(before, request).of.scores.tobytes()
