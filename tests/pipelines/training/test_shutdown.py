@@ -16,7 +16,7 @@ import pytest
 from embtables.errors import DataError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training import shutdown
-from embtables.pipelines.training.hooks import checkpoints, stop
+from embtables.pipelines.training.hooks import stop
 from embtables.pipelines.training.hooks.hook import StepDone
 from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.train import train
@@ -57,7 +57,7 @@ class Said:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.lines: list[str] = []
         self.came = threading.Event()
-        for module in (shutdown, checkpoints, stop):
+        for module in (shutdown, stop):
             patch.setattr(module, "say", self._say)
 
     def _say(self, text: str) -> None:
