@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,13 @@ import torch
 
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal
+from embtables.serving.rows_request import RowsRequest
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.warm import recorded_requests
-from embtables.serving.service import Embedded, RowBytes, Scored
+from embtables.serving.service import Embedded, Request, RowBytes, Scored
 from embtables.serving.settings import Settings
 from embtables.serving.trust.explain import explain
 from embtables.serving.trust.fingerprints import served_fingerprints
@@ -29,7 +30,6 @@ from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import ServedVersion
 
-Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 _RETRY_SECONDS = 1
 
 
@@ -133,8 +133,10 @@ class LiveService:
         """See Service."""
         await self.live.reach(dense, rows)
 
-    async def score(self, request: wire.ScoreRequest) -> Scored:
+    async def score(self, request: wire.ScoreRequest | RowsRequest) -> Scored:
         """See Service."""
+        if isinstance(request, RowsRequest):
+            return await self._batches.ask(request, request.rows.num_rows)
         rows = request.rows if request.rows is not None else request.candidates
         return await self._batches.ask(request, len(rows or ()))
 

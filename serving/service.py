@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.serving import wire
+from embtables.serving.rows_request import RowsRequest
+
+Request: TypeAlias = "wire.ScoreRequest | RowsRequest | pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Service(Protocol):
         Refusal 503: it has not come so far; 409: an operator keeps it at an older one; 422: these are no versions.
         """
 
-    async def score(self, request: wire.ScoreRequest) -> Scored:
+    async def score(self, request: wire.ScoreRequest | RowsRequest) -> Scored:
         """Scores of candidates or rows."""
 
     async def score_table(self, rows: pa.Table) -> Scored:
@@ -81,7 +84,7 @@ class Service(Protocol):
             ids: (n,) int64, or a list of integers or strings.
         """
 
-    async def fingerprints(self, request: wire.ScoreRequest | pa.Table, versions: wire.Versions) -> dict[str, str]:
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
         """Digests of what the model reads of a request, by feature and dense column, for the log of requests.
 
         Args:

@@ -58,17 +58,42 @@ def _hash_buffers(array: pa.Array, offset_type: np.dtype[Any]) -> npt.NDArray[np
     out = np.empty(len(array), np.int64)
     if not len(array):
         return out
-    _check(array, full=False)  # constant time: sizes of the buffers; the core checks every offset
-    _, offsets, data = array.buffers()
-    starts = np.frombuffer(offsets, offset_type, len(array) + 1, array.offset * offset_type.itemsize)
-    content = np.frombuffer(data, np.uint8)
     try:
-        _core.hash_strings(content, starts, out, isa())
+        _core.hash_strings(*_buffers(array, offset_type), out, isa())
     except ValueError as error:
         raise DataError(f"{error}; read it again from its source") from error
     if array.null_count:
         out[array.is_null().to_numpy(zero_copy_only=False)] = 0
     return out
+
+
+def split_strings(array: pa.Array, separator: str) -> tuple[pa.LargeStringArray, npt.NDArray[np.int64]]:
+    """The non-empty pieces of n strings, one after the other, and (n + 1,) where those of each string begin.
+
+    Args:
+        array: of string or large_string, without nulls.
+        separator: of at least one character.
+
+    Raises:
+        DataError: the array is damaged.
+    """
+    offset_type = np.dtype(np.int64 if pa.types.is_large_string(array.type) else np.int32)
+    if not len(array):
+        return pa.array([], pa.large_string()), np.zeros(1, np.int64)
+    try:
+        data, offsets, starts = _core.split_strings(*_buffers(array, offset_type), separator)
+    except ValueError as error:
+        raise DataError(f"{error}; read it again from its source") from error
+    pieces = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+    return pieces, starts
+
+
+def _buffers(array: pa.Array, offset_type: np.dtype[Any]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """The bytes of strings, and (n + 1,) offsets into them, which are not checked; there is at least one string."""
+    _check(array, full=False)  # constant time: sizes of the buffers; the core checks every offset
+    _, offsets, data = array.buffers()
+    starts = np.frombuffer(offsets, offset_type, len(array) + 1, array.offset * offset_type.itemsize)
+    return np.frombuffer(data, np.uint8), starts
 
 
 def _hash_views(array: pa.Array) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from embtables.arrow.types import is_bytes, is_list, is_text
 from embtables.errors import DataError
 from embtables.ids.cross import cross_ids
-from embtables.ids.strings import hash_strings
+from embtables.ids.strings import hash_strings, split_strings
 from embtables.inputs.times import is_time, microseconds, timestamp_part
 from embtables.inputs.values import (
     BadRowsError,
@@ -222,17 +222,9 @@ def _split(array: pa.Array, separator: str, name: str) -> pa.Array:
             return _split(array.cast(array.type.value_type), separator, name)
     if is_bytes(array.type):
         array = _as_text(array, name)
-    lists = pc.split_pattern(array.cast(pa.large_string()), separator)
-    pieces = lists.flatten()
-    keep = pc.not_equal(pieces, "")
-    if pc.all(keep).as_py() in (True, None):
-        return lists
-    lengths = list_lengths(lists)
-    rows = np.repeat(np.arange(len(lists)), lengths)[keep.to_numpy(zero_copy_only=False)]
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=len(lists)), out=offsets[1:])
-    missing = lists.is_null() if lists.null_count else None
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pieces.filter(keep), mask=missing)
+    missing = array.is_null() if array.null_count else None
+    pieces, starts = split_strings(array if missing is None else array.fill_null(""), separator)
+    return pa.LargeListArray.from_arrays(pa.array(starts), pieces, mask=missing)
 
 
 def _as_text(array: pa.Array, name: str) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any
@@ -91,6 +91,22 @@ class FittedTransforms:
             return values
         with np.errstate(over="ignore"):
             return self._applied(dense, values)
+
+    def apply_together(self, dense: Sequence[DenseColumn], values: Float64s) -> Float64s | None:
+        """The same of m columns with equal transforms, (m, n) finite float64; None: take them one by one.
+
+        A request has few rows, so that a call for each column would take longer than its numbers.
+        """
+        for transform in dense[0].transforms:
+            if transform == "log1p" and (values > -1.0).all():
+                values = np.log1p(values)
+            elif transform == "standardise":
+                moments = np.array([self._of(self.moments, each.column) for each in dense])
+                with np.errstate(over="ignore"):
+                    values = (values - moments[:, :1]) / moments[:, 1:]
+            else:
+                return None
+        return values
 
     def _applied(self, dense: DenseColumn, values: Float64s) -> Float64s:
         for transform in dense.transforms:

@@ -119,6 +119,12 @@ def plain_float32(array: pa.Array) -> Float32s | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
+def holds_float32(numbers: Float64s) -> bool:
+    """Whether a float32 can hold each of the numbers, of any shape; not NaN."""
+    # By two reductions: a mask of every value, or numpy's guard against overflow, would take longer than the cast.
+    return numbers.size == 0 or bool(numbers.max() < _BEYOND_FLOAT32 and numbers.min() > -_BEYOND_FLOAT32)
+
+
 def to_float32(
     name: str, numbers: Float64s, *, stored: Float64s | None = None, of_rows: Int64s | None = None
 ) -> Float32s:
@@ -131,8 +137,7 @@ def to_float32(
     Raises:
         BadRowsError: a float32 cannot hold it.
     """
-    # By two reductions: a mask of every value, or numpy's guard against overflow, would take longer than the cast.
-    if len(numbers) and not (numbers.max() < _BEYOND_FLOAT32 and numbers.min() > -_BEYOND_FLOAT32):
+    if not holds_float32(numbers):
         wrong = ~(np.abs(numbers) < _BEYOND_FLOAT32)
         shown = (numbers if stored is None else stored)[wrong][0]
         after = " after its transforms" if stored is not None and shown != numbers[wrong][0] else ""

@@ -9,7 +9,7 @@ def hash_strings(
     out: npt.NDArray[np.int64],
     isa: str,
 ) -> None:
-    """Hash string i = data[offsets[i] : offsets[i + 1]] into out[i]; the GIL is released.
+    """Hash string i = data[offsets[i] : offsets[i + 1]] into out[i]; of many, the GIL is released.
 
     Args:
         data: (bytes,) the strings' bytes.
@@ -20,6 +20,11 @@ def hash_strings(
     Raises:
         ValueError: sizes do not fit, the offsets are damaged, or the instruction set is not available.
     """
+
+def split_strings(
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32] | npt.NDArray[np.int64], separator: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The non-empty pieces of n strings: their bytes, (pieces + 1,) offsets into them, (n + 1,) each string's first."""
 
 def available_isas() -> list[str]:
     """The instruction sets that this build holds and this processor can run, slowest first."""
@@ -385,3 +390,25 @@ class ServedStore:
         """Room for so many rows in all."""
     def stats(self, table: int) -> dict[str, int]:
         """rows, now, bytes."""
+
+class JsonRows:
+    """Rows of a request in JSON, as columns (json/json_rows.h)."""
+
+    @property
+    def context(self) -> bytes:
+        """The object that was sent, or nothing."""
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def is_candidates(self) -> bool:
+        """False: they came as `rows`."""
+    @property
+    def num_rows(self) -> int: ...
+    @property
+    def mixed(self) -> list[str]:
+        """Columns of float64 that have integers, too."""
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
+        """A struct array, a field for each column: int64, float64, string or null."""
+
+def read_json_rows(body: bytes) -> JsonRows | None:
+    """None: it is another request, or has a fault."""

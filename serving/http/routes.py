@@ -61,7 +61,7 @@ class Routes:
         elif kind == wire.JSON:
             form = answers.form_of(call, wire.JSON)
             parse.need_no_parameters(call)
-            request = parse.score_request(call, self._caps)
+            request = parse.rows_request(call, self._caps)
         else:
             raise _other_type(kind, wire.JSON, wire.ARROW)
         call.stages_us["parse"] = (time.perf_counter() - call.began) * 1e6 - call.stages_us["read"]

@@ -1,12 +1,13 @@
 """`NetScorer`: scores of requests by a dense net over embeddings that are looked up level by level.
 
-Shape letters: K candidates of a request, N rows of all requests, padded to tiles.
+Shape letters: N rows of all requests, padded to tiles.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from embtables.models.dense_net import DenseNet
 from embtables.serving.scoring.engines.engine import Engine, Float32s
 from embtables.serving.scoring.features.features_stage import Converted
 from embtables.serving.scoring.features.levels import LevelRows
-from embtables.serving.scoring.lookup.lookups import ColdRows, LevelLookup
+from embtables.serving.scoring.lookup.lookups import LevelLookup
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
 from embtables.tables.served_tables import ServedTables
@@ -35,50 +36,55 @@ class NetScorer:
         self.net, self.tables, self.engine = net, tables, engine
         self._lookups: dict[tuple[str, ...], LevelLookup] = {}
 
-    def score(self, requests: Sequence[Converted]) -> tuple[list[Scores | BaseException], dict[str, float]]:
-        """The scores of each request, or what it ends with; and microseconds by stage."""
+    def score(self, groups: Sequence[Converted]) -> tuple[list[list[Scores] | BaseException], dict[str, float]]:
+        """The scores of each group's requests, or what it ends with; and microseconds by stage."""
         begin = time.perf_counter_ns()
-        inputs = self._empty(requests)
-        found: list[Scores | BaseException] = []
+        inputs = self._empty(groups)
+        found: list[list[Scores] | BaseException] = []
         at = 0
-        for request in requests:
-            rows = slice(at, at + request.given.k)
+        for group in groups:
+            rows = slice(at, at + group.own.n)
             at = rows.stop
             try:
-                found.append(self._filled(inputs, request, rows))
+                found.append(self._filled(inputs, group, rows))
             except Exception as error:
-                found.append(refused(error, request.given))
+                found.append(refused(error, group.givens[0]))
         looked_up = time.perf_counter_ns()
-        scores = self.engine.scores(inputs) if requests else inputs[0][:0]
+        scores = self.engine.scores(inputs) if groups else inputs[0][:0]
         done = time.perf_counter_ns()
         at = 0
-        for place, (request, of_request) in enumerate(zip(requests, found, strict=True)):
-            if isinstance(of_request, Scores):
-                own = scores[at : at + request.given.k]
-                found[place] = Scores(own, of_request.cold, of_request.shared)
-            at += request.given.k
+        for group, of_group in zip(groups, found, strict=True):
+            start, at = at, at + group.own.n
+            if isinstance(of_group, BaseException):
+                continue
+            for place, given in enumerate(group.givens):
+                of_group[place] = replace(of_group[place], scores=scores[start : start + given.k])
+                start += given.k
         return found, {"lookup": (looked_up - begin) / 1e3, "dense": (done - looked_up) / 1e3}
 
-    def inputs(self, requests: Sequence[Converted]) -> list[Float32s]:
+    def inputs(self, groups: Sequence[Converted]) -> list[Float32s]:
         """The inputs of the dense net (N, width) for requests, padded for the engine."""
-        inputs, at = self._empty(requests), 0
-        for request in requests:
-            self._filled(inputs, request, slice(at, at + request.given.k))
-            at += request.given.k
+        inputs, at = self._empty(groups), 0
+        for group in groups:
+            self._filled(inputs, group, slice(at, at + group.own.n))
+            at += group.own.n
         return inputs
 
-    def _empty(self, requests: Sequence[Converted]) -> list[Float32s]:
-        n = self.engine.padded(sum(request.given.k for request in requests))
+    def _empty(self, groups: Sequence[Converted]) -> list[Float32s]:
+        n = self.engine.padded(sum(group.own.n for group in groups))
         return [np.zeros((n, width), np.float32) for width in self.net.input_widths]
 
-    def _filled(self, inputs: Sequence[Float32s], request: Converted, rows: slice) -> Scores:
-        """Fills a request's rows of the inputs; what is found of its ids."""
-        cold: dict[str, ColdRows] = {}
-        for level in (request.shared, request.own):
-            cold |= self._lookup_of(level).fill(inputs, level, rows)
+    def _filled(self, inputs: Sequence[Float32s], group: Converted, rows: slice) -> list[Scores]:
+        """Fills the rows of a group of requests in the inputs; of each request what is found of its ids."""
+        ks, requests = group.ks, np.arange(1, len(group.givens) + 1)
+        shared = self._lookup_of(group.shared).fill(inputs, group.shared, rows, requests, ks)
+        own = self._lookup_of(group.own).fill(inputs, group.own, rows, np.cumsum(ks))
+        for level, times in ((group.shared, ks), (group.own, None)):
             for places, values in level.dense:
-                inputs[-1][rows, places] = values
-        return Scores(inputs[0][:0], cold, request.shared.ids)
+                repeated = values if times is None or len(values) == 1 else np.repeat(values, times, axis=0)
+                inputs[-1][rows, places] = repeated
+        nothing = inputs[0][:0]
+        return [Scores(nothing, one | each, group.shared.ids) for one, each in zip(shared, own, strict=True)]
 
     def _lookup_of(self, level: LevelRows) -> LevelLookup:
         names = tuple(level.ids)

@@ -13,19 +13,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.inputs.features import FeatureTransform
 from embtables.models.dense_net import DenseNet
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
+from embtables.serving.rows_request import RowsRequest
 from embtables.serving.scoring.columns.column_rules import ColumnRules
-from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_table
+from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_rows, given_in_table
 from embtables.serving.scoring.describe import ModelDescription
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR, Choice, fastest, renewed
 from embtables.serving.scoring.engines.tiles import TILE, Tiles
@@ -36,10 +36,9 @@ from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.warm import MADE_UP_CANDIDATES, made_up_request
 from embtables.serving.scoring.whole_model import WholeModelScorer
+from embtables.serving.service import Request
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.tables.served_tables import ServedTables
-
-Request: TypeAlias = "wire.ScoreRequest | pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +151,8 @@ class RequestScorer:
 
     def given(self, request: Request) -> Given:
         """The columns of a request. Raises Refusal."""
+        if isinstance(request, RowsRequest):
+            return given_in_rows(request, self.rules)
         if isinstance(request, wire.ScoreRequest):
             return given_in_json(request, self.rules)
         return given_in_table(request, self.rules)
@@ -159,26 +160,45 @@ class RequestScorer:
     def score_all(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
         """The scores of each request, or what it ends with: one that fails does not touch the others."""
         begin = time.perf_counter_ns()
-        converted: list[Converted | Answer | BaseException] = []
-        for request in requests:
+        answers: dict[int, Answer | BaseException] = {}
+        givens: list[tuple[int, Given]] = []
+        for place, request in enumerate(requests):
             try:
                 given = self.given(request)
-                converted.append(self.stage.convert(given) if given.k else self._nothing())
             except Exception as error:
-                converted.append(error)
-        good = [each for each in converted if isinstance(each, Converted)]
-        features_us = (time.perf_counter_ns() - begin) / 1e3
-        found, stages_us = self._rows.score(good)
-        stages_us = {"features": features_us, **stages_us}
-        of_good = iter(found)
-        answers: list[Answer | BaseException] = []
-        for each in converted:
-            if isinstance(each, Converted):
-                scores = next(of_good)
-                answers.append(Answer(scores, each.missing, stages_us) if isinstance(scores, Scores) else scores)
+                answers[place] = error
+                continue
+            if given.k:
+                givens.append((place, given))
             else:
-                answers.append(each)
-        return answers
+                answers[place] = self._nothing()
+        found, stages_us = self._scored([given for _, given in givens], begin)
+        for (place, _), of_request in zip(givens, found, strict=True):
+            answers[place] = of_request if isinstance(of_request, BaseException) else Answer(*of_request, stages_us)
+        return [answers[place] for place in range(len(requests))]
+
+    def _scored(
+        self, givens: Sequence[Given], begin: int
+    ) -> tuple[list[tuple[Scores, Mapping[str, int]] | BaseException], dict[str, float]]:
+        """Of each request its scores and how many keys side tables lack, or what it ends with."""
+        found: dict[int, tuple[Scores, Mapping[str, int]] | BaseException] = {}
+        groups: list[tuple[Converted, list[int]]] = []
+        for converted, places in self.stage.convert_all(givens):
+            if isinstance(converted, Converted):
+                groups.append((converted, places))
+            else:
+                found[places[0]] = converted
+        features_us = (time.perf_counter_ns() - begin) / 1e3
+        scored, stages_us = self._rows.score([converted for converted, _ in groups])
+        for (converted, places), of_group in zip(groups, scored, strict=True):
+            if isinstance(of_group, list):
+                found |= zip(places, zip(of_group, converted.missing, strict=True), strict=True)
+            elif len(places) == 1:
+                found[places[0]] = of_group
+            else:  # one of them has a fault, which is its own
+                for place in places:
+                    (found[place],), _ = self._scored([givens[place]], begin)
+        return [found[place] for place in range(len(givens))], {"features": features_us, **stages_us}
 
     def _nothing(self) -> Answer:
         """The answer to a request without candidates."""

@@ -40,40 +40,39 @@ class WholeModelScorer:
         self._names = [feature.name for feature in scorer.schema.features]
         self._readers = shown_readers(scorer.tables)
 
-    def score(self, requests: Sequence[Converted]) -> tuple[list[Scores | BaseException], dict[str, float]]:
-        """The scores of each request, or what it ends with; and microseconds by stage."""
+    def score(self, groups: Sequence[Converted]) -> tuple[list[list[Scores] | BaseException], dict[str, float]]:
+        """The scores of each group's requests, or what it ends with; and microseconds by stage."""
         begin = time.perf_counter_ns()
-        found: list[Scores | BaseException] = []
-        for request in requests:
+        found: list[list[Scores] | BaseException] = []
+        for group in groups:
             try:
-                found.append(self._scores(request))
+                ends = np.cumsum(group.ks)
+                found.append([self._scores(group, place, int(end)) for place, end in enumerate(ends)])
             except Exception as error:
-                found.append(refused(error, request.given))
+                found.append(refused(error, group.givens[0]))
         return found, {"dense": (time.perf_counter_ns() - begin) / 1e3}
 
-    def _scores(self, request: Converted) -> Scores:
-        k = request.given.k
-        block = self._whole(request)
+    def _scores(self, group: Converted, place: int, end: int) -> Scores:
+        """Of the request at a place, whose rows end at `end`."""
+        k = group.givens[place].k
+        block = self._whole(group, place, np.arange(end - k, end))
         tiles = block.take(np.minimum(np.arange(padded(k)), k - 1))
         parts = [
             self._scorer.score(make_batch(self._names, [(tiles, start, start + TILE)])).numpy()
             for start in range(0, k, TILE)
         ]
         cold = {read.feature.name: self._cold(read, block) for read in self._readers}
-        return Scores(np.concatenate(parts)[:k], cold, request.shared.ids)
+        return Scores(np.concatenate(parts)[:k], cold, group.shared.ids)
 
-    def _whole(self, request: Converted) -> Block:
-        """All features and dense columns, for K rows."""
-        k = request.given.k
+    def _whole(self, group: Converted, place: int, rows: npt.NDArray[np.int64]) -> Block:
+        """All features and dense columns of a request, for its K rows."""
         ids: dict[str, Ids] = {}
-        dense = np.empty((k, len(self._scorer.schema.dense)), np.float32)
-        for level in (request.shared, request.own):
-            block = Block.of([of for of, _ in level.ids.values()], np.empty((level.n, 0), np.float32))
-            if level is request.shared:
-                block = block.take(np.zeros(k, np.int64))
+        dense = np.empty((len(rows), len(self._scorer.schema.dense)), np.float32)
+        for level, order in ((group.shared, np.full(len(rows), place)), (group.own, rows)):
+            block = Block.of([of for of, _ in level.ids.values()], np.empty((level.n, 0), np.float32)).take(order)
             ids |= zip(level.ids, block.ids, strict=True)
             for places, values in level.dense:
-                dense[:, places] = values
+                dense[:, places] = values[order]
         return Block.of([ids[name] for name in self._names], dense)
 
     def _cold(self, read: TableFeature, block: Block) -> ColdRows:

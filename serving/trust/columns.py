@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from embtables.errors import DataError
 from embtables.inputs.features import Block, FeatureTransform
-from embtables.serving import wire
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.whole_columns import whole_columns
+from embtables.serving.service import Request
 
 
-def block_of(scorer: RequestScorer, request: wire.ScoreRequest | pa.Table) -> Block:
+def block_of(scorer: RequestScorer, request: Request) -> Block:
     """The K rows of a request as the model reads them. Raises Refusal as scoring does."""
     whole = whole_columns(scorer.given(request), scorer.rules, scorer.side_tables)
     content = scorer.version.content

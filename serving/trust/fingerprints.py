@@ -13,23 +13,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 import xxhash
 
 from embtables.inputs.columns import Ids
 from embtables.inputs.features import Block
 from embtables.rows.optimizers import WEIGHT
-from embtables.serving import wire
 from embtables.serving.scoring.request_scorer import RequestScorer
+from embtables.serving.service import Request
 
 DENSE = "dense/"  # before the name of a dense column
 
 
-def served_fingerprints(scorer: RequestScorer, request: wire.ScoreRequest | pa.Table) -> dict[str, str]:
+def served_fingerprints(scorer: RequestScorer, request: Request) -> dict[str, str]:
     """Of what a server reads, by feature, and then by `dense/<column>`: 16 hexadecimal digits. Raises Refusal."""
     converted = scorer.stage.convert(scorer.given(request))
-    k = converted.given.k
+    k = converted.own.n
     dense = np.empty((k, len(scorer.version.content.trained.dense)), np.float32)
     ids: dict[str, tuple[Ids, bool, int]] = {}
     for level in (converted.shared, converted.own):

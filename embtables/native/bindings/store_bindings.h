@@ -10,6 +10,9 @@ void define_store(nanobind::module_& module);
 // Adds `ServedStore` (serve_bindings.cpp).
 void define_serve(nanobind::module_& module);
 
+// Adds `JsonRows` (json_bindings.cpp).
+void define_json(nanobind::module_& module);
+
 // Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
 void define_exchange(nanobind::module_& module);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from embtables.serving import wire
 from embtables.serving.http.exchange.call import Call
 from embtables.serving.refusals import Refusal, hint
+from embtables.serving.rows_request import RowsRequest, read_rows_request
 from embtables.serving.settings import Settings
 
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`")
@@ -105,7 +107,19 @@ def score_request(call: Call, caps: Caps) -> wire.ScoreRequest:
     return request
 
 
-def _check_values(row: dict[str, Any], place: str, caps: Caps) -> None:
+def rows_request(call: Call, caps: Caps) -> RowsRequest | wire.ScoreRequest:
+    """The same, its rows as columns where most are so. Raises as `score_request`."""
+    request = read_rows_request(call.body)
+    if request is None or request.rows.num_rows > caps.candidates:
+        return score_request(call, caps)
+    if request.request_id is not None:
+        call.name(request.request_id, "request_id")
+    call.size = request.rows.num_rows
+    _check_values(request.context, "context", caps)
+    return request
+
+
+def _check_values(row: Mapping[str, Any], place: str, caps: Caps) -> None:
     """Values are numbers, strings, truths, nulls or lists of these; numbers have 64 bits."""
     for name, value in row.items():
         kind = type(value)

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any
 
 import msgspec
 
 from embtables.serving import wire
 from embtables.serving.http.exchange.call import Call
 from embtables.serving.http.logs.lines import LineFile
-from embtables.serving.service import Scored
+from embtables.serving.rows_request import RowsRequest
+from embtables.serving.service import Request, Scored
 from embtables.serving.settings import Settings
 
 
@@ -47,8 +47,8 @@ class RequestLog:
         """Whether lines have what was asked."""
         return self._with_values
 
-    def put(self, call: Call, request: Any, answer: Scored, features: dict[str, str]) -> None:
-        """Writes a request: a `ScoreRequest` or an Arrow table; `features`: see `Service.fingerprints`."""
+    def put(self, call: Call, request: Request, answer: Scored, features: dict[str, str]) -> None:
+        """Writes a request; `features`: see `Service.fingerprints`."""
         scores = {label: answer.scores[:, place].tolist() for place, label in enumerate(answer.labels)}
         logged = wire.LoggedRequest(
             call.request_id,
@@ -61,8 +61,7 @@ class RequestLog:
         )
         try:
             if self._with_values:
-                is_json = isinstance(request, wire.ScoreRequest)
-                logged.request = request if is_json else wire.ScoreRequest(rows=request.to_pylist())
+                logged.request = _as_json(request)
             line = msgspec.json.encode(logged)
         except (TypeError, ValueError, OverflowError):  # a value that JSON does not hold, such as a time in nanoseconds
             self._lines.dropped += 1
@@ -72,3 +71,9 @@ class RequestLog:
     def close(self) -> None:
         """Writes what waits."""
         self._lines.close()
+
+
+def _as_json(request: Request) -> wire.ScoreRequest:
+    if isinstance(request, RowsRequest):
+        return request.whole()
+    return request if isinstance(request, wire.ScoreRequest) else wire.ScoreRequest(rows=request.to_pylist())

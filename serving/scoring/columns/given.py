@@ -21,8 +21,9 @@ from embtables.arrow.types import take_column
 from embtables.errors import DataError
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
+from embtables.serving.rows_request import RowsRequest
 from embtables.serving.scoring.columns.column_rules import ColumnRules
-from embtables.serving.scoring.columns.json_columns import json_column
+from embtables.serving.scoring.columns.json_columns import Reading, json_column
 from embtables.serving.wire import ScoreRequest
 
 Mask = npt.NDArray[np.bool_]
@@ -83,13 +84,39 @@ def given_in_json(request: ScoreRequest, rules: ColumnRules) -> Given:
         return _of_rows(request.rows, {}, rules, "rows")
     if request.candidates is None:
         raise Refusal(422, "give candidates (with a context), or rows", "candidates")
-    places = _Places("candidates", frozenset(request.context))
+    return _of_candidates(request.candidates, _of_context(request.context, rules), request.context, rules)
+
+
+def _of_context(context: Mapping[str, Any], rules: ColumnRules) -> dict[str, pa.Array]:
+    """(1,) by column."""
+    places = _Places("candidates", frozenset(context))
     shared = {}
-    for name, value in request.context.items():
+    for name, value in context.items():
         rules.check(name, f"context.{name}")
         shared[name] = json_column(name, (value,), rules.reading(name), places)
         rules.check_kind(name, shared[name], places)
-    return _of_candidates(request.candidates, shared, request.context, rules)
+    return shared
+
+
+def given_in_rows(request: RowsRequest, rules: ColumnRules) -> Given:
+    """The columns of a JSON request whose rows were read as columns. Raises Refusal as `given_in_json`."""
+    shared = _of_context(request.context, rules)
+    places = _Places(request.rows_name, frozenset(shared))
+    own = {}
+    for name, column in zip(request.rows.schema.names, request.rows.columns, strict=True):
+        if name in shared or not _is_read_so(column.type, rules.reading(name), is_mixed=name in request.mixed):
+            return given_in_json(request.whole(), rules)
+        rules.check(name, f"{request.rows_name}.0.{name}")
+        rules.check_kind(name, column, places)
+        own[name] = column
+    return Given(request.rows.num_rows, shared, own, {}, request.rows_name)
+
+
+def _is_read_so(kind: pa.DataType, reading: Reading, *, is_mixed: bool) -> bool:
+    """Whether `json_column` makes this type of such values: of times it may make another, or refuse them."""
+    if is_mixed or pa.types.is_string(kind):
+        return reading == "numbers" or (reading == "ids" and not is_mixed)
+    return reading != "times" or pa.types.is_null(kind)
 
 
 def _of_candidates(

@@ -79,27 +79,40 @@ class LevelLookup:
                 self._views.append((part, sums, moves))
         self._shown = {read.number for read in shown_readers(tables)}
 
-    def fill(self, inputs: Sequence[Float32s], of: LevelRows, rows: slice) -> dict[str, ColdRows]:
+    def fill(
+        self, inputs: Sequence[Float32s], of: LevelRows, rows: slice, ends: Int64s, repeats: Int64s | None = None
+    ) -> list[dict[str, ColdRows]]:
         """Writes the columns of a level's features into rows of the dense net's inputs.
 
         Args:
             inputs: (rows, width) each.
-            of: n rows, or one for all `rows`.
-            rows: n, or any number for one row.
+            of: n rows, of R requests.
+            rows: n; or, with `repeats`, their sum.
+            ends: (R,) the end of each request's part of the n rows.
+            repeats: (n,) how often each row is written.
 
         Returns:
-            By feature, what of it is cold.
+            Of each request by feature, what of it is cold.
         """
-        cold: dict[str, ColdRows] = {}
+        cold: list[dict[str, ColdRows]] = [{} for _ in ends]
         keyed: dict[str, KeyedIds] = {}
         for view, sums, moves in self._views:
-            found = self._multiplied(view, of, cold) if sums is None else self._summed(sums, of, keyed, cold)
+            found = (
+                self._multiplied(view, of, ends, cold) if sums is None else self._summed(sums, of, ends, keyed, cold)
+            )
+            if repeats is not None and len(found) > 1:
+                found = np.repeat(found, repeats, axis=0)
             for move in moves:
                 inputs[move.number][rows, move.target] = found[:, move.source]
         return cold
 
     def _summed(
-        self, sums: Sequence[SumLookup], of: LevelRows, keyed: dict[str, KeyedIds], cold: dict[str, ColdRows]
+        self,
+        sums: Sequence[SumLookup],
+        of: LevelRows,
+        ends: Int64s,
+        keyed: dict[str, KeyedIds],
+        cold: list[dict[str, ColdRows]],
     ) -> Float32s:
         parts = []
         for lookup in sums:
@@ -112,18 +125,18 @@ class LevelLookup:
                 continue
             for read, of_read, is_cold in zip(lookup.features, ids, lookup.cold(ids), strict=True):
                 if read.number in self._shown:
-                    cold[read.feature.name] = _cold_rows(read, of_read, is_cold)
+                    _put_cold(cold, read, of_read, is_cold, ends)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @torch.no_grad()
-    def _multiplied(self, view: PooledViews, of: LevelRows, cold: dict[str, ColdRows]) -> Float32s:
+    def _multiplied(self, view: PooledViews, of: LevelRows, ends: Int64s, cold: list[dict[str, ColdRows]]) -> Float32s:
         """What a view gives that multiplies rows: asked as a whole."""
         ids = _jagged(of)
         given = view(ids)
         for read in view.features:
             keyed = _keyed(read, of)
             is_cold = self._tables.rows.cold(self._tables.number(read.table.name), keyed.keys)
-            cold[read.feature.name] = _cold_rows(read, keyed, is_cold)
+            _put_cold(cold, read, keyed, is_cold, ends)
         found: Float32s = (torch.cat(given, dim=1) if isinstance(given, tuple) else given).numpy()
         return found
 
@@ -141,14 +154,30 @@ def _keyed(read: TableFeature, of: LevelRows) -> KeyedIds:
     return KeyedIds(ids.values if are_keys else read.encoder.encode(ids.values), ids.lengths, ids.weights)
 
 
-def _cold_rows(read: TableFeature, of: KeyedIds, is_cold: npt.NDArray[np.bool_]) -> ColdRows:
+def _put_cold(
+    into: Sequence[dict[str, ColdRows]],
+    read: TableFeature,
+    of: KeyedIds,
+    is_cold: npt.NDArray[np.bool_],
+    ends: Int64s,
+) -> None:
+    """Of each request, whose rows end at `ends`, what of a feature is cold."""
     if read.keys_per_id > 1:
         is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
     bad = is_cold.nonzero()[0]
     rows = bad
-    if of.lengths is not None and len(bad):
-        rows = np.unique(np.searchsorted(np.cumsum(of.lengths), bad, side="right"))
-    return ColdRows(read.table.name, len(is_cold), len(bad), rows)
+    if of.lengths is not None:
+        after = np.cumsum(of.lengths)
+        ids = after[ends - 1] if len(after) else ends
+        rows = np.searchsorted(after, bad, side="right") if len(bad) else bad
+    else:
+        ids = ends
+    name, table = read.feature.name, read.table.name
+    start = first = 0
+    for found, end, last in zip(into, ends.tolist(), ids.tolist(), strict=True):
+        of_request = rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)] - start if len(rows) else rows
+        found[name] = ColdRows(table, last - first, len(of_request), np.unique(of_request) if len(of_request) else bad)
+        start, first = end, last
 
 
 def _jagged(of: LevelRows) -> JaggedIds:
