@@ -25,32 +25,27 @@ import pyarrow.compute as pc
 
 from embtables.errors import DataError
 
-_LIST_KINDS = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
+_lib = pa.lib
+_LISTS = frozenset(
+    {_lib.Type_LIST, _lib.Type_LARGE_LIST, _lib.Type_FIXED_SIZE_LIST, _lib.Type_LIST_VIEW, _lib.Type_LARGE_LIST_VIEW}
 )
+_BYTES = frozenset({_lib.Type_BINARY, _lib.Type_LARGE_BINARY})
+_TEXT = _BYTES | {_lib.Type_STRING, _lib.Type_LARGE_STRING}
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether a type is a list of any kind."""
-    return any(check(kind) for check in _LIST_KINDS)
+    return kind.id in _LISTS
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a plain type holds bytes that need not be text, dictionary-encoded or not."""
-    if pa.types.is_dictionary(kind):
-        return is_bytes(kind.value_type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return (kind.value_type if kind.id == _lib.Type_DICTIONARY else kind).id in _BYTES
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a plain type holds strings or bytes, dictionary-encoded or not."""
-    if pa.types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind)) or is_bytes(kind)
+    return (kind.value_type if kind.id == _lib.Type_DICTIONARY else kind).id in _TEXT
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,21 +10,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from embtables.native import _core
+
 GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_INVERSE_M1 = np.uint64(pow(int(_M1), -1, 2**64))
-_INVERSE_M2 = np.uint64(pow(int(_M2), -1, 2**64))
+_INVERSE_M1 = np.uint64(pow(0xBF58476D1CE4E5B9, -1, 2**64))
+_INVERSE_M2 = np.uint64(pow(0x94D049BB133111EB, -1, 2**64))
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 Ids = npt.NDArray[np.int64]
 UInts = npt.NDArray[np.uint64]
 
 
-def mix(x: UInts) -> UInts:
-    """A bijection of 64-bit words, (n,) uint64 -> (n,) uint64."""
-    x = (x ^ (x >> _S30)) * _M1
-    x = (x ^ (x >> _S27)) * _M2
-    return x ^ (x >> _S31)
+def mix(x: UInts, offset: int = 0) -> UInts:
+    """A bijection of 64-bit words, uint64 of any shape; `offset`, 0..2^64-1, is added first."""
+    out = np.empty(x.shape, np.uint64)
+    _core.mix(np.ascontiguousarray(x).reshape(-1), offset, out.reshape(-1))
+    return out
 
 
 def unmix(x: UInts) -> UInts:
@@ -64,8 +65,7 @@ def reduced(words: UInts, key_range: int | None) -> Ids:
 
 def seeded_mix(ids: Ids, seed: int) -> UInts:
     """mix(id + (seed + 1) * golden gamma): for each seed another bijection."""
-    offset = np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64)
-    return mix(ids.view(np.uint64) + offset)
+    return mix(ids.view(np.uint64), (seed + 1) * GOLDEN_GAMMA % 2**64)
 
 
 def seeded_unmix(words: UInts, seed: int) -> Ids:

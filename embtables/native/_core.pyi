@@ -26,6 +26,9 @@ def split_strings(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The non-empty pieces of n strings: their bytes, (pieces + 1,) offsets into them, (n + 1,) each string's first."""
 
+def mix(words: npt.NDArray[np.uint64], offset: int, out: npt.NDArray[np.uint64]) -> None:
+    """out[i] = mix(words[i] + offset), see ids/mix.py."""
+
 def available_isas() -> list[str]:
     """The instruction sets that this build holds and this processor can run, slowest first."""
 

@@ -44,14 +44,18 @@ class WholeColumns:
         zeros = np.zeros(self.given.k, np.int32)
         return self.shared[column].take(pa.array(zeros))
 
-    def shape(self) -> tuple[tuple[str, int], ...]:
-        """Equal for requests whose columns can be put one after the other."""
-        both = (*self.shared.items(), ("", None), *self.own.items())
-        return tuple((name, -1 if column is None else column.type.id) for name, column in both)
+    def shape(self) -> tuple[tuple[str, int, int], ...]:
+        """Equal for requests whose columns can be put one after the other, as far as types tell by their number."""
+        both = (*self.shared.items(), ("", _NOTHING), *self.own.items())
+        return tuple((name, *_kinds(column.type)) for name, column in both)
 
     def table(self) -> pa.Table:
         """All K rows with all columns."""
         return pa.table({name: self.repeated(name) for name in (*self.shared, *self.own)})
+
+
+def _kinds(kind: pa.DataType) -> tuple[int, int]:
+    return kind.id, kind.value_type.id if kind.num_fields else -1
 
 
 def whole_columns(

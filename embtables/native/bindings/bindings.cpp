@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "base/isa.h"
+#include "base/mix.h"
 #include "bindings/binding_types.h"
 #include "bindings/store_bindings.h"
 #include "strings/split.h"
@@ -69,6 +70,15 @@ nb::tuple split(In<std::uint8_t> data, In<Offset> offsets, std::string_view sepa
     return nb::make_tuple(owned(std::move(found.data)), owned(std::move(found.offsets)), owned(std::move(found.starts)));
 }
 
+void mix_all(In<std::uint64_t> words, std::uint64_t offset, Out<std::uint64_t> out) {
+    need(out.size() == words.size(), "n words need room for n");
+    std::optional<nb::gil_scoped_release> released;
+    if (words.size() >= kManyBytes / sizeof(std::uint64_t)) released.emplace();
+    const std::uint64_t* const from = words.data();
+    std::uint64_t* const to = out.data();
+    for (std::size_t i = 0; i < words.size(); ++i) to[i] = mix(from[i] + offset);
+}
+
 template <typename Offset>
 void define_strings(nb::module_& module) {
     // Without noconvert a wrong `out` would be copied, and the hashes lost with the copy.
@@ -84,6 +94,7 @@ NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);
     define_strings<std::int32_t>(module);
     define_strings<std::int64_t>(module);
+    module.def("mix", &mix_all, "words"_a.noconvert(), "offset"_a, "out"_a.noconvert());
     define_store(module);
     define_exchange(module);
     define_serve(module);
