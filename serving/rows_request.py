@@ -24,16 +24,20 @@ class RowsRequest:
     """See above. Shape letters: K candidates or rows.
 
     Attributes:
+        names: of the columns.
         rows: (K,) by column: int64, float64, string or null.
         mixed: columns of float64 in which some rows have integers.
+        shape: equal for rows with equal names, types and `mixed`.
         rows_name: what the request calls them.
         body: the request.
     """
 
     request_id: str | None
     context: Mapping[str, Any]
+    names: tuple[str, ...]
     rows: pa.RecordBatch
     mixed: frozenset[str]
+    shape: str
     rows_name: Literal["candidates", "rows"]
     body: bytes
 
@@ -52,4 +56,5 @@ def read_rows_request(body: bytes) -> RowsRequest | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     name: Literal["candidates", "rows"] = "candidates" if found.is_candidates else "rows"
-    return RowsRequest(found.request_id, context, pa.record_batch(found), frozenset(found.mixed), name, body)
+    rows, names = pa.record_batch(found), tuple(found.names)
+    return RowsRequest(found.request_id, context, names, rows, frozenset(found.mixed), found.shape, name, body)

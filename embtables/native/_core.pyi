@@ -408,8 +408,13 @@ class JsonRows:
     @property
     def num_rows(self) -> int: ...
     @property
+    def names(self) -> list[str]: ...
+    @property
     def mixed(self) -> list[str]:
         """Columns of float64 that have integers, too."""
+    @property
+    def shape(self) -> str:
+        """Equal for equal names, types and `mixed`."""
     def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
         """A struct array, a field for each column: int64, float64, string or null."""
 

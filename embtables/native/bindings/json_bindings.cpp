@@ -158,10 +158,21 @@ nb::object read(nb::bytes body) {
     return found ? nb::cast(std::move(*found)) : nb::none();
 }
 
-nb::list mixed(const JsonRows& rows) {
+nb::list names(const JsonRows& rows, bool only_mixed) {
     nb::list found;
     for (const auto& column : rows.columns) {
-        if (column->is_mixed) found.append(nb::str(column->name.data(), column->name.size()));
+        if (!only_mixed || column->is_mixed) found.append(nb::str(column->name.data(), column->name.size()));
+    }
+    return found;
+}
+
+// A name has neither control characters nor quotes.
+std::string shape(const JsonRows& rows) {
+    std::string found;
+    for (const auto& column : rows.columns) {
+        found += column->name;
+        found += '"';
+        found += column->is_mixed ? "m" : format_of(*column);
     }
     return found;
 }
@@ -174,7 +185,9 @@ void define_json(nb::module_& module) {
         .def_ro("request_id", &JsonRows::request_id)
         .def_ro("is_candidates", &JsonRows::is_candidates)
         .def_ro("num_rows", &JsonRows::n)
-        .def_prop_ro("mixed", &mixed)
+        .def_prop_ro("names", [](const JsonRows& rows) { return names(rows, false); })
+        .def_prop_ro("mixed", [](const JsonRows& rows) { return names(rows, true); })
+        .def_prop_ro("shape", &shape)
         .def("__arrow_c_array__", &arrow_c_array, "requested_schema"_a = nb::none());
     module.def("read_json_rows", &read, "body"_a);
 }

@@ -135,10 +135,21 @@ class Reader {
     bool array(JsonRows& into) {
         if (!takes('[')) return false;
         do {
+            const char* begin = at_;
             if (!takes('{') || !(into.n == 0 ? first_row(into) : next_row(into))) return false;
-            ++into.n;
+            if (++into.n == 1) reserve(into, static_cast<std::size_t>(end_ - begin) / static_cast<std::size_t>(at_ - begin));
         } while (takes(','));
         return takes(']');
+    }
+
+    // Room for about n rows like the first one.
+    static void reserve(JsonRows& into, std::size_t n) {
+        for (const auto& column : into.columns) {
+            column->valid.reserve(n);
+            if (column->kind == JsonColumn::Kind::ints) column->ints.reserve(n);
+            if (column->kind == JsonColumn::Kind::floats) column->floats.reserve(n);
+            if (column->kind == JsonColumn::Kind::text) column->ends.reserve(n);
+        }
     }
 
     bool first_row(JsonRows& into) {
@@ -259,50 +270,62 @@ class Reader {
         return true;
     }
 
+    // A number as it was read: its text, and its value mantissa / 10^places if that is known to have been enough.
+    struct Number {
+        const char* begin;
+        std::uint64_t mantissa = 0;
+        int places = 0, digits = 0;
+        bool is_integer = true, has_exponent = false;
+    };
+
     bool number(JsonColumn& column, std::int64_t row) {
-        const char* begin = at_;
-        bool is_integer = true;
-        if (!digits(is_integer)) return false;
+        Number found{at_};
+        if (!digits(found)) return false;
         if (column.kind == JsonColumn::Kind::none) {
-            column.kind = is_integer ? JsonColumn::Kind::ints : JsonColumn::Kind::floats;
-            column.ints.assign(is_integer ? static_cast<std::size_t>(row) : 0, 0);
-            column.floats.assign(is_integer ? 0 : static_cast<std::size_t>(row), 0.0);
+            column.kind = found.is_integer ? JsonColumn::Kind::ints : JsonColumn::Kind::floats;
+            column.ints.assign(found.is_integer ? static_cast<std::size_t>(row) : 0, 0);
+            column.floats.assign(found.is_integer ? 0 : static_cast<std::size_t>(row), 0.0);
         }
         if (column.kind == JsonColumn::Kind::text) return false;
         column.valid.push_back(1);
-        return is_integer ? integer(column, begin) : fraction(column, begin);
+        return found.is_integer ? integer(column, found) : fraction(column, found);
     }
 
     // Reads the digits of a number as JSON writes them.
-    bool digits(bool& is_integer) {
+    bool digits(Number& found) {
         const auto many = [&] {
             const char* begin = at_;
-            while (at_ < end_ && is_digit(*at_)) ++at_;
-            return at_ > begin;
+            for (; at_ < end_ && is_digit(*at_); ++at_) {
+                found.mantissa = 10 * found.mantissa + static_cast<std::uint64_t>(*at_ - '0');
+            }
+            found.digits += static_cast<int>(at_ - begin);
+            return static_cast<int>(at_ - begin);
         };
         if (*at_ == '-') ++at_;
         if (at_ < end_ && *at_ == '0') {
             ++at_;
-        } else if (!many()) {
+        } else if (many() == 0) {
             return false;
         }
         if (at_ < end_ && *at_ == '.') {
-            is_integer = false;
+            found.is_integer = false;
             ++at_;
-            if (!many()) return false;
+            found.places = many();
+            if (found.places == 0) return false;
         }
         if (at_ < end_ && (*at_ == 'e' || *at_ == 'E')) {
-            is_integer = false;
+            found.is_integer = false;
+            found.has_exponent = true;
             ++at_;
             if (at_ < end_ && (*at_ == '+' || *at_ == '-')) ++at_;
-            if (!many()) return false;
+            if (many() == 0) return false;
         }
         return true;
     }
 
-    bool integer(JsonColumn& column, const char* begin) {
+    bool integer(JsonColumn& column, const Number& number) {
         std::int64_t found = 0;
-        if (std::from_chars(begin, at_, found).ec != std::errc()) return false;
+        if (std::from_chars(number.begin, at_, found).ec != std::errc()) return false;
         if (column.kind == JsonColumn::Kind::ints) {
             column.ints.push_back(found);
             return true;
@@ -312,9 +335,9 @@ class Reader {
         return true;
     }
 
-    bool fraction(JsonColumn& column, const char* begin) {
+    bool fraction(JsonColumn& column, const Number& number) {
         double found = 0.0;
-        if (std::from_chars(begin, at_, found).ec != std::errc()) return false;
+        if (!rounded(number, found)) return false;
         if (column.kind == JsonColumn::Kind::ints) {
             column.kind = JsonColumn::Kind::floats;
             column.is_mixed = true;
@@ -323,6 +346,20 @@ class Reader {
         }
         column.floats.push_back(found);
         return true;
+    }
+
+    // The double next to a number. Both parts of the quotient are exact where they have at most 53 bits and 22 places
+    // (Clinger 1990, "How to read floating point numbers accurately"), so that the division rounds once.
+    bool rounded(const Number& number, double& found) const {
+        static constexpr double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                          1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+        if (!number.has_exponent && number.digits <= 19 && number.mantissa <= std::uint64_t{1} << 53 &&
+            number.places <= 22) {
+            found = static_cast<double>(number.mantissa) / tens[number.places];
+            if (*number.begin == '-') found = -found;
+            return true;
+        }
+        return std::from_chars(number.begin, at_, found).ec == std::errc();
     }
 
     const char* at_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -13,7 +14,24 @@ from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.scoring.columns.json_columns import Reading
 from embtables.serving.scoring.side_tables import Place, SideTables
 
+_MAX_KEPT = 256
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+class Verdicts:
+    """What was found of things that come again and again; which they are, clients decide, so that few are kept."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, bool] = {}
+
+    def asked(self, of: str, find: Callable[[], bool]) -> bool:
+        """What was found before, or is now."""
+        found = self._found.get(of)
+        if found is None:
+            found = find()
+            if len(self._found) < _MAX_KEPT:
+                self._found[of] = found
+        return found
 
 
 class ColumnRules:
@@ -29,6 +47,7 @@ class ColumnRules:
         keys: columns that they are looked up by.
         candidate_key: the column whose value a candidate is that is given as its id alone.
         id_kinds: by column what training made ids of.
+        rows_seen: whether rows of a shape can be taken as they are.
     """
 
     def __init__(self, content: ScoringContent, side_tables: SideTables) -> None:
@@ -36,6 +55,7 @@ class ColumnRules:
         self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
         self.candidate_key = content.candidate_key
         self.id_kinds = content.id_kinds
+        self.rows_seen = Verdicts()
         self.joined, self.keys = side_tables.columns, side_tables.keys
         self._side_tables = side_tables
         # A missing key is named, and not what it would have given.

@@ -101,18 +101,27 @@ def _of_context(context: Mapping[str, Any], rules: ColumnRules) -> dict[str, pa.
 def given_in_rows(request: RowsRequest, rules: ColumnRules) -> Given:
     """The columns of a JSON request whose rows were read as columns. Raises Refusal as `given_in_json`."""
     shared = _of_context(request.context, rules)
-    places = _Places(request.rows_name, frozenset(shared))
-    own = {}
-    for name, column in zip(request.rows.schema.names, request.rows.columns, strict=True):
-        if name in shared or not _is_read_so(column.type, rules.reading(name), is_mixed=name in request.mixed):
-            return given_in_json(request.whole(), rules)
-        rules.check(name, f"{request.rows_name}.0.{name}")
-        rules.check_kind(name, column, places)
-        own[name] = column
+    if not rules.rows_seen.asked(request.shape, lambda: _are_as_in_json(request, rules)):
+        return given_in_json(request.whole(), rules)
+    own = dict(zip(request.names, request.rows.columns, strict=True))
+    if not shared.keys().isdisjoint(own):
+        return given_in_json(request.whole(), rules)
     return Given(request.rows.num_rows, shared, own, {}, request.rows_name)
 
 
-def _is_read_so(kind: pa.DataType, reading: Reading, *, is_mixed: bool) -> bool:
+def _are_as_in_json(request: RowsRequest, rules: ColumnRules) -> bool:
+    """Whether a request's rows may have their columns, and `given_in_json` would make the same of them."""
+    for name, column in zip(request.names, request.rows.columns, strict=True):
+        if name not in rules.known or not _is_read_so(column.type, rules.reading(name), name in request.mixed):
+            return False
+        try:
+            rules.check_kind(name, column, _Places(request.rows_name, frozenset()))
+        except Refusal:
+            return False
+    return True
+
+
+def _is_read_so(kind: pa.DataType, reading: Reading, is_mixed: bool) -> bool:
     """Whether `json_column` makes this type of such values: of times it may make another, or refuse them."""
     if is_mixed or pa.types.is_string(kind):
         return reading == "numbers" or (reading == "ids" and not is_mixed)

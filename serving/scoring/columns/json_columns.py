@@ -30,6 +30,7 @@ Reading = Literal["ids", "numbers", "times", "s", "ms", "us", "ns"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE = type(None)
+_INTEGERS = pa.large_list(pa.int64())
 
 
 def json_column(name: str, values: Sequence[Any], reading: Reading, place: Place) -> pa.Array:
@@ -59,12 +60,17 @@ def json_column(name: str, values: Sequence[Any], reading: Reading, place: Place
 
 
 def _lists(name: str, values: Sequence[Any], reading: Reading, place: Place) -> pa.Array:
-    lengths = [0 if value is None else len(value) for value in values]
     items = list(chain.from_iterable(value for value in values if value is not None))
-    if list in set(map(type, items)):
+    kinds = set(map(type, items))
+    if kinds == {int} and reading != "times":
+        try:
+            return pa.array(values, _INTEGERS)
+        except (OverflowError, pa.ArrowException):
+            pass
+    if list in kinds:
         row = next(row for row, value in enumerate(values) if value and any(type(item) is list for item in value))
         raise Refusal(422, "holds lists within a list", place(name, row))
-    ends = np.cumsum(lengths)
+    ends = np.cumsum([0 if value is None else len(value) for value in values])
 
     def place_of_item(name: str, item: int | None) -> str:
         return place(name, None if item is None else int(np.searchsorted(ends, item, side="right")))
