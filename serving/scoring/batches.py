@@ -1,7 +1,8 @@
 """`Batches`: requests that wait are scored together, on threads beside the event loop.
 
 A request never waits while a thread is free: with one request there is nothing to wait for. While all threads are
-busy, requests gather, and the next free thread takes as many as fit, in the order in which they came.
+busy, requests gather, and the next free thread takes as many as fit, in the order in which they came. A thread that has
+just answered several gives their clients a millisecond to ask again: scored together, requests take half the time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 from embtables.serving.refusals import Refusal
 
 _RETRY_SECONDS = 1
+_AGAIN_NS = 1_000_000
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -107,7 +109,8 @@ class Batches(Generic[R, A]):
 
     def _work(self) -> None:
         self._begin()
-        while (batch := self._next()) is not None:
+        batch: list[_Waiting[R, A]] | None = []
+        while (batch := self._next(len(batch))) is not None:
             now = time.perf_counter_ns()
             requests = [waiting.request for waiting in batch]
             waited = [(now - waiting.since_ns) / 1e3 for waiting in batch]
@@ -117,9 +120,11 @@ class Batches(Generic[R, A]):
                 answers = [error] * len(batch)
             self._tell(batch, answers)
 
-    def _next(self) -> list[_Waiting[R, A]] | None:
-        """The requests to score next, at least one; None: the thread ends."""
+    def _next(self, answered: int) -> list[_Waiting[R, A]] | None:
+        """The requests to score next, at least one; None: the thread ends. `answered`: by this thread just before."""
         with self._changed:
+            if answered > 1:
+                self._wait_for(answered, time.perf_counter_ns() + _AGAIN_NS)
             while True:
                 while not self._waiting:
                     if self._stopped:
@@ -133,6 +138,14 @@ class Batches(Generic[R, A]):
         """Until the first request has waited for `max_wait_ms`, or there are as many as are scored together."""
         while self._max_wait_ns and self._waiting and self._rows < self._max_rows and not self._stopped:
             left_ns = self._waiting[0].since_ns + self._max_wait_ns - time.perf_counter_ns()
+            if left_ns <= 0:
+                return
+            self._changed.wait(left_ns / 1e9)
+
+    def _wait_for(self, requests: int, until_ns: int) -> None:
+        """Until so many requests wait, or as many rows as are scored together, but no longer than that."""
+        while len(self._waiting) < requests and self._rows < self._max_rows and not self._stopped:
+            left_ns = until_ns - time.perf_counter_ns()
             if left_ns <= 0:
                 return
             self._changed.wait(left_ns / 1e9)

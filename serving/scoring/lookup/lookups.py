@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +42,7 @@ class Move:
     target: slice
 
 
-@dataclass(frozen=True, slots=True)
-class ColdRows:
+class ColdRows(NamedTuple):
     """How many ids of a feature were read, how many of them are cold, and the rows with at least one, ascending."""
 
     table: str
@@ -164,20 +164,24 @@ def _put_cold(
     """Of each request, whose rows end at `ends`, what of a feature is cold."""
     if read.keys_per_id > 1:
         is_cold = np.logical_or.reduce(is_cold.reshape(-1, read.keys_per_id), axis=1)
-    bad = is_cold.nonzero()[0]
-    rows = bad
+    bad, ids = is_cold.nonzero()[0], ends
     if of.lengths is not None:
         after = np.cumsum(of.lengths)
-        ids = after[ends - 1] if len(after) else ends
-        rows = np.searchsorted(after, bad, side="right") if len(bad) else bad
-    else:
-        ids = ends
+        ids = after[ends - 1]
+        bad = np.searchsorted(after, bad, side="right") if len(bad) else bad
     name, table = read.feature.name, read.table.name
-    start = first = 0
-    for found, end, last in zip(into, ends.tolist(), ids.tolist(), strict=True):
-        of_request = rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)] - start if len(rows) else rows
-        found[name] = ColdRows(table, last - first, len(of_request), np.unique(of_request) if len(of_request) else bad)
-        start, first = end, last
+    first = 0
+    if not len(bad):
+        for found, last in zip(into, ids.tolist(), strict=True):
+            found[name] = ColdRows(table, last - first, 0, bad)
+            first = last
+        return
+    rows = bad[np.concatenate(([True], bad[1:] != bad[:-1]))]
+    cold, parts = np.searchsorted(bad, ends).tolist(), np.searchsorted(rows, ends).tolist()
+    start = before = at = 0
+    for found, end, last, of_ids, part in zip(into, ends.tolist(), ids.tolist(), cold, parts, strict=True):
+        found[name] = ColdRows(table, last - first, of_ids - before, rows[at:part] - start)
+        start, first, before, at = end, last, of_ids, part
 
 
 def _jagged(of: LevelRows) -> JaggedIds:
