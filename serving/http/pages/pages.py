@@ -42,7 +42,7 @@ class Pages:
         self._application = _application(service, figures, is_draining)
 
     async def answer(self, call: Call) -> Answer:
-        """What starlette answers. Raises what a page raises."""
+        """What starlette answers. Raises what a page raises, such as a Refusal."""
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -121,7 +121,7 @@ def _application(service: Service, figures: Figures, is_draining: Callable[[], b
     }
     return Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
-        exception_handlers={HTTPException: _no_such, Refusal: _refused},
+        exception_handlers={HTTPException: _no_such},
     )
 
 
@@ -134,13 +134,8 @@ def _page(name: str) -> Response:
     return HTMLResponse((_HERE / name).read_text(encoding="utf-8"), headers=_HEADERS)
 
 
-def _refused(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)
-    return _json(wire.ErrorBody(refusal.reason, field=refusal.field), refusal.status)
-
-
 def _no_such(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "there is no such page; /docs says which there are", 405: "ask with GET"}
-    body = wire.ErrorBody(text.get(error.status_code, str(error.detail)))
-    return Response(msgspec.json.encode(body), error.status_code, dict(error.headers or {}), media_type=wire.JSON)
+    allow = (error.headers or {}).get("Allow")
+    raise Refusal(error.status_code, text.get(error.status_code, str(error.detail)), allow=allow) from None
