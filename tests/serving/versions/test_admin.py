@@ -166,6 +166,13 @@ def test_an_operator_does_not_wait_for_a_snapshot_that_is_being_loaded(
     assert_parity(follows.until("serving-3"), trained)
 
 
+def test_it_may_be_stopped_before_it_was_started(trained: Trainer, tmp_path: Path) -> None:
+    following = Following(tmp_path, Live())
+    following.stop()
+    with pytest.raises(Refusal, match="the server stops"):
+        following.follow()
+
+
 def test_after_stop_nothing_is_asked_for(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
     follows = follow(tmp_path)
     before = follows.until("serving-1")
