@@ -252,7 +252,13 @@ class EngineInfo(msgspec.Struct, omit_defaults=True):
 
 
 class RejectedDelta(msgspec.Struct):
-    """A version that was set aside. `reason`, for alarms: damaged, gap, schema, values or other; `at`: unix time."""
+    """A version that was set aside.
+
+    Attributes:
+        reason: for alarms: damaged, gap, schema, values or other.
+        detail: what is wrong with it, with the path of the file.
+        at: unix time.
+    """
 
     version: str
     reason: str

@@ -93,10 +93,6 @@ class Batches(Generic[R, A]):
         for thread in self._threads:
             thread.start()
 
-    def __len__(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
-
     def stop(self) -> None:
         """Answers what waits, and ends the threads."""
         with self._changed:

@@ -75,11 +75,6 @@ class SideTables:
         held = [column for table in self._tables for column in table.table.schema]
         self.times = frozenset(column.name for column in held if is_time(column.type))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tables and their indexes."""
-        return sum(table.nbytes for table in self._tables)
-
     def keys_of(self, column: str) -> tuple[str, ...]:
         """The columns by which one of `columns` is looked up: what a request without it has to give instead."""
         return self._table_of[column].of.keys

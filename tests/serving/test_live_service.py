@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["run_of"]
 class Puts(Follows):
     """Puts versions one by one, when it is told to."""
 
+    newest: str | None = None
+
     def __init__(self, live: Live) -> None:
         self.live = live
 
@@ -36,7 +39,7 @@ class Puts(Follows):
         pass
 
     def info(self) -> wire.FollowInfo:
-        return wire.FollowInfo("following")
+        return wire.FollowInfo("following", newest=self.newest)
 
     def why_not_ready(self) -> str | None:
         return None if self.live.current is not None else "no version is loaded yet"
@@ -83,6 +86,19 @@ def test_requests_are_answered_by_the_version_that_is_live(version: ServedVersio
         await service.stop()
 
     asyncio.run(talk())
+
+
+def test_an_answer_is_stale_where_the_folder_has_a_newer_version(
+    version: ServedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    for newest, is_stale in ((None, False), (version.name, False), ("serving-77", True)):
+        monkeypatch.setattr(Puts, "newest", newest)
+        info = service.model()
+        assert (info.staleness_seconds > 0) == is_stale
+        assert info.staleness_seconds in (0, pytest.approx(time.time() - info.written_at, abs=60))
+    asyncio.run(service.stop())
 
 
 def test_embed(version: ServedVersion) -> None:
