@@ -297,7 +297,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
         written_at, loaded_at: unix time of the dense version's manifest, and when it began to answer.
         staleness_seconds: since the newest version whose rows are applied was written; 0 if there is no newer one.
         item_column: the column that a candidate given as a bare id is a value of.
-        memory_bytes: of the process.
+        memory_bytes: of the process what is resident now.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -160,5 +161,5 @@ def _example(column: pa.ChunkedArray) -> object:
 
 
 def _memory_bytes() -> int:
-    """Of this process, at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Of this process what is resident now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

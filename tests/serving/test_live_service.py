@@ -101,6 +101,20 @@ def test_an_answer_is_stale_where_the_folder_has_a_newer_version(
     asyncio.run(service.stop())
 
 
+def test_memory_is_what_is_resident_now(version: ServedVersion) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    size = 256 << 20
+    before = service.model().memory_bytes
+    held = np.ones(size, np.uint8)
+    meanwhile = service.model().memory_bytes
+    del held
+    after = service.model().memory_bytes
+    assert meanwhile - before > 0.9 * size
+    assert meanwhile - after > 0.9 * size
+    asyncio.run(service.stop())
+
+
 def test_embed(version: ServedVersion) -> None:
     service = LiveService(Puts, threads=1)
     service.live.put(version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,17 @@ class Pages:
 
     Args:
         is_draining: whether the server ends.
+        dropped_lines: by log how many of its lines were not written.
     """
 
-    def __init__(self, service: Service, figures: Figures, is_draining: Callable[[], bool]) -> None:
-        self._application = _application(service, figures, is_draining)
+    def __init__(
+        self,
+        service: Service,
+        figures: Figures,
+        is_draining: Callable[[], bool],
+        dropped_lines: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._application = _application(service, figures, is_draining, Metrics(figures, service, dropped_lines))
 
     async def answer(self, call: Call) -> Answer:
         """What starlette answers. Raises what a page raises, such as a Refusal."""
@@ -75,9 +82,8 @@ class Pages:
         return answer
 
 
-def _application(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
+def _application(service: Service, figures: Figures, is_draining: Callable[[], bool], metrics: Metrics) -> Starlette:
     """The routes for GET."""
-    metrics = Metrics(figures, service)
 
     async def model(_: Request) -> Response:
         return _json(service.model())
