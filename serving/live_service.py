@@ -62,11 +62,11 @@ class Follows(Protocol):
 
 
 class PreparedLive(Live):
-    """A `Live` that makes what scoring needs of a version before it answers, and drops that of the one before after.
+    """A `Live` for scoring: what that needs of a version is made before it answers, and dropped once another one does.
 
     Args:
         make: makes it, on the thread that follows.
-        keep: drops that of all other versions, on the same thread.
+        keep: drops what was made of all other versions, on the same thread.
     """
 
     def __init__(self, make: Callable[[ServedVersion], object], keep: Callable[[ServedVersion], None]) -> None:
