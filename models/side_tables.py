@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 
 from embtables.errors import StateError
@@ -31,8 +29,3 @@ def read_side_table(state: StateFolder, version: Manifest, of: SideTableContent)
             f"has {table.num_rows:,} rows; the version says {of.rows:,}", file=reader.path, side_table=of.name
         )
     return table
-
-
-def holder_of(chain: Sequence[Manifest], of: SideTableContent) -> Manifest | None:
-    """The newest version of a chain among whose own files a side table is; None: it is in an older one."""
-    return next((version for version in reversed(chain) if of.file in version.files), None)

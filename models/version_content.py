@@ -133,6 +133,13 @@ class ScoringContent(Model):
         return FittedTransforms.of(self.transforms)
 
 
+def step_of(version: Manifest) -> int | None:
+    """The step of training that a version is of; None: it does not say, or another program has written it."""
+    origin = version.content.get(OF_TRAINING, version.content.get("published"))
+    step = origin.get("step") if isinstance(origin, dict) else None
+    return step if type(step) is int else None
+
+
 def scoring_content(version: Manifest) -> ScoringContent:
     """What a version says about scoring; its training state is not looked at.
 

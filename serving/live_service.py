@@ -62,19 +62,25 @@ class Follows(Protocol):
 
 
 class PreparedLive(Live):
-    """A `Live` that makes what scoring needs of a version before it answers.
+    """A `Live` for scoring: what that needs of a version is made before it answers, and dropped once another one does.
 
     Args:
         make: makes it, on the thread that follows.
+        keep: drops what was made of all other versions, on the same thread.
     """
 
-    def __init__(self, make: Callable[[ServedVersion], object]) -> None:
+    def __init__(self, make: Callable[[ServedVersion], object], keep: Callable[[ServedVersion], None]) -> None:
         super().__init__()
-        self._make = make
+        self._make, self._keep = make, keep
 
     def prepare(self, version: ServedVersion) -> None:
         """See Live."""
         self._make(version)
+
+    def put(self, version: ServedVersion) -> None:
+        """See Live."""
+        super().put(version)
+        self._keep(version)
 
 
 class LiveService:
@@ -105,11 +111,11 @@ class LiveService:
         recorded: Sequence[wire.ScoreRequest] = (),
     ) -> None:
         self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
-        self.live = PreparedLive(self._prepare)
+        self.live = PreparedLive(self._prepare, self._keep)
         self.counts = Counts()
         self._follows = follows(self.live)
         self._name = name
-        self._scorers: tuple[RequestScorer, ...] = ()  # of the newest version, and of the one before
+        self._scorers: tuple[RequestScorer, ...] = ()  # of the version that answers, and of one that will
         self._preparing = threading.Lock()
         self._batches = Batches[Request, Scored](
             self._answer,
@@ -225,11 +231,16 @@ class LiveService:
         with self._preparing:
             found = self._made_for(version)
             if found is None:
-                before = self._scorers[:1]
-                found = RequestScorer(version, *before, mode=self._mode, greatest_error=self._greatest_error)
+                current = tuple(scorer for scorer in self._scorers if scorer.version is self.live.current)
+                found = RequestScorer(version, *current, mode=self._mode, greatest_error=self._greatest_error)
                 found.warm(self._recorded)
-                self._scorers = (found, *before)
+                self._scorers = (found, *current)
             return found
+
+    def _keep(self, version: ServedVersion) -> None:
+        """Drops what was made of other versions, and so their rows: requests that are being answered have their own."""
+        with self._preparing:
+            self._scorers = tuple(scorer for scorer in self._scorers if scorer.version is version)
 
     def _made_for(self, version: ServedVersion) -> RequestScorer | None:
         for scorer in self._scorers:
@@ -239,10 +250,15 @@ class LiveService:
 
     def _current(self) -> RequestScorer:
         """Of the version that is live. Raises Refusal 503 until there is one."""
-        version = self.live.current
-        if version is None:
-            raise Refusal(503, "no version is loaded yet; ask again", retry_after=_RETRY_SECONDS)
-        return self._made_for(version) or self._prepare(version)
+        while True:
+            version = self.live.current
+            if version is None:
+                raise Refusal(503, "no version is loaded yet; ask again", retry_after=_RETRY_SECONDS)
+            found = self._made_for(version)
+            if found is not None:
+                return found
+            if version is self.live.current:  # put without being prepared; if not, another one was put meanwhile
+                return self._prepare(version)
 
     def _answer(self, requests: Sequence[Request], waited_us: Sequence[float]) -> list[Scored | BaseException]:
         """Scores of requests that were waiting, all by one version."""

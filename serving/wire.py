@@ -252,7 +252,13 @@ class EngineInfo(msgspec.Struct, omit_defaults=True):
 
 
 class RejectedDelta(msgspec.Struct):
-    """A version that was set aside. `reason`, for alarms: damaged, gap, schema, values or other; `at`: unix time."""
+    """A version that was set aside.
+
+    Attributes:
+        reason: for alarms: damaged, gap, schema, values or other.
+        detail: what is wrong with it, with the path of the file.
+        at: unix time.
+    """
 
     version: str
     reason: str
@@ -291,7 +297,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
         written_at, loaded_at: unix time of the dense version's manifest, and when it began to answer.
         staleness_seconds: since the newest version whose rows are applied was written; 0 if there is no newer one.
         item_column: the column that a candidate given as a bare id is a value of.
-        memory_bytes: of the process.
+        memory_bytes: of the process what is resident now.
     """
 
     name: str

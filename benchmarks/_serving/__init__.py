@@ -1,1 +1,3 @@
-"""What `benchmarks.serving` is made of: a load client (load.cpp), servers to compare with, requests, and its parts."""
+"""What `benchmarks.serving` is made of: a load client (load.cpp), a probe of the machine's noise (noise.cpp), servers
+to compare with, requests, and its parts.
+"""

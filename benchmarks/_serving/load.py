@@ -1,4 +1,4 @@
-"""The load client: compiled when it is needed, run in a process of its own on a core of its own."""
+"""The load client, and a probe of the machine's noise: compiled when needed, each in a process on a core of its own."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 
 from benchmarks import _harness
 
-SOURCE = Path(__file__).with_name("load.cpp")
-BUILT = _harness.ROOT / "build" / "benchmarks" / "load"
+BUILT = _harness.ROOT / "build" / "benchmarks"
 
 
-def built() -> Path:
-    """The client's path; compiles it where it is older than its source. Ends the process without g++."""
-    if BUILT.exists() and BUILT.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return BUILT
+def built(name: str) -> Path:
+    """The path of `load` or `noise`; compiles it where it is older than its source. Ends the process without g++."""
+    source, program = Path(__file__).with_name(f"{name}.cpp"), BUILT / name
+    if program.exists() and program.stat().st_mtime >= source.stat().st_mtime:
+        return program
     if shutil.which("g++") is None:
         sys.exit("the load client needs g++: apt-get install g++")
-    BUILT.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["g++", "-O2", "-std=c++20", "-o", str(BUILT), str(SOURCE)], check=True)
-    return BUILT
+    BUILT.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["g++", "-O2", "-std=c++20", "-o", str(program), str(source)], check=True)
+    return program
 
 
 def post(path: str, body: bytes, content_type: str, accept: str | None = None) -> bytes:
@@ -90,7 +90,7 @@ def measure(
         file.flush()
         options = {"connections": connections, "seconds": seconds, "warmup": warmup}
         options |= {} if rate is None else {"rate": rate}
-        command = [str(built()), "127.0.0.1", str(port), file.name]
+        command = [str(built("load")), "127.0.0.1", str(port), file.name]
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         command += ["--redis"] if redis else []
         done = subprocess.run(pinned(Cores.of_machine().others, command), capture_output=True, text=True, check=False)
@@ -98,3 +98,19 @@ def measure(
         raise RuntimeError(f"the load client ended with status {done.returncode}: {done.stderr.strip()}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def noise(seconds: float) -> dict[str, float]:
+    """How evenly the server's core does the same work over and over; for a time in which nothing else runs."""
+    command = pinned(Cores.of_machine().server, [str(built("noise")), str(seconds)])
+    found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def noise_said(found: dict[str, float]) -> str:
+    """The same in a sentence."""
+    return (
+        f"The machine's own noise, from {found['seconds']:g} s of the same work on the server's core with nothing "
+        f"beside it: {found['slow_share']:.1%} of windows of {found['window_ms']:.0f} ms took more than 1.3x of the "
+        f"median, and the longest of its items of 0.1 ms took {found['longest_ms']:.1f} ms."
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import embtables
 from benchmarks import _harness
 from benchmarks._serving import load, naive_export, online_retail, servers
-from benchmarks._serving.turns import capacities, latencies
+from benchmarks._serving.turns import capacities, half_load, milliseconds
 
 TITLE = "Server: scores"
 CANDIDATES = 100
@@ -32,6 +32,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         naive_export.export(run, scorer, folder)
     bodies = [load.post("/v1/score", json.dumps(request).encode(), "application/json") for request in asked]
     repeats, seconds = (1, 2.0) if args.quick else (5, 4.0)
+    noise = load.noise(1.0 if args.quick else 10.0)
     with ExitStack() as stack:
         started = {name: stack.enter_context(servers.ours(run, name.split(", ")[1])) for name in OURS}
         started |= {name: stack.enter_context(servers.naive(folder, how)) for name, how in NAIVE.items()}
@@ -39,15 +40,14 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         with embtables.Client(started["embtables, fast"].url) as client:
             engine = client.model().engine
         ports = {name: server.port for name, server in started.items()}
-        found = capacities(ports, dict.fromkeys(ports, bodies), repeats=repeats, seconds=seconds, connections=8)
-        for name, server in started.items():
-            half = latencies(
-                server.port, bodies, found[name]["per_second"] / 2, seconds=2 * seconds, repeats=min(3, repeats)
-            )
-            if half["failed"]:
-                raise RuntimeError(f"{name}: {half['failed']} requests failed or were not sent")
-            found[name] |= {"half_load": half, "error": errors[name], "memory_mib": server.memory_mib("VmHWM")}
+        same = dict.fromkeys(ports, bodies)
+        found = capacities(ports, same, repeats=repeats, seconds=seconds, connections=8)
+        rates = {name: of["per_second"] / 2 for name, of in found.items()}
+        for name, half in half_load(ports, same, rates, quick=args.quick).items():
+            found[name] |= {"half_load": half, "error": errors[name]}
+            found[name]["memory_mib"] = started[name].memory_mib("VmHWM")
     result = {"version": newest.name, "engine": engine.name, "contenders": found, "body_bytes": len(bodies[0])}
+    result["noise"] = noise
     return result, _markdown(result)
 
 
@@ -82,24 +82,27 @@ def _markdown(result: dict[str, Any]) -> str:
     found = result["contenders"]
     rows = []
     for name, of in found.items():
-        half, ratio = of["half_load"], of["per_second"] / found["naive"]["per_second"]
+        ratio = of["per_second"] / found["naive"]["per_second"]
         rows.append(
             [
                 name,
                 f"{of['per_second']:,.0f} ({of['low']:,.0f}-{of['high']:,.0f})",
                 f"{ratio:.1f}x",
-                f"{half['p50_us'] / 1e3:.1f} / {half['p99_us'] / 1e3:.1f}",
+                milliseconds(of["half_load"], 1),
                 f"{of['error']:.1e}",
                 f"{of['memory_mib']:,.0f}",
             ]
         )
-    header = ["server", "requests/s", "to naive", "p50 / p99 at half load, ms", "error of a score", "MiB"]
+    times = "p50 / p99 (least of the runs) at half load, ms"
+    header = ["server", "requests/s", "to naive", times, "error of a score", "MiB"]
     once = found["embtables, exact"]["per_second"] / found["naive, context once"]["per_second"]
     return (
         f"{_harness.table(header, rows)}\n\n"
         f"{CANDIDATES} candidates with all columns, {result['body_bytes'] / 1024:.0f} KiB of JSON, the same bytes to "
         "all. Each server has one core, the load another; closed loop of 8 connections, median of the runs; half load "
-        "at a fixed rate, latency counted from when a request was due. naive: FastAPI, pydantic, nn.EmbeddingBag, "
+        "at a fixed rate, latency counted from when a request was due, of the run with the median p99. "
+        "naive: FastAPI, pydantic, nn.EmbeddingBag, "
         "dicts, features of each row in Python; context once: it encodes and pools the context once "
-        f"(exact: {once:.1f}x of that). fast has chosen {result['engine']}. Errors are differences to prediction."
+        f"(exact: {once:.1f}x of that). fast has chosen {result['engine']}. Errors are differences to prediction. "
+        f"{load.noise_said(result['noise'])}"
     )

@@ -26,7 +26,6 @@ START_SECONDS = 120.0
 class Running:
     """A server that answers."""
 
-    name: str
     port: int
     pid: int
 
@@ -38,11 +37,6 @@ class Running:
         """Resident memory now, or the greatest so far (VmHWM)."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split(f"{field}:")[1].split()[0]) / 1024
-
-    def cpu_seconds(self) -> float:
-        """Processor time so far, of all threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -74,7 +68,7 @@ def running(
             if not _waits(process, port, is_http=is_http):
                 said.seek(0)
                 sys.exit(f"{name} did not start:\n{said.read().decode()[-4000:]}")
-            yield Running(name, port, process.pid)
+            yield Running(port, process.pid)
             if process.poll() is not None:
                 said.seek(0)
                 raise RuntimeError(f"{name} has ended with {process.poll()}:\n{said.read().decode()[-4000:]}")
@@ -106,14 +100,11 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def ours(
-    source: Path, mode: str = "exact", cores: Sequence[int] | None = None, settings: Sequence[str] = ()
-) -> Iterator[Running]:
+def ours(source: Path, mode: str = "exact", cores: Sequence[int] | None = None) -> Iterator[Running]:
     """`embtables serve`, with a thread for each of its cores."""
     port, used = free_port(), Cores.of_machine().server if cores is None else cores
     command = [sys.executable, "-W", "ignore", "-m", "embtables", "serve", str(source), "--port", str(port)]
     command += ["--mode", mode, "--threads", str(len(used))]
-    command += [text for setting in settings for text in ("--set", setting)]
     env = {"OMP_NUM_THREADS": str(len(used))}
     with running(f"embtables, {mode}", command, port, env, cores=used) as server:
         yield server

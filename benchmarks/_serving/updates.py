@@ -68,9 +68,10 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         ports, requests = {"embtables": server.port}, {"embtables": asked}
         capacity = capacities(ports, requests, repeats=repeats, seconds=min(3.0, seconds), connections=8)["embtables"]
         rate = capacity["per_second"] / 2
-        quiet = latencies(server.port, asked, rate, seconds=seconds, repeats=repeats)
+        rates = {"embtables": rate}
+        quiet = latencies(ports, requests, rates, seconds=seconds, repeats=repeats)["embtables"]
         with Cuts(served, server.url, 1.0) as cuts:
-            busy = latencies(server.port, asked, rate, seconds=seconds, repeats=repeats)
+            busy = latencies(ports, requests, rates, seconds=seconds, repeats=repeats)["embtables"]
         with embtables.Client(server.url) as client:
             follow = client.model().follow
     result = {

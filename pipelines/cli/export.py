@@ -15,7 +15,9 @@ from embtables.pipelines.json_text import json_text
 def export(
     run: FolderPath,
     onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="The ONNX file to write.", show_default=False)],
-    version: Annotated[str, typer.Option("--version", help="best, last, or a version's name: resume-12.")] = "best",
+    version: Annotated[
+        str | None, typer.Option(help="best, last or a version such as resume-12; by default best, else last.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the dense net as ONNX: pooled embeddings by feature and dense columns in, logits out.
@@ -28,10 +30,11 @@ def export(
     from embtables.pipelines.progress import console
     from embtables.pipelines.trained.export_onnx import export_onnx
     from embtables.state.read.find import find
+    from embtables.state.read.saved_version import open_folder
 
-    versions = run / "checkpoints" if (run / "checkpoints").is_dir() else run
-    name = find(versions, version)[-1].name
-    report = export_onnx(Scorer.from_version(versions, name), onnx, name)
+    state = open_folder(run)
+    name = find(state.folder, version)[-1].name
+    report = export_onnx(Scorer.from_version(run, name), onnx, name)
     if as_json:
         sys.stdout.write(json_text(report) + "\n")
         return

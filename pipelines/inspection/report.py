@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from embtables.models.version_content import step_of
 from embtables.state.read.saved_version import find_version, open_folder
 from embtables.state.tools.figures import TableFigures, figures_of
 
@@ -50,14 +51,12 @@ def inspect(folder: Path, version: str | None, tables: Sequence[str], top: int) 
     state = open_folder(folder)
     found = find_version(state, version)
     wanted, chain = found.manifest, found.chain
-    recorded = wanted.content.get("state", wanted.content.get("published"))
-    step = recorded.get("step") if isinstance(recorded, dict) else None
     return Inspection(
         folder=str(folder),
         version=wanted.name,
         kind="snapshot" if wanted.parent is None else "delta",
         written=wanted.written,
-        step=step if isinstance(step, int) else None,
+        step=step_of(wanted),
         chain=tuple(manifest.name for manifest in chain),
         bytes=sum(file.bytes for manifest in chain for file in manifest.files.values()),
         tables=tuple(figures_of(state, chain, tables, top)),

@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table as Shown
 
 from embtables.errors import ConfigError, StateError
+from embtables.models.version_content import step_of
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import PURPOSES, Purpose
 from embtables.state.read.rows import read_rows
@@ -29,8 +30,6 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
     for purpose in PURPOSES:
         for number in state.sequences(purpose):
             version = state.manifest(purpose, number)
-            origin = version.content.get("state", version.content.get("published"))
-            step = origin.get("step") if isinstance(origin, dict) else None
             errors = {table: entry.error for table, entry in version.tables.items() if entry.error is not None}
             found.append(
                 {
@@ -41,7 +40,7 @@ def listing(state: StateFolder) -> list[dict[str, Any]]:
                     "dtype": ", ".join(sorted({entry.dtype for entry in version.tables.values()})) or "fp32",
                     "errors": {table: error.model_dump() for table, error in errors.items()},
                     "written": version.written,
-                    "step": step if type(step) is int else None,  # another program's content may hold anything
+                    "step": step_of(version),
                     "rows": sum(version.rows_of(table, "rows") for table in version.tables),
                     "tombstones": sum(version.rows_of(table, "tombstones") for table in version.tables),
                     "bytes": sum(f.bytes for f in version.files.values()),

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import EmbtablesError, StateError
-from embtables.models.version_content import OF_TRAINING, Published, scoring_content
+from embtables.models.version_content import OF_TRAINING, Published, scoring_content, step_of
 from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.run_dir import CONFIG_FILE, RunDir
 from embtables.state.folder.version_folder import MANIFESTS, LeaseHolder, NewFile, StateFolder
 from embtables.state.format.manifest import Manifest, hash_of
 from embtables.state.format.side_file import SideFile
 from embtables.state.format.weight_dtype import WeightDtype
-from embtables.state.read.find import BEST, find, has_best
+from embtables.state.read.find import find
 from embtables.state.read.saved_version import open_folder
 from embtables.state.write.merged_snapshot import copied_side_files
 from embtables.state.write.published_snapshot import write_published_snapshot
@@ -38,7 +38,7 @@ def publish(
             another schema; the side tables cannot be made; or the folder cannot be written.
     """
     source = open_folder(run)
-    chain = find(source.folder, version or (BEST if has_best(source.folder) else "last"))
+    chain = find(source.folder, version)
     content, files = _content(run, source, chain, with_side_tables=with_side_tables)
     own = to / "checkpoints"
     target = StateFolder(own if (own / MANIFESTS).is_dir() else to)
@@ -66,12 +66,11 @@ def _content(
     last = chain[-1]
     scoring = scoring_content(last)
     trained = last.content.get(OF_TRAINING)
-    step = trained.get("step") if isinstance(trained, dict) else None
     if scoring.published is not None:
         published = scoring.published.model_copy(update={"version": last.name})
     else:
         named = run.resolve().parent.name if run.name == "checkpoints" else run.resolve().name
-        published = Published(run=named, step=step if isinstance(step, int) else 0, version=last.name)
+        published = Published(run=named, step=step_of(last) or 0, version=last.name)
     content = {k: v for k, v in last.content.items() if k != OF_TRAINING}
     content |= {"published": published.model_dump(mode="json"), "side_tables": []}
     if isinstance(trained, dict):

@@ -24,7 +24,7 @@ from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
 from embtables.pipelines.warn import Warnings
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.read.find import find, has_best
+from embtables.state.read.find import find
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         StateError: there is no checkpoint, it is damaged, or the overrides make it another schema's.
     """
     config = with_absolute_joins(run.config(overrides))
-    chain = find(run.checkpoints, which or ("best" if has_best(run.checkpoints) else "last"))
+    chain = find(run.checkpoints, which)
     content = run_content(chain[-1])
     refuse_other_schema(config, content)
     scorer = Scorer.of_chain(

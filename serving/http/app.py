@@ -62,7 +62,7 @@ class App:
         self.figures = Figures()
         self._bodies = Bodies(settings.max_body_bytes, settings.max_buffered_bytes, settings.body_seconds)
         self._routes = Routes(settings, service, self.figures)
-        self._pages = Pages(service, self.figures, lambda: self.is_draining)
+        self._pages = Pages(service, self.figures, lambda: self.is_draining, self._dropped_lines)
         self.is_draining = False
         self._idle = asyncio.Event()
         self._log: Log | None = None
@@ -91,6 +91,11 @@ class App:
         for log in (self._log, self._routes.request_log):
             if log is not None:
                 log.close()
+
+    def _dropped_lines(self) -> dict[str, int]:
+        """By log how many of its lines were not written."""
+        logs = {"log": self._log, "request_log": self._routes.request_log}
+        return {name: log.dropped for name, log in logs.items() if log is not None}
 
     @property
     def log(self) -> Log:
@@ -137,7 +142,7 @@ class App:
         finally:
             self._ended()
         ended = time.perf_counter()
-        self.figures.add_good(_EMBED, head.length // 8, ended, ended - began)
+        self.figures.add(_EMBED, 200, began, ended, rows=head.length // 8)
         if self.log.wants(ended - began):
             call = Call.of_rsgi(scope)
             call.request_id, call.size, call.versions = request_id, head.length // 8, found.versions
@@ -194,9 +199,9 @@ class App:
         """Counts and logs an answer."""
         if self.is_draining:
             answer.headers.append(("connection", "close"))
-        seconds = time.perf_counter() - call.began
-        self.figures.add(route, call, answer.status, seconds)
-        self.log.request(route, call, answer.status, seconds, field)
+        ended = time.perf_counter()
+        self.figures.add(route, answer.status, call.began, ended, rows=call.size, stages_us=call.stages_us)
+        self.log.request(route, call, answer.status, ended - call.began, field)
         return answer
 
     def refusal(self, call: Call, error: Exception) -> Refusal:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,7 +17,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from embtables.serving import wire
-from embtables.serving.http.exchange.call import Call
 from embtables.serving.refusals import Refusal
 from embtables.serving.service import Service
 
@@ -65,32 +65,39 @@ class Figures:
         self.waiting = 0
         self._recent: deque[_Second] = deque(maxlen=_KEPT_SECONDS)
 
-    def add(self, route: str, call: Call, status: int, seconds: float) -> None:
-        """Counts a request that was answered."""
+    def add(
+        self,
+        route: str,
+        status: int,
+        began: float,
+        ended: float,
+        *,
+        rows: int = 0,
+        stages_us: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Counts a request that was answered.
+
+        Args:
+            began, ended: `perf_counter` at its head and at its answer.
+            rows: candidates, rows or ids that it asked for; 0: it asked for something else.
+            stages_us: microseconds by stage.
+        """
         self.by_status[route, status] += 1
         if status != 200:
             return
-        if route not in self.by_route:
-            self.by_route[route] = Durations()
-        self.by_route[route].add(seconds)
-        for stage, microseconds in call.stages_us.items():
-            key = (route, stage)
-            if key not in self.by_stage:
-                self.by_stage[key] = Durations()
-            self.by_stage[key].add(microseconds * 1e-6)
-        if call.size:
-            self.rows[route] += call.size
-            self._count_second(call.size, call.began + seconds, seconds)
-
-    def add_good(self, route: str, rows: int, ended: float, seconds: float) -> None:
-        """Counts a request without stages that was answered with rows or scores, at `perf_counter` = `ended`."""
-        self.by_status[route, 200] += 1
+        seconds = ended - began
         durations = self.by_route.get(route)
         if durations is None:
             durations = self.by_route[route] = Durations()
         durations.add(seconds)
-        self.rows[route] += rows
-        self._count_second(rows, ended, seconds)
+        for stage, microseconds in stages_us.items():
+            key = (route, stage)
+            if key not in self.by_stage:
+                self.by_stage[key] = Durations()
+            self.by_stage[key].add(microseconds * 1e-6)
+        if rows:
+            self.rows[route] += rows
+            self._count_second(rows, ended, seconds)
 
     def _count_second(self, rows: int, ended: float, seconds: float) -> None:
         now = int(ended)
@@ -137,11 +144,17 @@ def _quantile(counts: list[int], share: float) -> float | None:
 
 
 class _Collector(Collector):
-    def __init__(self, figures: Figures, service: Service) -> None:
-        self._figures, self._service = figures, service
+    def __init__(self, figures: Figures, service: Service, dropped_lines: Callable[[], Mapping[str, int]]) -> None:
+        self._figures, self._service, self._dropped_lines = figures, service, dropped_lines
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_requests(self._figures)
+        dropped = CounterMetricFamily(
+            "embtables_dropped_log_lines", "Lines of a log that the disk did not take in time.", labels=["log"]
+        )
+        for log, count in self._dropped_lines().items():
+            dropped.add_metric([log], count)
+        yield dropped
         ready, _ = self._service.is_ready()
         yield GaugeMetricFamily("embtables_ready", "Whether a version is loaded and warmed.", value=float(ready))
         yield from _of_following(self._service.follow_info())
@@ -153,11 +166,15 @@ class _Collector(Collector):
 
 
 class Metrics:
-    """`/metrics`: text of what a server and its service count."""
+    """`/metrics`: text of what a server and its service count.
 
-    def __init__(self, figures: Figures, service: Service) -> None:
+    Args:
+        dropped_lines: by log how many of its lines were not written.
+    """
+
+    def __init__(self, figures: Figures, service: Service, dropped_lines: Callable[[], Mapping[str, int]]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(figures, service))
+        self._registry.register(_Collector(figures, service, dropped_lines))
 
     def text(self) -> bytes:
         """In Prometheus' text format 0.0.4."""
@@ -214,7 +231,7 @@ def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
         "embtables_staleness_seconds", "Age of the newest applied version; 0: none is newer.", info.staleness_seconds
     )
     yield _gauge("embtables_version_written_seconds", "Unix time at which the version was written.", info.written_at)
-    yield _gauge("embtables_memory_bytes", "Memory of the process.", info.memory_bytes)
+    yield _gauge("embtables_resident_memory_bytes", "Resident memory of the process now.", info.memory_bytes)
     yield _by_table("rows", "Rows of a table.", ((t.name, t.rows) for t in info.tables), GaugeMetricFamily)
     yield _by_table("bytes", "Memory of a table.", ((t.name, t.bytes) for t in info.tables), GaugeMetricFamily)
     yield _by_table("ids", "Ids looked up.", ((t.name, t.ids) for t in info.tables), CounterMetricFamily)

@@ -89,39 +89,50 @@ async def _serve(
     on_ready: Callable[[Addresses, wire.ModelInfo], None],
 ) -> None:
     tokens = settings.tokens()
-    held = [_hold(settings.host, settings.port, "port")]
     admin = settings.admin_port if tokens else None
-    if admin is not None:
-        held.append(_hold(settings.admin_host, admin, "admin_port"))
-    ports = [each.getsockname()[1] for each in held]
-    addresses = Addresses(settings.host, ports[0], None if admin is None else (settings.admin_host, ports[1]))
+    with contextlib.ExitStack() as held:
+        ports = [held.enter_context(_hold(settings.host, settings.port, "port")).getsockname()[1]]
+        if admin is not None:
+            ports.append(held.enter_context(_hold(settings.admin_host, admin, "admin_port")).getsockname()[1])
+        addresses = Addresses(settings.host, ports[0], None if admin is None else (settings.admin_host, ports[1]))
+        try:
+            await _until_a_signal(settings, app, tokens, addresses, on_start, on_ready)
+        finally:
+            await app.stop()
+
+
+async def _until_a_signal(
+    settings: Settings,
+    app: App,
+    tokens: tuple[str, ...],
+    addresses: Addresses,
+    on_start: Callable[[Addresses], None],
+    on_ready: Callable[[Addresses, wire.ModelInfo], None],
+) -> None:
+    """Starts, and answers at these addresses until a signal comes; then answers what was asked by then."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _on_signal, number, stopped)
     await app.start()
-    try:
-        servers = [_server(app, settings.host, ports[0], settings)]
-        if admin is not None:
-            servers.append(_server(AdminApp(app, tokens), settings.admin_host, ports[1], settings))
-        running = [asyncio.create_task(server.serve()) for server in servers]
-        await _accepting(settings.host, ports[0], running)
-        app.log.event("start", url=addresses.url, admin_url=addresses.admin_url)
-        on_start(addresses)
-        waits = asyncio.create_task(_ready(app, addresses, on_ready))
-        await _until(stopped, running)
-        waits.cancel()
-        app.log.event("drain", in_flight=app.figures.in_flight)
-        deadline = time.monotonic() + settings.drain_seconds
-        for server in servers:
-            server.stop()  # type: ignore[no-untyped-call]
-        answered = await app.drain(settings.drain_seconds)
-        await _close_connections(ports, deadline)
-        await asyncio.wait(running, timeout=_END_SECONDS)
-        app.log.event("end", all_answered=answered)
-    finally:
-        await app.stop()
-        for each in held:
-            each.close()
+    servers, ports = [_server(app, addresses.host, addresses.port, settings)], [addresses.port]
+    if addresses.admin is not None:
+        servers.append(_server(AdminApp(app, tokens), *addresses.admin, settings))
+        ports.append(addresses.admin[1])
+    running = [asyncio.create_task(server.serve()) for server in servers]
+    await _accepting(addresses.host, addresses.port, running)
+    app.log.event("start", url=addresses.url, admin_url=addresses.admin_url)
+    on_start(addresses)
+    waits = asyncio.create_task(_ready(app, addresses, on_ready))
+    await _until(stopped, running)
+    waits.cancel()
+    app.log.event("drain", in_flight=app.figures.in_flight)
+    deadline = time.monotonic() + settings.drain_seconds
+    for server in servers:
+        server.stop()  # type: ignore[no-untyped-call]
+    answered = await app.drain(settings.drain_seconds)
+    await _close_connections(ports, deadline)
+    await asyncio.wait(running, timeout=_END_SECONDS)
+    app.log.event("end", all_answered=answered)
 
 
 def _on_signal(number: int, stopped: asyncio.Event) -> None:

@@ -95,10 +95,6 @@ class Batches(Generic[R, A]):
         for thread in self._threads:
             thread.start()
 
-    def __len__(self) -> int:
-        """How many requests wait."""
-        return len(self._waiting)
-
     def stop(self) -> None:
         """Answers what waits, and ends the threads."""
         with self._changed:
@@ -109,8 +105,9 @@ class Batches(Generic[R, A]):
 
     def _work(self) -> None:
         self._begin()
-        batch: list[_Waiting[R, A]] | None = []
-        while (batch := self._next(len(batch))) is not None:
+        answered = 0
+        while (batch := self._next(answered)) is not None:
+            answered = len(batch)
             now = time.perf_counter_ns()
             requests = [waiting.request for waiting in batch]
             waited = [(now - waiting.since_ns) / 1e3 for waiting in batch]

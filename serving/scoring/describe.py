@@ -5,12 +5,13 @@ from __future__ import annotations
 import resource
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 
 from embtables.arrow.types import is_list, is_text
 from embtables.inputs.id_kinds import IdKind
-from embtables.inputs.times import is_time
+from embtables.inputs.join_keys import key_family
 from embtables.schema import CollisionlessTable, Feature
 from embtables.serving import wire
 from embtables.serving.scoring.columns.column_rules import ColumnRules
@@ -143,7 +144,7 @@ def _kind_of(kind: pa.DataType) -> str:
         return f"list of {_kind_of(kind.value_type)}s"
     if is_text(kind):
         return "string"
-    if is_time(kind):
+    if key_family(kind) == "time":
         return "timestamp"
     return "integer" if pa.types.is_integer(kind) or pa.types.is_boolean(kind) else "number"
 
@@ -151,7 +152,7 @@ def _kind_of(kind: pa.DataType) -> str:
 def _example(column: pa.ChunkedArray) -> object:
     """The first value of a column that JSON can hold; None: there is none."""
     found = column.slice(0, 100).drop_null()
-    if not len(found) or is_time(column.type):
+    if not len(found) or key_family(column.type) == "time":
         return None
     value = found[0].as_py()
     if isinstance(value, list):
@@ -160,5 +161,5 @@ def _example(column: pa.ChunkedArray) -> object:
 
 
 def _memory_bytes() -> int:
-    """Of this process, at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Of this process what is resident now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -19,7 +19,7 @@ import pyarrow as pa
 from embtables.arrow.one_type import cast, one_type
 from embtables.arrow.types import plain
 from embtables.errors import DataError
-from embtables.inputs.times import is_time
+from embtables.inputs.join_keys import key_family
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
 from embtables.serving.versions.side_tables.key_index import KeyColumn
@@ -73,12 +73,7 @@ class SideTables:
         self.columns = frozenset(self._table_of)
         self.keys = frozenset(name for table in self._tables for name in table.of.keys)
         held = [column for table in self._tables for column in table.table.schema]
-        self.times = frozenset(column.name for column in held if is_time(column.type))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tables and their indexes."""
-        return sum(table.nbytes for table in self._tables)
+        self.times = frozenset(column.name for column in held if key_family(column.type) == "time")
 
     def keys_of(self, column: str) -> tuple[str, ...]:
         """The columns by which one of `columns` is looked up: what a request without it has to give instead."""

@@ -7,7 +7,7 @@ Given --side tables, of which the keys are in the context--> columns of the cont
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,8 @@ def _kinds(kind: pa.DataType) -> tuple[int, int]:
     return kind.id, kind.value_type.id if kind.num_fields else -1
 
 
-def whole_columns(
-    given: Given, rules: ColumnRules, side_tables: SideTables, known: Collection[str] = ()
-) -> WholeColumns:
+def whole_columns(given: Given, rules: ColumnRules, side_tables: SideTables) -> WholeColumns:
     """A request's columns with those that it does not give.
-
-    Args:
-        known: columns of the candidates that are known otherwise: they are left out.
 
     Raises:
         Refusal: 422, nothing gives a column, or a key cannot be looked up; see `SideTables.joined`.
@@ -77,8 +72,7 @@ def whole_columns(
         joined = side_tables.joined({**given.shared, **taken}, 1, place=given.place)
         shared |= {name: column for name, column in joined.columns.items() if name not in own}
         missing |= joined.missing
-    elsewhere = dict.fromkeys(known, _NOTHING)
-    joined = side_tables.joined({**elsewhere, **shared, **own}, given.k, gaps=given.gaps, place=given.place)
+    joined = side_tables.joined({**shared, **own}, given.k, gaps=given.gaps, place=given.place)
     own |= joined.columns
     for name, count in joined.missing.items():
         missing[name] = missing.get(name, 0) + count
@@ -86,7 +80,7 @@ def whole_columns(
         if name not in joined.columns:
             own[name] = _filled(given, name, rules)
     for name in rules.roots_first:
-        if name not in shared and name not in own and name not in known:
+        if name not in shared and name not in own:
             shared[name] = rules.default(name, given.place)
     return WholeColumns(given, shared, own, missing)
 

@@ -21,7 +21,7 @@ from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.set_aside import Kind, SetAside
 from embtables.state.folder.version_folder import MANIFESTS, StateFolder
 from embtables.state.format.manifest import MAX_BYTES, Manifest, Purpose, file_name
-from embtables.state.read.find import find, has_best
+from embtables.state.read.find import find
 from embtables.state.read.follower import Follower
 
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 5.0, 600.0
@@ -264,7 +264,7 @@ class CatchUp:
         if not self._state.sequences("resume"):
             return
         try:
-            chain = find(self._state.folder, "best" if has_best(self._state.folder) else "last")
+            chain = find(self._state.folder)
             self._reading = chain[-1]
             if self.loaded is None or self.loaded.manifest.folder != chain[-1].folder:
                 self._switch(load(self._state, chain, self._limits, self._go_on))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as NotDoneError
@@ -24,7 +23,6 @@ from embtables.serving.versions.catch_up import CatchUp
 from embtables.serving.versions.checks import ValueLimits
 from embtables.serving.versions.listing import Listing, version_before
 from embtables.serving.versions.live import Live, place_of
-from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.set_aside import SetAside
 from embtables.serving.versions.watch import FolderWatch
 from embtables.state.folder.version_folder import MANIFESTS, StateFolder
@@ -135,11 +133,6 @@ class Following:
         """The folder of the versions."""
         return Path(str(self._state.folder.root))
 
-    @property
-    def mode(self) -> Mode:
-        """What it does."""
-        return self._mode
-
     def pin(self, version: str) -> None:
         """Answers with this version, and stays there until `follow`; returns when it does.
 
@@ -149,14 +142,8 @@ class Following:
         """
         self._ask(lambda: self._pin(version))
 
-    def roll_back(self) -> str:
-        """Answers with the version before the present one, and stays there until `follow`. Raises as `pin`."""
-        version = self.version_before()
-        self.pin(version)
-        return version
-
     def version_before(self) -> str:
-        """The version that `roll_back` goes to. Raises Refusal 404 if there is none, 503 if nothing answers yet."""
+        """The version to pin in order to roll back. Raises Refusal 404: there is none; 503: nothing answers yet."""
         current = self._live.current
         if current is None:
             raise Refusal(503, "no version is loaded yet; ask again", retry_after=1)
@@ -168,7 +155,7 @@ class Following:
 
     def pause(self) -> None:
         """Stays at the present version. Raises Refusal 503 if the thread is busy."""
-        self._ask(lambda: self._hold("paused"))
+        self._ask(self._pause)
 
     def info(self) -> wire.FollowInfo:
         """How it follows, from what was seen last; reads no files."""
@@ -182,15 +169,8 @@ class Following:
             applied_rows=self._catch_up.applied_rows,
             applied_tombstones=self._catch_up.applied_tombstones,
             rejected=self.set_aside.counts,
-            last_rejected=last[-1].on_wire if last else None,
+            last_rejected=last[-1] if last else None,
         )
-
-    def staleness_seconds(self) -> float:
-        """How long ago the version that answers was written, if the folder has a newer one; 0 if it has none."""
-        current = self._live.current
-        if current is None or self._listing.newest in (None, current.name):
-            return 0.0
-        return max(0.0, time.time() - written_at(current))
 
     def why_not_ready(self) -> str | None:
         """Why nothing answers yet; None if something does."""
@@ -199,7 +179,7 @@ class Following:
         if self.last_error is not None:
             return self.last_error
         last = self.set_aside.last
-        return f"no version of {self.folder} is loaded yet" + (f": {last[-1].text}" if last else "")
+        return f"no version of {self.folder} is loaded yet" + (f": {last[-1].detail}" if last else "")
 
     @property
     def _current_name(self) -> str | None:
@@ -316,10 +296,10 @@ class Following:
         self._live.is_held = False
         self._catch_up.unpin()
 
-    def _hold(self, mode: Mode) -> None:
-        self._mode = mode
+    def _pause(self) -> None:
+        self._mode = "paused"
         self._live.is_held = True
-        _log.info("%s at %s", mode, self._current_name)
+        _log.info("paused at %s", self._current_name)
 
 
 def _need_name(version: str) -> None:
@@ -328,10 +308,3 @@ def _need_name(version: str) -> None:
             place_of(version)
     except Refusal as refusal:
         raise ConfigError(refusal.reason, argument="version") from None
-
-
-def written_at(version: ServedVersion) -> float:
-    """Unix time at which a version was written."""
-    import calendar
-
-    return float(calendar.timegm(time.strptime(version.manifest.written, "%Y-%m-%dT%H:%M:%SZ")))

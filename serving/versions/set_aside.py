@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from embtables.errors import EmbtablesError
 from embtables.serving import wire
 
 Kind = Literal["damaged", "gap", "schema", "values", "other"]
+"""damaged: a file or manifest is not as it was written, or cannot be read; gap: a version before it is missing; schema:
+it is of another one; values: not finite, rows too long, a clock that goes back."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _KEPT = 32
@@ -20,35 +21,12 @@ _KNOWN = 4096
 _log = logging.getLogger("embtables.serving.versions")
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A version that was not taken over.
-
-    Attributes:
-        version: `serving-12`.
-        kind: damaged: a file or manifest is not as it was written, or cannot be read; gap: a version before it is
-            missing; schema: it is of another one; values: not finite, rows too long, a clock that goes back; other.
-        text: what is wrong with it, with the path of the file.
-        at: `time.time()`.
-    """
-
-    version: str
-    kind: Kind
-    text: str
-    at: float
-
-    @property
-    def on_wire(self) -> wire.RejectedDelta:
-        """For `GET /v1/model`."""
-        return wire.RejectedDelta(self.version, self.kind, self.text, self.at)
-
-
 class SetAside:
     """Versions that were set aside since the server began; one thread adds, any reads."""
 
     def __init__(self) -> None:
         self._lock = threading.Condition()
-        self._last: deque[Rejected] = deque(maxlen=_KEPT)
+        self._last: deque[wire.RejectedDelta] = deque(maxlen=_KEPT)
         self._counts: Counter[str] = Counter()
         self._known: dict[str, None] = {}  # in the order in which they came
 
@@ -63,7 +41,7 @@ class SetAside:
             if len(self._known) > _KNOWN:
                 del self._known[next(iter(self._known))]
             self._counts[kind] += 1
-            self._last.append(Rejected(version, kind, str(error), time.time()))
+            self._last.append(wire.RejectedDelta(version, kind, str(error), time.time()))
             self._lock.notify_all()
         _log.warning(
             "version %s is set aside (%s): %s", version, kind, error, extra={"version": version, "reason": kind}
@@ -81,7 +59,7 @@ class SetAside:
             return {kind: self._counts[kind] for kind in KINDS}
 
     @property
-    def last(self) -> list[Rejected]:
+    def last(self) -> list[wire.RejectedDelta]:
         """The last ones, the newest last."""
         with self._lock:
             return list(self._last)

@@ -83,7 +83,8 @@ class FolderWatch:
     def stop(self) -> None:
         """Ends it, and waits for its thread."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

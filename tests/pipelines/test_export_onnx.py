@@ -59,6 +59,14 @@ def test_the_file_computes_what_the_scorer_does(run: Path, log_dir: Path, tmp_pa
     assert json.loads(said["embtables.dense"]) == ["price"]
     assert json.loads(said["embtables.labels"]) == ["label"]
     assert said["embtables.version"] == report["version"]
+    for pin in (run / "checkpoints" / "pins").iterdir():  # a run that was never evaluated has no best version
+        pin.unlink()
+    for folder in (run, run / "checkpoints"):
+        status, out, _ = command("export", folder, "--onnx", tmp_path / "again.onnx", "--json")
+        assert (status, json.loads(out)["version"]) == (0, report["version"])
+        assert (tmp_path / "again.onnx").read_bytes() == model
+    status, _, err = command("export", tmp_path, "--onnx", file)
+    assert (status, "has no versions" in err) == (2, True)
     status, _, err = command("export", run, "--onnx", tmp_path / "no" / "dense.onnx")
     assert (status, "cannot be written: No such file or directory" in err) == (1, True)
 

@@ -15,12 +15,13 @@ import pytest
 
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
-from embtables.models.side_tables import holder_of, read_side_table
+from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.cli.main import main
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
+from embtables.state.format.side_file import side_files_of
 from embtables.state.read.follower import Follower
 from embtables.state.read.rows import read_rows
 from embtables.state.read.saved_version import find_version
@@ -99,7 +100,7 @@ def test_a_version_is_published_with_its_rows_and_side_tables(run: Path, call: C
     content = scoring_content(version)
     (of,) = content.side_tables
     assert content.candidate_key == "item"
-    assert holder_of([version], of) is version
+    assert side_files_of([version]) == {of.file: version}
     assert read_side_table(state, version, of).num_rows == 30
     state.verify(version)
 

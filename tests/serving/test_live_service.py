@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +19,20 @@ from embtables.serving import wire
 from embtables.serving.live_service import Follows, LiveService
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.request_scorer import Answer, RequestScorer
+from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
 from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, rows_table, served_version, side_tables
+from tests.serving.versions.trainer_for_tests import Trainer, trainer
 
 __all__ = ["run_of"]
 
 
 class Puts(Follows):
     """Puts versions one by one, when it is told to."""
+
+    newest: str | None = None
 
     def __init__(self, live: Live) -> None:
         self.live = live
@@ -36,7 +44,7 @@ class Puts(Follows):
         pass
 
     def info(self) -> wire.FollowInfo:
-        return wire.FollowInfo("following")
+        return wire.FollowInfo("following", newest=self.newest)
 
     def why_not_ready(self) -> str | None:
         return None if self.live.current is not None else "no version is loaded yet"
@@ -83,6 +91,71 @@ def test_requests_are_answered_by_the_version_that_is_live(version: ServedVersio
         await service.stop()
 
     asyncio.run(talk())
+
+
+def test_an_answer_is_stale_where_the_folder_has_a_newer_version(
+    version: ServedVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    for newest, is_stale in ((None, False), (version.name, False), ("serving-77", True)):
+        monkeypatch.setattr(Puts, "newest", newest)
+        info = service.model()
+        assert (info.staleness_seconds > 0) == is_stale
+        assert info.staleness_seconds in (0, pytest.approx(time.time() - info.written_at, abs=60))
+    asyncio.run(service.stop())
+
+
+def test_a_snapshot_that_was_replaced_is_freed_at_once(tmp_path: Path) -> None:
+    """Without the collector of cycles: what the first version has is left out of that (gc.freeze)."""
+
+    async def replaced(made: Trainer) -> None:
+        settings = FollowSettings(poll_seconds=0.05, look_seconds=0.05)
+        service = LiveService(lambda live: Following(tmp_path, live, settings), threads=1)
+        await service.start()
+        first = await asyncio.to_thread(service.live.wait, 60.0, "serving-1")
+        assert first is not None
+        rows = made.rows(3, seed=1)
+        asked = [await service.score_table(rows)]
+        tables, freed = first.scorer.tables, threading.Event()
+        weakref.finalize(tables, freed.set)
+        request = service._current()  # of a request that is being answered
+        made.writer._parent = None
+        made.publish()
+        second = await asyncio.to_thread(service.live.wait, 60.0, "serving-2")
+        assert second is not None
+        assert second.scorer.tables is not tables
+        del first, tables
+        asked.append(await service.score_table(rows))
+        assert [answer.versions.rows for answer in asked] == ["serving-1", "serving-2"]
+        assert not freed.is_set()
+        assert isinstance(request.score_all([rows])[0], Answer)
+        del request
+        assert await asyncio.to_thread(freed.wait, 10.0)
+        await service.stop()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with trainer(tmp_path) as made:
+            made.publish(5)
+            asyncio.run(replaced(made))
+    finally:
+        gc.enable()
+
+
+def test_memory_is_what_is_resident_now(version: ServedVersion) -> None:
+    service = LiveService(Puts, threads=1)
+    service.live.put(version)
+    size = 256 << 20
+    before = service.model().memory_bytes
+    held = np.ones(size, np.uint8)
+    meanwhile = service.model().memory_bytes
+    del held
+    after = service.model().memory_bytes
+    assert meanwhile - before > 0.9 * size
+    assert meanwhile - after > 0.9 * size
+    asyncio.run(service.stop())
 
 
 def test_embed(version: ServedVersion) -> None:

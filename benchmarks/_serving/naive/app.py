@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from torch import nn
 
-torch.set_num_threads(int(os.environ.get("NAIVE_THREADS", "1")))
+torch.set_num_threads(1)
 FOLDER = Path(os.environ["NAIVE_FOLDER"])
 CONTEXT_ONCE = os.environ.get("NAIVE_CONTEXT") == "once"
 # feature, table; in the order of the model's input

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from embtables.errors import StateError
 from embtables.state.format.arrow_footer import need_metadata
 from embtables.state.format.arrow_writer import batch_pieces
 from embtables.state.format.checksums import Digests
+from embtables.state.format.manifest import Manifest
 
 _NAME = re.compile(r"side\.(0|[1-9][0-9]{0,4})\.arrow")
 _NOT_ARROW = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
@@ -34,6 +35,16 @@ def named_side_files(content: Mapping[str, Any]) -> list[str]:
     listed = content.get("side_tables")
     files = [of.get("file") for of in listed if isinstance(of, dict)] if isinstance(listed, list) else []
     return [name for name in files if isinstance(name, str) and is_side_file(name)]
+
+
+def side_files_of(chain: Sequence[Manifest]) -> dict[str, Manifest]:
+    """By file of the side tables of the last version of a chain the newest version that has it.
+
+    Args:
+        chain: that leads to the version, or the end of it; a file that none of them has is left out.
+    """
+    newest = {name: version for version in chain for name in version.files if is_side_file(name)}
+    return {name: newest[name] for name in named_side_files(chain[-1].content) if name in newest}
 
 
 class SideFile:

@@ -14,17 +14,20 @@ from embtables.state.format.manifest import Manifest, Purpose
 BEST = "best"
 
 
-def find(folder: Path | Folder, which: str) -> list[Manifest]:
+def find(folder: Path | Folder, which: str | None = None) -> list[Manifest]:
     """The versions that lead to one of a folder's versions, its snapshot first.
 
     Args:
-        which: `last`, `best` (the one that is pinned so), or a version's name: `resume-12`.
+        which: `last`, `best` (the one that is pinned so), or a version's name: `resume-12`;
+            by default the best one if there is one, else the last.
 
     Raises:
         StateError: there is none, or it is damaged.
     """
     state = StateFolder(folder)
     place = state.folder.root
+    if which is None:
+        which = BEST if has_best(folder) else "last"
     if which == BEST:
         pinned = state.pinned(BEST)
         if pinned is None:

@@ -13,7 +13,7 @@ from embtables.keyspace import ALL_BUCKETS, Buckets
 from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.side_file import is_side_file, named_side_files
+from embtables.state.format.side_file import is_side_file, side_files_of
 from embtables.state.format.table_files import rows_file
 from embtables.state.format.version import parsed_artifact
 from embtables.state.format.weight_dtype import RoundingError
@@ -79,12 +79,6 @@ def copied_artifacts(state: StateFolder, snapshot: Manifest) -> dict[str, NewFil
 def copied_side_files(state: StateFolder, chain: Sequence[Manifest]) -> dict[str, NewFile]:
     """The side tables of the last version of a chain, as the newest version that has each."""
     return {name: copied_file(state, version, name) for name, version in side_files_of(chain).items()}
-
-
-def side_files_of(chain: Sequence[Manifest]) -> dict[str, Manifest]:
-    """The files of the side tables of the last version of a chain, and the version that has each."""
-    newest = {name: version for version in chain for name in version.files if is_side_file(name)}
-    return {name: newest[name] for name in named_side_files(chain[-1].content) if name in newest}
 
 
 def copied_file(state: StateFolder, version: Manifest, name: str) -> NewFile:

@@ -26,11 +26,11 @@ from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFol
 from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
-from embtables.state.format.side_file import SideFile
+from embtables.state.format.side_file import SideFile, side_files_of
 from embtables.state.format.version import Tensors, Version
 from embtables.state.format.weight_dtype import WEIGHT_DTYPES, WeightDtype
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
-from embtables.state.write.merged_snapshot import side_files_of, write_merged_snapshot
+from embtables.state.write.merged_snapshot import write_merged_snapshot
 from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files
 from embtables.state.write.ranks import RankPart
 from embtables.tables.table_set import Tables

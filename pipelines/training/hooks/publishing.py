@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from embtables.errors import StateError
 from embtables.inputs.features import FittedTransforms
-from embtables.models.version_content import OF_TRAINING, Published, SideTableContent
+from embtables.models.version_content import Published, SideTableContent, step_of
 from embtables.pipelines.config import Publish
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.log import Log
@@ -32,9 +32,8 @@ from embtables.pipelines.training.start.try_publication import space_warning, tr
 from embtables.pipelines.warn import Warnings
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.side_file import SideFile
+from embtables.state.format.side_file import SideFile, side_files_of
 from embtables.state.write.gather_results import gather_results
-from embtables.state.write.merged_snapshot import side_files_of
 from embtables.state.write.version_writer import VersionWriter
 
 
@@ -209,5 +208,4 @@ def _has_same_state(versions: StateFolder, trained: Manifest) -> bool:
     newest = versions.latest("serving")
     if newest is None or (newest.writer, newest.schema_hash) != (trained.writer, trained.schema_hash):
         return False
-    of, step = newest.content.get("published"), trained.content.get(OF_TRAINING)
-    return isinstance(of, dict) and isinstance(step, dict) and of.get("step") == step.get("step")
+    return step_of(newest) is not None and step_of(newest) == step_of(trained)

@@ -27,7 +27,7 @@ from embtables.rows.content import TableContent, restrict, with_keys_of
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
-from embtables.state.read.find import find, has_best
+from embtables.state.read.find import find
 from embtables.state.read.version_reader import shares_keys
 from embtables.tables.shared_keys import stored_tables
 
@@ -50,7 +50,7 @@ class FormerCheckpoint:
         self._run = run
         self._was = with_absolute_joins(run.config())
         self._now = config
-        self._chain = find(run.checkpoints, which or ("best" if has_best(run.checkpoints) else "last"))
+        self._chain = find(run.checkpoints, which)
         self._content = run_content(self._chain[-1])
         refuse_other_schema(self._was, self._content)
         self._artifacts = checkpoint.artifacts(run.checkpoints, self._chain)

@@ -43,11 +43,16 @@ class LineFile:
         """Writes a line soon. Drops it where too many wait."""
         with self._wake:
             if len(self._lines) >= _MAX_WAITING or self._bytes > _MAX_WAITING_BYTES:
-                self.dropped += 1
+                self.drop(1)
                 return
             self._lines.append(line)
             self._bytes += len(line)
             self._wake.notify()
+
+    def drop(self, count: int) -> None:
+        """Counts lines that are not written."""
+        with self._wake:
+            self.dropped += count
 
     def close(self, seconds: float = 5.0) -> None:
         """Writes what waits, for at most so long."""
@@ -67,7 +72,7 @@ class LineFile:
             try:
                 self._write(lines)
             except (OSError, ConfigError):
-                self.dropped += len(lines)
+                self.drop(len(lines))
             if ends and not self._lines:
                 return
 

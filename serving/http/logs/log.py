@@ -65,6 +65,11 @@ class Log:
         """Anything else, such as the start and the end."""
         self._lines.put(msgspec.json.encode({"at": time.time(), "event": event, **said}))
 
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written."""
+        return self._lines.dropped
+
     def close(self) -> None:
         """Writes what waits."""
         self._lines.close()

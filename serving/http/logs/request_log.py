@@ -64,9 +64,14 @@ class RequestLog:
                 logged.request = _as_json(request)
             line = msgspec.json.encode(logged)
         except (TypeError, ValueError, OverflowError):  # a value that JSON does not hold, such as a time in nanoseconds
-            self._lines.dropped += 1
+            self._lines.drop(1)
             return
         self._lines.put(line)
+
+    @property
+    def dropped(self) -> int:
+        """Requests of the sample that were not written."""
+        return self._lines.dropped
 
     def close(self) -> None:
         """Writes what waits."""

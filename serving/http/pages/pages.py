@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,20 @@ class Pages:
 
     Args:
         is_draining: whether the server ends.
+        dropped_lines: by log how many of its lines were not written.
     """
 
-    def __init__(self, service: Service, figures: Figures, is_draining: Callable[[], bool]) -> None:
-        self._application = _application(service, figures, is_draining)
+    def __init__(
+        self,
+        service: Service,
+        figures: Figures,
+        is_draining: Callable[[], bool],
+        dropped_lines: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._application = _application(service, figures, is_draining, Metrics(figures, service, dropped_lines))
 
     async def answer(self, call: Call) -> Answer:
-        """What starlette answers. Raises what a page raises."""
+        """What starlette answers. Raises what a page raises, such as a Refusal."""
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -75,9 +82,8 @@ class Pages:
         return answer
 
 
-def _application(service: Service, figures: Figures, is_draining: Callable[[], bool]) -> Starlette:
+def _application(service: Service, figures: Figures, is_draining: Callable[[], bool], metrics: Metrics) -> Starlette:
     """The routes for GET."""
-    metrics = Metrics(figures, service)
 
     async def model(_: Request) -> Response:
         return _json(service.model())
@@ -121,7 +127,7 @@ def _application(service: Service, figures: Figures, is_draining: Callable[[], b
     }
     return Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in routes.items()],
-        exception_handlers={HTTPException: _no_such, Refusal: _refused},
+        exception_handlers={HTTPException: _no_such},
     )
 
 
@@ -134,13 +140,8 @@ def _page(name: str) -> Response:
     return HTMLResponse((_HERE / name).read_text(encoding="utf-8"), headers=_HEADERS)
 
 
-def _refused(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)
-    return _json(wire.ErrorBody(refusal.reason, field=refusal.field), refusal.status)
-
-
 def _no_such(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "there is no such page; /docs says which there are", 405: "ask with GET"}
-    body = wire.ErrorBody(text.get(error.status_code, str(error.detail)))
-    return Response(msgspec.json.encode(body), error.status_code, dict(error.headers or {}), media_type=wire.JSON)
+    allow = (error.headers or {}).get("Allow")
+    raise Refusal(error.status_code, text.get(error.status_code, str(error.detail)), allow=allow) from None

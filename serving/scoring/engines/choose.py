@@ -37,12 +37,6 @@ class Choice:
     info: EngineInfo
 
 
-def exact(net: DenseNet, task: Task[Any], *, autocast: bool) -> Choice:
-    """The engine whose scores do not depend on what else is scored."""
-    engine = Tiles(net, task, autocast=autocast)
-    return Choice(engine, EngineInfo("exact", engine.name))
-
-
 def fastest(
     net: DenseNet, task: Task[Any], inputs: Sequence[Float32s], *, autocast: bool, greatest_error: float
 ) -> Choice:

@@ -157,7 +157,7 @@ def _index_of(table: PublishedSideTable) -> tuple[dict[Any, int] | None, tuple[t
     if not 0 < table.num_rows <= MAX_INDEXED:
         return None, ()
     columns = [table.table.column(name) for name in table.of.keys]
-    if any(pa.types.is_uint64(column.type) for column in columns):
+    if not all(_is_as_in_json(column.type) for column in columns):
         return None, ()
     values = [column.to_pylist() for column in columns]
     kinds = [set(map(type, each)) for each in values]
@@ -165,6 +165,13 @@ def _index_of(table: PublishedSideTable) -> tuple[dict[Any, int] | None, tuple[t
         return None, ()
     keys = values[0] if len(values) == 1 else list(zip(*values, strict=True))
     return {key: row for row, key in enumerate(keys)}, tuple(kind.pop() for kind in kinds)
+
+
+def _is_as_in_json(kind: pa.DataType) -> bool:
+    """Whether JSON has values of a type as they are: texts, and integers that are equal ids with either sign."""
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = pa.types.is_string(values) or pa.types.is_large_string(values)
+    return bool(is_text or (pa.types.is_integer(values) and not pa.types.is_uint64(values)))
 
 
 def _encoded(level: Level, block: Block, encoders: Encoders) -> tuple[frozenset[str], Block]:
@@ -194,7 +201,9 @@ def _plain(transform: FeatureTransform, columns: Mapping[str, pa.Array]) -> dict
 
 
 def _ids_of(tables: Sequence[PublishedSideTable], key: str) -> list[Any]:
-    """The ids that the tables have, where no table refuses them; empty if they are of several types."""
+    """The ids that the tables have, where no table refuses them; empty if they are of several types, or times."""
+    if not all(_is_as_in_json(table.table.column(key).type) for table in tables):
+        return []
     keys = [[each for each in table.table.column(key).to_pylist() if each is not None] for table in tables]
     found = list(dict.fromkeys(chain.from_iterable(keys)))
     for table, of_table in zip(tables, keys, strict=True):

@@ -104,11 +104,6 @@ class KeyIndex:
                 seen.add(key)
         return int(lengths.max(initial=1))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the index, without the values that it compares."""
-        return int(self._words.nbytes + self._rows.nbytes)
-
     def find(self, columns: Sequence[KeyColumn]) -> Int64s:
         """(k,) the row of each key; n for one that is not there, or has a null.
 

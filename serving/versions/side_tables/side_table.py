@@ -82,11 +82,6 @@ class PublishedSideTable:
         """n: the number that stands for a key that it lacks."""
         return self.of.rows
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the table and its index."""
-        return int(self.table.nbytes) + self._index.nbytes
-
     def positions(self, columns: Sequence[pa.Array | KeyColumn], k: int) -> Int64s:
         """(k,) the row of each key; n for one that it lacks, and for a null.
 

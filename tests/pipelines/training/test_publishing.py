@@ -18,7 +18,7 @@ import torch
 from embtables.errors import ConfigError, DataError, StateError
 from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
-from embtables.models.side_tables import holder_of, read_side_table
+from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
@@ -27,6 +27,7 @@ from embtables.pipelines.training.train import resume, train
 from embtables.schema import to_yaml
 from embtables.state.folder.memory_folder import MemoryFolder
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
+from embtables.state.format.side_file import side_files_of
 from embtables.state.read.follower import Follower
 from embtables.state.read.rows import read_rows
 from embtables.state.read.saved_version import find_version
@@ -192,8 +193,7 @@ def joined(make: Make, tmp_path: Path) -> Callable[..., RunConfig]:
 def side_table(state: StateFolder, number: int) -> tuple[str, pa.Table]:
     """The checksum and the content of the only one."""
     (of,) = scoring_content(state.manifest("serving", number)).side_tables
-    version = holder_of(state.chain("serving", number), of)
-    assert version is not None
+    version = side_files_of(state.chain("serving", number))[of.file]
     assert of.name.endswith("items.parquet")
     return version.files[of.file].xxh3, read_side_table(state, version, of)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 
 from embtables.errors import ConfigError
 from embtables.serving import wire
+from embtables.serving.http.app import App
 from embtables.serving.http.logs.lines import LineFile
+from embtables.serving.settings import Settings
 from tests.serving.conftest import Serve
+from tests.serving.scorer_service import ScorerService
 
 ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}
 
@@ -57,6 +61,32 @@ def test_a_slow_reader_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         LineFile(tmp_path / "no" / "lines")
+
+
+def test_lines_that_are_dropped_are_a_metric(trained_run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    settings = Settings.read({"source": trained_run, "log_file": path, "request_log": tmp_path / "requests"}, {})
+
+    async def ask() -> tuple[str, str, int]:
+        app = App(settings, ScorerService(trained_run))
+        await app.start()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            before = (await client.get("/metrics")).text
+            for number in range(50_000):
+                app.log.event("one", number=number, text="x" * 100)
+            after = (await client.get("/metrics")).text
+        dropped = app.log.dropped
+        os.close(reader)
+        await app.stop()
+        return before, after, dropped
+
+    before, after, dropped = asyncio.run(ask())
+    assert dropped > 0
+    for text, count in ((before, 0), (after, dropped)):
+        assert f'embtables_dropped_log_lines_total{{log="log"}} {float(count)}' in text.splitlines()
+        assert 'embtables_dropped_log_lines_total{log="request_log"} 0.0' in text.splitlines()
 
 
 def arrow(rows: list[dict[str, Any]]) -> bytes:

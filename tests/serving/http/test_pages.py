@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import html
 import json
@@ -17,7 +18,10 @@ import httpx
 import pytest
 
 from embtables.serving import wire
+from embtables.serving.http.app import App
+from embtables.serving.settings import Settings
 from tests.serving.conftest import ServerProcess
+from tests.serving.scorer_service import ScorerService
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
@@ -129,3 +133,31 @@ def test_every_answer_of_the_service_is_in_the_openapi_document(server: ServerPr
     assert set(fields) == set(wire.ModelInfo.__struct_fields__)
     references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
+
+
+class WithoutAVersion(ScorerService):
+    """One that has nothing to answer with yet."""
+
+    async def start(self) -> None:
+        pass
+
+
+def test_pages_are_refused_as_all_routes_are(tmp_path: Path) -> None:
+    async def ask() -> list[httpx.Response]:
+        settings = Settings.read({"source": tmp_path, "log_file": tmp_path / "log"})
+        app = App(settings, WithoutAVersion(tmp_path))
+        await app.start()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            headers = {wire.REQUEST_ID: "mine-1"}
+            asked = (("GET", "/v1/model"), ("GET", "/nowhere"), ("POST", "/metrics"), ("POST", "/v1/score"))
+            found = [await client.request(method, path, headers=headers, json={"rows": [{}]}) for method, path in asked]
+        await app.stop()
+        return found
+
+    model, unknown, posted, scores = asyncio.run(ask())
+    assert [answer.status_code for answer in (model, unknown, posted, scores)] == [503, 404, 405, 503]
+    assert [answer.headers[wire.REQUEST_ID] for answer in (model, unknown, posted)] == ["mine-1"] * 3
+    assert [answer.json()["request_id"] for answer in (model, unknown, posted)] == ["mine-1"] * 3
+    assert model.headers["retry-after"] == scores.headers["retry-after"] == "1"
+    assert model.json() == scores.json()
+    assert "GET" in posted.headers["allow"]

@@ -137,6 +137,7 @@ def test_metrics_count_what_was_asked(serve: Any) -> None:
         'embtables_follow_state{state="following"} 1.0',
         "embtables_ready 1.0",
         "embtables_staleness_seconds 20.0",
+        "embtables_resident_memory_bytes 1e+08",
     ):
         assert line in text.splitlines(), line
 

@@ -13,7 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from embtables.errors import StateError
+from embtables.serving.http.run import serve as serve_here
+from embtables.serving.settings import Settings
 from tests.serving.conftest import TOKENS, Serve, ServerProcess
+from tests.serving.scorer_service import ScorerService
 
 
 def embtables(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -71,3 +75,40 @@ def test_it_serves_a_run_until_a_signal(serve: Serve, number: int) -> None:
     assert own.end(number) == 0
     assert [line["event"] for line in map(json.loads, own.log.read_text().splitlines())][-2:] == ["drain", "end"]
     assert TOKENS[0] not in own.log.read_text()
+
+
+class NothingToServe(ScorerService):
+    """One whose start fails halfway."""
+
+    is_stopped = False
+
+    async def start(self) -> None:
+        raise StateError("there is nothing to serve")
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1], two.getsockname()[1]]
+    settings = Settings.read(
+        {
+            "source": tmp_path,
+            "log_file": tmp_path / "log",
+            "port": ports[0],
+            "admin_port": ports[1],
+            "admin_tokens": TOKENS[0],
+        },
+        {},
+    )
+    service = NothingToServe(tmp_path)
+    with pytest.raises(StateError, match="there is nothing to serve") as failed:
+        serve_here(settings, service=service)
+    assert service.is_stopped
+    for port in ports:  # while the error, and with it whatever the server had, is still there
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+    del failed

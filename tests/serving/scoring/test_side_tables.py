@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +17,15 @@ from embtables.errors import DataError, StateError
 from embtables.inputs.features import FeatureTransform, FittedTransforms
 from embtables.models.version_content import ScoringContent, SideTableContent
 from embtables.schema import DenseColumn, Feature, FixedTable, Schema, Sgd
+from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.json_columns import json_column
+from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.scoring.side_tables import SideTables
+from embtables.serving.versions.served_version import ServedVersion
 from embtables.serving.versions.side_tables.side_table import PublishedSideTable
+from tests.serving.scoring.served_for_tests import rows_table, side_table
 
 
 def side(
@@ -266,3 +271,31 @@ def test_a_table_that_is_not_what_the_version_says_is_refused(
 def test_positions_refuse_a_key_that_cannot_be_compared() -> None:
     with pytest.raises(DataError, match=r"holds integers, but the side table items.parquet is looked up by strings"):
         side(ITEMS, "item").positions([pa.array([1])], 1)
+
+
+@pytest.mark.parametrize("kind", ["timestamp[s]", "timestamp[us]", "timestamp[ns]", "date32", "date64"])
+@pytest.mark.parametrize("candidate_key", ["item", None])
+def test_a_table_may_be_looked_up_by_a_time(zoo: ServedVersion, kind: str, candidate_key: str | None) -> None:
+    days = pa.array([datetime(1970, 6, day) for day in (1, 2, 30)], pa.timestamp("s")).cast(kind)
+    table = side_table("days", ("day",), pa.table({"day": days, "age": [20.0, 30.0, 60.0]}), "error")
+    content = zoo.content.model_copy(update={"side_tables": (table.of,), "candidate_key": candidate_key})
+    scorer = RequestScorer(replace(zoo, content=content, side_tables={"days": table}))
+    row = {name: rows_table(1).column(name)[0].as_py() for name in rows_table(1).column_names}
+    del row["age"], row["click"]
+    row["time"] = row["time"].isoformat()
+
+    (column,) = [column for column in scorer.description.columns if column.name == "age"]
+    assert column.is_joined
+    assert scorer.side_tables.times == {"day"}
+
+    def scores(**given: Any) -> Any:
+        (found,) = scorer.score_all([wire.ScoreRequest(context=row | given, candidates=[{}, {}])])
+        return found if isinstance(found, BaseException) else found.scores.tolist()
+
+    for day, age in (("1970-06-02T00:00:00Z", 30.0), ("1970-06-30T00:00:00+00:00", 60.0)):
+        assert scores(day=day) == scores(age=age)
+    assert scores(day="1970-06-02T00:00:00Z") != scores(age=20.0)
+    missing = scores(day="1970-06-02T00:00:01Z")
+    assert isinstance(missing, Refusal)
+    assert "the side table days lacks day datetime.datetime(1970, 6, 2, 0, 0, 1)" in missing.reason
+    assert isinstance(scores(day=3), Refusal)

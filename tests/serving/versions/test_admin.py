@@ -25,14 +25,14 @@ def test_roll_back_and_follow_again(trained: Trainer, follow: Follow, tmp_path: 
         scores[name] = trained.scorer().score(rows)
     follows = follow(tmp_path)
     newest = follows.until("serving-4")
-    assert follows.following.roll_back() == "serving-3"
+    assert follows.roll_back() == "serving-3"
     for name in ("serving-3", "serving-2"):
         current = follows.live.current
         assert current is not None
         assert (current.name, current.row_version) == (name, name)
         assert torch.equal(current.scorer.score(rows), scores[name])
         if name == "serving-3":
-            assert follows.following.roll_back() == "serving-2"
+            assert follows.roll_back() == "serving-2"
     # Requests that hold the version before the roll back go on with it, whole.
     assert newest.row_version == "serving-4"
     assert torch.equal(newest.scorer.score(rows), scores["serving-4"])
@@ -42,18 +42,16 @@ def test_roll_back_and_follow_again(trained: Trainer, follow: Follow, tmp_path: 
     follows.following.pin("serving-2")  # a turn of the thread later it still stays
     assert follows.live.current is not None
     assert follows.live.current.name == "serving-2"
-    assert follows.following.staleness_seconds() > 0
     follows.following.follow()
     assert_parity(follows.until("serving-5"), trained)
     assert follows.following.info().state == "following"
-    assert follows.following.staleness_seconds() == 0
 
 
 def test_there_is_nothing_before_the_first(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
     follows = follow(tmp_path)
     follows.until("serving-1")
     with pytest.raises(Refusal, match="there is no version before serving-1; there are: serving-1") as refused:
-        follows.following.roll_back()
+        follows.roll_back()
     assert refused.value.status == 404
 
 
@@ -164,6 +162,13 @@ def test_an_operator_does_not_wait_for_a_snapshot_that_is_being_loaded(
     assert follows.live.current is before
     follows.following.follow()
     assert_parity(follows.until("serving-3"), trained)
+
+
+def test_it_may_be_stopped_before_it_was_started(trained: Trainer, tmp_path: Path) -> None:
+    following = Following(tmp_path, Live())
+    following.stop()
+    with pytest.raises(Refusal, match="the server stops"):
+        following.follow()
 
 
 def test_after_stop_nothing_is_asked_for(trained: Trainer, follow: Follow, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_an_older_version_is_refused_until_the_server_has_come_so_far(
     follows.until(trained.publish())
     assert live.at_least("serving-2", "serving-2").name == "serving-2"
     # An operator who goes back means it: waiting would bring nothing, and the client is told so.
-    follows.following.roll_back()
+    follows.roll_back()
     with pytest.raises(Refusal, match=f"keeps this server at serving-1, before serving-2; ask without {field}") as held:
         live.at_least(rows="serving-2")
     assert held.value.status == 409

@@ -58,7 +58,7 @@ def test_no_reader_ever_sees_a_mix(tmp_path: Path, follow: Follow) -> None:
                 assert number_of(version.row_version) == number
                 assert_numbered(version)
                 if number % 8 == 0:
-                    follows.following.roll_back()
+                    follows.roll_back()
                     assert follows.live.current is not None
                     assert_numbered(follows.live.current)
                     follows.following.follow()

@@ -36,7 +36,7 @@ def test_a_file_that_can_be_read_later_is(
     path = data_file(trained.state, newest(trained), "item.rows.0.arrow")
     path.rename(tmp_path / "away")
     follows.following.follow()
-    assert "cannot be read: No such file" in rejected(follows).text
+    assert "cannot be read: No such file" in rejected(follows).detail
     (tmp_path / "away").rename(path)
     assert_parity(follows.until("serving-2"), trained)
     assert follows.following.info().rejected["damaged"] == 1
@@ -96,8 +96,8 @@ def test_a_version_that_cannot_be_prepared_is_set_aside(trained: Trainer, tmp_pa
         trained.publish()
         assert following.set_aside.wait(1, 60)
         found = following.set_aside.last[-1]
-        assert (found.version, found.kind) == ("serving-2", "other")
-        assert "no engine is within the bound of error" in found.text
+        assert (found.version, found.reason) == ("serving-2", "other")
+        assert "no engine is within the bound of error" in found.detail
         assert live.current is before
         assert torch.equal(before.scorer.score(rows), scores)
         trained.writer._parent = None

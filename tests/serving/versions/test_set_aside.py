@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from embtables.schema import Feature
-from embtables.serving.versions.set_aside import KINDS, Rejected
+from embtables.serving import wire
+from embtables.serving.versions.set_aside import KINDS
 from embtables.state.format import manifest as manifests
 from embtables.state.format.checksums import Digests
 from embtables.state.format.manifest import Manifest
@@ -22,7 +23,7 @@ from tests.serving.versions.test_follow import Follow, assert_parity
 from tests.serving.versions.trainer_for_tests import DIM, Trainer, data_file, manifest_file, schema, trainer
 
 
-def rejected(follows: Follows, count: int = 1) -> Rejected:
+def rejected(follows: Follows, count: int = 1) -> wire.RejectedDelta:
     """The last version that was set aside, once there are so many."""
     woken = follows.following.set_aside.wait(count, WAIT)
     assert woken, follows.following.info()
@@ -123,8 +124,8 @@ def test_a_version_that_is_not_as_it_should_be(
     with caplog.at_level(logging.WARNING, "embtables.serving.versions"):
         follows.following.follow()
         found = rejected(follows)
-    assert (found.version, found.kind) == ("serving-3", kind)
-    assert text in found.text
+    assert (found.version, found.reason) == ("serving-3", kind)
+    assert text in found.detail
     assert follows.live.current is before
     rows = trained.rows(30, seed=7)
     served = before.scorer.score(rows)
@@ -191,8 +192,8 @@ def test_a_poisoned_row_is_not_served(
     key = overwritten(trained, table, 5, value)
     follows.following.follow()
     found = rejected(follows)
-    assert (found.version, found.kind) == ("serving-2", "values")
-    assert f"table {table}: the row of key {key} has" in found.text
+    assert (found.version, found.reason) == ("serving-2", "values")
+    assert f"table {table}: the row of key {key} has" in found.detail
     assert follows.live.current is before
     assert torch.equal(before.scorer.score(rows), scores)  # nothing of it was applied, of no table
     # What stands on it is set aside as well, once; a snapshot brings the server on.
@@ -213,8 +214,8 @@ def test_dense_weights_that_are_not_finite_are_not_served(trained: Trainer, foll
     weights.reshape(-1)[0] = np.nan
     trained.cut(dense={name: weights})
     found = rejected(follows)
-    assert (found.version, found.kind) == ("serving-2", "values")
-    assert found.text == f"version serving-2, tensor {name}: holds numbers that are not finite"
+    assert (found.version, found.reason) == ("serving-2", "values")
+    assert found.detail == f"version serving-2, tensor {name}: holds numbers that are not finite"
     assert torch.equal(before.scorer.score(rows), scores)
 
 
@@ -229,8 +230,8 @@ def test_a_row_far_longer_than_all_others_is_not_served(tmp_path: Path, follow: 
         made.tables.set("item", ids[:1], torch.full((1, DIM), 1000.0))
         made.cut()
         found = rejected(follows)
-        assert (found.version, found.kind) == ("serving-2", "values")
-        assert "has the norm 2.83e+03, 100 times that of 99.9 % of the rows is" in found.text
+        assert (found.version, found.reason) == ("serving-2", "values")
+        assert "has the norm 2.83e+03, 100 times that of 99.9 % of the rows is" in found.detail
         # It comes again in each snapshot, which is held against the rows that answer.
         made.writer._parent = None
         made.cut()
@@ -253,8 +254,8 @@ def test_many_rows_ten_times_as_long_are_not_served(tmp_path: Path, follow: Foll
         made.tables.set("item", ids, rows * 500)
         made.cut()
         found = rejected(follows)
-        assert (found.version, found.kind) == ("serving-3", "values")
-        assert "rows have a norm above" in found.text or "has the norm" in found.text
+        assert (found.version, found.reason) == ("serving-3", "values")
+        assert "rows have a norm above" in found.detail or "has the norm" in found.detail
 
 
 def test_a_trainer_of_another_schema_does_not_replace_the_one_served(
@@ -266,8 +267,8 @@ def test_a_trainer_of_another_schema_does_not_replace_the_one_served(
     other = Trainer(trained.writer._holder, made=schema(features=features), consumer="other")  # type: ignore[arg-type]
     name = other.publish()
     found = rejected(follows)
-    assert (found.version, found.kind) == (name, "schema")
-    assert "its features (country) are not those that are served" in found.text
+    assert (found.version, found.reason) == (name, "schema")
+    assert "its features (country) are not those that are served" in found.detail
     assert follows.live.current is before
     # An operator may take it all the same.
     follows.following.pin(name)
