@@ -14,7 +14,8 @@ import pyarrow as pa
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
 from embtables.serving.refusals import Refusal, unknown
-from embtables.serving.service import Embedded, RowBytes, Scored
+from embtables.serving.rows_request import RowsRequest
+from embtables.serving.service import Embedded, Request, RowBytes, Scored
 from embtables.serving.versions.live import place_of
 
 
@@ -51,7 +52,8 @@ class ScorerService:
             if seen is not None and place_of(seen) > place_of(own):
                 raise Refusal(503, f"the newest {field} version is {own}", retry_after=1)
 
-    async def score(self, request: wire.ScoreRequest) -> Scored:
+    async def score(self, request: wire.ScoreRequest | RowsRequest) -> Scored:
+        request = request.whole() if isinstance(request, RowsRequest) else request
         rows = request.rows or [{**request.context, **candidate} for candidate in request.candidates or ()]
         return await self.score_table(self._table(rows))
 
@@ -85,7 +87,7 @@ class ScorerService:
         rows = self.scorer.embed(feature, ids).numpy()
         return Embedded(rows, np.zeros(len(rows), np.bool_), self._versions)
 
-    async def fingerprints(self, request: wire.ScoreRequest | pa.Table, versions: wire.Versions) -> dict[str, str]:
+    async def fingerprints(self, request: Request, versions: wire.Versions) -> dict[str, str]:
         return {"user": "0123456789abcdef"}
 
     async def explain(self, request: wire.ScoreRequest) -> wire.ExplainAnswer:
