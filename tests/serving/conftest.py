@@ -1,4 +1,4 @@
-"""A run that was really trained, and real server processes over it."""
+"""Runs that were really trained, versions of them, and real server processes over them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.train import train
 from embtables.schema import validate
+from embtables.serving.versions.served_version import ServedVersion
 from tests.pipelines.conftest import content, make_table
+from tests.serving.scoring import served_for_tests
 
 TOKENS = ("first-token-of-the-admin", "second-token-of-the-admin")
 
@@ -92,6 +94,25 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = content(log, folder / "runs")
     config["train"]["epochs"] = 1
     return Path(train(validate(RunConfig, config), shown=False)["run_dir"])
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a model's name in `served_for_tests.MODELS`, trained once for all tests that ask for it."""
+    made: dict[str, Path] = {}
+
+    def of(model: str) -> Path:
+        if model not in made:
+            made[model] = served_for_tests.trained_run(tmp_path_factory.mktemp(model), model)
+        return made[model]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def zoo(run_of: Callable[[str], Path]) -> ServedVersion:
+    """DCN-V2 with all side tables; candidates are items."""
+    return served_for_tests.served_version(run_of("dcnv2"), served_for_tests.side_tables(), "item")
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,7 @@ from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.request_scorer import Answer, RequestScorer
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, rows_table, served_version, side_tables
-
-__all__ = ["run_of"]
 
 
 class Puts(Follows):
