@@ -23,7 +23,10 @@ from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
+from embtables.pipelines.training.start.try_publication import _few_rows
 from embtables.pipelines.training.train import resume, train
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import to_yaml
 from embtables.state.folder.memory_folder import MemoryFolder
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
@@ -232,18 +235,31 @@ def test_a_run_that_cannot_publish_ends_before_its_first_step(
         with pytest.raises(StateError, match=r"publish: a version .* was tried before the first step, and"):
             train(make(), shown=False)
     with monkeypatch.context() as patch:
-        patch.setattr("embtables.pipelines.training.start.try_publication.WEIGHT", "wieght")
-        with pytest.raises(Exception, match="w"):
+        patch.setattr(
+            "embtables.pipelines.training.start.try_publication._few_rows", few_rows_one_of_which_is_no_number
+        )
+        with pytest.raises(StateError) as refused:
             train(make(), shown=False)
+    assert str(refused.value).startswith(
+        "table user: publish: a version for servers was tried before the first step, and failed: "
+        "key 3 has a weight that is not finite"
+    )
     (tmp_path / "items.parquet").unlink()
-    with pytest.raises(DataError, match=r"items\.parquet"):
+    with pytest.raises(DataError) as missing:
         train(joined(), shown=False)
+    assert str(missing.value).startswith(f"path {tmp_path / 'items.parquet'}: does not exist")
     assert steps == []
     assert not list((tmp_path / "runs").glob("*/checkpoints/versions/*"))
 
 
 def full_disk(*_: Any) -> Any:
     raise OSError(28, "No space left on device")
+
+
+def few_rows_one_of_which_is_no_number(table: StoredTable) -> TableContent:
+    content = _few_rows(table)
+    content.columns["weight"][content.keys == 3] = np.nan
+    return content
 
 
 def test_a_first_version_that_does_not_fit_on_the_disk_is_warned_of(
