@@ -31,11 +31,10 @@ from embtables.schema import to_yaml
 from embtables.state.folder.memory_folder import MemoryFolder
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.follower import Follower
-from embtables.state.read.rows import read_rows
-from embtables.state.read.saved_version import find_version
 from embtables.state.read.serve import load_served
 from embtables.state.read.version_reader import read_version
 from embtables.tables.table_set import Tables
+from tests.state.versions_for_tests import rows_of
 
 Make = Callable[..., RunConfig]
 Rows = dict[str, dict[int, bytes]]
@@ -62,18 +61,6 @@ def published_steps(state: StateFolder) -> dict[int, int | None]:
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     versions = [state.manifest("serving", n) for n in numbers]
     return {v.content["published"]["step"]: v.parent for v in versions if v.same_as is None}
-
-
-def rows_of(state: StateFolder, version: str) -> Rows:
-    found = find_version(state, version)
-    return {
-        table: {
-            key: np.array(weight, np.float32).tobytes()
-            for batch in read_rows(found, table, ["key", "weight"])
-            for key, weight in zip(batch["key"].to_pylist(), batch["weight"].to_pylist(), strict=True)
-        }
-        for table in found.tables
-    }
 
 
 class Server:
@@ -219,7 +206,7 @@ def test_side_tables_are_published_and_again_where_they_have_changed(
     assert state.manifest("serving", 3).parent == 2
     new = side_table(state, 3)[1]
     assert set(new["weight"].to_pylist()) == {1.5}
-    # A version that another process wrote than the checkpoint is not surely of its state: all comes once more, the same.
+    # Another process wrote this version than the checkpoint: it may not be of its state, and all comes once more.
     resume(RunDir.open(path), shown=False)
     assert published_steps(state) == {4: None, 8: None}
     assert state.sequences("serving") == [1, 2, 3, 4]
