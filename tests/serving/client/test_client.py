@@ -22,6 +22,7 @@ import embtables
 from embtables.errors import ConfigError, DataError, DeadlineError, RefusedError, ServingError, UnreachableError
 from embtables.serving import wire
 from embtables.serving.client import AsyncClient, Client
+from tests.serving.arrow_for_tests import arrow
 from tests.serving.client.scripted import Scripted, answer, closes, drips, scripted
 
 VERSIONS = wire.Versions(dense="serving-3", rows="serving-4")
@@ -89,13 +90,6 @@ def test_scores_as_json(client: Callable[..., Any]) -> None:
     assert msgspec.json.decode(sent.body, type=wire.ScoreRequest) == wire.ScoreRequest(
         context={"user": 7, "words": [1, 2]}, candidates=["a", "b"], request_id="mine"
     )
-
-
-def arrow(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def test_scores_as_arrow(client: Callable[..., Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -14,9 +13,9 @@ import pytest
 from embtables.errors import ConfigError
 from embtables.serving import wire
 from embtables.serving.http.logs.lines import LineFile
+from tests.serving.arrow_for_tests import arrow
 from tests.serving.conftest import Serve
-
-ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}
+from tests.serving.http.sockets_for_tests import ROW
 
 
 def test_lines_are_written_in_order_and_appended(tmp_path: Path) -> None:
@@ -59,14 +58,6 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
         LineFile(tmp_path / "no" / "lines")
 
 
-def arrow(rows: list[dict[str, Any]]) -> bytes:
-    table = pa.Table.from_pylist(rows)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
 @pytest.mark.parametrize("values", [True, False])
 def test_sampled_requests_can_be_asked_again(serve: Serve, tmp_path: Path, values: bool) -> None:
     file = tmp_path / "requests.jsonl"
@@ -78,7 +69,7 @@ def test_sampled_requests_can_be_asked_again(serve: Serve, tmp_path: Path, value
     }
     first = httpx.post(f"{own.url}/v1/score", json=body).json()
     headers = {"content-type": wire.ARROW, "accept": wire.JSON, wire.REQUEST_ID: "two"}
-    second = httpx.post(f"{own.url}/v1/score", content=arrow([ROW, ROW]), headers=headers).json()
+    second = httpx.post(f"{own.url}/v1/score", content=arrow(pa.Table.from_pylist([ROW, ROW])), headers=headers).json()
     httpx.post(f"{own.url}/v1/score", json={"rows": [{"usr": 1}]})  # a refused one has no scores to be replayed
     assert own.end() == 0
     logged = [json.loads(line) for line in file.read_text().splitlines()]
@@ -109,3 +100,22 @@ def test_slow_requests_are_logged_with_their_stages(serve: Serve) -> None:
     assert slow[0]["slow"] is True
     assert slow[0]["us"] >= 400_000
     assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(slow[0]["stages_us"])
+
+
+def test_logs_have_no_values_of_features(serve: Serve) -> None:
+    own = serve(log_requests=True)
+    secret = "a-name-that-nobody-logs"
+    for body in (
+        {"rows": [ROW | {"item": secret}]},
+        {"rows": [{"item": [secret]}]},
+        {"rows": [ROW | {"price": secret}]},
+    ):
+        httpx.post(f"{own.url}/v1/score", json=body)
+    httpx.post(f"{own.url}/v1/embed", json={"feature": "item", "ids": [secret]})
+    httpx.post(f"{own.url}/v1/embed", json={"feature": "user", "ids": [secret]})
+    assert own.end() == 0
+    assert len(own.events("request")) == 5
+    assert secret not in own.log.read_text()
+    first = own.events("request")[0]
+    assert (first["status"], first["size"], first["dense_version"]) == (200, 1, "serving-2")
+    assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(first["stages_us"])
