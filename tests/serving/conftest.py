@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
@@ -63,6 +64,15 @@ class ServerProcess:
         """Lines of the log of one kind."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
+
+    def release(self) -> None:
+        """Lets requests with the column `held` go on."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def waiting(self) -> int:
+        """Requests for scores that it has taken and not answered."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return int(float(next(line.split()[1] for line in lines if line.startswith("embtables_scores_waiting "))))
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit status after a signal."""

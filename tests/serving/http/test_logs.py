@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,7 @@ from embtables.serving.http.logs.lines import LineFile
 from tests.serving.arrow_for_tests import arrow
 from tests.serving.conftest import Serve
 from tests.serving.http.sockets_for_tests import ROW
+from tests.serving.scorer_service import HELD
 
 
 def test_lines_are_written_in_order_and_appended(tmp_path: Path) -> None:
@@ -93,7 +96,14 @@ def test_a_sample_is_a_share(serve: Serve, tmp_path: Path) -> None:
 def test_slow_requests_are_logged_with_their_stages(serve: Serve) -> None:
     own = serve(slow_ms=300)
     httpx.post(f"{own.url}/v1/score", json={"rows": [ROW]})
-    httpx.post(f"{own.url}/v1/score", json={"rows": [ROW | {"slow": 0.4}], "request_id": "slow-one"})
+    with ThreadPoolExecutor(1) as pool:
+        body = {"rows": [ROW | {HELD: True}], "request_id": "slow-one"}
+        asked = pool.submit(httpx.post, f"{own.url}/v1/score", json=body, timeout=60)
+        while own.waiting() < 1:
+            assert not asked.done()
+        time.sleep(0.4)  # it is slow by the clock
+        own.release()
+        assert asked.result().status_code == 200
     assert own.end() == 0
     slow = [line for line in own.events("request") if line["request_id"] == "slow-one"]
     assert len(slow) == 1
