@@ -272,9 +272,9 @@ def test_a_deadline_says_what_went_wrong_before_it(client: Callable[..., Any], m
     clock, is_over = time.monotonic, threading.Event()
     monkeypatch.setattr(time, "monotonic", lambda: clock() + (3600.0 if is_over.is_set() else 0.0))
     says = "no answer within 60 seconds; before that: .*no such feature"
-    with scripted(refused(503, retry_after="0")) as server, on_retry(is_over.set):
-        with pytest.raises(DeadlineError, match=says):
-            client(server.url).score({}, ["a"], deadline_seconds=60.0)
+    refuses = scripted(refused(503, retry_after="0"))
+    with refuses as server, on_retry(is_over.set), pytest.raises(DeadlineError, match=says):
+        client(server.url).score({}, ["a"], deadline_seconds=60.0)
     assert len(server.received) == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
 from tests.serving.arrow_for_tests import arrow
-from tests.serving.conftest import TOKENS, ServerProcess
+from tests.serving.conftest import TOKENS, Serve, ServerProcess
 
 CONTEXT = {"user": 3, "tags": [1, 2]}
 CANDIDATES = [{"item": "item-1", "price": 2.0}, {"item": "item-2", "price": 0.5}, {"item": "never seen", "price": 9.0}]
@@ -113,7 +113,7 @@ def test_a_client_that_has_seen_a_newer_version_is_told_to_wait(server: ServerPr
     assert (old.status_code, old.headers["retry-after"]) == (503, "1")
 
 
-def test_metrics_count_what_was_asked(serve: Any) -> None:
+def test_metrics_count_what_was_asked(serve: Serve) -> None:
     own = serve()
     for _ in range(3):
         assert httpx.post(f"{own.url}/v1/score", json={"rows": ROWS}).status_code == 200
@@ -140,7 +140,8 @@ def admin(server: ServerProcess, route: str, body: Any = None, token: str = TOKE
     return httpx.post(f"{server.admin_url}{route}", json=body, headers=headers)
 
 
-def test_admin_pins_rolls_back_pauses_and_follows(server: ServerProcess) -> None:
+def test_admin_pins_rolls_back_pauses_and_follows(serve: Serve) -> None:
+    server = serve(admin_port=0, admin_tokens=",".join(TOKENS))
     assert admin(server, "/admin/pin", {"version": "serving-3"}).json()["versions"]["dense"] == "serving-3"
     assert httpx.post(f"{server.url}/v1/score", json={"rows": ROWS}).json()["versions"]["dense"] == "serving-3"
     assert admin(server, "/admin/rollback", None, TOKENS[1]).json()["versions"]["dense"] == "serving-1"
