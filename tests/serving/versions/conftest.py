@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ class Follows:
         assert found is not None, self.following.why_not_ready()
         assert found.name == least, (found.name, self.following.set_aside.last)
         return found
+
+    def until_looked(self, newest: str) -> None:
+        """Until the thread has come to the end of a turn that found this version, whether it took it or not."""
+        while self.following.info().newest != newest:
+            assert self.following.last_error is None, self.following.last_error
+            time.sleep(0.005)
 
 
 @pytest.fixture
