@@ -70,6 +70,11 @@ def test_bodies_that_cannot_be_scored(
     [
         ({"feature": "usre", "ids": [1]}, 404, "feature", "did you mean user?"),
         ({"table": "../../etc/passwd", "keys": [1]}, 404, "table", "there is no table"),
+        ({"table": "%2e%2e/user", "keys": [1]}, 404, "table", "there is no table"),
+        ({"table": "user\0", "keys": [1]}, 404, "table", "there is no table"),
+        ({"feature": "../user", "ids": [1]}, 404, "feature", "there is no feature"),
+        ({"feature": "%2e%2e%2fuser", "ids": [1]}, 404, "feature", "there is no feature"),
+        ({"feature": "user\0", "ids": [1]}, 404, "feature", "there is no feature"),
         ({"feature": "user"}, 422, "ids", "give ids"),
         ({"ids": [1]}, 422, "feature", "received neither"),
         ({"feature": "user", "table": "user", "ids": [1]}, 422, "feature", "received both"),
