@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from embtables.serving import wire
 from tests.serving.conftest import ServerProcess
@@ -28,7 +29,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Trainer, ServerProcess]]:
 
 def test_they_are_scored_and_looked_up_cold(served: tuple[Trainer, ServerProcess]) -> None:
     made, server = served
-    known = next(item for item in range(-100, 100) if made.tables.get("item", np.array([item])).any())
+    known = next(item for item in range(-100, 100) if made.tables.get("item", torch.tensor([item])).any())
     candidates = [{"item": item, "price": 0.5} for item in [known, *STRANGE]]
     answer = httpx.post(
         f"{server.url}/v1/score",
