@@ -156,6 +156,7 @@ SIDES = {
     "compressed": (arrow([BATCH], COMPRESSED), "is compressed, which this build never writes"),
     "two batches": (arrow([BATCH, BATCH]), "has 2 record batches, expected one"),
     "no batch": (b"", "is damaged"),
+    # Made with pickle, as an attacker would; what is tested is that nothing unpickles it.
     "a pickle": (pickle.dumps([1]), "is damaged"),
     "magic alone": (b"ARROW1\0\0" + bytes(500) + b"ARROW1", "is damaged"),
     "a dictionary": (

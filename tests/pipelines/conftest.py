@@ -1,4 +1,4 @@
-"""A small log that learns quickly, how to write one with faults, and the command line in this process."""
+"""A small log that learns quickly, and how to write one with faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embtables.pipelines.cli.main import main
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.sources.log import Log
 from embtables.schema import validate
@@ -98,25 +97,6 @@ def make_config(log_dir: Path, tmp_path: Path) -> Callable[..., RunConfig]:
         return validate(RunConfig, made)
 
     return make
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs `embtables` with these arguments, for a terminal of 80 columns: exit status, stdout, stderr."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["embtables", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

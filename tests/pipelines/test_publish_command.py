@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,34 +16,21 @@ from embtables.models.scorer import Scorer
 from embtables.models.served import served_tables
 from embtables.models.side_tables import read_side_table
 from embtables.models.version_content import scoring_content
-from embtables.pipelines.cli.main import main
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.train import train
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.side_file import side_files_of
 from embtables.state.read.follower import Follower
-from embtables.state.read.rows import read_rows
-from embtables.state.read.saved_version import find_version
 from embtables.state.read.serve import load_served
+from tests.state.versions_for_tests import weights_by_key
 
 Call = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Exit status, and the JSON on stdout or the text on stderr, of `embtables state publish`."""
-
-    def called(*arguments: object) -> tuple[int, Any]:
-        monkeypatch.setattr("sys.argv", ["embtables", "state", "publish", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return status, json.loads(out.splitlines()[-1]) if out else err
-
-    return called
+def publish(call: Call) -> Call:
+    """`embtables state publish` with these arguments."""
+    return lambda *arguments: call("state", "publish", *arguments)
 
 
 @pytest.fixture
@@ -68,11 +54,6 @@ def run(make_config: Callable[..., RunConfig], items: Path) -> Path:
     return Path(train(make_config(**changes), shown=False)["run_dir"])
 
 
-def weights(state: StateFolder, version: str, table: str) -> dict[int, list[float]]:
-    batches = read_rows(find_version(state, version), table, ["key", "weight"])
-    return {row["key"]: row["weight"] for batch in batches for row in batch.to_pylist()}
-
-
 def scorer_of(folder: Path) -> Scorer:
     state = StateFolder(folder)
     chain = state.chain("serving", state.sequences("serving")[-1])
@@ -81,9 +62,9 @@ def scorer_of(folder: Path) -> Scorer:
     return Scorer.of_content(scoring_content(chain[-1]), tables, loaded.tensors, chain[-1].name)
 
 
-def test_a_version_is_published_with_its_rows_and_side_tables(run: Path, call: Call, tmp_path: Path) -> None:
+def test_a_version_is_published_with_its_rows_and_side_tables(run: Path, publish: Call, tmp_path: Path) -> None:
     folder = tmp_path / "served"
-    status, report = call(run, "--to", folder, "--version", "last", "--json")
+    status, report = publish(run, "--to", folder, "--version", "last", "--json")
     assert status == 0
     state, own = StateFolder(folder), StateFolder(run / "checkpoints")
     newest = own.latest("resume")
@@ -95,8 +76,8 @@ def test_a_version_is_published_with_its_rows_and_side_tables(run: Path, call: C
     assert version.content["published"] == {"run": run.name, "step": 14, "version": newest.name}
     assert newest.tables["user"].scale < 1.0 == version.tables["user"].scale
     for table in ("user", "item"):
-        assert weights(state, "serving-1", table) == weights(own, newest.name, table)
-        assert report["rows"][table] == len(weights(own, newest.name, table))
+        assert weights_by_key(state, "serving-1", table) == weights_by_key(own, newest.name, table)
+        assert report["rows"][table] == len(weights_by_key(own, newest.name, table))
     content = scoring_content(version)
     (of,) = content.side_tables
     assert content.candidate_key == "item"
@@ -106,8 +87,8 @@ def test_a_version_is_published_with_its_rows_and_side_tables(run: Path, call: C
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16", "int8"])
-def test_what_is_published_scores_as_the_run_does(dtype: str, run: Path, call: Call, tmp_path: Path) -> None:
-    status, report = call(run, "--to", tmp_path / "served", "--dtype", dtype, "--json")
+def test_what_is_published_scores_as_the_run_does(dtype: str, run: Path, publish: Call, tmp_path: Path) -> None:
+    status, report = publish(run, "--to", tmp_path / "served", "--dtype", dtype, "--json")
     assert status == 0
     rows = pq.read_table(tmp_path / "log" / "part-0.parquet").slice(0, 200)
     rows = rows.append_column("weight", pa.array(np.linspace(0, 1, 200)))
@@ -118,63 +99,63 @@ def test_what_is_published_scores_as_the_run_does(dtype: str, run: Path, call: C
     assert all(0 < error["rms"] < error["max_abs"] < 0.02 for error in report["errors"].values())
 
 
-def test_publishing_again_is_the_next_version_for_followers(run: Path, call: Call, tmp_path: Path) -> None:
+def test_publishing_again_is_the_next_version_for_followers(run: Path, publish: Call, tmp_path: Path) -> None:
     folder = tmp_path / "served"
     for number in (1, 2, 3):
-        status, report = call(run, "--to", folder, "--keep", 2, "--json")
+        status, report = publish(run, "--to", folder, "--keep", 2, "--json")
         assert (status, report["version"]) == (0, f"serving-{number}")
     assert StateFolder(folder).sequences("serving") == [2, 3]
     follower = Follower(StateFolder(folder), "serving")
     assert [version.manifest.name for version in follower.poll()] == ["serving-3"]
-    call(run, "--to", folder)
+    publish(run, "--to", folder)
     assert [version.manifest.name for version in follower.poll()] == ["serving-4"]
 
 
-def test_a_published_version_is_published_further(run: Path, call: Call, tmp_path: Path) -> None:
-    call(run, "--to", tmp_path / "a", "--dtype", "int8")
-    status, report = call(tmp_path / "a", "--version", "serving-1", "--to", tmp_path / "b", "--json")
+def test_a_published_version_is_published_further(run: Path, publish: Call, tmp_path: Path) -> None:
+    publish(run, "--to", tmp_path / "a", "--dtype", "int8")
+    status, report = publish(tmp_path / "a", "--version", "serving-1", "--to", tmp_path / "b", "--json")
     assert (status, report["from"], report["side_tables"]) == (0, "serving-1", [str(tmp_path / "items.parquet")])
     first, second = StateFolder(tmp_path / "a"), StateFolder(tmp_path / "b")
-    assert weights(first, "serving-1", "user") == weights(second, "serving-1", "user")
+    assert weights_by_key(first, "serving-1", "user") == weights_by_key(second, "serving-1", "user")
     assert second.manifest("serving", 1).content["published"]["run"] == run.name
 
 
-def test_a_run_itself_has_a_chain_to_publish_to(run: Path, call: Call) -> None:
-    status, report = call(run, "--to", run, "--json")
+def test_a_run_itself_has_a_chain_to_publish_to(run: Path, publish: Call) -> None:
+    status, report = publish(run, "--to", run, "--json")
     assert (status, report["version"]) == (0, "serving-1")
     assert StateFolder(run / "checkpoints").sequences("serving") == [1]
     assert not (run / "manifests").exists()
 
 
 def test_a_folder_of_another_schema_is_refused(
-    run: Path, call: Call, tmp_path: Path, make_config: Callable[..., RunConfig]
+    run: Path, publish: Call, tmp_path: Path, make_config: Callable[..., RunConfig]
 ) -> None:
     folder = tmp_path / "served"
-    assert call(run, "--to", folder)[0] == 0
+    assert publish(run, "--to", folder)[0] == 0
     other = train(make_config(**{"train.max_steps": 3}), shown=False)["run_dir"]
-    status, text = call(other, "--to", folder)
+    status, text = publish(other, "--to", folder)
     assert status == 1
     assert "serving-1: has versions of another schema, whose servers could not read this one: give another" in text
     assert StateFolder(folder).sequences("serving") == [1]
 
 
 def test_without_its_data_a_run_publishes_its_own_side_tables_or_none(
-    run: Path, items: Path, call: Call, tmp_path: Path
+    run: Path, items: Path, publish: Call, tmp_path: Path
 ) -> None:
     items.unlink()
-    status, text = call(run, "--to", tmp_path / "served")
+    status, text = publish(run, "--to", tmp_path / "served")
     assert status == 1
     assert "the side tables cannot be made" in text
     assert "items.parquet" in text
     assert "--without-side-tables publishes without them" in text
     assert not (tmp_path / "served").exists()
-    status, report = call(run, "--to", tmp_path / "served", "--without-side-tables", "--json")
+    status, report = publish(run, "--to", tmp_path / "served", "--without-side-tables", "--json")
     assert (status, report["side_tables"]) == (0, [])
     assert scoring_content(StateFolder(tmp_path / "served").manifest("serving", 1)).side_tables == ()
 
 
 def test_without_its_data_a_run_has_what_it_published_while_it_trained(
-    make_config: Callable[..., RunConfig], items: Path, call: Call, tmp_path: Path
+    make_config: Callable[..., RunConfig], items: Path, publish: Call, tmp_path: Path
 ) -> None:
     join = {"path": str(items), "key": "item", "columns": ["weight"]}
     changes = {
@@ -185,7 +166,7 @@ def test_without_its_data_a_run_has_what_it_published_while_it_trained(
     }
     run = Path(train(make_config(**changes), shown=False)["run_dir"])
     items.unlink()
-    status, report = call(run, "--to", tmp_path / "served", "--json")
+    status, report = publish(run, "--to", tmp_path / "served", "--json")
     assert (status, report["side_tables"]) == (0, [str(items)])
     state = StateFolder(tmp_path / "served")
     version = state.manifest("serving", 1)
@@ -193,7 +174,7 @@ def test_without_its_data_a_run_has_what_it_published_while_it_trained(
     assert read_side_table(state, version, of)["weight"].to_pylist() == [i / 30 for i in range(30)]
 
 
-def test_what_cannot_be_published_is_said_in_one_sentence(run: Path, call: Call, tmp_path: Path) -> None:
+def test_what_cannot_be_published_is_said_in_one_sentence(run: Path, publish: Call, tmp_path: Path) -> None:
     cases = {
         (tmp_path / "nowhere", "--to", tmp_path / "x"): "has no versions: there is no manifests/ in it",
         (run, "--to", tmp_path / "x", "--version", "resume-99"): "there is no version 'resume-99'",
@@ -203,19 +184,19 @@ def test_what_cannot_be_published_is_said_in_one_sentence(run: Path, call: Call,
         (run,): "Missing option '--to'",
     }
     for arguments, text in cases.items():
-        status, said = call(*arguments)
+        status, said = publish(*arguments)
         assert status in (1, 2)
         assert text in said.replace("\n", " ")
         assert "Traceback" not in said
     assert not (tmp_path / "x").exists()
 
 
-def test_a_damaged_run_is_refused_and_nothing_is_left(run: Path, call: Call, tmp_path: Path) -> None:
+def test_a_damaged_run_is_refused_and_nothing_is_left(run: Path, publish: Call, tmp_path: Path) -> None:
     for rows in run.glob("checkpoints/versions/*/user.rows.0.arrow"):
         raw = bytearray(rows.read_bytes())
         raw[-3_000] ^= 1
         rows.write_bytes(raw)
-    status, text = call(run, "--to", tmp_path / "served")
+    status, text = publish(run, "--to", tmp_path / "served")
     assert status == 1
     assert "user.rows.0.arrow" in text
     assert "is damaged" in text
@@ -223,13 +204,13 @@ def test_a_damaged_run_is_refused_and_nothing_is_left(run: Path, call: Call, tmp
     assert list((tmp_path / "served" / "versions").glob("*")) == []
 
 
-def test_a_run_that_was_moved_and_a_folder_of_versions(run: Path, call: Call, tmp_path: Path) -> None:
+def test_a_run_that_was_moved_and_a_folder_of_versions(run: Path, publish: Call, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.move(run, moved)
-    assert call(moved / "checkpoints", "--to", tmp_path / "a")[0] == 0
+    assert publish(moved / "checkpoints", "--to", tmp_path / "a")[0] == 0
     shutil.copytree(moved / "checkpoints", tmp_path / "versions")
-    status, text = call(tmp_path / "versions", "--to", tmp_path / "b")
+    status, text = publish(tmp_path / "versions", "--to", tmp_path / "b")
     assert status == 1
     assert "has no configuration to make side tables from" in text
     assert "--without-side-tables" in text
-    assert call(tmp_path / "versions", "--to", tmp_path / "b", "--without-side-tables")[0] == 0
+    assert publish(tmp_path / "versions", "--to", tmp_path / "b", "--without-side-tables")[0] == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -31,17 +30,6 @@ Call = Callable[..., tuple[int, Any]]
 def run(make_config: Make) -> Path:
     report = train(make_config(**{"train.epochs": 2, "train.checkpoint_every_steps": 3}), shown=False)
     return Path(report["run_dir"])
-
-
-@pytest.fixture
-def call(command: Callable[..., tuple[int, str, str]]) -> Call:
-    """Exit status, and the JSON on stdout or the text on stderr."""
-
-    def called(*arguments: object) -> tuple[int, Any]:
-        status, out, err = command(*arguments)
-        return status, json.loads(out.splitlines()[-1]) if out else err
-
-    return called
 
 
 def test_versions_are_listed_verified_and_cleaned(run: Path, call: Call) -> None:

@@ -8,7 +8,7 @@ of all weights, and every eighth makes it 1 again. Each row has one value throug
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,8 +153,12 @@ def read(writer: Writer, rng: np.random.Generator) -> str | None:
     return None
 
 
-def run(seconds: float, readers: int = 2) -> tuple[int, int, list[str]]:
-    """Versions taken over and lookups made in that time, and what was wrong. Stops at the first wrong row."""
+def run(is_enough: Callable[[int, int], bool], readers: int = 2) -> tuple[int, int, list[str]]:
+    """Versions taken over, lookups made, and what was wrong. Stops at the first wrong row.
+
+    Args:
+        is_enough: whether so many versions and lookups are.
+    """
     served = ServedRows(TABLES, range(len(TABLES)))
     writer, wrong, lookups = Writer(served), list[str](), [0] * readers
     done = threading.Event()
@@ -174,8 +178,7 @@ def run(seconds: float, readers: int = 2) -> tuple[int, int, list[str]]:
     threads = [threading.Thread(target=look, args=(number,)) for number in range(readers)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not done.is_set():
+    while not done.is_set() and not is_enough(writer.written.done, sum(lookups)):
         writer.version()
     done.set()
     for thread in threads:

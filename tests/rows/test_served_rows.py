@@ -205,7 +205,5 @@ def test_a_part_and_a_column_that_it_does_not_have_are_refused() -> None:
 
 
 def test_readers_see_each_row_as_some_version_has_it() -> None:
-    versions, lookups, wrong = run(seconds=3.0)
+    _, _, wrong = run(lambda versions, lookups: versions >= 1000 and lookups >= 2000)
     assert not wrong, wrong
-    assert versions > 20
-    assert lookups > 200

@@ -1,4 +1,4 @@
-"""A run that was really trained, and real server processes over it."""
+"""Runs that were really trained, versions of them, and real server processes over them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
 
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.training.train import train
 from embtables.schema import validate
+from embtables.serving.versions.served_version import ServedVersion
 from tests.pipelines.conftest import content, make_table
+from tests.serving.scoring import served_for_tests
 
 TOKENS = ("first-token-of-the-admin", "second-token-of-the-admin")
 
@@ -62,6 +65,15 @@ class ServerProcess:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == event]
 
+    def release(self) -> None:
+        """Lets requests with the column `held` go on."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def waiting(self) -> int:
+        """Requests for scores that it has taken and not answered."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return int(float(next(line.split()[1] for line in lines if line.startswith("embtables_scores_waiting "))))
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Its exit status after a signal."""
         if self.process.poll() is None:
@@ -92,6 +104,25 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = content(log, folder / "runs")
     config["train"]["epochs"] = 1
     return Path(train(validate(RunConfig, config), shown=False)["run_dir"])
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a model's name in `served_for_tests.MODELS`, trained once for all tests that ask for it."""
+    made: dict[str, Path] = {}
+
+    def of(model: str) -> Path:
+        if model not in made:
+            made[model] = served_for_tests.trained_run(tmp_path_factory.mktemp(model), model)
+        return made[model]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def zoo(run_of: Callable[[str], Path]) -> ServedVersion:
+    """DCN-V2 with all side tables; candidates are items."""
+    return served_for_tests.served_version(run_of("dcnv2"), served_for_tests.side_tables(), "item")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,21 @@ from embtables.serving.rows_request import RowsRequest
 from embtables.serving.service import Embedded, Request, RowBytes, Scored
 from embtables.serving.versions.live import place_of
 
+HELD = "held"
+
 
 class ScorerService:
-    """Scores by `Scorer`; a candidate is a row.
+    """Scores by `Scorer`; a candidate is a row. A request with the column `held` waits for the signal SIGUSR1."""
 
-    Args:
-        slow: a column; a request waits as many seconds as the first row's value of it says, on the event loop.
-    """
-
-    def __init__(self, run: Path, which: str = "last", *, slow: str | None = None) -> None:
-        self._run, self._which, self._slow = run, which, slow
+    def __init__(self, run: Path) -> None:
+        self._run = run
         self._scorer: Scorer | None = None
-        self.started_in: str | None = None
-        self.pinned: str | None = None
+        self._released = asyncio.Event()
         self._state = "following"
 
     async def start(self) -> None:
-        self.started_in = threading.current_thread().name
-        self._scorer = Scorer.from_version(self._run, self._which)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._released.set)
+        self._scorer = Scorer.from_version(self._run, "last")
         self._versions = wire.Versions("serving-2", "serving-3")
 
     async def stop(self) -> None:
@@ -58,7 +55,7 @@ class ScorerService:
         return await self.score_table(self._table(rows))
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
-        known = ["user", "item", "tags", "price", *([self._slow] if self._slow else [])]
+        known = ["user", "item", "tags", "price", HELD]
         for place, row in enumerate(rows):
             for name in row:
                 if name not in known:
@@ -69,9 +66,9 @@ class ScorerService:
             raise Refusal(422, f"values of one column have different types: {error}", "candidates") from None
 
     async def score_table(self, rows: pa.Table) -> Scored:
-        if self._slow is not None and self._slow in rows.column_names:
-            await asyncio.sleep(rows[self._slow][0].as_py())
-            rows = rows.drop_columns([self._slow])
+        if HELD in rows.column_names:
+            await self._released.wait()
+            rows = rows.drop_columns([HELD])
         scores = self.scorer.score(rows).numpy()
         labels = tuple(label.name or label.column for label in self.scorer.schema.labels)
         return Scored(labels, scores, self._versions, wire.ColdIds(), {"features": 5.0, "lookup": 3.0, "dense": 20.0})

@@ -23,7 +23,7 @@ def main() -> None:
     run, *flags = sys.argv[1:]
     settings = Settings.read({"source": run, **dict(flag.split("=", 1) for flag in flags)})
     try:
-        serve(settings, service=ScorerService(Path(run), slow="slow"), on_start=_started)
+        serve(settings, service=ScorerService(Path(run)), on_start=_started)
     except EmbtablesError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_status) from None

@@ -22,11 +22,8 @@ from embtables.serving.scoring.request_scorer import Answer, RequestScorer
 from embtables.serving.versions.follow import Following, FollowSettings
 from embtables.serving.versions.live import Live
 from embtables.serving.versions.served_version import AppliedRows, ServedVersion
-from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, rows_table, served_version, side_tables
 from tests.serving.versions.trainer_for_tests import Trainer, trainer
-
-__all__ = ["run_of"]
 
 
 class Puts(Follows):

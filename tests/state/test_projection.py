@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from embtables.errors import StateError
-from embtables.pipelines.cli.main import main
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.read.load import load as load_version
 from embtables.state.read.version_reader import read_version
@@ -41,23 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.close()
             assert writer.failures == []
     return path
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Exit status, and the JSON on stdout or the text on stderr."""
-
-    def called(*arguments: object) -> tuple[int, Any]:
-        monkeypatch.setattr("sys.argv", ["embtables", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return status, json.loads(out.splitlines()[-1]) if out else err
-
-    return called
 
 
 def test_a_version_of_weights_is_a_full_one_less_what_training_alone_needs(folder: Path) -> None:

@@ -22,12 +22,11 @@ from embtables.state.format.manifest import Manifest
 from embtables.state.format.side_file import SideFile, parse_side_file
 from embtables.state.format.weight_dtype import WeightDtype
 from embtables.state.read.range_reader import RangeReader
-from embtables.state.read.rows import read_rows
 from embtables.state.read.saved_version import find_version
 from embtables.state.read.version_reader import read_version
 from embtables.state.tools.compact import compact
 from embtables.state.tools.figures import figures_of
-from tests.state.versions_for_tests import tables, train
+from tests.state.versions_for_tests import tables, train, weights_by_key
 
 ROUNDED: tuple[WeightDtype, ...] = ("bf16", "fp16", "int8")
 SIDES = [{"file": "side.0.arrow", "name": "items"}, {"file": "side.1.arrow", "name": "users"}]
@@ -58,11 +57,6 @@ def three_versions(folder: Path, dtype: WeightDtype) -> tuple[StateFolder, Table
             writer.close()
             assert writer.failures == []
     return state, made
-
-
-def weights_by_key(state: StateFolder, version: str, table: str) -> dict[int, list[float]]:
-    batches = read_rows(find_version(state, version), table, ["key", "weight"])
-    return {row["key"]: row["weight"] for batch in batches for row in batch.to_pylist()}
 
 
 @pytest.mark.parametrize("dtype", ROUNDED)

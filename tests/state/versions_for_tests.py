@@ -15,6 +15,8 @@ from embtables import CollisionlessTable, EmbeddingBagCollection, Feature, Fixed
 from embtables.schema import Adagrad, Adam, DenseDecay, MinCount, RowwiseAdagrad
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.read.rows import read_rows
+from embtables.state.read.saved_version import find_version
 from embtables.state.write.version_writer import VersionWriter
 
 # Two tables of which all rows decay: their files hold weights at a scale.
@@ -76,3 +78,18 @@ def write(folder: Path, cuts: int, **options: Any) -> tuple[Tables, list[Manifes
             train(made, range(5 * cut, 5 * cut + 5))
             chain.cut({"dense": np.arange(cut, cut + 4.0)}, {"schema": {"a": 1}, "step": cut})
     return made, [state.manifest("resume", number) for number in state.sequences("resume")]
+
+
+def weights_by_key(state: StateFolder, version: str, table: str) -> dict[int, list[float]]:
+    """The weights of a table in a version, as whoever reads its files sees them."""
+    batches = read_rows(find_version(state, version), table, ["key", "weight"])
+    return {row["key"]: row["weight"] for batch in batches for row in batch.to_pylist()}
+
+
+def rows_of(state: StateFolder, version: str) -> dict[str, dict[int, bytes]]:
+    """The weights of all tables in a version, bit for bit."""
+    found = {}
+    for table in find_version(state, version).tables:
+        weights = weights_by_key(state, version, table)
+        found[table] = {key: np.array(row, np.float32).tobytes() for key, row in weights.items()}
+    return found

@@ -6,31 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.state.folder.version_folder import StateFolder
-from embtables.state.read.rows import read_rows
-from embtables.state.read.saved_version import find_version
+from embtables.state.format.manifest import Purpose
 from tests.pipelines.distributed.test_train_ranks import CHANGES, WITH_FIRST_ORDER, WORKER
 from tests.shard.groups_for_tests import Group
+from tests.state.versions_for_tests import rows_of
 
 Make = Callable[..., RunConfig]
 
 
-def rows_of(state: StateFolder, purpose: str) -> dict[str, dict[int, bytes]]:
-    """Of the newest version of a purpose."""
-    found = find_version(state, f"{purpose}-{state.sequences(purpose)[-1]}")  # type: ignore[arg-type]
-    return {
-        table: {
-            row["key"]: np.array(row["weight"], np.float32).tobytes()
-            for batch in read_rows(found, table, ["key", "weight"])
-            for row in batch.to_pylist()
-        }
-        for table in found.tables
-    }
+def newest(state: StateFolder, purpose: Purpose) -> str:
+    return f"{purpose}-{state.sequences(purpose)[-1]}"
 
 
 @pytest.mark.parametrize("changes", [{}, WITH_FIRST_ORDER])
@@ -43,10 +33,10 @@ def test_ranks_publish_one_chain_and_go_on_with_it(
     group(2).run(f"{WORKER}:train", config, str(run.path))
     state = StateFolder(run.checkpoints)
     assert [state.manifest("serving", n).parent for n in state.sequences("serving")] == [None, 1, 2]
-    assert rows_of(state, "serving") == rows_of(state, "resume")
+    assert rows_of(state, newest(state, "serving")) == rows_of(state, newest(state, "resume"))
     group(2).run(f"{WORKER}:resume", str(run.path), ("train.max_steps=10",))
     assert [state.manifest("serving", n).parent for n in state.sequences("serving")] == [None, 1, 2, 3, 4]
-    assert rows_of(state, "serving") == rows_of(state, "resume")
+    assert rows_of(state, newest(state, "serving")) == rows_of(state, newest(state, "resume"))
     for number in state.sequences("serving"):
         state.verify(state.manifest("serving", number))
 

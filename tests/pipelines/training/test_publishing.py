@@ -23,17 +23,19 @@ from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunInMemory
+from embtables.pipelines.training.start.try_publication import _few_rows
 from embtables.pipelines.training.train import resume, train
+from embtables.rows.content import TableContent
+from embtables.rows.stored_table import StoredTable
 from embtables.schema import to_yaml
 from embtables.state.folder.memory_folder import MemoryFolder
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.side_file import side_files_of
 from embtables.state.read.follower import Follower
-from embtables.state.read.rows import read_rows
-from embtables.state.read.saved_version import find_version
 from embtables.state.read.serve import load_served
 from embtables.state.read.version_reader import read_version
 from embtables.tables.table_set import Tables
+from tests.state.versions_for_tests import rows_of
 
 Make = Callable[..., RunConfig]
 Rows = dict[str, dict[int, bytes]]
@@ -60,18 +62,6 @@ def published_steps(state: StateFolder) -> dict[int, int | None]:
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     versions = [state.manifest("serving", n) for n in numbers]
     return {v.content["published"]["step"]: v.parent for v in versions if v.same_as is None}
-
-
-def rows_of(state: StateFolder, version: str) -> Rows:
-    found = find_version(state, version)
-    return {
-        table: {
-            key: np.array(weight, np.float32).tobytes()
-            for batch in read_rows(found, table, ["key", "weight"])
-            for key, weight in zip(batch["key"].to_pylist(), batch["weight"].to_pylist(), strict=True)
-        }
-        for table in found.tables
-    }
 
 
 class Server:
@@ -216,8 +206,12 @@ def test_side_tables_are_published_and_again_where_they_have_changed(
     assert state.manifest("serving", 3).parent == 2
     new = side_table(state, 3)[1]
     assert set(new["weight"].to_pylist()) == {1.5}
+    # Another process wrote this version than the checkpoint: it may not be of its state, and all comes once more.
     resume(RunDir.open(path), shown=False)
-    assert state.sequences("serving")[-1] <= 4
+    assert published_steps(state) == {4: None, 8: None}
+    assert state.sequences("serving") == [1, 2, 3, 4]
+    assert side_table(state, 4)[1].equals(new)
+    assert rows_of(state, "serving-4") == rows_of(state, "serving-3")
 
 
 def test_a_run_that_cannot_publish_ends_before_its_first_step(
@@ -232,18 +226,31 @@ def test_a_run_that_cannot_publish_ends_before_its_first_step(
         with pytest.raises(StateError, match=r"publish: a version .* was tried before the first step, and"):
             train(make(), shown=False)
     with monkeypatch.context() as patch:
-        patch.setattr("embtables.pipelines.training.start.try_publication.WEIGHT", "wieght")
-        with pytest.raises(Exception, match="w"):
+        patch.setattr(
+            "embtables.pipelines.training.start.try_publication._few_rows", few_rows_one_of_which_is_no_number
+        )
+        with pytest.raises(StateError) as refused:
             train(make(), shown=False)
+    assert str(refused.value).startswith(
+        "table user: publish: a version for servers was tried before the first step, and failed: "
+        "key 3 has a weight that is not finite"
+    )
     (tmp_path / "items.parquet").unlink()
-    with pytest.raises(DataError, match=r"items\.parquet"):
+    with pytest.raises(DataError) as missing:
         train(joined(), shown=False)
+    assert str(missing.value).startswith(f"path {tmp_path / 'items.parquet'}: does not exist")
     assert steps == []
     assert not list((tmp_path / "runs").glob("*/checkpoints/versions/*"))
 
 
 def full_disk(*_: Any) -> Any:
     raise OSError(28, "No space left on device")
+
+
+def few_rows_one_of_which_is_no_number(table: StoredTable) -> TableContent:
+    content = _few_rows(table)
+    content.columns["weight"][content.keys == 3] = np.nan
+    return content
 
 
 def test_a_first_version_that_does_not_fit_on_the_disk_is_warned_of(

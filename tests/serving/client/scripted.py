@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,9 +36,9 @@ class Scripted:
     answers: Sequence[Answer]
     received: list[Received] = field(default_factory=list)
     connections: int = 0
-    ends: threading.Event = field(default_factory=threading.Event)
     url: str = ""
     _sockets: list[socket.socket] = field(default_factory=list)
+    _came: threading.Condition = field(default_factory=threading.Condition)
 
     def serve(self, listener: socket.socket) -> None:
         while True:
@@ -60,15 +61,21 @@ class Scripted:
                 name, _, value = header.partition(": ")
                 headers[name.lower()] = value
             body = file.read(int(headers.get("content-length", 0)))
-            self.received.append(Received(line.decode().strip(), headers, body))
+            with self._came:
+                self.received.append(Received(line.decode().strip(), headers, body))
+                self._came.notify_all()
             given = self.answers[min(len(self.received), len(self.answers)) - 1]
             if not isinstance(given, bytes):
                 given(connection)
                 return
             connection.sendall(given)
 
+    def wait(self, count: int) -> None:
+        """Until so many requests have come."""
+        with self._came:
+            assert self._came.wait_for(lambda: len(self.received) >= count, 60)
+
     def close(self) -> None:
-        self.ends.set()
         for connection in self._sockets:
             with suppress(OSError):  # the other side has closed it
                 connection.shutdown(socket.SHUT_RDWR)
@@ -94,13 +101,14 @@ def closes(_: socket.socket) -> None:
     """Breaks the connection without an answer."""
 
 
-def drips(ends: threading.Event | None = None) -> Callable[[socket.socket], None]:
+def drips(connection: socket.socket) -> None:
     """A header that never ends, a byte at a time: every single read succeeds."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+    while True:  # until the client goes
+        connection.sendall(b"x")
+        time.sleep(0.01)
 
-    def write(connection: socket.socket) -> None:
-        wait = ends or threading.Event()
-        connection.sendall(b"HTTP/1.1 200 OK\r\nx: ")
-        while not wait.wait(0.01):
-            connection.sendall(b"x")
 
-    return write
+def hangs(connection: socket.socket) -> None:
+    """No answer, until the client goes."""
+    connection.recv(1)

@@ -9,7 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -22,7 +25,8 @@ import embtables
 from embtables.errors import ConfigError, DataError, DeadlineError, RefusedError, ServingError, UnreachableError
 from embtables.serving import wire
 from embtables.serving.client import AsyncClient, Client
-from tests.serving.client.scripted import Scripted, answer, closes, drips, scripted
+from tests.serving.arrow_for_tests import arrow
+from tests.serving.client.scripted import Scripted, answer, closes, drips, hangs, scripted
 
 VERSIONS = wire.Versions(dense="serving-3", rows="serving-4")
 HEADERS = {
@@ -89,13 +93,6 @@ def test_scores_as_json(client: Callable[..., Any]) -> None:
     assert msgspec.json.decode(sent.body, type=wire.ScoreRequest) == wire.ScoreRequest(
         context={"user": 7, "words": [1, 2]}, candidates=["a", "b"], request_id="mine"
     )
-
-
-def arrow(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 def test_scores_as_arrow(client: Callable[..., Any]) -> None:
@@ -216,6 +213,17 @@ def test_what_is_safe_is_tried_again(client: Callable[..., Any], busy: Any) -> N
     assert len({sent.body for sent in server.received}) == 1
 
 
+@contextmanager
+def on_retry(do: Callable[[], None]) -> Iterator[None]:
+    """Does something each time before a call is tried again."""
+    hooks = stamina.instrumentation.get_on_retry_hooks()
+    stamina.instrumentation.set_on_retry_hooks([lambda _: do()])
+    try:
+        yield
+    finally:
+        stamina.instrumentation.set_on_retry_hooks(hooks)
+
+
 def test_a_server_that_starts_later_is_found(client: Callable[..., Any]) -> None:
     """The connection is refused until then."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -223,17 +231,15 @@ def test_a_server_that_starts_later_is_found(client: Callable[..., Any]) -> None
     server = Scripted([SCORED])
     listener: list[socket.socket] = []
 
-    def start(details: stamina.instrumentation.RetryDetails) -> None:
+    def start() -> None:
         if not listener:
             listener.append(socket.create_server(("127.0.0.1", port)))
             threading.Thread(target=server.serve, args=(listener[0],), daemon=True).start()
 
-    hooks = stamina.instrumentation.get_on_retry_hooks()
-    stamina.instrumentation.set_on_retry_hooks([start])
     try:
-        assert client(f"http://127.0.0.1:{port}").score({}, ["a", "b"]).request_id == "r-1"
+        with on_retry(start):
+            assert client(f"http://127.0.0.1:{port}").score({}, ["a", "b"]).request_id == "r-1"
     finally:
-        stamina.instrumentation.set_on_retry_hooks(hooks)
         for each in listener:
             each.close()
         server.close()
@@ -254,12 +260,7 @@ def test_nothing_is_tried_after_the_deadline(client: Callable[..., Any]) -> None
     assert len(server.received) == 1
 
 
-def hangs(connection: socket.socket) -> None:
-    """No answer, until the client goes."""
-    connection.recv(1)
-
-
-@pytest.mark.parametrize("stalls", [hangs, drips()], ids=["silent", "a byte at a time"])
+@pytest.mark.parametrize("stalls", [hangs, drips], ids=["silent", "a byte at a time"])
 def test_the_deadline_holds_for_all_of_a_call(client: Callable[..., Any], stalls: Any) -> None:
     with scripted(stalls) as server:
         with pytest.raises(DeadlineError, match=r"no answer within 0\.2 seconds"):
@@ -267,23 +268,28 @@ def test_the_deadline_holds_for_all_of_a_call(client: Callable[..., Any], stalls
         assert not client(server.url, deadline_seconds=0.2).ready()
 
 
-def test_a_deadline_says_what_went_wrong_before_it(client: Callable[..., Any]) -> None:
-    with scripted(refused(503, retry_after="0"), hangs) as server:
-        says = "no answer within 0.3 seconds; before that: .*no such feature"
-        with pytest.raises(DeadlineError, match=says):
-            client(server.url).score({}, ["a"], deadline_seconds=0.3)
+def test_a_deadline_says_what_went_wrong_before_it(client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, is_over = time.monotonic, threading.Event()
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + (3600.0 if is_over.is_set() else 0.0))
+    says = "no answer within 60 seconds; before that: .*no such feature"
+    refuses = scripted(refused(503, retry_after="0"))
+    with refuses as server, on_retry(is_over.set), pytest.raises(DeadlineError, match=says):
+        client(server.url).score({}, ["a"], deadline_seconds=60.0)
+    assert len(server.received) == 1
 
 
 def test_no_connection_is_free_before_the_deadline() -> None:
-    with scripted(hangs) as server, Client(server.url, connections=1) as client:
-        other = threading.Thread(target=client.ready, kwargs={"deadline_seconds": 1.0})
-        other.start()
-        while not server.received:
-            pass
-        with pytest.raises(DeadlineError):
+    with ThreadPoolExecutor(1) as pool, scripted(hangs) as server:
+        client = Client(server.url, connections=1)
+        other = pool.submit(client.ready, deadline_seconds=600.0)
+        server.wait(1)
+        with pytest.raises(DeadlineError, match=r"no answer within 0\.1 seconds"):
             client.score({}, ["a"], deadline_seconds=0.1)
-        other.join()
-    assert server.connections == 1
+        assert not other.done()
+        server.close()
+        assert other.result() is False
+        client.close()
+    assert (server.connections, len(server.received)) == (1, 1)
 
 
 def test_whether_it_is_ready(client: Callable[..., Any]) -> None:

@@ -1,15 +1,8 @@
-"""Absurd and hostile requests, sent to a real server: each has a defined answer, and others are answered meanwhile."""
+"""Absurd and hostile requests, sent to a real server: each has a defined answer, and others are answered after it."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import json
-import socket
-import struct
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -18,62 +11,9 @@ import pyarrow as pa
 import pytest
 
 from embtables.serving import wire
-from tests.serving.conftest import Serve, ServerProcess
-
-ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}
-GOOD = json.dumps({"rows": [ROW]}).encode()
-
-
-@contextlib.contextmanager
-def connection(server: ServerProcess) -> Iterator[socket.socket]:
-    with socket.create_connection(server.address, timeout=60) as opened:
-        yield opened
-
-
-def raw(server: ServerProcess, data: bytes) -> tuple[int, bytes]:
-    """Status and all that a server says to these bytes until it closes the connection or has answered."""
-    with connection(server) as opened:
-        opened.sendall(data)
-        return answer_of(opened)
-
-
-def answer_of(opened: socket.socket) -> tuple[int, bytes]:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        part = opened.recv(65536)
-        if not part:
-            return (int(data.split()[1]) if data else 0), data
-        data += part
-    head, _, body = data.partition(b"\r\n\r\n")
-    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
-    while len(body) < int(lengths[0]):
-        body += opened.recv(65536)
-    return int(head.split()[1]), head + b"\r\n\r\n" + body
-
-
-def post(body: bytes, *headers: bytes, path: bytes = b"/v1/score", host: bytes = b"Host: here") -> bytes:
-    lines = [b"POST " + path + b" HTTP/1.1", host, *headers, b"Content-Length: %d" % len(body)]
-    return b"\r\n".join(line for line in lines if line) + b"\r\n\r\n" + body
-
-
-def is_fine(server: ServerProcess) -> None:
-    answer = httpx.post(f"{server.url}/v1/score", content=GOOD)
-    assert answer.status_code == 200, answer.text
-
-
-def arrow(table: pa.Table, **options: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def test_it_listens_on_this_machine_alone(server: ServerProcess) -> None:
-    assert server.address[0] == "127.0.0.1"
-    own = {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
-    for address in own:
-        with pytest.raises(OSError), socket.create_connection((address, server.address[1]), timeout=5):
-            pass
+from tests.serving.arrow_for_tests import arrow
+from tests.serving.conftest import ServerProcess
+from tests.serving.http.sockets_for_tests import GOOD, ROW, is_fine, post, raw
 
 
 @pytest.mark.parametrize(
@@ -130,6 +70,11 @@ def test_bodies_that_cannot_be_scored(
     [
         ({"feature": "usre", "ids": [1]}, 404, "feature", "did you mean user?"),
         ({"table": "../../etc/passwd", "keys": [1]}, 404, "table", "there is no table"),
+        ({"table": "%2e%2e/user", "keys": [1]}, 404, "table", "there is no table"),
+        ({"table": "user\0", "keys": [1]}, 404, "table", "there is no table"),
+        ({"feature": "../user", "ids": [1]}, 404, "feature", "there is no feature"),
+        ({"feature": "%2e%2e%2fuser", "ids": [1]}, 404, "feature", "there is no feature"),
+        ({"feature": "user\0", "ids": [1]}, 404, "feature", "there is no feature"),
         ({"feature": "user"}, 422, "ids", "give ids"),
         ({"ids": [1]}, 422, "feature", "received neither"),
         ({"feature": "user", "table": "user", "ids": [1]}, 422, "feature", "received both"),
@@ -228,23 +173,6 @@ def test_damaged_arrow_streams_have_an_answer(server: ServerProcess) -> None:
     is_fine(server)
 
 
-def test_a_body_that_is_too_long_is_refused_by_its_length_and_while_it_is_read(serve: Serve) -> None:
-    own = serve(max_body_bytes=100_000)
-    with connection(own) as opened:  # refused before a byte of it came
-        opened.sendall(b"POST /v1/score HTTP/1.1\r\nHost: here\r\nContent-Length: 99999999999\r\n\r\n")
-        assert answer_of(opened)[0] == 413
-    with connection(own) as opened:  # says nothing of its length, and never ends
-        opened.sendall(b"POST /v1/score HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n")
-        sent = 0
-        with contextlib.suppress(ConnectionError):
-            while sent < 100_000_000:
-                opened.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
-                sent += 0x4000
-        assert sent < 100_000_000
-    is_fine(own)
-    assert [line["status"] for line in own.events("request")] == [413, 413]
-
-
 def test_compressed_bodies_are_refused(server: ServerProcess) -> None:
     bomb = gzip.compress(b" " * (50 << 20))
     for encoding in ("gzip", "deflate", "br", "gzip, gzip"):
@@ -311,167 +239,3 @@ def test_types_that_are_not_read_or_written(server: ServerProcess) -> None:
         assert answer.status_code == 415
     answer = httpx.post(f"{server.url}/v1/score", content=GOOD, headers={"accept": "image/png"})
     assert answer.status_code == 406
-
-
-def test_slow_clients_are_cut_while_others_are_answered(serve: Serve) -> None:
-    own = serve(header_seconds=2, body_seconds=2)
-
-    def slowly(data: bytes) -> int:
-        """The status in the end of a client that sends a byte a second, and 0 where none came."""
-        with connection(own) as opened:
-            opened.settimeout(1.0)
-            for byte in data:
-                try:
-                    opened.sendall(bytes([byte]))
-                    part = opened.recv(1000)
-                    return int(part.split()[1]) if part else 0
-                except TimeoutError:
-                    continue
-                except ConnectionError:
-                    return 0
-        raise AssertionError("it was never cut")
-
-    whole = post(GOOD)
-    head, _, body = whole.partition(b"\r\n\r\n")
-
-    def slow_body() -> int:
-        with connection(own) as opened:
-            opened.sendall(head + b"\r\n\r\n")
-            opened.settimeout(1.0)
-            for byte in body:
-                try:
-                    opened.sendall(bytes([byte]))
-                    part = opened.recv(1000)
-                    return int(part.split()[1]) if part else 0
-                except TimeoutError:
-                    continue
-        raise AssertionError("it was never cut")
-
-    with ThreadPoolExecutor(40) as pool:
-        heads = [pool.submit(slowly, whole) for _ in range(20)]
-        bodies = [pool.submit(slow_body) for _ in range(20)]
-        while not all(each.done() for each in [*heads, *bodies]):
-            is_fine(own)
-        assert {each.result() for each in heads} <= {0, 408}
-        assert {each.result() for each in bodies} == {408}
-    assert {line["status"] for line in own.events("request")} == {408}
-
-
-def test_a_thousand_idle_connections(serve: Serve) -> None:
-    server = serve(header_seconds=600)
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(connection(server)) for _ in range(1000)]
-        for each in opened:
-            each.sendall(post(GOOD))
-        assert {answer_of(each)[0] for each in opened} == {200}
-        is_fine(server)
-        for each in opened[::100]:  # and each of them may ask again
-            each.sendall(post(GOOD))
-            assert answer_of(each)[0] == 200
-
-
-def test_a_full_queue_says_when_to_come_again(serve: Serve) -> None:
-    own = serve(max_queue=3)
-    slow = {"rows": [ROW | {"slow": 3.0}]}
-    with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(httpx.post, f"{own.url}/v1/score", json=slow, timeout=30) for _ in range(3)]
-        while True:
-            answer = httpx.post(f"{own.url}/v1/score", content=GOOD)
-            if answer.status_code == 429:
-                break
-            assert not any(each.done() for each in waiting)
-        assert answer.headers["retry-after"] == "1"
-        assert httpx.get(f"{own.url}/healthz").status_code == 200  # what is not queued is answered
-        assert [each.result().status_code for each in waiting] == [200] * 3
-    is_fine(own)
-
-
-def test_an_answer_that_takes_too_long(serve: Serve) -> None:
-    own = serve(request_seconds=0.2)
-    answer = httpx.post(f"{own.url}/v1/score", json={"rows": [ROW | {"slow": 30.0}]})
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    is_fine(own)
-
-
-def test_bodies_together_are_bounded(serve: Serve) -> None:
-    own = serve(max_buffered_bytes=200_000, max_body_bytes=150_000, body_seconds=60)
-    head = b"POST /v1/score HTTP/1.1\r\nHost: here\r\nContent-Length: 140000\r\n\r\n"
-    with connection(own) as first, connection(own) as second, connection(own) as third:
-        seen = []
-        for each in (first, second, third):
-            each.sendall(head + b" " * 100_000)
-        for each in (first, second, third):
-            each.settimeout(2.0)
-            with contextlib.suppress(TimeoutError):
-                seen.append(answer_of(each)[0])
-        assert 503 in seen
-    is_fine(own)
-
-
-def test_clients_that_leave_are_no_fault(server: ServerProcess) -> None:
-    before = len(server.events("fault"))
-    for cut in (10, 60, 90):
-        with connection(server) as opened:
-            opened.sendall(post(GOOD)[:cut])
-    for _ in range(20):
-        with connection(server) as opened:
-            opened.sendall(post(GOOD))
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    is_fine(server)
-    assert len(server.events("fault")) == before
-
-
-def waiting(server: ServerProcess) -> int:
-    """Requests that are being scored."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith("embtables_scores_waiting "))))
-
-
-def test_sigterm_answers_what_was_asked(serve: Serve) -> None:
-    own = serve()
-    slow = {"rows": [ROW | {"slow": 2.0}]}
-    with ThreadPoolExecutor(5) as pool:
-        asked = [pool.submit(httpx.post, f"{own.url}/v1/score", json=slow, timeout=30) for _ in range(5)]
-        while waiting(own) < 5:
-            assert not any(each.done() for each in asked)
-        own.process.terminate()
-        assert [each.result().status_code for each in asked] == [200] * 5
-    assert own.process.wait(60) == 0
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{own.url}/healthz")
-    assert own.events("end") == [{"at": own.events("end")[0]["at"], "event": "end", "all_answered": True}]
-
-
-def test_what_does_not_end_is_left_at_the_deadline(serve: Serve) -> None:
-    own = serve(drain_seconds=0.5, request_seconds=600)
-
-    def ask() -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.post(f"{own.url}/v1/score", json={"rows": [ROW | {"slow": 600.0}]}, timeout=60)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    while waiting(own) < 1:
-        assert asking.is_alive()
-    assert own.end() == 0
-    asking.join()
-    assert own.events("end")[0]["all_answered"] is False
-
-
-def test_logs_have_no_values_of_features(serve: Serve) -> None:
-    own = serve(log_requests=True)
-    secret = "a-name-that-nobody-logs"
-    for body in (
-        {"rows": [ROW | {"item": secret}]},
-        {"rows": [{"item": [secret]}]},
-        {"rows": [ROW | {"price": secret}]},
-    ):
-        httpx.post(f"{own.url}/v1/score", json=body)
-    httpx.post(f"{own.url}/v1/embed", json={"feature": "item", "ids": [secret]})
-    httpx.post(f"{own.url}/v1/embed", json={"feature": "user", "ids": [secret]})
-    assert own.end() == 0
-    assert len(own.events("request")) == 5
-    assert secret not in own.log.read_text()
-    first = own.events("request")[0]
-    assert (first["status"], first["size"], first["dense_version"]) == (200, 1, "serving-2")
-    assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(first["stages_us"])

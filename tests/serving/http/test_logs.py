@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -17,10 +18,10 @@ from embtables.serving import wire
 from embtables.serving.http.app import App
 from embtables.serving.http.logs.lines import LineFile
 from embtables.serving.settings import Settings
+from tests.serving.arrow_for_tests import arrow
 from tests.serving.conftest import Serve
-from tests.serving.scorer_service import ScorerService
-
-ROW = {"user": 3, "item": "item-1", "tags": [1, 2], "price": 2.0}
+from tests.serving.http.sockets_for_tests import ROW
+from tests.serving.scorer_service import HELD, ScorerService
 
 
 def test_lines_are_written_in_order_and_appended(tmp_path: Path) -> None:
@@ -89,14 +90,6 @@ def test_lines_that_are_dropped_are_a_metric(trained_run: Path, tmp_path: Path) 
         assert 'embtables_dropped_log_lines_total{log="request_log"} 0.0' in text.splitlines()
 
 
-def arrow(rows: list[dict[str, Any]]) -> bytes:
-    table = pa.Table.from_pylist(rows)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
 @pytest.mark.parametrize("values", [True, False])
 def test_sampled_requests_can_be_asked_again(serve: Serve, tmp_path: Path, values: bool) -> None:
     file = tmp_path / "requests.jsonl"
@@ -108,7 +101,7 @@ def test_sampled_requests_can_be_asked_again(serve: Serve, tmp_path: Path, value
     }
     first = httpx.post(f"{own.url}/v1/score", json=body).json()
     headers = {"content-type": wire.ARROW, "accept": wire.JSON, wire.REQUEST_ID: "two"}
-    second = httpx.post(f"{own.url}/v1/score", content=arrow([ROW, ROW]), headers=headers).json()
+    second = httpx.post(f"{own.url}/v1/score", content=arrow(pa.Table.from_pylist([ROW, ROW])), headers=headers).json()
     httpx.post(f"{own.url}/v1/score", json={"rows": [{"usr": 1}]})  # a refused one has no scores to be replayed
     assert own.end() == 0
     logged = [json.loads(line) for line in file.read_text().splitlines()]
@@ -132,10 +125,36 @@ def test_a_sample_is_a_share(serve: Serve, tmp_path: Path) -> None:
 def test_slow_requests_are_logged_with_their_stages(serve: Serve) -> None:
     own = serve(slow_ms=300)
     httpx.post(f"{own.url}/v1/score", json={"rows": [ROW]})
-    httpx.post(f"{own.url}/v1/score", json={"rows": [ROW | {"slow": 0.4}], "request_id": "slow-one"})
+    with ThreadPoolExecutor(1) as pool:
+        body = {"rows": [ROW | {HELD: True}], "request_id": "slow-one"}
+        asked = pool.submit(httpx.post, f"{own.url}/v1/score", json=body, timeout=60)
+        while own.waiting() < 1:
+            assert not asked.done()
+        time.sleep(0.4)  # it is slow by the clock
+        own.release()
+        assert asked.result().status_code == 200
     assert own.end() == 0
     slow = [line for line in own.events("request") if line["request_id"] == "slow-one"]
     assert len(slow) == 1
     assert slow[0]["slow"] is True
     assert slow[0]["us"] >= 400_000
     assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(slow[0]["stages_us"])
+
+
+def test_logs_have_no_values_of_features(serve: Serve) -> None:
+    own = serve(log_requests=True)
+    secret = "a-name-that-nobody-logs"
+    for body in (
+        {"rows": [ROW | {"item": secret}]},
+        {"rows": [{"item": [secret]}]},
+        {"rows": [ROW | {"price": secret}]},
+    ):
+        httpx.post(f"{own.url}/v1/score", json=body)
+    httpx.post(f"{own.url}/v1/embed", json={"feature": "item", "ids": [secret]})
+    httpx.post(f"{own.url}/v1/embed", json={"feature": "user", "ids": [secret]})
+    assert own.end() == 0
+    assert len(own.events("request")) == 5
+    assert secret not in own.log.read_text()
+    first = own.events("request")[0]
+    assert (first["status"], first["size"], first["dense_version"]) == (200, 1, "serving-2")
+    assert {"read", "parse", "features", "lookup", "dense", "encode"} <= set(first["stages_us"])

@@ -12,11 +12,13 @@ import pytest
 
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
-from tests.serving.conftest import TOKENS, ServerProcess
+from tests.serving.arrow_for_tests import arrow
+from tests.serving.conftest import TOKENS, Serve, ServerProcess
 
 CONTEXT = {"user": 3, "tags": [1, 2]}
 CANDIDATES = [{"item": "item-1", "price": 2.0}, {"item": "item-2", "price": 0.5}, {"item": "never seen", "price": 9.0}]
 ROWS = [CONTEXT | candidate for candidate in CANDIDATES]
+AS_ARROW = arrow(pa.Table.from_pylist(ROWS))
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +30,6 @@ def scorer(trained_run: Path) -> Scorer:
 def expected(scorer: Scorer) -> list[float]:
     scores: list[float] = scorer.score(pa.Table.from_pylist(ROWS))[:, 0].tolist()
     return scores
-
-
-def arrow(rows: list[dict[str, Any]]) -> bytes:
-    table = pa.Table.from_pylist(rows)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
 
 
 @pytest.mark.parametrize("body", [{"context": CONTEXT, "candidates": CANDIDATES}, {"rows": ROWS}])
@@ -59,7 +53,7 @@ def test_a_body_as_curl_sends_it(server: ServerProcess, expected: list[float]) -
 
 def test_scores_as_arrow_and_bytes(server: ServerProcess, expected: list[float]) -> None:
     headers = {"content-type": wire.ARROW, wire.REQUEST_ID: "mine-8"}
-    answer = httpx.post(f"{server.url}/v1/score", content=arrow(ROWS), headers=headers)
+    answer = httpx.post(f"{server.url}/v1/score", content=AS_ARROW, headers=headers)
     assert answer.headers["content-type"] == wire.ARROW
     assert answer.headers[wire.REQUEST_ID] == "mine-8"
     assert answer.headers[wire.DENSE_VERSION] == "serving-2"
@@ -67,9 +61,9 @@ def test_scores_as_arrow_and_bytes(server: ServerProcess, expected: list[float])
     table = pa.ipc.open_stream(answer.content).read_all()
     assert table.schema == pa.schema([("label", pa.float32())])
     assert table["label"].to_pylist() == expected
-    answer = httpx.post(f"{server.url}/v1/score", content=arrow(ROWS), headers=headers | {"accept": wire.BYTES})
+    answer = httpx.post(f"{server.url}/v1/score", content=AS_ARROW, headers=headers | {"accept": wire.BYTES})
     assert np.frombuffer(answer.content, "<f4").tolist() == expected
-    answer = httpx.post(f"{server.url}/v1/score", content=arrow(ROWS), headers=headers | {"accept": wire.JSON})
+    answer = httpx.post(f"{server.url}/v1/score", content=AS_ARROW, headers=headers | {"accept": wire.JSON})
     assert answer.json()["scores"]["label"] == expected
 
 
@@ -119,7 +113,7 @@ def test_a_client_that_has_seen_a_newer_version_is_told_to_wait(server: ServerPr
     assert (old.status_code, old.headers["retry-after"]) == (503, "1")
 
 
-def test_metrics_count_what_was_asked(serve: Any) -> None:
+def test_metrics_count_what_was_asked(serve: Serve) -> None:
     own = serve()
     for _ in range(3):
         assert httpx.post(f"{own.url}/v1/score", json={"rows": ROWS}).status_code == 200
@@ -147,7 +141,8 @@ def admin(server: ServerProcess, route: str, body: Any = None, token: str = TOKE
     return httpx.post(f"{server.admin_url}{route}", json=body, headers=headers)
 
 
-def test_admin_pins_rolls_back_pauses_and_follows(server: ServerProcess) -> None:
+def test_admin_pins_rolls_back_pauses_and_follows(serve: Serve) -> None:
+    server = serve(admin_port=0, admin_tokens=",".join(TOKENS))
     assert admin(server, "/admin/pin", {"version": "serving-3"}).json()["versions"]["dense"] == "serving-3"
     assert httpx.post(f"{server.url}/v1/score", json={"rows": ROWS}).json()["versions"]["dense"] == "serving-3"
     assert admin(server, "/admin/rollback", None, TOKENS[1]).json()["versions"]["dense"] == "serving-1"

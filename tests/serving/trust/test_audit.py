@@ -22,10 +22,8 @@ from embtables.serving.trust.audit import Audit, Finding, audit
 from embtables.state.format.side_file import SideFile
 from embtables.state.read.find import find
 from tests.serving.client.scripted import answer, scripted
-from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, items_table
 
-__all__ = ["run_of"]
 ITEM = item_name(3)
 
 

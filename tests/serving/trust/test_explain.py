@@ -15,10 +15,8 @@ from embtables.serving import wire
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.trust.explain import explain
-from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import item_name, served_version, side_tables
 
-__all__ = ["run_of"]
 VERSIONS = wire.Versions("resume-6", "resume-6")
 CONTEXT: dict[str, Any] = {"user": 7, "shop": 3, "near": [1, 2], "near_weight": [0.5, 1.0], "distance": 2.5}
 TIME = {"time": "1970-03-01T05:00:00"}

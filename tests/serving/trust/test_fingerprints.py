@@ -11,10 +11,8 @@ from embtables.serving.scoring.request_scorer import RequestScorer
 from embtables.serving.trust.columns import block_of
 from embtables.serving.trust.fingerprints import expected_fingerprints, served_fingerprints
 from embtables.serving.versions.served_version import ServedVersion
-from tests.serving.scoring.conftest import run_of, zoo
 from tests.serving.scoring.served_for_tests import item_name
 
-__all__ = ["run_of", "zoo"]
 CONTEXT: dict[str, Any] = {
     "user": 7,
     "shop": 3,

@@ -20,10 +20,8 @@ from embtables.serving.trust.fingerprints import served_fingerprints
 from embtables.serving.trust.replay import replay
 from embtables.serving.versions.load import load
 from embtables.state.read.saved_version import SavedVersion, find_version, open_folder
-from tests.serving.scoring.conftest import run_of
 from tests.serving.scoring.served_for_tests import rows_table
 
-__all__ = ["run_of"]
 Lines = Callable[..., Path]
 
 

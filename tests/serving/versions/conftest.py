@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ class Follows:
         version = self.following.version_before()
         self.following.pin(version)
         return version
+
+    def until_looked(self, newest: str) -> None:
+        """Until the thread has come to the end of a turn that found this version, whether it took it or not."""
+        while self.following.info().newest != newest:
+            assert self.following.last_error is None, self.following.last_error
+            time.sleep(0.005)
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,8 +40,7 @@ def test_roll_back_and_follow_again(trained: Trainer, follow: Follow, tmp_path: 
     assert torch.equal(newest.scorer.score(rows), scores["serving-4"])
     info = follows.following.info()
     assert (info.state, info.newest) == ("pinned", "serving-4")
-    trained.publish()
-    follows.following.pin("serving-2")  # a turn of the thread later it still stays
+    follows.until_looked(trained.publish())  # a turn of the thread later it still stays
     assert follows.live.current is not None
     assert follows.live.current.name == "serving-2"
     follows.following.follow()
@@ -75,8 +76,18 @@ def test_a_version_that_is_gone_is_named_with_those_there(trained: Trainer, foll
     with pytest.raises(Refusal, match="there is no version 'serving-1'; there are: serving-3") as refused:
         follows.following.pin("serving-1")
     assert (refused.value.status, refused.value.field) == (404, "version")
-    with pytest.raises(Refusal, match=r"named best, last or like resume-12, received '\.\./\.\./etc'"):
-        follows.following.pin("../../etc")
+    for name in (
+        "../../etc",
+        "../serving-3",
+        "%2e%2e/serving-3",
+        "serving-3/../serving-3",
+        "serving-3\0",
+        "/serving-3",
+    ):
+        with pytest.raises(Refusal) as refused:
+            follows.following.pin(name)
+        assert (refused.value.status, refused.value.field) == (404, "version")
+        assert f"named best, last or like resume-12, received '{name}'" in refused.value.reason
     assert follows.live.current is before
     assert follows.following.info().state == "following"
     assert not follows.live.is_held
@@ -99,8 +110,7 @@ def test_paused_it_stays(trained: Trainer, follow: Follow, tmp_path: Path) -> No
     follows = follow(tmp_path)
     before = follows.until("serving-1")
     follows.following.pause()
-    trained.publish()
-    follows.following.pause()  # the thread has had a turn
+    follows.until_looked(trained.publish())
     assert follows.live.current is before
     assert follows.following.info().state == "paused"
     follows.following.follow()
@@ -123,10 +133,17 @@ def test_it_may_begin_at_a_version(trained: Trainer, follow: Follow, tmp_path: P
 
 def test_a_version_to_begin_at_that_is_not_there(trained: Trainer, follow: Follow, tmp_path: Path) -> None:
     follows = follow(tmp_path, version="serving-9")
-    assert follows.live.wait(0.3) is None
+    while follows.following.last_error is None:
+        assert follows.live.current is None
+        time.sleep(0.005)
     reason = follows.following.why_not_ready()
     assert reason is not None
     assert "there is no version 'serving-9'; there are: serving-1" in reason
+    assert follows.live.current is None
+    # It waits for that version, and takes no other, unless an operator says so.
+    follows.following.pin("serving-1")
+    assert_parity(follows.until("serving-1"), trained)
+    assert follows.following.last_error is None
 
 
 def test_what_is_no_name_of_a_version_is_refused_at_once(trained: Trainer, tmp_path: Path) -> None:
@@ -142,26 +159,32 @@ def test_an_operator_does_not_wait_for_a_snapshot_that_is_being_loaded(
     trained.publish()
     follows = follow(tmp_path)
     before = follows.until("serving-2")
-    reading, go_on = threading.Event(), threading.Event()
+    reading, go_on, pieces = threading.Event(), threading.Event(), list[None]()
     give_way = follows.following._catch_up._go_on
 
     def slow() -> None:
+        pieces.append(None)
         reading.set()
-        go_on.wait(60)
+        assert go_on.wait(60)
         give_way()
 
     follows.following._catch_up._go_on = slow
     trained.writer._parent = None
     trained.publish()
     assert reading.wait(60)
-    asked = threading.Thread(target=follows.following.pause)
-    asked.start()
-    go_on.set()
-    asked.join(60)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(follows.following.pause)
+        while follows.following._commands.empty():
+            time.sleep(0.005)
+        assert not asked.done()
+        go_on.set()
+        asked.result(60)
+    assert len(pieces) == 1  # of many: none is read after it was asked
     assert follows.following.info().state == "paused"
     assert follows.live.current is before
     follows.following.follow()
     assert_parity(follows.until("serving-3"), trained)
+    assert len(pieces) > 10
 
 
 def test_it_may_be_stopped_before_it_was_started(trained: Trainer, tmp_path: Path) -> None:

@@ -147,9 +147,14 @@ def test_a_version_without_its_file_or_with_a_damaged_one_is_refused(tmp_path: P
     with pytest.raises(StateError, match=r"has no file side\.1\.arrow"):
         load_side_tables(state, [version.model_copy(update={"files": without})], content)
     (file,) = (tmp_path / "published").rglob("*side.0.arrow*")
-    content_of = bytearray(file.read_bytes())
-    content_of[len(content_of) // 2] ^= 1
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
     file.chmod(0o600)
-    file.write_bytes(content_of)
-    with pytest.raises(StateError):
+    file.write_bytes(raw)
+    with pytest.raises(StateError) as damaged:
         load_side_tables(state, [version], content)
+    assert str(damaged.value) == f"file {file}: is damaged: its checksum is not the one recorded"
+    # The other one is whole.
+    (users,) = (table for table in content.side_tables if table.file == "side.1.arrow")
+    whole = load_side_tables(state, [version], content.model_copy(update={"side_tables": (users,)}))
+    assert whole["users.pq"].num_rows == 3
