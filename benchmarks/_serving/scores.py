@@ -41,7 +41,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
             engine = client.model().engine
         ports = {name: server.port for name, server in started.items()}
         same = dict.fromkeys(ports, bodies)
-        found = capacities(ports, same, repeats=repeats, seconds=seconds, connections=8)
+        found = capacities(ports, same, repeats=repeats, seconds=seconds, connections=16)
         rates = {name: of["per_second"] / 2 for name, of in found.items()}
         for name, half in half_load(ports, same, rates, quick=args.quick).items():
             found[name] |= {"half_load": half, "error": errors[name]}
@@ -99,7 +99,7 @@ def _markdown(result: dict[str, Any]) -> str:
     return (
         f"{_harness.table(header, rows)}\n\n"
         f"{CANDIDATES} candidates with all columns, {result['body_bytes'] / 1024:.0f} KiB of JSON, the same bytes to "
-        "all. Each server has one core, the load another; closed loop of 8 connections, median of the runs; half load "
+        "all. Each server has one core, the load another; closed loop of 16 connections, median of the runs; half load "
         "at a fixed rate, latency counted from when a request was due, of the run with the median p99. "
         "naive: FastAPI, pydantic, nn.EmbeddingBag, "
         "dicts, features of each row in Python; context once: it encodes and pools the context once "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,14 @@ class Converted:
     shared: LevelRows
     own: LevelRows
     missing: tuple[Mapping[str, int], ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Converted]) -> Converted:
+        """Requests whose levels are of equal kinds."""
+        givens = tuple(chain.from_iterable(part.givens for part in parts))
+        missing = tuple(chain.from_iterable(part.missing for part in parts))
+        shared, own = LevelRows.joined([part.shared for part in parts]), LevelRows.joined([part.own for part in parts])
+        return cls(givens, shared, own, missing)
 
     @property
     def ks(self) -> Int64s:
@@ -137,16 +146,21 @@ class FeaturesStage:
         """
         done: list[tuple[Converted | BaseException, list[int]]] = []
         alike: dict[Any, list[tuple[int, WholeColumns]]] = {}
+        known_alike: dict[Any, list[tuple[int, Converted]]] = {}
         for place, given in enumerate(givens):
             try:
                 known = self._found(given)
                 if known is not None:
-                    done.append((known, [place]))
+                    kinds = known.shared.kinds(), known.own.kinds()
+                    known_alike.setdefault(kinds, []).append((place, known))
                     continue
                 whole = whole_columns(given, self._rules, self._side_tables)
                 alike.setdefault(whole.shape(), []).append((place, whole))
             except Exception as error:
                 done.append((refused(error, given), [place]))
+        for of_known in known_alike.values():
+            parts = [converted for _, converted in of_known]
+            done.append((Converted.joined(parts), [place for place, _ in of_known]))
         for group in alike.values():
             try:
                 done.append((self._together([whole for _, whole in group]), [place for place, _ in group]))

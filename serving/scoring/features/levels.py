@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,3 +76,33 @@ class LevelRows:
         """Takes over what another level has for the same rows."""
         self.ids.update(other.ids)
         self.dense.extend(other.dense)
+
+    def kinds(self) -> tuple[Any, ...]:
+        """Equal for rows that can be put one after the other."""
+        ids = tuple((name, are_keys, of.weights is None) for name, (of, are_keys) in self.ids.items())
+        return ids, tuple(places for places, _ in self.dense)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LevelRows]) -> LevelRows:
+        """Rows of equal `kinds`, one after the other."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        ids = {
+            name: (_joined([(part.ids[name][0], part.n) for part in parts]), first.ids[name][1]) for name in first.ids
+        }
+        dense = [
+            (places, np.concatenate([part.dense[place][1] for part in parts]))
+            for place, (places, _) in enumerate(first.dense)
+        ]
+        return cls(sum(part.n for part in parts), ids, dense)
+
+
+def _joined(parts: Sequence[tuple[Ids, int]]) -> Ids:
+    """The ids of some rows each."""
+    values = np.concatenate([of.values for of, _ in parts])
+    weights = [of.weights for of, _ in parts if of.weights is not None]
+    lengths = None
+    if any(of.lengths is not None for of, _ in parts):
+        lengths = np.concatenate([of.lengths_of(n) for of, n in parts])
+    return Ids(values, lengths, np.concatenate(weights) if weights else None)
