@@ -75,7 +75,19 @@ def serve(
         ServingError: it could not go on.
     """
     app = create_app(settings, service)
+    _take_turns_less_often()
     uvloop.run(_serve(settings, app, on_start or _nothing, on_ready or _nothing))
+
+
+def _take_turns_less_often() -> None:
+    """Threads that begin from here on do not interrupt each other when they wake.
+
+    A request goes through three threads. On one busy core each would interrupt the one before it, at every request;
+    so they take what has come meanwhile together: embeddings of 26 ids, 23,000 a second in place of 14,000.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _nothing(*_: Any) -> None:
