@@ -16,6 +16,9 @@ TITLE = "Server: embeddings"
 BYTES = "application/octet-stream"
 
 
+BATCH = "bare granian, SCHED_BATCH"
+
+
 def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Figures, and the table."""
     rows = 100_000 if args.quick else 1_000_000
@@ -29,13 +32,14 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     with ExitStack() as stack:
         ours = stack.enter_context(servers.ours(folder))
         bare = stack.enter_context(servers.bare(26 * 4 * synthetic.DIM))
+        batch = stack.enter_context(servers.bare(26 * 4 * synthetic.DIM, like_ours=True))
         redis = stack.enter_context(servers.redis())
         values = random.standard_normal((rows, synthetic.DIM), np.float32)
         servers.fill_redis(redis.port, [b"item:%d" % key for key in range(rows)], [row.tobytes() for row in values])
         runs = {"repeats": repeats, "seconds": seconds}
         small = capacities(
-            {"embtables": ours.port, "bare granian": bare.port},
-            {"embtables": bodies[26], "bare granian": bodies[26]},
+            {"embtables": ours.port, "bare granian": bare.port, BATCH: batch.port},
+            dict.fromkeys(["embtables", "bare granian", BATCH], bodies[26]),
             connections=16,
             **runs,  # type: ignore[arg-type]
         )
@@ -67,11 +71,12 @@ def _markdown(result: dict[str, Any]) -> str:
         return [what, f"{of['per_second']:,.0f} ({of['low']:,.0f}-{of['high']:,.0f})", times, ratio]
 
     small, large = result["26"], result["2600"]
-    share = small["embtables"]["per_second"] / small["bare granian"]["per_second"]
+    shares = [small["embtables"]["per_second"] / small[name]["per_second"] for name in ("bare granian", BATCH)]
     times = large["embtables"]["per_second"] / large["redis"]["per_second"]
     rows = [
-        line("26 ids, embtables", small["embtables"], f"{share:.0%} of bare granian"),
+        line("26 ids, embtables", small["embtables"], f"{shares[0]:.0%} of bare granian"),
         line("26 ids, bare granian with the same bytes", small["bare granian"]),
+        line("26 ids, the same under SCHED_BATCH as ours", small[BATCH], f"ours has {shares[1]:.0%} of it"),
         line("500 ids, embtables", result["500"]["embtables"]),
         line("2,600 ids, embtables", large["embtables"], f"{times:.1f}x of Redis"),
         line("2,600 keys, Redis MGET", large["redis"]),

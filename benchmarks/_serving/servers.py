@@ -122,11 +122,12 @@ def naive(folder: Path, context: str) -> Iterator[Running]:
 
 
 @contextmanager
-def bare(answer_bytes: int) -> Iterator[Running]:
-    """granian alone."""
+def bare(answer_bytes: int, *, like_ours: bool = False) -> Iterator[Running]:
+    """granian alone; `like_ours`: under the policy that our server sets for its threads."""
     port = free_port()
     command = [str(Path(sys.executable).parent / "granian"), "--interface", "rsgi", "--http", "1", "--port", str(port)]
     command += ["--workers", "1", "--no-ws", "--log-level", "error", "--loop", "uvloop", "benchmarks._serving.bare:app"]
+    command = ["chrt", "--batch", "0", *command] if like_ours else command
     with running("bare granian", command, port, {"ANSWER_BYTES": str(answer_bytes)}) as server:
         yield server
 
