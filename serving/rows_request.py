@@ -3,7 +3,8 @@
     body --native--> rows as an Arrow batch, the context as it was sent --msgspec--> RowsRequest
       \\-- anything but numbers, strings and nulls in rows of equal names: None, and it is read as a `ScoreRequest`
 
-Both ways give the same columns. Most requests of many candidates are of this kind, and take a sixth of the time.
+Both ways give the same columns. Most requests of many candidates are of this kind, and take a sixth of the time. Of
+those that this way gives back, and of rows with a time each, the body is read twice.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def read_rows_request(body: bytes) -> RowsRequest | None:
     if found is None:
         return None
     try:
-        context = msgspec.json.decode(found.context) if found.context else {}
+        text = found.context
+        context = msgspec.json.decode(text) if text else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     name: Literal["candidates", "rows"] = "candidates" if found.is_candidates else "rows"

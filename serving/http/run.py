@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,28 @@ def serve(
         ServingError: it could not go on.
     """
     app = create_app(settings, service)
-    _take_turns_less_often()
-    uvloop.run(_serve(settings, app, on_start or _nothing, on_ready or _nothing))
+    with _turns_less_often():
+        uvloop.run(_serve(settings, app, on_start or _nothing, on_ready or _nothing))
 
 
-def _take_turns_less_often() -> None:
-    """Threads that begin from here on do not interrupt each other when they wake.
+@contextlib.contextmanager
+def _turns_less_often() -> Iterator[None]:
+    """Threads that begin meanwhile do not interrupt each other when they wake.
 
     A request goes through three threads. On one busy core each would interrupt the one before it, at every request;
-    so they take what has come meanwhile together: embeddings of 26 ids, 23,000 a second in place of 14,000.
+    so they take what has come meanwhile together: embeddings of 26 ids, 23,000 a second in place of 14,000. Whoever
+    gave the process a policy of its own keeps it.
     """
-    if hasattr(os, "SCHED_BATCH"):
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
+    is_set = False
+    with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox that forbids it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            is_set = True
+    try:
+        yield
+    finally:
+        if is_set:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _nothing(*_: Any) -> None:

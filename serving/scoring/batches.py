@@ -2,7 +2,8 @@
 
 A request never waits while a thread is free: with one request there is nothing to wait for. While all threads are
 busy, requests gather, and the next free thread takes as many as fit, in the order in which they came. A thread that has
-just answered several gives their clients a millisecond to ask again: scored together, requests take half the time.
+just answered several gives their clients a millisecond to ask again, if no other thread is free: scored together,
+requests take half the time.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Batches(Generic[R, A]):
         self._rows = 0
         self._changed = threading.Condition()
         self._stopped = False
+        self._idle = 0  # threads that wait for any request
         # They begin with the first request, in the process that answers: a fork before it would leave them behind.
         self._num_threads = threads
         self._threads: list[threading.Thread] = []
@@ -121,31 +123,26 @@ class Batches(Generic[R, A]):
         """The requests to score next, at least one; None: the thread ends. `answered`: by this thread just before."""
         with self._changed:
             if answered > 1:
-                self._wait_for(answered, time.perf_counter_ns() + _AGAIN_NS)
+                until_ns = time.perf_counter_ns() + _AGAIN_NS
+                while not self._idle and self._is_awaited(answered, until_ns):
+                    self._changed.wait(max(0, until_ns - time.perf_counter_ns()) / 1e9)
             while True:
                 while not self._waiting:
                     if self._stopped:
                         return None
+                    self._idle += 1
                     self._changed.wait()
-                self._wait_for_more()
+                    self._idle -= 1
+                until_ns = self._waiting[0].since_ns + self._max_wait_ns
+                while self._waiting and self._is_awaited(self._max_queue, until_ns):
+                    self._changed.wait(max(0, until_ns - time.perf_counter_ns()) / 1e9)
                 if batch := self._taken():
                     return batch
 
-    def _wait_for_more(self) -> None:
-        """Until the first request has waited for `max_wait_ms`, or there are as many as are scored together."""
-        while self._max_wait_ns and self._waiting and self._rows < self._max_rows and not self._stopped:
-            left_ns = self._waiting[0].since_ns + self._max_wait_ns - time.perf_counter_ns()
-            if left_ns <= 0:
-                return
-            self._changed.wait(left_ns / 1e9)
-
-    def _wait_for(self, requests: int, until_ns: int) -> None:
-        """Until so many requests wait, or as many rows as are scored together, but no longer than that."""
-        while len(self._waiting) < requests and self._rows < self._max_rows and not self._stopped:
-            left_ns = until_ns - time.perf_counter_ns()
-            if left_ns <= 0:
-                return
-            self._changed.wait(left_ns / 1e9)
+    def _is_awaited(self, requests: int, until_ns: int) -> bool:
+        """Whether fewer than so many requests wait, and fewer rows than are scored together, and there is time left."""
+        is_full = len(self._waiting) >= requests or self._rows >= self._max_rows or self._stopped
+        return not is_full and time.perf_counter_ns() < until_ns
 
     def _taken(self) -> list[_Waiting[R, A]]:
         """As many requests as are scored together, the first ones that came; none if their clients have gone."""

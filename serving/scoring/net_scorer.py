@@ -76,8 +76,8 @@ class NetScorer:
 
     def _filled(self, inputs: Sequence[Float32s], group: Converted, rows: slice) -> list[Scores]:
         """Fills the rows of a group of requests in the inputs; of each request what is found of its ids."""
-        ks, requests = group.ks, np.arange(1, len(group.givens) + 1)
-        shared = self._lookup_of(group.shared).fill(inputs, group.shared, rows, requests, ks)
+        ks, ends = group.ks, np.arange(1, len(group.givens) + 1)
+        shared = self._lookup_of(group.shared).fill(inputs, group.shared, rows, ends, ks)
         own = self._lookup_of(group.own).fill(inputs, group.own, rows, np.cumsum(ks))
         for level, times in ((group.shared, ks), (group.own, None)):
             for places, values in level.dense:

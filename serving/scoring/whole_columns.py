@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from embtables.arrow.types import is_list
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.given import Given
@@ -55,7 +56,7 @@ class WholeColumns:
 
 
 def _kinds(kind: pa.DataType) -> tuple[int, int]:
-    return kind.id, kind.value_type.id if kind.num_fields else -1
+    return kind.id, kind.value_type.id if is_list(kind) else -1
 
 
 def whole_columns(given: Given, rules: ColumnRules, side_tables: SideTables) -> WholeColumns:

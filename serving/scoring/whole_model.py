@@ -18,12 +18,21 @@ from embtables.inputs.features import Block, make_batch
 from embtables.models.scorer import Scorer
 from embtables.serving.scoring.engines.tiles import TILE, padded
 from embtables.serving.scoring.features.features_stage import Converted
+from embtables.serving.scoring.features.levels import LevelRows
 from embtables.serving.scoring.lookup.lookups import ColdRows, shown_readers
 from embtables.serving.scoring.refused import refused
 from embtables.serving.scoring.scores import Scores
 from embtables.tables.table_feature import TableFeature
 
 Float32s = npt.NDArray[np.float32]
+
+
+class _LevelBlock:
+    """The rows of a level, of which some can be taken."""
+
+    def __init__(self, level: LevelRows) -> None:
+        self.names, self.dense = tuple(level.ids), level.dense
+        self.block = Block.of([of for of, _ in level.ids.values()], np.empty((level.n, 0), np.float32))
 
 
 class WholeModelScorer:
@@ -46,16 +55,17 @@ class WholeModelScorer:
         found: list[list[Scores] | BaseException] = []
         for group in groups:
             try:
+                levels = [_LevelBlock(level) for level in (group.shared, group.own)]
                 ends = np.cumsum(group.ks)
-                found.append([self._scores(group, place, int(end)) for place, end in enumerate(ends)])
+                found.append([self._scores(group, levels, place, int(end)) for place, end in enumerate(ends)])
             except Exception as error:
                 found.append(refused(error, group.givens[0]))
         return found, {"dense": (time.perf_counter_ns() - begin) / 1e3}
 
-    def _scores(self, group: Converted, place: int, end: int) -> Scores:
+    def _scores(self, group: Converted, levels: Sequence[_LevelBlock], place: int, end: int) -> Scores:
         """Of the request at a place, whose rows end at `end`."""
         k = group.givens[place].k
-        block = self._whole(group, place, np.arange(end - k, end))
+        block = self._whole(levels, [np.full(k, place), np.arange(end - k, end)])
         tiles = block.take(np.minimum(np.arange(padded(k)), k - 1))
         parts = [
             self._scorer.score(make_batch(self._names, [(tiles, start, start + TILE)])).numpy()
@@ -64,13 +74,12 @@ class WholeModelScorer:
         cold = {read.feature.name: self._cold(read, block) for read in self._readers}
         return Scores(np.concatenate(parts)[:k], cold, group.shared.ids)
 
-    def _whole(self, group: Converted, place: int, rows: npt.NDArray[np.int64]) -> Block:
-        """All features and dense columns of a request, for its K rows."""
+    def _whole(self, levels: Sequence[_LevelBlock], rows: Sequence[npt.NDArray[np.int64]]) -> Block:
+        """All features and dense columns of K rows, which are those of the levels at `rows`, (K,) each."""
         ids: dict[str, Ids] = {}
-        dense = np.empty((len(rows), len(self._scorer.schema.dense)), np.float32)
-        for level, order in ((group.shared, np.full(len(rows), place)), (group.own, rows)):
-            block = Block.of([of for of, _ in level.ids.values()], np.empty((level.n, 0), np.float32)).take(order)
-            ids |= zip(level.ids, block.ids, strict=True)
+        dense = np.empty((len(rows[0]), len(self._scorer.schema.dense)), np.float32)
+        for level, order in zip(levels, rows, strict=True):
+            ids |= zip(level.names, level.block.take(order).ids, strict=True)
             for places, values in level.dense:
                 dense[:, places] = values[order]
         return Block.of([ids[name] for name in self._names], dense)

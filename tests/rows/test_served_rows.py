@@ -205,5 +205,5 @@ def test_a_part_and_a_column_that_it_does_not_have_are_refused() -> None:
 
 
 def test_readers_see_each_row_as_some_version_has_it() -> None:
-    _, _, wrong = run(lambda versions, lookups: versions >= 1000 and lookups >= 2000)
+    _, _, wrong = run(lambda versions, lookups: versions >= 4000 and lookups >= 8000)
     assert not wrong, wrong

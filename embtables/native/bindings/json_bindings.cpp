@@ -129,18 +129,27 @@ void export_rows(const Columns& columns, std::int64_t n, ArrowArray& into) {
             release<ArrowArray>, all};
 }
 
+// Until whoever imports it has moved it out, it is released with its owner.
 template <typename Exported>
-nb::capsule capsule(std::unique_ptr<Exported> exported, const char* name) {
-    return nb::capsule(exported.release(), name, [](void* p) noexcept {
-        auto* const owned = static_cast<Exported*>(p);
-        if (owned->release != nullptr) owned->release(owned);
-        delete owned;
-    });
+struct Released {
+    void operator()(Exported* exported) const noexcept {
+        if (exported->release != nullptr) exported->release(exported);
+        delete exported;
+    }
+};
+template <typename Exported>
+using Owned = std::unique_ptr<Exported, Released<Exported>>;
+
+template <typename Exported>
+nb::capsule capsule(Owned<Exported> exported, const char* name) {
+    nb::capsule made(exported.get(), name, [](void* p) noexcept { Released<Exported>{}(static_cast<Exported*>(p)); });
+    exported.release();
+    return made;
 }
 
 nb::tuple arrow_c_array(const JsonRows& rows, nb::handle) {
-    auto schema = std::make_unique<ArrowSchema>();
-    auto array = std::make_unique<ArrowArray>();
+    Owned<ArrowSchema> schema(new ArrowSchema{});
+    Owned<ArrowArray> array(new ArrowArray{});
     export_schema(rows.columns, *schema);
     export_rows(rows.columns, rows.n, *array);
     return nb::make_tuple(capsule(std::move(schema), "arrow_schema"), capsule(std::move(array), "arrow_array"));

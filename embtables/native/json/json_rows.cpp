@@ -6,7 +6,9 @@
 namespace embtables {
 namespace {
 
-constexpr std::size_t kMaxColumns = 1024;
+constexpr std::size_t kMaxBody = 1 << 30;
+constexpr std::size_t kMaxColumns = 256;
+constexpr std::size_t kMaxName = 256;            // bytes: clients send what they like, and names are compared and kept
 constexpr std::size_t kMaxText = 65'536;         // bytes of one string: a longer one is looked at by the slower way
 constexpr std::size_t kMaxColumnText = 1 << 30;  // offsets have 32 bits
 
@@ -155,7 +157,8 @@ class Reader {
     bool first_row(JsonRows& into) {
         do {
             std::string_view name;
-            if (into.columns.size() == kMaxColumns || !plain_string(name) || !takes(':')) return false;
+            if (into.columns.size() == kMaxColumns || !plain_string(name) || name.size() > kMaxName || !takes(':'))
+                return false;
             for (const auto& column : into.columns) {
                 if (column->name == name) return false;
             }
@@ -369,6 +372,7 @@ class Reader {
 }  // namespace
 
 std::optional<JsonRows> read_json_rows(std::string_view body) {
+    if (body.size() > kMaxBody) return std::nullopt;
     JsonRows found;
     return Reader(body).rows(found) ? std::optional(std::move(found)) : std::nullopt;
 }

@@ -19,18 +19,23 @@ _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 class Verdicts:
-    """What was found of things that come again and again; which they are, clients decide, so that few are kept."""
+    """What was found to be right of things that come again and again; clients decide which, so that few are kept."""
 
     def __init__(self) -> None:
-        self._found: dict[str, bool] = {}
+        self._right: set[str] = set()
+
+    @property
+    def kept(self) -> int:
+        """How many are kept."""
+        return len(self._right)
 
     def asked(self, of: str, find: Callable[[], bool]) -> bool:
-        """What was found before, or is now."""
-        found = self._found.get(of)
-        if found is None:
-            found = find()
-            if len(self._found) < _MAX_KEPT:
-                self._found[of] = found
+        """Whether it is right, as was found before or is now."""
+        if of in self._right:
+            return True
+        found = find()
+        if found and len(self._right) < _MAX_KEPT:
+            self._right.add(of)
         return found
 
 

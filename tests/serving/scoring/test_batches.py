@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from embtables.serving.refusals import Refusal
+from embtables.serving.scoring import batches as batches_module
 from embtables.serving.scoring.batches import Batches
 
 
@@ -117,4 +118,31 @@ def test_a_free_thread_waits_for_more_only_where_it_is_told_to() -> None:
     # Two requests of ten rows are a whole batch: they are answered long before the minute has passed.
     assert asyncio.run(ask()) == [2, 4]
     assert gate.seen == [[1, 2]]
+    batches.stop()
+
+
+def test_clients_that_were_answered_together_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "_AGAIN_NS", 60 * 10**9)
+    gate = Gate()
+    batches = Batches[int, int](gate, threads=1, max_rows=100, max_queue=10)
+    assert asked(gate, batches, [1, 2, 3]) == [2, 4, 6]
+    assert gate.seen == [[1], [2, 3]]
+
+    async def ask_again() -> list[int]:
+        first = asyncio.create_task(batches.ask(4, 1))
+        await asyncio.sleep(0)
+        return await asyncio.gather(first, batches.ask(5, 1))
+
+    assert asyncio.run(ask_again()) == [8, 10]
+    assert gate.seen[2:] == [[4, 5]]
+    batches.stop()
+
+
+def test_a_request_does_not_wait_for_others_while_a_thread_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "_AGAIN_NS", 3600 * 10**9)
+    gate = Gate()
+    batches = Batches[int, int](gate, threads=2, max_rows=100, max_queue=10)
+    asked(gate, batches, [1, 2, 3, 4])
+    assert len(gate.seen[-1]) > 1
+    assert asyncio.run(asyncio.wait_for(batches.ask(5, 1), 60)) == 10
     batches.stop()

@@ -16,6 +16,7 @@ from embtables.models.onnx_export import onnx_bytes
 from embtables.serving import wire
 from embtables.serving.scoring.engines import choose
 from embtables.serving.scoring.engines.onnx_runtime import OnnxRuntime
+from embtables.serving.scoring.engines.steps import _steps
 from embtables.serving.scoring.engines.tiles import TILE, Tiles
 from embtables.serving.scoring.engines.torch_whole import TorchWhole
 from embtables.serving.scoring.request_scorer import Answer, RequestScorer
@@ -166,3 +167,12 @@ def test_fast_answers_within_its_bound_and_goes_on_with_its_engine(run_of: Calla
     assert np.abs(scores[2] - scores[0]).max() <= 1e-3
     assert newer.engine.name == fast.engine.name
     assert newer.engine.tried == fast.engine.tried
+
+
+@pytest.mark.parametrize("inputs", [139, 1664])
+def test_a_linear_layer_has_the_bits_of_the_module(inputs: int) -> None:
+    layer = torch.nn.Linear(inputs, 256)
+    x = torch.randn(TILE, inputs)
+    (step,) = _steps([layer])
+    with torch.no_grad():
+        assert torch.equal(step(x), layer(x))

@@ -197,3 +197,17 @@ def test_a_fault_of_one_request_is_its_own(scorer: RequestScorer) -> None:
 def test_columns_outlive_the_batch_that_they_came_in() -> None:
     columns = rows_request(1, [1.5, None, 2.5]).rows.columns
     assert [column.to_pylist() for column in columns] == [[item_name(n) for n in range(3)], [1.5, None, 2.5]]
+
+
+def test_names_that_clients_make_up_are_neither_kept_nor_read_as_columns(zoo: ServedVersion) -> None:
+    scorer = RequestScorer(zoo)
+    for number in range(300):
+        found = read_rows_request(json.dumps({"rows": [{f"x{number}": 1}]}).encode())
+        assert found is not None
+        with pytest.raises(Refusal, match="there is no column"):
+            given_in_rows(found, scorer.rules)
+    assert scorer.rules.rows_seen.kept == 0
+    (answer,) = scorer.score_all([rows_request(1, [1.5])])
+    assert isinstance(answer, Answer) and scorer.rules.rows_seen.kept == 1
+    assert read_rows_request(json.dumps({"rows": [{"x" * 257: 1}]}).encode()) is None
+    assert read_rows_request(json.dumps({"rows": [{f"x{n}": 1 for n in range(257)}]}).encode()) is None
