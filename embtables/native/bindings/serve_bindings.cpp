@@ -14,6 +14,17 @@ namespace {
 
 constexpr std::size_t kManyKeys = 8192;  // about 0.2 ms
 
+// Gives the GIL up for many keys alone: a thread that does may wait milliseconds to have it again.
+class ReleasedForMany {
+public:
+    explicit ReleasedForMany(std::size_t keys) {
+        if (keys >= kManyKeys) released_.emplace();
+    }
+
+private:
+    std::optional<nb::gil_scoped_release> released_;
+};
+
 void make(ServedStore* self, const std::vector<ServedConfig>& tables, const std::vector<int>& feature_tables,
           const std::string& isa) {
     new (self) ServedStore(*kernels_of(isa_from_name(isa)).rows, tables, feature_tables);
@@ -30,7 +41,7 @@ void pooled(const ServedStore& store, In<std::int32_t> features, In<std::int64_t
     const LookupView view = view_of(store, features, offsets, weights, bags, keys.size());
     need(out.shape(0) == static_cast<std::size_t>(bags) && out.shape(1) == store.width(view),
          "out must be (bags, sum of the features' dims)");
-    nb::gil_scoped_release released;
+    const ReleasedForMany released(keys.size());
     for (std::size_t i = 1; i < offsets.size(); ++i)
         need(view.offsets[i] >= view.offsets[i - 1], "offsets must not fall");
     store.pooled(view, keys.data(), threads, out.data());
@@ -41,7 +52,7 @@ std::size_t gather(const ServedStore& store, int table, In<std::int64_t> keys, i
     need(out.shape(0) == keys.size() && out.shape(1) == static_cast<std::size_t>(store.table(table).config().dim),
          "out must be (keys, dim)");
     need(!is_cold || is_cold->size() == keys.size(), "is_cold must be (keys,)");
-    nb::gil_scoped_release released;
+    const ReleasedForMany released(keys.size());
     return store.gather(table, keys.data(), keys.size(), threads, out.data(), is_cold ? is_cold->data() : nullptr);
 }
 
@@ -53,9 +64,7 @@ nb::tuple gather_bytes(const ServedStore& store, int table, In<std::int64_t> key
     nb::bytes rows = nb::steal<nb::bytes>(made);
     std::size_t cold = 0;
     {
-        // A thread that gives the GIL up may wait milliseconds to have it again; some keys take microseconds.
-        std::optional<nb::gil_scoped_release> released;
-        if (keys.size() >= kManyKeys) released.emplace();
+        const ReleasedForMany released(keys.size());
         cold = store.gather(table, keys.data(), keys.size(), 1, reinterpret_cast<float*>(PyBytes_AS_STRING(made)), nullptr);
     }
     return nb::make_tuple(rows, cold);
@@ -63,7 +72,7 @@ nb::tuple gather_bytes(const ServedStore& store, int table, In<std::int64_t> key
 
 void cold(const ServedStore& store, int table, In<std::int64_t> keys, Out<bool> is_cold) {
     need(is_cold.size() == keys.size(), "is_cold must be (keys,)");
-    nb::gil_scoped_release released;
+    const ReleasedForMany released(keys.size());
     store.cold(table, keys.data(), keys.size(), is_cold.data());
 }
 
