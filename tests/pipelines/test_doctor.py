@@ -20,9 +20,9 @@ from embtables.pipelines.config import RunConfig
 from embtables.pipelines.doctor import examine, limits, processor, runtimes, versions
 from embtables.pipelines.doctor.finding import Finding
 from embtables.pipelines.plan import plan
-from tests.pipelines.conftest import command, log_dir, make_config
+from tests.pipelines.conftest import log_dir, make_config
 
-__all__ = ["command", "log_dir", "make_config"]
+__all__ = ["log_dir", "make_config"]
 
 
 @pytest.fixture

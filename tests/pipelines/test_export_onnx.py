@@ -23,9 +23,9 @@ from embtables.models.registry import forget_model
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.trained import export_onnx
 from embtables.pipelines.training.train import train
-from tests.pipelines.conftest import command, log_dir, make_config
+from tests.pipelines.conftest import log_dir, make_config
 
-__all__ = ["command", "log_dir", "make_config"]
+__all__ = ["log_dir", "make_config"]
 Make = Callable[..., RunConfig]
 Command = Callable[..., tuple[int, str, str]]
 

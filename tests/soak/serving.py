@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import embtables
+from benchmarks import _harness
 from benchmarks._serving import load, servers, synthetic, updates
 
 ROWS, CHANGED, EVICTED = 200_000, 20_000, 5_000
@@ -126,7 +127,11 @@ def trend(memory: Sequence[float]) -> tuple[float, float]:
 
 def main() -> None:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
-    print(f"- {soak(minutes, synthetic.RUNS / 'soak')}")
+    where = _harness.machine()
+    about = f"`python -m tests.soak.serving {minutes:g}` on {where['cpu']}, commit {where['commit']}, {where['date']}"
+    line = soak(minutes, synthetic.RUNS / "soak")
+    print(line)
+    _harness.write_section("soak-server", f"## Soak: server\n\n{about}: {line}.\n")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.start.shared_values import shared_values
 from embtables.pipelines.training.train import resume, train
 from embtables.schema import Schema, to_yaml, validate
-from tests.pipelines.conftest import command, log_dir, make_config
+from tests.pipelines.conftest import log_dir, make_config
 
-__all__ = ["command", "log_dir", "make_config"]
+__all__ = ["log_dir", "make_config"]
 Make = Callable[..., RunConfig]
 
 
