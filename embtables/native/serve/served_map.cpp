@@ -42,8 +42,8 @@ std::uint32_t ServedMap::set(std::int64_t key, Entry entry) {
             return 0;
         }
     }
-    place.bucket->seen[place.entry].store(entry.seen, std::memory_order_release);
     const std::uint32_t former = place.bucket->rows[place.entry].exchange(entry.row, std::memory_order_acq_rel);
+    place.bucket->seen[place.entry].store(entry.seen, std::memory_order_release);
     size_ += former == 0;
     return former;
 }

@@ -124,9 +124,9 @@ inline void ServedMap::ask(const std::int64_t* keys, std::size_t n, Block& block
 }
 
 inline ServedMap::Entry ServedMap::entry_of(const Bucket& bucket, int i) {
-    // The row first: `seen` is then at least as new as the row.
-    const std::uint32_t row = bucket.rows[i].load(std::memory_order_acquire);
-    return {row, bucket.seen[i].load(std::memory_order_acquire)};
+    // `seen` first, which is written last: the row is at least as new. An expired row is never read with a newer time.
+    const std::uint32_t seen = bucket.seen[i].load(std::memory_order_acquire);
+    return {bucket.rows[i].load(std::memory_order_acquire), seen};
 }
 
 // Most keys lie at home, at any of its places: compared without branches.
