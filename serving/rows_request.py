@@ -25,7 +25,6 @@ class RowsRequest:
     """See above. Shape letters: K candidates or rows.
 
     Attributes:
-        names: of the columns.
         rows: (K,) by column: int64, float64, string or null.
         mixed: columns of float64 in which some rows have integers.
         shape: equal for rows with equal names, types and `mixed`.
@@ -35,7 +34,6 @@ class RowsRequest:
 
     request_id: str | None
     context: Mapping[str, Any]
-    names: tuple[str, ...]
     rows: pa.RecordBatch
     mixed: frozenset[str]
     shape: str
@@ -58,5 +56,5 @@ def read_rows_request(body: bytes) -> RowsRequest | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     name: Literal["candidates", "rows"] = "candidates" if found.is_candidates else "rows"
-    rows, names = pa.record_batch(found), tuple(found.names)
-    return RowsRequest(found.request_id, context, names, rows, frozenset(found.mixed), found.shape, name, body)
+    rows, mixed = pa.record_batch(found), frozenset(found.mixed)
+    return RowsRequest(found.request_id, context, rows, mixed, found.shape, name, body)

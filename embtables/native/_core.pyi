@@ -408,8 +408,6 @@ class JsonRows:
     @property
     def num_rows(self) -> int: ...
     @property
-    def names(self) -> list[str]: ...
-    @property
     def mixed(self) -> list[str]:
         """Columns of float64 that have integers, too."""
     @property

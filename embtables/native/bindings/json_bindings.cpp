@@ -167,10 +167,10 @@ nb::object read(nb::bytes body) {
     return found ? nb::cast(std::move(*found)) : nb::none();
 }
 
-nb::list names(const JsonRows& rows, bool only_mixed) {
+nb::list mixed(const JsonRows& rows) {
     nb::list found;
     for (const auto& column : rows.columns) {
-        if (!only_mixed || column->is_mixed) found.append(nb::str(column->name.data(), column->name.size()));
+        if (column->is_mixed) found.append(nb::str(column->name.data(), column->name.size()));
     }
     return found;
 }
@@ -194,8 +194,7 @@ void define_json(nb::module_& module) {
         .def_ro("request_id", &JsonRows::request_id)
         .def_ro("is_candidates", &JsonRows::is_candidates)
         .def_ro("num_rows", &JsonRows::n)
-        .def_prop_ro("names", [](const JsonRows& rows) { return names(rows, false); })
-        .def_prop_ro("mixed", [](const JsonRows& rows) { return names(rows, true); })
+        .def_prop_ro("mixed", &mixed)
         .def_prop_ro("shape", &shape)
         .def("__arrow_c_array__", &arrow_c_array, "requested_schema"_a = nb::none());
     module.def("read_json_rows", &read, "body"_a);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -14,29 +13,8 @@ from embtables.serving.refusals import Refusal, unknown
 from embtables.serving.scoring.columns.json_columns import Reading
 from embtables.serving.scoring.side_tables import Place, SideTables
 
-_MAX_KEPT = 256
+MAX_SHAPES = 256  # clients decide which there are
 _UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-class Verdicts:
-    """What was found to be right of things that come again and again; clients decide which, so that few are kept."""
-
-    def __init__(self) -> None:
-        self._right: set[str] = set()
-
-    @property
-    def kept(self) -> int:
-        """How many are kept."""
-        return len(self._right)
-
-    def asked(self, of: str, find: Callable[[], bool]) -> bool:
-        """Whether it is right, as was found before or is now."""
-        if of in self._right:
-            return True
-        found = find()
-        if found and len(self._right) < _MAX_KEPT:
-            self._right.add(of)
-        return found
 
 
 class ColumnRules:
@@ -52,7 +30,7 @@ class ColumnRules:
         keys: columns that they are looked up by.
         candidate_key: the column whose value a candidate is that is given as its id alone.
         id_kinds: by column what training made ids of.
-        rows_seen: whether rows of a shape can be taken as they are.
+        good_shapes: of rows that were found to be what JSON's slower way reads, at most MAX_SHAPES.
     """
 
     def __init__(self, content: ScoringContent, side_tables: SideTables) -> None:
@@ -60,7 +38,7 @@ class ColumnRules:
         self.needed = FeatureTransform.for_scoring(schema, content.fitted).columns
         self.candidate_key = content.candidate_key
         self.id_kinds = content.id_kinds
-        self.rows_seen = Verdicts()
+        self.good_shapes = set[str]()
         self.joined, self.keys = side_tables.columns, side_tables.keys
         self._side_tables = side_tables
         # A missing key is named, and not what it would have given.

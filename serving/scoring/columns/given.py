@@ -22,7 +22,7 @@ from embtables.errors import DataError
 from embtables.inputs.values import one_array
 from embtables.serving.refusals import Refusal
 from embtables.serving.rows_request import RowsRequest
-from embtables.serving.scoring.columns.column_rules import ColumnRules
+from embtables.serving.scoring.columns.column_rules import MAX_SHAPES, ColumnRules
 from embtables.serving.scoring.columns.json_columns import Reading, json_column
 from embtables.serving.wire import ScoreRequest
 
@@ -101,9 +101,12 @@ def _of_context(context: Mapping[str, Any], rules: ColumnRules) -> dict[str, pa.
 def given_in_rows(request: RowsRequest, rules: ColumnRules) -> Given:
     """The columns of a JSON request whose rows were read as columns. Raises Refusal as `given_in_json`."""
     shared = _of_context(request.context, rules)
-    if not rules.rows_seen.asked(request.shape, lambda: _are_as_in_json(request, rules)):
-        return given_in_json(request.whole(), rules)
-    own = dict(zip(request.names, request.rows.columns, strict=True))
+    if request.shape not in rules.good_shapes:
+        if not _are_as_in_json(request, rules):
+            return given_in_json(request.whole(), rules)
+        if len(rules.good_shapes) < MAX_SHAPES:
+            rules.good_shapes.add(request.shape)
+    own = dict(zip(request.rows.schema.names, request.rows.columns, strict=True))
     if not shared.keys().isdisjoint(own):
         return given_in_json(request.whole(), rules)
     return Given(request.rows.num_rows, shared, own, {}, request.rows_name)
@@ -111,7 +114,7 @@ def given_in_rows(request: RowsRequest, rules: ColumnRules) -> Given:
 
 def _are_as_in_json(request: RowsRequest, rules: ColumnRules) -> bool:
     """Whether a request's rows may have their columns, and `given_in_json` would make the same of them."""
-    for name, column in zip(request.names, request.rows.columns, strict=True):
+    for name, column in zip(request.rows.schema.names, request.rows.columns, strict=True):
         if name not in rules.known or not _is_read_so(column.type, rules.reading(name), name in request.mixed):
             return False
         try:

@@ -31,8 +31,6 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE = type(None)
 _INTEGERS = pa.large_list(pa.int64())
-_PLAIN = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-_PLAIN_READINGS = ("ids", "numbers")
 
 
 def json_column(name: str, values: Sequence[Any], reading: Reading, place: Place) -> pa.Array:
@@ -45,11 +43,6 @@ def json_column(name: str, values: Sequence[Any], reading: Reading, place: Place
     Raises:
         Refusal: 422, with the place of the first value that does not go with those before, or that no column holds.
     """
-    if len(values) == 1 and reading in _PLAIN_READINGS and (plain := _PLAIN.get(type(values[0]))) is not None:
-        try:
-            return pa.array(values, plain)
-        except (OverflowError, ValueError):  # it is looked at more closely
-            pass
     kinds = set(map(type, values))
     kinds.discard(_NONE)
     if len(kinds) > 1 and not (kinds == {int, float} and reading == "numbers"):

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embtables.errors import DataError
 from embtables.inputs.features import FeatureTransform
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.given import Given
@@ -132,11 +131,10 @@ class FeaturesStage:
         Raises:
             Refusal: 422, a column is missing, or a value has no meaning; names the place.
         """
-        try:
-            known = self._found(given)
-            return self._together([whole_columns(given, self._rules, self._side_tables)]) if known is None else known
-        except DataError as error:
-            raise refused(error, given) from None
+        ((found, _),) = self.convert_all([given])
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     def convert_all(self, givens: Sequence[Given]) -> list[tuple[Converted | BaseException, list[int]]]:
         """The features of requests: those with the same columns together, in a fraction of the calls.
