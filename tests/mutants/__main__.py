@@ -36,6 +36,8 @@ class Tree:
                 shutil.copy2(item, self.source / name)
         shutil.copytree(ROOT / "tests", self._tests / "tests", ignore=ignored)
         shutil.copy2(ROOT / "pyproject.toml", self._tests / "pyproject.toml")
+        # For tests that compile a part of it. Python imports what `build` installs, which comes first in its path.
+        (self._tests / "embtables").symlink_to(self.source / "embtables")
 
     def build(self) -> None:
         """Installs the copy into a folder of its own; only what changed is compiled anew."""
