@@ -47,6 +47,14 @@ class StateError(EmbtablesError):
     """A checkpoint is missing, damaged, or belongs to another schema."""
 
 
+class EventLogError(EmbtablesError):
+    """An event log cannot be reached, written or read, or a position is not one of it."""
+
+
+class EventsLostError(EventLogError):
+    """Events after a reader's position are no longer kept: the message names the first and the last that is lost."""
+
+
 class WorldError(EmbtablesError):
     """The ranks of a run cannot train together: one is gone or silent, or there are too many."""
 
