@@ -163,6 +163,47 @@ class Publish(Model):
         return self
 
 
+class Drift(Model):
+    """When the newest rows are judged worse than they should be, nothing is published; training goes on."""
+
+    window_rows: PositiveInt = Field(10_000, description="newest rows, by event time, that are judged together")
+    least_calibration: PositiveFloat = Field(0.5, description="least sum of scores over sum of labels")
+    greatest_calibration: PositiveFloat = Field(2.0, description="greatest sum of scores over sum of labels")
+    greatest_entropy: PositiveFloat = Field(
+        1.5, description="greatest normalised entropy: log loss over that of the mean label as every row's score"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Drift:
+        if self.least_calibration >= self.greatest_calibration:
+            raise ValueError("'least_calibration' must be below 'greatest_calibration'")
+        return self
+
+
+class Online(Model):
+    """The online loop: how often what was learned reaches servers, and how it is watched. All times are event times."""
+
+    sync_seconds: PositiveFloat | None = Field(
+        None, description="seconds between versions for servers; by default 300, unless sync_rows is given"
+    )
+    sync_rows: PositiveInt | None = Field(None, description="rows between versions for servers, in place of a time")
+    part: Literal["train", "validation", "test"] | None = Field(
+        None, description="the part of the log that --replay replays; by default all rows that data.where admits"
+    )
+    max_clock_step_seconds: PositiveInt = Field(
+        86_400, description="how far one batch moves the clock at most, so that a stray time does not end an interval"
+    )
+    report_seconds: PositiveFloat = Field(3600.0, description="seconds that a line of figures in metrics.jsonl is of")
+    checkpoint_every_syncs: PositiveInt = Field(1, description="versions for servers between two checkpoints")
+    drift: Drift | None = Field(None, description="when not to publish; by default every interval is published")
+
+    @model_validator(mode="after")
+    def _check(self) -> Online:
+        if self.sync_seconds is not None and self.sync_rows is not None:
+            raise ValueError("give sync_seconds or sync_rows, not both")
+        return self
+
+
 class WarmStart(Model):
     """Rows that a new run begins with: a parquet file of ids and vectors for one table, or a TorchRec state_dict.
 
@@ -240,6 +281,7 @@ class RunConfig(Schema):
         description="versions for servers: of the live state of training, not of the best checkpoint; `{}` writes one "
         "at the end alone, and by default there are none",
     )
+    online: Online | None = Field(None, description="the online loop (`embtables online`); by default its defaults")
     warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
 
     @model_validator(mode="after")

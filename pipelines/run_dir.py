@@ -38,6 +38,7 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.goes_on_by = "train"  # the command that resumes it
 
     @classmethod
     def create(cls, config: RunConfig) -> RunDir:
@@ -108,7 +109,7 @@ class RunDir:
 
     def go_on_hint(self) -> str:
         """See RunPlace."""
-        return f"saved; go on with: embtables train --resume {self.path}"
+        return f"saved; go on with: embtables {self.goes_on_by} --resume {self.path}"
 
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""

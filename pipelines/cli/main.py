@@ -19,12 +19,13 @@ from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.doctor import doctor
 from embtables.pipelines.cli.export import export
 from embtables.pipelines.cli.inspect import inspect
-from embtables.pipelines.cli.options import ConfigPath, Json, Set
+from embtables.pipelines.cli.online import online
+from embtables.pipelines.cli.options import ConfigPath, Json, Set, one_of, which_of
 from embtables.pipelines.cli.plan import plan
+from embtables.pipelines.cli.report_table import print_report
 from embtables.pipelines.cli.serve import serve
 from embtables.pipelines.cli.state import app as state_app
 from embtables.pipelines.cli.trust import audit, replay
-from embtables.pipelines.json_text import json_text
 
 app = typer.Typer(
     name="embtables",
@@ -45,6 +46,7 @@ app.command()(export)
 app.command()(replay)
 app.command(context_settings={"ignore_unknown_options": True})(audit)  # a key may begin with a minus sign
 app.command()(serve)
+app.command()(online)
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run: runs/<id>.", show_default=False)]
 Which = Annotated[str | None, typer.Option("--checkpoint", help="best or last; by default best if there is one.")]
@@ -98,12 +100,12 @@ def train(
             resolved,
             runs_dir=resolved.train.runs_dir or DEFAULT_RUNS_DIR,
             continue_from=former,
-            checkpoint=_which(which),
+            checkpoint=which_of(which),
             fresh=fresh or (),
             workers=workers,
             ray_address=ray_address,
         )
-    _print(run.report(), as_json)
+    print_report(run.report(), as_json)
 
 
 @app.command()
@@ -118,11 +120,11 @@ def evaluate(
 
     Example: embtables evaluate runs/online_retail-... --part validation --set data.path=other/log
     """
-    _one_of("--part", part, ("train", "validation", "test", "all"))
+    one_of("--part", part, ("train", "validation", "test", "all"))
     from embtables.pipelines.call import runs
 
     chosen: Any = part
-    _print(runs.evaluate(run, chosen, checkpoint=_which(which), overrides=set_ or ()), as_json)
+    print_report(runs.evaluate(run, chosen, checkpoint=which_of(which), overrides=set_ or ()), as_json)
 
 
 @app.command()
@@ -144,10 +146,10 @@ def predict(
     from embtables.pipelines.call import runs
 
     carried = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
-    _one_of("--on-bad-row", on_bad_row, ("error", "null"))
+    one_of("--on-bad-row", on_bad_row, ("error", "null"))
     choice: Any = on_bad_row
-    report = runs.predict(run, source, output, columns=carried, on_bad_row=choice, checkpoint=_which(which))
-    _print(report, as_json)
+    report = runs.predict(run, source, output, columns=carried, on_bad_row=choice, checkpoint=which_of(which))
+    print_report(report, as_json)
 
 
 @schema_app.command("check")
@@ -158,7 +160,7 @@ def schema_check(config: ConfigPath, set_: Set = None, as_json: Json = False) ->
     """
     from embtables.pipelines.check import check
 
-    _print(check(config, tuple(set_ or ())), as_json)
+    print_report(check(config, tuple(set_ or ())), as_json)
 
 
 @schema_app.command("export")
@@ -171,27 +173,6 @@ def schema_export() -> None:
     from embtables.schema import json_schema
 
     sys.stdout.write(json_schema(RunConfig))
-
-
-def _which(value: str | None) -> Any:
-    if value is not None:
-        _one_of("--checkpoint", value, ("best", "last"))
-    return value
-
-
-def _one_of(option: str, value: str, known: Any) -> None:
-    if value not in known:
-        raise typer.BadParameter(f"received '{value}'; choose one of: {', '.join(known)}", param_hint=option)
-
-
-def _print(report: dict[str, Any], as_json: bool) -> None:
-    """The report as one JSON line on stdout, or as a table on stderr."""
-    if as_json:
-        sys.stdout.write(json_text(report) + "\n")
-        return
-    from embtables.pipelines.cli.report_table import show
-
-    show(report)
 
 
 def main() -> None:

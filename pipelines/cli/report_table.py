@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from rich.table import Table
+from embtables.pipelines.json_text import json_text
 
-from embtables.pipelines.progress import console
+
+def print_report(report: dict[str, Any], as_json: bool) -> None:
+    """The report as one JSON line on stdout, or as a table on stderr."""
+    if as_json:
+        sys.stdout.write(json_text(report) + "\n")
+    else:
+        show(report)
 
 
 def show(report: dict[str, Any]) -> None:
     """Prints the report's figures; slices, baselines and tables have rows of their own. Warnings were said before."""
+    from rich.table import Table
+
+    from embtables.pipelines.progress import console
+
     table = Table(show_header=False, box=None, pad_edge=False)
     elsewhere = ("tables", "warm_start", "from", "warnings")
     for name, value in _flat({key: value for key, value in report.items() if key not in elsewhere}, ""):

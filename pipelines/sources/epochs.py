@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from embtables.inputs.features import FittedTransforms, Needs
 from embtables.pipelines.config import Train
 from embtables.pipelines.progress import say
 from embtables.pipelines.sources.files.record import Continued, FilesRead, FilesRecord, go_on
-from embtables.pipelines.sources.parquet import Log, ParquetReader, Position, ReaderItem
+from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, Position, ReaderItem
 from embtables.shard.world import World
 
 _SHOWN = 5
@@ -30,16 +30,24 @@ class Epoch:
         """See Stretch."""
         return self._reader.quarantine.counts
 
+    @property
+    def next_position(self) -> None:
+        """See Stretch: every epoch begins at its own beginning."""
+        return None
+
     def __iter__(self) -> Generator[ReaderItem, None, None]:
         return iter(self._reader)
 
 
 class LogEpochs:
-    """`train.epochs` passes over the training part of a log; a `BatchSource`.
+    """`train.epochs` passes over a part of a log, by default that for training; a `BatchSource`.
 
     Args:
         log: the opened log.
         fitted: transforms fitted on its training part.
+        part: None: every row that `where` admits.
+        in_order: rows come in the order of the files, whatever `data.shuffle` says.
+        extra_columns: log columns handed out beside each batch.
         train: batch size, seed and number of epochs.
         world: the ranks that share every batch.
         needs: what the task reads of labels and sample weights.
@@ -60,6 +68,9 @@ class LogEpochs:
         epoch_rows: int | None,
         quarantine_dir: Path | None,
         record: FilesRecord,
+        part: LogPart | None = "train",
+        in_order: bool = False,
+        extra_columns: Sequence[str] = (),
         shown: bool = True,
     ) -> None:
         self._log = log
@@ -70,6 +81,9 @@ class LogEpochs:
         self._epoch_rows = epoch_rows
         self._quarantine_dir = quarantine_dir
         self._record = record
+        self._part = part
+        self._in_order = in_order or log.data.shuffle is None
+        self._extra_columns = extra_columns
         self._shown = shown
 
     @property
@@ -86,15 +100,16 @@ class LogEpochs:
         files = self._files(None if position is None else start)
         reader = ParquetReader(
             self._log,
-            "train",
+            self._part,
             batch_size=train.batch_size,
             fitted=self._fitted,
-            seed=train.seed,
+            seed=None if self._in_order else train.seed,
             rank=self._world.rank,
             world_size=self._world.size,
             position=replace(start, files=files.digest),
             files=files,
             needs=self._needs,
+            extra_columns=self._extra_columns,
             quarantine_dir=self._quarantine_dir,
         )
         return Epoch(reader, f"epoch {number + 1} of {train.epochs}", self._epoch_rows)
@@ -105,12 +120,11 @@ class LogEpochs:
         Raises:
             StateError: files that an epoch has begun with are gone, or are not what they were.
         """
-        present = self._log.record("train", checksums=self._record.is_kept)
+        present = self._log.record(self._part, checksums=self._record.is_kept)
         files = present
         if position is not None and position.files not in (None, present.digest):
             assert position.files is not None
-            in_order = self._log.data.shuffle is None
-            found = go_on(self._record.read(position.files), present, in_order=in_order)
+            found = go_on(self._record.read(position.files), present, in_order=self._in_order)
             files = found.files
             if self._shown and self._world.rank == 0:
                 self._say_added(found)
@@ -121,7 +135,7 @@ class LogEpochs:
         if found.taken:
             say(f"files were added to the log, and are read at the end of this epoch: {_listed(found.taken)}")
         if found.left:
-            why = "rows come in shuffled order" if self._log.data.shuffle is not None else "they come before others"
+            why = "they come before others" if self._in_order else "rows come in shuffled order"
             say(
                 f"files were added to the log, and this epoch goes on without them, because {why}; the next epoch "
                 f"reads them: {_listed(found.left)}"

@@ -48,6 +48,10 @@ class Stretch(Protocol):
     def quarantined(self) -> Mapping[str, int]:
         """Bad rows of this rank that were set aside so far, by cause."""
 
+    @property
+    def next_position(self) -> Mapping[str, Any] | None:
+        """Once all its batches were taken: the position with which the next stretch begins; None: its own beginning."""
+
     def __iter__(self) -> Generator[SourceItem, None, None]:
         """The batches after the stretch's position, once. Raises DataError for bad rows that are not set aside."""
 

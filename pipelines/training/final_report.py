@@ -40,23 +40,30 @@ def final_report(
         warnings.add(odd_figures(figures, part))
     figures["evaluated_rows"] = figures.pop("rows", 0)
     set_aside = figures.pop("quarantined_rows", 0)
+    report = {**figures, "part": part, **what_it_took(learner, run, source, state, warnings)}
+    report["quarantined_rows"] += set_aside
+    return report
+
+
+def what_it_took(
+    learner: Learner, run: RunPlace, source: BatchSource, state: RunState, warnings: Warnings
+) -> dict[str, Any]:
+    """The part of a report that no evaluation gives: rows, times, steps, tables, what the run began with."""
     return {
-        **figures,
-        "part": part,
         "rows": state.rows,
         "rows_per_second": round(state.rows / state.train_seconds, 1) if state.train_seconds > 0 else None,
         "train_seconds": round(state.train_seconds, 2),
         "steps": state.step,
         "epochs": state.stretch,
         "best_step": state.best_step,
-        "quarantined_rows": state.quarantined_rows + set_aside,
+        "quarantined_rows": state.quarantined_rows,
         "quarantined_files": sorted({*state.quarantined_files, *source.bad_files}),
         "tables": {
             name: {"rows": stats.rows, "bytes": sum(stats.bytes_by_column.values()), **stats.counts}
             for name, stats in learner.tables.stats().items()
         },
-        "seed": config.train.seed,
-        "model": config.model.kind,
+        "seed": learner.config.train.seed,
+        "model": learner.config.model.kind,
         **state.started_from,
         "warnings": warnings.texts,
         "run_dir": None if run.path is None else str(run.path),

@@ -73,7 +73,8 @@ class TrainLoop:
         whole = self._batches(stretch)
         if whole:
             state.stretch += 1
-            state.position = None
+            position = stretch.next_position
+            state.position = None if position is None else dict(position)
         for hook in self.hooks:
             hook.after_stretch(state, whole=whole)
 
@@ -83,9 +84,13 @@ class TrainLoop:
         with closing(items):
             started = time.perf_counter()
             for item in items:
+                waited = time.perf_counter() - started
+                for hook in self.hooks:
+                    hook.before_step(self.state, item)
+                started = time.perf_counter()
                 of_all = totals(self.world, item.batch, item.position, stop=self._is_asked_to_stop())
                 done = StepDone(self._step(item, of_all), of_all, item.batch)
-                self.state.train_seconds += time.perf_counter() - started
+                self.state.train_seconds += waited + time.perf_counter() - started
                 for hook in self.hooks:
                     hook.after_step(self.state, done)
                 if self._done():

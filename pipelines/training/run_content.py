@@ -6,7 +6,7 @@ This is the only place that knows how a run's content is laid out; docs/format.m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -31,6 +31,7 @@ class RunState(Model):
     """The state of a run that is not a tensor but must survive. Training changes it in place.
 
     Attributes:
+        kind: what it trains on: the epochs of a log (`train`), or a replay of one (`replay`).
         stretch: the number of the batch source's present stretch: of a log, how many epochs are done. `epoch` in files.
         position: of the batch source, as it writes and reads it; None at the beginning of a stretch.
         epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
@@ -43,6 +44,7 @@ class RunState(Model):
 
     model_config = ConfigDict(frozen=False)
 
+    kind: Literal["train", "replay"] = "train"
     step: Count = 0
     stretch: Count = Field(0, alias="epoch")
     position: dict[str, Any] | None = None

@@ -10,17 +10,14 @@ and writes what is not a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
-import torch
-
-from embtables.ids import Artifacts
+from embtables.errors import ConfigError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
-from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunPlace
@@ -31,6 +28,7 @@ from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.begin import look, new_learner, to_serve, warnings_of
 from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
@@ -44,17 +42,13 @@ from embtables.pipelines.training.hooks.stop import StopWhenAsked
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.metrics_log import MetricsLog
-from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
+from embtables.pipelines.training.rank_agreement import rank_0_first
 from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
-from embtables.pipelines.training.start.check_log import check_log
-from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
-from embtables.pipelines.training.start.shared_values import first_rows, shared_values
 from embtables.pipelines.training.start.warm_start import warm
-from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
@@ -92,8 +86,8 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = open_log(prepared, prepared.data, source)
     state = RunState()
-    _look(prepared, log, state, world, shown=shown)
-    learner = _learner(prepared, world)
+    look(prepared, log, state, world, shown=shown)
+    learner = new_learner(prepared, world)
     if origin is not None:
         origin.load(learner)
     started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
@@ -102,11 +96,11 @@ def train(
     if origin is not None:
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.report(shown=shown)
-    to_serve = _to_serve(config, log, world)
+    served = to_serve(config, log, world)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
         batches = _epochs(learner, folder, log, fitted, state, shown=shown)
         return train_to_end(
-            learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error, to_serve=to_serve
+            learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error, to_serve=served
         )
 
 
@@ -127,6 +121,7 @@ def resume(
         on_error: see `train`.
 
     Raises:
+        ConfigError: it is an online run.
         StateError: there is no checkpoint, or it belongs to another schema or to columns that are made of something
             else (what differs is named).
     """
@@ -136,15 +131,19 @@ def resume(
     chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
     content = run_content(chain[-1])
     refuse_other_schema(config, content)
+    if content.state.kind != "train":
+        raise ConfigError(f"it is an online run; go on with: embtables online --resume {run.path}", folder=run.path)
     log = open_log(config, config.data, source)
     state = content.state
     if overrides:
         state.finished = False
-        _look(config, log, state, world, shown=shown)
-    learner = _learner(config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0]))
+        look(config, log, state, world, shown=shown)
+    learner = new_learner(
+        config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0])
+    )
     checkpoint.load(run.checkpoints, chain, learner)
     batches = _epochs(learner, run, log, content.fitted, state, shown=shown)
-    to_serve = _to_serve(run.config(overrides), log, world)
+    served = to_serve(run.config(overrides), log, world)
     if shown:
         say(f"going on from {chain[-1].name}, step {state.step}")
     return train_to_end(
@@ -157,7 +156,7 @@ def resume(
         shown=shown,
         on_error=on_error,
         resumed_from=chain,
-        to_serve=to_serve,
+        to_serve=served,
     )
 
 
@@ -186,7 +185,7 @@ def train_to_end(
     world, config = learner.world, learner.config
     stop = StopRequest(run.stop_file if world.size > 1 and world.rank == 0 else None)
     figures = MetricsLog(run, state.step, writes=world.rank == 0)
-    warnings = _warnings(state, world, shown=shown)
+    warnings = warnings_of(state, world, shown=shown)
     metrics = Metrics(figures, config.train.log_every_steps)
     progress = Progress(metrics, shown=shown)
     set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
@@ -217,26 +216,6 @@ def train_to_end(
     return report
 
 
-def _learner(
-    config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None, *, shares_keys: bool = True
-) -> Learner:
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
-    return Learner(config, world, artifacts, shares_keys=shares_keys)
-
-
-def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
-    """What a run publishes besides what training changes; None if it publishes nothing.
-
-    Args:
-        config: the run's, before its data is prepared.
-    """
-    if config.publish is None:
-        return None
-    key = candidate_key(config)  # what is wrong with it is wrong at all ranks
-    return ToServe(() if world.rank else published_side_tables(config, log), key)
-
-
 def _epochs(
     learner: Learner, run: RunPlace, log: Log, fitted: FittedTransforms, state: RunState, *, shown: bool
 ) -> LogEpochs:
@@ -251,26 +230,3 @@ def _epochs(
         record=FilesRecord(run.files_record, writes=learner.world.rank == 0),
         shown=shown,
     )
-
-
-def _warnings(state: RunState, world: World, *, shown: bool) -> Warnings:
-    return Warnings(state.warnings, shown=shown and world.rank == 0)
-
-
-def _look(config: RunConfig, log: Log, state: RunState, world: World, *, shown: bool) -> None:
-    """Looks at the log before training; notes rows of an epoch and steps of the whole run.
-
-    They are counted once so that schedules are a pure function of the step.
-    """
-    train = config.train
-    found = check_log(config, log)
-    rows = found.parts["train"].rows
-    counts = {part: count.rows for part, count in found.parts.items()}
-    need_same(world, "the ranks' logs", {"rows": log.num_rows, "parts": counts, "bad files": len(log.bad_files)})
-    shared = shared_values(config, first_rows(config, log))
-    other = other_ids(state.id_kinds, found.kinds, config)
-    _warnings(state, world, shown=shown).add((*found.warnings, *shared, *other))
-    steps = -(-rows // train.batch_size) * train.epochs
-    state.epoch_rows = rows
-    state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
-    state.id_kinds = {**found.kinds, **state.id_kinds}

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from embtables.errors import DataError, TrainingError
-from embtables.models.figures import Judged
+from embtables.models.figures import Figures, Judged
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
-from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader, ReaderItem
+from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader
 from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.pipelines.training.figures.cold_ids import ColdIds
 from embtables.pipelines.training.figures.not_finite import why_scores_are_not_finite
@@ -56,7 +57,6 @@ def evaluate(
     settings, world = config.evaluate, world or SingleRank()
     whole = scorer.task.figures(settings)
     slices = {s.name: scorer.task.figures(settings) for s in settings.slices}
-    conditions = [c.column for s in settings.slices for c in s.where]
     reader = ParquetReader(
         log,
         part,
@@ -65,7 +65,7 @@ def evaluate(
         rank=world.rank,
         world_size=world.size,
         needs=scorer.task.needs(config),
-        extra_columns=tuple(dict.fromkeys((*conditions, *whole.columns))),
+        extra_columns=extra_columns(config, whole),
         quarantine_dir=quarantine_dir,
     )
     cold = None if warnings is None else ColdIds(config, scorer.trained_tables, log, part)
@@ -75,7 +75,7 @@ def evaluate(
             if cold is not None:
                 cold.observe(item.batch)
             judged = whole.judged(scorer.outputs(item.batch), item.batch, item.extra)
-            rows, in_slices = _of_all_ranks(world, judged, _slices(config, item))
+            rows, in_slices = of_all_ranks(world, judged, slices_of(config, item.batch.num_rows, item.extra))
             if not len(rows):
                 continue  # all of them were set aside
             try:
@@ -110,16 +110,22 @@ def no_rows(part: LogPart | None, causes: Mapping[str, int]) -> DataError:
     )
 
 
-def _slices(config: RunConfig, item: ReaderItem) -> npt.NDArray[np.bool_]:
-    """(B, n_slices) which slices each row belongs to."""
-    found = np.zeros((item.batch.num_rows, len(config.evaluate.slices)), np.bool_)
-    if item.extra is not None:
+def extra_columns(config: RunConfig, figures: Figures[Any]) -> tuple[str, ...]:
+    """The columns of the log that figures and slices read beside a batch."""
+    conditions = [c.column for s in config.evaluate.slices for c in s.where]
+    return tuple(dict.fromkeys((*conditions, *figures.columns)))
+
+
+def slices_of(config: RunConfig, rows: int, extra: pa.Table | None) -> npt.NDArray[np.bool_]:
+    """(rows, n_slices) which slices each row belongs to."""
+    found = np.zeros((rows, len(config.evaluate.slices)), np.bool_)
+    if extra is not None:
         for number, s in enumerate(config.evaluate.slices):
-            found[:, number] = condition_mask(item.extra, s.where)
+            found[:, number] = condition_mask(extra, s.where)
     return found
 
 
-def _of_all_ranks(world: World, judged: Judged, slices: npt.NDArray[np.bool_]) -> tuple[Judged, npt.NDArray[np.bool_]]:
+def of_all_ranks(world: World, judged: Judged, slices: npt.NDArray[np.bool_]) -> tuple[Judged, npt.NDArray[np.bool_]]:
     """The rows of the whole batch, in its order, and their slices."""
     if world.size == 1:
         return judged, slices

@@ -1,6 +1,6 @@
 """`Hook`: what a run does between two batches. The loop knows the step and the source, and nothing else.
 
-    before_stretch -> (step -> after_step) ... -> after_stretch -> ... -> at_end
+    before_stretch -> (before_step -> step -> after_step) ... -> after_stretch -> ... -> at_end
 
 The loop calls its hooks in their order. Several ranks call the same hooks at the same steps, so a hook may use what all
 ranks do together (`embtables.shard.world`); a decision that others of its calls depend on has to be the same at all.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from embtables.inputs.batch import Batch
-from embtables.pipelines.sources.protocol import Stretch
+from embtables.pipelines.sources.protocol import SourceItem, Stretch
 from embtables.pipelines.training.rank_agreement import StepTotals
 from embtables.pipelines.training.run_content import RunState
 
@@ -45,6 +45,9 @@ class Hook:
 
     def before_stretch(self, state: RunState, stretch: Stretch) -> None:
         """The source's next stretch begins, or what is left of it."""
+
+    def before_step(self, state: RunState, item: SourceItem) -> None:
+        """A batch is about to be trained on."""
 
     def after_step(self, state: RunState, step: StepDone) -> None:
         """A batch boundary: here a version may be taken."""

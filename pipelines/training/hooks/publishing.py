@@ -8,7 +8,7 @@ They are a chain of their own beside the checkpoints, under the same lease. What
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +55,7 @@ class Publishing(Hook):
 
     Args:
         log: its first rows are scored with a small version, before anything is trained.
+        each_stretch: a version at the end of every stretch, where `may_publish` says so, and not by steps or seconds.
     """
 
     def __init__(
@@ -66,7 +67,12 @@ class Publishing(Hook):
         to_serve: ToServe,
         log: Log,
         warnings: Warnings,
+        *,
+        each_stretch: bool = False,
+        may_publish: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._each_stretch = each_stretch
+        self._may_publish = may_publish
         self._learner = learner
         self._run = run
         self._fitted = fitted
@@ -158,6 +164,8 @@ class Publishing(Hook):
 
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook."""
+        if self._each_stretch:
+            return
         every_steps, every_seconds = self._publish.every_steps, self._publish.every_seconds
         if every_steps is not None:
             is_due = state.step % every_steps == 0
@@ -166,6 +174,11 @@ class Publishing(Hook):
         else:
             is_due = False
         if is_due:
+            self._write(state)
+
+    def after_stretch(self, state: RunState, *, whole: bool) -> None:
+        """See Hook."""
+        if whole and self._each_stretch and self._may_publish():
             self._write(state)
 
     def _is_time(self, seconds: float) -> bool:
@@ -177,7 +190,8 @@ class Publishing(Hook):
         Raises:
             StateError: it could not be written.
         """
-        self._write(state)
+        if self._may_publish():
+            self._write(state)
         try:
             self.chain.wait()
         except StateError as error:

@@ -1,0 +1,259 @@
+"""An online run: a flow of batches, judged before they are trained on; a version for servers after every interval.
+
+    flow -> intervals (intervals.py) -> the loop of training, with these hooks between batches:
+    figures before a step (prequential.py), checkpoints, versions for servers unless figures are off (drift.py)
+
+What is learned, written and resumed is the same code as in `embtables train`; it differs in where batches come from and
+in when versions are written. docs/online.md has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from embtables.errors import ConfigError
+from embtables.inputs.features import FittedTransforms
+from embtables.pipelines.config import Online, Publish, RunConfig
+from embtables.pipelines.online.drift import DriftWatch
+from embtables.pipelines.online.intervals import Flow, Intervals
+from embtables.pipelines.online.log_flow import LogFlow
+from embtables.pipelines.online.prequential import PART, Prequential
+from embtables.pipelines.online.progress import OnlineProgress
+from embtables.pipelines.prepare.log_splits import with_prepared_data
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.run_place import RunPlace
+from embtables.pipelines.sources.epochs import LogEpochs
+from embtables.pipelines.sources.files.record import FilesRecord
+from embtables.pipelines.sources.log import Log
+from embtables.pipelines.sources.open_log import open_log
+from embtables.pipelines.training import checkpoint
+from embtables.pipelines.training.begin import look, new_learner, to_serve, warnings_of
+from embtables.pipelines.training.figures.evaluate import extra_columns
+from embtables.pipelines.training.final_report import what_it_took
+from embtables.pipelines.training.hooks.checkpoints import Checkpoints
+from embtables.pipelines.training.hooks.hook import Hook
+from embtables.pipelines.training.hooks.metrics import Metrics
+from embtables.pipelines.training.hooks.publishing import Publishing, ToServe
+from embtables.pipelines.training.hooks.set_aside import SetAside
+from embtables.pipelines.training.hooks.stop import StopWhenAsked
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.loop import TrainLoop
+from embtables.pipelines.training.metrics_log import MetricsLog
+from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
+from embtables.pipelines.training.signals import StopRequest
+from embtables.pipelines.training.start.continue_from import FormerCheckpoint
+from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
+from embtables.pipelines.training.start.warm_start import warm
+from embtables.shard.world import SingleRank
+from embtables.state.folder.version_folder import LeaseHolder, StateFolder
+from embtables.state.format.manifest import Manifest
+from embtables.state.read.version_reader import shares_keys
+
+
+def replay(
+    config: RunConfig,
+    *,
+    former: RunDir | None = None,
+    which: checkpoint.Which | None = None,
+    fresh: Collection[str] = (),
+    run: RunPlace | None = None,
+    speed: float | None = None,
+    shown: bool = True,
+    on_error: OnError = say_what_is_waited_for,
+) -> dict[str, Any]:
+    """Trains online on the rows of a log in the order of its files, and returns the report of the run.
+
+    Args:
+        former, which, fresh, run, on_error: as `train`.
+        speed: seconds of event time for each second; None: as fast as can be.
+
+    Raises:
+        ConfigError: the configuration has no event time.
+        DataError, StateError: as `train`.
+    """
+    online = online_of(config)
+    origin = None if former is None else FormerCheckpoint(former, config, which, fresh)
+    prepared = with_prepared_data(config, shown=shown)
+    log = open_log(prepared, prepared.data, None)
+    state = RunState(kind="replay")
+    look(prepared, log, state, SingleRank(), shown=shown)
+    learner = new_learner(prepared, SingleRank())
+    if origin is not None:
+        origin.load(learner)
+    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
+    state.started_from = {"warm_start": started} if started else {}
+    fitted = log.fit_transforms(config.train.seed)
+    if origin is not None:
+        fitted = origin.transforms(fitted)
+        state.started_from["from"] = origin.report(shown=shown)
+    served = _to_serve(config, log)
+    with RunDir.new(config) if run is None else nullcontext(run) as place:
+        begun = _Begun(learner, place, log, fitted, state, online, served, speed)
+        return _run_to_end(begun, shown=shown, on_error=on_error)
+
+
+def resume(
+    run: RunDir,
+    overrides: tuple[str, ...] = (),
+    *,
+    speed: float | None = None,
+    shown: bool = True,
+    on_error: OnError = say_what_is_waited_for,
+) -> dict[str, Any]:
+    """Goes on with an online run from its last checkpoint; see `replay`.
+
+    Raises:
+        ConfigError: it is no online run.
+        StateError: there is no checkpoint, or it is of another schema.
+    """
+    refuse_other_columns(run.config(), run.config(overrides))
+    config = with_prepared_data(run.config(overrides), shown=shown)
+    chain = checkpoint.find_on_all_ranks(SingleRank(), run.checkpoints, "last")
+    content = run_content(chain[-1])
+    if content.state.kind != "replay":
+        raise ConfigError(f"it is no online run; go on with: embtables train --resume {run.path}", folder=run.path)
+    refuse_other_schema(config, content)
+    log = open_log(config, config.data, None)
+    artifacts = checkpoint.artifacts(run.checkpoints, chain)
+    learner = new_learner(config, SingleRank(), artifacts, shares_keys=shares_keys(chain[0]))
+    checkpoint.load(run.checkpoints, chain, learner)
+    if shown:
+        say(f"going on from {chain[-1].name}, step {content.state.step}")
+    served, online = _to_serve(run.config(overrides), log), online_of(config)
+    begun = _Begun(learner, run, log, content.fitted, content.state, online, served, speed)
+    return _run_to_end(begun, shown=shown, on_error=on_error, resumed_from=chain)
+
+
+def online_of(config: RunConfig) -> Online:
+    """The section `online`, or its defaults.
+
+    Raises:
+        ConfigError: there is no event time, by which intervals are cut.
+    """
+    if config.event_time is None:
+        raise ConfigError("an online run needs event_time, the column by which intervals are cut")
+    return config.online or Online()
+
+
+def _to_serve(config: RunConfig, log: Log) -> ToServe:
+    """An online run always publishes: that is what it is for."""
+    publishing = config if config.publish is not None else config.model_copy(update={"publish": Publish()})
+    found = to_serve(publishing, log, SingleRank())
+    assert found is not None, "it has a section publish"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What a run has when its first batch, or its next one, is about to come."""
+
+    learner: Learner
+    run: RunPlace
+    log: Log
+    fitted: FittedTransforms
+    state: RunState
+    online: Online
+    served: ToServe
+    speed: float | None
+
+    @property
+    def config(self) -> RunConfig:
+        return self.learner.config
+
+    def flow(self, is_asked_to_stop: Callable[[], bool]) -> Flow:
+        """The rows of the log."""
+        learner, config = self.learner, self.config
+        epochs = LogEpochs(
+            self.log,
+            self.fitted,
+            config.train.model_copy(update={"epochs": 1}),
+            learner.world,
+            needs=learner.needs,
+            epoch_rows=None,
+            quarantine_dir=self.run.quarantine,
+            record=FilesRecord(self.run.files_record, writes=True),
+            part=self.online.part,
+            in_order=True,
+            extra_columns=extra_columns(config, learner.task.figures(config.evaluate)),
+        )
+        return LogFlow(epochs, self.speed, is_asked_to_stop)
+
+
+class _EachInterval(Hook):
+    """A checkpoint after every so many intervals: before servers get what it holds."""
+
+    def __init__(self, checkpoints: Checkpoints, every: int) -> None:
+        self._checkpoints = checkpoints
+        self._every = every
+
+    def after_stretch(self, state: RunState, *, whole: bool) -> None:
+        """See Hook."""
+        if whole and state.stretch % self._every == 0:
+            self._checkpoints.save(state)
+
+
+def _run_to_end(
+    begun: _Begun, *, shown: bool, on_error: OnError, resumed_from: Sequence[Manifest] = ()
+) -> dict[str, Any]:
+    """Trains what is left, and returns the report, which the run's place keeps."""
+    learner, run, state, online, config = begun.learner, begun.run, begun.state, begun.online, begun.config
+    if isinstance(run, RunDir):
+        run.goes_on_by = "online"
+    stop = StopRequest()
+    figures = MetricsLog(run, state.step)
+    warnings = warnings_of(state, learner.world, shown=shown)
+    source = Intervals(begun.flow(stop.is_asked), online, learner.world)
+    watch = None if online.drift is None else DriftWatch(online.drift, figures, shown=shown)
+    prequential = Prequential(learner, begun.fitted, figures, watch, ahead=True, report_seconds=online.report_seconds)
+    progress = OnlineProgress(prequential, shown=shown)
+    set_aside = SetAside(learner.world, run, source, figures, rows=config.data.on_bad_row != "error")
+    checkpoints = Checkpoints(learner, run, begun.fitted, set_aside)
+    metrics = Metrics(figures, config.train.log_every_steps)
+    stopping = StopWhenAsked(stop, checkpoints, run, learner.world, shown=shown)
+    # A checkpoint comes before what is published: after a crash servers are never ahead of what training goes on from.
+    hooks: list[Hook] = [prequential, metrics, progress, set_aside, stopping]
+    hooks += [_EachInterval(checkpoints, online.checkpoint_every_syncs), checkpoints]
+    with ExitStack() as stack:
+        stack.enter_context(stop)
+        holder = stack.enter_context(LeaseHolder(StateFolder(run.checkpoints)))
+        stack.enter_context(checkpoints.open(holder, state, resumed_from, stop, on_error))
+        if run.keeps_every_version:
+            may_publish = (lambda: True) if watch is None else (lambda: watch.may_publish(state.step))
+            publish = config.publish or Publish()
+            publishing = Publishing(
+                learner,
+                run,
+                begun.fitted,
+                publish,
+                begun.served,
+                begun.log,
+                warnings,
+                each_stretch=True,
+                may_publish=may_publish,
+            )
+            stack.enter_context(publishing.open(holder, state, resumed_from, stop))
+            hooks.append(publishing)
+        stack.enter_context(figures)
+        stack.callback(progress.close)
+        stack.enter_context(_closing(source))
+        TrainLoop(learner, source, state, hooks, is_asked_to_stop=stop.is_asked).run()
+    took = what_it_took(learner, run, source, state, warnings)
+    took["intervals"] = took.pop("epochs")
+    judged = prequential.report()
+    judged["evaluated_rows"] = judged.pop("rows")
+    report = {**judged, "part": PART, **took}
+    run.finish(report, learner.scorer(begun.fitted), state.id_kinds)
+    return report
+
+
+@contextmanager
+def _closing(source: Intervals) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        source.close()

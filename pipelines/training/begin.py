@@ -1,0 +1,66 @@
+"""What a run begins with: a look at the log, a learner, what servers need besides what training changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from embtables.ids import Artifacts
+from embtables.pipelines.config import RunConfig
+from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
+from embtables.pipelines.sources.log import Log
+from embtables.pipelines.training.hooks.publishing import ToServe
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.rank_agreement import need_same
+from embtables.pipelines.training.run_content import RunState
+from embtables.pipelines.training.start.check_log import check_log
+from embtables.pipelines.training.start.check_types import other_ids
+from embtables.pipelines.training.start.shared_values import first_rows, shared_values
+from embtables.pipelines.warn import Warnings
+from embtables.shard.world import World
+
+
+def new_learner(
+    config: RunConfig, world: World, artifacts: Mapping[str, Artifacts] | None = None, *, shares_keys: bool = True
+) -> Learner:
+    """A learner, on the threads that the configuration names. Arguments: see Learner."""
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    return Learner(config, world, artifacts, shares_keys=shares_keys)
+
+
+def to_serve(config: RunConfig, log: Log, world: World) -> ToServe | None:
+    """What a run publishes besides what training changes; None if it publishes nothing.
+
+    Args:
+        config: the run's, before its data is prepared.
+    """
+    if config.publish is None:
+        return None
+    key = candidate_key(config)  # what is wrong with it is wrong at all ranks
+    return ToServe(() if world.rank else published_side_tables(config, log), key)
+
+
+def warnings_of(state: RunState, world: World, *, shown: bool) -> Warnings:
+    """What rank 0 says, and the run's state keeps."""
+    return Warnings(state.warnings, shown=shown and world.rank == 0)
+
+
+def look(config: RunConfig, log: Log, state: RunState, world: World, *, shown: bool) -> None:
+    """Looks at the log before training; notes rows of an epoch and steps of the whole run.
+
+    They are counted once so that schedules are a pure function of the step.
+    """
+    train = config.train
+    found = check_log(config, log)
+    rows = found.parts["train"].rows
+    counts = {part: count.rows for part, count in found.parts.items()}
+    need_same(world, "the ranks' logs", {"rows": log.num_rows, "parts": counts, "bad files": len(log.bad_files)})
+    shared = shared_values(config, first_rows(config, log))
+    other = other_ids(state.id_kinds, found.kinds, config)
+    warnings_of(state, world, shown=shown).add((*found.warnings, *shared, *other))
+    steps = -(-rows // train.batch_size) * train.epochs
+    state.epoch_rows = rows
+    state.total_steps = steps if train.max_steps is None else min(steps, train.max_steps)
+    state.id_kinds = {**found.kinds, **state.id_kinds}
