@@ -136,6 +136,7 @@ class KafkaLog:
         """See EventLog."""
         for reader in (*self._readers, *self._fetchers):
             reader.close()
+        self._producer = None  # it has sent everything: each append has waited; its threads end with it
         self._connection.close()
 
     def _has_more(self, partition: int, after: str | None) -> bool:
@@ -264,9 +265,9 @@ class _Connection:
         from confluent_kafka.cimpl import NewTopic
 
         topic = NewTopic(self.topic, partitions, self.options.replication)
-        made = AdminClient(self._settings).create_topics([topic])[self.topic]
+        admin = AdminClient(self._settings)
         try:
-            made.result(self.options.timeout_seconds)
+            admin.create_topics([topic])[self.topic].result(self.options.timeout_seconds)
         except _kafka_exception() as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 raise self.failed("the topic cannot be made", error) from error

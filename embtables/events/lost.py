@@ -15,8 +15,8 @@ def events_lost(first_lost: int, first_kept: int, options: str, **path: object) 
     """
     return EventsLostError(
         f"entries {first_lost:,} to {first_kept - 1:,} ({first_kept - first_lost:,}) are no longer kept; the first "
-        f"that is kept is {first_kept:,}. To go on after them, begin without a position; to lose nothing, keep events for "
-        f"longer than a reader may stand still ({options})",
+        f"that is kept is {first_kept:,}. To go on after them, begin without a position; to lose nothing, keep events "
+        f"for longer than a reader may stand still ({options})",
         **path,
         first_lost=first_lost,
         last_lost=first_kept - 1,

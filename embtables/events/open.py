@@ -40,7 +40,7 @@ def open_log(uri: str) -> EventLog:
     """The event log that a URI names; it is made where there is none.
 
     Args:
-        uri: `folder:///path`, `redis://host:port/database` (`rediss` for TLS) or `kafka://host:port/topic`, with
+        uri: `folder:///path`, `redis://host:port/database/stream` (`rediss` for TLS) or `kafka://host:port/topic`, with
             options as a query: `folder:///path?partitions=4&keep_seconds=604800` (docs/events.md, "Options").
 
     Raises:

@@ -51,11 +51,8 @@ class FolderOptions(LogOptions):
 
 
 class RedisOptions(LogOptions):
-    """Options of `redis://host:port/database`."""
+    """Options of `redis://host:port/database/stream`."""
 
-    stream: str = Field(
-        "events", pattern=r"^[A-Za-z0-9_.\-]{1,128}$", description="Beginning of the names of the log's keys."
-    )
     keep_seconds: float | None = Field(None, gt=0, description="Entries that are older may be removed.")
     keep_entries: int | None = Field(
         None, ge=1, description="Of more entries in a partition the oldest may be removed."

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _POSITION = re.compile(r"([0-9]{1,20}-[0-9]{1,20})\.([0-9]{1,19})")
+_STREAM = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 _MAX_BYTES = 64 << 20  # of one answer, unless its first entry is larger
 _AT_ONCE = 32  # entries that one call of the server returns
 _BLOCK_SECONDS = 1.0  # of one waiting call, so that a lost connection is noticed
@@ -68,6 +69,7 @@ class RedisLog:
 
     Args:
         client: of the `redis` package, which makes no attempts of its own and gives bytes.
+        stream: the beginning of the names of the log's keys.
         where: the server, for messages.
 
     Raises:
@@ -75,8 +77,8 @@ class RedisLog:
         EventLogError: the server cannot be reached.
     """
 
-    def __init__(self, client: redis.Redis, options: RedisOptions, where: str) -> None:
-        self._client, self._options, self._where = client, options, where
+    def __init__(self, client: redis.Redis, stream: str, options: RedisOptions, where: str) -> None:
+        self._client, self._stream, self._options, self._where = client, stream, options, where
         self._append, self._edge = client.register_script(_APPEND), client.register_script(_EDGE)
         self._writer = secrets.token_hex(8)
         self._num_partitions = self._described(options.partitions)
@@ -84,7 +86,7 @@ class RedisLog:
 
     @classmethod
     def from_uri(cls, parts: SplitResult) -> RedisLog:
-        """The log of `redis://user:password@host:port/database`. Raises as the constructor does."""
+        """The log of `redis://user:password@host:port/database/stream`. Raises as the constructor does."""
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -92,13 +94,13 @@ class RedisLog:
         except ImportError as error:
             raise ConfigError("a log in Redis needs: pip install 'embtables[redis]'") from error
         options = parse_options(RedisOptions, parts)
-        database = parts.path.strip("/") or "0"
+        database, _, stream = unquote(parts.path).removeprefix("/").partition("/")
         try:
             port = parts.port or 6379
         except ValueError as error:
             raise ConfigError(f"the port is wrong: {error}", uri=shown(parts)) from error
-        if not parts.hostname or not database.isdecimal():
-            raise ConfigError("a log in Redis is redis://host:port/database", uri=shown(parts))
+        if not parts.hostname or not re.fullmatch(r"[0-9]{1,4}", database) or not _STREAM.fullmatch(stream):
+            raise ConfigError("a log in Redis is redis://host:port/database/stream", uri=shown(parts))
         client = redis.Redis(
             host=parts.hostname,
             port=port,
@@ -110,7 +112,7 @@ class RedisLog:
             socket_timeout=options.timeout_seconds + _BLOCK_SECONDS,
             retry=Retry(NoBackoff(), 0),
         )
-        return cls(client, options, shown(parts))
+        return cls(client, stream, options, shown(parts))
 
     @property
     def num_partitions(self) -> int:
@@ -203,7 +205,7 @@ class RedisLog:
         """The stream of a partition, and the number of entries that it was given."""
         if not 0 <= partition < self._num_partitions:
             raise EventLogError(f"has partitions 0 to {self._num_partitions - 1}, not {partition}", log=self._where)
-        stream = f"{{{self._options.stream}:{partition}}}"
+        stream = f"{{{self._stream}:{partition}}}"
         return stream, f"{stream}:entries"
 
     def _range(
@@ -249,7 +251,7 @@ class RedisLog:
 
     def _described(self, asked: int | None) -> int:
         """The number of partitions, which is fixed by who comes first."""
-        key = f"{self._options.stream}:partitions"
+        key = f"{self._stream}:partitions"
 
         def ask() -> Any:
             self._client.set(key, asked or 1, nx=True)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from embtables.errors import ConfigError, DataError, EventLogError
 from embtables.events import Entry, EventLog, Positions, open_log
+from tests.events.servers_for_tests import open_files
 
 PARTITIONS = 3
 _TYPES = st.sampled_from([pa.int64(), pa.float64(), pa.string(), pa.list_(pa.int32()), pa.timestamp("us"), pa.bool_()])
@@ -134,12 +135,13 @@ class EventLogContract:
 
     def test_threads_append_and_nothing_is_lost_or_twice(self, log: EventLog, uri: str) -> None:
         threads, each = 4, 25
-        acknowledged: dict[str, int] = {}
+        acknowledged: dict[tuple[int, str], int] = {}
 
         def work(writer: int) -> None:
             mine = log if writer % 2 else open_log(uri)
             for i in range(each):
-                acknowledged[mine.append(writer % 2, events(1000 * writer + 3 * i))] = writer
+                position = mine.append(writer % 2, events(1000 * writer + 3 * i))
+                acknowledged[writer % 2, position] = writer
             if mine is not log:
                 mine.close()
 
@@ -157,7 +159,7 @@ class EventLogContract:
             firsts = [int(e.events["event_id"][0].as_py()[1:]) for e in entries]
             for writer in range(partition, threads, 2):
                 assert [f for f in firsts if f // 1000 == writer] == [1000 * writer + 3 * i for i in range(each)]
-        assert sorted(acknowledged) == sorted(seen[0] + seen[1])
+        assert acknowledged.keys() == {(p, position) for p, positions in seen.items() for position in positions}
         assert len(acknowledged) == threads * each
 
     def test_waiting_ends_when_another_object_appends(self, log: EventLog, uri: str) -> None:
@@ -241,15 +243,16 @@ class EventLogContract:
             open_log(f"{make_uri()}?{query}")
 
     def test_files_and_threads_are_freed(self, uri: str) -> None:
-        from tests.events.servers_for_tests import open_files
-
-        open_log(uri).close()
-        before, threads = open_files(), threading.active_count()
-        for _ in range(5):
+        def use() -> None:
             with closing(open_log(uri)) as log:
                 position = log.append(0, events(0))
                 log.fetch(0, position)
                 assert read_all(log, 0)
+
+        use()
+        before, threads = open_files(), threading.active_count()
+        for _ in range(5):
+            use()
         deadline = time.monotonic() + 30  # a client's connections end in its background threads
         while (open_files() > before or threading.active_count() > threads) and time.monotonic() < deadline:
             threading.Event().wait(0.02)

