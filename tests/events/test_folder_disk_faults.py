@@ -97,6 +97,9 @@ def test_threads_that_wait_for_an_fsync_that_fails_are_not_acknowledged(
 
     with closing(FolderLog(tmp_path)) as log:
         log.append(0, events(0, 1))
+        (segment,) = (tmp_path / "0000").glob("*.events")
+        header = int(str(log.last(0)).split(".")[2])
+        frame = segment.stat().st_size - header
         monkeypatch.setattr(os, "fdatasync", sync)
         refused, acknowledged = [], []
 
@@ -113,10 +116,8 @@ def test_threads_that_wait_for_an_fsync_that_fails_are_not_acknowledged(
         others = [threading.Thread(target=append, args=(n,)) for n in (2, 3)]
         for thread in others:
             thread.start()
-        size = (tmp_path / "0000").glob("*.events").__next__().stat
-        grown = size().st_size
-        while size().st_size < 2 * grown - 1000:  # both have written
-            pass
+        while segment.stat().st_size < header + 4 * frame:  # both have written
+            first.join(0.002)
         go_on.set()
         for thread in (first, *others):
             thread.join()

@@ -58,7 +58,7 @@ class FolderLog:
                 self._writers.append(PartitionWriter(folder, partition, options))
                 undo.callback(self._writers[-1].close)
             undo.pop_all()
-        self._readers = [PartitionReader(folder, partition) for partition, folder in enumerate(folders)]
+        self._readers = [PartitionReader(f, p, self._writers[p].head) for p, f in enumerate(folders)]
         self._ended = threading.Event()
         self._failure: EventLogError | None = None
         self._syncer: threading.Thread | None = None
@@ -91,16 +91,15 @@ class FolderLog:
 
     def read(self, partition: int, after: str | None, *, max_entries: int = 1000) -> list[Entry]:
         """See EventLog."""
-        reader = self._readers[self._checked(partition)]
-        return reader.read(self._writers[partition].head(), after, max_entries)
+        return self._readers[self._checked(partition)].read(after, max_entries)
 
     def fetch(self, partition: int, position: str) -> pa.RecordBatch:
         """See EventLog."""
-        return self._readers[self._checked(partition)].fetch(self._writers[partition].head(), position)
+        return self._readers[self._checked(partition)].fetch(position)
 
     def last(self, partition: int) -> str | None:
         """See EventLog."""
-        return self._readers[self._checked(partition)].last(self._writers[partition].head())
+        return self._readers[self._checked(partition)].last()
 
     def wait(self, after: Positions, timeout_seconds: float) -> bool:
         """See EventLog. It looks at the head of each partition every few milliseconds."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from embtables.errors import EventLogError
 from embtables.events.encoding import decode
-from embtables.events.folder.disk import named_errors, open_file, opened, read_at
+from embtables.events.folder.disk import named_errors, opened, read_at
 from embtables.events.folder.frame import FRAME_HEADER, SEGMENT_HEADER, FrameHeader, unpack_frame, unpack_segment
 from embtables.events.folder.head import Head
 from embtables.events.folder.position import Position
@@ -20,21 +22,49 @@ from embtables.events.folder.segments import segment_path, segments
 from embtables.events.lost import events_lost
 from embtables.events.protocol import Entry
 
+Answer = TypeVar("Answer")
+
+_TRIES = 100
 _CHUNK = 1 << 18  # bytes that are read at once; a larger frame is read whole
 _MAX_BYTES = 64 << 20  # of one answer, unless its first entry is larger
 
 
 class PartitionReader:
-    """Reads the segments in one folder. A head, which each call takes, says how far."""
+    """Reads the segments in one folder.
 
-    def __init__(self, folder: Path, partition: int) -> None:
-        self._folder, self._partition = folder, partition
+    Args:
+        newest: gives the head, which says how far entries may be read. It is asked at each call, and again where
+            retention has removed what the call was about to read.
+    """
 
-    def read(self, head: Head, after: str | None, max_entries: int) -> list[Entry]:
+    def __init__(self, folder: Path, partition: int, newest: Callable[[], Head]) -> None:
+        self._folder, self._partition, self._newest = folder, partition, newest
+
+    def read(self, after: str | None, max_entries: int) -> list[Entry]:
+        """See EventLog. What cannot be read is reported once everything before it was given."""
+        return self._beside_retention(lambda head: self._read(head, after, max_entries))
+
+    def fetch(self, position: str) -> pa.RecordBatch:
         """See EventLog."""
+        at = Position.parse(position, partition=self._partition)
+        return self._beside_retention(lambda head: self._fetch(head, at))
+
+    def last(self) -> str | None:
+        """See EventLog."""
+        return self._beside_retention(self._last)
+
+    def _beside_retention(self, call: Callable[[Head], Answer]) -> Answer:
+        """Calls again where a segment went between two looks at the folder."""
+        with named_errors(folder=self._folder):
+            for _ in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):
+                    return call(self._newest())
+        raise EventLogError("segments vanish faster than they can be read", folder=self._folder)
+
+    def _read(self, head: Head, after: str | None, max_entries: int) -> list[Entry]:
         found: list[Entry] = []
         left = _MAX_BYTES
-        with named_errors(folder=self._folder):
+        try:
             for position, payload in self._frames(head, after):
                 path = segment_path(self._folder, position.segment)
                 events = decode(payload, file=path, offset=position.offset)
@@ -42,11 +72,12 @@ class PartitionReader:
                 left -= len(payload)
                 if len(found) >= max_entries or left <= 0:
                     break
+        except (EventLogError, FileNotFoundError):
+            if not found:
+                raise
         return found
 
-    def fetch(self, head: Head, position: str) -> pa.RecordBatch:
-        """See EventLog."""
-        at = Position.parse(position, partition=self._partition)
+    def _fetch(self, head: Head, at: Position) -> pa.RecordBatch:
         path = segment_path(self._folder, at.segment)
         try:
             with self._segment(head, at) as handle:
@@ -59,16 +90,14 @@ class PartitionReader:
             raise damaged(path, at.offset)
         return decode(payload, file=path, offset=at.offset)
 
-    def last(self, head: Head) -> str | None:
-        """See EventLog."""
+    def _last(self, head: Head) -> str | None:
         if head.next_entry == 0:
             return None
         path = segment_path(self._folder, head.last_segment)
-        try:
-            with opened(path, os.O_RDONLY) as handle:
-                header = unpack_frame(read_at(handle, FRAME_HEADER, head.last_offset))
-        except FileNotFoundError:
-            return None
+        if head.last_segment != head.segment and not path.exists():
+            return None  # the newest segment was begun, but its first entry did not fit on the disk
+        with opened(path, os.O_RDONLY) as handle:
+            header = unpack_frame(read_at(handle, FRAME_HEADER, head.last_offset))
         if header is None:
             raise damaged(path, head.last_offset)
         return str(Position(head.next_entry - 1, head.last_segment, head.last_offset, header.digest))
@@ -91,17 +120,10 @@ class PartitionReader:
                 segment, offset = self._segment_from(head, entry), SEGMENT_HEADER
         while True:
             path = segment_path(self._folder, segment)
-            try:
-                handle = open_file(path, os.O_RDONLY)
-            except FileNotFoundError:
-                self._segment_from(head, entry)
-                raise
-            try:
+            with opened(path, os.O_RDONLY) as handle:
                 for position, payload in self._of_segment(handle, head, Position(entry, segment, offset, "")):
                     yield position, payload
                     entry = position.entry + 1
-            finally:
-                os.close(handle)
             if segment >= head.segment:
                 return
             segment, offset = self._segment_from(head, entry), SEGMENT_HEADER
@@ -149,10 +171,15 @@ class PartitionReader:
         return [first for first in segments(self._folder) if first <= head.segment] if head.end else []
 
     def _segment_from(self, head: Head, entry: int) -> int:
-        """The segment that begins with an entry. Raises EventsLostError where the entry is no longer kept."""
+        """The segment that begins with an entry.
+
+        Raises:
+            EventsLostError: the entry is no longer kept.
+            FileNotFoundError: nor is any that this head knows.
+        """
         kept = [first for first in self._kept(head) if first >= entry]
         if not kept:
-            raise EventLogError(f"has no segment with entry {entry:,}", folder=self._folder)
+            raise FileNotFoundError(segment_path(self._folder, entry))
         if kept[0] > entry:
             raise events_lost(entry, kept[0], "keep_seconds, keep_bytes", folder=self._folder)
         return kept[0]
