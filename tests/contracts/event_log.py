@@ -20,24 +20,11 @@ from hypothesis import strategies as st
 
 from embtables.errors import ConfigError, DataError, EventLogError
 from embtables.events import Entry, EventLog, Positions, open_log
+from tests.events.events_for_tests import events
 from tests.events.servers_for_tests import open_files
 
 PARTITIONS = 3
 _TYPES = st.sampled_from([pa.int64(), pa.float64(), pa.string(), pa.list_(pa.int32()), pa.timestamp("us"), pa.bool_()])
-
-
-def events(start: int, rows: int = 3, **more: pa.Array) -> pa.RecordBatch:
-    """Events start, start + 1, ...: enough columns to tell them apart."""
-    ids = range(start, start + rows)
-    return pa.record_batch(
-        {
-            "event_id": [f"e{i}" for i in ids],
-            "kind": ["click"] * rows,
-            "event_time": pa.array(ids, pa.timestamp("us")),
-            "request_id": [f"r{i // 2}" if i % 5 else None for i in ids],
-            **more,
-        }
-    )
 
 
 @st.composite

@@ -46,6 +46,15 @@ class Server:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.02)
 
+    def pause(self) -> None:
+        """It does nothing until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:

@@ -13,7 +13,8 @@ from embtables.errors import EventLogError
 from embtables.events import open_log
 from embtables.events.folder import FolderLog
 from embtables.events.options import FolderOptions
-from tests.contracts.event_log import events, read_all, same
+from tests.contracts.event_log import read_all, same
+from tests.events.events_for_tests import events
 
 
 def firsts(log: FolderLog) -> list[str]:

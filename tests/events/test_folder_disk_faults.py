@@ -13,7 +13,8 @@ import pytest
 from embtables.errors import EventLogError
 from embtables.events.folder import FolderLog
 from embtables.events.options import FolderOptions
-from tests.contracts.event_log import events, read_all
+from tests.contracts.event_log import read_all
+from tests.events.events_for_tests import events
 from tests.faults.test_full_disk import fill, small_disk
 
 __all__ = ["small_disk"]

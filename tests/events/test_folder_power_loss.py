@@ -14,7 +14,8 @@ import pytest
 from embtables.errors import EventLogError
 from embtables.events.folder import FolderLog, head, recovery, writer
 from embtables.events.options import FolderOptions
-from tests.contracts.event_log import events, read_all
+from tests.contracts.event_log import read_all
+from tests.events.events_for_tests import events
 from tests.events.power_for_tests import Op, Recorder, after_power_loss, baseline
 
 APPENDS = 24

@@ -12,7 +12,8 @@ import pytest
 from embtables.errors import EventsLostError
 from embtables.events.folder import FolderLog, writer
 from embtables.events.options import FolderOptions
-from tests.contracts.event_log import events, read_all
+from tests.contracts.event_log import read_all
+from tests.events.events_for_tests import events
 
 SMALL = {"segment_bytes": 4096}  # two or three entries of these events
 
