@@ -17,6 +17,7 @@ from embtables.errors import EmbtablesError
 from embtables.pipelines.cli.data import app as data_app
 from embtables.pipelines.cli.data import init
 from embtables.pipelines.cli.doctor import doctor
+from embtables.pipelines.cli.events import app as events_app
 from embtables.pipelines.cli.export import export
 from embtables.pipelines.cli.inspect import inspect
 from embtables.pipelines.cli.online import online
@@ -38,6 +39,7 @@ schema_app = typer.Typer(help="Check a configuration, or print its JSON Schema f
 app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
 app.add_typer(data_app, name="data")
+app.add_typer(events_app, name="events")
 app.command()(init)
 app.command()(doctor)
 app.command()(inspect)
