@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from embtables.serving import wire
+from embtables.serving.events.served import need_free_names
 from embtables.serving.refusals import Refusal
 from embtables.serving.rows_request import RowsRequest
 from embtables.serving.scoring.batches import Batches
@@ -95,6 +97,7 @@ class LiveService:
         max_queue: requests that wait to be scored; further ones get 429.
         mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
         recorded: requests to warm versions with, and to choose the engine by.
+        logs_served: a version whose columns have names of those that impressions have is not taken.
     """
 
     def __init__(
@@ -109,8 +112,10 @@ class LiveService:
         mode: Literal["exact", "fast"] = "exact",
         greatest_error: float = GREATEST_ERROR,
         recorded: Sequence[wire.ScoreRequest] = (),
+        logs_served: bool = False,
     ) -> None:
         self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
+        self._logs_served = logs_served
         self.live = PreparedLive(self._prepare, self._keep)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -231,6 +236,8 @@ class LiveService:
         with self._preparing:
             found = self._made_for(version)
             if found is None:
+                if self._logs_served:
+                    need_free_names(version.content.trained)
                 current = tuple(scorer for scorer in self._scorers if scorer.version is self.live.current)
                 found = RequestScorer(version, *current, mode=self._mode, greatest_error=self._greatest_error)
                 found.warm(self._recorded)
@@ -272,7 +279,8 @@ class LiveService:
                 continue
             self.counts.add(*found.of.counts(), found.missing)
             stages = {"wait": waited, **found.stages_us}
-            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages))
+            served = None if found.given is None else partial(scorer.served, found.given)
+            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages, served))
         return answers
 
 
@@ -298,4 +306,5 @@ def live_service(settings: Settings) -> LiveService:
         max_queue=settings.max_queue,
         mode=settings.mode,
         recorded=recorded_requests(settings.request_log),
+        logs_served=settings.log_served,
     )

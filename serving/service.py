@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -17,6 +17,19 @@ Request: TypeAlias = "wire.ScoreRequest | RowsRequest | pa.Table"
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What was read of a request that was scored.
+
+    Attributes:
+        columns: (K,) those of the features stage, side tables and defaults among them.
+        times_us: (K,) int64 microseconds since 1970: the event time, or when the request came.
+    """
+
+    columns: pa.Table
+    times_us: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """Scores of a request.
 
@@ -24,6 +37,7 @@ class Scored:
         labels: names of the columns of `scores`.
         scores: (K, n_labels) float32.
         stages_us: microseconds by stage: wait, features, lookup, dense.
+        served: makes what was read; None: no candidates.
     """
 
     labels: tuple[str, ...]
@@ -31,6 +45,7 @@ class Scored:
     versions: wire.Versions
     cold: wire.ColdIds
     stages_us: Mapping[str, float] = field(default_factory=dict)
+    served: Callable[[], Served] | None = None
 
 
 @dataclass(frozen=True, slots=True)

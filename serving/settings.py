@@ -6,6 +6,7 @@ and is no setting is an error, since it was meant to limit something and would n
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,23 @@ class Settings(Model):
     request_log_max_bytes: Annotated[int, Field(ge=4096)] = Field(64 << 20, description="of a file, then a new one")
     request_log_files: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="kept besides the newest")
 
+    events: str | None = Field(
+        None, description="the event log that /v1/events appends to: folder:///path, redis://..., kafka://..."
+    )
+    event_tokens: Annotated[tuple[SecretStr, ...], BeforeValidator(_split)] = Field(
+        (), max_length=MAX_TOKENS, description="either is taken from who sends events; needed beyond loopback"
+    )
+    log_served: bool = Field(False, description="log what /v1/score answers as impressions, before it answers")
+    dead_letters: Path | None = Field(
+        None, description="folder in which refused events are kept; else they are counted"
+    )
+    event_max_ahead_seconds: Annotated[float, Field(ge=0, le=1e9)] = Field(
+        600.0, description="an event that is later than now by more is refused"
+    )
+    event_max_behind_days: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        400.0, description="the same of one that is earlier"
+    )
+
     @classmethod
     def read(cls, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
         """Settings of flags (None: not given) and of the environment.
@@ -122,7 +140,13 @@ class Settings(Model):
             )
         if self.admin_port is not None and self.admin_port == self.port and self.port != 0:
             raise ValueError(f"admin_port must be another one than port, received {self.port} for both")
-        _check_tokens([token.get_secret_value() for token in self.admin_tokens])
+        for name in ("log_served", "event_tokens", "dead_letters"):
+            if getattr(self, name) and self.events is None:
+                raise ValueError(f"{name} goes with events, the log")
+        if self.events is not None and not self.event_tokens and not _is_loopback(self.host):
+            raise ValueError(f"who sends events to {self.host} needs a token: set {PREFIX}EVENT_TOKENS")
+        for tokens in (self.admin_tokens, self.event_tokens):
+            _check_tokens([token.get_secret_value() for token in tokens])
         return self
 
     def tokens(self) -> tuple[str, ...]:
@@ -146,6 +170,13 @@ class Settings(Model):
         except ValueError as error:
             raise ConfigError(str(error), file=self.admin_token_file) from None
         return tuple(found)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_tokens(tokens: list[str]) -> None:

@@ -46,6 +46,31 @@ class ScoreRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     request_id: str | None = None
 
 
+class EventsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Events (n,): each with `event_id`, `kind` and the columns of its own; `event_time` (RFC 3339) is now by default.
+
+    Attributes:
+        events: an action names the `request_id` of the answer that it belongs to, and the item.
+    """
+
+    events: list[dict[str, Any]]
+
+
+class RefusedEvent(msgspec.Struct):
+    """An event that is none: its place in the request, and why."""
+
+    index: int
+    reason: str
+
+
+class EventsAnswer(msgspec.Struct):
+    """What became of events: so many are durable; the others will be refused again."""
+
+    request_id: str
+    accepted: int
+    refused: list[RefusedEvent]
+
+
 class Versions(msgspec.Struct):
     """Which versions an answer is of: `serving-12`.
 

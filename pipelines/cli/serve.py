@@ -36,6 +36,13 @@ def serve(
     mode: Annotated[
         str | None, typer.Option(help="exact: scores as predict has them; fast: the fastest engine within a bound.")
     ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Event log for /v1/events: folder:///path, redis://..., kafka://..."),
+    ] = None,
+    log_served: Annotated[
+        bool | None, typer.Option("--log-served", help="With --events: log what is answered as impressions.")
+    ] = None,
     set_: Setting = None,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +52,7 @@ def serve(
     is answered.
 
     Example: embtables serve runs/online_retail-... --port 8080
+    Example: embtables serve runs/online_retail-... --events folder:///var/lib/events --log-served
     Example: EMBTABLES_SERVE_ADMIN_TOKENS=$(openssl rand -hex 32) embtables serve published --admin-port 8081
     """
     from embtables.errors import ConfigError
@@ -58,6 +66,7 @@ def serve(
             raise ConfigError(f"--set takes NAME=VALUE, received '{text}'")
         flags[name] = value
     given = {"source": source, "host": host, "port": port, "admin_port": admin_port, "threads": threads, "mode": mode}
+    given |= {"events": events, "log_served": log_served}
     settings = Settings.read(flags | {name: value for name, value in given.items() if value is not None})
 
     def started(addresses: Addresses) -> None:

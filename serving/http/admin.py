@@ -10,7 +10,6 @@ GET  /admin/status
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from embtables.serving.http.app import App, Send
 from embtables.serving.http.exchange import answers, parse
 from embtables.serving.http.exchange.body import LEFT, Bodies, Receive, Source
 from embtables.serving.http.exchange.call import Answer, Call
+from embtables.serving.http.exchange.tokens import Tokens
 from embtables.serving.refusals import Refusal, hint
 
 _MAX_BODY = 4096
@@ -35,7 +35,7 @@ class AdminApp:
 
     def __init__(self, app: App, tokens: tuple[str, ...]) -> None:
         self._app = app
-        self._tokens = [token.encode() for token in tokens]
+        self._tokens = Tokens(tokens)
         self._bodies = Bodies(_MAX_BODY, 16 * _MAX_BODY, app.settings.body_seconds)
         self._one = asyncio.Lock()
         self._actions: dict[str, Callable[[bytes], None]] = {
@@ -73,7 +73,7 @@ class AdminApp:
 
     async def _done(self, call: Call, source: Source) -> Answer:
         call.check()
-        self._check_token(call)
+        self._tokens.check(call)
         if call.path == _STATUS:
             if call.method != "GET":
                 raise Refusal(405, "ask with GET", allow="GET")
@@ -87,13 +87,6 @@ class AdminApp:
         async with self._one:
             await asyncio.to_thread(action, body)
         return self._status()
-
-    def _check_token(self, call: Call) -> None:
-        """Refuses (401) a request without one of the tokens; takes as long for any."""
-        scheme, _, given = call.headers.get("authorization", "").encode("latin-1").partition(b" ")
-        same = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
-        if scheme.lower() != b"bearer" or not any(same):
-            raise Refusal(401, "the token is missing or wrong: send Authorization: Bearer <token>")
 
     def _status(self) -> Answer:
         service = self._app.service

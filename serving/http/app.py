@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from embtables.errors import ConfigError, DataError, EmbtablesError
+from embtables.serving.events.events import Events
 from embtables.serving.http.exchange import answers
 from embtables.serving.http.exchange.body import LEFT, AsgiSource, Bodies, Receive, Source
 from embtables.serving.http.exchange.call import Answer, Call, new_id
@@ -72,6 +73,8 @@ class App:
         self._log = Log(self.settings)
         if self.settings.request_log is not None:
             self._routes.request_log = RequestLog(self.settings)
+        if self.settings.events is not None:
+            self._routes.events = Events(self.settings)
         await self.service.start()
 
     async def drain(self, seconds: float) -> bool:
@@ -88,7 +91,7 @@ class App:
     async def stop(self) -> None:
         """Ends what `start` began."""
         await self.service.stop()
-        for log in (self._log, self._routes.request_log):
+        for log in (self._log, self._routes.request_log, self._routes.events):
             if log is not None:
                 log.close()
 

@@ -53,6 +53,7 @@ class Figures:
     Attributes:
         in_flight: requests whose answer is not sent.
         waiting: those of them for scores that are scored or wait for it.
+        events: by outcome: accepted (sent by clients), served (impressions of answers), or why they were refused.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class Figures:
         self.by_route: dict[str, Durations] = {}
         self.by_stage: dict[tuple[str, str], Durations] = {}
         self.rows: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
         self.in_flight = 0
         self.waiting = 0
         self._recent: deque[_Second] = deque(maxlen=_KEPT_SECONDS)
@@ -190,6 +192,10 @@ def _of_requests(figures: Figures) -> Iterator[Metric]:
     for route, count in figures.rows.items():
         rows.add_metric([route], count)
     yield rows
+    events = CounterMetricFamily("embtables_events", "Events that were appended, or refused.", labels=["outcome"])
+    for outcome, count in figures.events.items():
+        events.add_metric([outcome], count)
+    yield events
     whole = HistogramMetricFamily("embtables_request_seconds", "From a head to its answer.", labels=["route"])
     for route, durations in figures.by_route.items():
         whole.add_metric([route], durations.buckets(), durations.total)

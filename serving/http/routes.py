@@ -10,10 +10,13 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from embtables.serving import wire
+from embtables.serving.events.events import Events
 from embtables.serving.http.exchange import answers, parse
 from embtables.serving.http.exchange.arrow import read_rows
 from embtables.serving.http.exchange.call import Answer, Call
+from embtables.serving.http.exchange.events import events_of
 from embtables.serving.http.exchange.known_heads import Head, KnownHeads
+from embtables.serving.http.exchange.tokens import Tokens
 from embtables.serving.http.figures import Figures
 from embtables.serving.http.logs.request_log import RequestLog
 from embtables.serving.refusals import Refusal
@@ -28,6 +31,7 @@ class Routes:
     """Handlers by path; all are asked with POST.
 
     Attributes:
+        events: the log of events, once it is there.
         request_log: where a sample of requests is written, once it is there.
         known_heads: of requests for rows as bytes.
     """
@@ -36,11 +40,14 @@ class Routes:
         self._settings, self._service, self._figures = settings, service, figures
         self._caps = parse.Caps.of(settings)
         self.request_log: RequestLog | None = None
+        self.events: Events | None = None
+        self._event_tokens = Tokens([token.get_secret_value() for token in settings.event_tokens])
         self.known_heads = KnownHeads()
         self.handlers: dict[str, Handler] = {
             "/v1/score": self._score,
             "/v1/embed": self._embed,
             "/v1/explain": self._explain,
+            "/v1/events": self._events,
             "/v1/retrieve": self._retrieve,
         }
 
@@ -72,6 +79,10 @@ class Routes:
         began = time.perf_counter()
         answer = answers.scored(call, found, form)
         call.stages_us["encode"] = (time.perf_counter() - began) * 1e6
+        if self.events is not None and self.events.logs_served:
+            began = time.perf_counter()
+            self._figures.events["served"] += await self.events.served(call.request_id, found)
+            call.stages_us["log"] = (time.perf_counter() - began) * 1e6
         if self.request_log is not None and self.request_log.draws():
             keeps = self.request_log.keeps_values
             features = await self._service.fingerprints(request, found.versions) if keeps else {}
@@ -128,6 +139,19 @@ class Routes:
         call.versions = found.versions
         found.request_id = call.request_id
         return answers.as_json(200, found)
+
+    async def _events(self, call: Call) -> Answer:
+        if self.events is None:
+            raise Refusal(501, "this server keeps no events: start it with --events folder:///path")
+        if self._settings.event_tokens:
+            self._event_tokens.check(call)
+        answers.form_of(call, wire.JSON, (wire.JSON,))
+        parse.need_no_parameters(call)
+        batch = events_of(call, self._caps)
+        refused = [wire.RefusedEvent(row, reason) for row, reason in await self.events.take(batch)]
+        self._figures.events["accepted"] += batch.num_rows - len(refused)
+        self._figures.events.update(each.reason for each in refused)
+        return answers.as_json(200, wire.EventsAnswer(call.request_id, batch.num_rows - len(refused), refused))
 
     async def _retrieve(self, call: Call) -> Answer:
         raise Refusal(501, "retrieval is not served yet: score candidates with /v1/score")

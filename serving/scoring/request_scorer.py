@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -18,8 +19,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embtables.errors import ConfigError
+from embtables.errors import ConfigError, DataError
 from embtables.inputs.features import FeatureTransform
+from embtables.inputs.times import as_microseconds
+from embtables.inputs.values import one_array
 from embtables.models.dense_net import DenseNet
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
@@ -35,8 +38,9 @@ from embtables.serving.scoring.net_scorer import NetScorer
 from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.warm import MADE_UP_CANDIDATES, made_up_request
+from embtables.serving.scoring.whole_columns import whole_columns
 from embtables.serving.scoring.whole_model import WholeModelScorer
-from embtables.serving.service import Request
+from embtables.serving.service import Request, Served
 from embtables.serving.versions.served_version import ServedVersion
 from embtables.tables.served_tables import ServedTables
 
@@ -46,10 +50,12 @@ class Answer:
     """The scores of a request.
 
     Attributes:
+        given: the request's columns as they came; None: it has no candidates.
         missing: by side table the number of keys that it lacks.
         stages_us: microseconds by stage, of all requests that were scored together.
     """
 
+    given: Given | None
     of: Scores
     missing: Mapping[str, int]
     stages_us: Mapping[str, float]
@@ -157,6 +163,15 @@ class RequestScorer:
             return given_in_json(request, self.rules)
         return given_in_table(request, self.rules)
 
+    def served(self, given: Given) -> Served:
+        """What was read of a request that was scored, as it was then."""
+        columns = whole_columns(given, self.rules, self.side_tables).table()
+        event_time, times = self.version.content.trained.event_time, None
+        if event_time is not None and event_time.column in columns.column_names:
+            with suppress(DataError):  # a null, which scoring may have had no use for
+                times = as_microseconds(event_time, one_array(columns.column(event_time.column)))
+        return Served(columns, np.full(given.k, given.at_us) if times is None else times)
+
     def score_all(self, requests: Sequence[Request]) -> list[Answer | BaseException]:
         """The scores of each request, or what it ends with: one that fails does not touch the others."""
         begin = time.perf_counter_ns()
@@ -173,8 +188,11 @@ class RequestScorer:
             else:
                 answers[place] = self._nothing()
         found, stages_us = self._scored([given for _, given in givens], begin)
-        for (place, _), of_request in zip(givens, found, strict=True):
-            answers[place] = of_request if isinstance(of_request, BaseException) else Answer(*of_request, stages_us)
+        for (place, given), of_request in zip(givens, found, strict=True):
+            if isinstance(of_request, BaseException):
+                answers[place] = of_request
+            else:
+                answers[place] = Answer(given, *of_request, stages_us)
         return [answers[place] for place in range(len(requests))]
 
     def _scored(
@@ -202,7 +220,7 @@ class RequestScorer:
 
     def _nothing(self) -> Answer:
         """The answer to a request without candidates."""
-        return Answer(Scores(np.empty((0, len(self.labels)), np.float32)), {}, {})
+        return Answer(None, Scores(np.empty((0, len(self.labels)), np.float32)), {}, {})
 
 
 def _rows_scorer(scorer: Scorer) -> NetScorer | WholeModelScorer:

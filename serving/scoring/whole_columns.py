@@ -82,7 +82,7 @@ def whole_columns(given: Given, rules: ColumnRules, side_tables: SideTables) -> 
             own[name] = _filled(given, name, rules)
     for name in rules.roots_first:
         if name not in shared and name not in own:
-            shared[name] = rules.default(name, given.place)
+            shared[name] = rules.default(name, given.place, given.at_us)
     return WholeColumns(given, shared, own, missing)
 
 
@@ -94,5 +94,6 @@ def _filled(given: Given, name: str, rules: ColumnRules) -> pa.Array:
     if name != rules.clock:
         what = f"lacks '{name}', which other rows have; no side table gives it, and it has no fill_null"
         raise Refusal(422, what, given.place(name, int(gaps.argmax())))
-    both = pa.concat_arrays([given.own[name].cast(rules.now().type), rules.now()])
+    now = rules.time(given.at_us)
+    both = pa.concat_arrays([given.own[name].cast(now.type), now])
     return both.take(pa.array(np.where(gaps, given.k, np.arange(given.k))))

@@ -131,7 +131,7 @@ def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
 
 def test_every_command_has_an_example_in_its_help() -> None:
     click_app = typer.main.get_command(app)
-    groups = ("data", "schema", "state")
+    groups = ("data", "events", "schema", "state")
     commands = {name: command for name, command in click_app.commands.items() if name not in groups}  # type: ignore[attr-defined]
     for group in groups:
         of = click_app.commands[group].commands  # type: ignore[attr-defined]

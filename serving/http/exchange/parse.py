@@ -96,10 +96,10 @@ def score_request(call: Call, caps: Caps) -> wire.ScoreRequest:
         raise Refusal(422, "has no entry: there is nothing to score", field)
     if len(rows) > caps.candidates:
         raise Refusal(422, f"has {len(rows):,} entries, at most {caps.candidates:,} are taken: ask in parts", field)
-    _check_values(request.context, "context", caps)
+    check_values(request.context, "context", caps)
     for place, row in enumerate(rows):
         if isinstance(row, dict):
-            _check_values(row, f"{field}.{place}", caps)
+            check_values(row, f"{field}.{place}", caps)
         elif not isinstance(row, int | str) or isinstance(row, bool):
             raise Refusal(422, "a candidate is an object of columns, or an id (integer or string)", f"{field}.{place}")
         elif isinstance(row, int):
@@ -115,11 +115,11 @@ def rows_request(call: Call, caps: Caps) -> RowsRequest | wire.ScoreRequest:
     if request.request_id is not None:
         call.name(request.request_id, "request_id")
     call.size = request.rows.num_rows
-    _check_values(request.context, "context", caps)
+    check_values(request.context, "context", caps)
     return request
 
 
-def _check_values(row: Mapping[str, Any], place: str, caps: Caps) -> None:
+def check_values(row: Mapping[str, Any], place: str, caps: Caps) -> None:
     """Values are numbers, strings, truths, nulls or lists of these; numbers have 64 bits."""
     for name, value in row.items():
         kind = type(value)

@@ -12,10 +12,11 @@ from embtables.serving import wire
 
 _KINDS = (
     wire.ScoreRequest, wire.ScoreAnswer, wire.EmbedRequest, wire.EmbedAnswer, wire.ErrorBody, wire.ModelInfo,
-    wire.ExplainAnswer, wire.Live, wire.Readiness,
+    wire.ExplainAnswer, wire.Live, wire.Readiness, wire.EventsRequest, wire.EventsAnswer,
 )  # fmt: skip
 _REASONS = {
     400: "the request cannot be read",
+    401: "the token is missing or wrong",
     404: "there is no feature, table or version of that name",
     405: "another method",
     406: "no answer of a type that Accept names",
@@ -45,6 +46,7 @@ def openapi() -> dict[str, Any]:
     score["rows"] = {"anyOf": [{"type": "array", "items": _ROW, "minItems": 1}, {"type": "null"}]}
     candidate = {"anyOf": [_ROW, {"type": "integer"}, {"type": "string"}]}
     score["candidates"] = {"anyOf": [{"type": "array", "items": candidate, "minItems": 1}, {"type": "null"}]}
+    schemas["EventsRequest"]["properties"]["events"] |= {"items": _ROW, "minItems": 1}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -57,6 +59,7 @@ def openapi() -> dict[str, Any]:
             "/v1/score": {"post": _score()},
             "/v1/embed": {"post": _embed()},
             "/v1/explain": {"post": _explain()},
+            "/v1/events": {"post": _events()},
             "/v1/retrieve": {"post": _retrieve()},
         }
         | {path: {"get": about} for path, about in _pages().items()},
@@ -109,6 +112,24 @@ def _explain() -> dict[str, Any]:
         "parameters": _HEADERS,
         "requestBody": _body({wire.JSON: {"schema": _reference(wire.ScoreRequest), "example": example}}),
         "responses": answers | _errors(501),
+    }
+
+
+def _events() -> dict[str, Any]:
+    click = {"event_id": "9f2c", "kind": "click", "request_id": "3f1c-2a", "item": "85123A"}
+    answers = _answers(wire.EventsAnswer)
+    return {
+        "operationId": "events",
+        "summary": "appends events to the log; the answer comes when they are durable",
+        "description": "An event has event_id, kind and its own columns; event_time (RFC 3339) is now by default. Send "
+        "an event again under its event_id where no answer came. Events that are none are named in the answer.",
+        "requestBody": _body(
+            {
+                wire.JSON: {"schema": _reference(wire.EventsRequest), "example": {"events": [click]}},
+                wire.ARROW: {"schema": _BINARY},
+            }
+        ),
+        "responses": answers | _errors(401, 501),
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pyarrow as pa
 
 from embtables.inputs.features import FeatureTransform
@@ -88,14 +86,17 @@ class ColumnRules:
         if here is not None and trained != here and self.reading(column) == "ids":
             raise Refusal(422, f"holds {here}, but {trained} in training; write it as the log has it", place(column, 0))
 
-    def default(self, column: str, place: Place) -> pa.Array:
+    def default(self, column: str, place: Place, at_us: int) -> pa.Array:
         """(1,) what stands for a column that neither the request nor a side table gives.
+
+        Args:
+            at_us: when the request came, microseconds since 1970.
 
         Raises:
             Refusal: 422, nothing does.
         """
         if column == self.clock:
-            return self.now()
+            return self.time(at_us)
         if column in self.may_be_null:
             return pa.nulls(1)
         why = "no side table gives it, and it has no fill_null"
@@ -103,9 +104,8 @@ class ColumnRules:
             why = f"give it, or {', '.join(self._side_tables.keys_of(column))}, by which a side table gives it"
         raise Refusal(422, f"column '{column}' is missing: {why}", place(column, None))
 
-    def now(self) -> pa.Array:
-        """(1,) the server's time, as the event time's column holds it."""
-        micros = time.time_ns() // 1_000
+    def time(self, at_us: int) -> pa.Array:
+        """(1,) a time, microseconds since 1970, as the event time's column holds it."""
         if self._unit is None:
-            return pa.array([micros], pa.timestamp("us"))
-        return pa.array([micros * 1_000 if self._unit == "ns" else micros // _UNITS_US[self._unit]], pa.int64())
+            return pa.array([at_us], pa.timestamp("us"))
+        return pa.array([at_us * 1_000 if self._unit == "ns" else at_us // _UNITS_US[self._unit]], pa.int64())

@@ -9,6 +9,7 @@ Shape letters: K candidates or rows.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Given:
         bare: the column whose values the candidates are, given as ids alone.
         ids: those ids.
         values: of `shared`, as JSON has them.
+        at_us: when it came, microseconds since 1970: the event time of a request that gives none.
     """
 
     k: int
@@ -52,6 +54,7 @@ class Given:
     bare: str | None = None
     ids: Sequence[Any] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
+    at_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
 
     def place(self, column: str, row: int | None) -> str:
         """Where a column, or its value in one row, is in the request."""

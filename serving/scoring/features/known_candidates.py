@@ -89,7 +89,7 @@ class KnownCandidates:
             return None
         columns = dict(given.shared)
         for name in plan.defaults:
-            columns[name] = self._rules.default(name, given.place)
+            columns[name] = self._rules.default(name, given.place, given.at_us)
         direct = self._transform.convert_part(columns, 1, plan.direct.features, plan.direct.dense)
         shared, own = LevelRows.of(plan.direct, direct), candidates.take(rows)
         missing: dict[str, int] = {}
