@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from embtables.schema.base import Model
 from embtables.schema.condition import Condition
+from embtables.schema.running import MAX_LAST_N, RunningFeature
 
 SALES_WINDOWS_DAYS = (1, 3, 7, 28)
+NEVER_DAYS = 999.0
 _OF_ITEM = ("item", "group", "event_time")
 _OF_USER = ("user", "group", "event_time")
 _OF_BOTH = ("item", "user", "group", "event_time")
@@ -52,7 +54,27 @@ class SampledNegatives(Model):
         0.75, description="negatives are drawn in proportion to an item's sales, to this power"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of the drawing")
-    history_length: PositiveInt = Field(100, description="the user's last items that are kept, oldest first")
+    history_length: Annotated[PositiveInt, Field(le=MAX_LAST_N)] = Field(
+        100, description="the user's last items that are kept, oldest first"
+    )
+
+    def running_features(self) -> tuple[RunningFeature, ...]:
+        """The derived columns that are counted from events: a server that folds the lines has the same."""
+        item, user, both = {"by": self.item}, {"by": self.user}, {"by": (self.user, self.item)}
+        never = {"default": NEVER_DAYS, "at_most": NEVER_DAYS}
+        columns: list[dict[str, Any]] = [
+            *({"name": f"item_sales_{d}d", "count": "events", "window": f"{d}d", **item} for d in SALES_WINDOWS_DAYS),
+            {"name": "item_sales", "count": "events", **item},
+            {"name": "item_age_days", "age": "days", **never, **item},
+            {"name": "item_idle_days", "idle": "days", **never, **item},
+            {"name": "user_item_count", "count": "events", **both},
+            {"name": "user_item_idle_days", "idle": "days", **never, **both},
+            {"name": "user_count", "count": "events", **user},
+            {"name": "history", "last_n": {"column": self.item, "n": self.history_length}, **user},
+        ]
+        if self.price is not None:
+            columns.append({"name": "last_price", "last_value": self.price, **item})
+        return tuple(RunningFeature.model_validate({**column, "where": self.where}) for column in columns)
 
     @model_validator(mode="after")
     def _columns_apart(self) -> SampledNegatives:

@@ -22,7 +22,7 @@ from embtables.pipelines.sources.files.record import FilesRead, file_name, recor
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
 from embtables.pipelines.sources.rows.join import SideTable, side_tables
 from embtables.pipelines.sources.rows.split import BadRows, LogPart, part_mask, split_columns
-from embtables.pipelines.sources.rows.where import condition_mask
+from embtables.inputs.where import condition_mask
 from embtables.schema import HashSplit, LogConfig, Schema
 
 BlockChunks = tuple[Chunk, ...]

@@ -22,12 +22,11 @@ from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import one_array
 from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
-from embtables.pipelines.prepare.past import DAY_US, NEVER_DAYS, codes
-from embtables.pipelines.prepare.past_counts import PastCounts
+from embtables.pipelines.prepare.past import DAY_US, codes
 from embtables.pipelines.prepare.source_columns import check_source
 from embtables.pipelines.sources.files.source import open_source
 from embtables.schema import SampledNegatives
-from embtables.schema.prepare import DERIVED_COLUMNS
+from embtables.schema.prepare import DERIVED_COLUMNS, NEVER_DAYS
 
 HOUR = 3_600_000_000
 
@@ -164,26 +163,6 @@ def test_a_group_that_holds_the_whole_pool_gets_no_negatives() -> None:
     items, days, groups = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])
     drawn = sample_negatives(items, days, groups, num_negatives=2, pool_days=5, exponent=1.0, seed=0)
     assert (drawn.items == -1).all()
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(-50, 50)), min_size=1, max_size=40),
-    st.integers(-60, 60),
-    st.integers(0, 30),
-)
-def test_counts_of_earlier_events(events: list[tuple[int, int]], now: int, window: int) -> None:
-    keys, times = (np.array(c, np.int64) for c in zip(*events, strict=True))
-    index = PastCounts(keys, times)
-    asked = np.arange(8)
-    at = np.full(8, now)
-    assert index.count(asked, at).tolist() == [sum(k == a and t < now for k, t in events) for a in asked]
-    recent = [sum(k == a and now - window <= t < now for k, t in events) for a in asked]
-    assert index.count(asked, at, at - window).tolist() == recent
-    first, last = index.before(asked, at)
-    for key, i, j in zip(asked, first, last, strict=True):
-        if j > i:
-            assert times[index.order[j - 1]] == max(t for k, t in events if k == key and t < now)
 
 
 def test_missing_columns_and_empty_results_are_reported(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from embtables.pipelines.config import Evaluate, RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.rows.split import part_mask
-from embtables.pipelines.sources.rows.where import condition_mask
+from embtables.inputs.where import condition_mask
 from embtables.schema import Schema
 
 
