@@ -148,6 +148,9 @@ class KeyGroup:
         Raises:
             ValueError: `image` made no such arrays.
         """
+        for name, array in arrays.items():
+            if array.dtype != np.int64:
+                raise ValueError(f"'{name}' holds {array.dtype}, expected int64")
         made = self._empty()
         made.fill(arrays, clock)
         return made

@@ -7,6 +7,8 @@
 namespace embtables {
 namespace {
 
+using Kind = RunningColumn::Kind;
+
 constexpr std::size_t kSliceEvents = 128;     // tens of microseconds, for which a reader waits
 constexpr std::size_t kSliceQuestions = 512;
 constexpr std::size_t kSweptPerEvent = 2;     // faster than keys come, so that what expired goes
@@ -152,13 +154,23 @@ std::size_t RunningKeys::bytes() const {
 
 std::vector<RunningLists> RunningKeys::ask(const RunningQuestions& questions, float* out) const {
     std::vector<RunningLists> lists(config_.list_tracks.size());
-    for (RunningLists& list : lists) list.offsets.reserve(questions.n + 1);
+    for (std::size_t l = 0; l < lists.size(); ++l) {
+        lists[l].offsets.reserve(questions.n + 1);
+        lists[l].values.reserve(std::min(questions.n, kSliceQuestions) * std::min(config_.tracks[config_.list_tracks[l]], 128u));
+    }
     for (std::size_t start = 0; start < questions.n; start += kSliceQuestions) {
         const AlternatingLock::Reading reading(lock_);
         const std::size_t stop = std::min(questions.n, start + kSliceQuestions);
         for (std::size_t i = start; i < stop; ++i) {
             if (i + 1 < stop) map_.prefetch(map_.mixed(questions.keys[i + 1]));
-            answer(questions, i, out, lists);
+            const bool is_same = i > start && questions.keys[i] == questions.keys[i - 1] &&
+                                 questions.times[i] == questions.times[i - 1] &&
+                                 (questions.known == nullptr || questions.known[i] == questions.known[i - 1]);
+            if (is_same) {
+                repeat(questions, i, out, lists);
+            } else {
+                answer(questions, i, out, lists);
+            }
         }
     }
     return lists;
@@ -177,45 +189,58 @@ void RunningKeys::answer(const RunningQuestions& questions, std::size_t i, float
             if (is_expired(*state) || state->first >= time) state = nullptr;
         }
     }
-    for (std::size_t c = 0; c < config_.columns.size(); ++c)
-        out[c * questions.n + i] = number(state, slot, config_.columns[c], time);
+    const std::uint32_t before = state == nullptr ? 0 : state->times.before(time);
+    for (std::size_t c = 0; c < config_.columns.size(); ++c) {
+        const RunningColumn& column = config_.columns[c];
+        const bool is_count = column.kind == Kind::count || column.kind == Kind::window_count;
+        const float missing = is_count ? 0.0f : static_cast<float>(column.missing);
+        out[c * questions.n + i] = state == nullptr ? missing : number(column, slot, time, before);
+    }
     for (std::size_t l = 0; l < lists.size(); ++l) {
         RunningLists& list = lists[l];
         if (state != nullptr) {
             const Timeline<Remembered>& track = tracks_[config_.list_tracks[l]][slot];
             const std::uint32_t last = track.before(time);
             const std::uint32_t n = std::min(last, config_.tracks[config_.list_tracks[l]]);
-            for (std::uint32_t place = last - n; place < last; ++place) list.values.push_back(track[place].value);
+            const std::size_t size = list.values.size();
+            list.values.resize(size + n);
+            for (std::uint32_t k = 0; k < n; ++k) list.values[size + k] = track[last - n + k].value;
         }
         list.offsets.push_back(static_cast<std::int64_t>(list.values.size()));
     }
 }
 
-// The value of a column for a key that has an event before the time, or for none.
-float RunningKeys::number(const State* state, std::uint32_t slot, const RunningColumn& column, std::int64_t time) const {
-    using Kind = RunningColumn::Kind;
-    if (state == nullptr) {
-        const bool is_count = column.kind == Kind::count || column.kind == Kind::window_count;
-        return is_count ? 0.0f : static_cast<float>(column.missing);
+// The answer to the question before, which was about the same key at the same time: users are asked about many items.
+void RunningKeys::repeat(const RunningQuestions& questions, std::size_t i, float* out, std::vector<RunningLists>& lists) const {
+    for (std::size_t c = 0; c < config_.columns.size(); ++c) out[c * questions.n + i] = out[c * questions.n + i - 1];
+    for (RunningLists& list : lists) {
+        const std::size_t begin = static_cast<std::size_t>(list.offsets[i - 1]), end = static_cast<std::size_t>(list.offsets[i]);
+        list.values.resize(end + (end - begin));
+        std::copy_n(list.values.begin() + static_cast<std::ptrdiff_t>(begin), end - begin,
+                    list.values.begin() + static_cast<std::ptrdiff_t>(end));
+        list.offsets.push_back(static_cast<std::int64_t>(list.values.size()));
     }
-    const Timeline<std::int64_t>& times = state->times;
+}
+
+// The value of a column for a key that has an event before the time. `before`: how many of its times are earlier.
+float RunningKeys::number(const RunningColumn& column, std::uint32_t slot, std::int64_t time, std::uint32_t before) const {
+    const State& state = states_[slot];
     switch (column.kind) {
-        case Kind::count: return static_cast<float>(state->gone + times.before(time));
-        case Kind::window_count: return static_cast<float>(times.before(time) - times.before(minus(time, column.window)));
-        case Kind::age: return static_cast<float>(std::min(since(state->first, time) / column.unit, column.most));
+        case Kind::count: return static_cast<float>(state.gone + before);
+        case Kind::window_count: return static_cast<float>(before - state.times.before(minus(time, column.window), before));
+        case Kind::age: return static_cast<float>(std::min(since(state.first, time) / column.unit, column.most));
         case Kind::idle: {
-            const std::uint32_t before = times.before(time);
             // Of a time before clock - lateness, events that left may be later than it: they are not looked at.
-            const std::int64_t last = before > 0               ? times[before - 1]
-                                      : state->last_gone < time ? state->last_gone
-                                                                : state->first;
+            const std::int64_t last = before > 0              ? state.times[before - 1]
+                                      : state.last_gone < time ? state.last_gone
+                                                               : state.first;
             return static_cast<float>(std::min(since(last, time) / column.unit, column.most));
         }
         case Kind::last_value: {
             const Timeline<Remembered>& track = tracks_[column.track][slot];
-            const std::uint32_t before = track.before(time);
-            if (before == 0) return std::numeric_limits<float>::quiet_NaN();
-            return static_cast<float>(std::bit_cast<double>(track[before - 1].value));
+            const std::uint32_t count = track.before(time);
+            if (count == 0) return std::numeric_limits<float>::quiet_NaN();
+            return static_cast<float>(std::bit_cast<double>(track[count - 1].value));
         }
     }
     return 0.0f;

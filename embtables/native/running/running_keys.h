@@ -119,7 +119,8 @@ private:
     void sweep(std::size_t slots);
     bool is_expired(const State& state) const;
     void answer(const RunningQuestions& questions, std::size_t i, float* out, std::vector<RunningLists>& lists) const;
-    float number(const State* state, std::uint32_t slot, const RunningColumn& column, std::int64_t time) const;
+    void repeat(const RunningQuestions& questions, std::size_t i, float* out, std::vector<RunningLists>& lists) const;
+    float number(const RunningColumn& column, std::uint32_t slot, std::int64_t time, std::uint32_t before) const;
     std::size_t held(std::uint32_t slot) const;
 
     RunningConfig config_;

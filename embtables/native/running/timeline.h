@@ -42,9 +42,11 @@ public:
     std::size_t bytes() const { return std::size_t{capacity_} * sizeof(Item); }
 
     // How many items are before a time: the place of the first that is not.
-    std::uint32_t before(std::int64_t time) const {
+    std::uint32_t before(std::int64_t time) const { return before(time, size_); }
+
+    // The same among the first `left`.
+    std::uint32_t before(std::int64_t time, std::uint32_t left) const {
         const Item* from = begin();
-        std::uint32_t left = size_;
         while (left > 0) {
             const std::uint32_t half = left / 2;
             const bool is_before = time_of(from[half]) < time;
