@@ -58,8 +58,15 @@ class SampledNegatives(Model):
         100, description="the user's last items that are kept, oldest first"
     )
 
+    running: tuple[RunningFeature, ...] = Field(
+        (), description="more columns of what happened before, by item, by user or by both"
+    )
+
     def running_features(self) -> tuple[RunningFeature, ...]:
-        """The derived columns that are counted from events: a server that folds the lines has the same."""
+        """The derived columns that are counted from lines; `where` of each begins with the conditions of positives.
+
+        A server that folds the lines, each at the time of its group's first one, has the same.
+        """
         item, user, both = {"by": self.item}, {"by": self.user}, {"by": (self.user, self.item)}
         never = {"default": NEVER_DAYS, "at_most": NEVER_DAYS}
         columns: list[dict[str, Any]] = [
@@ -74,7 +81,19 @@ class SampledNegatives(Model):
         ]
         if self.price is not None:
             columns.append({"name": "last_price", "last_value": self.price, **item})
-        return tuple(RunningFeature.model_validate({**column, "where": self.where}) for column in columns)
+        features = [*(RunningFeature.model_validate(column) for column in columns), *self.running]
+        return tuple(f.model_copy(update={"where": (*self.where, *f.where)}) for f in features)
+
+    @model_validator(mode="after")
+    def _keys_of_running(self) -> SampledNegatives:
+        for feature in self.running:
+            other = [column for column in feature.by if column not in (self.item, self.user)]
+            if other:
+                raise ValueError(
+                    f"running feature '{feature.name}' is by '{other[0]}'; here it is by '{self.item}', '{self.user}' "
+                    "or both: of a negative nothing else is known"
+                )
+        return self
 
     @model_validator(mode="after")
     def _columns_apart(self) -> SampledNegatives:
@@ -82,6 +101,7 @@ class SampledNegatives(Model):
         taken = dict.fromkeys(DERIVED_COLUMNS, "a derived column")
         roles = {"item": self.item, "user": self.user, "group": self.group, "event_time": self.event_time}
         roles |= {f"context.{place}": name for place, name in enumerate(self.context)}
+        roles |= {f"running.{place}.name": feature.name for place, feature in enumerate(self.running)}
         for role, name in roles.items():
             if name in taken:
                 raise ValueError(f"'{role}' names the column '{name}', which is already {taken[name]} of the examples")

@@ -25,12 +25,12 @@ import pyarrow.compute as pc
 
 from embtables.errors import DataError, StateError
 from embtables.inputs.times import as_microseconds
+from embtables.inputs.where import condition_mask
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
 from embtables.pipelines.prepare.past import DAY_US, Past, codes, without_nulls
 from embtables.pipelines.prepare.past_at_end import write_past_at_end
 from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
 from embtables.pipelines.sources.files.source import open_source
-from embtables.inputs.where import condition_mask
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import EventTime, SampledNegatives
 

@@ -64,8 +64,9 @@ class Past:
         self.table, self.times = table, times
         self.items, self.users = codes(table, config.item), codes(table, config.user)
         options = RunningOptions(event_time=config.event_time, lateness_seconds=0)
-        # Which lines are positives was decided by the lines' own times and values: `where` is not looked at again.
-        self._definitions = [f.model_copy(update={"where": ()}) for f in config.running_features()]
+        # Which lines are positives was decided before, by their own times: those conditions are not looked at again.
+        conditions = len(config.where)
+        self._definitions = [f.model_copy(update={"where": f.where[conditions:]}) for f in config.running_features()]
         self._running = RunningFeatures(self._definitions, options)
 
     def take(self, start: int, stop: int, rows: Int64s, items: Int64s) -> dict[str, pa.Array]:
