@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Naive:
         }
 
 
-CONTENDERS = {"embtables": Native, "dict of deques": Naive}
+CONTENDERS: dict[str, Callable[[SampledNegatives], Any]] = {"embtables": Native, "dict of deques": Naive}
 
 
 def batches(events: pa.Table, rounds: int) -> Iterator[pa.RecordBatch]:

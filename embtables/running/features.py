@@ -178,7 +178,8 @@ class RunningFeatures:
 
     def _with_absent(self, events: Rows) -> Rows:
         """The events, with nulls for the columns that they have not."""
-        absent = [name for name in self._columns if name.split(".")[0] not in events.schema.names]
+        known = events.schema.names
+        absent = [name for name in self._columns if name not in known and name.split(".")[0] not in known]
         for name in absent:
             events = events.append_column(name, pa.nulls(events.num_rows))
         return events
