@@ -95,10 +95,10 @@ def test_a_state_goes_on_as_the_fold_it_was_taken_from(given_batches: list[Any],
     for number, (events, questions) in enumerate(given_batches):
         for fold in (undisturbed, restarted):
             fold.fold(as_batch(events, COLUMNS))
+        state = restarted.state()  # which frees what expired: answers are the same where nothing was freed yet
         if number == cut:
-            other = RunningFeatures(FEATURES, options)
-            other.load(restarted.state())
-            restarted = other
+            restarted = RunningFeatures(FEATURES, options)
+            restarted.load(state)
         asked = as_batch(questions, COLUMNS)
         assert answers(restarted.columns(asked)) == answers(undisturbed.columns(asked))
     assert_same_state(restarted, undisturbed)
@@ -200,6 +200,19 @@ def test_keys_without_events_are_forgotten_and_their_memory_is_used_again() -> N
     fold.fold(as_batch(at([{"item": "0.7", "user": 7}], [1900 * SECOND]), COLUMNS))
     asked = as_batch(at([{"item": "0.7", "user": 7}], [1901 * SECOND]), COLUMNS)
     assert fold.columns(asked)["pair_count"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(("beyond", "count"), [(0, 1), (1, 0)])
+def test_a_key_is_forgotten_when_it_had_no_event_for_longer_than_is_kept(beyond: int, count: int) -> None:
+    options = RunningOptions(lateness_seconds=0, keep_seconds=60)
+    for is_swept in (False, True):
+        fold = RunningFeatures(FEATURES, options)
+        fold.fold(as_batch(at([{"item": "a"}], [0]), COLUMNS))
+        fold.fold(as_batch(at([{"item": "b"}], [60 * SECOND + beyond]), COLUMNS))
+        if is_swept:
+            fold.state()
+        asked = as_batch(at([{"item": "a"}], [61 * SECOND]), COLUMNS)
+        assert fold.columns(asked)["sales"].to_pylist() == [count]
 
 
 def test_what_left_the_windows_is_counted_and_not_held() -> None:
