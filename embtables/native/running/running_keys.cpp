@@ -11,6 +11,7 @@ using Kind = RunningColumn::Kind;
 
 constexpr std::size_t kSliceEvents = 128;     // tens of microseconds, for which a reader waits
 constexpr std::size_t kSliceQuestions = 512;
+constexpr std::size_t kAhead = 4;             // keys whose place in the map is fetched early
 constexpr std::size_t kSweptPerEvent = 2;     // faster than keys come, so that what expired goes
 
 // a - b, b not negative; the least time where there is none so early.
@@ -37,7 +38,10 @@ void RunningKeys::fold(const RunningEvents& events, std::int64_t clock) {
         const AlternatingLock::Writing slice(lock_);
         clock_ = std::max(clock_, clock);
         const std::size_t stop = std::min(events.n, start + kSliceEvents);
-        for (std::size_t i = start; i < stop; ++i) add(events, i);
+        for (std::size_t i = start; i < stop; ++i) {
+            if (i + kAhead < stop) map_.prefetch(map_.mixed(events.keys[i + kAhead]));
+            add(events, i);
+        }
         sweep(kSweptPerEvent * (stop - start));
     }
 }
@@ -162,7 +166,7 @@ std::vector<RunningLists> RunningKeys::ask(const RunningQuestions& questions, fl
         const AlternatingLock::Reading reading(lock_);
         const std::size_t stop = std::min(questions.n, start + kSliceQuestions);
         for (std::size_t i = start; i < stop; ++i) {
-            if (i + 1 < stop) map_.prefetch(map_.mixed(questions.keys[i + 1]));
+            if (i + kAhead < stop) map_.prefetch(map_.mixed(questions.keys[i + kAhead]));
             const bool is_same = i > start && questions.keys[i] == questions.keys[i - 1] &&
                                  questions.times[i] == questions.times[i - 1] &&
                                  (questions.known == nullptr || questions.known[i] == questions.known[i - 1]);
