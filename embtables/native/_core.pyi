@@ -418,3 +418,50 @@ class JsonRows:
 
 def read_json_rows(body: bytes) -> JsonRows | None:
     """None: it is another request, or has a fault."""
+
+class RunningConfig:
+    """What `RunningKeys` answers with; times are microseconds. A `missing` of None is NaN in the answers."""
+
+    def __init__(self, lateness_us: int, keep_us: int | None) -> None: ...
+    def add_count(self, window_us: int | None) -> None: ...
+    def add_age(self, unit_us: float, missing: float | None, most: float | None) -> None: ...
+    def add_idle(self, unit_us: float, missing: float | None, most: float | None) -> None: ...
+    def add_last_value(self) -> None:
+        """The float64 of the key's last event, as the bits of an int64; a track of values."""
+
+    def add_last_n(self, n: int) -> None:
+        """A list of int64, oldest first; a track of values, but no column of numbers."""
+
+class RunningKeys:
+    """What happened to keys strictly before a time. One thread folds (or takes the image) while any number ask."""
+
+    def __init__(self, config: RunningConfig) -> None: ...
+    def fold(
+        self,
+        clock: int,
+        times: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+        values: list[npt.NDArray[np.int64]],
+        has_value: list[npt.NDArray[np.bool_] | None],
+    ) -> None:
+        """Takes (n,) events in; `values` and `has_value` are (n,) for each track, in the order of the configuration."""
+
+    def ask(
+        self,
+        times: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.int64],
+        known: npt.NDArray[np.bool_] | None,
+        out: npt.NDArray[np.float32],
+    ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Fills `out`, (columns of numbers, n). Returns (n + 1,) offsets and the values of each list."""
+
+    def image(self) -> dict[str, npt.NDArray[np.int64]]:
+        """All of it as arrays, by key in ascending order."""
+
+    def fill(self, arrays: dict[str, npt.NDArray[np.int64]], clock: int) -> None:
+        """Makes an empty one what an image says. Raises ValueError for what is none."""
+
+    @property
+    def num_keys(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...

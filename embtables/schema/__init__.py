@@ -16,6 +16,7 @@ from embtables.schema.data import (
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.prepare import SampledNegatives
+from embtables.schema.running import LastN, RunningFeature, RunningOptions
 from embtables.schema.schema import Schema
 from embtables.schema.tables import (
     Adagrad,
@@ -60,6 +61,7 @@ __all__ = [
     "Initializer",
     "Join",
     "Label",
+    "LastN",
     "LogConfig",
     "LogParts",
     "MinCount",
@@ -72,6 +74,8 @@ __all__ = [
     "PartitionType",
     "Probability",
     "RowwiseAdagrad",
+    "RunningFeature",
+    "RunningOptions",
     "SampledNegatives",
     "Schema",
     "Sgd",

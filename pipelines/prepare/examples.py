@@ -25,12 +25,12 @@ import pyarrow.compute as pc
 
 from embtables.errors import DataError, StateError
 from embtables.inputs.times import as_microseconds
+from embtables.inputs.where import condition_mask
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
-from embtables.pipelines.prepare.past import DAY_US, Past, as_float32s, codes, without_nulls
+from embtables.pipelines.prepare.past import DAY_US, Past, codes, without_nulls
 from embtables.pipelines.prepare.past_at_end import write_past_at_end
 from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
 from embtables.pipelines.sources.files.source import open_source
-from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import EventTime, SampledNegatives
 
@@ -77,7 +77,7 @@ def _key(config: SampledNegatives, infos: list[pa.fs.FileInfo]) -> str:
 
 
 class _Positives:
-    """The positives in order of their group's first line, with indexes over their past."""
+    """The positives in order of their group's first line, with their past."""
 
     def __init__(self, config: SampledNegatives, table: pa.Table) -> None:
         if table.num_rows == 0:
@@ -110,7 +110,10 @@ class _Positives:
         )
 
     def examples(self, start: int, stop: int) -> pa.Table:
-        """Rows of the positives start..stop-1: each followed by its negatives; those outside the pool left out."""
+        """Rows of the positives start..stop-1: each followed by its negatives; those outside the pool left out.
+
+        Calls come in order: each begins where the one before stopped.
+        """
         k = self.config.negatives_per_positive
         drawn = self.negatives.items[start:stop]
         rows = np.repeat(np.arange(start, stop), k + 1)
@@ -131,24 +134,20 @@ class _Positives:
         }
         for name in (c.group, *c.context):
             columns[name] = self.table.column(name).take(pa.array(rows))
-        columns.update(self._past(rows, items))
-        columns["history"] = self._history(rows)
+        columns.update(self._past(start, stop, rows, items))
         return pa.table(columns)
 
-    def _past(self, rows: Int64s, items: Int64s) -> dict[str, pa.Array]:
-        """Counts and ages from strictly earlier groups."""
-        times, users = self.times[rows], self.users.numbers[rows]
-        of_items = self.past.of_items(items, times)
-        of_pairs = self.past.of_pairs(users, items, times)
-        bought = of_pairs["user_item_count"] > 0
-        rule = np.log((of_items["item_sales_7d"] + 1) / (of_items["item_sales_28d"] + 4)) + 1.5 * bought
-        found = as_float32s({**of_items, **of_pairs, **self.past.of_users(users, times), "rule_score": rule})
-        prices = self.past.prices(items, times)
-        return found if prices is None else found | {"last_price": prices}
-
-    def _history(self, rows: Int64s) -> pa.Array:
-        offsets, ids = self.past.histories(self.users.numbers[rows], self.times[rows])
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(ids))
+    def _past(self, start: int, stop: int, rows: Int64s, items: Int64s) -> dict[str, pa.Array]:
+        """Counts, ages and lists from strictly earlier groups, and the rule's score."""
+        found = self.past.take(start, stop, rows, items)
+        week, month, bought = (
+            found[name].to_numpy().astype(np.float64) for name in ("item_sales_7d", "item_sales_28d", "user_item_count")
+        )
+        rule = np.log((week + 1) / (month + 4)) + 1.5 * (bought > 0)
+        order = [*(name for name in found if name not in ("last_price", "history")), "rule_score"]
+        order += [name for name in ("last_price", "history") if name in found]
+        found["rule_score"] = pa.array(rule.astype(np.float32))
+        return {name: found[name] for name in order}
 
 
 def _within(rows: Int64s) -> Int64s:

@@ -1,7 +1,7 @@
-"""`Past`: what happened before a moment, to an item, by a user, and to an item by a user; the users' histories.
+"""`Past`: what happened before a moment to an item, by a user, and to an item by a user; the users' histories.
 
-All of it counts groups (invoices) that are strictly earlier. Examples ask for the moment of each row, a server's side
-tables for the moment after the last row: by the same code.
+The columns are those of `SampledNegatives.running_features`, folded from positives in order of time: a group's lines
+at the time of its first one. Examples ask at the time of each row, a server's side tables at the moment after the last.
 """
 
 from __future__ import annotations
@@ -14,19 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError
-from embtables.inputs.columns import plain_ids, ranges
-from embtables.inputs.values import as_float64, one_array
-from embtables.pipelines.prepare.past_counts import PastCounts
-from embtables.schema import SampledNegatives
-from embtables.schema.prepare import SALES_WINDOWS_DAYS
+from embtables.inputs.values import one_array
+from embtables.running import RunningFeatures
+from embtables.schema import RunningOptions, SampledNegatives
 
 Int64s = npt.NDArray[np.int64]
-Numbers = dict[str, "npt.NDArray[np.int64] | npt.NDArray[np.float64]"]
 
 DAY_US = 86_400_000_000
-NEVER_DAYS = 999.0
-UNSEEN = -1
-"""The number of an item or user that there is none of."""
+_MOST_IDS = 1 << 30  # in the lists of one slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,10 @@ class Codes:
 
     numbers: Int64s
     values: pa.Array
+
+    def of(self, numbers: Int64s) -> pa.DictionaryArray:
+        """The values of numbers, each of which is hashed once."""
+        return pa.DictionaryArray.from_arrays(pa.array(numbers), self.values)
 
 
 def codes(table: pa.Table, name: str) -> Codes:
@@ -53,7 +52,7 @@ def without_nulls(table: pa.Table, name: str) -> pa.Array:
 
 
 class Past:
-    """Indexes over positives in order of time. Items and users are numbers, `UNSEEN` or those of `items` and `users`.
+    """Running features over positives in order of time, taken in slice by slice.
 
     Args:
         table: (n,) positives.
@@ -62,76 +61,54 @@ class Past:
 
     def __init__(self, config: SampledNegatives, table: pa.Table, times: Int64s) -> None:
         self.config = config
-        self.times = times
+        self.table, self.times = table, times
         self.items, self.users = codes(table, config.item), codes(table, config.user)
-        self.by_item = PastCounts(self.items.numbers, times)
-        self.by_user = PastCounts(self.users.numbers, times)
-        self.by_pair = PastCounts(self._pairs(self.users.numbers, self.items.numbers), times)
-        self._item_ids = plain_ids(config.item, self.items.values)
-        self._prices = None
-        if config.price is not None:
-            column = one_array(table.column(config.price))
-            prices = as_float64(config.price, column, fill=0.0)
-            # A sale without a price stays one: NaN, which no price of a log is.
-            self._prices = np.where(column.is_null().to_numpy(zero_copy_only=False), np.nan, prices)
+        options = RunningOptions(event_time=config.event_time, lateness_seconds=0)
+        # Which lines are positives was decided before, by their own times: those conditions are not looked at again.
+        conditions = len(config.where)
+        self._definitions = [f.model_copy(update={"where": f.where[conditions:]}) for f in config.running_features()]
+        self._running = RunningFeatures(self._definitions, options)
 
-    def _pairs(self, users: Int64s, items: Int64s) -> Int64s:
-        known = (users >= 0) & (items >= 0)
-        return np.where(known, users * len(self.items.values) + items, UNSEEN)
+    def take(self, start: int, stop: int, rows: Int64s, items: Int64s) -> dict[str, pa.Array]:
+        """Takes positives start..stop-1 in, and gives the columns of items at the times of some of them, by name.
 
-    def pairs(self) -> tuple[Int64s, Int64s]:
-        """(m,) user and (m,) item of each pair there is."""
-        return np.divmod(self.by_pair.keys, len(self.items.values))
-
-    def of_items(self, items: Int64s, times: Int64s) -> Numbers:
-        """(n,) by column, of items before times."""
-        first, last = self.by_item.before(items, times)
-        windows = {w: self.by_item.count(items, times, times - w * DAY_US) for w in SALES_WINDOWS_DAYS}
-        return {
-            **{f"item_sales_{w}d": count for w, count in windows.items()},
-            "item_sales": last - first,
-            "item_age_days": self._days_since(self.by_item, first, last, times, oldest=True),
-            "item_idle_days": self._days_since(self.by_item, first, last, times, oldest=False),
-        }
-
-    def prices(self, items: Int64s, times: Int64s) -> pa.Array | None:
-        """(n,) float32, the price of each item's last sale before a time; null if there is none. None: no prices."""
-        if self._prices is None:
-            return None
-        first, last = self.by_item.before(items, times)
-        price = self._prices[self.by_item.order[np.maximum(last - 1, 0)]]
-        return pa.array(price.astype(np.float32), mask=(last <= first) | np.isnan(price))
-
-    def of_users(self, users: Int64s, times: Int64s) -> Numbers:
-        """(n,) by column, of users before times."""
-        return {"user_count": self.by_user.count(users, times)}
-
-    def histories(self, users: Int64s, times: Int64s) -> tuple[Int64s, Int64s]:
-        """The last items of the users before times, oldest first, as the ids that the item column becomes: (n + 1,)
-        offsets and (sum of lengths,) ids.
+        Args:
+            start: where the call before stopped.
+            rows: (m,) positives start..stop-1, whose user and time it is about.
+            items: (m,) numbers of items.
         """
-        first, last = self.by_user.before(users, times)
-        lengths = np.minimum(last - first, self.config.history_length)
-        places = self.by_user.order[ranges(last - lengths, lengths)]
-        offsets = np.zeros(len(users) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return offsets, self._item_ids[self.items.numbers[places]]
+        lines = slice(start, stop)
+        asked = {
+            self.config.item: self.items.of(items),
+            self.config.user: self.users.of(self.users.numbers[rows]),
+        }
+        events = self._at(self.table.slice(start, stop - start), self.times[lines])
+        return self._running.replay(events, self._at(pa.table(asked), self.times[rows]))
 
-    def of_pairs(self, users: Int64s, items: Int64s, times: Int64s) -> Numbers:
-        """(n,) by column, of items and users before times."""
-        first, last = self.by_pair.before(self._pairs(users, items), times)
-        idle = self._days_since(self.by_pair, first, last, times, oldest=False)
-        return {"user_item_count": last - first, "user_item_idle_days": idle}
+    def at_end(self, keys: dict[str, pa.Array]) -> pa.Table:
+        """The columns that have these keys, no more and no less, as of the moment after the last positive.
 
-    def _days_since(
-        self, index: PastCounts, first: Int64s, last: Int64s, times: Int64s, *, oldest: bool
-    ) -> npt.NDArray[np.float64]:
-        """Days from the key's first (or last) earlier event; NEVER_DAYS if it has none."""
-        place = np.minimum(first if oldest else np.maximum(last - 1, 0), len(index.order) - 1)
-        days = (times - self.times[index.order[place]]) / DAY_US
-        return np.where(last > first, np.minimum(days, NEVER_DAYS), NEVER_DAYS)
+        Args:
+            keys: the item, the user or both: (m,) each; a null has no past.
+        """
+        names = [feature.name for feature in self._definitions if set(feature.by) == set(keys)]
+        moment = int(self.times[-1]) + 1
+        rows = max(1, _MOST_IDS // self.config.history_length)
+        parts = []
+        for start in range(0, len(next(iter(keys.values()))), rows):
+            part = pa.table({name: values.slice(start, rows) for name, values in keys.items()})
+            found = self._running.columns(self._at(part, np.full(part.num_rows, moment)), names)
+            parts.append(pa.table(found).cast(pa.schema([_wide(name, of.type) for name, of in found.items()])))
+        return pa.concat_tables(parts)
+
+    def _at(self, table: pa.Table, times: Int64s) -> pa.Table:
+        column = pa.array(times).cast(pa.timestamp("us"))
+        name = self.config.event_time
+        if name not in table.schema.names:
+            return table.append_column(name, column)
+        return table.set_column(table.schema.get_field_index(name), name, column)
 
 
-def as_float32s(numbers: Numbers) -> dict[str, pa.Array]:
-    """The columns as they are written."""
-    return {name: pa.array(values.astype(np.float32)) for name, values in numbers.items()}
+def _wide(name: str, kind: pa.DataType) -> pa.Field:
+    """A column of all keys: lists of all users may be longer than small offsets reach."""
+    return pa.field(name, pa.large_list(kind.value_type) if pa.types.is_list(kind) else kind)

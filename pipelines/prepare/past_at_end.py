@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embtables.errors import BadFileError
-from embtables.pipelines.prepare.past import UNSEEN, Past, as_float32s
+from embtables.pipelines.prepare.past import Past
 from embtables.pipelines.whole_parquet import WholeParquet
 from embtables.schema import SampledNegatives
 
@@ -52,45 +52,23 @@ def read_past_at_end(folder: Path, name: str) -> pa.Table:
 
 
 def _tables(past: Past) -> dict[str, pa.Table]:
-    config = past.config
-    items = _with_unseen(np.arange(len(past.items.values)))
-    users = _with_unseen(np.arange(len(past.users.values)))
-    pair_users, pair_items = map(_with_unseen, past.pairs())
-    return {
-        ITEM: pa.table({config.item: _values(past.items.values, items), **_of_items(past, items)}),
-        USER: pa.table({config.user: _values(past.users.values, users), **_of_users(past, users)}),
-        USER_ITEM: pa.table(
-            {
-                config.user: _values(past.users.values, pair_users),
-                config.item: _values(past.items.values, pair_items),
-                **as_float32s(past.of_pairs(pair_users, pair_items, _moments(past, pair_users))),
-            }
-        ),
+    config, items, users = past.config, past.items, past.users
+    pairs = np.unique(users.numbers * len(items.values) + items.numbers)
+    pair_users, pair_items = np.divmod(pairs, len(items.values))
+    keys = {
+        ITEM: {config.item: _values(items.values, np.arange(len(items.values)))},
+        USER: {config.user: _values(users.values, np.arange(len(users.values)))},
+        USER_ITEM: {config.user: _values(users.values, pair_users), config.item: _values(items.values, pair_items)},
     }
+    return {name: _with_columns(pa.table(of), past.at_end(of)) for name, of in keys.items()}
 
 
-def _of_items(past: Past, items: Int64s) -> dict[str, pa.Array]:
-    moments = _moments(past, items)
-    prices = past.prices(items, moments)
-    found = as_float32s(past.of_items(items, moments))
-    return found if prices is None else found | {"last_price": prices}
-
-
-def _of_users(past: Past, users: Int64s) -> dict[str, pa.Array]:
-    moments = _moments(past, users)
-    offsets, ids = past.histories(users, moments)
-    history = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids))
-    return {**as_float32s(past.of_users(users, moments)), "history": history}
-
-
-def _with_unseen(numbers: Int64s) -> Int64s:
-    return np.append(numbers, UNSEEN)
+def _with_columns(table: pa.Table, columns: pa.Table) -> pa.Table:
+    for name in columns.column_names:
+        table = table.append_column(name, columns.column(name))
+    return table
 
 
 def _values(values: pa.Array, numbers: Int64s) -> pa.Array:
-    return values.take(pa.array(numbers, mask=numbers == UNSEEN))
-
-
-def _moments(past: Past, numbers: Int64s) -> Int64s:
-    """The moment after the last row, for each: what is strictly earlier is then everything."""
-    return np.full(len(numbers), past.times[-1] + 1)
+    """The values of numbers, and a null after them: what there was never an event of."""
+    return pa.concat_arrays([values.take(pa.array(numbers)), pa.nulls(1, values.type)])

@@ -14,12 +14,14 @@ def source_columns(config: SampledNegatives) -> list[str]:
     """The columns that the configuration names, each once."""
     price = [config.price] if config.price is not None else []
     wanted = [config.item, config.user, config.group, config.event_time, *price, *config.context]
+    wanted += [name for feature in config.running for name in feature.columns]
     return list(dict.fromkeys(wanted + [c.column for c in config.where]))
 
 
 def id_columns(config: SampledNegatives) -> tuple[str, ...]:
     """Those of them that hold ids."""
-    return (config.item, config.user, config.group)
+    listed = [feature.last_n.column for feature in config.running if feature.last_n is not None]
+    return tuple(dict.fromkeys([config.item, config.user, config.group, *listed]))
 
 
 def check_source(config: SampledNegatives, source: Source, path: str) -> None:

@@ -17,12 +17,12 @@ import pyarrow as pa
 from embtables.errors import BadFileError, DataError
 from embtables.inputs.features import FittedTransforms, TransformFitter
 from embtables.inputs.values import BadRowsError, Int64s, one_array, usable_numbers
+from embtables.inputs.where import condition_mask
 from embtables.pipelines.sources.files.partitions import id_columns, partition_types
 from embtables.pipelines.sources.files.record import FilesRead, file_name, record_of
 from embtables.pipelines.sources.files.source import Chunk, LogFile, Source, chunks_of, open_source
 from embtables.pipelines.sources.rows.join import SideTable, side_tables
 from embtables.pipelines.sources.rows.split import BadRows, LogPart, part_mask, split_columns
-from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.schema import HashSplit, LogConfig, Schema
 
 BlockChunks = tuple[Chunk, ...]

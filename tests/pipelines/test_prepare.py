@@ -22,12 +22,12 @@ from embtables.inputs.columns import plain_ids
 from embtables.inputs.values import one_array
 from embtables.pipelines.prepare.examples import prepare
 from embtables.pipelines.prepare.negatives import sample_negatives
-from embtables.pipelines.prepare.past import DAY_US, NEVER_DAYS, codes
-from embtables.pipelines.prepare.past_counts import PastCounts
+from embtables.pipelines.prepare.past import DAY_US, codes
 from embtables.pipelines.prepare.source_columns import check_source
 from embtables.pipelines.sources.files.source import open_source
 from embtables.schema import SampledNegatives
-from embtables.schema.prepare import DERIVED_COLUMNS
+from embtables.schema.prepare import DERIVED_COLUMNS, NEVER_DAYS
+from tests.embtables.running.oracle_for_tests import Oracle
 
 HOUR = 3_600_000_000
 
@@ -102,6 +102,40 @@ def test_every_column_is_what_strictly_earlier_groups_give(tmp_path: Path, seed:
         assert example["code"] in pool
 
 
+RUNNING = [
+    {"name": "again", "count": "events", "by": "code", "window": "7d"},
+    {"name": "dear", "count": "events", "by": ["who", "code"], "where": ["price > 10"]},
+    {"name": "countries", "last_n": {"column": "country", "n": 3}, "by": "who"},
+    {"name": "awake_hours", "idle": "hours", "by": "who"},
+]
+
+
+def test_running_columns_of_ones_own_are_computed_beside_the_others(tmp_path: Path) -> None:
+    positives = make_log(tmp_path / "log", 3)
+    of = config(running=RUNNING)
+    folder = prepare(of, str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
+    examples = pq.read_table(folder / "examples.parquet").to_pylist()
+    began: dict[str, int] = {}
+    for row in positives:
+        began[row["invoice"]] = min(row["at"], began.get(row["invoice"], 2**62))
+    numbers = list(dict.fromkeys(row["invoice"] for row in sorted(positives, key=lambda row: row["at"])))
+    lines = sorted(positives, key=lambda row: (began[row["invoice"]], numbers.index(row["invoice"])))
+    oracle = Oracle(of.running)
+    oracle.fold([{**row, "event_time": began[row["invoice"]]} for row in lines])
+    assert len(examples) > 200
+    for example in examples:
+        right = oracle.answer({**example, "event_time": began[example["invoice"]]})
+        found = {name: example[name] for name in right}
+        assert {**found, "countries": sorted(found["countries"])} == {**right, "countries": sorted(right["countries"])}
+        assert example["again"] == example["item_sales_7d"]
+    columns = {
+        name: pq.read_schema(folder / "_past" / f"{name}.parquet").names for name in ("item", "user", "user_item")
+    }
+    assert "again" in columns["item"]
+    assert {"countries", "awake_hours"} <= set(columns["user"])
+    assert "dear" in columns["user_item"]
+
+
 def test_the_result_is_seeded_ordered_and_cached(tmp_path: Path) -> None:
     make_log(tmp_path / "log", 3)
 
@@ -166,26 +200,6 @@ def test_a_group_that_holds_the_whole_pool_gets_no_negatives() -> None:
     assert (drawn.items == -1).all()
 
 
-@settings(deadline=None, max_examples=50)
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(-50, 50)), min_size=1, max_size=40),
-    st.integers(-60, 60),
-    st.integers(0, 30),
-)
-def test_counts_of_earlier_events(events: list[tuple[int, int]], now: int, window: int) -> None:
-    keys, times = (np.array(c, np.int64) for c in zip(*events, strict=True))
-    index = PastCounts(keys, times)
-    asked = np.arange(8)
-    at = np.full(8, now)
-    assert index.count(asked, at).tolist() == [sum(k == a and t < now for k, t in events) for a in asked]
-    recent = [sum(k == a and now - window <= t < now for k, t in events) for a in asked]
-    assert index.count(asked, at, at - window).tolist() == recent
-    first, last = index.before(asked, at)
-    for key, i, j in zip(asked, first, last, strict=True):
-        if j > i:
-            assert times[index.order[j - 1]] == max(t for k, t in events if k == key and t < now)
-
-
 def test_missing_columns_and_empty_results_are_reported(tmp_path: Path) -> None:
     make_log(tmp_path / "log", 1)
     arguments = (str(tmp_path / "log"), "*.parquet", tmp_path / "cache")
@@ -220,6 +234,15 @@ def test_positives_outside_the_pool_are_left_out_and_counted(tmp_path: Path) -> 
         ({"context": ["code"]}, "'context.0' names the column 'code', which is already 'item' of the examples"),
         ({"context": ["country", "country"]}, "'context.1' names the column 'country', which is already 'context.0'"),
         ({"item": "who"}, "'user' names the column 'who', which is already 'item'"),
+        ({"running": [{**RUNNING[0], "name": "label"}]}, r"'running\.0\.name' names the column 'label'"),
+        (
+            {"running": [RUNNING[0], RUNNING[0]]},
+            r"'running\.1\.name' names the column 'again', which is already 'running",
+        ),
+        (
+            {"running": [{**RUNNING[0], "by": "country"}]},
+            "running feature 'again' is by 'country'; here it is by 'code'",
+        ),
         ({"item": "row_id"}, "'item' names the column 'row_id', which is already a derived column"),
     ],
 )

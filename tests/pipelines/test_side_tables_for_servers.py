@@ -20,10 +20,11 @@ from embtables.inputs.times import as_microseconds
 from embtables.models.version_content import SideTableContent
 from embtables.pipelines.config import Publish, RunConfig, load_config
 from embtables.pipelines.prepare.log_splits import with_prepared_data
-from embtables.pipelines.prepare.past import NEVER_DAYS, UNSEEN, Past
+from embtables.pipelines.prepare.past import Past
 from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.sources.log import Log
 from embtables.schema import EventTime, validate
+from embtables.schema.prepare import NEVER_DAYS
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.versions.side_tables.side_table import PublishedSideTable
 
@@ -126,27 +127,18 @@ def test_the_past_is_what_the_preparation_writes_for_the_moment_after_the_log(tm
 
 
 def test_an_item_that_the_log_never_saw_is_one_before_its_first_sale(tmp_path: Path) -> None:
-    rows = lines(3)
-    shop = config(write_log(tmp_path / "log", rows), tmp_path / "runs", prepare=prepare())
+    shop = config(write_log(tmp_path / "log", lines(3)), tmp_path / "runs", prepare=prepare())
     assert shop.data.prepare is not None
     table = pq.read_table(tmp_path / "log").sort_by("at")
     times = as_microseconds(EventTime(column="at"), table["at"].combine_chunks())
     past = Past(shop.data.prepare, table, times)
-    first = np.array([times[past.items.numbers == item].min() for item in range(len(past.items.values))])
-    items = np.arange(len(first))
-    unseen = np.full(len(first), UNSEEN)
-    for found, right in (
-        (past.of_items(unseen, first), past.of_items(items, first)),
-        (past.of_pairs(unseen, items, first), past.of_pairs(past.users.numbers[:1].repeat(len(items)), items, first)),
-    ):
-        for name in right:
-            assert found[name].tolist() == right[name].tolist(), name
-    everyone = np.arange(len(past.users.values))
-    nothing = past.of_pairs(everyone, np.full(len(everyone), UNSEEN), np.full(len(everyone), times[-1] + 1))
-    assert not nothing["user_item_count"].any()
-    prices = past.prices(unseen, first)
-    assert prices is not None
-    assert prices.null_count == len(first)
+    _, first = np.unique(past.items.numbers, return_index=True)
+    before_first = past.take(0, len(times), first, past.items.numbers[first])
+    keys = {"who": pa.nulls(1, pa.int64()), "code": pa.nulls(1, pa.string())}
+    for names in (["code"], ["who", "code"]):
+        unseen = past.at_end({name: keys[name] for name in names})
+        for name in unseen.column_names:
+            assert set(before_first[name].to_pylist()) == set(unseen[name].to_pylist()), name
 
     by_name = {of.name: of for of, _ in published_side_tables(shop)}
     sales = dict.fromkeys((name for name in PAST if "sales" in name), 0.0)

@@ -13,6 +13,9 @@ void define_serve(nanobind::module_& module);
 // Adds `JsonRows` (json_bindings.cpp).
 void define_json(nanobind::module_& module);
 
+// Adds `RunningKeys` (running_bindings.cpp).
+void define_running(nanobind::module_& module);
+
 // Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
 void define_exchange(nanobind::module_& module);
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
-from embtables.pipelines.sources.files.literals import (
+from embtables.inputs.literals import (
     UnreadableLiteralError,
     read_boolean,
     read_float,

@@ -18,7 +18,7 @@ from embtables.ids.mix import seeded_mix
 from embtables.inputs.columns import plain_ids
 from embtables.inputs.times import as_microseconds
 from embtables.inputs.values import BadRowsError, Int64s, Mask, one_array
-from embtables.pipelines.sources.rows.where import matches
+from embtables.inputs.where import matches
 from embtables.schema import ColumnSplit, EventTime, HashSplit, Split, TimeSplit
 
 LogPart = Literal["train", "validation", "test"]

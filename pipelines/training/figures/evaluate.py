@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import DataError, TrainingError
+from embtables.inputs.where import condition_mask
 from embtables.models.figures import Figures, Judged
 from embtables.models.scorer import Scorer
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import RowProgress
 from embtables.pipelines.sources.parquet import Log, LogPart, ParquetReader
-from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.pipelines.training.figures.cold_ids import ColdIds
 from embtables.pipelines.training.figures.not_finite import why_scores_are_not_finite
 from embtables.pipelines.training.rank_agreement import summed

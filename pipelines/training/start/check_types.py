@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from embtables.errors import ConfigError, DataError
 from embtables.inputs.features import FeatureTransform, FittedTransforms, Needs
+from embtables.inputs.where import condition_mask
 from embtables.models.baseline import baseline_numbers
 from embtables.models.figures import group_ids
 from embtables.pipelines.config import Evaluate, RunConfig
 from embtables.pipelines.prepare.log_splits import has_part
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.rows.split import part_mask
-from embtables.pipelines.sources.rows.where import condition_mask
 from embtables.schema import Schema
 
 

@@ -76,6 +76,10 @@ def _of_join(join: Join, column: str) -> str:
 def _of_log(column: str, prepare: SampledNegatives | None) -> str:
     if prepare is None:
         return "the log"
+    for feature in prepare.running:
+        if feature.name == column:
+            told = feature.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+            return f"data.prepare.running ({told}, group: {prepare.group}, event_time: {prepare.event_time})"
     # Lines of a group happen at the time of its first one.
     options = ("group",) if column == prepare.event_time else DERIVED_COLUMNS.get(column)
     if options is None:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import ConfigError
-from embtables.pipelines.sources.files.literals import UnreadableLiteralError, read_nanoseconds
-from embtables.pipelines.sources.rows.where import condition_mask
+from embtables.inputs.literals import UnreadableLiteralError, read_nanoseconds
+from embtables.inputs.where import condition_mask
 from embtables.schema import Condition
 
 OPERATORS = {

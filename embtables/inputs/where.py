@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from embtables.arrow.types import is_text, take_column
 from embtables.errors import ConfigError
+from embtables.inputs.literals import UnreadableLiteralError, read_literal
 from embtables.inputs.values import Mask, one_array
-from embtables.pipelines.sources.files.literals import UnreadableLiteralError, read_literal
 from embtables.schema import Condition
 
 _ARROW = {
