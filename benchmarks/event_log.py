@@ -179,9 +179,10 @@ def markdown(result: dict[str, dict[str, Spread]]) -> str:
             [kind, f"{rate.median / floor['append'].median:.2f}", spread, *times, f"{of['read'].median / 1e3:,.0f}"]
         )
     reached = result["folder, 1 writer"]["append"].median
+    verdict = "reached" if reached >= GOAL else "missed"
     return (
         f"{table(header, rows)}\n\nBatches of {ROWS:,} events, each durable before the next; median of the repeats. "
-        f"Goal for the folder log: {GOAL:,.0f} events/s: {'reached' if reached >= GOAL else 'missed'} with {reached:,.0f}."
+        f"Goal for the folder log: {GOAL:,.0f} events/s: {verdict} with {reached:,.0f}."
     )
 
 
