@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.events.events_for_tests import events
 
 Command = Callable[..., tuple[int, str, str]]
 DAY = 86_400 * 10**6
+REASONS = {"time_behind": 2, "empty_event_id": 1, "time_ahead": 1}
 
 
 def late(start: int, rows: int = 3) -> pa.RecordBatch:
@@ -127,14 +129,16 @@ def test_dead_letters_are_listed_and_replayed_by_the_command(tmp_path: Path, com
         letters.add(events(0, 2), ["time_behind"] * 2)
         bad = events(2, 1).set_column(0, "event_id", pa.array([""]))
         letters.add(bad, ["empty_event_id"])
+        wild = events(3, 1).set_column(2, "event_time", pa.array([2**62], pa.timestamp("us")))
+        letters.add(wild.append_column("raw", pa.array([b"\xff"])), ["time_ahead"])
     status, out, _ = command("events", "dead-letters", dead, "--json")
-    assert (status, json.loads(out)) == (0, {"pending": 3, "reasons": {"time_behind": 2, "empty_event_id": 1}})
+    assert (status, json.loads(out)) == (0, {"pending": 4, "reasons": REASONS})
     _, out, err = command("events", "dead-letters", dead)
-    assert [json.loads(line)[DEAD_REASON] for line in out.splitlines()] == ["time_behind"] * 2 + ["empty_event_id"]
-    assert "pending: 3" in err
+    assert [json.loads(line)[DEAD_REASON] for line in out.splitlines()] == list(Counter(REASONS).elements())
+    assert "pending: 4" in err
     uri = f"folder://{tmp_path}/log"
     status, out, _ = command("events", "dead-letters", dead, "--replay", uri, "--json")
-    assert (status, json.loads(out)) == (0, {"appended": 0, "refused": {"time_behind": 2, "empty_event_id": 1}})
+    assert (status, json.loads(out)) == (0, {"appended": 0, "refused": REASONS})
     status, _, err = command("events", "dead-letters", tmp_path / "none")
     assert (status, (tmp_path / "none").exists()) == (2, False)
     assert "no refused events" in err
