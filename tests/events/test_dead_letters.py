@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -121,6 +122,36 @@ def test_tail_prints_the_events_of_a_log(tmp_path: Path, command: Command) -> No
     assert json.loads(out)["event_id"] == "e2"
     assert command("events", "tail", f"{uri}?partions=2")[0] == 2
     assert command("events", "tail", uri, "--partition", 7)[0] == 1
+
+
+@pytest.mark.parametrize("partition", [(), ("--partition", "1")])
+def test_tail_follows_what_is_appended_from_then_on(
+    tmp_path: Path, command: Command, partition: tuple[str, ...]
+) -> None:
+    uri = f"folder://{tmp_path}/log"
+    with closing(open_log(f"{uri}?partitions=2")) as log:
+        log.append(1, events(0))
+        seen = threading.Event()
+
+        def append() -> None:
+            number = 10
+            while not seen.wait(0.01):
+                log.append(0, events(number, 1))
+                log.append(1, events(number + 1, 1))
+                number += 2
+
+        thread = threading.Thread(target=append)
+        thread.start()
+        try:
+            status, out, _ = command("events", "tail", uri, "--follow", "--max-events", 4, *partition)
+        finally:
+            seen.set()
+            thread.join()
+    numbers = [int(json.loads(line)["event_id"][1:]) for line in out.splitlines()]
+    assert status == 0
+    assert len(numbers) == 4
+    assert min(numbers) >= 10
+    assert not partition or all(number % 2 for number in numbers)
 
 
 def test_dead_letters_are_listed_and_replayed_by_the_command(tmp_path: Path, command: Command) -> None:
