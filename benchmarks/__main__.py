@@ -8,6 +8,7 @@ import sys
 NAMES = (
     *("string_hash", "reader", "tables", "served_rows", "state", "publish", "sharded", "ray_data"),
     *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers", "serving", "online"),
+    *("event_log", "running_features", "joiner"),
 )
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
 import pyarrow as pa
 
 from embtables.errors import DataError, EventLogError
+from embtables.state.format.arrow_footer import is_compressed
 
 MAX_ENTRY_BYTES = 64 << 20
 """Of one entry's Arrow IPC stream, in bytes; a log may take less."""
@@ -39,11 +45,40 @@ def decode(encoded: bytes | memoryview, **path: object) -> pa.RecordBatch:
         EventLogError: the bytes are not what `encode` makes; `path` says where they lie.
     """
     try:
+        _refuse_compressed(encoded, path)
         with pa.ipc.open_stream(pa.py_buffer(encoded)) as reader:
             events = reader.read_next_batch()
         events.validate(full=True)
-    except (pa.ArrowException, StopIteration, OSError, ValueError) as error:
+        _decode_names(events.schema)
+    except (pa.ArrowException, StopIteration, OSError, ValueError, struct.error) as error:
         raise EventLogError(f"an entry is not a record batch as an Arrow IPC stream: {error}", **path) from error
     if not events.num_rows:
         raise EventLogError("an entry has no events", **path)
     return events
+
+
+def _refuse_compressed(encoded: bytes | memoryview, path: dict[str, object]) -> None:
+    """Arrow would decompress without asking how much memory that takes."""
+    reader = pa.ipc.MessageReader.open_stream(pa.py_buffer(encoded))
+    for message in iter(partial(_next_message, reader), None):
+        dictionary = message.type == "dictionary"
+        if message.type in ("record batch", "dictionary") and is_compressed(
+            message.metadata.to_pybytes(), dictionary=dictionary
+        ):
+            raise EventLogError("an entry is compressed, which this package never writes", **path)
+
+
+def _next_message(reader: Any) -> Any:
+    """None where there is no more."""
+    try:
+        return reader.read_next_message()
+    except StopIteration:
+        return None
+
+
+def _decode_names(fields: Iterable[pa.Field]) -> None:
+    """Raises UnicodeDecodeError, a ValueError, where a name is not UTF-8: Arrow does not look."""
+    for field in fields:
+        _ = field.name
+        if not pa.types.is_dictionary(field.type):
+            _decode_names(field.type.field(i) for i in range(field.type.num_fields))

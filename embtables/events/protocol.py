@@ -48,7 +48,7 @@ class EventLog(Protocol):
 
         Raises:
             DataError: the batch has no rows, or is larger than the log takes.
-            EventLogError: the log cannot be written.
+            EventLogError: the log cannot be written; the entry may be there or not.
         """
 
     def read(self, partition: int, after: str | None, *, max_entries: int = 1000) -> list[Entry]:
@@ -56,6 +56,7 @@ class EventLog(Protocol):
 
         Args:
             after: an entry's position; None: from the oldest entry that is kept.
+            max_entries: at least 1; there may be fewer although more are there, so that an answer has few bytes.
 
         Raises:
             EventsLostError: entries after the position are no longer kept; names what is lost.

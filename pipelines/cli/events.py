@@ -111,15 +111,26 @@ def dead_letters(
 
 def _print_events(events: pa.RecordBatch, left: int | None, **where: object) -> int | None:
     """Prints events, at most `left`; returns how many more may be printed."""
-    from datetime import date, datetime
-
-    for event in events.slice(0, left).to_pylist():
-        plain = {k: v.isoformat() if isinstance(v, datetime | date) else v for k, v in event.items()}
-        sys.stdout.write(json_text({**where, **{k: _text(v) for k, v in plain.items()}}) + "\n")
+    shown = events.slice(0, left)
+    columns = [_plain(column) for column in shown.columns]
+    for row in range(shown.num_rows):
+        event = dict(zip(shown.schema.names, (column[row] for column in columns), strict=True))
+        sys.stdout.write(json_text({**where, **event}) + "\n")
     sys.stdout.flush()
-    return None if left is None else left - min(left, events.num_rows)
+    return None if left is None else left - shown.num_rows
 
 
-def _text(value: object) -> object:
-    """What JSON has no form for, as text."""
-    return value if value is None or isinstance(value, str | bool | int | float | list | dict) else str(value)
+def _plain(column: pa.Array) -> list[object]:
+    """Values that JSON has a form for. Times are ISO texts by Arrow: what was refused may lie beyond Python's dates."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_temporal(column.type):
+        text = column.cast(pa.string())
+        return list(pc.replace_substring(text, " ", "T", max_replacements=1).to_pylist())
+    try:
+        values = column.to_pylist()
+        json_text(values)
+    except (TypeError, OverflowError, ValueError):
+        return [str(value) for value in column]
+    return list(values)

@@ -72,7 +72,9 @@ class EventLogContract:
         with closing(open_log(uri)) as log:
             yield log
 
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+    )
     @given(data=st.data())
     def test_what_is_appended_is_read_in_order_from_every_place(self, log: EventLog, data: st.DataObject) -> None:
         before = {p: log.last(p) for p in range(PARTITIONS)}

@@ -29,7 +29,7 @@ class Acknowledged:
 
 
 def write_and_kill(
-    uri: str, rounds: int, writers: int, rng: random.Random, halfway: Callable[[], None]
+    uri: str, rounds: int, writers: int, rng: random.Random, halfway: Callable[[], None] = lambda: None
 ) -> Acknowledged:
     """Runs writers, each killed after a random number of entries; returns what was acknowledged.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.events.events_for_tests import events
 
 Command = Callable[..., tuple[int, str, str]]
 DAY = 86_400 * 10**6
+REASONS = {"time_behind": 2, "empty_event_id": 1, "time_ahead": 1}
 
 
 def late(start: int, rows: int = 3) -> pa.RecordBatch:
@@ -121,20 +124,52 @@ def test_tail_prints_the_events_of_a_log(tmp_path: Path, command: Command) -> No
     assert command("events", "tail", uri, "--partition", 7)[0] == 1
 
 
+@pytest.mark.parametrize("partition", [(), ("--partition", "1")])
+def test_tail_follows_what_is_appended_from_then_on(
+    tmp_path: Path, command: Command, partition: tuple[str, ...]
+) -> None:
+    uri = f"folder://{tmp_path}/log"
+    with closing(open_log(f"{uri}?partitions=2")) as log:
+        log.append(1, events(0))
+        seen = threading.Event()
+
+        def append() -> None:
+            number = 10
+            while not seen.wait(0.01):
+                log.append(0, events(number, 1))
+                log.append(1, events(number + 1, 1))
+                number += 2
+
+        thread = threading.Thread(target=append)
+        thread.start()
+        try:
+            status, out, _ = command("events", "tail", uri, "--follow", "--max-events", 4, *partition)
+        finally:
+            seen.set()
+            thread.join()
+    numbers = [int(json.loads(line)["event_id"][1:]) for line in out.splitlines()]
+    assert status == 0
+    assert len(numbers) == 4
+    assert min(numbers) >= 10
+    assert not partition or all(number % 2 for number in numbers)
+
+
 def test_dead_letters_are_listed_and_replayed_by_the_command(tmp_path: Path, command: Command) -> None:
     dead = tmp_path / "dead"
     with closing(DeadLetters(dead)) as letters:
         letters.add(events(0, 2), ["time_behind"] * 2)
         bad = events(2, 1).set_column(0, "event_id", pa.array([""]))
         letters.add(bad, ["empty_event_id"])
+        wild = events(3, 1).set_column(2, "event_time", pa.array([2**62], pa.timestamp("us")))
+        letters.add(wild.append_column("raw", pa.array([b"\xff"])), ["time_ahead"])
     status, out, _ = command("events", "dead-letters", dead, "--json")
-    assert (status, json.loads(out)) == (0, {"pending": 3, "reasons": {"time_behind": 2, "empty_event_id": 1}})
+    assert (status, json.loads(out)) == (0, {"pending": 4, "reasons": REASONS})
     _, out, err = command("events", "dead-letters", dead)
-    assert [json.loads(line)[DEAD_REASON] for line in out.splitlines()] == ["time_behind"] * 2 + ["empty_event_id"]
-    assert "pending: 3" in err
+    assert [json.loads(line)[DEAD_REASON] for line in out.splitlines()] == list(Counter(REASONS).elements())
+    assert "pending: 4" in err
     uri = f"folder://{tmp_path}/log"
     status, out, _ = command("events", "dead-letters", dead, "--replay", uri, "--json")
-    assert (status, json.loads(out)) == (0, {"appended": 0, "refused": {"time_behind": 2, "empty_event_id": 1}})
+    assert (status, json.loads(out)) == (0, {"appended": 0, "refused": REASONS})
     status, _, err = command("events", "dead-letters", tmp_path / "none")
     assert (status, (tmp_path / "none").exists()) == (2, False)
     assert "no refused events" in err

@@ -61,7 +61,7 @@ def test_without_a_broker_it_says_so_in_time(tmp_path: Path) -> None:
         broker.kill()
         with pytest.raises(EventLogError, match="not known"):
             log.read(0, None)
-        with pytest.raises(EventLogError, match="not taken|not acknowledged"):
+        with pytest.raises(EventLogError, match=r"not taken|not acknowledged"):
             log.append(0, events(0))
     with pytest.raises(EventLogError, match="cannot be looked at"):
         open_log(f"{broker.uri}/events?timeout_seconds=1")
@@ -74,9 +74,11 @@ def test_a_broker_that_has_forgotten_is_no_log_of_the_position(tmp_path: Path) -
             position = log.append(0, events(0))
         broker.kill()
         broker.start()  # it keeps everything in memory
-        with closing(open_log(f"{broker.uri}/events?timeout_seconds=20")) as log:
-            with pytest.raises(EventLogError, match="brokers have lost entries"):
-                log.read(0, position)
+        with (
+            closing(open_log(f"{broker.uri}/events?timeout_seconds=20")) as log,
+            pytest.raises(EventLogError, match="brokers have lost entries"),
+        ):
+            log.read(0, position)
     finally:
         broker.kill()
 

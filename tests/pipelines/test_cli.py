@@ -138,7 +138,7 @@ def test_every_command_has_an_example_in_its_help() -> None:
         commands |= {f"{group} {name}": command for name, command in of.items()}
     for name, command in commands.items():
         assert f"Example: embtables {name}" in command.help, name
-        pages = ("training.md", "serving.md", "online.md")
+        pages = ("training.md", "serving.md", "online.md", "events.md")
         documented = "".join((Path(__file__).parents[2] / "docs" / page).read_text() for page in pages)
         assert f" {name}" in documented, f"{name} is in none of {', '.join(pages)}"
 

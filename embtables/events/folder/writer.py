@@ -64,7 +64,8 @@ class PartitionWriter:
         """Writes one entry and returns where it lies.
 
         Raises:
-            EventLogError: the disk is full or failed, or a file is damaged. The entry is not there.
+            EventLogError: the disk is full or failed, or a file is damaged. The entry is not there, unless it was an
+                fsync that failed.
         """
         with named_errors(folder=self._folder), self._turn, locked(self._lock):
             self._catch_up()

@@ -13,7 +13,7 @@ from embtables.errors import StateError
 
 _TAIL = 10  # bytes: the footer's length and the closing magic
 _CONTINUATION = 0xFFFFFFFF
-_FOOTER_BATCHES, _MESSAGE_HEADER, _BATCH_COMPRESSION = 3, 2, 3  # fields by number
+_FOOTER_BATCHES, _MESSAGE_HEADER, _BATCH_COMPRESSION, _DICTIONARY_DATA = 3, 2, 3, 1  # fields by number
 
 Need = Callable[[int, int], None]
 """Has bytes [first, end) of a file there; raises StateError where the file has no such bytes, or damaged ones."""
@@ -41,11 +41,26 @@ def need_metadata(raw: memoryview, need: Need, file: object) -> None:
     marker, message_bytes = struct.unpack_from("<Ii", raw, at)
     if marker != _CONTINUATION or message_bytes + 8 > size:
         raise StateError("is damaged: its footer points to no record batch", file=file)
-    message = bytes(raw[at + 8 : at + size])
+    if is_compressed(bytes(raw[at + 8 : at + size])):
+        raise StateError("is compressed, which this build never writes", file=file)
+
+
+def is_compressed(message: bytes, *, dictionary: bool = False) -> bool:
+    """Whether the metadata of a message says that its buffers are compressed.
+
+    Args:
+        message: the flatbuffer of a record batch.
+        dictionary: it is that of a dictionary, which holds a record batch.
+
+    Raises:
+        struct.error: it is no such flatbuffer.
+    """
     header = _field_at(message, struct.unpack_from("<I", message, 0)[0], _MESSAGE_HEADER)
     header += struct.unpack_from("<I", message, header)[0]
-    if _field_at(message, header, _BATCH_COMPRESSION):
-        raise StateError("is compressed, which this build never writes", file=file)
+    if dictionary:
+        header = _field_at(message, header, _DICTIONARY_DATA)
+        header += struct.unpack_from("<I", message, header)[0]
+    return bool(_field_at(message, header, _BATCH_COMPRESSION))
 
 
 def _field_at(buffer: bytes, table: int, number: int) -> int:

@@ -16,7 +16,7 @@ from embtables.events.folder import FolderLog, head, recovery, writer
 from embtables.events.options import FolderOptions
 from tests.contracts.event_log import read_all
 from tests.events.events_for_tests import events
-from tests.events.power_for_tests import Op, Recorder, after_power_loss, baseline
+from tests.events.folder.power_for_tests import Op, Recorder, after_power_loss, baseline
 
 APPENDS = 24
 TRIES = 2  # disks for each point of the record

@@ -28,9 +28,11 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> No
 
     reader = threading.Thread(target=read_beside)
     reader.start()
-    acknowledged = write_and_kill(uri, 4, 3, random.Random(0))
-    done.set()
-    reader.join()
+    try:
+        acknowledged = write_and_kill(uri, 4, 3, random.Random(0))
+    finally:
+        done.set()
+        reader.join()
     with closing(open_log(uri)) as log:
         assert check(log, acknowledged) >= 4 * 3 * 3
         for partition, positions in seen.items():
