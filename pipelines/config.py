@@ -29,9 +29,11 @@ from embtables.schema import (
     CollisionlessTable,
     Condition,
     Label,
+    LateActions,
     LogConfig,
     Model,
     Name,
+    Online,
     Schema,
     TimeSplit,
     parse_value,
@@ -241,6 +243,7 @@ class RunConfig(Schema):
         "at the end alone, and by default there are none",
     )
     warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
+    online: Online | None = Field(None, description="an event log whose impressions and actions are learned from")
 
     @model_validator(mode="after")
     def _check_run(self) -> RunConfig:
@@ -259,10 +262,16 @@ class RunConfig(Schema):
             if warm.table is not None and warm.table not in known:
                 raise ValueError(f"warm_start: there is no table '{warm.table}'; there are: {', '.join(known)}")
         self._check_published()
+        self._check_online()
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
         return self
+
+    @property
+    def late(self) -> LateActions | None:
+        """How samples or scores make up for late positives; None: the run does not learn from events."""
+        return None if self.online is None else self.online.late
 
     def _check_published(self) -> None:
         """Weights at a scale are stored as multiples of up to 2^32, beyond what fp16 can express."""
@@ -270,6 +279,20 @@ class RunConfig(Schema):
         if self.publish is not None and self.publish.dtype == "fp16" and decays:
             reason = "fp16 does not go with weight_decay of kind dense; use bf16, int8 or fp32"
             raise ValueError(f"publish.dtype: table '{decays[0]}': {reason}")
+
+    def _check_online(self) -> None:
+        """The joiner makes one label, and drops negatives that scores must make up for."""
+        if self.online is None:
+            return
+        if len(self.labels) > 1:
+            names = ", ".join(label.column for label in self.labels)
+            raise ValueError(f"online: events are joined to one label, received {len(self.labels)}: {names}")
+        kept, corrected = self.online.negative_rate, self.evaluate.negative_sampling_rate
+        if kept != corrected:
+            raise ValueError(
+                f"online.negative_rate is {kept} and evaluate.negative_sampling_rate {corrected}; scores are corrected "
+                "by the latter, so give both the same value"
+            )
 
     def _check_order(self, table: str) -> None:
         """A ttl counts event time, so the log must pass once, in order of time."""

@@ -15,6 +15,7 @@ from embtables.schema.data import (
 )
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
+from embtables.schema.online import LateActions, Online
 from embtables.schema.prepare import SampledNegatives
 from embtables.schema.schema import Schema
 from embtables.schema.tables import (
@@ -60,6 +61,7 @@ __all__ = [
     "Initializer",
     "Join",
     "Label",
+    "LateActions",
     "LogConfig",
     "LogParts",
     "MinCount",
@@ -67,6 +69,7 @@ __all__ = [
     "MultiHash",
     "Name",
     "Normal",
+    "Online",
     "Optimizer",
     "OptimizerConfig",
     "PartitionType",

@@ -107,11 +107,17 @@ def serving_content(
 
 def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:
     evaluate, train = config.evaluate, config.train
-    scoring = Scoring(negative_sampling_rate=evaluate.negative_sampling_rate, precision=train.precision)
+    calibrated = config.late is not None and config.late.correction == "calibration"
+    scoring = Scoring(
+        negative_sampling_rate=evaluate.negative_sampling_rate,
+        precision=train.precision,
+        late=config.late if calibrated else None,
+    )
     return {
         "format": CONTENT_FORMAT,
         "schema": trained_schema(config).model_dump(mode="json", exclude={"name"}),
         "seed": train.seed,
         "transforms": fitted.to_json(),
-        "scoring": scoring.model_dump(mode="json"),
+        # Without it where scores do not depend on it: builds that do not know it can read the version.
+        "scoring": scoring.model_dump(mode="json", exclude=None if calibrated else {"late"}),
     }

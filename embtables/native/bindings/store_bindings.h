@@ -13,6 +13,9 @@ void define_serve(nanobind::module_& module);
 // Adds `JsonRows` (json_bindings.cpp).
 void define_json(nanobind::module_& module);
 
+// Adds `Joiner` (join_bindings.cpp).
+void define_join(nanobind::module_& module);
+
 // Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
 void define_exchange(nanobind::module_& module);
 
