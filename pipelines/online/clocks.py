@@ -1,7 +1,7 @@
 """Event time of a reader: a clock for each partition, and the watermark below which no more events are awaited.
 
 clock = max(clock, min(median event time of the entry, clock + max_clock_step)); the first entry sets it. The watermark
-is the least clock of the partitions that are not idle, and never goes back.
+is the least clock of the partitions that are not idle, or the greatest one if all are, and never goes back.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class PartitionClocks:
 
     def watermark(self) -> int | None:
         """None as long as a partition that is not idle has had no event."""
-        clocks = [clock for partition, clock in self._clocks.items() if partition not in self._idle]
-        held = [clock for clock in clocks if clock is not None]
-        if held and len(held) == len(clocks):
-            least = min(held)
-            self._watermark = least if self._watermark is None else max(self._watermark, least)
+        held = [clock for partition, clock in self._clocks.items() if partition not in self._idle]
+        known = [clock for clock in (held or self._clocks.values()) if clock is not None]
+        if known and len(known) >= len(held):
+            reached = min(known) if held else max(known)
+            self._watermark = reached if self._watermark is None else max(self._watermark, reached)
         return self._watermark
 
     def save(self) -> tuple[dict[int, int], list[int], int | None]:

@@ -85,7 +85,7 @@ class JoinerState:
             if any(column.null_count for column in table.columns):
                 raise StateError("has a null", table=name)
         clocks = self.entries.column("clock").to_numpy()
-        if len(clocks) and max(clocks.max(), -clocks.min()) > _LAST_US:
+        if len(clocks) and not -_LAST_US <= clocks.min() <= clocks.max() <= _LAST_US:
             raise StateError("has a clock beyond the range of times", table="entries")
 
     @contextmanager

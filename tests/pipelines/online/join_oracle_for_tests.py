@@ -123,9 +123,13 @@ class Oracle:
 
     def move_watermark(self) -> None:
         held = [self.clocks.get(p) for p in range(self.log.num_partitions) if p not in self.ended]
-        if held and None not in held:
-            least = min(clock for clock in held if clock is not None)
-            self.watermark = least if self.watermark is None else max(self.watermark, least)
+        reached = None
+        if not held and self.clocks:
+            reached = max(self.clocks.values())
+        elif held and None not in held:
+            reached = min(clock for clock in held if clock is not None)
+        if reached is not None:
+            self.watermark = reached if self.watermark is None else max(self.watermark, reached)
         if self.watermark is None:
             return
         self.closed_until = self.watermark
