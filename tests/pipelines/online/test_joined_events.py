@@ -73,7 +73,7 @@ random_options = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(log=random_logs(), online=random_options, batch_rows=st.sampled_from([1, 7, 1000]))
 def test_samples_and_counts_are_those_of_the_oracle(log: LogInMemory, online: object, batch_rows: int) -> None:
     found = read_all(log, online, batch_rows=batch_rows)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_samples_and_counts_are_those_of_the_oracle(log: LogInMemory, online: ob
     assert found.reader.joiner.open_keys == len(expected.seen) + len(expected.waiting)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(log=random_logs(), online=random_options, batch_rows=st.sampled_from([1, 7, 50]), data=st.data())
 def test_a_restart_after_any_batch_changes_nothing(
     log: LogInMemory, online: object, batch_rows: int, data: st.DataObject
