@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 NAMES = (
-    *("string_hash", "reader", "tables", "served_rows", "state", "publish", "sharded", "ray_data"),
+    *("string_hash", "reader", "tables", "served_rows", "state", "publish", "sharded", "ray_data", "joiner"),
     *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers", "serving"),
 )
 
