@@ -80,10 +80,10 @@ class MadeAgain:
 
     def __init__(self, step_us: int) -> None:
         self._step = step_us
-        self.seconds = 0.0
+        self.seconds = np.zeros(2)  # of the wall clock, and of the processor
 
     def fetch(self, partition: int, position: str) -> pa.RecordBatch:
-        started = time.perf_counter()
+        started = _clocks()
         number = int(position)
         rng = np.random.default_rng(number)
         rows = np.concatenate([np.arange(ENTRY), rng.integers(0, ENTRY, CLICKS) - ENTRY]) + number * ENTRY
@@ -100,7 +100,7 @@ class MadeAgain:
                 **{f"feature_{each}": pa.array(rng.random(n)) for each in range(8)},
             }
         )
-        self.seconds += time.perf_counter() - started
+        self.seconds += _clocks() - started
         return made
 
 
@@ -129,8 +129,8 @@ class Samples:
 
         return work
 
-    def own_seconds(self) -> float:
-        return self._log.seconds
+    def log_seconds(self) -> Any:
+        return self._log.seconds.copy()
 
     def figures(self) -> dict[str, float]:
         return {"open": self._joiner.open_keys, "bytes": self._joiner.state_bytes / self._joiner.open_keys}
@@ -170,22 +170,26 @@ class InPython:
 CONTENDERS: Mapping[str, Any] = {NATIVE: Native, SAMPLES: Samples, PYTHON: InPython}
 
 
+def _clocks() -> Any:
+    """Seconds of the wall clock, and of the processor."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 def measure(name: str, num_open: int, steady: int) -> dict[str, float]:
     """Fills a contender, then measures `steady` entries; what an entry is made of is prepared before its time."""
     memory = _harness.peak_memory_mib()
     entries = num_open // ENTRY
     contender = CONTENDERS[name](entries)
-    own = getattr(contender, "own_seconds", float)
-    calls: list[tuple[float, float]] = []
+    log_seconds = getattr(contender, "log_seconds", lambda: np.zeros(2))
+    calls = []
     for number in range(entries + 2 + steady):
         work = contender.prepare(number)
-        before, started, cpu = own(), time.perf_counter(), time.process_time()
+        log, started = log_seconds(), _clocks()
         work(number)
-        made = own() - before
-        calls.append((time.perf_counter() - started - made, time.process_time() - cpu - made))
+        calls.append(_clocks() - started - (log_seconds() - log))
     wall, cpu_seconds = np.array(calls[-steady:]).sum(axis=0)
     events = steady * (ENTRY + CLICKS)
-    worst = max(calls)
+    worst = max(calls, key=lambda call: call[0])
     return {
         "events_per_second": events / wall,
         "events_per_cpu_second": events / cpu_seconds,
