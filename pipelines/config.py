@@ -287,6 +287,8 @@ class RunConfig(Schema):
         if len(self.labels) > 1:
             names = ", ".join(label.column for label in self.labels)
             raise ValueError(f"online: events are joined to one label, received {len(self.labels)}: {names}")
+        if self.labels[0].positive_above is not None:
+            raise ValueError("online: samples have the labels 0 and 1, so the label takes no positive_above")
         kept, corrected = self.online.negative_rate, self.evaluate.negative_sampling_rate
         if kept != corrected:
             raise ValueError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -119,7 +119,7 @@ class JoinedEvents:
         """`batches` ends soon, with a batch of what is joined. Any thread may call it."""
         self._stopping.set()
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Generator[pa.RecordBatch, None, None]:
         """Samples: the impressions' columns, the label, `correction`.
 
         Between two batches, `state` is that after the first.
@@ -139,16 +139,20 @@ class JoinedEvents:
             self._log.wait(self._positions, min(_WAIT_SECONDS, self._idle_seconds))
         yield from self._rest()
 
-    def state(self) -> JoinedState:
-        """What a reader needs to go on after the last batch."""
-        joiner = self.joiner.save()
+    def content(self) -> dict[str, Any]:
+        """The small part of `state`, as JSON: cheap, whatever is open."""
         content = JoinedContent(
-            joiner=joiner.content,
+            joiner=self.joiner.content(),
             positions={str(partition): self._positions[partition] for partition in sorted(self._positions)},
             next_partition=self._turn,
         )
+        return content.model_dump(mode="json")
+
+    def state(self) -> JoinedState:
+        """What a reader needs to go on after the last batch. It is a copy of all that is open."""
+        joiner = self.joiner.save()
         tables = {"events": joiner.events, "entries": joiner.entries, "columns": joiner.columns}
-        return JoinedState(content.model_dump(mode="json"), {**tables, "samples": self._waiting_samples()})
+        return JoinedState(self.content(), {**tables, "samples": self._waiting_samples()})
 
     def _round(self) -> Generator[pa.RecordBatch, None, bool]:
         """One entry of each partition that has one, from the turn on; returns whether another round may find more."""
@@ -182,7 +186,7 @@ class JoinedEvents:
             return True
         return self._now() - self._last_seen[partition] >= self._idle_seconds
 
-    def _closed(self) -> Iterator[pa.RecordBatch]:
+    def _closed(self) -> Generator[pa.RecordBatch, None, None]:
         done = False
         while not done:
             samples, done = self.joiner.close()
@@ -194,11 +198,11 @@ class JoinedEvents:
             self._pieces.append(samples)
             self._num_rows += samples.num_rows
 
-    def _full_batches(self) -> Iterator[pa.RecordBatch]:
+    def _full_batches(self) -> Generator[pa.RecordBatch, None, None]:
         while self._num_rows >= self._batch_rows:
             yield self._take(self._batch_rows)
 
-    def _rest(self) -> Iterator[pa.RecordBatch]:
+    def _rest(self) -> Generator[pa.RecordBatch, None, None]:
         if self._num_rows:
             yield self._take(self._num_rows)
 

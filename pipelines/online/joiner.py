@@ -137,15 +137,10 @@ class SampleJoiner:
         self._payloads.drop(self._native.take_freed().tolist())
         return samples, done
 
-    def save(self) -> JoinerState:
-        """All that the joiner knows, between two calls: equal for equal events, read in equal order."""
-        keys, times, entries, rows, states = self._native.save()
-        in_order = self._payloads.in_order()
-        renumbered = np.zeros(max((number for number, _ in in_order), default=0) + 1, np.uint32)
-        for place, (number, _) in enumerate(in_order):
-            renumbered[number] = place
+    def content(self) -> JoinerContent:
+        """The small part of `save`."""
         clocks, idle, watermark = self.clocks.save()
-        content = JoinerContent(
+        return JoinerContent(
             closed_until=self._native.watermark,
             watermark=watermark,
             clocks={str(partition): clock for partition, clock in sorted(clocks.items())},
@@ -153,8 +148,16 @@ class SampleJoiner:
             item_kind=self._item_kind,
             counts=dict(sorted(self.counts.items())),
         )
+
+    def save(self) -> JoinerState:
+        """All that the joiner knows, between two calls: equal for equal events, read in equal order."""
+        keys, times, entries, rows, states = self._native.save()
+        in_order = self._payloads.in_order()
+        renumbered = np.zeros(max((number for number, _ in in_order), default=0) + 1, np.uint32)
+        for place, (number, _) in enumerate(in_order):
+            renumbered[number] = place
         return JoinerState(
-            content,
+            self.content(),
             events_table(
                 keys, times, np.where(np.isin(states, _WITHOUT_PAYLOAD), 0, renumbered[entries]), rows, states
             ),

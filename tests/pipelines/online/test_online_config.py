@@ -35,6 +35,11 @@ def test_several_labels_are_refused(make_config: Make) -> None:
         make_config(online=ONLINE, labels=[{"column": "label"}, {"column": "other"}])
 
 
+def test_a_threshold_of_the_label_is_refused(make_config: Make) -> None:
+    with pytest.raises(ConfigError, match="takes no positive_above"):
+        make_config(online=ONLINE, labels=[{"column": "label", "positive_above": 3.0}])
+
+
 @pytest.mark.parametrize("correction", ["calibration", "weighting"])
 def test_a_version_scores_with_its_calibration(make_config: Make, correction: str) -> None:
     late = {"correction": correction, "share": 0.5}
