@@ -109,6 +109,7 @@ class JoinedBatches:
             batch_rows=self._batch_rows,
             is_replay=self._is_replay,
             set_aside=self._set_aside,
+            columns=self._transform.columns,
             state=state,
         )
         return JoinedStretch(self._events, self._transform, self._set_aside)

@@ -79,6 +79,7 @@ class JoinedEvents:
         is_replay: ends with the log, and partitions are idle at their end alone. Else it waits for more, and a
             partition without entries for `online.idle_seconds` is idle.
         set_aside: receives events that give no sample, with the reason.
+        columns: those of impressions that samples have; None: all.
         state: where an earlier reader stood.
         now: seconds of a clock that never goes back.
 
@@ -95,6 +96,7 @@ class JoinedEvents:
         batch_rows: int,
         is_replay: bool,
         set_aside: SetAside,
+        columns: Collection[str] | None = None,
         partitions: Collection[int] | None = None,
         state: JoinedState | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -105,7 +107,7 @@ class JoinedEvents:
         self._idle_seconds = None if is_replay else online.idle_seconds
         self._now = now
         self._stopping = threading.Event()
-        self.joiner = SampleJoiner(log, online, label, self._partitions, set_aside=set_aside)
+        self.joiner = SampleJoiner(log, online, label, self._partitions, set_aside=set_aside, columns=columns)
         self._positions: dict[int, str] = {}
         self._turn = 0
         self._pieces = [pa.table({})]

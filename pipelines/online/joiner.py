@@ -42,6 +42,7 @@ class SampleJoiner:
         label: the column of the label in samples, float32.
         partitions: those whose events are joined here; all events of a request are in one.
         set_aside: receives events that give no sample.
+        columns: those of impressions that samples have; None: all.
         payload_bytes: of decoded entries that are kept in memory.
 
     Attributes:
@@ -57,6 +58,7 @@ class SampleJoiner:
         partitions: Collection[int],
         *,
         set_aside: SetAside,
+        columns: Collection[str] | None = None,
         payload_bytes: int = 256 << 20,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -66,7 +68,7 @@ class SampleJoiner:
         lengths = (online.window_seconds, online.late_window_seconds, online.max_skew_seconds)
         self._native = _core.Joiner(*(seconds * _SECOND_US for seconds in lengths))
         self._payloads = Payloads(log, payload_bytes)
-        self._columns = SampleColumns(label)
+        self._columns = SampleColumns(label, columns)
         self._item_kind: ItemKind | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ class SampleColumns:
 
     Args:
         label: the column of the label, float32. It and `correction` take the place of columns of their names.
+        only: columns that samples have, where entries have them; None: all.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, only: Collection[str] | None) -> None:
         self._label = label
+        self._only = None if only is None else frozenset(only)
         self.schema = pa.schema([])
         self._last: pa.Schema | None = None
 
@@ -54,9 +56,8 @@ class SampleColumns:
         order = [np.empty(0, np.int64)]
         for entry, places in by_entry(entries):
             taken = payloads.events(entry).take(pa.array(rows[places]))
-            piece = pa.Table.from_batches([taken])
-            piece = piece.drop_columns([name for name in (self._label, CORRECTION) if name in piece.schema.names])
-            pieces.append(piece.cast(self._stored(piece.schema)))
+            stored = self._stored(taken.schema)
+            pieces.append(pa.Table.from_batches([taken.select(stored.names)]).cast(stored))
             order.append(places)
         table = pa.concat_tables(pieces, promote_options="permissive")
         inverse = np.empty(len(entries), np.int64)
@@ -67,8 +68,8 @@ class SampleColumns:
 
     def _stored(self, schema: pa.Schema) -> pa.Schema:
         """As a version can hold it: values in place of dictionaries; a column that an entry lacks is null."""
-        own = (self._label, CORRECTION)
-        return pa.schema([pa.field(f.name, stored_type(f.type)) for f in schema if f.name not in own])
+        wanted = set(schema.names if self._only is None else self._only) - {self._label, CORRECTION}
+        return pa.schema([pa.field(f.name, stored_type(f.type)) for f in schema if f.name in wanted])
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

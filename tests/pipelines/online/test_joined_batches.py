@@ -124,6 +124,16 @@ def test_labels_times_and_features_are_those_of_the_impressions(config: RunConfi
     assert source(log, config).stretch(1, None) is None
 
 
+def test_a_column_that_the_model_does_not_read_may_be_anything(config: RunConfig) -> None:
+    log = LogInMemory()
+    for number, note in enumerate(["text", 7, {"a": 1}]):
+        values = {"user": number, "price": 1.0, "tags": [1], "note": note}
+        log.append(0, batch([imp(f"{number}", "item-1", 0, **values), click(f"{number}", "item-1", 1)]))
+    stretch = source(log, config).stretch(0, None)
+    assert stretch is not None
+    assert [item.batch.labels[:, 0].tolist() for item in stretch] == [[1.0, 1.0, 1.0]]
+
+
 def test_a_sample_without_meaning_is_set_aside_and_the_rest_is_trained_on(config: RunConfig) -> None:
     log, given = LogInMemory(), Counter[str]()
     log.append(0, batch([imp("r", f"item-{n}", n, user=n, price=float("nan") if n == 1 else 1.0) for n in range(3)]))
@@ -131,7 +141,7 @@ def test_a_sample_without_meaning_is_set_aside_and_the_rest_is_trained_on(config
     log.append(0, batch([click("r", f"item-{n}", 7) for n in range(3)]))
 
     def note(reason: str, events: pa.RecordBatch) -> None:
-        given[reason.split(":")[0]] += events.num_rows
+        given[reason.partition(":")[0]] += events.num_rows
 
     stretch = source(log, config, set_aside=note).stretch(0, None)
     assert stretch is not None
