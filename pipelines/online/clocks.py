@@ -37,10 +37,6 @@ class PartitionClocks:
         """It does not hold the watermark until its next entry."""
         self._idle.add(partition)
 
-    def is_idle(self, partition: int) -> bool:
-        """Whether it holds the watermark no more."""
-        return partition in self._idle
-
     def watermark(self) -> int | None:
         """None as long as a partition that is not idle has had no event."""
         held = [clock for partition, clock in self._clocks.items() if partition not in self._idle]

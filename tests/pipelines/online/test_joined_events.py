@@ -164,7 +164,6 @@ class TestTime:
             lambda: log.append(1, batch([Event("tick", None, None, 150)])),
             reader.stop,
         ]
-        at = []
 
         def wait(after: object, timeout_seconds: float) -> bool:
             steps.pop(0)()
