@@ -111,7 +111,7 @@ class Scorer:
             StateFolder(versions),
             chain,
             content.trained,
-            task_of(content.trained, content.scoring.negative_sampling_rate),
+            task_of(content.trained, content.scoring.negative_sampling_rate, content.scoring.late),
             row_store=row_store,
             autocast=content.scoring.precision == "bf16",
         )
@@ -171,7 +171,7 @@ class Scorer:
         Raises:
             StateError: a dense tensor is missing, or of another shape.
         """
-        task = task_of(content.trained, content.scoring.negative_sampling_rate)
+        task = task_of(content.trained, content.scoring.negative_sampling_rate, content.scoring.late)
         model = _model_over(tables, content.trained, content.trained.model, tensors, version_name)
         autocast = content.scoring.precision == "bf16"
         return cls(content.trained, tables, model, content.fitted, task, autocast=autocast)

@@ -12,9 +12,14 @@ from embtables.errors import ConfigError
 from embtables.inputs.batch import Batch
 from embtables.inputs.features import Needs
 from embtables.models.figures import FigureColumns, Figures, PointwiseFigures
-from embtables.models.losses import log_odds_shift, weighted_bce_with_logits
+from embtables.models.losses import (
+    late_positive_calibration,
+    late_positive_importance,
+    log_odds_shift,
+    weighted_bce_with_logits,
+)
 from embtables.models.metrics import Monitor, monitor_of
-from embtables.schema import Schema
+from embtables.schema import LateActions, Schema
 
 O = TypeVar("O")  # noqa: E741 - outputs of a model
 
@@ -62,13 +67,17 @@ class Pointwise:
         labels: their names.
         negative_sampling_rate: the share of negatives that the training log kept; scores are corrected by its log-odds.
             None: all of them.
+        late: how samples or scores make up for positives that come after their negatives.
     """
 
     headline: tuple[str, ...] = ("auc", "log_loss")
 
-    def __init__(self, labels: Sequence[str], negative_sampling_rate: float | None = None) -> None:
+    def __init__(
+        self, labels: Sequence[str], negative_sampling_rate: float | None = None, late: LateActions | None = None
+    ) -> None:
         self._labels = tuple(labels)
         self._rate = negative_sampling_rate
+        self._late = LateActions() if late is None else late
 
     def needs(self, schema: Schema) -> Needs:
         """See Task."""
@@ -95,11 +104,22 @@ class Pointwise:
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """See Task."""
-        return weighted_bce_with_logits(outputs, batch.labels, batch.weight)
+        importance = None
+        if self._late.correction == "weighting":
+            assert self._late.share is not None
+            importance = late_positive_importance(self._of_all_negatives(outputs), batch.labels, self._late.share)
+        return weighted_bce_with_logits(outputs, batch.labels, batch.weight, importance)
 
     def scores(self, outputs: Tensor) -> Tensor:
         """See Task: probabilities (B, n_labels)."""
-        return torch.sigmoid(outputs if self._rate is None else log_odds_shift(outputs, self._rate))
+        found = torch.sigmoid(self._of_all_negatives(outputs))
+        if self._late.correction != "calibration":
+            return found
+        assert self._late.share is not None
+        return late_positive_calibration(found, self._late.share)
+
+    def _of_all_negatives(self, outputs: Tensor) -> Tensor:
+        return outputs if self._rate is None else log_odds_shift(outputs, self._rate)
 
     def figures(self, columns: FigureColumns) -> PointwiseFigures:
         """See Task."""
@@ -110,6 +130,6 @@ class Pointwise:
         return monitor_of(figure or "auc")
 
 
-def task_of(schema: Schema, negative_sampling_rate: float | None = None) -> Task[Any]:
+def task_of(schema: Schema, negative_sampling_rate: float | None = None, late: LateActions | None = None) -> Task[Any]:
     """What a run with this schema learns, or a version of it scores: the pointwise task, the only one so far."""
-    return Pointwise([label.name or label.column for label in schema.labels], negative_sampling_rate)
+    return Pointwise([label.name or label.column for label in schema.labels], negative_sampling_rate, late)

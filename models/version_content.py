@@ -15,7 +15,7 @@ from embtables.errors import StateError
 from embtables.inputs.id_kinds import IdKind
 from embtables.inputs.transforms import FittedTransforms, TransformsContent
 from embtables.models.registry import ModelConfig
-from embtables.schema import Model, Schema, error_lines
+from embtables.schema import LateActions, Model, Schema, error_lines
 from embtables.state.format.manifest import Manifest
 
 CONTENT_FORMAT = 1
@@ -36,10 +36,12 @@ class Scoring(Model):
     Attributes:
         negative_sampling_rate: share of negatives that the log kept; scores are corrected by its log-odds.
         precision: bf16: autocast of the dense net.
+        late: how scores are calibrated for positives that come after their negatives; None: they are not.
     """
 
     negative_sampling_rate: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    late: LateActions | None = None
 
 
 class SideTableContent(Model):

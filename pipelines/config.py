@@ -28,7 +28,9 @@ from embtables.pickles import refuse_pickle
 from embtables.schema import (
     CollisionlessTable,
     Condition,
+    EventSamples,
     Label,
+    LateActions,
     LogConfig,
     Model,
     Name,
@@ -196,6 +198,7 @@ class Online(Model):
     report_seconds: PositiveFloat = Field(3600.0, description="seconds that a line of figures in metrics.jsonl is of")
     checkpoint_every_syncs: PositiveInt = Field(1, description="versions for servers between two checkpoints")
     drift: Drift | None = Field(None, description="when not to publish; by default every interval is published")
+    events: EventSamples | None = Field(None, description="an event log whose impressions and actions are learned from")
 
     @model_validator(mode="after")
     def _check(self) -> Online:
@@ -281,8 +284,8 @@ class RunConfig(Schema):
         description="versions for servers: of the live state of training, not of the best checkpoint; `{}` writes one "
         "at the end alone, and by default there are none",
     )
-    online: Online | None = Field(None, description="the online loop (`embtables online`); by default its defaults")
     warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
+    online: Online | None = Field(None, description="the online loop (`embtables online`); by default its defaults")
 
     @model_validator(mode="after")
     def _check_run(self) -> RunConfig:
@@ -301,10 +304,17 @@ class RunConfig(Schema):
             if warm.table is not None and warm.table not in known:
                 raise ValueError(f"warm_start: there is no table '{warm.table}'; there are: {', '.join(known)}")
         self._check_published()
+        self._check_online()
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
         return self
+
+    @property
+    def late(self) -> LateActions | None:
+        """How samples or scores make up for late positives; None: the run does not learn from events."""
+        events = None if self.online is None else self.online.events
+        return None if events is None else events.late
 
     def _check_published(self) -> None:
         """Weights at a scale are stored as multiples of up to 2^32, beyond what fp16 can express."""
@@ -312,6 +322,23 @@ class RunConfig(Schema):
         if self.publish is not None and self.publish.dtype == "fp16" and decays:
             reason = "fp16 does not go with weight_decay of kind dense; use bf16, int8 or fp32"
             raise ValueError(f"publish.dtype: table '{decays[0]}': {reason}")
+
+    def _check_online(self) -> None:
+        """The joiner makes one label, and drops negatives that scores must make up for."""
+        events = None if self.online is None else self.online.events
+        if events is None:
+            return
+        if len(self.labels) > 1:
+            names = ", ".join(label.column for label in self.labels)
+            raise ValueError(f"online.events: events are joined to one label, received {len(self.labels)}: {names}")
+        if self.labels[0].positive_above is not None:
+            raise ValueError("online.events: samples have the labels 0 and 1, so the label takes no positive_above")
+        kept, corrected = events.negative_rate, self.evaluate.negative_sampling_rate
+        if kept != corrected:
+            raise ValueError(
+                f"online.events.negative_rate is {kept} and evaluate.negative_sampling_rate {corrected}; scores are "
+                "corrected by the latter, so give both the same value"
+            )
 
     def _check_order(self, table: str) -> None:
         """A ttl counts event time, so the log must pass once, in order of time."""

@@ -465,3 +465,83 @@ class RunningKeys:
     def num_keys(self) -> int: ...
     @property
     def bytes(self) -> int: ...
+
+class Joiner:
+    """Impressions and actions with the same key, joined by event time (join/joiner.h). Times are microseconds since
+    1970; outcomes are numbers of `JoinOutcome` there. Calls may come from several threads; one works at a time."""
+
+    def __init__(self, window_us: int, late_us: int, skew_us: int) -> None: ...
+    def hold(self) -> int:
+        """A number for an entry, held until `release` and as long as a payload of it is needed."""
+    def release(self, entry: int) -> None: ...
+    def take_freed(self) -> npt.NDArray[np.uint32]:
+        """Entries that nothing needs since the last call; their numbers may be given again."""
+    def impressions(
+        self,
+        entry: int,
+        keys: npt.NDArray[np.uint64],
+        times: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.uint32],
+        outcomes: npt.NDArray[np.uint8],
+        found_entries: npt.NDArray[np.uint32],
+        found_rows: npt.NDArray[np.uint32],
+    ) -> None:
+        """All (n,). `found_*` receive the action that had waited, where the outcome is too_late or too_early."""
+    def actions(
+        self,
+        entry: int,
+        keys: npt.NDArray[np.uint64],
+        times: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.uint32],
+        outcomes: npt.NDArray[np.uint8],
+        found_entries: npt.NDArray[np.uint32],
+        found_rows: npt.NDArray[np.uint32],
+    ) -> None:
+        """All (n,). `found_*` receive the impression, where the outcome is joined or corrected."""
+    def advance(
+        self, watermark: int, most: int
+    ) -> tuple[
+        npt.NDArray[np.uint64],
+        npt.NDArray[np.int64],
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint32],
+        bool,
+    ]:
+        """Closed windows by (time, key): keys, times, entries, rows, whether a correction follows; orphans:
+        entries, rows; whether that was all, of about `most` at a time."""
+    def save(
+        self,
+    ) -> tuple[
+        npt.NDArray[np.uint64],
+        npt.NDArray[np.int64],
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint32],
+        npt.NDArray[np.uint8],
+    ]:
+        """keys, times, entries, rows, states: the same arrays for the same events, read in the same order, but for the
+        numbers of entries."""
+    def load(
+        self,
+        keys: npt.NDArray[np.uint64],
+        times: npt.NDArray[np.int64],
+        entries: npt.NDArray[np.uint32],
+        rows: npt.NDArray[np.uint32],
+        states: npt.NDArray[np.uint8],
+        num_entries: int,
+        watermark: int | None,
+    ) -> None:
+        """What `save` gave, entries numbered 0..num_entries-1, into a joiner without events.
+
+        Raises:
+            ValueError: this is not what `save` gives; the joiner is not to be used then.
+        """
+    @property
+    def watermark(self) -> int | None: ...
+    @property
+    def size(self) -> int:
+        """Keys that are held."""
+    @property
+    def bytes(self) -> int: ...

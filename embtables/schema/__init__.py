@@ -15,6 +15,7 @@ from embtables.schema.data import (
 )
 from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, MultiHash
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
+from embtables.schema.online import EventSamples, LateActions
 from embtables.schema.prepare import SampledNegatives
 from embtables.schema.running import LastN, RunningFeature, RunningOptions
 from embtables.schema.schema import Schema
@@ -52,6 +53,7 @@ __all__ = [
     "DenseColumn",
     "DenseDecay",
     "EncoderConfig",
+    "EventSamples",
     "EventTime",
     "Feature",
     "FixedTable",
@@ -62,6 +64,7 @@ __all__ = [
     "Join",
     "Label",
     "LastN",
+    "LateActions",
     "LogConfig",
     "LogParts",
     "MinCount",

@@ -25,11 +25,17 @@ def online(
     fresh: Annotated[
         list[str] | None, typer.Option("--fresh", metavar="TABLE", help="With --from: this table begins afresh.")
     ] = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="End when all events that the log has were read; else wait for more.")
+    ] = False,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the online run in this folder.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train online: every row is scored before it is trained on, and servers get a version after every interval.
 
+    Without --replay the events of online.events.log are joined and trained on as they come.
+
+    Example: embtables online my.yaml --from runs/my-...
     Example: embtables online my.yaml --replay --from runs/my-... --set online.part=test
     """
     if (config is None) == (resume is None):
@@ -38,17 +44,19 @@ def online(
         raise typer.BadParameter("--resume goes on with a run as it is; --from begins a new one", param_hint="--from")
     if former is None and (which is not None or fresh):
         raise typer.BadParameter("--checkpoint and --fresh go with --from", param_hint="--from")
-    if resume is None and not replay:
-        raise typer.BadParameter("give --replay, which takes the rows of the log's files", param_hint="--replay")
+    if replay and drain:
+        raise typer.BadParameter("--replay ends with the log's files; --drain is of event logs", param_hint="--drain")
     from embtables.pipelines.config import load_config
     from embtables.pipelines.online import run_online
     from embtables.pipelines.run_dir import RunDir
 
     overrides = tuple(set_ or ())
     if resume is not None:
-        report = run_online.resume(RunDir.open(resume), overrides, speed=speed)
+        report = run_online.resume(RunDir.open(resume), overrides, speed=speed, drains=drain)
     else:
         assert config is not None
         begun: Any = {"former": None if former is None else RunDir.open(former), "which": which_of(which)}
-        report = run_online.replay(load_config(config, overrides), fresh=fresh or (), speed=speed, **begun)
+        kind: run_online.Kind = "replay" if replay else "events"
+        resolved = load_config(config, overrides)
+        report = run_online.online(resolved, kind, fresh=fresh or (), speed=speed, drains=drain, **begun)
     print_report(report, as_json)

@@ -4,11 +4,12 @@
 
 What servers get is what was learned by the end of an interval. The clock is that of a table that expires rows
 (embtables/tables/clock.py), so a stray time ends nothing. A cut depends on the items alone: a replay, and a run that is
-resumed, cut alike, on any number of ranks.
+resumed, cut alike, on any number of ranks. Where events stop, the wall's clock ends an interval that has rows.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
@@ -135,6 +136,7 @@ class Interval:
         self._last = begun
         self._ahead: deque[IntervalItem] = deque()
         self._is_over = source.is_due(begun)  # a run may have been stopped with its last batch
+        self._since = time.monotonic()
 
     @property
     def title(self) -> str:
@@ -173,7 +175,8 @@ class Interval:
                 self._is_over = True
                 return
             self._last = item.position
-            self._is_over = self._source.is_due(item.position)
+            late = time.monotonic() - self._since if item.batch.num_rows == 0 else 0.0
+            self._is_over = self._source.is_due(item.position) or self._source.is_overdue(item.position, late)
             yield item
 
 
@@ -227,6 +230,11 @@ class Intervals:
         if self._rows is not None:
             return position.rows >= self._rows
         return position.until is not None and position.clock >= position.until
+
+    def is_overdue(self, position: IntervalPosition, seconds: float) -> bool:
+        """Whether an interval that has rows ends, although events do not go on: `seconds` after it began, by a clock
+        on the wall."""
+        return position.rows > 0 and seconds >= self._seconds
 
     def close(self) -> None:
         """Ends the flow."""

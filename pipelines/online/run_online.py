@@ -9,16 +9,23 @@ in when versions are written. docs/online.md has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from embtables.errors import ConfigError
+import pyarrow as pa
+
+from embtables.errors import ConfigError, StateError
+from embtables.events import open_log as open_event_log
+from embtables.events.dead_letters import DeadLetters
+from embtables.events.protocol import EventLog
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import Online, Publish, RunConfig
 from embtables.pipelines.online.drift import DriftWatch
-from embtables.pipelines.online.intervals import Flow, Intervals
+from embtables.pipelines.online.event_flow import EventFlow
+from embtables.pipelines.online.intervals import Intervals
+from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
 from embtables.pipelines.online.prequential import PART, Prequential
 from embtables.pipelines.online.progress import OnlineProgress
@@ -52,35 +59,45 @@ from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.side_file import parse_side_file, side_files_of
+from embtables.state.read.range_reader import RangeReader
 from embtables.state.read.version_reader import shares_keys
 
+Kind = Literal["replay", "events"]
+DEAD_LETTERS = "dead_letters"  # folder of a run, for events that gave no sample
 
-def replay(
+
+def online(
     config: RunConfig,
+    kind: Kind,
     *,
     former: RunDir | None = None,
     which: checkpoint.Which | None = None,
     fresh: Collection[str] = (),
     run: RunPlace | None = None,
     speed: float | None = None,
+    drains: bool = False,
     shown: bool = True,
     on_error: OnError = say_what_is_waited_for,
 ) -> dict[str, Any]:
-    """Trains online on the rows of a log in the order of its files, and returns the report of the run.
+    """Trains online, and returns the report of the run.
 
     Args:
+        kind: `replay`: the rows of a log in the order of its files; `events`: the samples of an event log.
         former, which, fresh, run, on_error: as `train`.
-        speed: seconds of event time for each second; None: as fast as can be.
+        speed: of a replay, seconds of event time for each second; None: as fast as can be.
+        drains: of events, the run ends when all that the log has were read; else it waits for more.
 
     Raises:
-        ConfigError: the configuration has no event time.
+        ConfigError: the configuration has no event time, or no event log.
+        EventLogError: the event log cannot be opened or read.
         DataError, StateError: as `train`.
     """
-    online = online_of(config)
+    online = online_of(config, kind)
     origin = None if former is None else FormerCheckpoint(former, config, which, fresh)
     prepared = with_prepared_data(config, shown=shown)
     log = open_log(prepared, prepared.data, None)
-    state = RunState(kind="replay")
+    state = RunState(kind=kind)
     look(prepared, log, state, SingleRank(), shown=shown)
     learner = new_learner(prepared, SingleRank())
     if origin is not None:
@@ -93,7 +110,7 @@ def replay(
         state.started_from["from"] = origin.report(shown=shown)
     served = _to_serve(config, log)
     with RunDir.new(config) if run is None else nullcontext(run) as place:
-        begun = _Begun(learner, place, log, fitted, state, online, served, speed)
+        begun = _Begun(learner, place, log, fitted, state, online, served, speed, drains)
         return _run_to_end(begun, shown=shown, on_error=on_error)
 
 
@@ -102,10 +119,11 @@ def resume(
     overrides: tuple[str, ...] = (),
     *,
     speed: float | None = None,
+    drains: bool = False,
     shown: bool = True,
     on_error: OnError = say_what_is_waited_for,
 ) -> dict[str, Any]:
-    """Goes on with an online run from its last checkpoint; see `replay`.
+    """Goes on with an online run from its last checkpoint; see `online`.
 
     Raises:
         ConfigError: it is no online run.
@@ -115,7 +133,8 @@ def resume(
     config = with_prepared_data(run.config(overrides), shown=shown)
     chain = checkpoint.find_on_all_ranks(SingleRank(), run.checkpoints, "last")
     content = run_content(chain[-1])
-    if content.state.kind != "replay":
+    kind = content.state.kind
+    if kind == "train":
         raise ConfigError(f"it is no online run; go on with: embtables train --resume {run.path}", folder=run.path)
     refuse_other_schema(config, content)
     log = open_log(config, config.data, None)
@@ -124,20 +143,39 @@ def resume(
     checkpoint.load(run.checkpoints, chain, learner)
     if shown:
         say(f"going on from {chain[-1].name}, step {content.state.step}")
-    served, online = _to_serve(run.config(overrides), log), online_of(config)
-    begun = _Begun(learner, run, log, content.fitted, content.state, online, served, speed)
+    served, online, state = _to_serve(run.config(overrides), log), online_of(config, kind), content.state
+    if kind == "events":
+        state.finished = False  # its log may have more since it was drained
+    tables = read_reader_tables(StateFolder(run.checkpoints), chain, state.reader_files)
+    begun = _Begun(learner, run, log, content.fitted, state, online, served, speed, drains, tables)
     return _run_to_end(begun, shown=shown, on_error=on_error, resumed_from=chain)
 
 
-def online_of(config: RunConfig) -> Online:
+def online_of(config: RunConfig, kind: Kind) -> Online:
     """The section `online`, or its defaults.
 
     Raises:
-        ConfigError: there is no event time, by which intervals are cut.
+        ConfigError: there is no event time, by which intervals are cut, or no event log.
     """
     if config.event_time is None:
         raise ConfigError("an online run needs event_time, the column by which intervals are cut")
-    return config.online or Online()
+    found = config.online or Online()
+    if kind == "events" and found.events is None:
+        raise ConfigError("there is no event log: set online.events, or replay the log's files with --replay")
+    return found
+
+
+def read_reader_tables(state: StateFolder, chain: Sequence[Manifest], files: Mapping[str, str]) -> dict[str, pa.Table]:
+    """What a version's reader of events goes on from besides its position. Raises StateError where a file is damaged
+    or missing.
+    """
+    having, found = side_files_of(chain), {}
+    for name, file in files.items():
+        if file not in having:
+            raise StateError(f"lacks the file of the reader's '{name}'", version=chain[-1].name, file=file)
+        reader = RangeReader(state, having[file], file)
+        found[name] = parse_side_file(reader.read_all(), reader.path)
+    return found
 
 
 def _to_serve(config: RunConfig, log: Log) -> ToServe:
@@ -160,12 +198,14 @@ class _Begun:
     online: Online
     served: ToServe
     speed: float | None
+    drains: bool
+    reader_tables: Mapping[str, pa.Table] | None = None
 
     @property
     def config(self) -> RunConfig:
         return self.learner.config
 
-    def flow(self, is_asked_to_stop: Callable[[], bool]) -> Flow:
+    def log_flow(self, is_asked_to_stop: Callable[[], bool]) -> LogFlow:
         """The rows of the log."""
         learner, config = self.learner, self.config
         epochs = LogEpochs(
@@ -179,9 +219,31 @@ class _Begun:
             record=FilesRecord(self.run.files_record, writes=True),
             part=self.online.part,
             in_order=True,
-            extra_columns=extra_columns(config, learner.task.figures(config.evaluate)),
+            extra_columns=self.extra_columns,
         )
         return LogFlow(epochs, self.speed, is_asked_to_stop)
+
+    def event_flow(self, log: EventLog, set_aside: SetAsideEvents) -> EventFlow:
+        """The samples of the event log."""
+        events = self.online.events
+        assert events is not None, "a run on events has them"
+        return EventFlow(
+            log,
+            events,
+            self.config,
+            self.fitted,
+            needs=self.learner.needs,
+            batch_rows=self.config.train.batch_size,
+            is_replay=self.drains,
+            set_aside=set_aside,
+            tables=self.reader_tables,
+            extra_columns=self.extra_columns,
+        )
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """What figures read beside a batch."""
+        return extra_columns(self.config, self.learner.task.figures(self.config.evaluate))
 
 
 class _EachInterval(Hook):
@@ -201,18 +263,49 @@ def _run_to_end(
     begun: _Begun, *, shown: bool, on_error: OnError, resumed_from: Sequence[Manifest] = ()
 ) -> dict[str, Any]:
     """Trains what is left, and returns the report, which the run's place keeps."""
-    learner, run, state, online, config = begun.learner, begun.run, begun.state, begun.online, begun.config
-    if isinstance(run, RunDir):
-        run.goes_on_by = "online"
+    if isinstance(begun.run, RunDir):
+        begun.run.goes_on_by = "online"
     stop = StopRequest()
+    with ExitStack() as stack:
+        flow = _opened(begun, stop, stack)
+        return _loop(begun, flow, stop, shown=shown, on_error=on_error, resumed_from=resumed_from)
+
+
+def _opened(begun: _Begun, stop: StopRequest, stack: ExitStack) -> LogFlow | EventFlow:
+    """What the run trains on; what that opens is closed with the stack."""
+    if begun.state.kind != "events":
+        return begun.log_flow(stop.is_asked)
+    assert begun.online.events is not None, "a run on events has them"
+    log = open_event_log(begun.online.events.log)
+    stack.callback(log.close)
+    if begun.run.path is None:
+        return begun.event_flow(log, lambda reason, events: None)
+    letters = DeadLetters(begun.run.path / DEAD_LETTERS)
+    stack.callback(letters.close)
+    return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows))
+
+
+def _loop(
+    begun: _Begun,
+    flow: LogFlow | EventFlow,
+    stop: StopRequest,
+    *,
+    shown: bool,
+    on_error: OnError,
+    resumed_from: Sequence[Manifest],
+) -> dict[str, Any]:
+    learner, run, state, online, config = begun.learner, begun.run, begun.state, begun.online, begun.config
     figures = MetricsLog(run, state.step)
     warnings = warnings_of(state, learner.world, shown=shown)
-    source = Intervals(begun.flow(stop.is_asked), online, learner.world)
+    source = Intervals(flow, online, learner.world)
     watch = None if online.drift is None else DriftWatch(online.drift, figures, shown=shown)
-    prequential = Prequential(learner, begun.fitted, figures, watch, ahead=True, report_seconds=online.report_seconds)
+    # Live, nothing is known of an interval before it is over.
+    ahead, seconds = isinstance(flow, LogFlow), online.report_seconds
+    prequential = Prequential(learner, begun.fitted, figures, watch, ahead=ahead, report_seconds=seconds)
     progress = OnlineProgress(prequential, shown=shown)
     set_aside = SetAside(learner.world, run, source, figures, rows=config.data.on_bad_row != "error")
-    checkpoints = Checkpoints(learner, run, begun.fitted, set_aside)
+    tables = flow.tables if isinstance(flow, EventFlow) else dict
+    checkpoints = Checkpoints(learner, run, begun.fitted, set_aside, tables)
     metrics = Metrics(figures, config.train.log_every_steps)
     stopping = StopWhenAsked(stop, checkpoints, run, learner.world, shown=shown)
     # A checkpoint comes before what is published: after a crash servers are never ahead of what training goes on from.
@@ -246,6 +339,8 @@ def _run_to_end(
     took["intervals"] = took.pop("epochs")
     judged = prequential.report()
     judged["evaluated_rows"] = judged.pop("rows")
+    if isinstance(flow, EventFlow):
+        judged["events"] = dict(flow.counts)
     report = {**judged, "part": PART, **took}
     run.finish(report, learner.scorer(begun.fitted), state.id_kinds)
     return report

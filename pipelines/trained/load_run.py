@@ -65,7 +65,7 @@ def load_run(run: RunDir, which: checkpoint.Which | None = None, overrides: tupl
         StateFolder(run.checkpoints),
         chain,
         config,
-        task_of(config, config.evaluate.negative_sampling_rate),
+        task_of(config, config.evaluate.negative_sampling_rate, config.late),
         seed=config.train.seed,
         row_store=config.train.row_store,
         autocast=config.train.precision == "bf16",

@@ -75,7 +75,7 @@ class Learner:
         torch.manual_seed(train.seed)
         refuse_features_without_view(config, config.model)
         self.config = config
-        self.task = task_of(config, config.evaluate.negative_sampling_rate)
+        self.task = task_of(config, config.evaluate.negative_sampling_rate, config.late)
         self.needs = self.task.needs(config)
         tables, features = tables_of(config, config.model), features_of(config, config.model)
         self.tables = Tables(

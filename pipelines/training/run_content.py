@@ -31,7 +31,7 @@ class RunState(Model):
     """The state of a run that is not a tensor but must survive. Training changes it in place.
 
     Attributes:
-        kind: what it trains on: the epochs of a log (`train`), or a replay of one (`replay`).
+        kind: what it trains on: the epochs of a log (`train`), a replay of one (`replay`), an event log (`events`).
         stretch: the number of the batch source's present stretch: of a log, how many epochs are done. `epoch` in files.
         position: of the batch source, as it writes and reads it; None at the beginning of a stretch.
         epoch_rows, total_steps: counted once, so that schedules are a pure function of the step.
@@ -40,11 +40,12 @@ class RunState(Model):
         started_from: what the run began with, for its report.
         id_kinds: by column what the ids of features were made of: `strings`, `integers`, `times`.
         warnings: what the user was warned of.
+        reader_files: of an event log, by table the file of the version that its reader goes on from.
     """
 
     model_config = ConfigDict(frozen=False)
 
-    kind: Literal["train", "replay"] = "train"
+    kind: Literal["train", "replay", "events"] = "train"
     step: Count = 0
     stretch: Count = Field(0, alias="epoch")
     position: dict[str, Any] | None = None
@@ -63,6 +64,7 @@ class RunState(Model):
     started_from: dict[str, Any] = Field(default_factory=dict)
     id_kinds: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+    reader_files: dict[str, str] = Field(default_factory=dict)
 
 
 class RunContent(ScoringContent):
@@ -109,11 +111,17 @@ def serving_content(
 
 def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:
     evaluate, train = config.evaluate, config.train
-    scoring = Scoring(negative_sampling_rate=evaluate.negative_sampling_rate, precision=train.precision)
+    calibrated = config.late is not None and config.late.correction == "calibration"
+    scoring = Scoring(
+        negative_sampling_rate=evaluate.negative_sampling_rate,
+        precision=train.precision,
+        late=config.late if calibrated else None,
+    )
     return {
         "format": CONTENT_FORMAT,
         "schema": trained_schema(config).model_dump(mode="json", exclude={"name"}),
         "seed": train.seed,
         "transforms": fitted.to_json(),
-        "scoring": scoring.model_dump(mode="json"),
+        # Without it where scores do not depend on it: builds that do not know it can read the version.
+        "scoring": scoring.model_dump(mode="json", exclude=None if calibrated else {"late"}),
     }

@@ -8,8 +8,8 @@ out=build/sanitize
 kernels=(rows/row_kernels rows/update_kernel keys/map_kernel keys/rank_kernel)
 core=(base/isa base/memory base/parallel rows/bucket_order rows/table_rows rows/row_image keys/key_map keys/key_index
     store/collisionless store/step store/store exchange/key_exchange serve/arena serve/served_map serve/served_table
-    serve/served_store json/json_rows running/running_keys running/running_image)
-drives=(drive_store drive_map drive_served drive_requests drive_running)
+    serve/served_store json/json_rows running/running_keys running/running_image join/key_slots join/joiner)
+drives=(drive_store drive_map drive_served drive_requests drive_running drive_joiner)
 declare -A flags=([scalar]="" [avx2]="-mavx2 -mbmi2" [avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mbmi2")
 for sanitizer in address,undefined thread; do
     folder=$out/${sanitizer/,/-}

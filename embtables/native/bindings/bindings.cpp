@@ -100,6 +100,7 @@ NB_MODULE(_core, module) {
     define_serve(module);
     define_json(module);
     define_running(module);
+    define_join(module);
     module.def("available_isas", [] {
         std::vector<std::string> names;
         for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));

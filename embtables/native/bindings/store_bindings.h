@@ -15,6 +15,8 @@ void define_json(nanobind::module_& module);
 
 // Adds `RunningKeys` (running_bindings.cpp).
 void define_running(nanobind::module_& module);
+// Adds `Joiner` (join_bindings.cpp).
+void define_join(nanobind::module_& module);
 
 // Adds `KeyExchange` and `Buffers` (exchange_bindings.cpp).
 void define_exchange(nanobind::module_& module);

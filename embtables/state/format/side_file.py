@@ -31,9 +31,13 @@ def is_side_file(name: str) -> bool:
 
 
 def named_side_files(content: Mapping[str, Any]) -> list[str]:
-    """The files of the side tables that a version's content names; none where it is laid out in another way."""
-    listed = content.get("side_tables")
+    """The files of tables that a version's content names: what servers join, and what a reader of events goes on from;
+    none where it is laid out in another way.
+    """
+    listed, training = content.get("side_tables"), content.get("state")
     files = [of.get("file") for of in listed if isinstance(of, dict)] if isinstance(listed, list) else []
+    of_reader = training.get("reader_files") if isinstance(training, dict) else None
+    files += list(of_reader.values()) if isinstance(of_reader, dict) else []
     return [name for name in files if isinstance(name, str) and is_side_file(name)]
 
 
@@ -58,9 +62,9 @@ class SideFile:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        schema = pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in table.schema])
+        schema = pa.schema([pa.field(f.name, stored_type(f.type), f.nullable) for f in table.schema])
         for field in schema:
-            if not _is_known(field.type):
+            if not is_stored_type(field.type):
                 raise StateError(f"a side table cannot be published with values of {field.type}", column=field.name)
         batches = table.cast(schema).combine_chunks().to_batches()
         if len(batches) > 1:
@@ -81,7 +85,8 @@ class SideFile:
         return digests.written().xxh3
 
 
-def _plain(type_: pa.DataType) -> pa.DataType:
+def stored_type(type_: pa.DataType) -> pa.DataType:
+    """The type that a column has in a file."""
     return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
@@ -101,7 +106,7 @@ def parse_side_file(raw: memoryview, file: object) -> pa.Table:
         reader = pa.ipc.open_file(pa.BufferReader(raw))
         for field in reader.schema:
             _ = field.name  # raises ValueError if it is not UTF-8
-            if not _is_known(field.type):
+            if not is_stored_type(field.type):
                 raise StateError(f"has values of {field.type}, which this build never writes", file=file)
         batch = reader.get_batch(0)
         # Values that take no room in the file may be as many as it likes.
@@ -113,11 +118,11 @@ def parse_side_file(raw: memoryview, file: object) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
-def _is_known(type_: pa.DataType) -> bool:
+def is_stored_type(type_: pa.DataType) -> bool:
     """Whether values of a type take as much room in a file as in memory: dictionaries and runs may not."""
     kinds = pa.types
     if kinds.is_list(type_) or kinds.is_large_list(type_) or kinds.is_fixed_size_list(type_):
-        return _is_known(type_.value_type)
+        return is_stored_type(type_.value_type)
     known = (
         *(kinds.is_null, kinds.is_boolean, kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_temporal),
         *(kinds.is_string, kinds.is_large_string, kinds.is_binary, kinds.is_large_binary),

@@ -6,8 +6,10 @@ trained on, so a killed run that is resumed ends with the same bits as one that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+
+import pyarrow as pa
 
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.run_place import RunPlace
@@ -20,6 +22,7 @@ from embtables.pipelines.training.shutdown import OnError, closing_chain, say_fa
 from embtables.pipelines.training.signals import StopRequest
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.side_file import SideFile, side_file_name
 from embtables.state.write.version_writer import VersionWriter
 
 
@@ -28,9 +31,18 @@ class Checkpoints(Hook):
 
     Args:
         set_aside: is counted in time for every version.
+        reader_tables: what the source's reader goes on from besides its position, by name.
     """
 
-    def __init__(self, learner: Learner, run: RunPlace, fitted: FittedTransforms, set_aside: SetAside) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        run: RunPlace,
+        fitted: FittedTransforms,
+        set_aside: SetAside,
+        reader_tables: Callable[[], Mapping[str, pa.Table]] = dict,
+    ) -> None:
+        self._reader_tables = reader_tables
         self._learner = learner
         self._run = run
         self._fitted = fitted
@@ -83,8 +95,11 @@ class Checkpoints(Hook):
         self._set_aside.count(state)
         if pin is None and not self._run.keeps_every_version:
             return
+        tables = self._reader_tables()
+        state.reader_files = {name: side_file_name(number) for number, name in enumerate(tables)}
+        files = {state.reader_files[name]: SideFile(table) for name, table in tables.items()}
         content = written_content(self._learner.config, state, self._fitted)
-        self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,))
+        self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,), files)
         self._saved_step = state.step
         self.report_failures()
 

@@ -21,5 +21,8 @@ class Metrics(Hook):
 
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook."""
+        self.written = None
+        if step.totals.rows == 0:  # there was nothing to learn from
+            return
         self._log.add(step.loss, step.totals.rows)
         self.written = self._log.flush(state.step, state.stretch) if state.step % self._every_steps == 0 else None

@@ -23,7 +23,7 @@ from embtables.models.served import served_tables
 from embtables.models.version_content import scoring_content
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.online import log_flow
-from embtables.pipelines.online.run_online import replay, resume
+from embtables.pipelines.online.run_online import online, resume
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.run_content import run_content
@@ -38,6 +38,10 @@ Make = Callable[..., RunConfig]
 HOUR = 3600
 ROWS = 1800  # one each minute: 30 hours
 IN_ORDER = {"data.split": None, "data.shuffle": None, "train.epochs": 1, "train.batch_size": 30}
+
+
+def replay(config: RunConfig, **options: Any) -> dict[str, Any]:
+    return online(config, "replay", **options)
 
 
 @pytest.fixture

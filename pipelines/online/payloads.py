@@ -1,0 +1,98 @@
+"""The events of entries that are still needed: read from the log again, an entry at a time, the last ones kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embtables.events.protocol import EventLog
+
+UInt32s = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEntry:
+    """An entry that has open events.
+
+    Attributes:
+        order: of reading; rises.
+        clock_us: of its partition, after it.
+    """
+
+    order: int
+    partition: int
+    position: str
+    clock_us: int
+
+
+class Payloads:
+    """Open entries by number, and their events.
+
+    Args:
+        log: where entries are read again.
+        most_bytes: of decoded entries that are kept; the one in use may be larger.
+    """
+
+    def __init__(self, log: EventLog, most_bytes: int) -> None:
+        self._log = log
+        self._most_bytes = most_bytes
+        self._open: dict[int, OpenEntry] = {}
+        self._kept: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        self._kept_bytes = 0
+        self._next_order = 0
+
+    def add(self, number: int, partition: int, position: str, clock_us: int, events: pa.RecordBatch | None) -> None:
+        """An entry that was read after all others; `events`, if they are there already."""
+        self._open[number] = OpenEntry(self._next_order, partition, position, clock_us)
+        self._next_order += 1
+        if events is not None:
+            self._keep(number, events)
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Entries that nothing needs any more."""
+        for number in numbers:
+            del self._open[number]
+            self._forget(number)
+
+    def entry(self, number: int) -> OpenEntry:
+        """Where an open entry lies."""
+        return self._open[number]
+
+    def in_order(self) -> list[tuple[int, OpenEntry]]:
+        """Open entries with their numbers, in the order of reading."""
+        return sorted(self._open.items(), key=lambda item: item[1].order)
+
+    def events(self, number: int) -> pa.RecordBatch:
+        """The events of an open entry. Raises as `EventLog.fetch`."""
+        found = self._kept.get(number)
+        if found is not None:
+            self._kept.move_to_end(number)
+            return found
+        entry = self._open[number]
+        fetched = self._log.fetch(entry.partition, entry.position)
+        self._keep(number, fetched)
+        return fetched
+
+    def _keep(self, number: int, events: pa.RecordBatch) -> None:
+        self._kept[number] = events
+        self._kept_bytes += events.nbytes
+        while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, number: int) -> None:
+        events = self._kept.pop(number, None)
+        if events is not None:
+            self._kept_bytes -= events.nbytes
+
+
+def by_entry(entries: UInt32s) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Each distinct entry number of (n,), rising, with the places where it stands, rising."""
+    order = np.argsort(entries, kind="stable")
+    ends = np.flatnonzero(np.diff(entries[order])) + 1
+    for places in np.split(order, ends) if len(entries) else ():
+        yield int(entries[places[0]]), places
