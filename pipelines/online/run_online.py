@@ -331,6 +331,8 @@ def _loop(
             )
             stack.enter_context(publishing.open(holder, state, resumed_from, stop))
             hooks.append(publishing)
+            if not resumed_from:
+                publishing.begin(state)
         stack.enter_context(figures)
         stack.callback(progress.close)
         stack.enter_context(_closing(source))

@@ -176,6 +176,10 @@ class Publishing(Hook):
         if is_due:
             self._write(state)
 
+    def begin(self, state: RunState) -> None:
+        """Publishes what a run begins with, so that servers have it before anything is trained."""
+        self._write(state)
+
     def after_stretch(self, state: RunState, *, whole: bool) -> None:
         """See Hook."""
         if whole and self._each_stretch and self._may_publish():
