@@ -14,7 +14,7 @@ STAMP := $(VENV)/.setup
 NATIVE := $(wildcard embtables/native/*/*.cpp embtables/native/*/*.h) CMakeLists.txt pyproject.toml
 LINTED := embtables models pipelines serving tests benchmarks examples docs
 
-.PHONY: help setup test check lint docs demo bench mutants soak sanitize crash faults fuzz clean
+.PHONY: help setup test check lint docs demo online bench mutants soak sanitize crash faults fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ docs: $(STAMP)  ## rewrite the generated pages, build the site in build/docs/sit
 demo: $(STAMP)  ## train on real data, print what was learned, serve it for a moment
 	$(BIN)/embtables train examples/online_retail/dcnv2.yaml
 	$(BIN)/python examples/online_retail/serve_for_a_moment.py
+
+online: $(STAMP)  ## two minutes of the online loop: a world that clicks, log, trainer, servers, live figures
+	$(BIN)/python examples/simulate/online.py
 
 bench: $(STAMP)  ## run the benchmarks and rewrite benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

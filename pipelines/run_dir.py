@@ -109,7 +109,11 @@ class RunDir:
 
     def go_on_hint(self) -> str:
         """See RunPlace."""
-        return f"saved; go on with: embtables {self.goes_on_by} --resume {self.path}"
+        return f"saved; go on with: {self.resume_command()}"
+
+    def resume_command(self) -> str:
+        """See RunPlace."""
+        return f"embtables {self.goes_on_by} --resume {self.path}"
 
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Appends a JSON line each to metrics.jsonl: all of them, or none and OSError."""

@@ -52,6 +52,9 @@ class RunPlace(Protocol):
     def go_on_hint(self) -> str:
         """How a run that was stopped is gone on with."""
 
+    def resume_command(self) -> str:
+        """The command that goes on with a run in a folder."""
+
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """Adds lines to the history: all of them, or none and OSError."""
 
@@ -91,6 +94,10 @@ class RunInMemory:
     def go_on_hint(self) -> str:
         """See RunPlace."""
         return "and nothing is kept of it: give runs_dir to go on from there"
+
+    def resume_command(self) -> str:
+        """See RunPlace: there is none."""
+        return "nothing"
 
     def append_metrics(self, records: Sequence[dict[str, Any]]) -> None:
         """See RunPlace."""

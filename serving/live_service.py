@@ -279,7 +279,9 @@ class LiveService:
                 continue
             self.counts.add(*found.of.counts(), found.missing)
             stages = {"wait": waited, **found.stages_us}
-            served = None if found.given is None else partial(scorer.served, found.given)
+            served = None
+            if self._logs_served and found.given is not None:
+                served = partial(scorer.served, found.given)
             answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages, served))
         return answers
 

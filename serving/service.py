@@ -37,7 +37,7 @@ class Scored:
         labels: names of the columns of `scores`.
         scores: (K, n_labels) float32.
         stages_us: microseconds by stage: wait, features, lookup, dense.
-        served: makes what was read; None: no candidates.
+        served: makes what was read; None: no candidates, or what is served is not logged.
     """
 
     labels: tuple[str, ...]

@@ -64,6 +64,11 @@ class EventSamples(Model):
     max_ahead_seconds: _Seconds = Field(
         2_592_000, description="an event that is further ahead of its partition's clock is set aside"
     )
+    batch_seconds: PositiveFloat = Field(
+        1.0,
+        description="a batch that is not full is trained on after this long; clicks come alone and negatives together, "
+        "so that smaller batches would weigh clicks too much",
+    )
     idle_seconds: PositiveFloat = Field(
         30.0, description="a partition without entries for this long does not hold the watermark; not in a replay"
     )

@@ -104,7 +104,9 @@ class EventFlow:
 
     def tables(self) -> dict[str, pa.Table]:
         """What a version holds beside the position of the batch that was given last; see JoinedState."""
-        return {} if self._events is None else dict(self._events.state().tables)
+        if self._events is None:  # nothing was taken yet
+            return dict(self._tables or {})
+        return dict(self._events.state().tables)
 
     def items(self, position: Mapping[str, Any] | None) -> Generator[JoinedItem, None, None]:
         """See Flow.

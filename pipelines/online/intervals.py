@@ -201,6 +201,8 @@ class Intervals:
     def stretch(self, number: int, position: Mapping[str, Any] | None) -> Interval | None:
         """See BatchSource: an interval; the number says only how many there were."""
         begun = IntervalPosition() if position is None else IntervalPosition.from_json(position)
+        if self.is_due(begun):  # nothing is taken: what is saved now is of this position
+            return Interval(self, begun)
         if self._items is None or begun.flow != self._at:
             self.close()
             self._items, self._at = self.flow.items(begun.flow), begun.flow

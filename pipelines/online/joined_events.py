@@ -73,7 +73,7 @@ class JoinedEvents:
         log: what is read.
         online: how events are joined.
         label: the column of the label in samples.
-        batch_rows: samples of a batch; the last one, and one that would have to wait for events, have fewer.
+        batch_rows: samples of a batch; the last one has fewer, and live one that has waited for `online.batch_seconds`.
         partitions: those that are read; by default all.
         is_replay: ends with the log, and partitions are idle at their end alone. Else it waits for more, and a
             partition without entries for `online.idle_seconds` is idle.
@@ -105,6 +105,7 @@ class JoinedEvents:
         self._batch_rows = batch_rows
         self._idle_seconds = None if is_replay else online.idle_seconds
         self._now = now
+        self._batch_seconds = online.batch_seconds
         self._given = now()
         self.joiner = SampleJoiner(log, online, label, self._partitions, set_aside=set_aside, columns=columns)
         self._positions: dict[int, str] = {}
@@ -129,19 +130,19 @@ class JoinedEvents:
         yield from self._full_batches()
         yield from self._closed()
         while True:
-            if (yield from self._round()):
-                if self._is_quiet():
-                    yield self._nothing()
-                continue
-            yield from self._rest()
+            found = yield from self._round()
             if self._idle_seconds is None:
+                if found:
+                    continue
+                yield from self._rest()
                 return
-            if not self._log.wait(self._positions, min(_WAIT_SECONDS, self._idle_seconds)):
-                yield self._nothing()
-
-    def _is_quiet(self) -> bool:
-        """Whether no batch was given for a moment, though events come."""
-        return self._idle_seconds is not None and self._now() - self._given >= _WAIT_SECONDS
+            if self._now() - self._given >= self._batch_seconds:
+                if self._num_rows:
+                    yield from self._rest()
+                else:
+                    yield self._nothing()
+            if not found:
+                self._log.wait(self._positions, min(_WAIT_SECONDS, self._idle_seconds, self._batch_seconds))
 
     def _nothing(self) -> pa.RecordBatch:
         self._given = self._now()

@@ -40,7 +40,7 @@ def wait_for_last(chain: VersionWriter, run: RunPlace) -> None:
     except StateError as error:
         if run.path is None or not StateFolder(run.checkpoints).sequences("resume"):
             raise
-        reason = f"{error.message}; the one before is there; {run.go_on_hint()}"
+        reason = f"{error.message}; go on from the last one with: {run.resume_command()}"
         raise StateError(reason, **error.path) from error
 
 

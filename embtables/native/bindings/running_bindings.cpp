@@ -59,7 +59,7 @@ void fold(RunningKeys& keys, std::int64_t clock, Int64s times, Int64s of, const 
     const std::size_t tracks = keys.config().tracks.size();
     need(of.size() == times.size() && values.size() == tracks && has_value.size() == tracks,
          "n events need n keys, and values for each track");
-    RunningEvents events{times.size(), times.data(), of.data()};
+    RunningEvents events{times.size(), times.data(), of.data(), {}, {}};
     for (std::size_t t = 0; t < tracks; ++t) {
         need(values[t].size() == times.size() && (!has_value[t] || has_value[t]->size() == times.size()),
              "n events need n values");

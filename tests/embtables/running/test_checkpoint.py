@@ -15,7 +15,7 @@ from embtables.running import RunningFeatures, RunningState, read_checkpoint, wr
 from embtables.running.checkpoint import MANIFEST
 from embtables.schema import RunningFeature, RunningOptions
 from tests.embtables.running.oracle_for_tests import as_batch
-from tests.embtables.running.test_features import COLUMNS, FEATURES, SECOND, assert_same_state
+from tests.embtables.running.test_running_features import COLUMNS, FEATURES, SECOND, assert_same_state
 
 OPTIONS = RunningOptions(lateness_seconds=5)
 

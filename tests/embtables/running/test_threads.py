@@ -10,7 +10,7 @@ import pytest
 
 from embtables.running import RunningFeatures
 from tests.embtables.running.oracle_for_tests import as_batch
-from tests.embtables.running.test_features import COLUMNS, FEATURES, SECOND, assert_same_state, at
+from tests.embtables.running.test_running_features import COLUMNS, FEATURES, SECOND, assert_same_state, at
 
 DOCS = Path(__file__).parents[3] / "docs"
 BATCHES, USERS = 200, 5

@@ -13,7 +13,7 @@ import pytest
 
 from embtables.errors import StateError
 from embtables.inputs.features import FittedTransforms, Needs
-from embtables.pipelines.config import RunConfig
+from embtables.pipelines.config import Online, RunConfig
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.intervals import Intervals
 from embtables.pipelines.online.joiner import SetAside
@@ -21,6 +21,7 @@ from embtables.pipelines.training.checkpoint import dense_arrays
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.run_content import RunState
+from embtables.shard.world import SingleRank
 from tests.contents import flat, same
 from tests.pipelines.online.events_for_tests import Event, LogInMemory, batch, click, imp, passed
 
@@ -152,3 +153,26 @@ def test_a_position_without_its_tables_is_refused(config: RunConfig) -> None:
     position = next(source(log, config).items(None)).position.to_json()
     with pytest.raises(StateError, match="not the tables"):
         next(source(log, config).items(position))
+
+
+def test_a_run_that_was_stopped_with_the_last_batch_of_an_interval_saves_what_it_stood_at(config: RunConfig) -> None:
+    log, options = busy_log(), Online(sync_rows=40)
+    first = source(log, config)
+    stretch = Intervals(first, options, SingleRank()).stretch(0, None)
+    assert stretch is not None
+    position = next(iter(stretch)).position.to_json()  # stopped here: nobody has said that the interval is over
+    tables = first.tables()
+    again = source(log, config, tables)
+    intervals = Intervals(again, options, SingleRank())
+    over = intervals.stretch(0, position)
+    assert over is not None
+    assert list(over) == []
+    assert {name: table.to_pylist() for name, table in again.tables().items()} == {
+        name: table.to_pylist() for name, table in tables.items()
+    }
+    after = intervals.stretch(1, over.next_position)
+    assert after is not None
+    follows = next(iter(after)).batch
+    whole = list(source(log, config).items(None))
+    assert follows.labels.tolist() == whole[1].batch.labels.tolist()
+    assert follows.dense.tolist() == whole[1].batch.dense.tolist()

@@ -168,6 +168,7 @@ class TestTime:
             if steps:
                 steps.pop(0)()
                 return True
+            clock[0] += 1.0
             return False
 
         log.wait = wait  # type: ignore[method-assign]

@@ -42,6 +42,7 @@ class Some:
     items: list[Item]
     title: str = "some"
     total_rows_hint: int | None = None
+    next_position: None = None
 
     def __post_init__(self) -> None:
         self.quarantined: dict[str, int] = {}
