@@ -38,7 +38,7 @@ from embtables.pipelines.sources.files.record import FilesRecord
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.begin import look, new_learner, to_serve, warnings_of
+from embtables.pipelines.training.begin import begin, new_learner, to_serve, warnings_of
 from embtables.pipelines.training.figures.evaluate import extra_columns
 from embtables.pipelines.training.final_report import what_it_took
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
@@ -55,7 +55,6 @@ from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_fo
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
-from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
@@ -98,19 +97,10 @@ def online(
     prepared = with_prepared_data(config, shown=shown)
     log = open_log(prepared, prepared.data, None)
     state = RunState(kind=kind)
-    look(prepared, log, state, SingleRank(), shown=shown)
-    learner = new_learner(prepared, SingleRank())
-    if origin is not None:
-        origin.load(learner)
-    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
-    state.started_from = {"warm_start": started} if started else {}
-    fitted = log.fit_transforms(config.train.seed)
-    if origin is not None:
-        fitted = origin.transforms(fitted)
-        state.started_from["from"] = origin.report(shown=shown)
+    new = begin(prepared, log, state, SingleRank(), origin, shown=shown)
     served = _to_serve(config, log)
     with RunDir.new(config) if run is None else nullcontext(run) as place:
-        begun = _Begun(learner, place, log, fitted, state, online, served, speed, drains)
+        begun = _Begun(new.learner, place, log, new.fitted, state, online, served, speed, drains)
         return _run_to_end(begun, shown=shown, on_error=on_error)
 
 

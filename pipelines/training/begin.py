@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from embtables.ids import Artifacts
+from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
 from embtables.pipelines.sources.log import Log
@@ -16,9 +18,46 @@ from embtables.pipelines.training.rank_agreement import need_same
 from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.start.check_log import check_log
 from embtables.pipelines.training.start.check_types import other_ids
+from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.shared_values import first_rows, shared_values
+from embtables.pipelines.training.start.warm_start import warm
 from embtables.pipelines.warn import Warnings
 from embtables.shard.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a new run begins with: a learner that holds what it starts from, transforms, and its state."""
+
+    learner: Learner
+    fitted: FittedTransforms
+    state: RunState
+
+
+def begin(
+    config: RunConfig, log: Log, state: RunState, world: World, origin: FormerCheckpoint | None, *, shown: bool
+) -> Begun:
+    """A new run on a log that was opened.
+
+    Args:
+        config: with its data prepared.
+        state: nothing is done yet; is changed in place.
+        origin: the former checkpoint that it begins with.
+
+    Raises:
+        DataError, StateError: see `look`, `warm` and FormerCheckpoint.
+    """
+    look(config, log, state, world, shown=shown)
+    learner = new_learner(config, world)
+    if origin is not None:
+        origin.load(learner)
+    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
+    state.started_from = {"warm_start": started} if started else {}
+    fitted = log.fit_transforms(config.train.seed)
+    if origin is not None:
+        fitted = origin.transforms(fitted)
+        state.started_from["from"] = origin.report(shown=shown)
+    return Begun(learner, fitted, state)
 
 
 def new_learner(

@@ -28,7 +28,7 @@ from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.begin import look, new_learner, to_serve, warnings_of
+from embtables.pipelines.training.begin import begin, look, new_learner, to_serve, warnings_of
 from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
@@ -48,7 +48,6 @@ from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_fo
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
-from embtables.pipelines.training.start.warm_start import warm
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
@@ -86,21 +85,12 @@ def train(
     prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = open_log(prepared, prepared.data, source)
     state = RunState()
-    look(prepared, log, state, world, shown=shown)
-    learner = new_learner(prepared, world)
-    if origin is not None:
-        origin.load(learner)
-    started = [warm(learner.tables, section, shown=shown) for section in config.warm_start]
-    state.started_from = {"warm_start": started} if started else {}
-    fitted = log.fit_transforms(config.train.seed)
-    if origin is not None:
-        fitted = origin.transforms(fitted)
-        state.started_from["from"] = origin.report(shown=shown)
+    begun = begin(prepared, log, state, world, origin, shown=shown)
     served = to_serve(config, log, world)
     with RunDir.new(config) if run is None else nullcontext(run) as folder:
-        batches = _epochs(learner, folder, log, fitted, state, shown=shown)
+        batches = _epochs(begun.learner, folder, log, begun.fitted, state, shown=shown)
         return train_to_end(
-            learner, folder, batches, log, fitted, state, shown=shown, on_error=on_error, to_serve=served
+            begun.learner, folder, batches, log, begun.fitted, state, shown=shown, on_error=on_error, to_serve=served
         )
 
 
