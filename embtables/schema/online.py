@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -45,6 +46,11 @@ class EventSamples(Model):
     )
     actions: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         ("click",), description="kinds of events that make an impression a positive; other kinds are ignored"
+    )
+    begin_after: datetime | None = Field(
+        None,
+        description="impressions up to this event time give no samples: another run was trained on them; by default, "
+        "with --from, the newest event time that the former run was trained on",
     )
     window_seconds: _Seconds = Field(description="an action that is no later makes its impression a positive")
     late_window_seconds: _SecondsOrNone = Field(
