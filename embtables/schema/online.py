@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -87,4 +88,18 @@ class EventSamples(Model):
             raise ValueError("'actions' names 'impression', which is what they belong to")
         if self.late.correction != "none" and not self.late_window_seconds:
             raise ValueError("late.correction needs late_window_seconds: without it no positive is late")
+        kept, needed = _kept_seconds(self.log), self.window_seconds + self.late_window_seconds
+        if kept is not None and kept <= needed:
+            raise ValueError(
+                f"the log keeps events for {kept:g} s, but impressions are read again after window_seconds and "
+                f"late_window_seconds, {needed:,} s: let it keep them longer"
+            )
         return self
+
+
+def _kept_seconds(uri: str) -> float | None:
+    """How long the log keeps events, where its URI says so; what is wrong with it is said where it is opened."""
+    try:
+        return float(parse_qs(urlsplit(uri).query)["keep_seconds"][0])
+    except (KeyError, ValueError):
+        return None
