@@ -152,6 +152,14 @@ class Publish(Model):
         "scale and a bias for each row); servers compute in float32",
     )
     keep: PositiveInt = Field(8, description="newest versions that stay, and what they depend on")
+    max_delta_bytes: Annotated[int, Field(ge=1024)] | None = Field(
+        None,
+        description="bytes of rows that a version brings at most besides the first and the last: those that moved most "
+        "go first, the others wait; takes the memory of a server's rows (one rank, no dense weight decay)",
+    )
+    dense_every: PositiveInt = Field(
+        1, description="versions from one with new dense weights to the next; those between have those of the one before"
+    )
     candidate_key: str | None = Field(
         None,
         description="column whose value a candidate is that a request names by its id alone; by default the item of "

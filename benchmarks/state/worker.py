@@ -110,7 +110,7 @@ class Ours:
         self._chain.cut({}, {})
         paused, steps = time.perf_counter() - start, list[float]()
         assert self._chain._pending is not None
-        while not self._chain._pending[0].done():
+        while not self._chain._pending.done():
             steps.append(self.step()["seconds"])
         self._chain.wait()
         return {"paused": paused, "longest": max(steps), "median": sorted(steps)[len(steps) // 2], "steps": len(steps)}

@@ -39,11 +39,13 @@ class Delta:
         served: what answers once its rows are in the tables.
         tables: by table what changed.
         norms: by table, of its rows (n,).
+        tensors: the dense ones of the version.
     """
 
     served: ServedVersion
     tables: Mapping[str, TableContent]
     norms: Mapping[str, Norms]
+    tensors: Tensors
 
     @property
     def rows(self) -> int:
@@ -64,11 +66,13 @@ class Loaded:
         served: the version.
         tables: its rows, and those of the versions that will follow it.
         checks: knows the norms of the rows.
+        tensors: the version's dense ones, which a delta may not have.
     """
 
     served: ServedVersion
     tables: ServedTables
     checks: ValueChecks
+    tensors: Tensors
 
     @property
     def manifest(self) -> Manifest:
@@ -89,7 +93,7 @@ class Loaded:
         for table, content in delta.tables.items():
             self.tables.take_over(table, content)
         self.checks.took_over(delta.norms)
-        self.served = delta.served
+        self.served, self.tensors = delta.served, delta.tensors
 
 
 def load_snapshot(
@@ -120,7 +124,7 @@ def load_snapshot(
     checks.end_snapshot(snapshot.name)
     side_tables = load_side_tables(state, [snapshot], content)
     served = _served(snapshot, content, tables, tensors, side_tables, AppliedRows(snapshot.name))
-    return Loaded(served, tables, checks)
+    return Loaded(served, tables, checks, tensors)
 
 
 def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
@@ -141,8 +145,9 @@ def read_delta(state: StateFolder, loaded: Loaded, delta: Manifest) -> Delta:
     norms = loaded.checks.check_rows(delta.name, version.tables)
     before = loaded.served
     side_tables = load_side_tables(state, [delta], content, before.side_tables)
-    served = _served(delta, content, loaded.tables, version.tensors, side_tables, before.applied)
-    return Delta(served, version.tables, norms)
+    tensors = version.tensors or loaded.tensors
+    served = _served(delta, content, loaded.tables, tensors, side_tables, before.applied)
+    return Delta(served, version.tables, norms, tensors)
 
 
 def load(

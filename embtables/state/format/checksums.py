@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import xxhash
@@ -20,6 +21,14 @@ class Written:
     bytes: int
     xxh3: str
     blocks: tuple[str, ...] = ()
+
+
+def checksum(chunks: Iterable[Buffer]) -> str:
+    """The XXH3-128 of a file's pieces, hexadecimal."""
+    found = xxhash.xxh3_128()
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
 
 
 class Digests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from embtables.ids import Artifacts
 from embtables.rows.content import TableContent
+from embtables.state.format.manifest import Manifest
 
 _ARTIFACT = re.compile(r"artifact\.(.+)\.([^.]+)\.bin")
 Tensors = dict[str, npt.NDArray[Any]]
@@ -22,7 +24,7 @@ class Version:
 
     Attributes:
         tables: by name; of a delta what changed.
-        tensors: everything dense, by name.
+        tensors: everything dense, by name; none of a delta whose dense tensors are those of the version before.
         content: what else its writer needs again; JSON. `schema` is part of it.
         artifacts: by feature the data of its encoder; a snapshot's, on which its deltas depend.
     """
@@ -31,6 +33,11 @@ class Version:
     tensors: Tensors = field(default_factory=dict)
     content: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Artifacts] = field(default_factory=dict)
+
+
+def dense_version(chain: Sequence[Manifest]) -> Manifest:
+    """The version of a chain whose dense tensors are those of its last one: the newest that has any."""
+    return next((version for version in reversed(chain) if DENSE_FILE in version.files), chain[0])
 
 
 def artifact_file(feature: str, name: str) -> str:

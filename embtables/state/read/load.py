@@ -39,7 +39,8 @@ def load(state: StateFolder, chain: Sequence[Manifest], tables: Tables, buckets:
     def versions() -> Any:
         nonlocal last
         for manifest in chain:
-            last = read_version(state, manifest, stored, buckets)
+            dense, last = last.tensors, read_version(state, manifest, stored, buckets)
+            last.tensors = last.tensors or dense
             yield last.tables
 
     tables.load(versions())

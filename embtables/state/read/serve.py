@@ -54,7 +54,8 @@ def load_served(
     for manifest in chain:
         ranges = pieces(manifest)
         for number, buckets in enumerate(ranges, 1):
-            last = read_version(state, manifest, tables.stored, buckets)
+            dense, last = last.tensors, read_version(state, manifest, tables.stored, buckets)
+            last.tensors = last.tensors or dense
             if check is not None:
                 check(manifest, last.tables)
             for table in list(last.tables):  # popped, so that memory has one piece and not two

@@ -59,7 +59,8 @@ def read_version(
         raise StateError(f"is not part of {where}", folder=state.folder.root, table=name)
     beside = read_tensors(state, manifest, TABLES_FILE)
     tables = {table.config.name: _read_table(state, manifest, table, beside, (first, end)) for table in stored}
-    return Version(tables, read_tensors(state, manifest, DENSE_FILE), manifest.content)
+    has_dense = manifest.parent is None or DENSE_FILE in manifest.files
+    return Version(tables, read_tensors(state, manifest, DENSE_FILE) if has_dense else {}, manifest.content)
 
 
 def _buckets(given: Any) -> Buckets:

@@ -15,7 +15,7 @@ from embtables.state.format.checksums import Buffer
 from embtables.state.format.manifest import Manifest
 from embtables.state.format.side_file import is_side_file, side_files_of
 from embtables.state.format.table_files import rows_file
-from embtables.state.format.version import parsed_artifact
+from embtables.state.format.version import DENSE_FILE, dense_version, parsed_artifact
 from embtables.state.format.weight_dtype import RoundingError
 from embtables.state.read.merge import MergedTable, files_of
 from embtables.state.read.range_reader import RangeReader
@@ -56,6 +56,7 @@ def write_merged_snapshot(
             tables[table] |= {} if entry.keys_of is None else {"keys_of": entry.keys_of}
             tables[table] |= _rounding(chain, table)
         files |= {name: copied_file(state, last, name) for name in kept if name not in files}
+        files |= {DENSE_FILE: copied_file(state, dense_version(chain), DENSE_FILE)}
         files |= copied_artifacts(state, chain[0])
         files |= copied_side_files(state, chain)
         for file in files.values():

@@ -19,7 +19,7 @@ from embtables.rows.optimizers import WEIGHT
 from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
 from embtables.state.format.manifest import Manifest, table_file
 from embtables.state.format.table_files import rows_file
-from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, Tensors, dense_version
 from embtables.state.format.weight_dtype import WeightDtype, WeightEncoder
 from embtables.state.read.merge import MergedTable
 from embtables.state.read.version_reader import read_tensors
@@ -59,7 +59,8 @@ def write_published_snapshot(
             merged = stack.enter_context(MergedTable(source, chain, table, scratch=holder.state.folder.scratch))
             _add_table(found, merged, last, table, dtype)
         beside = _cold_weights(read_tensors(source, last, TABLES_FILE), last)
-        dense = {n: v for n, v in read_tensors(source, last, DENSE_FILE).items() if n.startswith("dense/")}
+        tensors = read_tensors(source, dense_version(chain), DENSE_FILE)
+        dense = {name: values for name, values in tensors.items() if name.startswith("dense/")}
         found.files[TABLES_FILE] = NewFile([safetensors.numpy.save(beside)])
         found.files[DENSE_FILE] = NewFile([safetensors.numpy.save(dense)])
         found.files |= copied_artifacts(source, chain[0])

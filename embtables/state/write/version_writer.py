@@ -20,16 +20,18 @@ import torch
 
 from embtables.errors import ConfigError, EmbtablesError, StateError, WorldError
 from embtables.given import as_choice, as_integer, as_name, need
+from embtables.rows.content import TableContent
 from embtables.rows.protocol import Ability, Capture
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, NewFile, StateFolder, VersionKind
-from embtables.state.format.checksums import Buffer
+from embtables.state.format.checksums import Buffer, checksum
 from embtables.state.format.manifest import PURPOSES, Manifest, Purpose, canonical
 from embtables.state.format.projection import Projection
 from embtables.state.format.side_file import SideFile, side_files_of
-from embtables.state.format.version import Tensors, Version
+from embtables.state.format.version import DENSE_FILE, Tensors, Version, dense_version
 from embtables.state.format.weight_dtype import WEIGHT_DTYPES, WeightDtype
 from embtables.state.write.commit_across_ranks import CommitAcrossRanks
+from embtables.state.write.delta_budget import DeltaBudget
 from embtables.state.write.merged_snapshot import write_merged_snapshot
 from embtables.state.write.rank_files import RankFiles, artifact_files, rank_files
 from embtables.state.write.ranks import RankPart
@@ -47,6 +49,7 @@ class _Parent:
     cut: int | None
     deltas: int  # since its snapshot
     side_tables: Mapping[str, str]  # checksums by file; rank 0's
+    dense: str | None = None  # checksum of the dense tensors' file; rank 0's
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class _Due:
     side_tables: Mapping[str, SideFile]
     cut: int | None
     deltas: int  # since its snapshot; 0: it is one
+    whole: bool  # without regard to a budget
 
 
 class VersionWriter:
@@ -77,9 +81,15 @@ class VersionWriter:
         longest: deltas in a row before the next snapshot. In a chain of `serving` that one comes right after a delta
             and has the same content, so that a follower which keeps up never reads a snapshot again.
         dtype: how files have the weights of rows; others than float32 only in a version of `weights`.
+        max_delta_bytes: of rows in a delta, of a chain of `weights` at one rank; see DeltaBudget.
+
+    Attributes:
+        failures: what could not be written so far.
+        held_back: rows that the last version on the disk lacks for its budget.
 
     Raises:
-        ConfigError: an argument is of another kind.
+        ConfigError: an argument is of another kind; or a budget goes with several ranks, another projection, or tables
+            whose rows all decay.
         StateError: rank 0 does not hold the lease, or another does; or the tables have a consumer of this name.
 
     Example:
@@ -115,6 +125,7 @@ class VersionWriter:
         keep: int = 2,
         longest: int = 16,
         dtype: WeightDtype = "fp32",
+        max_delta_bytes: int | None = None,
     ) -> None:
         need(holder, LeaseHolder | StateFolder, "holder", "the holder of the lease, or at other ranks the folder")
         as_choice(purpose, PURPOSES, "purpose")
@@ -132,6 +143,7 @@ class VersionWriter:
         self._purpose: Purpose = purpose
         self._projection: Projection = projection
         self._dtype: WeightDtype = dtype
+        self._budget = None if max_delta_bytes is None else self._made_budget(tables, max_delta_bytes)
         self._tables = tables
         self._keep = as_integer(keep, "keep", least=1)
         self._longest = as_integer(longest, "longest", least=0)
@@ -139,13 +151,21 @@ class VersionWriter:
         named = purpose if consumer is None else as_name(consumer, "consumer")
         self._consumer = tables.cuts.consumer(named) if knows_cuts else None
         self._parent: _Parent | None = None
-        self._pending: tuple[futures.Future[_Parent], int | None] | None = None
+        self._pending: futures.Future[_Parent] | None = None
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="state")
         self._abandoned = threading.Event()
         self.failures: list[EmbtablesError] = []
+        self.held_back = 0
+
+    def _made_budget(self, tables: Tables, max_delta_bytes: int) -> DeltaBudget:
+        if self._world.size > 1 or self._projection != "weights":
+            reason = "is of versions of weights that one rank writes"
+            raise ConfigError(reason, argument="max_delta_bytes")
+        return DeltaBudget(tables.stored, as_integer(max_delta_bytes, "max_delta_bytes", least=1), self._dtype)
 
     def go_on_from(self, chain: Sequence[Manifest]) -> None:
-        """The tables hold the last version of this chain: the next one is a delta to it, if it holds the same of them.
+        """The tables hold the last version of this chain: the next one is a delta to it, if it holds the same of them
+        and there is no budget, which has to know what the version holds.
 
         Args:
             chain: a snapshot and its deltas.
@@ -153,9 +173,11 @@ class VersionWriter:
         number, last = self._draw_cut(), chain[-1]
         if number is not None and self._consumer is not None:
             self._consumer.hold(number)
-        if last.projection == self._projection and all(t.dtype == self._dtype for t in last.tables.values()):
+        is_same = last.projection == self._projection and all(t.dtype == self._dtype for t in last.tables.values())
+        if is_same and self._budget is None:
             side_tables = {name: version.files[name].xxh3 for name, version in side_files_of(chain).items()}
-            self._parent = _Parent(last.sequence, number, len(chain) - 1, side_tables)
+            dense = dense_version(chain).files[DENSE_FILE].xxh3
+            self._parent = _Parent(last.sequence, number, len(chain) - 1, side_tables, dense)
 
     def cut(
         self,
@@ -163,17 +185,21 @@ class VersionWriter:
         content: Mapping[str, Any],
         pins: Sequence[str] = (),
         side_tables: Mapping[str, SideFile] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         """Takes a version between two steps and writes it in the background. Waits while the one before is written.
 
         What fails on the way to the disk is found in `failures`, or raised by `wait`.
 
         Args:
-            tensors: everything dense; copied. With several ranks, rank 0's are used; so are its `content` and `pins`.
+            tensors: everything dense; copied. With several ranks, rank 0's are used; so are its `content` and `pins`. A
+                delta has none where they are those of the version before, bit for bit.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names of pins that are to keep this version.
             side_tables: by file (`side.0.arrow`) what a server joins to requests, as the content says; rank 0's. A
                 delta has those alone that are not those of the version before.
+            whole: with all rows that changed, whatever the budget is.
 
         Raises:
             StateError: the content is not JSON; gradients wait for their step; or this is so at another rank.
@@ -194,8 +220,8 @@ class VersionWriter:
             changed, base = self._capture(None), None
             version.artifacts = {} if self._world.rank else self._tables.artifacts
         deltas = 0 if base is None or parent is None else parent.deltas + 1
-        due = _Due(version, tuple(pins), dict(side_tables or {}), number, deltas)
-        self._pending = self._thread.submit(self._write, changed, due, None if deltas == 0 else parent), number
+        due = _Due(version, tuple(pins), dict(side_tables or {}), number, deltas, whole)
+        self._pending = self._thread.submit(self._write, changed, due, None if deltas == 0 else parent)
 
     def _needs_snapshot(self, parent: _Parent) -> bool:
         """Whether the next version is not to be a delta. In a chain of `serving` each is one where that is possible."""
@@ -249,21 +275,39 @@ class VersionWriter:
 
     def _write(self, captured: Mapping[str, Capture], due: _Due, parent: _Parent | None) -> _Parent:
         """Writes a version, a delta to its parent if there is one; returns what the next one is a delta to."""
-        there = {} if parent is None else parent.side_tables
         try:
             kind = VersionKind(self._purpose, None if parent is None else parent.sequence, self._projection)
-            written = self._commit.write(kind, lambda: self._files(captured, due, there))
+            streamed, held_back = self._chosen(captured, parent, whole=due.whole)
+            dense: list[str] = []
+            written = self._commit.write(kind, lambda: self._files(streamed, due, parent, dense))
         finally:
             # An error would hold them in its traceback, and the tables would go on saving rows for them.
             _let_go(captured)
         content, pins = due.version.content, due.pins
         sequence, failed = self._commit.finish(written, content, lambda made: self._keep_only(made, pins))
         self.failures += failed
+        self.held_back = held_back
+        if self._budget is not None:
+            self._budget.took(streamed, is_snapshot=parent is None)
+        # What was held back changed since the cut of which everything is written.
+        cut = due.cut if parent is None or not held_back else parent.cut
         deltas = due.deltas
         if self._purpose == "serving" and deltas >= max(1, self._longest):
             sequence, deltas = self._merged(sequence, deltas)
         side_tables = {} if self._world.rank else {name: file.xxh3 for name, file in due.side_tables.items()}
-        return _Parent(sequence, due.cut, deltas, side_tables)
+        return _Parent(sequence, cut, deltas, side_tables, *dense)
+
+    def _chosen(
+        self, captured: Mapping[str, Capture], parent: _Parent | None, *, whole: bool
+    ) -> tuple[dict[str, TableContent], int]:
+        """What is written of the tables, and how many rows wait for a later version."""
+        if self._budget is None:
+            return {name: capture.streamed() for name, capture in captured.items()}, 0
+        contents = {name: capture.content() for name, capture in captured.items()}
+        if parent is None or whole:
+            return contents, 0
+        chosen = self._budget.choose(contents)
+        return chosen.contents, chosen.held_back
 
     def _merged(self, sequence: int, deltas: int) -> tuple[int, int]:
         """Has the chain that this version ends written as a snapshot; returns the newest version and its deltas.
@@ -280,13 +324,20 @@ class VersionWriter:
         chain = holder.state.chain(self._purpose, sequence)
         return write_merged_snapshot(holder, chain, self._need_not_abandoned).sequence
 
-    def _files(self, captured: Mapping[str, Capture], due: _Due, there: Mapping[str, str]) -> RankFiles:
-        """This rank's files, without side tables that are `there`."""
-        tables = {name: capture.streamed() for name, capture in captured.items()}
+    def _files(self, tables: dict[str, TableContent], due: _Due, parent: _Parent | None, dense: list[str]) -> RankFiles:
+        """This rank's files, without side tables and dense tensors that are those of the parent.
+
+        Args:
+            dense: takes the checksum of the dense tensors.
+        """
+        there = {} if parent is None else parent.side_tables
         part, version = RankPart(self._world.buckets(), tables), due.version
         found = rank_files(self._tables.stored, self._world.rank, part, version.tensors, self._projection, self._dtype)
         found.files |= artifact_files(version.artifacts)
         if self._world.rank == 0:
+            dense.append(checksum(found.files[DENSE_FILE].chunks))
+            if parent is not None and dense == [parent.dense]:
+                del found.files[DENSE_FILE]
             new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
             found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
         for file in found.files.values():
@@ -318,7 +369,7 @@ class VersionWriter:
         """What became of the version being written: None if it is there, or there was none."""
         if self._pending is None:
             return None
-        written, number = self._pending
+        written = self._pending
         # Ctrl-C may end the wait, which is then to be taken up again. One that comes just as it begins is seen once
         # it ends.
         while futures.wait([written], _LOOK_SECONDS).not_done:
@@ -328,8 +379,8 @@ class VersionWriter:
             self._parent = written.result()
         except StateError as error:
             return error
-        if number is not None and self._consumer is not None:
-            self._consumer.hold(number)
+        if self._parent.cut is not None and self._consumer is not None:
+            self._consumer.hold(self._parent.cut)
         return None
 
     def _note(self, error: EmbtablesError | None) -> None:
@@ -344,7 +395,7 @@ class VersionWriter:
 
     def is_written(self, seconds: float) -> bool:
         """Whether nothing is being written any more; waits at most `seconds`. Raises nothing."""
-        return self._pending is None or not futures.wait([self._pending[0]], seconds).not_done
+        return self._pending is None or not futures.wait([self._pending], seconds).not_done
 
     def abandon(self) -> None:
         """Gives up the version that is being written: it fails as soon as the disk has written the current piece.

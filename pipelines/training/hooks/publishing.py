@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from embtables.errors import StateError
@@ -82,6 +84,8 @@ class Publishing(Hook):
         self._warnings = warnings
         self._files = {of.file: SideFile(table) for of, table in to_serve.side_tables}
         self._chain: VersionWriter | None = None
+        self._dense: dict[str, npt.NDArray[np.generic]] | None = None  # of the version before
+        self._old_dense = 0  # versions since that with new dense weights
         self._published_step: int | None = None
         self._published_at = time.monotonic()
 
@@ -114,8 +118,9 @@ class Publishing(Hook):
                 world=world,
                 keep=publish.keep,
                 dtype=publish.dtype,
+                max_delta_bytes=publish.max_delta_bytes,
             )
-            if resumed_from:
+            if resumed_from and not self._may_lag:
                 self._go_on(holder.state if isinstance(holder, LeaseHolder) else holder, state, resumed_from[-1])
             stack.callback(self._report_failures, "")
             with closing_chain(chain, stop, lambda error, waits: None):
@@ -189,13 +194,13 @@ class Publishing(Hook):
         return time.monotonic() - self._published_at >= seconds and self.chain.is_written(0.0)
 
     def at_end(self, state: RunState) -> None:
-        """See Hook: the last version. Waits until it is on the disk.
+        """See Hook: the last version, which has all that was learned. Waits until it is on the disk.
 
         Raises:
             StateError: it could not be written.
         """
         if self._may_publish():
-            self._write(state)
+            self._write(state, whole=True)
         try:
             self.chain.wait()
         except StateError as error:
@@ -203,15 +208,29 @@ class Publishing(Hook):
             reason = f"the last version for servers could not be written: {error.message}; {then}"
             raise StateError(reason, **error.path) from error
 
-    def _write(self, state: RunState) -> None:
+    @property
+    def _may_lag(self) -> bool:
+        """Whether a version may lack what was learned by its step."""
+        return self._publish.max_delta_bytes is not None or self._publish.dense_every > 1
+
+    def _write(self, state: RunState, *, whole: bool = False) -> None:
         """A version of this step, if there is none yet. If it fails, training goes on and the next one has it all."""
-        if self._published_step == state.step:
+        if self._published_step == state.step and not (whole and self._may_lag):
             return
         checkpoint.refuse_not_finite(self._learner, state.step)
-        self.chain.cut(checkpoint.served_arrays(self._learner), self._content(state), side_tables=self._files)
+        dense = self._dense_arrays(whole=whole)
+        self.chain.cut(dense, self._content(state), side_tables=self._files, whole=whole)
         self._published_step = state.step
         self._published_at = time.monotonic()
         self._report_failures()
+
+    def _dense_arrays(self, *, whole: bool) -> dict[str, npt.NDArray[np.generic]]:
+        """The newest dense weights, or those of the version before where it is not yet time for new ones."""
+        self._old_dense += 1
+        if self._dense is None or whole or self._old_dense >= self._publish.dense_every:
+            arrays = checkpoint.served_arrays(self._learner)
+            self._dense, self._old_dense = {name: values.copy() for name, values in arrays.items()}, 0
+        return self._dense
 
     def _report_failures(self, then: str = "; training goes on") -> None:
         say_failures(self.chain, self._learner.world, then)

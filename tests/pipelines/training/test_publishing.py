@@ -31,6 +31,7 @@ from embtables.schema import to_yaml
 from embtables.state.folder.memory_folder import MemoryFolder
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.side_file import side_files_of
+from embtables.state.format.version import DENSE_FILE
 from embtables.state.read.follower import Follower
 from embtables.state.read.serve import load_served
 from embtables.state.read.version_reader import read_version
@@ -110,8 +111,27 @@ def test_versions_come_every_so_many_steps_and_at_the_end(make: Make) -> None:
     assert all(name.startswith("dense/") for name in tensors)
 
 
+def test_versions_with_a_budget_lag_and_the_last_one_has_everything(make: Make) -> None:
+    publish = {"every_steps": 1, "keep": 100, "max_delta_bytes": 1024, "dense_every": 3}
+    state, path = trained(make(publish=publish))
+    manifests = [state.manifest("serving", number) for number in state.sequences("serving")]
+    deltas = [version for version in manifests[1:-1] if version.parent is not None]
+    row_bytes = {"user": 12 + 32, "item": 12 + 32}
+    sizes = [sum(v.rows_of(table, "rows") * size for table, size in row_bytes.items()) for v in deltas]
+    assert max(sizes) <= 1024
+    assert sum(any(t.figures.get("held_back") for t in version.tables.values()) for version in deltas) > 5
+    assert rows_of(state, manifests[-1].name) == rows_of(state, state.latest("resume").name)  # type: ignore[union-attr]
+    # New dense weights come with every third version, and the last; a snapshot that a chain became has them, too.
+    with_dense = [v.sequence for v in manifests if DENSE_FILE in v.files and v.same_as is None]
+    steps = [int(manifest.content["published"]["step"]) for manifest in manifests if manifest.sequence in with_dense]
+    assert steps[:3] == [1, 4, 7]
+    assert steps[-1] == manifests[-1].content["published"]["step"]
+    again = resume(RunDir.open(path), ("train.epochs=3",), shown=False)
+    assert rows_of(state, state.latest("serving").name) == rows_of(state, state.latest("resume").name)  # type: ignore[union-attr]
+    assert again["rows"] > 0
+
+
 def read_version_tensors(state: StateFolder, number: int) -> dict[str, Any]:
-    from embtables.state.format.version import DENSE_FILE
     from embtables.state.read.version_reader import read_tensors
 
     return read_tensors(state, state.manifest("serving", number), DENSE_FILE)

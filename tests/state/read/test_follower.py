@@ -348,8 +348,8 @@ def test_without_a_reader_every_file_is_verified(holder: LeaseHolder) -> None:
     assert [(v.manifest.name, v.content) for v in follower.poll()] == [("resume-1", None)]
     trainer.cut()
     state, version = holder.state, holder.state.manifest("resume", 2)
-    state.folder.path(state.file(version, "dense.safetensors")).write_bytes(b"")
-    with pytest.raises(StateError, match=r"dense\.safetensors: is damaged"):
+    state.folder.path(state.file(version, "tables.safetensors")).write_bytes(b"")
+    with pytest.raises(StateError, match=r"tables\.safetensors: is damaged"):
         list(follower.poll())
 
 
