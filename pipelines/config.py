@@ -158,7 +158,8 @@ class Publish(Model):
         "go first, the others wait; takes the memory of a server's rows (one rank, no dense weight decay)",
     )
     dense_every: PositiveInt = Field(
-        1, description="versions from one with new dense weights to the next; those between have those of the one before"
+        1,
+        description="versions from one with new dense weights to the next; those between have the dense weights of it",
     )
     candidate_key: str | None = Field(
         None,

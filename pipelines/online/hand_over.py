@@ -1,7 +1,7 @@
 """Where a new run on events begins that goes on from a former one (`--from`): each event is used by one of them.
 
-    former run on the files of a log -> impressions after the newest event time that it was trained on
-    former run on the same events    -> what follows its position, with the impressions that were open there
+former run on the files of a log -> impressions after the newest event time that it was trained on
+former run on the same events    -> what follows its position, with the impressions that were open there
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def hand_over(
     if shown and state.begin_after_us is not None:
         say(f"impressions after {_shown(state.begin_after_us)} give samples: the former run had those before")
     elif shown:
-        say("the former run does not say up to which event time it was trained: all impressions of the log give samples")
+        say("the former run does not say which event times it was trained on: all impressions of the log give samples")
     return None
 
 
@@ -74,8 +74,8 @@ def _newest(origin: FormerCheckpoint) -> int | None:
     newest = origin.state.newest_event_us
     if newest is not None and newest > datetime.now(UTC).timestamp() * 1e6:
         raise ConfigError(
-            f"the former run was trained on a row of {_shown(newest)}, which is in the future, so it does not say which "
-            "events it had: set online.events.begin_after"
+            f"the former run was trained on a row of {_shown(newest)}, which is in the future, so it does not say "
+            "which events it had: set online.events.begin_after"
         )
     return newest
 

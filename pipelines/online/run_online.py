@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from embtables.errors import ConfigError, StateError
+from embtables.errors import ConfigError
 from embtables.events import open_log as open_event_log
 from embtables.events.dead_letters import DeadLetters
 from embtables.events.protocol import EventLog
