@@ -159,7 +159,7 @@ class Publish(Model):
     )
     dense_every: PositiveInt = Field(
         1,
-        description="versions from one with new dense weights to the next; those between have the dense weights of it",
+        description="versions from one with new dense weights to the next; those between have its dense weights",
     )
     candidate_key: str | None = Field(
         None,
