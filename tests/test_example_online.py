@@ -28,11 +28,17 @@ def test_clicks_reach_the_server_as_rows(tmp_path: Path) -> None:
         "10",
         "--keep",
         str(tmp_path / "w"),
+        "--report",
+        str(tmp_path / "report.html"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["clicks"] > 0
+    page = (tmp_path / "report.html").read_text()
+    assert report["served version"] in page
+    assert page.count("<polyline") >= 3  # click rates of both servers, and the age of the version
+    assert "http" not in page
     version = re.match(r"serving-(\d+), ", report["served version"])
     assert version is not None
     assert int(version[1]) > 1  # beyond what it began with

@@ -5,7 +5,8 @@
 
 Half of the visits are ranked by the live server, half by the frozen one. What is shown is how often users click under
 each, how old the served version is, and how well the trainer's scores were before it trained on a sample. All servers
-listen on loopback, and everything is in one folder, which is removed unless `--keep` names it.
+listen on loopback, and everything is in one folder, which is removed unless `--keep` names it. What was seen is in a
+report page (report.py), also where Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rich.live import Live
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
+import report as page
 from world import SHOWN, World
 
 CONFIG = Path(__file__).parent / "world.yaml"
@@ -105,6 +107,8 @@ class Loop:
     def __init__(self, world: World, live: Ranker, frozen: Ranker, run: Path) -> None:
         self.world, self.live, self.frozen, self._run = world, live, frozen, run
         self.events = 0
+        self.seen = page.Seen()
+        self.shown_last: list[tuple[str, str]] = []
         self._due: list[tuple[float, int, dict[str, Any]]] = []  # clicks that are still to come
         self._number = 0
 
@@ -132,15 +136,20 @@ class Loop:
             self.live.client.post("/v1/events", json={"events": events}).raise_for_status()
             self.events += len(events)
 
-    def figures(self) -> list[tuple[str, str]]:
-        """What is shown."""
+    def figures(self, now: float) -> list[tuple[str, str]]:
+        """What is shown at a second of the world; kept for the report."""
         model = self.live.client.get("/v1/model").json()
+        age = max(0.0, time.time() - model["written_at"])
+        self.seen.age.points.append((now, age))
+        for ranker, line in ((self.live, self.seen.live), (self.frozen, self.seen.frozen)):
+            if ranker.newest:
+                line.points.append((now, ranker.rate))
         found = [
             ("clicks per visit, live", f"{self.live.rate:.2f}"),
             ("clicks per visit, frozen", f"{self.frozen.rate:.2f}"),
             (
                 "served version",
-                f"{model['versions']['dense']}, {max(0.0, time.time() - model['written_at']):.1f} s old",
+                f"{model['versions']['dense']}, {age:.1f} s old",
             ),
             ("impressions, clicks", f"{self.live.visits * SHOWN:,}, {self.events:,}"),
         ]
@@ -149,17 +158,20 @@ class Loop:
         periods = [line for line in map(json.loads, lines) if line.get("part") == "online" and line.get("auc")]
         if periods:
             last = periods[-1]
+            if len(periods) > len(self.seen.auc.points):
+                self.seen.auc.points.append((now, last["auc"]))
             found.append(("trainer, last 10 s", f"AUC {last['auc']:.3f}, log loss {last['log_loss']:.3f}"))
+        self.shown_last = found
         return found
 
-    def shown(self) -> Table:
+    def shown(self, now: float) -> Table:
         table = Table(show_header=False, box=None)
-        for name, value in self.figures():
+        for name, value in self.figures(now):
             table.add_row(name, value)
         return table
 
 
-def run(folder: Path, seconds: float, visits_per_second: float, stack: ExitStack) -> dict[str, Any]:
+def run(folder: Path, seconds: float, visits_per_second: float, report_file: Path, stack: ExitStack) -> dict[str, Any]:
     """Starts everything, lets the world live, stops everything; returns the figures."""
     console = Console(stderr=True)
     world = World()
@@ -188,26 +200,38 @@ def run(folder: Path, seconds: float, visits_per_second: float, stack: ExitStack
     live = started("live", embtables("serve", str(followed), *arguments, *events), says=True)
     frozen = started("frozen", embtables("serve", str(batch), *arguments), says=True)
     loop = Loop(world, Ranker(live.said()["url"], "live"), Ranker(frozen.said()["url"], "frozen"), followed)
-    begun = last = time.monotonic()
-    with Live(loop.shown(), console=console, refresh_per_second=4) as shown:
-        while (now := time.monotonic()) < begun + seconds:
-            world.advance(now - last)
-            last = now
-            loop.visit(now - begun)
-            if loop.live.visits % 20 == 0:
-                shown.update(loop.shown())
-                for process in (trainer, live, frozen):
-                    process.need_alive()
-            time.sleep(max(0.0, 1.0 / visits_per_second - (time.monotonic() - now)))
-        loop.send(float("inf"))
-        shown.update(loop.shown())
-    report = dict(loop.figures())
+    begun = time.monotonic()
+    try:
+        live_for(seconds, loop, visits_per_second, (trainer, live, frozen), console)
+    finally:
+        # What was shown last: after a Ctrl-C the servers answer no more.
+        page.write(report_file, loop.seen, loop.shown_last, time.monotonic() - begun)
+        console.print(f"report: {report_file}")
     return {
-        **report,
+        **dict(loop.shown_last),
         "live": loop.live.rate,
         "frozen": loop.frozen.rate,
         "clicks": loop.events,
     }
+
+
+def live_for(
+    seconds: float, loop: Loop, visits_per_second: float, processes: Sequence[Process], console: Console
+) -> None:
+    """Lets the world live, and shows it."""
+    begun = last = time.monotonic()
+    with Live(loop.shown(0.0), console=console, refresh_per_second=4) as shown:
+        while (now := time.monotonic()) < begun + seconds:
+            loop.world.advance(now - last)
+            last = now
+            loop.visit(now - begun)
+            if loop.live.visits % 20 == 0:
+                shown.update(loop.shown(now - begun))
+                for process in processes:
+                    process.need_alive()
+            time.sleep(max(0.0, 1.0 / visits_per_second - (time.monotonic() - now)))
+        loop.send(float("inf"))
+        shown.update(loop.shown(seconds))
 
 
 def _published(runs: Path) -> Path | None:
@@ -227,12 +251,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=120.0)
     options.add_argument("--visits-per-second", type=float, default=20.0)
+    options.add_argument("--report", type=Path, default=Path("build/online.html"), help="the page to write")
     options.add_argument("--keep", type=Path, help="a new folder for all files, which stays")
     args = options.parse_args()
     with ExitStack() as stack:
         folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with ExitStack() as processes:
-            report = run(folder.absolute(), args.seconds, args.visits_per_second, processes)
+            report = run(folder.absolute(), args.seconds, args.visits_per_second, args.report, processes)
     print(json.dumps(report))
 
 
