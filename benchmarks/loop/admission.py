@@ -77,9 +77,10 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
     head += ["most rows", "rows at the end", "most MiB", "MiB at the end"]
     rows, whole = base[0]["rows"], sum(day["rows"] for day in base[0]["days"])
     return (
-        f"{_harness.table(head, lines)}\n\n{whole:,} rows, of which the {rows:,} of the newest days are judged; batches of "
-        f"1,024, a version for each day, {len(base)} seeds. Bytes are those of rows, optimizer states and maps of all "
-        "tables; keys that wait are counted exactly. Negatives are sampled: figures compare only under this sampling."
+        f"{_harness.table(head, lines)}\n\n{whole:,} rows, of which the {rows:,} of the newest days are judged; "
+        f"batches of 1,024, a version for each day, {len(base)} seeds. Bytes are those of rows, optimizer states "
+        "and maps of all tables. Negatives are sampled: figures compare only under this "
+        "sampling."
     )
 
 

@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
 from benchmarks._harness import ctr
-from benchmarks.loop.logs import TABLE
+from benchmarks.loop.movielens_events import config, entries, rows
 from embtables.events import EventLog, open_log
 
 WINDOW_SECONDS, LATE_SECONDS = 3600, 7 * 86_400
@@ -40,7 +39,6 @@ ENTRY = 250
 DAYS_BEFORE = "days_before.parquet"
 MEAN_SECONDS = 1800.0
 MEDIAN_SECONDS, SIGMA = 1800.0, 2.0
-FEATURES = ("user_id", "movie_id", "gender", "age", "occupation", "zip", "year")
 FIGURES = ("log_loss", "calibration", "normalised_entropy", "auc")
 Delays = npt.NDArray[np.float64]
 
@@ -96,72 +94,6 @@ CONTENDERS = {
 }
 
 
-def rows() -> pa.Table:
-    """All ratings with what the model reads of user and movie, in order of time."""
-    data = ctr.data_folder("ml1m") / "ml1m"
-    table = pq.read_table(data / "ratings.parquet").select(["user_id", "movie_id", "rating", "timestamp"])
-    for side, key, columns in (
-        ("users", "user_id", ["gender", "age", "occupation", "zip"]),
-        ("movies", "movie_id", ["genres", "year"]),
-    ):
-        found = pq.read_table(data / f"{side}.parquet")
-        places = pc.index_in(table[key].cast(found[key].type), found[key])
-        for name in columns:
-            table = table.append_column(name, found[name].take(places))
-    table = table.sort_by([("timestamp", "ascending"), ("user_id", "ascending"), ("movie_id", "ascending")])
-    table = table.append_column("click", pc.equal(table["rating"], 5).cast(pa.float32()))
-    times = table["timestamp"].cast(pa.timestamp("s")).cast(pa.timestamp("us"))
-    return table.append_column("event_time", times).select([*FEATURES, "genres", "click", "event_time"])
-
-
-def config(log: Path, folder: Path, name: str, seed: int, **more: Any) -> Path:
-    """Writes a configuration of the model into a folder, which gets its runs, too."""
-    features: list[dict[str, Any]] = [{"name": name} for name in FEATURES]
-    features.append({"name": "genres", "split": "|", "pooling": "mean"})
-    for number, feature in enumerate(features):
-        feature |= {"table": "ids", "encoder": {"kind": "hash", "seed": number}}
-    content = {
-        "name": name,
-        "tables": [{"name": "ids", **TABLE}],
-        "features": features,
-        "labels": [{"column": "click"}],
-        "event_time": {"column": "event_time"},
-        "data": {"path": str(log)},
-        "model": {"kind": "dcnv2", "num_cross_layers": 2, "hidden_sizes": [128, 64], "dropout": 0.1},
-        "train": {
-            "batch_size": 256,
-            "seed": seed,
-            "threads": 1,
-            "runs_dir": str(folder / "runs"),
-            "dense_optimizer": {"learning_rate": 1e-3},
-        },
-        **more,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(json.dumps(content))  # JSON is YAML
-    return path
-
-
-def entries(shown: pa.Table, delays: Delays) -> list[tuple[int, pa.RecordBatch]]:
-    """Impressions and clicks in the order in which they come, as entries: (time of the last event, events)."""
-    number = np.arange(shown.num_rows)
-    names = pa.array([f"{n}" for n in number])
-    impressions = shown.drop_columns(["click"]).append_column("request_id", names)
-    clicked = np.flatnonzero(shown["click"].to_numpy() > 0.0)
-    times = shown["event_time"].cast(pa.int64()).to_numpy()[clicked] + (delays[clicked] * 1e6).astype(np.int64)
-    clicks = impressions.select(["movie_id", "request_id"]).take(pa.array(clicked))
-    clicks = clicks.append_column("event_time", pa.array(times).cast(pa.timestamp("us")))
-    kinds = ["impression"] * shown.num_rows + ["click"] * len(clicked)
-    events = pa.concat_tables([impressions, clicks], promote_options="default").append_column("kind", pa.array(kinds))
-    ids = pc.binary_join_element_wise(events["kind"], events["request_id"], "-")
-    events = events.append_column("event_id", ids)
-    at = events["event_time"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((np.arange(len(at)), at))
-    batches = events.take(pa.array(order)).combine_chunks().to_batches(ENTRY)
-    ends = np.sort(at)[ENTRY - 1 :: ENTRY].tolist()
-    return list(zip([*ends, int(at.max())], batches, strict=False))
-
-
 def online(contender: Contender, share: float, uri: str) -> dict[str, Any]:
     """The section `online`."""
     is_corrected = contender.correction != "none"
@@ -186,7 +118,7 @@ def drained(trained: Path, config_path: Path, chunks: Iterator[None]) -> Iterato
     run: RunDir | None = None
     for _ in chunks:
         if run is None:
-            former, resolved = RunDir.open(trained), load_config(config_path)
+            former, resolved = RunDir.open(trained), load_config(config_path, ("train.threads=1",))
             report = run_online.online(resolved, "events", former=former, drains=True, shown=False)
             run = RunDir.open(Path(report["run_dir"]))
         else:
@@ -198,7 +130,7 @@ def train_before(folder: Path, seed: int) -> None:
     """Trains on the days before, with all their labels."""
     table = rows()
     pq.write_table(table.slice(0, int(TRAINED * table.num_rows)), folder / DAYS_BEFORE, row_group_size=20_000)
-    command = ctr.train_command(str(config(folder / DAYS_BEFORE, folder, "batch", seed)), None)
+    command = ctr.train_command(str(config(folder / DAYS_BEFORE, folder, "batch", seed)), None, "train.threads=1")
     _harness.interleave({"batch": command}, 1)
 
 
@@ -228,11 +160,11 @@ def contend(folder: Path, delay: str, name: str, seed: int, chunks: int) -> dict
     with tempfile.TemporaryDirectory(dir=folder) as place:
         uri = f"folder://{place}/log?partitions=1&fsync=interval"
         (trained,) = (folder / "runs").glob("batch-*")
-        learned = {"online": online(contender, contender.late_share(drawn), uri)}
-        online_config = config(folder / DAYS_BEFORE, Path(place), "online", seed, **learned)
+        section = online(contender, contender.late_share(drawn), uri)
+        online_config = config(folder / DAYS_BEFORE, Path(place), "online", seed, online=section)
         with closing(open_log(uri)) as log:
             chunk_ends = range(CHUNK, shown.num_rows - CHUNK + 1, CHUNK)
-            appended = _appended(log, entries(shown, delays), [shown["event_time"][end] for end in chunk_ends])
+            appended = _appended(log, entries(shown, delays, ENTRY), [shown["event_time"][end] for end in chunk_ends])
             for start, run in zip(chunk_ends, drained(trained, online_config, appended), strict=True):
                 next_rows = shown.slice(start, CHUNK)
                 scored = embtables.load(run, checkpoint="last").predict(next_rows.drop_columns(["click"]), shown=False)
