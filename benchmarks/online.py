@@ -2,7 +2,10 @@
 
 A model is trained on the days before; then the days that follow are replayed, each row scored by the version that was
 published before it came (`embtables online --replay`). `frozen` never learns again. Every contender has the same rows,
-batches of the same size and the same seeds; they differ in when versions are published.
+batches of the same size and the same seeds; they differ in when versions are published. An interval ends with a batch,
+so where rows are rare, versions come no more often than batches: the column `intervals` says how many there were.
+
+Logs may be measured one by one: `--only LOG --json > FILE`, and then the rest with `--measured FILE` for each.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 
 from benchmarks import _harness
 from benchmarks.loop.logs import LOGS, Log, data_folder
+from benchmarks.loop.sync_picture import PICTURE, picture
 
 INTERVALS = {"1 day": 86_400, "5 hours": 18_000, "1 hour": 3_600, "10 minutes": 600, "1 minute": 60}
 
@@ -92,18 +96,30 @@ def main() -> None:
     options.add_argument("--only", choices=LOGS, action="append", help="a log; by default all that are there")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--batch-size", type=int, default=256)
+    options.add_argument(
+        "--measured",
+        type=Path,
+        action="append",
+        default=[],
+        help="what --json printed: its logs are not measured again",
+    )
     args: argparse.Namespace = options.parse_args()
+    measured = [json.loads(path.read_text().splitlines()[-1]) for path in args.measured]
+    result: dict[str, Any] = {name: of[name] for of in measured for name in LOGS if name in of}
     names = args.only or [name for name in LOGS if name == "online_retail" or data_folder() is not None]
     intervals = {"1 day": 86_400} if args.quick else INTERVALS
-    result, parts = {}, []
     for name in names:
+        if name in result:
+            continue
         runs: dict[str, list[dict[str, Any]]] = {}
         for seed in range(1 if args.quick else args.seeds):
             for title, report in measure(LOGS[name], seed, args.batch_size, intervals).items():
                 runs.setdefault(title, []).append(report)
         result[name] = runs
-        parts.append(text(name, runs, args.batch_size))
-        print(parts[-1], file=sys.stderr, flush=True)
+        print(text(name, runs, args.batch_size), file=sys.stderr, flush=True)
+    if not args.quick:
+        PICTURE.write_text(picture(result, list(intervals)), encoding="utf-8")
+    parts = [text(name, runs, args.batch_size) for name, runs in result.items()]
     _harness.finish("online", "Fresher models", result, "\n\n".join(parts), args)
 
 

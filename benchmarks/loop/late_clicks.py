@@ -2,8 +2,8 @@
 
 MovieLens-1M in order of time; a rating of 5 is a click. A model is trained on the first 80 % with all labels. Then 12 %
 come as events in a folder log: every rating an impression, and a click after a delay, which is SYNTHETIC: exponential,
-or log-normal with a long tail. After each 5,000 impressions the log is drained (`embtables online --drain`, resumed),
-and the next 5,000 are scored by what was learned so far and judged by their true labels. The first 20,000 are left out
+or log-normal with a long tail. After each 10,000 impressions the log is drained (`embtables online --drain`, resumed),
+and the next 10,000 are scored by what was learned so far and judged by their true labels. The first 20,000 are left out
 of the figures: there a model leaves the labels that it was trained on before.
 
 `no wait`: each impression is a negative at once, and a click gives another sample, a positive. `window`: a negative
@@ -34,7 +34,7 @@ from embtables.events import EventLog, open_log
 
 WINDOW_SECONDS, LATE_SECONDS = 3600, 7 * 86_400
 TRAINED, REPLAYED = 0.8, 0.12  # shares of the log
-CHUNK, LEFT_OUT = 5_000, 4  # impressions; chunks
+CHUNK, LEFT_OUT = 10_000, 2  # impressions; chunks
 ENTRY = 250
 DAYS_BEFORE = "days_before.parquet"
 MEAN_SECONDS = 1800.0
