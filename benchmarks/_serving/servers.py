@@ -100,11 +100,13 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def ours(source: Path, mode: str = "exact", cores: Sequence[int] | None = None) -> Iterator[Running]:
+def ours(
+    source: Path, mode: str = "exact", cores: Sequence[int] | None = None, options: Sequence[str] = ()
+) -> Iterator[Running]:
     """`embtables serve`, with a thread for each of its cores."""
     port, used = free_port(), Cores.of_machine().server if cores is None else cores
     command = [sys.executable, "-W", "ignore", "-m", "embtables", "serve", str(source), "--port", str(port)]
-    command += ["--mode", mode, "--threads", str(len(used))]
+    command += ["--mode", mode, "--threads", str(len(used)), *options]
     env = {"OMP_NUM_THREADS": str(len(used))}
     with running(f"embtables, {mode}", command, port, env, cores=used) as server:
         yield server

@@ -3,8 +3,9 @@
     replay: an interval's rows are scored at its beginning, as servers with the version of that moment answer them
     live:   a batch is scored as it comes, by the newest weights
 
-Overall, by slices, and for each period of event time (a line of metrics.jsonl). AUC is exact, so the scores of the
-whole run are in memory, 8 to 20 bytes per row; they are of the rows since this process began.
+Overall, by slices, and for each period of event time (a line of metrics.jsonl, with the rows and bytes that tables had
+when its last rows were scored). AUC is exact, so the scores of the whole run are in memory, 8 to 20 bytes per row; they
+are of the rows since this process began.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Prequential(Hook):
     ) -> None:
         self._config: RunConfig = learner.config
         self._task = learner.task
+        self._tables = learner.tables
         self._world = learner.world
         self._scorer = learner.scorer(fitted)
         self._log = log
@@ -126,6 +128,13 @@ class Prequential(Hook):
         if self._period is None or not self._rows_of_period:
             return
         begun = np.datetime64(int(self._period * self._seconds), "s")
-        self.newest = {"from": f"{begun}Z", **self._of_period.compute(), "rows": self._rows_of_period}
+        tables = self._tables.stats().values()
+        self.newest = {
+            "from": f"{begun}Z",
+            **self._of_period.compute(),
+            "rows": self._rows_of_period,
+            "table_rows": sum(of.rows for of in tables),
+            "table_bytes": sum(sum(of.bytes_by_column.values()) for of in tables),
+        }
         self._log.evaluated(state.step, state.stretch, PART, self.newest)
         self._of_period, self._rows_of_period = self._figures(), 0

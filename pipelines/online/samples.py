@@ -53,16 +53,18 @@ class SampleColumns:
     ) -> pa.Table:
         """n samples in the order given, all arguments (n,). Raises as `EventLog.fetch`."""
         pieces = [self.schema.empty_table()]
-        order = [np.empty(0, np.int64)]
+        order = list[npt.NDArray[np.int64]]()
         for entry, places in by_entry(entries):
-            taken = payloads.events(entry).take(pa.array(rows[places]))
-            stored = self._stored(taken.schema)
-            pieces.append(pa.Table.from_batches([taken.select(stored.names)]).cast(stored))
+            events = payloads.events(entry)
+            stored = self._stored(events.schema)
+            taken = events.select(stored.names).take(pa.array(rows[places]))
+            pieces.append(pa.Table.from_batches([taken]).cast(stored))
             order.append(places)
-        table = pa.concat_tables(pieces, promote_options="permissive")
-        inverse = np.empty(len(entries), np.int64)
-        inverse[np.concatenate(order)] = np.arange(len(entries))
-        table = table.take(pa.array(inverse))
+        table = pa.concat_tables(pieces, promote_options="permissive") if len(entries) else pieces[0]
+        if (np.diff(entries.astype(np.int64)) < 0).any():  # else they come in this order already
+            inverse = np.empty(len(entries), np.int64)
+            inverse[np.concatenate(order)] = np.arange(len(entries))
+            table = table.take(pa.array(inverse))
         table = table.append_column(pa.field(self._label, pa.float32()), pa.array(labels))
         return table.append_column(pa.field(CORRECTION, pa.bool_()), pa.array(corrections))
 

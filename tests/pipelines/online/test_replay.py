@@ -114,6 +114,10 @@ def test_rows_are_judged_by_what_was_published_before_they_came(make: Make, log_
     assert sum(line["rows"] for line in periods) == report["evaluated_rows"] == ROWS
     whole = sum(line["rows"] * line["log_loss"] for line in periods) / ROWS
     assert whole == pytest.approx(report["log_loss"], abs=1e-9)
+    sizes = [(line["table_rows"], line["table_bytes"]) for line in periods]
+    assert sizes == sorted(sizes)
+    assert sizes[0][0] > 0
+    assert sizes[-1] == tuple(sum(table[of] for table in report["tables"].values()) for of in ("rows", "bytes"))
     assert [line["from"] for line in periods] == [
         f"1970-01-{1 + h // 24:02}T{h % 24:02}:00:00Z" for h in range(0, 30, 5)
     ]
