@@ -1,5 +1,6 @@
 """`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`, then a
-hundred of a server's side while it takes versions over, then fifty of the parts of the online loop, at random moments.
+hundred of a server's side while it takes versions over, then a kill at every call of appends to an event log, then
+fifty of the parts of the online loop, at random moments.
 
 Of the calls of openat, most of which read, every fifth is taken.
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
+from tests.events.folder import killed_calls
 from tests.faults import following, kills
 from tests.faults.kills import Kill
 from tests.faults.online import whole_loop
@@ -116,19 +118,24 @@ def main() -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        points = kills.points(folder / "points", STEPS)
+        points = kills.points(folder, kills.command(folder / "state", STEPS))
         # The last call is the word "done", after the cuts.
         points = [kill for n, kill in enumerate(points[:-1]) if kill.call != "openat" or n % 5 == 0]
         driver = survive_all(folder, points)
         print(f"{driver} kills of the trainer without torch survived", flush=True)
         trainer = trainer_kills(folder, 50)
         served = following_kills(folder, 100)
+        (folder / "events").mkdir()
+        appending = killed_calls.survive_all(folder / "events", killed_calls.points(folder / "events"))
+        print(f"{sum(appending.values())} kills of a writer of events survived", flush=True)
         online = whole_loop.kills(folder / "online")
     calls = Counter(kill.call for kill in points)
     where = _harness.machine()
-    rows = [[call, str(calls[call]), str(trainer[call])] for call in sorted({*calls, *trainer})]
-    table = _harness.table(["killed at", "trainer without torch", "`embtables train`"], rows)
-    total = driver + sum(trainer.values()) + served + sum(online.values())
+    columns = (calls, trainer, appending)
+    rows = [[call, *(str(of[call]) for of in columns)] for call in sorted({*calls, *trainer, *appending})]
+    heads = ["killed at", "trainer without torch", "`embtables train`", "writer of an event log"]
+    table = _harness.table(heads, rows)
+    total = driver + sum(trainer.values()) + served + sum(appending.values()) + sum(online.values())
     minutes = (time.monotonic() - start) / 60
     about = (
         f"`make crash` on {where['cpu']}, commit {where['commit']}, {where['date']}: {total} SIGKILLs in "
