@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -46,6 +48,11 @@ class EventSamples(Model):
     actions: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         ("click",), description="kinds of events that make an impression a positive; other kinds are ignored"
     )
+    begin_after: datetime | None = Field(
+        None,
+        description="impressions up to this event time give no samples: another run was trained on them; by default, "
+        "with --from, the newest event time that the former run was trained on",
+    )
     window_seconds: _Seconds = Field(description="an action that is no later makes its impression a positive")
     late_window_seconds: _SecondsOrNone = Field(
         0, description="an action that comes up to this much later than the window corrects the negative"
@@ -81,4 +88,18 @@ class EventSamples(Model):
             raise ValueError("'actions' names 'impression', which is what they belong to")
         if self.late.correction != "none" and not self.late_window_seconds:
             raise ValueError("late.correction needs late_window_seconds: without it no positive is late")
+        kept, needed = _kept_seconds(self.log), self.window_seconds + self.late_window_seconds
+        if kept is not None and kept <= needed:
+            raise ValueError(
+                f"the log keeps events for {kept:g} s, but impressions are read again after window_seconds and "
+                f"late_window_seconds, {needed:,} s: let it keep them longer"
+            )
         return self
+
+
+def _kept_seconds(uri: str) -> float | None:
+    """How long the log keeps events, where its URI says so; what is wrong with it is said where it is opened."""
+    try:
+        return float(parse_qs(urlsplit(uri).query)["keep_seconds"][0])
+    except (KeyError, ValueError):
+        return None

@@ -61,6 +61,7 @@ class EventFlow:
         set_aside: receives events that give no sample, and samples with a value that has no meaning.
         tables: of the version whose position the run goes on from.
         extra_columns: of impressions, handed out beside each batch.
+        begin_after_us: samples whose event time is up to this are left out, and counted as `before_begin`.
     """
 
     bad_files: Mapping[str, str] = {}
@@ -79,6 +80,7 @@ class EventFlow:
         set_aside: SetAside,
         tables: Mapping[str, pa.Table] | None = None,
         extra_columns: Sequence[str] = (),
+        begin_after_us: int | None = None,
     ) -> None:
         self._log = log
         self._samples = events
@@ -89,6 +91,7 @@ class EventFlow:
         self._set_aside = set_aside
         self._tables = tables
         self._extra_columns = tuple(extra_columns)
+        self._begin_after_us = begin_after_us
         self._events: JoinedEvents | None = None
         self._bad: Counter[str] = Counter()
 
@@ -131,7 +134,7 @@ class EventFlow:
         )
         with closing(events.batches()) as batches:
             for samples in batches:
-                block, kept = self._converted(samples)
+                block, kept = self._after_begin(*self._converted(samples))
                 batch = make_batch(self._transform.names, [(block, 0, block.num_rows)])
                 extra = self._extra(kept) if self._extra_columns else None
                 yield JoinedItem(batch, JoinedPosition(events.content()), extra)
@@ -149,6 +152,17 @@ class EventFlow:
                 is_good[error.rows] = False
                 samples = samples.filter(pa.array(is_good))
         return self._transform.empty(), samples
+
+    def _after_begin(self, block: Block, samples: pa.RecordBatch) -> tuple[Block, pa.RecordBatch]:
+        """The samples that no run before was trained on."""
+        if self._begin_after_us is None or block.event_time_us is None or not block.num_rows:
+            return block, samples
+        is_new = block.event_time_us > self._begin_after_us
+        if is_new.all():
+            return block, samples
+        assert self._events is not None, "samples come from events"
+        self._events.joiner.counts["before_begin"] += int((~is_new).sum())
+        return block.take(np.flatnonzero(is_new)), samples.filter(pa.array(is_new))
 
     def _extra(self, samples: pa.RecordBatch) -> pa.Table:
         """Columns for figures; one that impressions lack is null."""

@@ -24,6 +24,7 @@ from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import Online, Publish, RunConfig
 from embtables.pipelines.online.drift import DriftWatch
 from embtables.pipelines.online.event_flow import EventFlow
+from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
 from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
@@ -58,8 +59,6 @@ from embtables.pipelines.training.start.saved_config import refuse_other_columns
 from embtables.shard.world import SingleRank
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.side_file import parse_side_file, side_files_of
-from embtables.state.read.range_reader import RangeReader
 from embtables.state.read.version_reader import shares_keys
 
 Kind = Literal["replay", "events"]
@@ -99,8 +98,9 @@ def online(
     state = RunState(kind=kind)
     new = begin(prepared, log, state, SingleRank(), origin, shown=shown)
     served = _to_serve(config, log)
+    tables = hand_over(config, state, origin, shown=shown) if kind == "events" else None
     with RunDir.new(config) if run is None else nullcontext(run) as place:
-        begun = _Begun(new.learner, place, log, new.fitted, state, online, served, speed, drains)
+        begun = _Begun(new.learner, place, log, new.fitted, state, online, served, speed, drains, tables)
         return _run_to_end(begun, shown=shown, on_error=on_error)
 
 
@@ -136,7 +136,7 @@ def resume(
     served, online, state = _to_serve(run.config(overrides), log), online_of(config, kind), content.state
     if kind == "events":
         state.finished = False  # its log may have more since it was drained
-    tables = read_reader_tables(StateFolder(run.checkpoints), chain, state.reader_files)
+    tables = checkpoint.reader_tables(StateFolder(run.checkpoints), chain, state.reader_files)
     begun = _Begun(learner, run, log, content.fitted, state, online, served, speed, drains, tables)
     return _run_to_end(begun, shown=shown, on_error=on_error, resumed_from=chain)
 
@@ -152,19 +152,6 @@ def online_of(config: RunConfig, kind: Kind) -> Online:
     found = config.online or Online()
     if kind == "events" and found.events is None:
         raise ConfigError("there is no event log: set online.events, or replay the log's files with --replay")
-    return found
-
-
-def read_reader_tables(state: StateFolder, chain: Sequence[Manifest], files: Mapping[str, str]) -> dict[str, pa.Table]:
-    """What a version's reader of events goes on from besides its position. Raises StateError where a file is damaged
-    or missing.
-    """
-    having, found = side_files_of(chain), {}
-    for name, file in files.items():
-        if file not in having:
-            raise StateError(f"lacks the file of the reader's '{name}'", version=chain[-1].name, file=file)
-        reader = RangeReader(state, having[file], file)
-        found[name] = parse_side_file(reader.read_all(), reader.path)
     return found
 
 
@@ -228,6 +215,7 @@ class _Begun:
             set_aside=set_aside,
             tables=self.reader_tables,
             extra_columns=self.extra_columns,
+            begin_after_us=self.state.begin_after_us,
         )
 
     @property

@@ -7,11 +7,13 @@ the part of the configuration that all of these depend on.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from embtables.errors import StateError, TrainingError
@@ -22,8 +24,10 @@ from embtables.shard.world import World
 from embtables.state.folder.protocol import Folder
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
+from embtables.state.format.side_file import parse_side_file, side_files_of
 from embtables.state.read.find import find
 from embtables.state.read.load import load as load_chain
+from embtables.state.read.range_reader import RangeReader
 from embtables.state.read.version_reader import read_artifacts
 
 Which = Literal["last", "best"]
@@ -51,6 +55,19 @@ def load(folder: Path | Folder, chain: list[Manifest], learner: Learner) -> None
         learner.load_dense({name: torch.from_numpy(values.copy()) for name, values in version.tensors.items()})
     except StateError as error:
         raise StateError(error.message, version=chain[-1].name, **error.path) from error
+
+
+def reader_tables(state: StateFolder, chain: Sequence[Manifest], files: Mapping[str, str]) -> dict[str, pa.Table]:
+    """What a version's reader of events goes on from besides its position. Raises StateError where a file is damaged
+    or missing.
+    """
+    having, found = side_files_of(chain), {}
+    for name, file in files.items():
+        if file not in having:
+            raise StateError(f"lacks the file of the reader's '{name}'", version=chain[-1].name, file=file)
+        reader = RangeReader(state, having[file], file)
+        found[name] = parse_side_file(reader.read_all(), reader.path)
+    return found
 
 
 def refuse_not_finite(learner: Learner, step: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -81,3 +81,11 @@ def summed(world: World, counts: Mapping[str, int]) -> dict[str, int]:
     for gathered in world.gather_bytes(json.dumps(dict(counts)).encode()):
         found.update(json.loads(gathered))
     return dict(found)
+
+
+def greatest(world: World, own: Iterable[int | None]) -> int | None:
+    """The greatest number of any rank; None if there is none."""
+    numbers = [number for number in own if number is not None]
+    if world.size > 1:
+        numbers = [n for found in world.gather_bytes(json.dumps(numbers).encode()) for n in json.loads(found)]
+    return max(numbers, default=None)

@@ -25,6 +25,7 @@ from embtables.schema import Model
 from embtables.state.format.manifest import Manifest
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Time = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 
 
 class RunState(Model):
@@ -41,6 +42,8 @@ class RunState(Model):
         id_kinds: by column what the ids of features were made of: `strings`, `integers`, `times`.
         warnings: what the user was warned of.
         reader_files: of an event log, by table the file of the version that its reader goes on from.
+        newest_event_us: the greatest event time of the rows trained on, microseconds since 1970-01-01 UTC.
+        begin_after_us: of an event log, impressions up to this time give no samples: a run before had them.
     """
 
     model_config = ConfigDict(frozen=False)
@@ -65,6 +68,8 @@ class RunState(Model):
     id_kinds: dict[str, str] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     reader_files: dict[str, str] = Field(default_factory=dict)
+    newest_event_us: Time | None = None
+    begin_after_us: Time | None = None
 
 
 class RunContent(ScoringContent):

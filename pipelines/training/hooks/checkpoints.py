@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.run_place import RunPlace
+from embtables.pipelines.sources.protocol import SourceItem
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.hooks.set_aside import SetAside
 from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.rank_agreement import greatest
 from embtables.pipelines.training.run_content import RunState, written_content
 from embtables.pipelines.training.shutdown import OnError, closing_chain, say_failures, wait_for_last
 from embtables.pipelines.training.signals import StopRequest
@@ -47,6 +49,7 @@ class Checkpoints(Hook):
         self._run = run
         self._fitted = fitted
         self._set_aside = set_aside
+        self._newest_us: int | None = None  # of this rank's rows since the process began
         self._chain: VersionWriter | None = None
         self._saved_step: int | None = None
 
@@ -93,6 +96,7 @@ class Checkpoints(Hook):
         """
         checkpoint.refuse_not_finite(self._learner, state.step)
         self._set_aside.count(state)
+        state.newest_event_us = greatest(self._learner.world, [state.newest_event_us, self._newest_us])
         if pin is None and not self._run.keeps_every_version:
             return
         tables = self._reader_tables()
@@ -110,6 +114,13 @@ class Checkpoints(Hook):
     def wait(self) -> None:
         """Until the last one is on the disk; see `wait_for_last`."""
         wait_for_last(self.chain, self._run)
+
+    def before_step(self, state: RunState, item: SourceItem) -> None:
+        """See Hook: hooks before this one may have a checkpoint written after the step, and it holds this batch."""
+        times = item.batch.event_time_us
+        if times is not None and len(times):
+            newest = int(times.max())
+            self._newest_us = newest if self._newest_us is None else max(newest, self._newest_us)
 
     def after_step(self, state: RunState, step: StepDone) -> None:
         """See Hook: a checkpoint where one is due, unless an earlier hook has had it written."""

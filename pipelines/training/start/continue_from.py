@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from embtables.errors import ConfigError, StateError
@@ -19,7 +20,7 @@ from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.run_content import run_content
+from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.start.column_origins import notes_of_features, other_origins
 from embtables.pipelines.training.start.dense_evolution import take_dense, take_transforms
 from embtables.pipelines.training.start.saved_config import refuse_other_schema
@@ -27,6 +28,7 @@ from embtables.rows.content import TableContent, restrict, with_keys_of
 from embtables.schema import CollisionlessTable
 from embtables.schema.schema import LINEAR_PREFIX
 from embtables.state.evolve.evolution import Evolution, Note, StateSchema
+from embtables.state.folder.version_folder import StateFolder
 from embtables.state.read.find import find
 from embtables.state.read.version_reader import shares_keys
 from embtables.tables.shared_keys import stored_tables
@@ -67,6 +69,21 @@ class FormerCheckpoint:
             *notes_of_features(self._was, config, self._other_origins),
             *self._clocks(),
         ]
+
+    @property
+    def state(self) -> RunState:
+        """Where the former run stood."""
+        return self._content.state
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the former run."""
+        return self._was
+
+    def reader_tables(self) -> dict[str, pa.Table]:
+        """What the reader of events of the former run goes on from besides its position. Raises StateError where a file
+        is damaged."""
+        return checkpoint.reader_tables(StateFolder(self._run.checkpoints), self._chain, self.state.reader_files)
 
     def _clocks(self) -> list[Note]:
         """Ages are differences of event times, those of the version and those to come."""

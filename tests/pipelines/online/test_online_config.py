@@ -35,6 +35,14 @@ def test_several_labels_are_refused(make_config: Make) -> None:
         make_config(online={"events": EVENTS}, labels=[{"column": "label"}, {"column": "other"}])
 
 
+def test_a_log_that_forgets_open_impressions_is_refused(make_config: Make) -> None:
+    short = EVENTS | {"log": "folder:///events?partitions=2&keep_seconds=1200"}
+    with pytest.raises(ConfigError, match=r"keeps events for 1200 s, but .* after window_seconds and .*, 1,200 s"):
+        make_config(online={"events": short})
+    long = EVENTS | {"log": "folder:///events?partitions=2&keep_seconds=1201"}
+    assert make_config(online={"events": long}).online is not None
+
+
 def test_a_threshold_of_the_label_is_refused(make_config: Make) -> None:
     with pytest.raises(ConfigError, match="takes no positive_above"):
         make_config(online={"events": EVENTS}, labels=[{"column": "label", "positive_above": 3.0}])
