@@ -119,7 +119,7 @@ class Loop:
         self.trainer.kill()
         self.trainer.join()
         with closing(open_log(self.uri)) as log:
-            world.end_world(log, self._begin_us)
+            world.end(log, self._begin_us)
         return drains.drain(self.config)
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ from tests.faults.run_tables import tables_of
 def test_a_trainer_that_is_killed_while_it_drains_ends_with_the_same_bits(tmp_path: Path) -> None:
     uri = f"folder://{tmp_path}/events"
     with closing(open_log(f"{uri}?partitions=2")) as log:
-        world.append_all(log, world.visits(0, 2.0, 30.0))
+        world.append(log, world.in_order(world.visits(0, 2.0, 30.0)))
+        world.end(log)
         (tmp_path / "whole").mkdir()
         whole = drains.drain(world.prepare(tmp_path / "whole", uri))
         joined = drains.assert_used_once(whole, log)

@@ -46,7 +46,8 @@ def kills(folder: Path) -> Kills:
 def _drained(folder: Path) -> int:
     uri = f"folder://{folder}/events"
     with closing(open_log(f"{uri}?partitions=2")) as log:
-        world.append_all(log, world.visits(0, 5.0))
+        world.append(log, world.in_order(world.visits(0, 5.0)))
+        world.end(log)
         (folder / "whole").mkdir()
         whole = drains.drain(world.prepare(folder / "whole", uri))
         drains.assert_used_once(whole, log)

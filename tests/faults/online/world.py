@@ -22,7 +22,9 @@ from tests.faults.run_tables import arrays_of
 
 WINDOW, LATE, SHOWN = 5, 20, 4
 SECONDS = 120.0
+BATCH = 1.5  # seconds that a click may come after impressions that are later: a window closed by them is no surprise
 SECOND_US = 1_000_000
+BEGIN_US = 1_700_000_000 * SECOND_US
 CONFIG = """
 name: world
 tables:
@@ -75,10 +77,10 @@ def visits(seed: int, per_second: float, seconds: float = SECONDS) -> list[Visit
         item = rng.choice(items)
         delays = {
             "none": [],
-            "in time": [rng.uniform(0.2, WINDOW - 0.1)],
-            "late": [rng.uniform(WINDOW + 0.1, WINDOW + LATE - 1)],
-            "too late": [rng.uniform(WINDOW + LATE + 1, WINDOW + LATE + 9)],
-            "twice": [rng.uniform(0.2, 2), rng.uniform(2, WINDOW + LATE - 1)],
+            "in time": [rng.uniform(0.2, WINDOW - BATCH)],
+            "late": [rng.uniform(WINDOW + 0.1, WINDOW + LATE - BATCH)],
+            "too late": [rng.uniform(WINDOW + LATE + 0.1, WINDOW + LATE + 9)],
+            "twice": [rng.uniform(0.2, 2), rng.uniform(2, WINDOW + LATE - BATCH)],
             "unseen": [rng.uniform(0.2, 2)],
         }[what]
         of = f"unseen-{number}" if what == "unseen" else request
@@ -105,18 +107,17 @@ def batch_of(events: Sequence[Event], begin_us: int) -> pa.RecordBatch:
     )
 
 
-def append_all(log: EventLog, made: Sequence[Visit], begin_us: int = 1_700_000_000 * SECOND_US) -> None:
-    """The whole world: of each second the impressions, then the clicks. At its end time goes by."""
-    seconds: dict[tuple[int, str], list[Event]] = {}
-    for event in in_order(made):
-        seconds.setdefault((int(event.at), event.kind), []).append(event)
-    for key in sorted(seconds, key=lambda key: (key[0], key[1] == "click")):
-        for partition, part in by_partition(batch_of(seconds[key], begin_us), log.num_partitions).items():
+def append(log: EventLog, events: Sequence[Event], begin_us: int = BEGIN_US) -> None:
+    """Events in their order: of each second the impressions, then the clicks."""
+    seconds: dict[tuple[int, bool], list[Event]] = {}
+    for event in events:
+        seconds.setdefault((int(event.at), event.kind == "click"), []).append(event)
+    for _, of in sorted(seconds.items()):
+        for partition, part in by_partition(batch_of(of, begin_us), log.num_partitions).items():
             log.append(partition, part)
-    end_world(log, begin_us)
 
 
-def end_world(log: EventLog, begin_us: int) -> None:
+def end(log: EventLog, begin_us: int = BEGIN_US) -> None:
     """Time passes all windows, in every partition."""
     for partition in range(log.num_partitions):
         tick = Event(f"end-{partition}", "tick", 10 * SECONDS, "nobody", {"item": 0})
