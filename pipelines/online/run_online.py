@@ -310,6 +310,9 @@ def _loop(
             stack.enter_context(publishing.open(holder, state, resumed_from, stop))
             hooks.append(publishing)
             if not resumed_from:
+                # Servers follow this run from here on: after a kill it has to be one that can be resumed.
+                checkpoints.save(state)
+                checkpoints.wait()
                 publishing.begin(state)
         stack.enter_context(figures)
         stack.callback(progress.close)

@@ -1,5 +1,6 @@
 """`make crash`: a kill at every call of every cut of the trainer without torch, then kills of `embtables train`, then a
-hundred of a server's side while it takes versions over.
+hundred of a server's side while it takes versions over, then a kill at every call of appends to an event log, then
+fifty of the parts of the online loop, at random moments.
 
 Of the calls of openat, most of which read, every fifth is taken.
 
@@ -22,8 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
+from tests.events.folder import killed_calls
 from tests.faults import following, kills
 from tests.faults.kills import Kill
+from tests.faults.online import whole_loop
+from tests.faults.run_tables import tables_of
 from tests.faults.test_crash import STEPS, survive_all
 
 # Of the trainer's calls those that its state thread alone makes, once for each file or name of a cut.
@@ -56,21 +60,6 @@ def make_log(folder: Path) -> None:
 def train(*arguments: str) -> list[str]:
     """The command line."""
     return [sys.executable, "-m", "embtables", "train", *arguments]
-
-
-def tables_of(run: Path) -> dict[str, bytes]:
-    """The files of a finished run's newest version, whose chain is compacted: tables and dense tensors."""
-    from embtables.pipelines.run_dir import RunDir
-    from embtables.pipelines.training import checkpoint
-    from embtables.pipelines.training.learner import Learner
-    from embtables.state.read.find import find
-    from tests.contents import flat
-
-    opened = RunDir.open(run)
-    learner = Learner(opened.config())
-    checkpoint.load(opened.checkpoints, find(opened.checkpoints, "last"), learner)
-    arrays = {**flat(learner.tables), **checkpoint.dense_arrays(learner)}
-    return {name: values.tobytes() for name, values in arrays.items()}
 
 
 def trainer_survives(folder: Path, kill: Kill, whole: dict[str, bytes]) -> bool:
@@ -129,25 +118,31 @@ def main() -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        points = kills.points(folder / "points", STEPS)
+        points = kills.points(folder, kills.command(folder / "state", STEPS))
         # The last call is the word "done", after the cuts.
         points = [kill for n, kill in enumerate(points[:-1]) if kill.call != "openat" or n % 5 == 0]
         driver = survive_all(folder, points)
         print(f"{driver} kills of the trainer without torch survived", flush=True)
         trainer = trainer_kills(folder, 50)
         served = following_kills(folder, 100)
+        (folder / "events").mkdir()
+        appending = killed_calls.survive_all(folder / "events", killed_calls.points(folder / "events"))
+        print(f"{sum(appending.values())} kills of a writer of events survived", flush=True)
+        online = whole_loop.kills(folder / "online")
     calls = Counter(kill.call for kill in points)
     where = _harness.machine()
-    rows = [[call, str(calls[call]), str(trainer[call])] for call in sorted({*calls, *trainer})]
-    table = _harness.table(["killed at", "trainer without torch", "`embtables train`"], rows)
-    total = driver + sum(trainer.values()) + served
+    columns = (calls, trainer, appending)
+    rows = [[call, *(str(of[call]) for of in columns)] for call in sorted({*calls, *trainer, *appending})]
+    heads = ["killed at", "trainer without torch", "`embtables train`", "writer of an event log"]
+    table = _harness.table(heads, rows)
+    total = driver + sum(trainer.values()) + served + sum(appending.values()) + sum(online.values())
     minutes = (time.monotonic() - start) / 60
     about = (
         f"`make crash` on {where['cpu']}, commit {where['commit']}, {where['date']}: {total} SIGKILLs in "
         f"{minutes:.0f} minutes; every run went on to the same bits. {served} of them killed a server's side while it "
         "read, applied and swapped versions: each began again at the newest whole one, not before one it had shown."
     )
-    _harness.write_section("crash", f"## Kills\n\n{about}\n\n{table}\n")
+    _harness.write_section("crash", f"## Kills\n\n{about}\n\n{table}\n\n{whole_loop.about(online)}\n")
     print(f"{total} kills survived")
 
 

@@ -17,8 +17,9 @@ from errno import EIO, ENOSPC, errorcode
 from pathlib import Path
 
 from benchmarks import _harness
-from tests.faults.__main__ import TRAINER_CALLS, make_log, tables_of, train
+from tests.faults.__main__ import TRAINER_CALLS, make_log, train
 from tests.faults.kills import Kill
+from tests.faults.run_tables import tables_of
 
 
 def endured(folder: Path, at: Kill, code: int, whole: dict[str, bytes]) -> str | None:

@@ -5,7 +5,6 @@ Nothing of it is on the disk, so what counts is how it starts again: at a whole 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -14,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.faults import forked
+
 VERSIONS = 9
 _WAIT = 120.0  # seconds
-_MODULES = ["embtables.serving.versions.follow", "tests.serving.versions.numbered"]
 
 
 def write_versions(folder: Path) -> None:
@@ -97,11 +97,8 @@ def _serve(folder: Path, nth: int) -> None:
 
 
 def _run(folder: Path, nth: int) -> int:
-    """The exit code of a process of its own, without its start-up: it is forked from one that has imported all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_MODULES)
-    process = context.Process(target=_serve, args=(folder, nth))
-    process.start()
+    """The exit code of a process of its own."""
+    process = forked.started(_serve, folder, nth)
     process.join(_WAIT)
     assert process.exitcode is not None, "the process hangs"
     return process.exitcode

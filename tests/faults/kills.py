@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.driver import BEGIN
 
 CALLS = (
-    "write,pwrite64,writev,openat,ftruncate,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,"
+    "write,pwrite64,writev,pwritev2,openat,ftruncate,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,"
     "mkdir,mkdirat,rmdir,flock"
 )
 _CALL = re.compile(r"^\d+ +(\w+)\(")
@@ -31,12 +31,16 @@ def command(folder: Path, steps: int) -> list[str]:
     return [sys.executable, "-m", "tests.faults.driver", str(folder), str(steps)]
 
 
-def points(folder: Path, steps: int) -> list[Kill]:
-    """Every call of the cuts that a kill may hit, from a run that is not disturbed."""
+def points(folder: Path, arguments: list[str]) -> list[Kill]:
+    """Every call that a kill may hit after a process has looked for BEGIN, from a run that is not disturbed.
+
+    Args:
+        folder: for the trace.
+    """
     trace = folder / "trace"
     folder.mkdir(parents=True, exist_ok=True)
     strace = ["strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={CALLS},stat,newfstatat"]
-    subprocess.run([*strace, *command(folder / "state", steps)], check=True, capture_output=True)
+    subprocess.run([*strace, *arguments], check=True, capture_output=True)
     counts: Counter[str] = Counter()
     found: list[Kill] = []
     begun = False

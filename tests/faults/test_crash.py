@@ -65,7 +65,7 @@ def survive_all(folder: Path, chosen: list[Kill]) -> int:
 
 @needs_strace
 def test_killed_at_any_call_of_a_cut_nothing_is_lost(tmp_path: Path) -> None:
-    points = kills.points(tmp_path / "points", STEPS)
+    points = kills.points(tmp_path, kills.command(tmp_path / "state", STEPS))
     assert {"write", "openat", "fsync", "unlink", "mkdir"} <= {kill.call for kill in points}
     assert any(kill.call.startswith("link") for kill in points)
     assert any(kill.call.startswith("rename") for kill in points)
