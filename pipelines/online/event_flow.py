@@ -25,6 +25,7 @@ from embtables.inputs.values import BadRowsError
 from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
 from embtables.pipelines.online.joiner import SetAside
 from embtables.schema import EventSamples, Schema
+from embtables.shard.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class JoinedItem:
 
 
 class EventFlow:
-    """A `Flow` of the samples that an event log gives; one process reads all partitions.
+    """A `Flow` of the samples that an event log gives; each rank reads some of its partitions.
 
     Args:
         log: what is read.
@@ -56,10 +57,11 @@ class EventFlow:
         schema: what the model reads of a sample; its only label is the joiner's.
         fitted: transforms fitted on training data.
         needs: what the task reads of labels and sample weights.
-        batch_rows: samples of a batch, at most.
+        batch_rows: samples of a batch of all ranks, at most; each has its part of them, and at least one.
+        world: the ranks.
         is_replay: see JoinedEvents.
         set_aside: receives events that give no sample, and samples with a value that has no meaning.
-        tables: of the version whose position the run goes on from.
+        tables: of the version whose position the run goes on from, those of this rank's partitions.
         extra_columns: of impressions, handed out beside each batch.
     """
 
@@ -75,6 +77,7 @@ class EventFlow:
         *,
         needs: Needs,
         batch_rows: int,
+        world: World,
         is_replay: bool,
         set_aside: SetAside,
         tables: Mapping[str, pa.Table] | None = None,
@@ -84,7 +87,9 @@ class EventFlow:
         self._samples = events
         self._label = schema.labels[0].column
         self._transform = FeatureTransform.for_training(schema, fitted, needs)
-        self._batch_rows = batch_rows
+        part = world.part_of(batch_rows)
+        self._batch_rows = max(1, part.stop - part.start)
+        self._world = world
         self._is_replay = is_replay
         self._set_aside = set_aside
         self._tables = tables
@@ -98,12 +103,20 @@ class EventFlow:
         return self._bad
 
     @property
+    def warnings(self) -> list[str]:
+        """What a user should know of how the log is divided over the ranks."""
+        ranks, partitions = self._world.size, self._log.num_partitions
+        if ranks <= partitions:
+            return []
+        return [f"the event log has {partitions} partitions, so {ranks - partitions} of {ranks} workers read nothing"]
+
+    @property
     def counts(self) -> Mapping[str, int]:
-        """What the joiner made of events, by name."""
-        return {} if self._events is None else self._events.joiner.counts
+        """What joiners made of events, by name, of all ranks."""
+        return {} if self._events is None else self._events.counts
 
     def tables(self) -> dict[str, pa.Table]:
-        """What a version holds beside the position of the batch that was given last; see JoinedState."""
+        """What a version holds of this rank beside the position of the batch that was given last; see JoinedState."""
         if self._events is None:  # nothing was taken yet
             return dict(self._tables or {})
         return dict(self._events.state().tables)
@@ -127,6 +140,7 @@ class EventFlow:
             is_replay=self._is_replay,
             set_aside=self._set_aside,
             columns=[*self._transform.columns, *self._extra_columns],
+            world=self._world,
             state=state,
         )
         with closing(events.batches()) as batches:

@@ -23,6 +23,7 @@ from embtables.errors import StateError
 from embtables.inputs.batch import Batch
 from embtables.pipelines.config import Online
 from embtables.pipelines.sources.protocol import SourcePosition
+from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.schema import Model, error_lines
 from embtables.shard.world import World
 from embtables.tables.clock import EventClock
@@ -174,9 +175,11 @@ class Interval:
             if item is None:
                 self._is_over = True
                 return
+            is_empty = item.position.rows == self._last.rows  # at all ranks
             self._last = item.position
-            late = time.monotonic() - self._since if item.batch.num_rows == 0 else 0.0
-            self._is_over = self._source.is_due(item.position) or self._source.is_overdue(item.position, late)
+            self._is_over = self._source.is_due(item.position) or (
+                is_empty and self._source.is_overdue(item.position, self._since)
+            )
             yield item
 
 
@@ -233,10 +236,11 @@ class Intervals:
             return position.rows >= self._rows
         return position.until is not None and position.clock >= position.until
 
-    def is_overdue(self, position: IntervalPosition, seconds: float) -> bool:
-        """Whether an interval that has rows ends, although events do not go on: `seconds` after it began, by a clock
-        on the wall."""
-        return position.rows > 0 and seconds >= self._seconds
+    def is_overdue(self, position: IntervalPosition, since: float) -> bool:
+        """Whether an interval that has rows ends, although events do not go on: by the wall's clock of rank 0, which
+        showed `since` when it began.
+        """
+        return position.rows > 0 and rank_0_says(self._world, lambda: time.monotonic() - since >= self._seconds)
 
     def close(self) -> None:
         """Ends the flow."""
@@ -245,12 +249,7 @@ class Intervals:
         self._items = self._first = None
 
     def _advanced(self, clock: int, batch: Batch) -> tuple[int, int]:
-        """The clock after a batch, and the batch's rows, of all ranks: each sees the greatest clock of them."""
-        watch = EventClock(self._max_step, clock)
-        if batch.event_time_us is not None:
-            watch.observe(batch.event_time_us)
-        if self._world.size == 1:
-            return watch.now, batch.num_rows
-        own = torch.tensor([watch.now, batch.num_rows], dtype=torch.int64).numpy().tobytes()
-        every = torch.frombuffer(bytearray(b"".join(self._world.gather_bytes(own))), dtype=torch.int64).view(-1, 2)
-        return int(every[:, 0].max()), int(every[:, 1].sum())
+        """The clock after the batch of all ranks, and its rows."""
+        assert batch.event_time_us is not None, "an online run has an event time"
+        times = torch.cat(self._world.all_gather(batch.event_time_us))
+        return EventClock(self._max_step, clock).observe(times), len(times)

@@ -46,7 +46,7 @@ class _Parent:
     sequence: int
     cut: int | None
     deltas: int  # since its snapshot
-    side_tables: Mapping[str, str]  # checksums by file; rank 0's
+    side_tables: Mapping[str, str]  # checksums by file; of those that this rank writes at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,9 @@ class VersionWriter:
             tensors: everything dense; copied. With several ranks, rank 0's are used; so are its `content` and `pins`.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names of pins that are to keep this version.
-            side_tables: by file (`side.0.arrow`) what a server joins to requests, as the content says; rank 0's. A
-                delta has those alone that are not those of the version before.
+            side_tables: by file (`side.0.arrow`) what a server joins to requests, or a reader of events goes on from,
+                as the content says; with several ranks each gives and writes files of its own. A delta has those alone
+                that are not those of the version before.
 
         Raises:
             StateError: the content is not JSON; gradients wait for their step; or this is so at another rank.
@@ -262,7 +263,7 @@ class VersionWriter:
         deltas = due.deltas
         if self._purpose == "serving" and deltas >= max(1, self._longest):
             sequence, deltas = self._merged(sequence, deltas)
-        side_tables = {} if self._world.rank else {name: file.xxh3 for name, file in due.side_tables.items()}
+        side_tables = {name: file.xxh3 for name, file in due.side_tables.items()}
         return _Parent(sequence, due.cut, deltas, side_tables)
 
     def _merged(self, sequence: int, deltas: int) -> tuple[int, int]:
@@ -286,9 +287,8 @@ class VersionWriter:
         part, version = RankPart(self._world.buckets(), tables), due.version
         found = rank_files(self._tables.stored, self._world.rank, part, version.tensors, self._projection, self._dtype)
         found.files |= artifact_files(version.artifacts)
-        if self._world.rank == 0:
-            new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
-            found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
+        new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
+        found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
         for file in found.files.values():
             file.chunks = self._unless_abandoned(file.chunks)
         return found

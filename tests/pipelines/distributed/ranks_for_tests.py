@@ -58,7 +58,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], may: str) -> l
 
     def closing(chain: VersionWriter) -> None:
         if not chain.is_written(0.0):
-            knew.append(ray_worker.Settings(**settings).error_file.exists())
+            knew.append(ray_worker.Settings.from_json(settings).error_file.exists())
             Path(may).write_bytes(b"now")
         close(chain)
 
