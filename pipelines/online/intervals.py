@@ -10,7 +10,7 @@ resumed, cut alike, on any number of ranks. Where events stop, the wall's clock 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol
@@ -132,8 +132,9 @@ class IntervalItem:
 class Interval:
     """A stretch: what is trained on between two versions for servers."""
 
-    def __init__(self, source: Intervals, begun: IntervalPosition) -> None:
+    def __init__(self, source: Intervals, begun: IntervalPosition, quarantined: Mapping[str, int]) -> None:
         self._source = source
+        self._quarantined_before = quarantined
         self._last = begun
         self._ahead: deque[IntervalItem] = deque()
         self._is_over = source.is_due(begun)  # a run may have been stopped with its last batch
@@ -151,8 +152,8 @@ class Interval:
 
     @property
     def quarantined(self) -> Mapping[str, int]:
-        """See Stretch: of the flow, since the process began."""
-        return self._source.flow.quarantined
+        """See Stretch."""
+        return Counter(self._source.flow.quarantined) - Counter(self._quarantined_before)
 
     @property
     def next_position(self) -> Mapping[str, Any]:
@@ -204,14 +205,15 @@ class Intervals:
     def stretch(self, number: int, position: Mapping[str, Any] | None) -> Interval | None:
         """See BatchSource: an interval; the number says only how many there were."""
         begun = IntervalPosition() if position is None else IntervalPosition.from_json(position)
+        quarantined = dict(self.flow.quarantined)  # before the first item is taken
         if self.is_due(begun):  # nothing is taken: what is saved now is of this position
-            return Interval(self, begun)
+            return Interval(self, begun, quarantined)
         if self._items is None or begun.flow != self._at:
             self.close()
             self._items, self._at = self.flow.items(begun.flow), begun.flow
         if self._first is None:
             self._first = next(self._items, None)
-        return None if self._first is None else Interval(self, begun)
+        return None if self._first is None else Interval(self, begun, quarantined)
 
     def take(self, last: IntervalPosition) -> IntervalItem | None:
         """The next item, after one with a position; None where the flow ends."""
