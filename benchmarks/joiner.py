@@ -26,7 +26,10 @@ import pyarrow.compute as pc
 from benchmarks import _harness
 from embtables.events.protocol import Entry
 from embtables.native import _core
-from embtables.pipelines.online.joiner import SampleJoiner
+from embtables.pipelines.online.clocks import PartitionClocks
+from embtables.pipelines.online.joiner import SECOND_US, SampleJoiner
+from embtables.pipelines.online.payloads import EntryCache
+from embtables.pipelines.online.samples import SampleColumns
 from embtables.schema import EventSamples
 
 ENTRY, CLICKS = 10_000, 500
@@ -111,10 +114,11 @@ class Samples:
         self._log = MadeAgain(WINDOW_S * 1_000_000 // entries)
         online = EventSamples(log="folder:///", item="item", window_seconds=WINDOW_S)
         self._joiner = SampleJoiner(
-            self._log,  # type: ignore[arg-type]
+            0,
             online,
-            "click",
-            [0],
+            clocks=PartitionClocks([0], online.max_clock_step_seconds * SECOND_US),
+            cache=EntryCache(self._log, 256 << 20),  # type: ignore[arg-type]
+            columns=SampleColumns("click", None),
             set_aside=lambda reason, events: None,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote
 
@@ -121,10 +121,11 @@ class KafkaLog:
         low, high = self._connection.offsets(partition)
         return str(high - 1) if high > low else None
 
-    def wait(self, after: Positions, timeout_seconds: float) -> bool:
+    def wait(self, after: Positions, timeout_seconds: float, *, partitions: Collection[int] | None = None) -> bool:
         """See EventLog. It asks for the ends of the partitions every few milliseconds."""
+        asked = range(self._num_partitions) if partitions is None else partitions
         deadline, pause = time.monotonic() + timeout_seconds, _POLL_SECONDS[0]
-        while not any(self._has_more(p, after.get(p)) for p in range(self._num_partitions)):
+        while not any(self._has_more(p, after.get(p)) for p in asked):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import SplitResult
+from pathlib import Path
+from urllib.parse import SplitResult, unquote
 
 from embtables.errors import ConfigError
 from embtables.events.options import parse_uri, shown
@@ -34,6 +35,16 @@ _KINDS: dict[str, Callable[[SplitResult], EventLog]] = {
     "rediss": _redis,
     "kafka": _kafka,
 }
+
+
+def folder_of(uri: str) -> Path | None:
+    """The folder that a log lies in, which all who read it must see; None: it is on servers.
+
+    Raises:
+        ConfigError: the URI is wrong.
+    """
+    parts = parse_uri(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "folder" else None
 
 
 def open_log(uri: str) -> EventLog:

@@ -12,7 +12,7 @@ What is appended is durable when `append` returns, as far as the log's options s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,8 +69,12 @@ class EventLog(Protocol):
     def last(self, partition: int) -> str | None:
         """The position of the newest entry; None if there is none."""
 
-    def wait(self, after: Positions, timeout_seconds: float) -> bool:
-        """Until a partition has an entry after its position, or the time is over. Returns whether one has."""
+    def wait(self, after: Positions, timeout_seconds: float, *, partitions: Collection[int] | None = None) -> bool:
+        """Until a partition has an entry after its position, or the time is over. Returns whether one has.
+
+        Args:
+            partitions: those that are looked at, at least one; by default all.
+        """
 
     def close(self) -> None:
         """Frees what it holds. Nothing is called after it."""

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote
 
@@ -181,10 +181,11 @@ class RedisLog:
         found: Any = self._call(lambda: self._edge(keys=[stream], args=["XREVRANGE", "+", "-"]), stream)
         return None if found is None else f"{found[0].decode()}.{int(found[2])}"
 
-    def wait(self, after: Positions, timeout_seconds: float) -> bool:
+    def wait(self, after: Positions, timeout_seconds: float, *, partitions: Collection[int] | None = None) -> bool:
         """See EventLog. The server holds the call until there is an entry."""
         begun: dict[Any, Any] = {
-            self._keys(p)[0]: self._parsed(after[p], p)[0] if p in after else "0-0" for p in range(self._num_partitions)
+            self._keys(p)[0]: self._parsed(after[p], p)[0] if p in after else "0-0"
+            for p in (range(self._num_partitions) if partitions is None else partitions)
         }
         deadline = time.monotonic() + timeout_seconds
         while True:

@@ -14,8 +14,6 @@ from embtables.pipelines.json_text import json_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from embtables.events import EventLog
-
 app = typer.Typer(help="Read an event log; list and replay refused events.", no_args_is_help=True)
 
 Uri = Annotated[
@@ -59,15 +57,7 @@ def tail(
             if not came and not follow:
                 return
             if not came:
-                _wait(log, after, partition)
-
-
-def _wait(log: EventLog, after: dict[int, str], partition: int | None) -> None:
-    """Until there is more in the partitions that are read; others do not end it at once, again and again."""
-    known = dict(after)
-    if partition is not None:
-        known |= {p: last for p in range(log.num_partitions) if p != partition and (last := log.last(p)) is not None}
-    log.wait(known, 1.0)
+                log.wait(after, 1.0, partitions=partitions)
 
 
 @app.command("dead-letters")

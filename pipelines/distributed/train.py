@@ -1,4 +1,5 @@
-"""`embtables train --workers N`: Ray Train starts N ranks of the training loop, and starts them again when one fails.
+"""`embtables train --workers N`, and `online`: Ray Train starts N ranks of the loop, and starts them again when one
+fails.
 
     driver: run folder -> ray.init -> TorchTrainer -> N workers (worker.py), a process group among them
             meanwhile: rank 0's lines are shown as they come; Ctrl-C asks the ranks to stop and save
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from embtables.errors import BadFileError, ConfigError, DataError, EmbtablesError, StateError, TrainingError
+from embtables.events import folder_of
+from embtables.pipelines.config import RunConfig as Config
 from embtables.pipelines.distributed.cluster import Cluster, connected, need_nodes
 from embtables.pipelines.distributed.model_code import model_to_send
-from embtables.pipelines.distributed.worker import Settings, keeping_room, work
+from embtables.pipelines.distributed.worker import OnlineWork, Settings, keeping_room, work
 from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import REPORT_FILE, RunDir
@@ -40,8 +43,12 @@ def train_on_ray(
     former: RunDir | None = None,
     which: Any = None,
     fresh: tuple[str, ...] = (),
+    online: OnlineWork | None = None,
 ) -> dict[str, Any]:
     """Trains a run whose folder was made (or goes on with one) and returns its report.
+
+    Args:
+        online: it is an online run.
 
     Raises:
         ConfigError: Ray is not installed, or cannot be reached.
@@ -54,7 +61,9 @@ def train_on_ray(
     # Once, here, and with its progress: the ranks would wait for the one that does it.
     prepared = with_prepared_data(config).data
     data = [Path(each).absolute() for each in prepared.paths()]
+    data += _event_log_folders(config, online)
     run.stop_file.unlink(missing_ok=True)
+    run.goes_on_by = "train" if online is None else "online"
     settings = Settings(
         run=str(path),
         folder=str(Path.cwd()),
@@ -65,6 +74,7 @@ def train_on_ray(
         fresh=fresh,
         threads=threads,
         token=secrets.token_hex(4),
+        online=online,
     )
     values = {"settings": settings.to_json(), "model": model_to_send(config.model.kind)}
     room = keeping_room(settings, cluster.workers)
@@ -77,6 +87,13 @@ def train_on_ray(
         raise StateError(f"{failure}; {_how_to_go_on(run, cluster)}", run=run.path)
     found: dict[str, Any] = json.loads((path / REPORT_FILE).read_text(encoding="utf-8"))
     return found
+
+
+def _event_log_folders(config: Config, online: OnlineWork | None) -> list[Path]:
+    """The folder of the event log, if there is one, which all nodes must see."""
+    events = None if online is None or online.kind == "replay" or config.online is None else config.online.events
+    folder = None if events is None else folder_of(events.log)
+    return [] if folder is None else [folder.absolute()]
 
 
 def _fit(values: dict[str, Any], cluster: Cluster, threads: int, max_restarts: int, path: Path) -> str | None:
@@ -123,7 +140,7 @@ def _lines(error: Exception) -> list[str]:
 def _how_to_go_on(run: RunDir, cluster: Cluster) -> str:
     """The command that goes on with what was saved."""
     if StateFolder(run.checkpoints).sequences("resume"):
-        return f"go on with: embtables train --resume {run.path} {cluster.options}"
+        return f"go on with: {run.resume_command()} {cluster.options}"
     return "nothing was saved yet: begin again"
 
 

@@ -1,6 +1,6 @@
 """One rank of a run on Ray: what Ray Train calls in each of its worker processes.
 
-    process group (gloo) -> world -> train, or resume if the run has a version -> rank 0 writes the report
+    process group (gloo) -> world -> train or online, or resume if the run has a version -> rank 0 writes the report
 
 A user's mistake ends the run at once: the rank that finds it writes it to a file for the driver and returns, because
 Ray would start everything again after an exception. Everything else raises: Ray then starts all ranks again, and they
@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embtables.errors import EmbtablesError, StateError, WorldError
 from embtables.pipelines.distributed.model_code import know
@@ -28,6 +28,20 @@ from embtables.pipelines.training.signals import InterruptedRunError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of no use to be tried again
 _ROOM = 16_384  # bytes of what a rank writes down
+
+
+@dataclass(frozen=True)
+class OnlineWork:
+    """What the ranks of an online run do.
+
+    Attributes:
+        kind: of a new run; None: that of the run which goes on.
+        speed, drains: see embtables.pipelines.online.run_online.online.
+    """
+
+    kind: Literal["replay", "events"] | None
+    speed: float | None
+    drains: bool
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Settings:
         former, which, fresh: see embtables.pipelines.training.train.train.
         threads: torch threads of each rank.
         token: a text of this command's own, in the names of the files that the ranks write for it.
+        online: None: it is a training run.
     """
 
     run: str
@@ -53,6 +68,7 @@ class Settings:
     fresh: tuple[str, ...]
     threads: int
     token: str
+    online: OnlineWork | None = None
 
     @property
     def error_file(self) -> Path:
@@ -71,6 +87,12 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Plain values for Ray, which hands them to the workers."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Settings:
+        """Of what `to_json` gave."""
+        online = values["online"]
+        return cls(**{**values, "online": None if online is None else OnlineWork(**online)})
 
 
 @contextlib.contextmanager
@@ -122,7 +144,7 @@ def work(values: Mapping[str, Any]) -> None:
     Args:
         values: `settings`, and `model`: see model_code.py.
     """
-    settings = Settings(**values["settings"])
+    settings = Settings.from_json(values["settings"])
     if Path(settings.folder).is_dir():
         os.chdir(settings.folder)
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -196,7 +218,6 @@ def _report_restart(settings: Settings, rank: int, error: Exception) -> None:
 def _train(settings: Settings, run: RunDir, world: Any) -> None:
     from embtables.pipelines.training.rank_agreement import rank_0_says
     from embtables.pipelines.training.shutdown import say_what_is_waited_for
-    from embtables.pipelines.training.train import resume, train
     from embtables.state.folder.version_folder import StateFolder
 
     def on_error(error: EmbtablesError, waits: bool) -> None:
@@ -205,11 +226,34 @@ def _train(settings: Settings, run: RunDir, world: Any) -> None:
         with contextlib.redirect_stderr(Lines(settings.log_file)):
             say_what_is_waited_for(error, waits)
 
-    shown = world.rank == 0
+    common: dict[str, Any] = {"world": world, "shown": world.rank == 0, "on_error": on_error}
     # After a restart there may be versions of this run, where it did not go on from one.
     if settings.goes_on or rank_0_says(world, lambda: bool(StateFolder(run.checkpoints).sequences("resume"))):
-        resume(run, settings.overrides, world=world, shown=shown, on_error=on_error)
+        _go_on(settings, run, common)
     else:
         former = None if settings.former is None else RunDir.open(Path(settings.former))
-        begins = {"former": former, "which": settings.which, "fresh": settings.fresh}
-        train(run.config(), **begins, run=run, world=world, shown=shown, on_error=on_error)
+        _begin(settings, run, {**common, "former": former, "which": settings.which, "fresh": settings.fresh})
+
+
+def _begin(settings: Settings, run: RunDir, common: dict[str, Any]) -> None:
+    if settings.online is None:
+        from embtables.pipelines.training.train import train
+
+        train(run.config(), run=run, **common)
+        return
+    from embtables.pipelines.online.run_online import online
+
+    of = settings.online
+    assert of.kind is not None, "a new run has a kind"
+    online(run.config(), of.kind, run=run, speed=of.speed, drains=of.drains, **common)
+
+
+def _go_on(settings: Settings, run: RunDir, common: dict[str, Any]) -> None:
+    if settings.online is None:
+        from embtables.pipelines.training.train import resume
+
+        resume(run, settings.overrides, **common)
+        return
+    from embtables.pipelines.online.run_online import resume as resume_online
+
+    resume_online(run, settings.overrides, speed=settings.online.speed, drains=settings.online.drains, **common)

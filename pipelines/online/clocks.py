@@ -46,17 +46,25 @@ class PartitionClocks:
             self._watermark = reached if self._watermark is None else max(self._watermark, reached)
         return self._watermark
 
-    def save(self) -> tuple[dict[int, int], list[int], int | None]:
-        """Clocks that are set, idle partitions, watermark."""
-        clocks = {partition: clock for partition, clock in self._clocks.items() if clock is not None}
-        return clocks, sorted(self._idle), self._watermark
+    def clock(self, partition: int) -> int | None:
+        """A partition's clock; None: it has had no event."""
+        return self._clocks[partition]
 
-    def load(self, clocks: Mapping[int, int], idle: Iterable[int], watermark: int | None) -> None:
-        """What `save` gave. Raises ValueError where it names another partition."""
-        idle = set(idle)
-        unknown = (set(clocks) | idle) - set(self._clocks)
-        if unknown:
-            raise ValueError(f"has a clock of partition {min(unknown)}, which is not read")
+    def is_idle(self, partition: int) -> bool:
+        """Whether a partition does not hold the watermark."""
+        return partition in self._idle
+
+    @property
+    def reached(self) -> int | None:
+        """The watermark as it was asked for last."""
+        return self._watermark
+
+    def load(self, clocks: Mapping[int, int | None], idle: Iterable[int], reached: int | None) -> None:
+        """What these properties were.
+
+        Args:
+            reached: the least, if the partitions were read by several readers.
+        """
         self._clocks |= clocks
-        self._idle = idle
-        self._watermark = watermark
+        self._idle = set(idle)
+        self._watermark = reached

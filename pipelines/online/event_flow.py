@@ -12,19 +12,24 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.errors import StateError
+from embtables.arrow.types import take_column
+from embtables.errors import DataError, StateError
 from embtables.events.protocol import EventLog
 from embtables.inputs.batch import Batch
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, Needs, make_batch
-from embtables.inputs.values import BadRowsError
+from embtables.inputs.times import as_microseconds
+from embtables.inputs.values import BadRowsError, one_array
 from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
 from embtables.pipelines.online.joiner import SetAside
-from embtables.schema import EventSamples, Schema
+from embtables.schema import EventSamples, EventTime, Schema
+from embtables.shard.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class JoinedItem:
 
 
 class EventFlow:
-    """A `Flow` of the samples that an event log gives; one process reads all partitions.
+    """A `Flow` of the samples that an event log gives; each rank reads some of its partitions.
 
     Args:
         log: what is read.
@@ -56,10 +61,11 @@ class EventFlow:
         schema: what the model reads of a sample; its only label is the joiner's.
         fitted: transforms fitted on training data.
         needs: what the task reads of labels and sample weights.
-        batch_rows: samples of a batch, at most.
+        batch_rows: samples of a batch of all ranks, at most; each has its part of them, and at least one.
+        world: the ranks.
         is_replay: see JoinedEvents.
         set_aside: receives events that give no sample, and samples with a value that has no meaning.
-        tables: of the version whose position the run goes on from.
+        tables: of the version whose position the run goes on from, those of this rank's partitions.
         extra_columns: of impressions, handed out beside each batch.
         begin_after_us: samples whose event time is up to this are left out, and counted as `before_begin`.
     """
@@ -76,6 +82,7 @@ class EventFlow:
         *,
         needs: Needs,
         batch_rows: int,
+        world: World,
         is_replay: bool,
         set_aside: SetAside,
         tables: Mapping[str, pa.Table] | None = None,
@@ -86,12 +93,16 @@ class EventFlow:
         self._samples = events
         self._label = schema.labels[0].column
         self._transform = FeatureTransform.for_training(schema, fitted, needs)
-        self._batch_rows = batch_rows
+        part = world.part_of(batch_rows)
+        self._batch_rows = max(1, part.stop - part.start)
+        self._world = world
         self._is_replay = is_replay
         self._set_aside = set_aside
         self._tables = tables
         self._extra_columns = tuple(extra_columns)
-        self._begin_after_us = begin_after_us
+        self._is_new = None
+        if begin_after_us is not None and schema.event_time is not None:
+            self._is_new = partial(_is_after, schema.event_time, begin_after_us)
         self._events: JoinedEvents | None = None
         self._bad: Counter[str] = Counter()
 
@@ -101,12 +112,20 @@ class EventFlow:
         return self._bad
 
     @property
+    def warnings(self) -> list[str]:
+        """What a user should know of how the log is divided over the ranks."""
+        ranks, partitions = self._world.size, self._log.num_partitions
+        if ranks <= partitions:
+            return []
+        return [f"the event log has {partitions} partitions, so {ranks - partitions} of {ranks} workers read nothing"]
+
+    @property
     def counts(self) -> Mapping[str, int]:
-        """What the joiner made of events, by name."""
-        return {} if self._events is None else self._events.joiner.counts
+        """What joiners made of events, by name, of all ranks."""
+        return {} if self._events is None else self._events.counts
 
     def tables(self) -> dict[str, pa.Table]:
-        """What a version holds beside the position of the batch that was given last; see JoinedState."""
+        """What a version holds of this rank beside the position of the batch that was given last; see JoinedState."""
         if self._events is None:  # nothing was taken yet
             return dict(self._tables or {})
         return dict(self._events.state().tables)
@@ -130,11 +149,13 @@ class EventFlow:
             is_replay=self._is_replay,
             set_aside=self._set_aside,
             columns=[*self._transform.columns, *self._extra_columns],
+            world=self._world,
+            is_new=self._is_new,
             state=state,
         )
         with closing(events.batches()) as batches:
             for samples in batches:
-                block, kept = self._after_begin(*self._converted(samples))
+                block, kept = self._converted(samples)
                 batch = make_batch(self._transform.names, [(block, 0, block.num_rows)])
                 extra = self._extra(kept) if self._extra_columns else None
                 yield JoinedItem(batch, JoinedPosition(events.content()), extra)
@@ -153,19 +174,28 @@ class EventFlow:
                 samples = samples.filter(pa.array(is_good))
         return self._transform.empty(), samples
 
-    def _after_begin(self, block: Block, samples: pa.RecordBatch) -> tuple[Block, pa.RecordBatch]:
-        """The samples that no run before was trained on."""
-        if self._begin_after_us is None or block.event_time_us is None or not block.num_rows:
-            return block, samples
-        is_new = block.event_time_us > self._begin_after_us
-        if is_new.all():
-            return block, samples
-        assert self._events is not None, "samples come from events"
-        self._events.joiner.counts["before_begin"] += int((~is_new).sum())
-        return block.take(np.flatnonzero(is_new)), samples.filter(pa.array(is_new))
-
     def _extra(self, samples: pa.RecordBatch) -> pa.Table:
         """Columns for figures; one that impressions lack is null."""
         rows, names = samples.num_rows, samples.schema.names
         columns = {n: samples.column(n) if n in names else pa.nulls(rows) for n in self._extra_columns}
         return pa.table(columns)
+
+
+def _is_after(event_time: EventTime, begin_after_us: int, samples: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    """Which samples are later than a time; those whose time has no meaning too, for that is said where they are
+    converted."""
+    is_new, places = np.ones(samples.num_rows, np.bool_), np.arange(samples.num_rows)
+    column = take_column(samples, event_time.column)
+    if column is None:
+        return is_new
+    times = one_array(column)
+    while len(places):
+        try:
+            is_new[places] = as_microseconds(event_time, times.take(pa.array(places))) > begin_after_us
+        except BadRowsError as error:
+            places = np.delete(places, error.rows)
+            continue
+        except DataError:
+            pass
+        break
+    return is_new

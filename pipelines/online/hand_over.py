@@ -6,16 +6,15 @@ former run on the same events    -> what follows its position, with the impressi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import say
+from embtables.pipelines.training.checkpoint import ReaderFiles
 from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
 from embtables.schema import EventSamples
@@ -23,15 +22,14 @@ from embtables.schema import EventSamples
 
 def hand_over(
     config: RunConfig, state: RunState, origin: FormerCheckpoint | None, *, shown: bool
-) -> Mapping[str, pa.Table] | None:
+) -> ReaderFiles | None:
     """Sets in the state of a new run on events where it begins.
 
     Returns:
-        The tables of the reader whose position it goes on from; None: it begins with the oldest event of the log.
+        The files of the readers whose position it goes on from; None: it begins with the oldest event of the log.
 
     Raises:
         ConfigError: the former run was trained on a row of the future.
-        StateError: a file of the former run is missing or damaged.
     """
     events = _events(config)
     if events.begin_after is not None:
@@ -42,7 +40,7 @@ def hand_over(
         state.position, state.begin_after_us = origin.state.position, origin.state.begin_after_us
         if shown:
             say("going on in the event log where the former run stood")
-        return origin.reader_tables()
+        return origin.reader_files
     else:
         state.begin_after_us = _newest(origin)
     if shown and state.begin_after_us is not None:

@@ -10,7 +10,7 @@ resumed, cut alike, on any number of ranks. Where events stop, the wall's clock 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol
@@ -23,6 +23,7 @@ from embtables.errors import StateError
 from embtables.inputs.batch import Batch
 from embtables.pipelines.config import Online
 from embtables.pipelines.sources.protocol import SourcePosition
+from embtables.pipelines.training.rank_agreement import rank_0_says
 from embtables.schema import Model, error_lines
 from embtables.shard.world import World
 from embtables.tables.clock import EventClock
@@ -131,8 +132,9 @@ class IntervalItem:
 class Interval:
     """A stretch: what is trained on between two versions for servers."""
 
-    def __init__(self, source: Intervals, begun: IntervalPosition) -> None:
+    def __init__(self, source: Intervals, begun: IntervalPosition, quarantined: Mapping[str, int]) -> None:
         self._source = source
+        self._quarantined_before = quarantined
         self._last = begun
         self._ahead: deque[IntervalItem] = deque()
         self._is_over = source.is_due(begun)  # a run may have been stopped with its last batch
@@ -150,8 +152,8 @@ class Interval:
 
     @property
     def quarantined(self) -> Mapping[str, int]:
-        """See Stretch: of the flow, since the process began."""
-        return self._source.flow.quarantined
+        """See Stretch."""
+        return Counter(self._source.flow.quarantined) - Counter(self._quarantined_before)
 
     @property
     def next_position(self) -> Mapping[str, Any]:
@@ -174,9 +176,11 @@ class Interval:
             if item is None:
                 self._is_over = True
                 return
+            is_empty = item.position.rows == self._last.rows  # at all ranks
             self._last = item.position
-            late = time.monotonic() - self._since if item.batch.num_rows == 0 else 0.0
-            self._is_over = self._source.is_due(item.position) or self._source.is_overdue(item.position, late)
+            self._is_over = self._source.is_due(item.position) or (
+                is_empty and self._source.is_overdue(item.position, self._since)
+            )
             yield item
 
 
@@ -201,14 +205,15 @@ class Intervals:
     def stretch(self, number: int, position: Mapping[str, Any] | None) -> Interval | None:
         """See BatchSource: an interval; the number says only how many there were."""
         begun = IntervalPosition() if position is None else IntervalPosition.from_json(position)
+        quarantined = dict(self.flow.quarantined)  # before the first item is taken
         if self.is_due(begun):  # nothing is taken: what is saved now is of this position
-            return Interval(self, begun)
+            return Interval(self, begun, quarantined)
         if self._items is None or begun.flow != self._at:
             self.close()
             self._items, self._at = self.flow.items(begun.flow), begun.flow
         if self._first is None:
             self._first = next(self._items, None)
-        return None if self._first is None else Interval(self, begun)
+        return None if self._first is None else Interval(self, begun, quarantined)
 
     def take(self, last: IntervalPosition) -> IntervalItem | None:
         """The next item, after one with a position; None where the flow ends."""
@@ -233,10 +238,11 @@ class Intervals:
             return position.rows >= self._rows
         return position.until is not None and position.clock >= position.until
 
-    def is_overdue(self, position: IntervalPosition, seconds: float) -> bool:
-        """Whether an interval that has rows ends, although events do not go on: `seconds` after it began, by a clock
-        on the wall."""
-        return position.rows > 0 and seconds >= self._seconds
+    def is_overdue(self, position: IntervalPosition, since: float) -> bool:
+        """Whether an interval that has rows ends, although events do not go on: by the wall's clock of rank 0, which
+        showed `since` when it began.
+        """
+        return position.rows > 0 and rank_0_says(self._world, lambda: time.monotonic() - since >= self._seconds)
 
     def close(self) -> None:
         """Ends the flow."""
@@ -245,12 +251,7 @@ class Intervals:
         self._items = self._first = None
 
     def _advanced(self, clock: int, batch: Batch) -> tuple[int, int]:
-        """The clock after a batch, and the batch's rows, of all ranks: each sees the greatest clock of them."""
-        watch = EventClock(self._max_step, clock)
-        if batch.event_time_us is not None:
-            watch.observe(batch.event_time_us)
-        if self._world.size == 1:
-            return watch.now, batch.num_rows
-        own = torch.tensor([watch.now, batch.num_rows], dtype=torch.int64).numpy().tobytes()
-        every = torch.frombuffer(bytearray(b"".join(self._world.gather_bytes(own))), dtype=torch.int64).view(-1, 2)
-        return int(every[:, 0].max()), int(every[:, 1].sum())
+        """The clock after the batch of all ranks, and its rows."""
+        assert batch.event_time_us is not None, "an online run has an event time"
+        times = torch.cat(self._world.all_gather(batch.event_time_us))
+        return EventClock(self._max_step, clock).observe(times), len(times)

@@ -8,19 +8,19 @@ It holds no payload: what it needs of an open impression, it reads from the log 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.errors import EventsLostError
-from embtables.events.protocol import Entry, EventLog
+from embtables.errors import EventsLostError, StateError
+from embtables.events.protocol import Entry
 from embtables.ids.mix import seeded_mix
 from embtables.native import _core
 from embtables.pipelines.online.clocks import PartitionClocks
 from embtables.pipelines.online.entry_events import EntryEvents, EntryFaultError, ItemKind, Part, read_entry
-from embtables.pipelines.online.payloads import Payloads, UInt32s, by_entry
+from embtables.pipelines.online.payloads import EntryCache, Payloads, UInt32s, by_entry
 from embtables.pipelines.online.samples import SampleColumns, joined
 from embtables.pipelines.online.state import JoinerContent, JoinerState, entries_table, events_table
 from embtables.schema import EventSamples
@@ -28,22 +28,22 @@ from embtables.schema import EventSamples
 SetAside = Callable[[str, pa.RecordBatch], None]
 """Takes events that give no sample, with the reason. After a restart it is given some of them again."""
 
-_SECOND_US = 1_000_000
+SECOND_US = 1_000_000
 _JOINED, _OVERDUE, _CORRECTED, _DUPLICATE, _TOO_LATE, _TOO_EARLY = 1, 2, 3, 4, 6, 7  # outcomes of join/joiner.h
 _WITHOUT_PAYLOAD = (2, 4)  # states of join/records.h
 
 
 class SampleJoiner:
-    """Joins the events of some partitions; one thread uses it.
+    """Joins the events of a partition, which has all events of a request; one thread uses it.
+
+    What a reader joins of several partitions is of one clock and one set of columns, which their joiners share.
 
     Args:
-        log: holds entries as long as their impressions are open or may be corrected.
-        online: how they are joined.
-        label: the column of the label in samples, float32.
-        partitions: those whose events are joined here; all events of a request are in one.
+        online: how events are joined.
+        clocks: of the reader's partitions.
+        cache: holds entries as long as their impressions are open or may be corrected.
+        columns: of samples.
         set_aside: receives events that give no sample.
-        columns: those of impressions that samples have; None: all.
-        payload_bytes: of decoded entries that are kept in memory.
 
     Attributes:
         counts: events by what became of them. `late_positives / (positives + late_positives)` is the share of positives
@@ -52,24 +52,25 @@ class SampleJoiner:
 
     def __init__(
         self,
-        log: EventLog,
+        partition: int,
         online: EventSamples,
-        label: str,
-        partitions: Collection[int],
         *,
+        clocks: PartitionClocks,
+        cache: EntryCache,
+        columns: SampleColumns,
         set_aside: SetAside,
-        columns: Collection[str] | None = None,
-        payload_bytes: int = 256 << 20,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.clocks = PartitionClocks(partitions, online.max_clock_step_seconds * _SECOND_US)
+        self._partition = partition
+        self._clocks = clocks
         self._online = online
         self._set_aside = set_aside
         lengths = (online.window_seconds, online.late_window_seconds, online.max_skew_seconds)
-        self._native = _core.Joiner(*(seconds * _SECOND_US for seconds in lengths))
-        self._payloads = Payloads(log, payload_bytes)
-        self._columns = SampleColumns(label, columns)
+        self._native = _core.Joiner(*(seconds * SECOND_US for seconds in lengths))
+        self._payloads = Payloads(cache, partition)
+        self._columns = columns
         self._item_kind: ItemKind | None = None
+        self._closed_at: int | None = None  # the watermark at which nothing more is to be closed; None: not known
 
     @property
     def open_keys(self) -> int:
@@ -96,14 +97,15 @@ class SampleJoiner:
             self._discard(fault.reason, events)
             return self._columns.schema.empty_table()
         self._item_kind = read.item_kind or self._item_kind
-        clock = self.clocks.observe(entry.partition, read.median_us)
+        clock = self._clocks.observe(self._partition, read.median_us)
         self.counts["ignored"] += read.ignored
         for reason, rows in read.faults.items():
             self._discard(reason, events.take(pa.array(rows)))
         if clock is None:
             return self._columns.schema.empty_table()
+        self._closed_at = None  # what was added may be due already
         number = self._native.hold()
-        self._payloads.add(number, entry.partition, entry.position, clock, events)
+        self._payloads.add(number, entry.position, clock, events)
         samples = joined([self._add_impressions(number, read, events), self._add_actions(number, read, events)])
         self._native.release(number)
         self._payloads.drop(self._native.take_freed().tolist())
@@ -115,12 +117,13 @@ class SampleJoiner:
         Raises:
             EventLogError: an impression's entry cannot be read again.
         """
-        watermark = self.clocks.watermark()
-        if watermark is None:
+        watermark = self._clocks.watermark()
+        if watermark is None or watermark == self._closed_at:
             return self._columns.schema.empty_table(), True
         keys, times, entries, rows, is_corrected, orphan_entries, orphan_rows, done = self._native.advance(
             watermark, most
         )
+        self._closed_at = watermark if done else None
         kept = self._is_kept(keys)
         corrected = is_corrected.view(np.bool_)
         lost = self._lost(times, entries)
@@ -141,12 +144,8 @@ class SampleJoiner:
 
     def content(self) -> JoinerContent:
         """The small part of `save`."""
-        clocks, idle, watermark = self.clocks.save()
         return JoinerContent(
             closed_until=self._native.watermark,
-            watermark=watermark,
-            clocks={str(partition): clock for partition, clock in sorted(clocks.items())},
-            idle=tuple(idle),
             item_kind=self._item_kind,
             counts=dict(sorted(self.counts.items())),
         )
@@ -172,13 +171,17 @@ class SampleJoiner:
         state.check()
         content = state.content
         with state.faults():
-            self.clocks.load({int(p): clock for p, clock in content.clocks.items()}, content.idle, content.watermark)
             entries = state.entries_read()
             keys, times, of, rows, states = state.event_arrays()
             self._native.load(keys, times, of, rows, states, len(entries), content.closed_until)
-        for number, (partition, position, clock_us) in enumerate(entries):
-            self._payloads.add(number, partition, position, clock_us, None)
-        self._columns.schema = state.columns.schema
+        for number, (position, clock_us) in enumerate(entries):
+            self._payloads.add(number, position, clock_us, None)
+        if not self._columns.load(state.columns.schema):
+            raise StateError(
+                "has columns of other types than partitions before it, which another worker has read; go on with as "
+                "many workers as before",
+                partition=self._partition,
+            )
         self._item_kind = content.item_kind
         self.counts = Counter(content.counts)
 
@@ -228,11 +231,11 @@ class SampleJoiner:
         until = self._native.watermark
         if until is None:
             return None
-        return until - (self._online.window_seconds + self._online.late_window_seconds) * _SECOND_US
+        return until - (self._online.window_seconds + self._online.late_window_seconds) * SECOND_US
 
     def _in_time(self, number: int, part: Part, events: pa.RecordBatch, oldest_us: int | None) -> Part:
         """Without events whose time cannot be that of an event that comes now; they are set aside."""
-        newest_us = self._payloads.entry(number).clock_us + self._online.max_ahead_seconds * _SECOND_US
+        newest_us = self._payloads.entry(number).clock_us + self._online.max_ahead_seconds * SECOND_US
         ahead = part.times > newest_us
         old = np.zeros_like(ahead) if oldest_us is None else part.times <= oldest_us
         for reason, wrong in (("too_far_ahead", ahead), ("too_old", old)):
@@ -255,7 +258,7 @@ class SampleJoiner:
         lost = np.zeros(len(times), np.bool_)
         for number, places in by_entry(entries):
             entry = self._payloads.entry(number)
-            newest = entry.clock_us + self._online.max_clock_step_seconds * _SECOND_US
+            newest = entry.clock_us + self._online.max_clock_step_seconds * SECOND_US
             ahead = places[times[places] > newest]
             if not len(ahead):
                 continue

@@ -10,6 +10,8 @@ import torch
 
 from embtables.pipelines.online.intervals import FlowItem
 from embtables.pipelines.sources.epochs import Epoch, LogEpochs
+from embtables.pipelines.training.rank_agreement import rank_0_says
+from embtables.shard.world import World
 
 _LONGEST_WAIT_SECONDS = 0.2
 
@@ -20,10 +22,14 @@ class LogFlow:
     Args:
         epochs: hands out the rows in the order of the files, with one epoch.
         speed: seconds of event time for each second; None: as fast as they are trained on.
-        is_asked_to_stop: ends a wait.
+        is_asked_to_stop: ends a wait, if rank 0 is asked.
+        world: the ranks, which wait together.
     """
 
-    def __init__(self, epochs: LogEpochs, speed: float | None, is_asked_to_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, epochs: LogEpochs, speed: float | None, is_asked_to_stop: Callable[[], bool], world: World
+    ) -> None:
+        self._world = world
         self._epochs = epochs
         self._speed = speed
         self._is_asked_to_stop = is_asked_to_stop
@@ -48,17 +54,20 @@ class LogFlow:
         """See Flow."""
         self._epoch = self._epochs.stretch(0, position)
         assert self._epoch is not None, "there is one epoch"
-        pace = None if self._speed is None else _Pace(self._speed, self._is_asked_to_stop)
+        pace = None if self._speed is None else _Pace(self._speed, self._is_asked_to_stop, self._world)
         for item in self._epoch:
-            if pace is not None and item.batch.event_time_us is not None and item.batch.num_rows:
-                pace.wait_for(int(torch.median(item.batch.event_time_us)))
+            if pace is not None and item.batch.event_time_us is not None:
+                times = torch.cat(self._world.all_gather(item.batch.event_time_us))
+                if len(times):
+                    pace.wait_for(int(torch.median(times)))
             yield item
 
 
 class _Pace:
     """Holds a batch back until its time has come, counted from the first one."""
 
-    def __init__(self, speed: float, is_asked_to_stop: Callable[[], bool]) -> None:
+    def __init__(self, speed: float, is_asked_to_stop: Callable[[], bool], world: World) -> None:
+        self._world = world
         self._speed = speed
         self._is_asked_to_stop = is_asked_to_stop
         self._begun: tuple[int, float] | None = None
@@ -68,5 +77,6 @@ class _Pace:
             self._begun = time_us, time.monotonic()
         first, since = self._begun
         due = since + (time_us - first) / 1e6 / self._speed
-        while (left := due - time.monotonic()) > 0 and not self._is_asked_to_stop():
-            time.sleep(min(left, _LONGEST_WAIT_SECONDS))
+        # Rank 0 says when: a rank that waited by itself would be silent for the others.
+        while rank_0_says(self._world, lambda: due > time.monotonic() and not self._is_asked_to_stop()):
+            time.sleep(min(max(0.0, due - time.monotonic()), _LONGEST_WAIT_SECONDS))

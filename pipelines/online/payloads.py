@@ -15,6 +15,45 @@ from embtables.events.protocol import EventLog
 UInt32s = npt.NDArray[np.uint32]
 
 
+class EntryCache:
+    """Decoded entries of a log: those that were used last.
+
+    Args:
+        log: where others are read again.
+        most_bytes: of entries that are kept; the one in use may be larger.
+    """
+
+    def __init__(self, log: EventLog, most_bytes: int) -> None:
+        self._log = log
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[int, str], pa.RecordBatch] = OrderedDict()
+        self._kept_bytes = 0
+
+    def events(self, partition: int, position: str) -> pa.RecordBatch:
+        """The events of an entry. Raises as `EventLog.fetch`."""
+        found = self._kept.get((partition, position))
+        if found is not None:
+            self._kept.move_to_end((partition, position))
+            return found
+        fetched = self._log.fetch(partition, position)
+        self.keep(partition, position, fetched)
+        return fetched
+
+    def keep(self, partition: int, position: str, events: pa.RecordBatch) -> None:
+        """Takes an entry that was read."""
+        self.forget(partition, position)
+        self._kept[partition, position] = events
+        self._kept_bytes += events.nbytes
+        while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
+            self.forget(*next(iter(self._kept)))
+
+    def forget(self, partition: int, position: str) -> None:
+        """Lets go of an entry, if it is kept."""
+        events = self._kept.pop((partition, position), None)
+        if events is not None:
+            self._kept_bytes -= events.nbytes
+
+
 @dataclass(frozen=True, slots=True)
 class OpenEntry:
     """An entry that has open events.
@@ -25,39 +64,30 @@ class OpenEntry:
     """
 
     order: int
-    partition: int
     position: str
     clock_us: int
 
 
 class Payloads:
-    """Open entries by number, and their events.
+    """Open entries of a partition by number, and their events."""
 
-    Args:
-        log: where entries are read again.
-        most_bytes: of decoded entries that are kept; the one in use may be larger.
-    """
-
-    def __init__(self, log: EventLog, most_bytes: int) -> None:
-        self._log = log
-        self._most_bytes = most_bytes
+    def __init__(self, cache: EntryCache, partition: int) -> None:
+        self._cache = cache
+        self._partition = partition
         self._open: dict[int, OpenEntry] = {}
-        self._kept: OrderedDict[int, pa.RecordBatch] = OrderedDict()
-        self._kept_bytes = 0
         self._next_order = 0
 
-    def add(self, number: int, partition: int, position: str, clock_us: int, events: pa.RecordBatch | None) -> None:
+    def add(self, number: int, position: str, clock_us: int, events: pa.RecordBatch | None) -> None:
         """An entry that was read after all others; `events`, if they are there already."""
-        self._open[number] = OpenEntry(self._next_order, partition, position, clock_us)
+        self._open[number] = OpenEntry(self._next_order, position, clock_us)
         self._next_order += 1
         if events is not None:
-            self._keep(number, events)
+            self._cache.keep(self._partition, position, events)
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Entries that nothing needs any more."""
         for number in numbers:
-            del self._open[number]
-            self._forget(number)
+            self._cache.forget(self._partition, self._open.pop(number).position)
 
     def entry(self, number: int) -> OpenEntry:
         """Where an open entry lies."""
@@ -69,25 +99,7 @@ class Payloads:
 
     def events(self, number: int) -> pa.RecordBatch:
         """The events of an open entry. Raises as `EventLog.fetch`."""
-        found = self._kept.get(number)
-        if found is not None:
-            self._kept.move_to_end(number)
-            return found
-        entry = self._open[number]
-        fetched = self._log.fetch(entry.partition, entry.position)
-        self._keep(number, fetched)
-        return fetched
-
-    def _keep(self, number: int, events: pa.RecordBatch) -> None:
-        self._kept[number] = events
-        self._kept_bytes += events.nbytes
-        while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
-            self._forget(next(iter(self._kept)))
-
-    def _forget(self, number: int) -> None:
-        events = self._kept.pop(number, None)
-        if events is not None:
-            self._kept_bytes -= events.nbytes
+        return self._cache.events(self._partition, self._open[number].position)
 
 
 def by_entry(entries: UInt32s) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:

@@ -9,12 +9,10 @@ in when versions are written. docs/online.md has the rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import pyarrow as pa
 
 from embtables.errors import ConfigError
 from embtables.events import open_log as open_event_log
@@ -26,12 +24,12 @@ from embtables.pipelines.online.drift import DriftWatch
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
+from embtables.pipelines.online.joined_events import partitions_of
 from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
 from embtables.pipelines.online.prequential import PART, Prequential
 from embtables.pipelines.online.progress import OnlineProgress
 from embtables.pipelines.prepare.log_splits import with_prepared_data
-from embtables.pipelines.progress import say
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.run_place import RunPlace
 from embtables.pipelines.sources.epochs import LogEpochs
@@ -39,7 +37,7 @@ from embtables.pipelines.sources.files.record import FilesRecord
 from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.begin import begin, new_learner, to_serve, warnings_of
+from embtables.pipelines.training.begin import begin, go_on, to_serve, warnings_of
 from embtables.pipelines.training.figures.evaluate import extra_columns
 from embtables.pipelines.training.final_report import what_it_took
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
@@ -51,15 +49,14 @@ from embtables.pipelines.training.hooks.stop import StopWhenAsked
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.metrics_log import MetricsLog
-from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.pipelines.training.rank_agreement import rank_0_first
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
-from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
-from embtables.shard.world import SingleRank
+from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_reader import shares_keys
 
 Kind = Literal["replay", "events"]
 DEAD_LETTERS = "dead_letters"  # folder of a run, for events that gave no sample
@@ -73,6 +70,7 @@ def online(
     which: checkpoint.Which | None = None,
     fresh: Collection[str] = (),
     run: RunPlace | None = None,
+    world: World | None = None,
     speed: float | None = None,
     drains: bool = False,
     shown: bool = True,
@@ -82,7 +80,7 @@ def online(
 
     Args:
         kind: `replay`: the rows of a log in the order of its files; `events`: the samples of an event log.
-        former, which, fresh, run, on_error: as `train`.
+        former, which, fresh, run, world, on_error: as `train`.
         speed: of a replay, seconds of event time for each second; None: as fast as can be.
         drains: of events, the run ends when all that the log has were read; else it waits for more.
 
@@ -92,15 +90,16 @@ def online(
         DataError, StateError: as `train`.
     """
     online = online_of(config, kind)
+    world = SingleRank() if world is None else world
     origin = None if former is None else FormerCheckpoint(former, config, which, fresh)
-    prepared = with_prepared_data(config, shown=shown)
+    prepared = rank_0_first(world, lambda: with_prepared_data(config, shown=shown))
     log = open_log(prepared, prepared.data, None)
     state = RunState(kind=kind)
-    new = begin(prepared, log, state, SingleRank(), origin, shown=shown)
-    served = _to_serve(config, log)
-    tables = hand_over(config, state, origin, shown=shown) if kind == "events" else None
+    new = begin(prepared, log, state, world, origin, shown=shown)
+    served = _to_serve(config, log, world)
+    reads_from = hand_over(config, state, origin, shown=shown) if kind == "events" else None
     with RunDir.new(config) if run is None else nullcontext(run) as place:
-        begun = _Begun(new.learner, place, log, new.fitted, state, online, served, speed, drains, tables)
+        begun = _Begun(new.learner, place, log, new.fitted, state, online, served, speed, drains, reads_from)
         return _run_to_end(begun, shown=shown, on_error=on_error)
 
 
@@ -108,37 +107,30 @@ def resume(
     run: RunDir,
     overrides: tuple[str, ...] = (),
     *,
+    world: World | None = None,
     speed: float | None = None,
     drains: bool = False,
     shown: bool = True,
     on_error: OnError = say_what_is_waited_for,
 ) -> dict[str, Any]:
-    """Goes on with an online run from its last checkpoint; see `online`.
+    """Goes on with an online run from its last checkpoint, on any number of ranks; see `online`.
 
     Raises:
         ConfigError: it is no online run.
         StateError: there is no checkpoint, or it is of another schema.
     """
-    refuse_other_columns(run.config(), run.config(overrides))
-    config = with_prepared_data(run.config(overrides), shown=shown)
-    chain = checkpoint.find_on_all_ranks(SingleRank(), run.checkpoints, "last")
-    content = run_content(chain[-1])
-    kind = content.state.kind
-    if kind == "train":
-        raise ConfigError(f"it is no online run; go on with: embtables train --resume {run.path}", folder=run.path)
-    refuse_other_schema(config, content)
-    log = open_log(config, config.data, None)
-    artifacts = checkpoint.artifacts(run.checkpoints, chain)
-    learner = new_learner(config, SingleRank(), artifacts, shares_keys=shares_keys(chain[0]))
-    checkpoint.load(run.checkpoints, chain, learner)
-    if shown:
-        say(f"going on from {chain[-1].name}, step {content.state.step}")
-    served, online, state = _to_serve(run.config(overrides), log), online_of(config, kind), content.state
-    if kind == "events":
+    world = SingleRank() if world is None else world
+    found = go_on(run, overrides, world, online=True, shown=shown)
+    learner, log, state = found.learner, found.log, found.state
+    online = online_of(learner.config, "replay" if state.kind == "replay" else "events")
+    if state.kind == "events":
         state.finished = False  # its log may have more since it was drained
-    tables = checkpoint.reader_tables(StateFolder(run.checkpoints), chain, state.reader_files)
-    begun = _Begun(learner, run, log, content.fitted, state, online, served, speed, drains, tables)
-    return _run_to_end(begun, shown=shown, on_error=on_error, resumed_from=chain)
+    served = _to_serve(run.config(overrides), log, world)
+    reads_from = checkpoint.ReaderFiles(StateFolder(run.checkpoints), found.chain, state.reader_files)
+    begun = _Begun(
+        learner, run, log, found.fitted, state, online, served, speed, drains, reads_from, resumed_from=found.chain
+    )
+    return _run_to_end(begun, shown=shown, on_error=on_error)
 
 
 def online_of(config: RunConfig, kind: Kind) -> Online:
@@ -155,17 +147,22 @@ def online_of(config: RunConfig, kind: Kind) -> Online:
     return found
 
 
-def _to_serve(config: RunConfig, log: Log) -> ToServe:
+def _to_serve(config: RunConfig, log: Log, world: World) -> ToServe:
     """An online run always publishes: that is what it is for."""
     publishing = config if config.publish is not None else config.model_copy(update={"publish": Publish()})
-    found = to_serve(publishing, log, SingleRank())
+    found = to_serve(publishing, log, world)
     assert found is not None, "it has a section publish"
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """What a run has when its first batch, or its next one, is about to come."""
+    """What a run has when its first batch, or its next one, is about to come.
+
+    Attributes:
+        reads_from: where the reader of events goes on; None: at the beginning of the log.
+        resumed_from: the chain of the checkpoint that it goes on from; empty for a new run.
+    """
 
     learner: Learner
     run: RunPlace
@@ -176,7 +173,8 @@ class _Begun:
     served: ToServe
     speed: float | None
     drains: bool
-    reader_tables: Mapping[str, pa.Table] | None = None
+    reads_from: checkpoint.ReaderFiles | None = None
+    resumed_from: Sequence[Manifest] = ()
 
     @property
     def config(self) -> RunConfig:
@@ -193,17 +191,18 @@ class _Begun:
             needs=learner.needs,
             epoch_rows=None,
             quarantine_dir=self.run.quarantine,
-            record=FilesRecord(self.run.files_record, writes=True),
+            record=FilesRecord(self.run.files_record, writes=learner.world.rank == 0),
             part=self.online.part,
             in_order=True,
             extra_columns=self.extra_columns,
         )
-        return LogFlow(epochs, self.speed, is_asked_to_stop)
+        return LogFlow(epochs, self.speed, is_asked_to_stop, learner.world)
 
     def event_flow(self, log: EventLog, set_aside: SetAsideEvents) -> EventFlow:
         """The samples of the event log."""
-        events = self.online.events
+        events, world, reads_from = self.online.events, self.learner.world, self.reads_from
         assert events is not None, "a run on events has them"
+        tables = None if reads_from is None else reads_from.tables(partitions_of(log, world))
         return EventFlow(
             log,
             events,
@@ -211,9 +210,10 @@ class _Begun:
             self.fitted,
             needs=self.learner.needs,
             batch_rows=self.config.train.batch_size,
+            world=world,
             is_replay=self.drains,
             set_aside=set_aside,
-            tables=self.reader_tables,
+            tables=tables,
             extra_columns=self.extra_columns,
             begin_after_us=self.state.begin_after_us,
         )
@@ -237,16 +237,15 @@ class _EachInterval(Hook):
             self._checkpoints.save(state)
 
 
-def _run_to_end(
-    begun: _Begun, *, shown: bool, on_error: OnError, resumed_from: Sequence[Manifest] = ()
-) -> dict[str, Any]:
+def _run_to_end(begun: _Begun, *, shown: bool, on_error: OnError) -> dict[str, Any]:
     """Trains what is left, and returns the report, which the run's place keeps."""
     if isinstance(begun.run, RunDir):
         begun.run.goes_on_by = "online"
-    stop = StopRequest()
+    world = begun.learner.world
+    stop = StopRequest(begun.run.stop_file if world.size > 1 and world.rank == 0 else None)
     with ExitStack() as stack:
         flow = _opened(begun, stop, stack)
-        return _loop(begun, flow, stop, shown=shown, on_error=on_error, resumed_from=resumed_from)
+        return _loop(begun, flow, stop, shown=shown, on_error=on_error)
 
 
 def _opened(begun: _Begun, stop: StopRequest, stack: ExitStack) -> LogFlow | EventFlow:
@@ -254,44 +253,48 @@ def _opened(begun: _Begun, stop: StopRequest, stack: ExitStack) -> LogFlow | Eve
     if begun.state.kind != "events":
         return begun.log_flow(stop.is_asked)
     assert begun.online.events is not None, "a run on events has them"
-    log = open_event_log(begun.online.events.log)
+    world, uri = begun.learner.world, begun.online.events.log
+    log = rank_0_first(world, lambda: open_event_log(uri))
     stack.callback(log.close)
     if begun.run.path is None:
         return begun.event_flow(log, lambda reason, events: None)
-    letters = DeadLetters(begun.run.path / DEAD_LETTERS)
+    letters = DeadLetters(begun.run.path / dead_letters_of(world.rank))
     stack.callback(letters.close)
     return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows))
 
 
+def dead_letters_of(rank: int) -> str:
+    """The folder of a run for the events that gave no sample at a rank."""
+    return DEAD_LETTERS if rank == 0 else f"{DEAD_LETTERS}-{rank}"
+
+
 def _loop(
-    begun: _Begun,
-    flow: LogFlow | EventFlow,
-    stop: StopRequest,
-    *,
-    shown: bool,
-    on_error: OnError,
-    resumed_from: Sequence[Manifest],
+    begun: _Begun, flow: LogFlow | EventFlow, stop: StopRequest, *, shown: bool, on_error: OnError
 ) -> dict[str, Any]:
     learner, run, state, online, config = begun.learner, begun.run, begun.state, begun.online, begun.config
-    figures = MetricsLog(run, state.step)
-    warnings = warnings_of(state, learner.world, shown=shown)
-    source = Intervals(flow, online, learner.world)
+    world, resumed_from = learner.world, begun.resumed_from
+    figures = MetricsLog(run, state.step, writes=world.rank == 0)
+    warnings = warnings_of(state, world, shown=shown)
+    source = Intervals(flow, online, world)
     watch = None if online.drift is None else DriftWatch(online.drift, figures, shown=shown)
     # Live, nothing is known of an interval before it is over.
     ahead, seconds = isinstance(flow, LogFlow), online.report_seconds
     prequential = Prequential(learner, begun.fitted, figures, watch, ahead=ahead, report_seconds=seconds)
     progress = OnlineProgress(prequential, shown=shown)
-    set_aside = SetAside(learner.world, run, source, figures, rows=config.data.on_bad_row != "error")
+    set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
+    if isinstance(flow, EventFlow):
+        warnings.add(flow.warnings)
     tables = flow.tables if isinstance(flow, EventFlow) else dict
     checkpoints = Checkpoints(learner, run, begun.fitted, set_aside, tables)
     metrics = Metrics(figures, config.train.log_every_steps)
-    stopping = StopWhenAsked(stop, checkpoints, run, learner.world, shown=shown)
+    stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
     # A checkpoint comes before what is published: after a crash servers are never ahead of what training goes on from.
     hooks: list[Hook] = [prequential, metrics, progress, set_aside, stopping]
     hooks += [_EachInterval(checkpoints, online.checkpoint_every_syncs), checkpoints]
     with ExitStack() as stack:
         stack.enter_context(stop)
-        holder = stack.enter_context(LeaseHolder(StateFolder(run.checkpoints)))
+        versions = StateFolder(run.checkpoints)
+        holder = stack.enter_context(LeaseHolder(versions)) if world.rank == 0 else versions
         stack.enter_context(checkpoints.open(holder, state, resumed_from, stop, on_error))
         if run.keeps_every_version:
             may_publish = (lambda: True) if watch is None else (lambda: watch.may_publish(state.step))
@@ -325,7 +328,8 @@ def _loop(
     if isinstance(flow, EventFlow):
         judged["events"] = dict(flow.counts)
     report = {**judged, "part": PART, **took}
-    run.finish(report, learner.scorer(begun.fitted), state.id_kinds)
+    if world.rank == 0:
+        run.finish(report, learner.scorer(begun.fitted), state.id_kinds)
     return report
 
 

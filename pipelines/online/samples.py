@@ -43,6 +43,15 @@ class SampleColumns:
         self._last = schema
         return True
 
+    def load(self, schema: pa.Schema) -> bool:
+        """Adds the columns that samples of a partition have had. Returns False as `take_up` does."""
+        self._last = None
+        try:
+            self.schema = pa.unify_schemas([self.schema, schema], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return False
+        return True
+
     def make(
         self,
         payloads: Payloads,

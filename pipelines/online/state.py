@@ -1,9 +1,9 @@
-"""What a joiner knows, as a version holds it: small JSON, and Arrow tables for what may be large.
+"""What the joiner of a partition knows, as a version holds it: small JSON, and Arrow tables for what may be large.
 
 | table | rows | columns |
 |---|---|---|
 | events | open impressions, and actions that wait | key, time (us), entry (a row of `entries`), row, state |
-| entries | entries in which a payload is needed, in the order of reading | partition, position, clock (us) |
+| entries | entries in which a payload is needed, in the order of reading | position, clock (us) |
 | columns | none | the columns that samples have had |
 """
 
@@ -24,8 +24,7 @@ from embtables.pipelines.online.payloads import OpenEntry
 from embtables.schema import Model
 
 _LAST_US = 2**60
-_Time = Annotated[int, Field(strict=True, ge=-_LAST_US, le=_LAST_US)]
-_Partition = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+Time = Annotated[int, Field(strict=True, ge=-_LAST_US, le=_LAST_US)]
 _Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 
 EVENTS = pa.schema(
@@ -37,29 +36,19 @@ EVENTS = pa.schema(
         pa.field("state", pa.uint8()),
     ]
 )
-ENTRIES = pa.schema(
-    [pa.field("partition", pa.int32()), pa.field("position", pa.string()), pa.field("clock", pa.int64())]
-)
+ENTRIES = pa.schema([pa.field("position", pa.string()), pa.field("clock", pa.int64())])
 
 
 class JoinerContent(Model):
     """The small part of a joiner's state.
 
     Attributes:
-        format: of it and of the tables.
         closed_until: the watermark up to which windows were closed, or are being.
-        watermark: None where a partition has had no event.
-        clocks: by partition, microseconds.
-        idle: partitions that do not hold the watermark.
         item_kind: what items are.
         counts: events by what became of them.
     """
 
-    format: Literal[1] = 1
-    closed_until: _Time | None
-    watermark: _Time | None
-    clocks: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")], _Time]
-    idle: tuple[_Partition, ...]
+    closed_until: Time | None
     item_kind: Literal["strings", "integers"] | None
     counts: dict[str, _Count]
 
@@ -100,10 +89,10 @@ class JoinerState:
         """key, time, entry, row, state, each (n,)."""
         return tuple(np.ascontiguousarray(column.to_numpy()) for column in self.events.columns)
 
-    def entries_read(self) -> list[tuple[int, str, int]]:
-        """Partition, position and clock of each entry."""
-        partitions, positions, clocks = (column.to_pylist() for column in self.entries.columns)
-        return list(zip(partitions, positions, clocks, strict=True))
+    def entries_read(self) -> list[tuple[str, int]]:
+        """Position and clock of each entry."""
+        positions, clocks = (column.to_pylist() for column in self.entries.columns)
+        return list(zip(positions, clocks, strict=True))
 
 
 def events_table(*arrays: npt.NDArray[Any]) -> pa.Table:
@@ -113,5 +102,5 @@ def events_table(*arrays: npt.NDArray[Any]) -> pa.Table:
 
 def entries_table(entries: Sequence[OpenEntry]) -> pa.Table:
     """The table `entries`."""
-    columns = ([e.partition for e in entries], [e.position for e in entries], [e.clock_us for e in entries])
+    columns = ([e.position for e in entries], [e.clock_us for e in entries])
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, ENTRIES, strict=True)], schema=ENTRIES)

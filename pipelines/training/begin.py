@@ -1,28 +1,38 @@
-"""What a run begins with: a look at the log, a learner, what servers need besides what training changes."""
+"""What a run begins or goes on with: a look at the log, a learner, what servers need besides what training changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from embtables.errors import ConfigError
 from embtables.ids import Artifacts
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
+from embtables.pipelines.prepare.log_splits import with_prepared_data
 from embtables.pipelines.prepare.side_tables import candidate_key, published_side_tables
+from embtables.pipelines.progress import say
+from embtables.pipelines.run_dir import RunDir
+from embtables.pipelines.sources.files.source import Source
 from embtables.pipelines.sources.log import Log
+from embtables.pipelines.sources.open_log import open_log
+from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.publishing import ToServe
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.rank_agreement import need_same
-from embtables.pipelines.training.run_content import RunState
+from embtables.pipelines.training.rank_agreement import need_same, rank_0_first
+from embtables.pipelines.training.run_content import RunState, run_content
 from embtables.pipelines.training.start.check_log import check_log
 from embtables.pipelines.training.start.check_types import other_ids
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
+from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
 from embtables.pipelines.training.start.shared_values import first_rows, shared_values
 from embtables.pipelines.training.start.warm_start import warm
 from embtables.pipelines.warn import Warnings
 from embtables.shard.world import World
+from embtables.state.format.manifest import Manifest
+from embtables.state.read.version_reader import shares_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,50 @@ def begin(
         fitted = origin.transforms(fitted)
         state.started_from["from"] = origin.report(shown=shown)
     return Begun(learner, fitted, state)
+
+
+@dataclass(frozen=True, slots=True)
+class GoneOn:
+    """What a run has that goes on from its last checkpoint, which ends the chain."""
+
+    learner: Learner
+    log: Log
+    fitted: FittedTransforms
+    state: RunState
+    chain: Sequence[Manifest]
+
+
+def go_on(
+    run: RunDir, overrides: tuple[str, ...], world: World, *, online: bool, source: Source | None = None, shown: bool
+) -> GoneOn:
+    """A run from its last checkpoint; with overrides, under a changed configuration.
+
+    Args:
+        world: any number of ranks, whatever it was before.
+        online: whether it has to be an online run.
+        source: the rows of its log, if they are in memory.
+
+    Raises:
+        ConfigError: it is a run of the other command.
+        StateError: there is no checkpoint, or it belongs to another schema or to columns that are made of something
+            else (what differs is named).
+    """
+    refuse_other_columns(run.config(), run.config(overrides))
+    config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
+    chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
+    content = run_content(chain[-1])
+    if online is not (content.state.kind != "train"):
+        command = "train" if online else "online"
+        what = "no online run" if online else "an online run"
+        raise ConfigError(f"it is {what}; go on with: embtables {command} --resume {run.path}", folder=run.path)
+    refuse_other_schema(config, content)
+    log = open_log(config, config.data, source)
+    artifacts = checkpoint.artifacts(run.checkpoints, chain)
+    learner = new_learner(config, world, artifacts, shares_keys=shares_keys(chain[0]))
+    checkpoint.load(run.checkpoints, chain, learner)
+    if shown:
+        say(f"going on from {chain[-1].name}, step {content.state.step}")
+    return GoneOn(learner, log, content.fitted, content.state, chain)
 
 
 def new_learner(

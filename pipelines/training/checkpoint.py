@@ -7,7 +7,8 @@ the part of the configuration that all of these depend on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -57,17 +58,32 @@ def load(folder: Path | Folder, chain: list[Manifest], learner: Learner) -> None
         raise StateError(error.message, version=chain[-1].name, **error.path) from error
 
 
-def reader_tables(state: StateFolder, chain: Sequence[Manifest], files: Mapping[str, str]) -> dict[str, pa.Table]:
-    """What a version's reader of events goes on from besides its position. Raises StateError where a file is damaged
-    or missing.
+@dataclass(frozen=True, slots=True)
+class ReaderFiles:
+    """What readers of events go on from besides their position: files of a version.
+
+    Attributes:
+        versions: the folder.
+        chain: that ends with the version.
+        files: by table of a partition (`events.0`) its file.
     """
-    having, found = side_files_of(chain), {}
-    for name, file in files.items():
-        if file not in having:
-            raise StateError(f"lacks the file of the reader's '{name}'", version=chain[-1].name, file=file)
-        reader = RangeReader(state, having[file], file)
-        found[name] = parse_side_file(reader.read_all(), reader.path)
-    return found
+
+    versions: StateFolder
+    chain: Sequence[Manifest]
+    files: Mapping[str, str]
+
+    def tables(self, partitions: Collection[int]) -> dict[str, pa.Table]:
+        """Those of some partitions, by name. Raises StateError where a file is damaged or missing."""
+        having, found = side_files_of(self.chain), {}
+        for name, file in self.files.items():
+            if name.rpartition(".")[2] not in map(str, partitions):
+                continue
+            if file not in having:
+                version = self.chain[-1].name
+                raise StateError(f"lacks the file of the reader's '{name}'", version=version, file=file)
+            reader = RangeReader(self.versions, having[file], file)
+            found[name] = parse_side_file(reader.read_all(), reader.path)
+        return found
 
 
 def refuse_not_finite(learner: Learner, step: int) -> None:

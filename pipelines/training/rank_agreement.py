@@ -73,6 +73,14 @@ def rank_0_says(world: World, look: Callable[[], bool]) -> bool:
     return world.broadcast_bytes(b"yes" if world.rank == 0 and look() else b"no") == b"yes"
 
 
+def names_of_all_ranks(world: World, names: Iterable[str]) -> list[str]:
+    """The names that any rank has, in one order."""
+    if world.size == 1:
+        return sorted(names)
+    gathered = world.gather_bytes(json.dumps(list(names)).encode())
+    return sorted({name for each in gathered for name in json.loads(each)})
+
+
 def summed(world: World, counts: Mapping[str, int]) -> dict[str, int]:
     """Counts by name, over all ranks."""
     if world.size == 1:

@@ -14,7 +14,6 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from embtables.errors import ConfigError
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.prepare.log_splits import with_prepared_data
@@ -28,7 +27,7 @@ from embtables.pipelines.sources.log import Log
 from embtables.pipelines.sources.open_log import open_log
 from embtables.pipelines.sources.protocol import BatchSource
 from embtables.pipelines.training import checkpoint
-from embtables.pipelines.training.begin import begin, look, new_learner, to_serve, warnings_of
+from embtables.pipelines.training.begin import begin, go_on, look, to_serve, warnings_of
 from embtables.pipelines.training.final_report import final_report
 from embtables.pipelines.training.hooks.checkpoints import Checkpoints
 from embtables.pipelines.training.hooks.evaluation import Evaluation
@@ -43,15 +42,13 @@ from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop
 from embtables.pipelines.training.metrics_log import MetricsLog
 from embtables.pipelines.training.rank_agreement import rank_0_first
-from embtables.pipelines.training.run_content import RunState, run_content
+from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
-from embtables.pipelines.training.start.saved_config import refuse_other_columns, refuse_other_schema
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.read.version_reader import shares_keys
 
 
 def train(
@@ -116,37 +113,22 @@ def resume(
             else (what differs is named).
     """
     world = SingleRank() if world is None else world
-    refuse_other_columns(run.config(), run.config(overrides))
-    config = rank_0_first(world, lambda: with_prepared_data(run.config(overrides), shown=shown))
-    chain = checkpoint.find_on_all_ranks(world, run.checkpoints, "last")
-    content = run_content(chain[-1])
-    refuse_other_schema(config, content)
-    if content.state.kind != "train":
-        raise ConfigError(f"it is an online run; go on with: embtables online --resume {run.path}", folder=run.path)
-    log = open_log(config, config.data, source)
-    state = content.state
+    found = go_on(run, overrides, world, online=False, source=source, shown=shown)
+    learner, log, state = found.learner, found.log, found.state
     if overrides:
         state.finished = False
-        look(config, log, state, world, shown=shown)
-    learner = new_learner(
-        config, world, checkpoint.artifacts(run.checkpoints, chain), shares_keys=shares_keys(chain[0])
-    )
-    checkpoint.load(run.checkpoints, chain, learner)
-    batches = _epochs(learner, run, log, content.fitted, state, shown=shown)
-    served = to_serve(run.config(overrides), log, world)
-    if shown:
-        say(f"going on from {chain[-1].name}, step {state.step}")
+        look(learner.config, log, state, world, shown=shown)
     return train_to_end(
         learner,
         run,
-        batches,
+        _epochs(learner, run, log, found.fitted, state, shown=shown),
         log,
-        content.fitted,
+        found.fitted,
         state,
         shown=shown,
         on_error=on_error,
-        resumed_from=chain,
-        to_serve=served,
+        resumed_from=found.chain,
+        to_serve=to_serve(run.config(overrides), log, world),
     )
 
 

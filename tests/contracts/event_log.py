@@ -155,6 +155,8 @@ class EventLogContract:
         after: Positions = {0: log.append(0, events(0)), 2: log.append(2, events(0))}
         assert not log.wait(after, 0.05)
         assert log.wait({0: after[0]}, 0.0)
+        assert not log.wait({0: after[0]}, 0.05, partitions=[0, 1])
+        assert log.wait({0: after[0]}, 0.0, partitions=[2])
         waiting, woken = threading.Event(), []
 
         def wait() -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -101,11 +102,11 @@ class FolderLog:
         """See EventLog."""
         return self._readers[self._checked(partition)].last()
 
-    def wait(self, after: Positions, timeout_seconds: float) -> bool:
+    def wait(self, after: Positions, timeout_seconds: float, *, partitions: Collection[int] | None = None) -> bool:
         """See EventLog. It looks at the head of each partition every few milliseconds."""
         begun = {
             partition: Position.parse(after[partition], partition=partition).entry + 1 if partition in after else 0
-            for partition in range(self.num_partitions)
+            for partition in (range(self.num_partitions) if partitions is None else partitions)
         }
         deadline, pause = time.monotonic() + timeout_seconds, _POLL_SECONDS[0]
         while not any(self._writers[p].head().next_entry > entry for p, entry in begun.items()):

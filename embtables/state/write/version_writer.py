@@ -48,7 +48,7 @@ class _Parent:
     sequence: int
     cut: int | None
     deltas: int  # since its snapshot
-    side_tables: Mapping[str, str]  # checksums by file; rank 0's
+    side_tables: Mapping[str, str]  # checksums by file; of those that this rank writes at least
     dense: str | None = None  # checksum of the dense tensors' file; rank 0's
 
 
@@ -197,8 +197,9 @@ class VersionWriter:
                 delta has none where they are those of the version before, bit for bit.
             content: what is to be read again with the version; JSON-able, copied.
             pins: names of pins that are to keep this version.
-            side_tables: by file (`side.0.arrow`) what a server joins to requests, as the content says; rank 0's. A
-                delta has those alone that are not those of the version before.
+            side_tables: by file (`side.0.arrow`) what a server joins to requests, or a reader of events goes on from,
+                as the content says; with several ranks each gives and writes files of its own. A delta has those alone
+                that are not those of the version before.
             whole: with all rows that changed, whatever the budget is.
 
         Raises:
@@ -294,7 +295,7 @@ class VersionWriter:
         deltas = due.deltas
         if self._purpose == "serving" and deltas >= max(1, self._longest):
             sequence, deltas = self._merged(sequence, deltas)
-        side_tables = {} if self._world.rank else {name: file.xxh3 for name, file in due.side_tables.items()}
+        side_tables = {name: file.xxh3 for name, file in due.side_tables.items()}
         return _Parent(sequence, cut, deltas, side_tables, *dense)
 
     def _chosen(
@@ -338,8 +339,8 @@ class VersionWriter:
             dense.append(checksum(found.files[DENSE_FILE].chunks))
             if parent is not None and dense == [parent.dense]:
                 del found.files[DENSE_FILE]
-            new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
-            found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
+        new = {name: file for name, file in due.side_tables.items() if there.get(name) != file.xxh3}
+        found.files |= {name: NewFile(file.chunks()) for name, file in new.items()}
         for file in found.files.values():
             file.chunks = self._unless_abandoned(file.chunks)
         return found

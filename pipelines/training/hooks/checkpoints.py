@@ -18,7 +18,7 @@ from embtables.pipelines.training import checkpoint
 from embtables.pipelines.training.hooks.hook import Hook, StepDone
 from embtables.pipelines.training.hooks.set_aside import SetAside
 from embtables.pipelines.training.learner import Learner
-from embtables.pipelines.training.rank_agreement import greatest
+from embtables.pipelines.training.rank_agreement import greatest, names_of_all_ranks
 from embtables.pipelines.training.run_content import RunState, written_content
 from embtables.pipelines.training.shutdown import OnError, closing_chain, say_failures, wait_for_last
 from embtables.pipelines.training.signals import StopRequest
@@ -33,7 +33,8 @@ class Checkpoints(Hook):
 
     Args:
         set_aside: is counted in time for every version.
-        reader_tables: what the source's reader goes on from besides its position, by name.
+        reader_tables: what the source's reader goes on from besides its position, by name; of several ranks each has
+            its own names.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class Checkpoints(Hook):
         if pin is None and not self._run.keeps_every_version:
             return
         tables = self._reader_tables()
-        state.reader_files = {name: side_file_name(number) for number, name in enumerate(tables)}
+        names = names_of_all_ranks(self._learner.world, tables)
+        state.reader_files = {name: side_file_name(number) for number, name in enumerate(names)}
         files = {state.reader_files[name]: SideFile(table) for name, table in tables.items()}
         content = written_content(self._learner.config, state, self._fitted)
         self.chain.cut(checkpoint.dense_arrays(self._learner), content, () if pin is None else (pin,), files)

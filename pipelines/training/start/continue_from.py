@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from embtables.errors import ConfigError, StateError
@@ -80,10 +79,10 @@ class FormerCheckpoint:
         """Of the former run."""
         return self._was
 
-    def reader_tables(self) -> dict[str, pa.Table]:
-        """What the reader of events of the former run goes on from besides its position. Raises StateError where a file
-        is damaged."""
-        return checkpoint.reader_tables(StateFolder(self._run.checkpoints), self._chain, self.state.reader_files)
+    @property
+    def reader_files(self) -> checkpoint.ReaderFiles:
+        """What the former run's readers of events go on from besides their position."""
+        return checkpoint.ReaderFiles(StateFolder(self._run.checkpoints), self._chain, self.state.reader_files)
 
     def _clocks(self) -> list[Note]:
         """Ages are differences of event times, those of the version and those to come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from contextlib import suppress
 from itertools import count
@@ -14,8 +15,11 @@ import torch
 from embtables.errors import EmbtablesError
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.distributed import worker as ray_worker
+from embtables.pipelines.online import run_online
 from embtables.pipelines.run_dir import RunDir
 from embtables.pipelines.training import train as training
+from embtables.pipelines.training.learner import Learner
+from embtables.pipelines.training.signals import InterruptedRunError
 from embtables.shard.world import World
 from embtables.state.write.version_writer import VersionWriter
 
@@ -58,7 +62,7 @@ def work_with_a_slow_disk(world: World, settings: dict[str, Any], may: str) -> l
 
     def closing(chain: VersionWriter) -> None:
         if not chain.is_written(0.0):
-            knew.append(ray_worker.Settings(**settings).error_file.exists())
+            knew.append(ray_worker.Settings.from_json(settings).error_file.exists())
             Path(may).write_bytes(b"now")
         close(chain)
 
@@ -102,3 +106,49 @@ def error_of(world: World, config: RunConfig, folder: str) -> tuple[str, str]:
         world.gather_bytes(b"here")
         return type(error).__name__, str(error)
     return "", ""
+
+
+def online(world: World, config: RunConfig, folder: str, kind: Any) -> dict[str, Any]:
+    """An online run, of events to the end of their log, in the folder of a run that was made."""
+    run = RunDir.open(Path(folder))
+    return run_online.online(config, kind, run=run, world=world, drains=kind == "events", shown=False)
+
+
+def resume_online(world: World, folder: str) -> dict[str, Any]:
+    """Goes on with an online run, of events to the end of their log."""
+    torch.set_num_threads(1)
+    return run_online.resume(RunDir.open(Path(folder)), world=world, drains=True, shown=False)
+
+
+def online_until_asked_to_stop(world: World, config: RunConfig, folder: str, steps: int) -> str:
+    """Replays a log until rank 1 gets a SIGTERM in a step; what is said then."""
+    step = Learner.train_step
+    taken = count()
+
+    def asked(*arguments: Any) -> torch.Tensor:
+        if next(taken) == steps and world.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    Learner.train_step = asked  # type: ignore[method-assign]
+    try:
+        run_online.online(config, "replay", run=RunDir.open(Path(folder)), world=world, shown=False)
+    except InterruptedRunError as error:
+        return error.message
+    finally:
+        Learner.train_step = step  # type: ignore[method-assign]
+    return ""
+
+
+def online_until_all_are_killed(world: World, config: RunConfig, folder: str, steps: int) -> None:
+    """Trains on events as they come; each rank is killed in the step after so many, a few steps after a checkpoint."""
+    step = Learner.train_step
+    taken = count()
+
+    def killed(*arguments: Any) -> torch.Tensor:
+        if next(taken) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments)
+
+    Learner.train_step = killed  # type: ignore[method-assign]
+    run_online.online(config, "events", run=RunDir.open(Path(folder)), world=world, shown=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +45,8 @@ class LogInMemory:
     def last(self, partition: int) -> str | None:
         return str(len(self.entries[partition]) - 1) if self.entries[partition] else None
 
-    def wait(self, after: Positions, timeout_seconds: float) -> bool:
-        return any(self.read(p, after.get(p)) for p in range(self.num_partitions))
+    def wait(self, after: Positions, timeout_seconds: float, *, partitions: Collection[int] | None = None) -> bool:
+        return any(self.read(p, after.get(p)) for p in (partitions or range(self.num_partitions)))
 
     def close(self) -> None:
         pass

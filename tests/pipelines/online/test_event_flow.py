@@ -78,6 +78,7 @@ def source(
         FittedTransforms(),
         needs=Needs(weight=False),
         batch_rows=config.train.batch_size,
+        world=SingleRank(),
         is_replay=True,
         set_aside=set_aside,
         tables=tables,

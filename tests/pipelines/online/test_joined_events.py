@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embtables.errors import EventsLostError
 from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
-from embtables.pipelines.online.payloads import Payloads
+from embtables.pipelines.online.payloads import EntryCache, Payloads
 from tests.pipelines.online.events_for_tests import (
     Event,
     LogInMemory,
@@ -80,9 +80,9 @@ def test_samples_and_counts_are_those_of_the_oracle(log: LogInMemory, online: ob
     found = read_all(log, online, batch_rows=batch_rows)  # type: ignore[arg-type]
     expected = Oracle(log, online).run()  # type: ignore[arg-type]
     assert sorted(found.samples) == sorted(expected.samples)
-    counts = found.reader.joiner.counts
+    counts = found.reader.counts
     assert {name: counts[name] for name in COUNTED} == {name: expected.counts[name] for name in COUNTED}
-    assert found.reader.joiner.open_keys == len(expected.seen) + len(expected.waiting)
+    assert found.reader.open_keys == len(expected.seen) + len(expected.waiting)
 
 
 @settings(deadline=None, max_examples=40)
@@ -134,7 +134,7 @@ class TestTime:
         log.append(0, batch([imp("r", "a", 0)]))
         log.append(1, batch([Event("tick", None, None, 0)]))
 
-        def wait(after: object, timeout_seconds: float) -> bool:
+        def wait(after: object, timeout_seconds: float, *, partitions: object) -> bool:
             clock[0] += 10
             passed_in(log, 0, 500)
             return True
@@ -143,7 +143,7 @@ class TestTime:
         until = itertools.takewhile(lambda _: clock[0] <= 100, reader.batches())
         given = [(clock[0], each.column("click")[0].as_py()) for each in until if each.num_rows]
         assert given == [(30.0, 0.0)]
-        assert reader.state().content["joiner"]["idle"] == [1]
+        assert [of["idle"] for of in reader.state().content["partitions"].values()] == [False, True]
 
     def test_a_partition_that_was_idle_holds_the_watermark_again(self) -> None:
         log, clock = LogInMemory(2), [0.0]
@@ -164,7 +164,7 @@ class TestTime:
             lambda: log.append(1, batch([Event("tick", None, None, 150)])),
         ]
 
-        def wait(after: object, timeout_seconds: float) -> bool:
+        def wait(after: object, timeout_seconds: float, *, partitions: object) -> bool:
             if steps:
                 steps.pop(0)()
                 return True
@@ -219,7 +219,7 @@ class TestColumns:
         passed(log, 1000)
         found = read_all(log, options())
         assert found.samples == [] or [s[2:] for s in found.samples] == [(1.0, False)]
-        assert found.reader.joiner.counts["positives"] == 1
+        assert found.reader.counts["positives"] == 1
         # Strings do not go with the integers of before, neither as a column of samples nor as keys.
         assert found.set_aside["columns_of_another_type"] == 1 + 1
 
@@ -291,9 +291,9 @@ class TestPayloads:
         log = LogInMemory()
         for number in range(20):
             log.append(0, batch([imp(f"{number}-{each}", "a", 0, text="x" * 1000) for each in range(50)]))
-        payloads = Payloads(log, 3 * log.entries[0][-1].nbytes)
+        payloads = Payloads(EntryCache(log, 3 * log.entries[0][-1].nbytes), 0)
         for number in range(20):
-            payloads.add(number, 0, str(number), 0, None)
+            payloads.add(number, str(number), 0, None)
             assert payloads.events(number).num_rows == 50
         log.fetched.clear()
         for number in (19, 18, 17, 16, 18, 17, 16, 19, 18, 17):
@@ -311,11 +311,11 @@ class TestPayloads:
             log.append(0, batch([imp(f"{number}", "a", number * 10)]))
         passed(log, 605)
         found = read_all(log, options(late_window_seconds=200))
-        assert found.reader.state().tables["entries"].num_rows == 50 - 31
+        assert found.reader.state().tables["entries.0"].num_rows == 50 - 31
         passed(log, 10_000)
         found = read_all(log, options(late_window_seconds=200, max_clock_step_seconds=DAY))
-        assert found.reader.state().tables["entries"].num_rows == 0
-        assert found.reader.joiner.open_keys == 0
+        assert found.reader.state().tables["entries.0"].num_rows == 0
+        assert found.reader.open_keys == 0
 
     def test_an_open_impression_that_the_log_lost_stops_the_reader(self) -> None:
         log = LogInMemory()
@@ -336,7 +336,7 @@ class TestPayloads:
         for number in range(60):
             passed(log, number * 3600)
         found = read_all(log, options(), state=first.reader.state())
-        assert (len(first.samples), found.samples, found.reader.joiner.counts["lost_ahead"]) == (2, [], 1)
+        assert (len(first.samples), found.samples, found.reader.counts["lost_ahead"]) == (2, [], 1)
 
 
 class TestNegatives:
@@ -352,6 +352,6 @@ class TestNegatives:
         assert abs(len(negatives) - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
         assert len(positives) == 4000
         assert {request for request, correction in positives.items() if correction} == negatives
-        assert found.reader.joiner.counts["negatives_dropped"] == 4000 - len(negatives)
+        assert found.reader.counts["negatives_dropped"] == 4000 - len(negatives)
         again = read_all(log, options(late_window_seconds=300, negative_rate=0.25, negative_seed=1), batch_rows=100)
         assert {request for request, _, label, _ in again.samples if label == 0.0} != negatives

@@ -23,12 +23,12 @@ for _partition in range(2):
     LOG.append(_partition, batch([click(f"{_partition}-{n}", "b", n + 115) for n in range(5)]))
 passed(LOG, 115)
 ONLINE = options(late_window_seconds=100)
-STATE = read_all(LOG, ONLINE, batch_rows=13).states[2]
+STATE = read_all(LOG, ONLINE, batch_rows=11).states[2]
 
 
 def begin(state: JoinedState, log: LogInMemory = LOG) -> JoinedEvents:
     return JoinedEvents(
-        log, ONLINE, "click", batch_rows=13, is_replay=True, set_aside=lambda reason, events: None, state=state
+        log, ONLINE, "click", batch_rows=11, is_replay=True, set_aside=lambda reason, events: None, state=state
     )
 
 
@@ -62,36 +62,36 @@ def put(place: int, value: int) -> Callable[[np.ndarray[Any, Any]], Any]:
 
 def test_the_state_has_something_to_break() -> None:
     begin(STATE)
-    events = STATE.tables["events"]
-    assert set(events.column("state").to_pylist()) == {0, 2, 3, 4, 5}
-    assert (STATE.tables["entries"].num_rows, STATE.tables["samples"].num_rows > 0) == (4, True)
+    states = [set(STATE.tables[f"events.{partition}"].column("state").to_pylist()) for partition in range(2)]
+    assert (states[0] | states[1], 0 in states[1]) == ({0, 2, 3, 4, 5}, True)
+    entries = [STATE.tables[f"entries.{partition}"].num_rows for partition in range(2)]
+    assert (sum(entries), STATE.tables["samples.0"].num_rows > 0) == (4, True)
 
 
-OPEN = STATE.tables["events"].column("state").to_pylist().index(0)
+OPEN = STATE.tables["events.1"].column("state").to_pylist().index(0)
 DAMAGED = {
-    "a key twice": with_column("events", "key", lambda keys: np.full_like(keys, 7)),
-    "a state beyond the last": with_column("events", "state", put(0, 7)),
-    "the state of what was let go": with_column("events", "state", put(0, 6)),
-    "a row beyond an entry's": with_column("events", "row", put(OPEN, 2**32 - 1)),
-    "an entry that is not listed": with_column("events", "entry", put(OPEN, 2**32 - 1)),
-    "a time without end": with_column("events", "time", put(OPEN, 2**63 - 1)),
-    "a clock without end": with_column("entries", "clock", put(0, -(2**63))),
-    "an entry that nothing is of": with_table("entries", pa.concat_tables([STATE.tables["entries"]] * 2)),
-    "no entries": with_table("entries", STATE.tables["entries"].slice(0, 0)),
-    "columns of another table": with_table("events", STATE.tables["entries"]),
-    "nulls": with_column("events", "key", lambda keys: pa.array([None] * len(keys), pa.uint64())),
-    "no table": JoinedState(STATE.content, {"events": STATE.tables["events"]}),
-    "another format": with_content("format", value=2),
-    "another format of the joiner": with_content("joiner", "format", value=0),
+    "a key twice": with_column("events.1", "key", lambda keys: np.full_like(keys, 7)),
+    "a state beyond the last": with_column("events.1", "state", put(0, 7)),
+    "the state of what was let go": with_column("events.1", "state", put(0, 6)),
+    "a row beyond an entry's": with_column("events.1", "row", put(OPEN, 2**32 - 1)),
+    "an entry that is not listed": with_column("events.1", "entry", put(OPEN, 2**32 - 1)),
+    "a time without end": with_column("events.1", "time", put(OPEN, 2**63 - 1)),
+    "a clock without end": with_column("entries.1", "clock", put(0, -(2**63))),
+    "an entry that nothing is of": with_table("entries.1", pa.concat_tables([STATE.tables["entries.1"]] * 2)),
+    "no entries": with_table("entries.1", STATE.tables["entries.1"].slice(0, 0)),
+    "columns of another table": with_table("events.1", STATE.tables["entries.1"]),
+    "columns of other types": with_table("columns.1", pa.table({"item": pa.array([], pa.list_(pa.int8()))})),
+    "nulls": with_column("events.1", "key", lambda keys: pa.array([None] * len(keys), pa.uint64())),
+    "no table": JoinedState(STATE.content, {"events.0": STATE.tables["events.0"]}),
+    "another format": with_content("format", value=1),
     "an unknown field": with_content("more", value=2),
-    "a turn that nobody has": with_content("next_partition", value=3),
-    "a position of another partition": with_content("positions", "2", value="0"),
-    "a clock of another partition": with_content("joiner", "clocks", "2", value=0),
-    "a partition that is no number": with_content("positions", "../2", value="0"),
-    "an idle partition of others": with_content("joiner", "idle", value=[2]),
-    "a watermark without end": with_content("joiner", "closed_until", value=-(2**62)),
-    "a count below zero": with_content("joiner", "counts", "positives", value=-1),
-    "a count that is text": with_content("joiner", "counts", "positives", value="1"),
+    "a partition that the log does not have": with_content("partitions", "2", value=STATE.content["partitions"]["0"]),
+    "a partition that is no number": with_content("partitions", "../2", value=STATE.content["partitions"]["0"]),
+    "a turn that is text": with_content("partitions", "1", "had_turn", value="no"),
+    "a clock that no event has": with_content("partitions", "1", "clock", value=2**62),
+    "a watermark without end": with_content("partitions", "1", "joiner", "closed_until", value=-(2**62)),
+    "a count below zero": with_content("partitions", "1", "joiner", "counts", "positives", value=-1),
+    "a count that is text": with_content("partitions", "1", "joiner", "counts", "positives", value="1"),
 }
 
 
@@ -103,7 +103,7 @@ def test_what_no_reader_wrote_is_refused(damaged: JoinedState) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(
-    table=st.sampled_from(["events", "entries", "columns", "samples"]),
+    table=st.sampled_from(["events.0", "entries.1", "columns.0", "samples.0"]),
     places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
     end=st.floats(0, 1),
 )
@@ -132,4 +132,4 @@ def test_positions_are_those_of_what_is_joined_and_not_of_what_is_read_ahead() -
     for number in range(10):
         log.append(0, batch([imp(f"{number}", "a", 0), click(f"{number}", "a", 1)]))
     found = read_all(log, options(), batch_rows=1)
-    assert [state.content["positions"] for state in found.states] == [{"0": str(number)} for number in range(10)]
+    assert [state.content["partitions"]["0"]["position"] for state in found.states] == [str(n) for n in (*range(10), 9)]

@@ -59,7 +59,7 @@ def test_the_true_rate_is_learned_with_each_correction_and_not_without(negative_
     log, true = world(1)
     changes: dict[str, Any] = {"late_window_seconds": 200, "negative_rate": negative_rate}
     found = read_all(log, options(max_clock_step_seconds=10_000, **changes), batch_rows=4096)
-    counts = found.reader.joiner.counts
+    counts = found.reader.counts
     share = counts["late_positives"] / (counts["late_positives"] + counts["positives"])
     assert share == pytest.approx(LATE_SHARE, abs=0.02)
     scores = {
