@@ -98,6 +98,11 @@ class EventFlow:
         return self._bad
 
     @property
+    def reached_us(self) -> int | None:
+        """See Flow: the watermark."""
+        return None if self._events is None else self._events.joiner.clocks.watermark()
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """What the joiner made of events, by name."""
         return {} if self._events is None else self._events.joiner.counts

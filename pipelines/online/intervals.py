@@ -3,8 +3,10 @@
     flow --items--> clock --> interval: the items until the clock passes a multiple of sync_seconds (or sync_rows rows)
 
 What servers get is what was learned by the end of an interval. The clock is that of a table that expires rows
-(embtables/tables/clock.py), so a stray time ends nothing. A cut depends on the items alone: a replay, and a run that is
-resumed, cut alike, on any number of ranks. Where events stop, the wall's clock ends an interval that has rows.
+(embtables/tables/clock.py), so a stray time ends nothing. Samples of an event log come late by their windows, so there
+it follows the watermark: else intervals would stand still for a window wherever negatives come after positives. A cut
+depends on the items alone: a replay, and a run that is resumed, cut alike, on any number of ranks. Where events stop,
+the wall's clock ends an interval that has rows.
 """
 
 from __future__ import annotations
@@ -62,6 +64,10 @@ class Flow(Protocol):
     @property
     def total_rows_hint(self) -> int | None:
         """About how many rows there are in all, if that is known."""
+
+    @property
+    def reached_us(self) -> int | None:
+        """Event time up to which the flow was read when it gave its last item; None: the item's own rows tell it."""
 
     def items(self, position: Mapping[str, Any] | None) -> Generator[FlowItem, None, None]:
         """What follows a position of an item (None: from the beginning). Ends where the flow does."""
@@ -247,7 +253,10 @@ class Intervals:
     def _advanced(self, clock: int, batch: Batch) -> tuple[int, int]:
         """The clock after a batch, and the batch's rows, of all ranks: each sees the greatest clock of them."""
         watch = EventClock(self._max_step, clock)
-        if batch.event_time_us is not None:
+        reached = self.flow.reached_us
+        if reached is not None:
+            watch.observe(torch.tensor([reached]))
+        elif batch.event_time_us is not None:
             watch.observe(batch.event_time_us)
         if self._world.size == 1:
             return watch.now, batch.num_rows
