@@ -48,8 +48,8 @@ def late_positive_importance(logits: Tensor, labels: Tensor, late_share: float) 
 
     and p / b is 1 + s p for a positive, (1 - p) (1 + s p) / (1 - p + s p) for a negative, where the model's prediction
     stands for p. With s = 1, when every positive is a negative first, these are the weights 1 + p and (1 - p) (1 + p)
-    of Ktena et al. 2019, "Addressing delayed feedback for continuous training with neural networks in CTR prediction",
-    section 3.2. The loss has one minimum, at the true p.
+    of the fake negative weighted loss of Ktena et al. 2019, "Addressing delayed feedback for continuous training with
+    neural networks in CTR prediction" (arXiv 1907.06558). The loss has one minimum, at the true p.
 
     Args:
         logits: (B, n_labels) float32, of the prediction p: corrected for sampled negatives.
@@ -65,7 +65,7 @@ def late_positive_calibration(biased: Tensor, late_share: float) -> Tensor:
     """Probabilities p of a model that learned b, the distribution of samples with fake negatives.
 
     b = p / (1 + s p), see `late_positive_importance`, so p = b / (1 - s b), at most 1. With s = 1 this is b / (1 - b),
-    Ktena et al. 2019, section 3.3.
+    the fake negative calibration of Ktena et al. 2019.
 
     Args:
         biased: b, of any shape, corrected for sampled negatives.

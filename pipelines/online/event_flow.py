@@ -120,6 +120,11 @@ class EventFlow:
         return [f"the event log has {partitions} partitions, so {ranks - partitions} of {ranks} workers read nothing"]
 
     @property
+    def reached_us(self) -> int | None:
+        """See Flow: the greatest watermark of a rank, for one that has no news does not hold intervals."""
+        return None if self._events is None else self._events.reached_us
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """What joiners made of events, by name, of all ranks."""
         return {} if self._events is None else self._events.counts

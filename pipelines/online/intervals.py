@@ -3,8 +3,10 @@
     flow --items--> clock --> interval: the items until the clock passes a multiple of sync_seconds (or sync_rows rows)
 
 What servers get is what was learned by the end of an interval. The clock is that of a table that expires rows
-(embtables/tables/clock.py), so a stray time ends nothing. A cut depends on the items alone: a replay, and a run that is
-resumed, cut alike, on any number of ranks. Where events stop, the wall's clock ends an interval that has rows.
+(embtables/tables/clock.py), so a stray time ends nothing. Samples of an event log come late by their windows, so there
+it follows the watermark: else intervals would stand still for a window wherever negatives come after positives. A cut
+depends on the items alone: a replay, and a run that is resumed, cut alike, on any number of ranks. Where events stop,
+the wall's clock ends an interval that has rows.
 """
 
 from __future__ import annotations
@@ -63,6 +65,10 @@ class Flow(Protocol):
     @property
     def total_rows_hint(self) -> int | None:
         """About how many rows there are in all, if that is known."""
+
+    @property
+    def reached_us(self) -> int | None:
+        """Event time up to which the flow was read when it gave its last item; None: the item's own rows tell it."""
 
     def items(self, position: Mapping[str, Any] | None) -> Generator[FlowItem, None, None]:
         """What follows a position of an item (None: from the beginning). Ends where the flow does."""
@@ -253,5 +259,6 @@ class Intervals:
     def _advanced(self, clock: int, batch: Batch) -> tuple[int, int]:
         """The clock after the batch of all ranks, and its rows."""
         assert batch.event_time_us is not None, "an online run has an event time"
-        times = torch.cat(self._world.all_gather(batch.event_time_us))
-        return EventClock(self._max_step, clock).observe(times), len(times)
+        times, reached = torch.cat(self._world.all_gather(batch.event_time_us)), self.flow.reached_us
+        observed = times if reached is None else torch.tensor([reached])
+        return EventClock(self._max_step, clock).observe(observed), len(times)

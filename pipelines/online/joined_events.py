@@ -145,6 +145,12 @@ class JoinedEvents:
         return found
 
     @property
+    def reached_us(self) -> int | None:
+        """The greatest watermark of a rank as of the last batch, microseconds; the same at every rank."""
+        partitions = self.content()["partitions"].values()
+        return max((of["watermark"] for of in partitions if of["watermark"] is not None), default=None)
+
+    @property
     def open_keys(self) -> int:
         """Impressions of this rank that are open or may be corrected or repeated, and actions that wait for theirs."""
         return self._own.open_keys

@@ -35,6 +35,8 @@ class LogFlow:
         self._is_asked_to_stop = is_asked_to_stop
         self._epoch: Epoch | None = None
 
+    reached_us: int | None = None
+
     @property
     def bad_files(self) -> Mapping[str, str]:
         """See Flow."""

@@ -104,6 +104,9 @@ class Payloads:
 
 def by_entry(entries: UInt32s) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Each distinct entry number of (n,), rising, with the places where it stands, rising."""
+    if len(entries) and (entries == entries[0]).all():
+        yield int(entries[0]), np.arange(len(entries))
+        return
     order = np.argsort(entries, kind="stable")
     ends = np.flatnonzero(np.diff(entries[order])) + 1
     for places in np.split(order, ends) if len(entries) else ():

@@ -61,15 +61,20 @@ class SampleColumns:
         corrections: npt.NDArray[np.bool_],
     ) -> pa.Table:
         """n samples in the order given, all arguments (n,). Raises as `EventLog.fetch`."""
-        pieces = [self.schema.empty_table()]
+        pieces = list[pa.Table]()
         order = list[npt.NDArray[np.int64]]()
         for entry, places in by_entry(entries):
             events = payloads.events(entry)
             stored = self._stored(events.schema)
-            taken = events.select(stored.names).take(pa.array(rows[places]))
-            pieces.append(pa.Table.from_batches([taken]).cast(stored))
+            taken = pa.Table.from_batches([events.select(stored.names).take(pa.array(rows[places]))])
+            pieces.append(taken if taken.schema.equals(stored) else taken.cast(stored))
             order.append(places)
-        table = pa.concat_tables(pieces, promote_options="permissive") if len(entries) else pieces[0]
+        if not pieces:
+            table = self.schema.empty_table()
+        elif len(pieces) == 1 and pieces[0].schema.equals(self.schema):
+            table = pieces[0]
+        else:
+            table = pa.concat_tables([self.schema.empty_table(), *pieces], promote_options="permissive")
         if (np.diff(entries.astype(np.int64)) < 0).any():  # else they come in this order already
             inverse = np.empty(len(entries), np.int64)
             inverse[np.concatenate(order)] = np.arange(len(entries))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -177,3 +178,24 @@ def test_a_run_that_was_stopped_with_the_last_batch_of_an_interval_saves_what_it
     whole = list(source(log, config).items(None))
     assert follows.labels.tolist() == whole[1].batch.labels.tolist()
     assert follows.dense.tolist() == whole[1].batch.dense.tolist()
+
+
+def test_intervals_go_on_while_the_first_negatives_follow_positives(config: RunConfig) -> None:
+    """Clicks come at once, negatives after a window of 100 s: their times are from before the newest clicks'."""
+    log = LogInMemory()
+    for at in range(400):
+        shown = [imp(f"{at}-{each}", f"item-{each}", at, user=each, price=0.5, tags=[1]) for each in range(3)]
+        log.append(0, batch(shown))
+        log.append(0, batch([click(f"{at}-0", "item-0", at)]))
+    assert config.online is not None
+    every_10_seconds = Online.model_validate(config.online.model_dump() | {"sync_rows": None, "sync_seconds": 10})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 5})})
+    flow = source(log, config)
+    intervals = Intervals(flow, every_10_seconds, SingleRank())
+    ends, position = list[int](), None
+    while (stretch := intervals.stretch(len(ends), position)) is not None:
+        assert list(stretch)
+        assert flow.reached_us is not None
+        ends.append(flow.reached_us // 1_000_000)
+        position = stretch.next_position
+    assert max(after - before for before, after in itertools.pairwise(ends)) <= 15
