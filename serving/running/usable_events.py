@@ -42,6 +42,7 @@ class UsableEvents:
 
     def __init__(self, running: Running, id_kinds: Mapping[str, IdKind], until_us: int | None = None) -> None:
         self._keys, self._kinds = running.keys, running.kinds
+        self._by = {name for feature in running.features for name in feature.by}
         read = [name for feature in running.features for name in feature.columns]
         self._roots = {EVENT_TIME, *read, *(name.split(".")[0] for name in read)}
         self.until_us = until_us
@@ -94,10 +95,14 @@ class UsableEvents:
         return found
 
     def without(self, events: pa.RecordBatch, column: str) -> pa.RecordBatch:
-        """The events with nulls in a column; those that had a value there are counted as ignored."""
+        """The events with nulls in a column; those that had a value there are counted as ignored.
+
+        Events without a key are counted by the fold, as others that have none.
+        """
         place = events.schema.get_field_index(column)
         array = events.column(place)
-        self.ignored[column] += len(array) - array.null_count
+        if column not in self._by:
+            self.ignored[column] += len(array) - array.null_count
         return events.set_column(place, column, pa.nulls(len(array)))
 
     def _learn_kinds(self, events: pa.RecordBatch) -> None:
