@@ -15,7 +15,7 @@ from embtables.errors import StateError
 from embtables.inputs.id_kinds import IdKind
 from embtables.inputs.transforms import FittedTransforms, TransformsContent
 from embtables.models.registry import ModelConfig
-from embtables.schema import LateActions, Model, Schema, error_lines
+from embtables.schema import LateActions, Model, Running, Schema, error_lines
 from embtables.state.format.manifest import Manifest
 
 CONTENT_FORMAT = 1
@@ -93,6 +93,7 @@ class ScoringContent(Model):
         published: of a serving version, where it comes from.
         candidate_key: the column whose value a candidate is that a request names by its id alone.
         id_kinds: of a serving version, by column what training made ids of; a request must have the same.
+        running: the columns that a server computes from events; None: there are none.
     """
 
     # Written and read under its own name; as an attribute it would hide one of pydantic's.
@@ -107,6 +108,7 @@ class ScoringContent(Model):
     published: Published | None = None
     candidate_key: str | None = None
     id_kinds: dict[str, IdKind] = Field(default_factory=dict)
+    running: Running | None = None
 
     @model_validator(mode="after")
     def _transforms_fit(self) -> ScoringContent:

@@ -34,12 +34,14 @@ from embtables.schema import (
     LogConfig,
     Model,
     Name,
+    Running,
     Schema,
     TimeSplit,
     parse_value,
     read_yaml,
     validate,
 )
+from embtables.schema.running import check_read
 from embtables.state.format.weight_dtype import WeightDtype
 
 
@@ -296,6 +298,12 @@ class RunConfig(Schema):
     warm_start: tuple[WarmStart, ...] = Field((), description="rows to begin a new run with, in this order")
     online: Online | None = Field(None, description="the online loop (`embtables online`); by default its defaults")
 
+    running: Running | None = Field(
+        None,
+        description="columns that servers compute from the events of their log; `{}`: those of data.prepare; by "
+        "default there are none",
+    )
+
     @model_validator(mode="after")
     def _check_run(self) -> RunConfig:
         if not self.labels:
@@ -314,6 +322,9 @@ class RunConfig(Schema):
                 raise ValueError(f"warm_start: there is no table '{warm.table}'; there are: {', '.join(known)}")
         self._check_published()
         self._check_online()
+        running = self.running_columns()
+        if running is not None:
+            check_read(running, self.features, self.dense)
         names = [s.name for s in self.evaluate.slices]
         if len(names) != len(set(names)):
             raise ValueError("evaluate.slices: two slices have the same name")
@@ -324,6 +335,15 @@ class RunConfig(Schema):
         """How samples or scores make up for late positives; None: the run does not learn from events."""
         events = None if self.online is None else self.online.events
         return None if events is None else events.late
+
+    def running_columns(self) -> Running | None:
+        """The `running` section with the columns of `data.prepare` that the model reads; None: there is no section."""
+        prepare = self.data.prepare
+        if self.running is None or prepare is None:
+            return self.running
+        read = {name for f in self.features for name in f.columns} | {dense.column for dense in self.dense}
+        features = [f for f in prepare.running_features() if f.name in read]
+        return self.running.model_copy(update={"features": (*features, *self.running.features)})
 
     def _check_published(self) -> None:
         """Weights at a scale are stored as multiples of up to 2^32, beyond what fp16 can express."""

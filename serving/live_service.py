@@ -18,6 +18,7 @@ from embtables.serving import wire
 from embtables.serving.events.served import need_free_names
 from embtables.serving.refusals import Refusal
 from embtables.serving.rows_request import RowsRequest
+from embtables.serving.running.live_running import LiveRunning
 from embtables.serving.scoring.batches import Batches
 from embtables.serving.scoring.counts import Counts
 from embtables.serving.scoring.engines.choose import GREATEST_ERROR
@@ -98,6 +99,7 @@ class LiveService:
         mode: exact; or fast, by the fastest engine whose scores differ by at most `greatest_error`.
         recorded: requests to warm versions with, and to choose the engine by.
         logs_served: a version whose columns have names of those that impressions have is not taken.
+        running: computes columns of the events of a log; None: there is no log.
     """
 
     def __init__(
@@ -113,9 +115,11 @@ class LiveService:
         greatest_error: float = GREATEST_ERROR,
         recorded: Sequence[wire.ScoreRequest] = (),
         logs_served: bool = False,
+        running: LiveRunning | None = None,
     ) -> None:
         self._mode, self._greatest_error, self._recorded = mode, greatest_error, tuple(recorded)
         self._logs_served = logs_served
+        self.running = running
         self.live = PreparedLive(self._prepare, self._keep)
         self.counts = Counts()
         self._follows = follows(self.live)
@@ -138,7 +142,11 @@ class LiveService:
     async def stop(self) -> None:
         """See Service."""
         self._batches.stop()
+        if self.running is not None:
+            self.running.end()
         self._follows.stop()
+        if self.running is not None:
+            self.running.close()
 
     async def reach(self, dense: str | None, rows: str | None) -> None:
         """See Service."""
@@ -203,7 +211,8 @@ class LiveService:
     def model(self) -> wire.ModelInfo:
         """See Service."""
         scorer = self._current()
-        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts)
+        running = None if self.running is None else self.running.info()
+        return scorer.description.now(self._name, scorer.engine, self._follows.info(), self.counts, running)
 
     def follow_info(self) -> wire.FollowInfo:
         """See Service."""
@@ -211,6 +220,9 @@ class LiveService:
 
     def is_ready(self) -> tuple[bool, str]:
         """See Service."""
+        why = None if self.running is None else self.running.why_not_ready()
+        if why is not None:
+            return False, why
         if self.live.current is not None:
             return True, ""
         return False, self._follows.why_not_ready() or "no version is loaded yet"
@@ -238,8 +250,10 @@ class LiveService:
             if found is None:
                 if self._logs_served:
                     need_free_names(version.content.trained)
+                fold = None if self.running is None else self.running.need(version.content)
                 current = tuple(scorer for scorer in self._scorers if scorer.version is self.live.current)
-                found = RequestScorer(version, *current, mode=self._mode, greatest_error=self._greatest_error)
+                how: dict[str, Any] = {"mode": self._mode, "greatest_error": self._greatest_error}
+                found = RequestScorer(version, *current, fold=fold, **how)
                 found.warm(self._recorded)
                 self._scorers = (found, *current)
             return found
@@ -279,10 +293,12 @@ class LiveService:
                 continue
             self.counts.add(*found.of.counts(), found.missing)
             stages = {"wait": waited, **found.stages_us}
-            served = None
+            served = asked = None
             if self._logs_served and found.given is not None:
                 served = partial(scorer.served, found.given)
-            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages, served))
+            if scorer.fills and found.given is not None:
+                asked = found.given.request
+            answers.append(Scored(scorer.labels, found.of.scores, versions, found.of.cold_ids(), stages, served, asked))
         return answers
 
 
@@ -297,6 +313,9 @@ def live_service(settings: Settings) -> LiveService:
     Raises:
         ConfigError: the source is neither a run nor a folder of versions.
     """
+    running = None
+    if settings.events is not None:
+        running = LiveRunning(settings.events, settings.running_dir, settings.running_checkpoint_seconds)
     limits = ValueLimits(greatest_norm=settings.greatest_norm, norm_ratio=settings.norm_ratio)
     follow = FollowSettings(poll_seconds=settings.poll_seconds, limits=limits)
     return LiveService(
@@ -309,4 +328,5 @@ def live_service(settings: Settings) -> LiveService:
         mode=settings.mode,
         recorded=recorded_requests(settings.request_log),
         logs_served=settings.log_served,
+        running=running,
     )

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from embtables.serving import wire
 from embtables.serving.rows_request import RowsRequest
+from embtables.serving.running.live_running import LiveRunning
 
 Request: TypeAlias = "wire.ScoreRequest | RowsRequest | pa.Table"
 
@@ -38,6 +39,7 @@ class Scored:
         scores: (K, n_labels) float32.
         stages_us: microseconds by stage: wait, features, lookup, dense.
         served: makes what was read; None: no candidates, or what is served is not logged.
+        asked: makes the request with the columns that the server computed for it; None: it computed none.
     """
 
     labels: tuple[str, ...]
@@ -46,6 +48,7 @@ class Scored:
     cold: wire.ColdIds
     stages_us: Mapping[str, float] = field(default_factory=dict)
     served: Callable[[], Served] | None = None
+    asked: Callable[[], wire.ScoreRequest] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,12 @@ class Service(Protocol):
 
     It is made and started in the process that answers, and called on that process's event loop, except `pin`, `follow`
     and `pause`, which may take seconds and come from a thread of their own, one at a time.
+
+    Attributes:
+        running: folds the events that are appended; None: it needs none.
     """
+
+    running: LiveRunning | None
 
     async def start(self) -> None:
         """Begins to load and follow, in threads of its own; returns at once. EmbtablesError: nothing to serve."""

@@ -110,6 +110,12 @@ class Settings(Model):
     event_max_behind_days: Annotated[float, Field(ge=0, le=1e6)] = Field(
         400.0, description="the same of one that is earlier"
     )
+    running_dir: Path | None = Field(
+        None,
+        description="folder of this server's checkpoints of running features; by default each start folds the log from "
+        "its beginning",
+    )
+    running_checkpoint_seconds: Seconds = Field(30.0, description="between two checkpoints of running features")
 
     @classmethod
     def read(cls, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -140,7 +146,7 @@ class Settings(Model):
             )
         if self.admin_port is not None and self.admin_port == self.port and self.port != 0:
             raise ValueError(f"admin_port must be another one than port, received {self.port} for both")
-        for name in ("log_served", "event_tokens", "dead_letters"):
+        for name in ("log_served", "event_tokens", "dead_letters", "running_dir"):
             if getattr(self, name) and self.events is None:
                 raise ValueError(f"{name} goes with events, the log")
         if self.events is not None and not self.event_tokens and not _is_loopback(self.host):

@@ -211,6 +211,7 @@ class ColumnInfo(msgspec.Struct, omit_defaults=True):
         kind: integer, string, number, list of integers, list of strings, timestamp; `id`: integer or string.
         of: features and dense columns that read it.
         is_joined: a side table gives it where the request does not.
+        is_running: the server computes it of events where the request does not give it.
         example: a value that a request may have.
     """
 
@@ -219,6 +220,7 @@ class ColumnInfo(msgspec.Struct, omit_defaults=True):
     of: list[str]
     is_joined: bool = False
     example: Any = None
+    is_running: bool = False
 
 
 class FeatureInfo(msgspec.Struct, omit_defaults=True):
@@ -257,6 +259,40 @@ class SideTableInfo(msgspec.Struct):
     columns: list[str]
     rows: int
     missing_keys: int = 0
+
+
+class RunningFeatureInfo(msgspec.Struct):
+    """A column that a server computes of events. `definition`: as the configuration has it."""
+
+    name: str
+    by: list[str]
+    definition: dict[str, Any]
+
+
+class RunningInfo(msgspec.Struct, omit_defaults=True):
+    """The running features of a server.
+
+    Attributes:
+        events: folded, over all restarts.
+        late_events, late_questions: older than the clock by more than `lateness_seconds`.
+        held_back: batches whose time was further ahead than the clock may step.
+        ignored: events that did not count, by the column that has no usable value, and `damaged`, `repeated` (an event
+            id that was seen before), `before_begin` (of the time that was folded beforehand).
+        keys, bytes: of the state.
+        clock: event time, unix time in seconds.
+        checkpoint_at: unix time of the last checkpoint that this process has written.
+    """
+
+    features: list[RunningFeatureInfo]
+    events: int = 0
+    late_events: int = 0
+    late_questions: int = 0
+    held_back: int = 0
+    ignored: dict[str, int] = {}
+    keys: int = 0
+    bytes: int = 0
+    clock: float | None = None
+    checkpoint_at: float | None = None
 
 
 class EngineTried(msgspec.Struct, omit_defaults=True):
@@ -323,6 +359,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
         staleness_seconds: since the newest version whose rows are applied was written; 0 if there is no newer one.
         item_column: the column that a candidate given as a bare id is a value of.
         memory_bytes: of the process what is resident now.
+        running: what it computes of events; None: nothing.
     """
 
     name: str
@@ -340,6 +377,7 @@ class ModelInfo(msgspec.Struct, omit_defaults=True):
     side_tables: list[SideTableInfo] = []
     item_column: str | None = None
     memory_bytes: int = 0
+    running: RunningInfo | None = None
 
 
 class AdminStatus(msgspec.Struct):

@@ -1,6 +1,7 @@
 """A state of running features in a folder, with the position of the log that it has come to.
 
-    running-<n>.arrow   the arrays: an Arrow IPC file of one row, a large list of int64 for each array
+    running-<n>.arrow   the arrays: an Arrow IPC file of one row, a large list of int64 for each array; those of the
+                        reader, beside the state, begin with "reader."
     running.json        makes it a checkpoint: file, bytes and XXH3-128 of the arrays, definitions, clock, position
 
 `running.json` is replaced last, so a crash leaves the checkpoint before or the one after, whole.
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +40,23 @@ _KIND = pa.large_list(pa.field("item", pa.int64(), nullable=False))
 Int64 = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 
 
+_OF_READER = "reader"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        position: JSON, of the log.
+        of_reader: int64 arrays that whoever folds keeps beside the state, by name.
+    """
+
+    state: RunningState
+    position: Any
+    of_reader: Mapping[str, Int64s]
+
+
 class _Manifest(Model):
     format: Literal[1]
     file: Annotated[str, Field(pattern=_ARRAYS.pattern)]
@@ -49,12 +69,15 @@ class _Manifest(Model):
     position: Any
 
 
-def write_checkpoint(folder: Path, state: RunningState, position: object) -> None:
+def write_checkpoint(
+    folder: Path, state: RunningState, position: object, of_reader: Mapping[str, Int64s] | None = None
+) -> None:
     """Writes a checkpoint, in the place of the one before; it is durable then.
 
     Args:
         folder: made if there is none; no other process writes to it at the same time.
         position: JSON; whoever folds says what it means.
+        of_reader: arrays that belong to the position, by name.
 
     Raises:
         StateError: it cannot be written.
@@ -67,7 +90,7 @@ def write_checkpoint(folder: Path, state: RunningState, position: object) -> Non
         former = [entry.name for entry in folder.iterdir()]
         numbers = [int(match[1]) for entry in former if (match := _ARRAYS.fullmatch(entry))]
         name = f"running-{max(numbers, default=-1) + 1}.arrow"
-        written = place.write(name, batch_pieces(_batch(state)))
+        written = place.write(name, batch_pieces(_batch(state, of_reader or {})))
         sync(folder)
         counts = state.counts
         manifest = {
@@ -89,8 +112,8 @@ def write_checkpoint(folder: Path, state: RunningState, position: object) -> Non
         raise StateError(f"cannot write running features: {error.strerror or error}", folder=folder) from error
 
 
-def read_checkpoint(folder: Path) -> tuple[RunningState, Any] | None:
-    """The state and the position of a folder's checkpoint; None: there is none.
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """A folder's checkpoint; None: there is none.
 
     Raises:
         StateError: it is damaged, or of a newer build; `file` is named.
@@ -115,12 +138,14 @@ def read_checkpoint(folder: Path) -> tuple[RunningState, Any] | None:
     if set(manifest.counts) != set(_COUNTS):
         raise StateError(f"is damaged: 'counts' must have {', '.join(_COUNTS)}", file=path)
     counts = RunningCounts(**manifest.counts, ignored=manifest.ignored)
-    groups = _groups(memoryview(raw), place.path(manifest.file))
-    return RunningState(manifest.definitions, manifest.clock, counts, groups), manifest.position
+    groups, of_reader = _groups(memoryview(raw), place.path(manifest.file))
+    state = RunningState(manifest.definitions, manifest.clock, counts, groups)
+    return Checkpoint(state, manifest.position, of_reader)
 
 
-def _batch(state: RunningState) -> pa.RecordBatch:
+def _batch(state: RunningState, of_reader: Mapping[str, Int64s]) -> pa.RecordBatch:
     arrays = {f"{g}.{name}": array for g, group in enumerate(state.groups) for name, array in group.items()}
+    arrays |= {f"{_OF_READER}.{name}": array for name, array in of_reader.items()}
     schema = pa.schema([pa.field(name, _KIND, nullable=False) for name in arrays])
     columns = [
         pa.LargeListArray.from_arrays(pa.array([0, len(a)], pa.int64()), pa.array(a), type=_KIND)
@@ -129,12 +154,15 @@ def _batch(state: RunningState) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=schema)
 
 
-def _groups(raw: memoryview, file: object) -> tuple[dict[str, Int64s], ...]:
+def _groups(raw: memoryview, file: object) -> tuple[tuple[dict[str, Int64s], ...], dict[str, Int64s]]:
+    """The arrays of each group, and those of the reader."""
+
     def need(first: int, end: int) -> None:
         if not 0 <= first <= end <= len(raw):
             raise StateError(f"is damaged: it points to bytes {first}..{end} of its {len(raw)}", file=file)
 
     groups: list[dict[str, Int64s]] = []
+    of_reader: dict[str, Int64s] = {}
     try:
         need_metadata(raw, need, file)
         batch = pa.ipc.open_file(pa.BufferReader(raw)).get_batch(0)
@@ -143,9 +171,13 @@ def _groups(raw: memoryview, file: object) -> tuple[dict[str, Int64s], ...]:
             number, _, name = field.name.partition(".")
             if field.type != _KIND or len(column) != 1:
                 raise StateError("is damaged: a column is not one list of integers", file=file, column=field.name)
+            array = np.ascontiguousarray(column.flatten().to_numpy())
+            if number == _OF_READER:
+                of_reader[name] = array
+                continue
             if int(number) == len(groups):
                 groups.append({})
-            groups[int(number)][name] = np.ascontiguousarray(column.flatten().to_numpy())
+            groups[int(number)][name] = array
     except _NOT_ARROW as error:
         raise StateError(f"is damaged: {(str(error) or type(error).__name__).splitlines()[0]}", file=file) from error
-    return tuple(groups)
+    return tuple(groups), of_reader

@@ -82,7 +82,7 @@ class RunningFeatures:
         """The columns that it answers with, in order."""
         return tuple(feature.name for feature in self.definitions)
 
-    def fold(self, events: Rows) -> None:
+    def fold(self, events: Rows, *, in_order: bool = False) -> None:
         """Takes a batch of events in, in their order.
 
         A column that the batch has not is null in all its rows. Rows that cannot be used, and events without a key,
@@ -90,15 +90,20 @@ class RunningFeatures:
 
         Args:
             events: (n,) with the event time, and the columns that the features read.
+            in_order: batches are known to come in order of time, so that the clock goes to the first time of each,
+                however far that is.
 
         Raises:
             DataError: a column's type cannot be what a feature makes of it; nothing was taken in.
+            ConfigError: the same of a condition's column.
         """
         with self._writer:
             usable = self._with_absent(events)
             while True:
                 try:
-                    self._take(usable, in_order=False)
+                    if in_order and usable.num_rows:
+                        self._clock.advance(int(self._times(usable).min()))
+                    self._take(usable, in_order=in_order)
                     return
                 except BadRowsError as error:
                     self._count(Counter({error.column: len(error.rows)}), events=len(error.rows))

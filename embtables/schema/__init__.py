@@ -17,7 +17,7 @@ from embtables.schema.encoders import ENCODERS, EncoderConfig, Hash, Identity, M
 from embtables.schema.features import DenseColumn, EventTime, Feature, Label, Side
 from embtables.schema.online import EventSamples, LateActions
 from embtables.schema.prepare import SampledNegatives
-from embtables.schema.running import LastN, RunningFeature, RunningOptions
+from embtables.schema.running import LastN, Running, RunningFeature, RunningOptions
 from embtables.schema.schema import Schema
 from embtables.schema.tables import (
     Adagrad,
@@ -77,6 +77,7 @@ __all__ = [
     "PartitionType",
     "Probability",
     "RowwiseAdagrad",
+    "Running",
     "RunningFeature",
     "RunningOptions",
     "SampledNegatives",

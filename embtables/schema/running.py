@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_
 
 from embtables.schema.base import Model, Name
 from embtables.schema.condition import Condition
+from embtables.schema.features import DenseColumn, Feature
 
 _UNIT_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _LONGEST_US = 36_500 * _UNIT_US["d"]
@@ -116,10 +117,9 @@ class RunningFeature(Model):
         return self
 
 
-class RunningOptions(Model):
+class RunningTimes(Model):
     """How running features keep time, and for how long they remember."""
 
-    event_time: str = Field("event_time", description="timestamp column of events and of questions")
     lateness_seconds: NonNegativeInt = Field(
         3600, description="a question so long before the clock still has its exact answer", le=_LONGEST_US // 1_000_000
     )
@@ -129,6 +129,60 @@ class RunningOptions(Model):
     max_clock_step_seconds: PositiveInt = Field(
         86_400, description="the clock moves at most this far with a batch of events", le=_LONGEST_US // 1_000_000
     )
+
+
+class RunningOptions(RunningTimes):
+    """The same, and where the time of events and questions lies."""
+
+    event_time: str = Field("event_time", description="timestamp column of events and of questions")
+
+
+class Running(RunningTimes):
+    """The `running` part of a run: columns of the model that its servers compute from the events of their log."""
+
+    features: tuple[RunningFeature, ...] = Field(
+        (), description="columns that the model reads; besides them those of `data.prepare` that it reads"
+    )
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="the kinds of events that count, such as [purchase]; by default all but impressions"
+    )
+
+    @property
+    def options(self) -> RunningOptions:
+        """Those of the fold of an event log, whose events have their time in `event_time`."""
+        return RunningOptions(**{name: getattr(self, name) for name in RunningTimes.model_fields})
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that are read as ids, each once: keys, and those whose last values are remembered."""
+        listed = [f.last_n.column for f in self.features if f.last_n is not None]
+        return tuple(dict.fromkeys([*(name for f in self.features for name in f.by), *listed]))
+
+
+def check_read(running: Running, features: tuple[Feature, ...], dense: tuple[DenseColumn, ...]) -> None:
+    """Looks at what a model makes of running features.
+
+    Raises:
+        ValueError: there are none, they do not go together, the model does not read one, or reads lists of ids as
+            numbers, or numbers as ids.
+    """
+    check_running(running.features, running.options)
+    numbers = {d.column for d in dense} | {f.column for f in features if f.num_buckets is not None}
+    numbers |= {f.weights_column for f in features if f.weights_column is not None}
+    ids = {name for f in features if f.num_buckets is None for name in f.columns if name != f.weights_column}
+    for feature in running.features:
+        name = feature.name
+        if name not in ids | numbers:
+            raise ValueError(
+                f"the model does not read running feature '{name}': no feature or dense column has its name"
+            )
+        if feature.last_n is not None and name in numbers:
+            raise ValueError(f"running feature '{name}' is a list of ids, but the model reads numbers there")
+        if feature.last_n is None and name in ids:
+            raise ValueError(
+                f"running feature '{name}' is a number, but a feature reads ids there: make it a dense column, or give "
+                "the feature num_buckets"
+            )
 
 
 def check_running(features: tuple[RunningFeature, ...], options: RunningOptions) -> None:

@@ -24,6 +24,7 @@ from embtables.pipelines.cli.online import online
 from embtables.pipelines.cli.options import ConfigPath, Json, Set, one_of, which_of
 from embtables.pipelines.cli.plan import plan
 from embtables.pipelines.cli.report_table import print_report
+from embtables.pipelines.cli.running import app as running_app
 from embtables.pipelines.cli.serve import serve
 from embtables.pipelines.cli.state import app as state_app
 from embtables.pipelines.cli.trust import audit, replay
@@ -40,6 +41,7 @@ app.add_typer(schema_app, name="schema")
 app.add_typer(state_app, name="state")
 app.add_typer(data_app, name="data")
 app.add_typer(events_app, name="events")
+app.add_typer(running_app, name="running")
 app.command()(init)
 app.command()(doctor)
 app.command()(inspect)

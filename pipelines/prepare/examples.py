@@ -24,15 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embtables.errors import DataError, StateError
-from embtables.inputs.times import as_microseconds
-from embtables.inputs.where import condition_mask
 from embtables.pipelines.prepare.negatives import Negatives, sample_negatives
-from embtables.pipelines.prepare.past import DAY_US, Past, codes, without_nulls
+from embtables.pipelines.prepare.past import DAY_US, Past
 from embtables.pipelines.prepare.past_at_end import write_past_at_end
-from embtables.pipelines.prepare.source_columns import check_source, id_columns, source_columns
+from embtables.pipelines.prepare.positives import OrderedPositives, read_positives
 from embtables.pipelines.sources.files.source import open_source
 from embtables.pipelines.whole_parquet import WholeParquet
-from embtables.schema import EventTime, SampledNegatives
+from embtables.schema import SampledNegatives
 
 Int64s = npt.NDArray[np.int64]
 
@@ -54,9 +52,7 @@ def prepare(
     folder = cache / _key(config, source.files[0].filesystem.get_file_info([f.path for f in source.files]))
     if folder.is_dir():
         return folder
-    check_source(config, source, path)
-    table = source.read_all(source_columns(config), ids=id_columns(config))
-    positives = _Positives(config, table.filter(pa.array(condition_mask(table, config.where))))
+    positives = _Positives(config, read_positives(config, source, path))
     temporary = cache / f".{folder.name}.{secrets.token_hex(4)}"
     try:
         temporary.mkdir(parents=True)
@@ -79,20 +75,9 @@ def _key(config: SampledNegatives, infos: list[pa.fs.FileInfo]) -> str:
 class _Positives:
     """The positives in order of their group's first line, with their past."""
 
-    def __init__(self, config: SampledNegatives, table: pa.Table) -> None:
-        if table.num_rows == 0:
-            raise DataError("data.prepare.where leaves no positives")
+    def __init__(self, config: SampledNegatives, lines: OrderedPositives) -> None:
         self.config = config
-        moments = without_nulls(table, config.event_time)
-        line_times = as_microseconds(EventTime(column=config.event_time), moments)
-        groups = codes(table, config.group)
-        # A group's lines happen at once: at the time of its first line.
-        first = np.full(len(groups.values), np.iinfo(np.int64).max)
-        np.minimum.at(first, groups.numbers, line_times)
-        times = first[groups.numbers]
-        order = np.lexsort((groups.numbers, times))
-        self.table = table.take(pa.array(order))
-        self.times, self.groups = times[order], groups.numbers[order]
+        self.table, self.times, self.groups = lines.table, lines.times, lines.groups
         self.past = Past(config, self.table, self.times)
         self.items, self.users = self.past.items, self.past.users
         self.negatives = self._sample()

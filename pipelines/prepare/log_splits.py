@@ -52,4 +52,5 @@ def with_prepared_data(config: RunConfig, *, shown: bool = True) -> RunConfig:
         prepared = Path(config.train.runs_dir or DEFAULT_RUNS_DIR) / "prepared"
         folder = prepare(data.prepare, data.path, data.files, prepared, progress.advance)
     update = {"path": str(folder), "files": "**/*.parquet", "prepare": None}
-    return config.model_copy(update={"data": data.model_copy(update=update)})
+    # The definitions of its columns are data.prepare's, which the reader does not see any more.
+    return config.model_copy(update={"data": data.model_copy(update=update), "running": config.running_columns()})

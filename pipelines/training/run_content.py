@@ -122,6 +122,7 @@ def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:
         precision=train.precision,
         late=config.late if calibrated else None,
     )
+    running = config.running_columns()
     return {
         "format": CONTENT_FORMAT,
         "schema": trained_schema(config).model_dump(mode="json", exclude={"name"}),
@@ -129,4 +130,5 @@ def _scoring(config: RunConfig, fitted: FittedTransforms) -> dict[str, Any]:
         "transforms": fitted.to_json(),
         # Without it where scores do not depend on it: builds that do not know it can read the version.
         "scoring": scoring.model_dump(mode="json", exclude=None if calibrated else {"late"}),
+        **({} if running is None else {"running": running.model_dump(mode="json")}),
     }

@@ -8,5 +8,6 @@ coroutines `AsyncClient`
 """
 
 from embtables.serving.client.coroutines import AsyncClient as AsyncClient
+from embtables.serving.client.exchanges import Posted as Posted
 from embtables.serving.client.exchanges import Scores as Scores
 from embtables.serving.client.threads import Client as Client

@@ -16,7 +16,7 @@ from embtables.frames.table import Frame
 from embtables.given import as_integer
 from embtables.serving import wire
 from embtables.serving.client import exchanges, retries
-from embtables.serving.client.exchanges import EmbedForm, Exchange, Float32s, ScoreForm, Scores
+from embtables.serving.client.exchanges import EmbedForm, Exchange, Float32s, Posted, ScoreForm, Scores
 from embtables.serving.client.session import DEFAULT_URL, Session
 
 T = TypeVar("T")
@@ -105,6 +105,16 @@ class AsyncClient:
     ) -> wire.ExplainAnswer:
         """See Client."""
         return await self._call(exchanges.explain(context, candidate, request_id), deadline_seconds)
+
+    async def post_events(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        token: str | None = None,
+        deadline_seconds: float | None = None,
+    ) -> Posted:
+        """See Client."""
+        return await self._call(exchanges.post_events(events, token), deadline_seconds)
 
     async def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """See Client."""

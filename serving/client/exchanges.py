@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import httpx
@@ -45,6 +47,19 @@ class Scores:
     request_id: str
     cold: wire.ColdIds | None
     num_cold: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What became of events.
+
+    Attributes:
+        ids: (n,) of all that were sent: whoever gives up after an error may send them again under these.
+        refused: those that are no events, by id, with the reason; all others are durable.
+    """
+
+    ids: tuple[str, ...]
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +171,38 @@ def explain(context: Mapping[str, Any], candidate: Any, request_id: str | None) 
         return answer, answer.versions
 
     return Exchange("POST", "/v1/explain", read, _json(request), {"content-type": wire.JSON})
+
+
+def post_events(events: Sequence[Mapping[str, Any]], token: str | None) -> Exchange[Posted]:
+    """A request that appends events. Those without an id get one here, so that what is sent again counts once.
+
+    Raises:
+        ConfigError: it is no list of dicts.
+        DataError: a value cannot be sent.
+    """
+    _need_list(events, "events")
+    named = []
+    for place, event in enumerate(events):
+        need(event, Mapping, f"events.{place}", "a dict of columns")
+        columns = {name: _sent(value) for name, value in event.items()}
+        named.append(columns | {"event_id": columns.get("event_id") or uuid.uuid4().hex})
+    ids = tuple(str(event["event_id"]) for event in named)
+
+    def read(response: httpx.Response) -> tuple[Posted, None]:
+        answer = _decoded(response, wire.EventsAnswer)
+        return Posted(ids, {ids[each.index]: each.reason for each in answer.refused}), None
+
+    headers = {"content-type": wire.JSON}
+    if token is not None:
+        headers["authorization"] = f"Bearer {as_name(token, 'token')}"
+    return Exchange("POST", "/v1/events", read, _json(wire.EventsRequest(events=named)), headers)
+
+
+def _sent(value: Any) -> Any:
+    """A time without a zone is UTC, as everywhere here."""
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
+    return value
 
 
 def model() -> Exchange[wire.ModelInfo]:

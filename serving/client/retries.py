@@ -1,6 +1,6 @@
 """Which failures of a call are tried again, and when: never after its deadline.
 
-Every request is a read, so that one that may have been answered can be sent again.
+Every request is a read, or appends events that have ids, so that one that may have been answered can be sent again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from embtables.frames.table import Frame
 from embtables.given import as_integer
 from embtables.serving import wire
 from embtables.serving.client import exchanges, retries
-from embtables.serving.client.exchanges import EmbedForm, Exchange, Float32s, ScoreForm, Scores
+from embtables.serving.client.exchanges import EmbedForm, Exchange, Float32s, Posted, ScoreForm, Scores
 from embtables.serving.client.session import DEFAULT_URL, Session
 from embtables.serving.client.transport import DeadlineTransport, deadline
 
@@ -156,6 +156,28 @@ class Client:
             ServingError: see `score`.
         """
         return self.call(exchanges.explain(context, candidate, request_id), deadline_seconds)
+
+    def post_events(
+        self,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        token: str | None = None,
+        deadline_seconds: float | None = None,
+    ) -> Posted:
+        """Appends events to the server's event log; returns when they are durable, and seen by its running features.
+
+        It is tried again as other calls are: an event has an id, and counts once however often it is sent.
+
+        Args:
+            events: n >= 1 dicts of columns: `kind`, and what the log is to hold. `event_time` (a datetime, or RFC 3339)
+                is now by default; an `event_id` is made where there is none.
+            token: that the server asks of who sends events.
+
+        Raises:
+            ServingError: see `score`; the events may be there or not, unless it is a RefusedError of status 422.
+            DataError: a value cannot be sent.
+        """
+        return self.call(exchanges.post_events(events, token), deadline_seconds)
 
     def model(self, *, deadline_seconds: float | None = None) -> wire.ModelInfo:
         """What the server says of its model: schema, versions, how old, rows, memory, engine. Raises as `score`."""

@@ -1,6 +1,7 @@
 """`EventAppender`: events of many requests -> entries of an event log; each request waits until its own are durable.
 
-    await append(batch) -> waiting batches -> one thread: by partition, alike ones together -> log.append -> answers
+    await append(batch) -> waiting batches -> one thread: by partition, alike ones together -> log.append
+                                              -> read back and folded (LiveRunning) -> answers
 
 While the thread appends, requests gather; it takes all of them next, so that one fsync answers many.
 """
@@ -19,6 +20,7 @@ from embtables.errors import EmbtablesError, EventLogError
 from embtables.events.partitions import by_partition
 from embtables.events.protocol import EventLog
 from embtables.serving.refusals import Refusal
+from embtables.serving.running.live_running import LiveRunning
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,12 @@ class EventAppender:
 
     Args:
         log: is closed by `close`.
+        running: folds events before they are answered; None: nobody does.
         max_events: that wait; further ones get 429.
     """
 
-    def __init__(self, log: EventLog, *, max_events: int = 100_000) -> None:
-        self._log = log
+    def __init__(self, log: EventLog, running: LiveRunning | None = None, *, max_events: int = 100_000) -> None:
+        self._log, self._running = log, running
         self._max_events = max_events
         self._waiting: list[_Waiting] = []
         self._events = 0
@@ -62,13 +65,13 @@ class EventAppender:
         self._thread.start()
 
     async def append(self, events: pa.RecordBatch) -> None:
-        """Returns when the events are durable.
+        """Returns when the events are durable, and folded where a running feature counts them.
 
         Args:
             events: checked ones (`check_events`).
 
         Raises:
-            Refusal: 429, too many wait; 503, the log cannot be written.
+            Refusal: 429, too many wait; 503, the log cannot be written, or what was appended cannot be folded.
         """
         if not events.num_rows:
             return
@@ -105,8 +108,10 @@ class EventAppender:
     def _append(self, events: pa.Table) -> Refusal | None:
         try:
             (batch,) = events.to_batches()
-            for partition, part in by_partition(batch, self._log.num_partitions).items():
-                self._log.append(partition, part)
+            parts = by_partition(batch, self._log.num_partitions)
+            positions = {partition: self._log.append(partition, part) for partition, part in parts.items()}
+            if self._running is not None and self._running.counts(batch):
+                self._running.reach(positions)
         except EventLogError as error:
             return Refusal(503, f"the event log cannot be written: {error.message}", retry_after=1)
         except EmbtablesError as error:

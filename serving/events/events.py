@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embtables.events import open_log
 from embtables.events.check import EventLimits, check_events
@@ -20,6 +21,7 @@ from embtables.events.columns import EVENT_TIME
 from embtables.events.dead_letters import DeadLetters
 from embtables.serving.events.appender import EventAppender
 from embtables.serving.events.served import impressions
+from embtables.serving.running.live_running import LiveRunning
 from embtables.serving.scoring.columns.json_columns import Reading, json_column
 from embtables.serving.service import Scored
 from embtables.serving.settings import Settings
@@ -30,6 +32,9 @@ _ROW = "embtables_row"
 class Events:
     """The event log of a server; made in the process that answers.
 
+    Args:
+        running: folds what is appended before it is answered.
+
     Attributes:
         logs_served: whether what is answered is logged.
 
@@ -38,17 +43,19 @@ class Events:
         EventLogError: the log cannot be opened.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, running: LiveRunning | None = None) -> None:
         assert settings.events is not None
         self.logs_served = settings.log_served
         self._limits = EventLimits(
             max_ahead_seconds=settings.event_max_ahead_seconds, max_behind_days=settings.event_max_behind_days
         )
         self._dead = None if settings.dead_letters is None else DeadLetters(settings.dead_letters)
-        self._appender = EventAppender(open_log(settings.events))
+        self._appender = EventAppender(open_log(settings.events), running)
+        self._running = running
 
     async def take(self, events: pa.RecordBatch) -> list[tuple[int, str]]:
-        """Appends what clients sent; returns (row, reason) of each that was refused, when all others are durable.
+        """Appends what clients sent; returns (row, reason) of each that was refused, when all others are durable, and
+        folded where a running feature counts them.
 
         Raises:
             Refusal: 413, 429, 503.
@@ -58,9 +65,19 @@ class Events:
         rows: Sequence[int] = checked.bad.column(_ROW).to_pylist()
         if rows and self._dead is not None:
             await asyncio.to_thread(self._dead.add, checked.bad.drop_columns([_ROW]), checked.reasons)
-        if checked.good.num_rows:
-            await self._appender.append(checked.good.drop_columns([_ROW]))
-        return list(zip(rows, checked.reasons, strict=True))
+        good = checked.good
+        refused: list[tuple[int, str]] = list(zip(rows, checked.reasons, strict=True))
+        other = None if self._running is None else self._running.of_other_kinds(good)
+        if other is not None:
+            mask, column = other
+            bad, good = good.filter(mask), good.filter(pc.invert(mask))
+            reasons = [f"ids_of_another_kind: {column}"] * bad.num_rows
+            refused += zip(bad.column(_ROW).to_pylist(), reasons, strict=True)
+            if self._dead is not None:
+                await asyncio.to_thread(self._dead.add, bad.drop_columns([_ROW]), reasons)
+        if good.num_rows:
+            await self._appender.append(good.drop_columns([_ROW]))
+        return sorted(refused)
 
     async def served(self, request_id: str, scored: Scored) -> int:
         """Logs what was answered; returns how many impressions it is. Raises as `take`."""

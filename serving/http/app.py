@@ -74,7 +74,7 @@ class App:
         if self.settings.request_log is not None:
             self._routes.request_log = RequestLog(self.settings)
         if self.settings.events is not None:
-            self._routes.events = Events(self.settings)
+            self._routes.events = Events(self.settings, self.service.running)
         await self.service.start()
 
     async def drain(self, seconds: float) -> bool:

@@ -248,6 +248,28 @@ def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
     for side in info.side_tables:
         missing.add_metric([side.name], side.missing_keys)
     yield missing
+    if info.running is not None:
+        yield from _of_running(info.running)
+
+
+def _of_running(info: wire.RunningInfo) -> Iterator[Metric]:
+    for name, text, count in (
+        ("events", "Events folded into running features.", info.events),
+        ("late_events", "Those older than the clock by more than the lateness.", info.late_events),
+        ("late_questions", "Requests' rows as old.", info.late_questions),
+        ("held_back", "Batches of events further ahead than the clock may step.", info.held_back),
+    ):
+        yield CounterMetricFamily(f"embtables_running_{name}", text, value=count)
+    ignored = CounterMetricFamily("embtables_running_ignored", "Events that did not count.", labels=["reason"])
+    for reason, count in info.ignored.items():
+        ignored.add_metric([reason], count)
+    yield ignored
+    yield _gauge("embtables_running_keys", "Keys of running features.", info.keys)
+    yield _gauge("embtables_running_bytes", "Memory of running features.", info.bytes)
+    if info.clock is not None:
+        yield _gauge("embtables_running_clock_seconds", "Event time of running features.", info.clock)
+    if info.checkpoint_at is not None:
+        yield _gauge("embtables_running_checkpoint_seconds", "Unix time of the last checkpoint.", info.checkpoint_at)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -85,8 +85,9 @@ class Routes:
             call.stages_us["log"] = (time.perf_counter() - began) * 1e6
         if self.request_log is not None and self.request_log.draws():
             keeps = self.request_log.keeps_values
-            features = await self._service.fingerprints(request, found.versions) if keeps else {}
-            self.request_log.put(call, request, found, features)
+            asked = request if found.asked is None or not keeps else found.asked()
+            features = await self._service.fingerprints(asked, found.versions) if keeps else {}
+            self.request_log.put(call, asked, found, features)
         return answer
 
     async def _in_turn(self, asked: Coroutine[Any, Any, T]) -> T:

@@ -54,7 +54,14 @@ class ModelDescription:
         self.columns = [self._column(name) for name in rules.needed]
         self._features = [wire.FeatureInfo(name, read.table.name, read.dim) for name, read in embedder.readers.items()]
 
-    def now(self, name: str, engine: wire.EngineInfo, follow: wire.FollowInfo, counts: Counts) -> wire.ModelInfo:
+    def now(
+        self,
+        name: str,
+        engine: wire.EngineInfo,
+        follow: wire.FollowInfo,
+        counts: Counts,
+        running: wire.RunningInfo | None,
+    ) -> wire.ModelInfo:
         """The whole description.
 
         Args:
@@ -62,6 +69,7 @@ class ModelDescription:
             engine: what computes its scores.
             follow: how newer versions come.
             counts: of requests so far.
+            running: what the server computes of events.
         """
         version, schema = self._version, self._version.content.trained
         rows = version.row_version
@@ -87,6 +95,7 @@ class ModelDescription:
             ],
             item_column=self._rules.candidate_key,
             memory_bytes=_memory_bytes(),
+            running=running,
         )
 
     def _tables(self, counts: Counts) -> list[wire.TableInfo]:
@@ -115,7 +124,8 @@ class ModelDescription:
         kind = _kind_of(given.type) if given is not None else self._kind(name, readers)
         example = _example(given) if given is not None else _EXAMPLES.get(kind)
         is_joined = name in self._rules.joined
-        return wire.ColumnInfo(name, kind, of, is_joined, _EXAMPLES.get(kind) if example is None else example)
+        example = _EXAMPLES.get(kind) if example is None else example
+        return wire.ColumnInfo(name, kind, of, is_joined, example, name in self._rules.running)
 
     def _given_by_side_table(self, name: str) -> pa.ChunkedArray | None:
         """What a side table has in a column, or in the key of this name."""

@@ -27,6 +27,7 @@ from embtables.models.dense_net import DenseNet
 from embtables.models.scorer import Scorer
 from embtables.serving import wire
 from embtables.serving.rows_request import RowsRequest
+from embtables.serving.running.log_fold import LogFold
 from embtables.serving.scoring.columns.column_rules import ColumnRules
 from embtables.serving.scoring.columns.given import Given, given_in_json, given_in_rows, given_in_table
 from embtables.serving.scoring.describe import ModelDescription
@@ -35,6 +36,7 @@ from embtables.serving.scoring.engines.tiles import TILE, Tiles
 from embtables.serving.scoring.features.features_stage import Converted, FeaturesStage
 from embtables.serving.scoring.lookup.embedding import Embedder
 from embtables.serving.scoring.net_scorer import NetScorer
+from embtables.serving.scoring.running_columns import RunningColumns
 from embtables.serving.scoring.scores import Scores
 from embtables.serving.scoring.side_tables import SideTables
 from embtables.serving.scoring.warm import MADE_UP_CANDIDATES, made_up_request
@@ -72,6 +74,7 @@ class RequestScorer:
     Args:
         version: that is to answer.
         before: of the version before, from which what is the same is taken over.
+        fold: of the server's event log, from which running columns are filled; None: requests give them.
         mode: exact, or the fastest engine.
         greatest_error: of a score, for that engine.
 
@@ -84,6 +87,7 @@ class RequestScorer:
         version: ServedVersion,
         before: RequestScorer | None = None,
         *,
+        fold: LogFold | None = None,
         mode: Literal["exact", "fast"] = "exact",
         greatest_error: float = GREATEST_ERROR,
     ) -> None:
@@ -95,6 +99,9 @@ class RequestScorer:
         tables = list(version.side_tables.values())
         self.side_tables = SideTables(tables)
         self.rules = ColumnRules(version.content, self.side_tables)
+        self._running: RunningColumns | None = None
+        if fold is not None:
+            self._running = RunningColumns(fold, self.rules, self.side_tables, schema.event_time)
         transform = FeatureTransform.for_scoring(schema, version.content.fitted)
         self._rows = _rows_scorer(version.scorer)
         encoders = {}
@@ -156,12 +163,19 @@ class RequestScorer:
         return known
 
     def given(self, request: Request) -> Given:
-        """The columns of a request. Raises Refusal."""
+        """The columns of a request, with running ones as they are now. Raises Refusal."""
         if isinstance(request, RowsRequest):
-            return given_in_rows(request, self.rules)
-        if isinstance(request, wire.ScoreRequest):
-            return given_in_json(request, self.rules)
-        return given_in_table(request, self.rules)
+            given = given_in_rows(request, self.rules)
+        elif isinstance(request, wire.ScoreRequest):
+            given = given_in_json(request, self.rules)
+        else:
+            given = given_in_table(request, self.rules)
+        return given if self._running is None else self._running.filled(given)
+
+    @property
+    def fills(self) -> bool:
+        """Whether requests are given columns that depend on when they are asked."""
+        return self._running is not None
 
     def served(self, given: Given) -> Served:
         """What was read of a request that was scored, as it was then."""

@@ -24,6 +24,8 @@ HELD = "held"
 class ScorerService:
     """Scores by `Scorer`; a candidate is a row. A request with the column `held` waits for the signal SIGUSR1."""
 
+    running = None  # it folds no events
+
     def __init__(self, run: Path) -> None:
         self._run = run
         self._scorer: Scorer | None = None

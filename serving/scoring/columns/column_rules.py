@@ -26,6 +26,7 @@ class ColumnRules:
         may_be_null: dense columns with `fill_null`, which a request may leave out.
         joined: columns that side tables can give.
         keys: columns that they are looked up by.
+        running: columns that a server with an event log computes, with the keys that they are looked up by.
         candidate_key: the column whose value a candidate is that is given as its id alone.
         id_kinds: by column what training made ids of.
         good_shapes: of rows that were found to be what JSON's slower way reads, at most MAX_SHAPES.
@@ -38,6 +39,8 @@ class ColumnRules:
         self.id_kinds = content.id_kinds
         self.good_shapes = set[str]()
         self.joined, self.keys = side_tables.columns, side_tables.keys
+        features = () if content.running is None else content.running.features
+        self.running = {feature.name: feature.by for feature in features}
         self._side_tables = side_tables
         # A missing key is named, and not what it would have given.
         self.roots_first = sorted(self.needed, key=lambda column: column in self.joined)
@@ -50,7 +53,8 @@ class ColumnRules:
         others = (schema.sample_weight, self.candidate_key)
         beside = {label.column for label in schema.labels} | {name for name in others if name is not None}
         beside |= set() if event_time is None else {event_time.column}
-        self.known = frozenset({*self.needed, *side_tables.columns, *side_tables.keys, *beside})
+        of_running = {column for by in self.running.values() for column in by}
+        self.known = frozenset({*self.needed, *side_tables.columns, *side_tables.keys, *of_running, *beside})
         self._readings: dict[str, Reading] = {}
         for dense in schema.dense:
             self._readings[dense.column] = "numbers"
@@ -102,6 +106,8 @@ class ColumnRules:
         why = "no side table gives it, and it has no fill_null"
         if column in self.joined:
             why = f"give it, or {', '.join(self._side_tables.keys_of(column))}, by which a side table gives it"
+        elif column in self.running:
+            why = f"give it, or {', '.join(self.running[column])}, by which a server with an event log computes it"
         raise Refusal(422, f"column '{column}' is missing: {why}", place(column, None))
 
     def time(self, at_us: int) -> pa.Array:

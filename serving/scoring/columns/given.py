@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -59,6 +60,22 @@ class Given:
     def place(self, column: str, row: int | None) -> str:
         """Where a column, or its value in one row, is in the request."""
         return _Places(self.rows_name, frozenset(self.shared), self.bare)(column, row)
+
+    def request(self) -> ScoreRequest:
+        """The same as rows in JSON, as a client could send them."""
+        names = [*self.shared, *self.own]
+        values = [column.to_pylist() * (self.k if name in self.shared else 1) for name, column in self.columns.items()]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        for name, mask in self.gaps.items():
+            for row in np.flatnonzero(mask).tolist():
+                del rows[row][name]
+        # Times become texts.
+        return msgspec.json.decode(msgspec.json.encode(ScoreRequest(rows=rows)), type=ScoreRequest)
+
+    @property
+    def columns(self) -> Mapping[str, pa.Array]:
+        """(1,) or (K,) by column, those of the context first."""
+        return {**self.shared, **self.own}
 
 
 class _Places:

@@ -44,12 +44,23 @@ def test_a_checkpoint_holds_the_state_and_the_position(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "running", fold.state(), position)
     found = read_checkpoint(tmp_path / "running")
     assert found is not None
-    state, at = found
-    assert at == position
+    assert found.position == position
+    assert not found.of_reader
     other = RunningFeatures(FEATURES, OPTIONS)
-    other.load(state)
+    other.load(found.state)
     assert_same_state(other, fold)
     assert len(list((tmp_path / "running").iterdir())) == 2
+
+
+def test_arrays_of_the_reader_come_back_with_the_state(tmp_path: Path) -> None:
+    arrays = {"ids": np.array([3, -1, 2**62]), "none": np.empty(0, np.int64)}
+    write_checkpoint(tmp_path, folded().state(), 0, arrays)
+    found = read_checkpoint(tmp_path)
+    assert found is not None
+    assert {name: of.tolist() for name, of in found.of_reader.items()} == {"ids": [3, -1, 2**62], "none": []}
+    other = RunningFeatures(FEATURES, OPTIONS)
+    other.load(found.state)
+    assert_same_state(other, folded())
 
 
 def test_the_same_events_give_the_same_bytes(tmp_path: Path) -> None:
@@ -78,11 +89,11 @@ def test_a_write_that_dies_leaves_the_checkpoint_before(
             write_checkpoint(tmp_path, folded().state(), "after")
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert found[1] == "before"
+    assert found.position == "before"
     write_checkpoint(tmp_path, folded().state(), "after")
     found = read_checkpoint(tmp_path)
     assert found is not None
-    assert found[1] == "after"
+    assert found.position == "after"
     assert len(list(tmp_path.iterdir())) == 2
 
 
