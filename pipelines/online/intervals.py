@@ -137,6 +137,7 @@ class Interval:
         self._ahead: deque[IntervalItem] = deque()
         self._is_over = source.is_due(begun)  # a run may have been stopped with its last batch
         self._since = time.monotonic()
+        self._set_aside_before = source.set_aside
 
     @property
     def title(self) -> str:
@@ -150,8 +151,8 @@ class Interval:
 
     @property
     def quarantined(self) -> Mapping[str, int]:
-        """See Stretch: of the flow, since the process began."""
-        return self._source.flow.quarantined
+        """See Stretch."""
+        return self._source.quarantined_since(self._set_aside_before)
 
     @property
     def next_position(self) -> Mapping[str, Any]:
@@ -192,6 +193,7 @@ class Intervals:
         self._items: Generator[FlowItem, None, None] | None = None
         self._at: dict[str, Any] | None = None  # the flow's position after what was taken
         self._first: FlowItem | None = None
+        self.set_aside: dict[str, int] = {}  # by cause the bad rows up to what was taken last
 
     @property
     def bad_files(self) -> Mapping[str, str]:
@@ -216,6 +218,7 @@ class Intervals:
         item, self._first = self._first, None
         if item is None:
             item = next(self._items, None)
+        self.set_aside = dict(self.flow.quarantined)
         if item is None:
             return None
         self._at = item.position.to_json()
@@ -237,6 +240,11 @@ class Intervals:
         """Whether an interval that has rows ends, although events do not go on: `seconds` after it began, by a clock
         on the wall."""
         return position.rows > 0 and seconds >= self._seconds
+
+    def quarantined_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """By cause the bad rows that were set aside up to what was taken last, without those before."""
+        found = {cause: rows - before.get(cause, 0) for cause, rows in self.set_aside.items()}
+        return {cause: rows for cause, rows in found.items() if rows}
 
     def close(self) -> None:
         """Ends the flow."""

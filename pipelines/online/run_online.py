@@ -23,6 +23,7 @@ from embtables.events.protocol import EventLog
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import Online, Publish, RunConfig
 from embtables.pipelines.online.drift import DriftWatch
+from embtables.pipelines.online.event_counts import EventCounts
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
@@ -281,13 +282,16 @@ def _loop(
     ahead, seconds = isinstance(flow, LogFlow), online.report_seconds
     prequential = Prequential(learner, begun.fitted, figures, watch, ahead=ahead, report_seconds=seconds)
     progress = OnlineProgress(prequential, shown=shown)
-    set_aside = SetAside(learner.world, run, source, figures, rows=config.data.on_bad_row != "error")
+    may_set_aside = isinstance(flow, EventFlow) or config.data.on_bad_row != "error"
+    set_aside = SetAside(learner.world, run, source, figures, rows=may_set_aside)
     tables = flow.tables if isinstance(flow, EventFlow) else dict
     checkpoints = Checkpoints(learner, run, begun.fitted, set_aside, tables)
     metrics = Metrics(figures, config.train.log_every_steps)
     stopping = StopWhenAsked(stop, checkpoints, run, learner.world, shown=shown)
     # A checkpoint comes before what is published: after a crash servers are never ahead of what training goes on from.
     hooks: list[Hook] = [prequential, metrics, progress, set_aside, stopping]
+    if isinstance(flow, EventFlow):
+        hooks.append(EventCounts(flow, figures))
     hooks += [_EachInterval(checkpoints, online.checkpoint_every_syncs), checkpoints]
     with ExitStack() as stack:
         stack.enter_context(stop)
