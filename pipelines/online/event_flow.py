@@ -8,8 +8,9 @@ The position of a batch is the small part of the reader's state, as JSON. The la
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,7 @@ class EventFlow:
         tables: of the version whose position the run goes on from.
         extra_columns: of impressions, handed out beside each batch.
         begin_after_us: samples whose event time is up to this are left out, and counted as `before_begin`.
+        now: see JoinedEvents.
     """
 
     bad_files: Mapping[str, str] = {}
@@ -81,6 +83,7 @@ class EventFlow:
         tables: Mapping[str, pa.Table] | None = None,
         extra_columns: Sequence[str] = (),
         begin_after_us: int | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._samples = events
@@ -92,6 +95,7 @@ class EventFlow:
         self._tables = tables
         self._extra_columns = tuple(extra_columns)
         self._begin_after_us = begin_after_us
+        self._now = now
         self._events: JoinedEvents | None = None
         self._bad: Counter[str] = Counter()
 
@@ -131,6 +135,7 @@ class EventFlow:
             set_aside=self._set_aside,
             columns=[*self._transform.columns, *self._extra_columns],
             state=state,
+            now=self._now,
         )
         with closing(events.batches()) as batches:
             for samples in batches:

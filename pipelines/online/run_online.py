@@ -9,6 +9,7 @@ in when versions are written. docs/online.md has the rules.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
 from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
+from embtables.pipelines.online.patient_log import PatientLog
 from embtables.pipelines.online.prequential import PART, Prequential
 from embtables.pipelines.online.progress import OnlineProgress
 from embtables.pipelines.prepare.log_splits import with_prepared_data
@@ -201,7 +203,7 @@ class _Begun:
         )
         return LogFlow(epochs, self.speed, is_asked_to_stop)
 
-    def event_flow(self, log: EventLog, set_aside: SetAsideEvents) -> EventFlow:
+    def event_flow(self, log: EventLog, set_aside: SetAsideEvents, now: Callable[[], float]) -> EventFlow:
         """The samples of the event log."""
         events = self.online.events
         assert events is not None, "a run on events has them"
@@ -217,6 +219,7 @@ class _Begun:
             tables=self.reader_tables,
             extra_columns=self.extra_columns,
             begin_after_us=self.state.begin_after_us,
+            now=now,
         )
 
     @property
@@ -255,13 +258,17 @@ def _opened(begun: _Begun, stop: StopRequest, stack: ExitStack) -> LogFlow | Eve
     if begun.state.kind != "events":
         return begun.log_flow(stop.is_asked)
     assert begun.online.events is not None, "a run on events has them"
-    log = open_event_log(begun.online.events.log)
+    log: EventLog = open_event_log(begun.online.events.log)
     stack.callback(log.close)
+    now = time.monotonic
+    if not begun.drains:
+        log = patient = PatientLog(log, stop.is_asked)
+        now = patient.now
     if begun.run.path is None:
-        return begun.event_flow(log, lambda reason, events: None)
+        return begun.event_flow(log, lambda reason, events: None, now)
     letters = DeadLetters(begun.run.path / DEAD_LETTERS)
     stack.callback(letters.close)
-    return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows))
+    return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows), now)
 
 
 def _loop(
