@@ -51,6 +51,10 @@ class EventLogError(EmbtablesError):
     """An event log cannot be reached, written or read, or a position is not one of it."""
 
 
+class EventLogAwayError(EventLogError):
+    """The server of an event log cannot be reached, or takes nothing for the moment: the same call may do later."""
+
+
 class EventsLostError(EventLogError):
     """Events after a reader's position are no longer kept: the message names the first and the last that is lost."""
 

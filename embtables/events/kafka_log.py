@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote
 import pyarrow as pa
 import stamina
 
-from embtables.errors import ConfigError, DataError, EventLogError, EventsLostError
+from embtables.errors import ConfigError, DataError, EventLogAwayError, EventLogError, EventsLostError
 from embtables.events.encoding import MAX_ENTRY_BYTES, decode, encode
 from embtables.events.lost import events_lost
 from embtables.events.options import KafkaOptions, parse_options, shown
@@ -293,7 +293,7 @@ class _Connection:
                 with attempt:
                     return ask()
         except failure as error:
-            raise self.failed(what, error) from error
+            raise EventLogAwayError(f"{what}: {error}", log=self.where) from error
         raise AssertionError  # stamina raises the last failure
 
     def failed(self, what: str, error: object = None) -> EventLogError:
@@ -349,7 +349,9 @@ class _Reader:
             if time.monotonic() > deadline:
                 if found:
                     break
-                raise self._connection.failed("a partition cannot be read: no message came in time")
+                raise EventLogAwayError(
+                    "a partition cannot be read: no message came in time", log=self._connection.where
+                )
         last = found[-1].offset()
         assert last is not None
         self._next = last + 1

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote
 import pyarrow as pa
 import stamina
 
-from embtables.errors import ConfigError, EventLogError, EventsLostError
+from embtables.errors import ConfigError, EventLogAwayError, EventLogError, EventsLostError
 from embtables.events.encoding import decode, encode
 from embtables.events.lost import events_lost
 from embtables.events.options import RedisOptions, parse_options, shown
@@ -57,7 +57,11 @@ redis.call('HSET', KEYS[3], 'token', ARGV[2], 'id', id, 'n', n)
 redis.call('EXPIRE', KEYS[3], 3600)
 return {id, n}
 """
-_EDGE = """
+# Reads go on where the server has no memory left for writes: a transaction would be refused as a whole.
+_RANGE = """#!lua flags=no-writes
+return {redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3]), redis.call('GET', KEYS[2]) or '0'}
+"""
+_EDGE = """#!lua flags=no-writes
 local found = redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3], 'COUNT', 1)
 if #found == 0 then return false end
 return {found[1][1], found[1][2][1], found[1][2][2]}
@@ -80,6 +84,7 @@ class RedisLog:
     def __init__(self, client: redis.Redis, stream: str, options: RedisOptions, where: str) -> None:
         self._client, self._stream, self._options, self._where = client, stream, options, where
         self._append, self._edge = client.register_script(_APPEND), client.register_script(_EDGE)
+        self._ranged = client.register_script(_RANGE)
         self._writer = secrets.token_hex(8)
         self._num_partitions = self._described(options.partitions)
         self._warn_of_losses()
@@ -214,14 +219,9 @@ class RedisLog:
     ) -> tuple[Sequence[tuple[bytes, dict[bytes, bytes]]], int]:
         """Entries, and how many the stream was ever given, of one moment."""
 
-        def ask() -> Any:
-            with self._client.pipeline(transaction=True) as pipe:
-                pipe.xrange(stream, start, end, count)
-                pipe.get(counter)
-                return pipe.execute()
-
-        rows, total = self._call(ask, stream)
-        return rows, int(total or 0)
+        found: Any = self._call(lambda: self._ranged(keys=[stream, counter], args=[start, end, count]), stream)
+        rows = [(row, dict(zip(fields[::2], fields[1::2], strict=True))) for row, fields in found[0]]
+        return rows, int(found[1])
 
     def _fields(self, entry: bytes, fields: dict[bytes, bytes], stream: str) -> tuple[int, bytes]:
         number, payload = fields.get(b"n", b""), fields.get(b"events")
@@ -298,7 +298,7 @@ class RedisLog:
                 with attempt:
                     return ask()
         except lost as error:
-            raise EventLogError(f"{what}: the server cannot be reached: {error}", log=self._where) from error
+            raise EventLogAwayError(f"{what}: the server cannot be reached: {error}", log=self._where) from error
         except redis.RedisError as error:
             raise EventLogError(f"{what}: the server refuses: {error}", log=self._where) from error
         raise AssertionError  # stamina raises the last failure

@@ -24,7 +24,11 @@ class PartitionClocks:
         self._watermark: int | None = None
 
     def observe(self, partition: int, median_us: int | None) -> int | None:
-        """The partition's clock after an entry whose events have this median time; it is not idle any more."""
+        """The partition's clock after an entry whose events have this median time; it is not idle any more.
+
+        Args:
+            median_us: of those that may be right; None: there is none.
+        """
         self._idle.discard(partition)
         clock = self._clocks[partition]
         if median_us is None:

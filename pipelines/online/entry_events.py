@@ -52,7 +52,7 @@ class EntryEvents:
     Attributes:
         ignored: how many events are of kinds that the label does not depend on.
         faults: by reason the rows that cannot be used.
-        median_us: of the events' times, the lower one of two; None if no event has one.
+        median_us: of the events' times up to the latest one, the lower one of two; None if no event has such a time.
         item_kind: what items are; None if no event is of use.
     """
 
@@ -64,13 +64,16 @@ class EntryEvents:
     item_kind: ItemKind | None
 
 
-def read_entry(events: pa.RecordBatch, item: str, actions: Sequence[str], known: ItemKind | None) -> EntryEvents:
+def read_entry(
+    events: pa.RecordBatch, item: str, actions: Sequence[str], known: ItemKind | None, latest_us: int | None
+) -> EntryEvents:
     """Reads an entry of n >= 1 events.
 
     Args:
         item: the column of the item.
         actions: kinds that are actions of the label.
         known: what the items of earlier entries were; keys of the two kinds never meet.
+        latest_us: a later time says nothing of the time that it is; None: any may be.
 
     Raises:
         EntryFaultError: another format, or a column is missing or of a type that has no meaning here.
@@ -95,15 +98,12 @@ def read_entry(events: pa.RecordBatch, item: str, actions: Sequence[str], known:
     if item_kind is not None and known not in (None, item_kind):
         raise EntryFaultError("items_of_another_type")
     keys = _keys(requests, items) if item_kind is not None else np.zeros(len(times), np.uint64)
-    known_times = times[has_time]
     return EntryEvents(
         _part(good & is_impression, keys, times),
         _part(good & is_action, keys, times),
         ignored,
         faults,
-        int(np.partition(known_times, (len(known_times) - 1) // 2)[(len(known_times) - 1) // 2])
-        if len(known_times)
-        else None,
+        _median(times[has_time & (times <= (_LAST_US if latest_us is None else latest_us))]),
         item_kind,
     )
 
@@ -127,6 +127,11 @@ def _times(events: pa.RecordBatch) -> tuple[Mask, Int64s]:
     times = column.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     has_time = _mask(column.is_valid()) & (times >= -_LAST_US) & (times <= _LAST_US)
     return has_time, np.where(has_time, times, 0)
+
+
+def _median(times: Int64s) -> int | None:
+    middle = (len(times) - 1) // 2
+    return int(np.partition(times, middle)[middle]) if len(times) else None
 
 
 def _mask(array: pa.Array) -> Mask:

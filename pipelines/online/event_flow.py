@@ -8,8 +8,9 @@ The position of a batch is the small part of the reader's state, as JSON. The la
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -68,6 +69,7 @@ class EventFlow:
         tables: of the version whose position the run goes on from, those of this rank's partitions.
         extra_columns: of impressions, handed out beside each batch.
         begin_after_us: samples whose event time is up to this are left out, and counted as `before_begin`.
+        now: see JoinedEvents.
     """
 
     bad_files: Mapping[str, str] = {}
@@ -88,6 +90,7 @@ class EventFlow:
         tables: Mapping[str, pa.Table] | None = None,
         extra_columns: Sequence[str] = (),
         begin_after_us: int | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._samples = events
@@ -103,6 +106,7 @@ class EventFlow:
         self._is_new = None
         if begin_after_us is not None and schema.event_time is not None:
             self._is_new = partial(_is_after, schema.event_time, begin_after_us)
+        self._now = now
         self._events: JoinedEvents | None = None
         self._bad: Counter[str] = Counter()
 
@@ -157,6 +161,7 @@ class EventFlow:
             world=self._world,
             is_new=self._is_new,
             state=state,
+            now=self._now,
         )
         with closing(events.batches()) as batches:
             for samples in batches:

@@ -12,7 +12,7 @@ the wall's clock ends an interval that has rows.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol
@@ -138,13 +138,13 @@ class IntervalItem:
 class Interval:
     """A stretch: what is trained on between two versions for servers."""
 
-    def __init__(self, source: Intervals, begun: IntervalPosition, quarantined: Mapping[str, int]) -> None:
+    def __init__(self, source: Intervals, begun: IntervalPosition) -> None:
         self._source = source
-        self._quarantined_before = quarantined
         self._last = begun
         self._ahead: deque[IntervalItem] = deque()
         self._is_over = source.is_due(begun)  # a run may have been stopped with its last batch
         self._since = time.monotonic()
+        self._set_aside_before = source.set_aside
 
     @property
     def title(self) -> str:
@@ -159,7 +159,7 @@ class Interval:
     @property
     def quarantined(self) -> Mapping[str, int]:
         """See Stretch."""
-        return Counter(self._source.flow.quarantined) - Counter(self._quarantined_before)
+        return self._source.quarantined_since(self._set_aside_before)
 
     @property
     def next_position(self) -> Mapping[str, Any]:
@@ -202,6 +202,7 @@ class Intervals:
         self._items: Generator[FlowItem, None, None] | None = None
         self._at: dict[str, Any] | None = None  # the flow's position after what was taken
         self._first: FlowItem | None = None
+        self.set_aside: dict[str, int] = {}  # by cause the bad rows up to what was taken last
 
     @property
     def bad_files(self) -> Mapping[str, str]:
@@ -211,15 +212,14 @@ class Intervals:
     def stretch(self, number: int, position: Mapping[str, Any] | None) -> Interval | None:
         """See BatchSource: an interval; the number says only how many there were."""
         begun = IntervalPosition() if position is None else IntervalPosition.from_json(position)
-        quarantined = dict(self.flow.quarantined)  # before the first item is taken
         if self.is_due(begun):  # nothing is taken: what is saved now is of this position
-            return Interval(self, begun, quarantined)
+            return Interval(self, begun)
         if self._items is None or begun.flow != self._at:
             self.close()
             self._items, self._at = self.flow.items(begun.flow), begun.flow
         if self._first is None:
             self._first = next(self._items, None)
-        return None if self._first is None else Interval(self, begun, quarantined)
+        return None if self._first is None else Interval(self, begun)
 
     def take(self, last: IntervalPosition) -> IntervalItem | None:
         """The next item, after one with a position; None where the flow ends."""
@@ -227,6 +227,7 @@ class Intervals:
         item, self._first = self._first, None
         if item is None:
             item = next(self._items, None)
+        self.set_aside = dict(self.flow.quarantined)
         if item is None:
             return None
         self._at = item.position.to_json()
@@ -249,6 +250,11 @@ class Intervals:
         showed `since` when it began.
         """
         return position.rows > 0 and rank_0_says(self._world, lambda: time.monotonic() - since >= self._seconds)
+
+    def quarantined_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """By cause the bad rows that were set aside up to what was taken last, without those before."""
+        found = {cause: rows - before.get(cause, 0) for cause, rows in self.set_aside.items()}
+        return {cause: rows for cause, rows in found.items() if rows}
 
     def close(self) -> None:
         """Ends the flow."""

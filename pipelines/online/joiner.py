@@ -92,7 +92,9 @@ class SampleJoiner:
         try:
             if not self._columns.take_up(events.schema):
                 raise EntryFaultError("columns_of_another_type")
-            read = read_entry(events, self._online.item, self._online.actions, self._item_kind)
+            known = self._clocks.clock(self._partition)
+            latest = None if known is None else known + self._online.max_ahead_seconds * SECOND_US
+            read = read_entry(events, self._online.item, self._online.actions, self._item_kind, latest)
         except EntryFaultError as fault:
             self._discard(fault.reason, events)
             return self._columns.schema.empty_table()

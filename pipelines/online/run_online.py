@@ -9,6 +9,7 @@ in when versions are written. docs/online.md has the rules.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from embtables.events.protocol import EventLog
 from embtables.inputs.features import FittedTransforms
 from embtables.pipelines.config import Online, Publish, RunConfig
 from embtables.pipelines.online.drift import DriftWatch
+from embtables.pipelines.online.event_counts import EventCounts
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
 from embtables.pipelines.online.joined_events import partitions_of
 from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
+from embtables.pipelines.online.patient_log import PatientLog
 from embtables.pipelines.online.prequential import PART, Prequential
 from embtables.pipelines.online.progress import OnlineProgress
 from embtables.pipelines.prepare.log_splits import with_prepared_data
@@ -198,7 +201,7 @@ class _Begun:
         )
         return LogFlow(epochs, self.speed, is_asked_to_stop, learner.world)
 
-    def event_flow(self, log: EventLog, set_aside: SetAsideEvents) -> EventFlow:
+    def event_flow(self, log: EventLog, set_aside: SetAsideEvents, now: Callable[[], float]) -> EventFlow:
         """The samples of the event log."""
         events, world, reads_from = self.online.events, self.learner.world, self.reads_from
         assert events is not None, "a run on events has them"
@@ -216,6 +219,7 @@ class _Begun:
             tables=tables,
             extra_columns=self.extra_columns,
             begin_after_us=self.state.begin_after_us,
+            now=now,
         )
 
     @property
@@ -254,13 +258,17 @@ def _opened(begun: _Begun, stop: StopRequest, stack: ExitStack) -> LogFlow | Eve
         return begun.log_flow(stop.is_asked)
     assert begun.online.events is not None, "a run on events has them"
     world, uri = begun.learner.world, begun.online.events.log
-    log = rank_0_first(world, lambda: open_event_log(uri))
+    log: EventLog = rank_0_first(world, lambda: open_event_log(uri))
     stack.callback(log.close)
+    now = time.monotonic
+    if not begun.drains:
+        log = patient = PatientLog(log, stop.is_asked)
+        now = patient.now
     if begun.run.path is None:
-        return begun.event_flow(log, lambda reason, events: None)
+        return begun.event_flow(log, lambda reason, events: None, now)
     letters = DeadLetters(begun.run.path / dead_letters_of(world.rank))
     stack.callback(letters.close)
-    return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows))
+    return begun.event_flow(log, lambda reason, events: letters.add(events, [reason] * events.num_rows), now)
 
 
 def dead_letters_of(rank: int) -> str:
@@ -281,7 +289,8 @@ def _loop(
     ahead, seconds = isinstance(flow, LogFlow), online.report_seconds
     prequential = Prequential(learner, begun.fitted, figures, watch, ahead=ahead, report_seconds=seconds)
     progress = OnlineProgress(prequential, shown=shown)
-    set_aside = SetAside(world, run, source, figures, rows=config.data.on_bad_row != "error")
+    may_set_aside = isinstance(flow, EventFlow) or config.data.on_bad_row != "error"
+    set_aside = SetAside(world, run, source, figures, rows=may_set_aside)
     if isinstance(flow, EventFlow):
         warnings.add(flow.warnings)
     tables = flow.tables if isinstance(flow, EventFlow) else dict
@@ -290,6 +299,8 @@ def _loop(
     stopping = StopWhenAsked(stop, checkpoints, run, world, shown=shown)
     # A checkpoint comes before what is published: after a crash servers are never ahead of what training goes on from.
     hooks: list[Hook] = [prequential, metrics, progress, set_aside, stopping]
+    if isinstance(flow, EventFlow):
+        hooks.append(EventCounts(flow, figures))
     hooks += [_EachInterval(checkpoints, online.checkpoint_every_syncs), checkpoints]
     with ExitStack() as stack:
         stack.enter_context(stop)

@@ -44,8 +44,9 @@ class SetAside(Hook):
         counts = summed(self._world, self._stretch.quarantined)
         for cause, rows in counts.items():
             more = rows - self._counted.get(cause, 0)
-            state.quarantined[cause] = state.quarantined.get(cause, 0) + more
-            state.quarantined_rows += more
+            if more:
+                state.quarantined[cause] = state.quarantined.get(cause, 0) + more
+                state.quarantined_rows += more
         self._counted = counts
 
     def after_stretch(self, state: RunState, *, whole: bool) -> None:

@@ -126,7 +126,7 @@ def end(log: EventLog, begin_us: int = BEGIN_US) -> None:
 
 def prepare(folder: Path, uri: str) -> Path:
     """The configuration; a log of the days before, which gives nothing to fit."""
-    columns = {name: pa.array([0, 1], pa.int64()) for name in ("user", "item", "shown", "click")}
+    columns = {name: pa.array([0, 1], pa.int64()) for name in ("user", "item", "shown", "click", "price")}
     times = pa.array([0, 1], pa.timestamp("us"))
     pq.write_table(pa.table({**columns, "event_time": times}), folder / "before.parquet")
     text = CONFIG.replace("LOG", uri).replace("before.parquet", f"{folder}/before.parquet")

@@ -63,9 +63,12 @@ class Oracle:
     def read(self, partition: int, events: list[dict[str, Any]]) -> None:
         for event in events:
             event["us"] = round(event["event_time"].replace(tzinfo=UTC).timestamp() * SECOND)
-        median = statistics.median_low([event["us"] for event in events])
         clock = self.clocks.get(partition)
-        clock = median if clock is None else max(clock, min(median, clock + self.step))
+        times = [event["us"] for event in events if clock is None or event["us"] <= clock + self.ahead]
+        if times:
+            median = statistics.median_low(times)
+            clock = median if clock is None else max(clock, min(median, clock + self.step))
+        assert clock is not None
         self.clocks[partition] = clock
         for event in events:
             if event["kind"] == "impression" and self.is_in_time(event, clock, is_impression=True):
