@@ -126,6 +126,9 @@ class SampleJoiner:
             watermark, most
         )
         self._closed_at = watermark if done else None
+        if not len(keys) and not len(orphan_entries):  # of many partitions, few have something to close at a time
+            self._payloads.drop(self._native.take_freed().tolist())
+            return self._columns.schema.empty_table(), done
         kept = self._is_kept(keys)
         corrected = is_corrected.view(np.bool_)
         lost = self._lost(times, entries)

@@ -52,7 +52,7 @@ def until_saved(runs: Path, process: subprocess.Popen[str], least: int) -> RunDi
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_worker_is_killed_and_another_number_drains_the_log(make_config: Make, tmp_path: Path, start: Start) -> None:
     uri = f"folder://{tmp_path}/events?partitions=4"
     made = fill(uri, 60)
