@@ -26,7 +26,7 @@ from benchmarks.loop.sync_picture import PICTURE, picture
 INTERVALS = {"1 day": 86_400, "5 hours": 18_000, "1 hour": 3_600, "10 minutes": 600, "1 minute": 60}
 
 
-def _embtables(*arguments: str) -> dict[str, Any]:
+def ran(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "embtables", *arguments, "--json"]
     done = subprocess.run(command, cwd=_harness.ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -45,12 +45,12 @@ def measure(log: Log, seed: int, batch_size: int, intervals: dict[str, int]) -> 
         folder = Path(name)
         config = str(log.write(folder))
         common = _sets(*log.overrides, f"train.runs_dir={folder}/runs", f"train.seed={seed}", "train.threads=1")
-        batch = _embtables("train", config, *common, "--set", "publish=null")
+        batch = ran("train", config, *common, "--set", "publish=null")
         found = {"frozen": batch}
         for title, seconds in intervals.items():
             online = _sets("online.part=test", f"online.sync_seconds={seconds}", f"train.batch_size={batch_size}")
             online += _sets("online.checkpoint_every_syncs=1000000", "publish={keep: 1}")
-            found[title] = _embtables("online", config, "--replay", "--from", batch["run_dir"], *common, *online)
+            found[title] = ran("online", config, "--replay", "--from", batch["run_dir"], *common, *online)
         return found
 
 
