@@ -13,7 +13,7 @@ from rich.text import Text
 
 from embtables.state.folder.version_folder import StateFolder
 from embtables.state.format.manifest import Manifest
-from embtables.state.format.version import DENSE_FILE, TABLES_FILE
+from embtables.state.format.version import DENSE_FILE, TABLES_FILE, dense_version
 from embtables.state.read.merge import MergedTable
 from embtables.state.read.saved_version import find_version
 from embtables.state.read.version_reader import artifact_digests, read_tensors
@@ -39,8 +39,9 @@ def diff(state_a: StateFolder, a: str, state_b: StateFolder, b: str) -> dict[str
         if name in versions[1].tables
     }
     tensors: dict[str, Any] = {}
-    for file in (TABLES_FILE, DENSE_FILE):
-        tensors |= compare_tensors(read_tensors(state_a, versions[0], file), read_tensors(state_b, versions[1], file))
+    dense = [dense_version(chain) for chain in chains]
+    for file, (of_a, of_b) in ((TABLES_FILE, versions), (DENSE_FILE, dense)):
+        tensors |= compare_tensors(read_tensors(state_a, of_a, file), read_tensors(state_b, of_b, file))
     data = [artifact_digests(chain[0]) for chain in chains]
     paths = list(compare_content(versions[0].content, versions[1].content))
     return {

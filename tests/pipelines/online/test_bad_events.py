@@ -174,12 +174,12 @@ def test_dead_letters_are_replayed_into_the_log_and_used_by_the_run(
 ) -> None:
     early = Event("early", "click", 10.0, "delayed", {"item": 1})
     world.append(log, [event for event in EVENTS if event.at < 20.0], begin_us)
-    log.append(0, world.batch_of([early], begin_us))
+    world.append(log, [early], begin_us)
     world.append(log, [event for event in EVENTS if 20.0 <= event.at < 25.0], begin_us)
     run, first = train(tmp_path / "run", uri)
     assert "early" in reasons(run)["orphans"]
     # What it belongs to comes at last, in the partition of its click.
-    log.append(0, world.batch_of([replace(impression("delayed", 9.0), request="delayed")], begin_us))
+    world.append(log, [replace(impression("delayed", 9.0), request="delayed")], begin_us)
     letters = run.checkpoints.parent / DEAD_LETTERS
     before = Counter({reason: len(names) for reason, names in reasons(run).items()})
     status, out, _ = command("events", "dead-letters", letters, "--replay", uri, "--json")
