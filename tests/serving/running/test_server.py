@@ -13,6 +13,8 @@ import numpy as np
 
 from tests.serving.running.conftest import NUMBERS, ServeRunning
 
+EACH = 60  # events of a user
+
 
 def click(event_id: str, user: int, item: str, **columns: Any) -> dict[str, Any]:
     return {"event_id": event_id, "kind": "click", "user": user, "item": item, **columns}
@@ -54,47 +56,53 @@ def test_a_killed_server_answers_as_if_it_had_not_been_killed(serve_running: Ser
     """Clients post each event until they are told that it is there, and meanwhile the server is killed."""
     settings = {"running_dir": tmp_path / "running", "running_checkpoint_seconds": 0.05}
     rng = np.random.default_rng(3)
-    server, rounds, users = serve_running(**settings), 2, 4
-    urls, changed = [server.url], threading.Condition()
+    server, users = serve_running(**settings), 4
+    urls, changed, acknowledged = [server.url], threading.Condition(), [0] * users
+    kill_after = int(rng.integers(20, 100))  # in the middle of what is posted
 
-    def until_acknowledged(event: dict[str, Any]) -> None:
+    def until_acknowledged(client: httpx.Client, event: dict[str, Any]) -> None:
         while True:
             with changed:
                 url = urls[-1]
             try:
-                if httpx.post(f"{url}/v1/events", json={"events": [event]}, timeout=60).status_code == 200:
+                if client.post(f"{url}/v1/events", json={"events": [event]}).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
             with changed:
-                changed.wait_for(lambda url=url: urls[-1] != url, timeout=120)
+                assert changed.wait_for(lambda url=url: urls[-1] != url, timeout=120)
 
     def of_user(user: int) -> None:
-        for number in range(40 * rounds):
-            until_acknowledged(click(f"{user}/{number}", user, f"item-{number % 7}"))
+        with httpx.Client(timeout=60) as client:
+            for number in range(EACH):
+                until_acknowledged(client, click(f"{user}/{number}", user, f"item-{number % 7}"))
+                with changed:
+                    acknowledged[user] += 1
+                    changed.notify_all()
 
     with ThreadPoolExecutor(users) as pool:
         posting = [pool.submit(of_user, user) for user in range(users)]
-        for _ in range(rounds):
-            threading.Event().wait(float(rng.uniform(0.2, 0.6)))  # it is to be killed at any moment
-            server.end(signal.SIGKILL)
-            server = serve_running(**settings)
-            with changed:
-                urls.append(server.url)
-                changed.notify_all()
+        with changed:
+            assert changed.wait_for(lambda: sum(acknowledged) >= kill_after, timeout=60)
+        server.end(signal.SIGKILL)
+        assert sum(acknowledged) < users * EACH
+        server = serve_running(**settings)
+        with changed:
+            urls.append(server.url)
+            changed.notify_all()
         for each in posting:
             each.result()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for user in range(users):
-            assert columns_of(client, user, "item-0")["user_clicks"] == 40 * rounds
+            assert columns_of(client, user, "item-0")["user_clicks"] == EACH
             items = [columns_of(client, user, f"item-{n}")["pair_clicks"] for n in range(7)]
-            assert items == [len(range(n, 40 * rounds, 7)) for n in range(7)]
+            assert items == [len(range(n, EACH, 7)) for n in range(7)]
 
 
 def test_servers_that_share_a_log_count_each_others_events_once(serve_running: ServeRunning, tmp_path: Path) -> None:
     servers = [serve_running(running_dir=tmp_path / name) for name in ("one", "two")]
     with httpx.Client(base_url=servers[0].url, timeout=60) as one, httpx.Client(base_url=servers[1].url) as two:
-        for number in range(30):
+        for number in range(16):
             client = (one, two)[number % 2]
             before = columns_of(client, 3, "item-1")["user_clicks"]
             post(client, click(f"e{number}", 3, "item-1"))
@@ -103,6 +111,5 @@ def test_servers_that_share_a_log_count_each_others_events_once(serve_running: S
         post(two, click("e0", 3, "item-1"), click("e1", 3, "item-1"))  # sent again
         # Whose own event is acknowledged has folded what lies before it in its partition; these lie in all of them.
         for client in (one, two):
-            for number in range(30):
-                post(client, click(f"mark-{number}-{client.base_url}", 9, "item-2"))
-        assert columns_of(one, 3, "item-1")["user_clicks"] == columns_of(two, 3, "item-1")["user_clicks"] == 30
+            post(client, *(click(f"mark-{number}-{client.base_url}", 9, "item-2") for number in range(30)))
+        assert columns_of(one, 3, "item-1")["user_clicks"] == columns_of(two, 3, "item-1")["user_clicks"] == 16
