@@ -194,6 +194,16 @@ def test_columns_without_meaning_are_ignored_and_counted(log: EventLog) -> None:
     assert ignored["user"] >= 2
 
 
+def test_an_event_is_ignored_once_though_another_column_is_of_a_wrong_type(log: EventLog) -> None:
+    features = [{"name": "paid", "last_value": "price", "by": "item"}, {"name": "n", "last_value": "n", "by": "item"}]
+    fold = LogFold(log, Running.model_validate({"features": features}), {})
+    rows = [{"event_id": "a", "price": float("nan"), "n": "no"}, {"event_id": "b", "price": 2.0, "n": "no"}]
+    log.append(0, batch(rows, n=pa.string()))
+    fold.catch_up()
+    assert fold.ignored == {"price": 1, "n": 2}
+    assert fold.features.counts.events == 2
+
+
 def test_events_of_before_the_beginning_are_left_out(log: EventLog, tmp_path: Path) -> None:
     from embtables.running import RunningFeatures, write_checkpoint
     from embtables.serving.running.fold_position import FoldPosition
