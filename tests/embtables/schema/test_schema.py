@@ -76,7 +76,7 @@ def test_what_a_model_reads_needs_no_log_and_no_labels() -> None:
 def test_a_file_begins_with_the_name_and_goes_on_in_the_order_of_the_docs() -> None:
     keys = list(parse_yaml(to_yaml(validate(RunConfig, content()))))
     assert keys[:8] == ["name", "tables", "features", "labels", "sample_weight", "dense", "event_time", "data"]
-    assert keys[8:] == ["model", "train", "evaluate", "publish", "warm_start", "online"]
+    assert keys[8:] == ["model", "train", "evaluate", "publish", "warm_start", "online", "running"]
 
 
 def test_a_feature_describes_a_side() -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 
+from embtables.events import open_log
+from embtables.events.check import check_events
+from embtables.serving import wire
+from tests.serving.arrow_for_tests import arrow
 from tests.serving.running.conftest import NUMBERS, ServeRunning
 
 EACH = 60  # events of a user
@@ -113,3 +119,34 @@ def test_servers_that_share_a_log_count_each_others_events_once(serve_running: S
         for client in (one, two):
             post(client, *(click(f"mark-{number}-{client.base_url}", 9, "item-2") for number in range(30)))
         assert columns_of(one, 3, "item-1")["user_clicks"] == columns_of(two, 3, "item-1")["user_clicks"] == 16
+
+
+def test_bad_events_are_named_or_ignored_and_counted(serve_running: ServeRunning, tmp_path: Path) -> None:
+    nan = pa.record_batch({"event_id": ["n"], "kind": ["click"], "user": [3], "item": ["item-1"]})
+    nan = nan.append_column("price_paid", pa.array([float("nan")]))
+    nan = nan.append_column("event_time", pa.array([time.time_ns() // 1_000], pa.timestamp("us")))
+    log = open_log(f"folder://{tmp_path}/events?partitions=3")  # another writer's, who does not look at numbers
+    log.append(0, check_events(nan, time.time_ns() // 1_000).good)
+    log.close()
+    server = serve_running()
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        found = post(client, click("a", 3, "item-1", price_paid=2.0), {"event_id": "b", "kind": "click", "user": None})
+        assert (found["accepted"], found["refused"]) == (2, [])
+        other = post(client, {"event_id": "c", "kind": "click", "user": "3", "item": "item-1"})
+        assert other["accepted"] == 0
+        assert other["refused"][0]["reason"] == "ids_of_another_kind: user"
+        answer = client.post(
+            "/v1/events", content=arrow(pa.Table.from_batches([nan])), headers={"content-type": wire.ARROW}
+        )
+        assert (answer.status_code, answer.json()["field"]) == (422, "rows.0.price_paid")
+        assert "NaN" in answer.json()["error"]
+        mixed = {"events": [click("e", 3, "item-1", price_paid="cheap"), click("f", 3, "item-1", price_paid=1.0)]}
+        answer = client.post("/v1/events", json=mixed)
+        assert answer.status_code == 422
+        assert "price_paid" in answer.json()["field"]
+        assert columns_of(client, 3, "item-1")["user_clicks"] == 1
+        metrics = client.get("/metrics").text
+        assert 'embtables_running_ignored_total{reason="price_paid"} 1.0' in metrics
+        assert 'embtables_running_ignored_total{reason="user"} 1.0' in metrics
+        for name in ("events_total", "late_events_total", "keys", "bytes", "clock_seconds"):
+            assert f"\nembtables_running_{name} " in metrics
