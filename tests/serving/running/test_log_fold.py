@@ -88,6 +88,14 @@ def test_what_was_appended_is_folded_when_it_is_reached(log: EventLog, monkeypat
     fold.reach({0: appended[0]})  # long folded, more entries ago than are remembered
 
 
+def test_who_reaches_what_is_there_waits_for_nothing(log: EventLog) -> None:
+    fold = LogFold(log, RUNNING, {})
+    with patch.object(fold, "wait", side_effect=AssertionError("waits")):
+        for number in range(5):
+            fold.reach({0: log.append(0, batch([{"event_id": f"{number}", "user": 1}]))})
+            assert answers(fold, [1])["clicks"] == [number + 1.0]
+
+
 class ForgetfulLog:
     """A log that gives nothing back."""
 
