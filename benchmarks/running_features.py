@@ -3,7 +3,8 @@
 All columns of examples/online_retail (counts over four windows, ages, the last price, a history of 100, user x item
 counts) are folded from its log, time and again with users and times of their own, in batches of 1,000 events. Asked are
 100 items for one user, as a server does: while nothing else happens, and beside a thread that folds. The other
-contender is what a server would do in Python: a dict of deques for each column's keys.
+contenders are the same in a server (events are appended to its log, checked and read back; columns are filled in a
+request) and what a server would do in Python: a dict of deques for each column's keys.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import argparse
 import bisect
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import _harness
+from embtables.events import open_log
+from embtables.events.columns import EVENT_ID, KIND
 from embtables.inputs.where import condition_mask
 from embtables.pipelines.config import load_config
 from embtables.running import RunningFeatures
-from embtables.schema import RunningOptions, SampledNegatives
+from embtables.schema import EventTime, Running, RunningOptions, SampledNegatives
+from embtables.serving.running.log_fold import LogFold
+from embtables.serving.scoring.columns.given import Given
+from embtables.serving.scoring.running_columns import RunningColumns
+from embtables.serving.scoring.side_tables import SideTables
 
 EXAMPLE = Path("examples/online_retail/dcnv2.yaml")
 BATCH, CANDIDATES = 1000, 100
@@ -78,6 +87,37 @@ class Native:
     @property
     def bytes(self) -> int:
         return self._running.bytes
+
+
+class Server:
+    """What a server does: events are appended to a folder log and read back, and requests' columns are filled."""
+
+    def __init__(self, of: SampledNegatives) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        # What a disk takes for fsync is no matter of the fold.
+        self._log = open_log(f"folder://{self._folder.name}/log?partitions=1&fsync=never")
+        running = Running(features=of.running_features())
+        self._fold = LogFold(self._log, running, {})
+        rules: Any = SimpleNamespace(joined=frozenset())  # no key comes from a side table
+        self._columns = RunningColumns(self._fold, rules, SideTables(()), EventTime(column=of.event_time))
+        self._appended = 0
+
+    def fold(self, events: pa.RecordBatch) -> None:
+        numbers = np.arange(self._appended, self._appended + events.num_rows)
+        self._appended += events.num_rows
+        events = events.append_column(EVENT_ID, pa.array(numbers).cast(pa.string()))
+        events = events.append_column(KIND, pa.array(["sale"] * events.num_rows))
+        self._fold.reach({0: self._log.append(0, events)})
+
+    def ask(self, questions: pa.Table) -> None:
+        columns = {name: questions.column(name).chunk(0) for name in questions.column_names}
+        own = {"stock_code": columns.pop("stock_code")}
+        shared = {name: column.slice(0, 1) for name, column in columns.items()}
+        self._columns.filled(Given(k=questions.num_rows, shared=shared, own=own))
+
+    @property
+    def bytes(self) -> int:
+        return self._fold.features.bytes
 
 
 class Naive:
@@ -143,7 +183,11 @@ class Naive:
         }
 
 
-CONTENDERS: dict[str, Callable[[SampledNegatives], Any]] = {"embtables": Native, "dict of deques": Naive}
+CONTENDERS: dict[str, Callable[[SampledNegatives], Any]] = {
+    "embtables": Native,
+    "server": Server,
+    "dict of deques": Naive,
+}
 
 
 def batches(events: pa.Table, rounds: int) -> Iterator[pa.RecordBatch]:

@@ -98,15 +98,17 @@ class RunningFeatures:
             ConfigError: the same of a condition's column.
         """
         with self._writer:
-            usable = self._with_absent(events)
+            usable, bad = self._with_absent(events), Counter[str]()
             while True:
                 try:
                     if in_order and usable.num_rows:
                         self._clock.advance(int(self._times(usable).min()))
                     self._take(usable, in_order=in_order)
+                    # Not before: a batch that is refused may come again without the column.
+                    self._count(bad, events=bad.total())
                     return
                 except BadRowsError as error:
-                    self._count(Counter({error.column: len(error.rows)}), events=len(error.rows))
+                    bad[error.column] += len(error.rows)
                     kept = np.delete(np.arange(usable.num_rows), error.rows)
                     usable = usable.take(pa.array(kept))
 

@@ -122,7 +122,9 @@ class LogFold:
                 with self._turn:
                     if position in self._folded[partition]:
                         break
-                    if not self._read(partition) and self._log.last(partition) == self.positions.get(partition):
+                    if self._read(partition):
+                        continue  # it may be among them: to wait for news would be to wait in vain
+                    if self._log.last(partition) == self.positions.get(partition):
                         break  # others' entries came after it, more than are remembered
                 if time.monotonic() > end:
                     raise EventLogError("does not give back what was appended", partition=partition, position=position)

@@ -42,8 +42,9 @@ class RecentIds:
         """(n,) which ids are seen for the first time; all are known from now on."""
         values, first = np.unique(ids, return_index=True)
         fresh = ~(_is_in(self._new, values) | _is_in(self._old, values))
-        if self._recent:
-            fresh &= np.fromiter((value not in self._recent for value in values.tolist()), np.bool_, len(values))
+        listed = values.tolist()
+        if not self._recent.isdisjoint(listed):  # seldom: events are new
+            fresh &= np.fromiter((value not in self._recent for value in listed), np.bool_, len(values))
         self._recent.update(values[fresh].tolist())
         if len(self._recent) >= min(_IN_SET, self._size):
             self._settle()

@@ -126,6 +126,17 @@ def test_full_rows_go_in_either_form(client: Callable[..., Any], form: Any) -> N
         assert msgspec.json.decode(sent.body) == {"rows": rows}
 
 
+def test_events_are_sent_again_under_the_same_ids_and_bad_ones_are_named(client: Callable[..., Any]) -> None:
+    said = wire.EventsAnswer(request_id="r-1", accepted=1, refused=[wire.RefusedEvent(1, "null_kind")])
+    with scripted(closes, answer(200, msgspec.json.encode(said))) as server:
+        posted = client(server.url).post_events([{"kind": "click", "user": 3}, {"event_id": "mine", "kind": None}])
+    first, second = (msgspec.json.decode(received.body)["events"] for received in server.received)
+    assert first == second
+    assert posted.refused == {"mine": "null_kind"}
+    assert list(posted.ids) == [event["event_id"] for event in first]
+    assert first[0]["event_id"]
+
+
 def test_embeddings_as_bytes_and_as_json(client: Callable[..., Any]) -> None:
     rows = np.array([[1, 2], [3, 4]], np.float32)
     as_json = msgspec.json.encode(wire.EmbedAnswer("r-1", rows.tolist(), VERSIONS, [1]))

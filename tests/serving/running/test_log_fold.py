@@ -88,6 +88,14 @@ def test_what_was_appended_is_folded_when_it_is_reached(log: EventLog, monkeypat
     fold.reach({0: appended[0]})  # long folded, more entries ago than are remembered
 
 
+def test_who_reaches_what_is_there_waits_for_nothing(log: EventLog) -> None:
+    fold = LogFold(log, RUNNING, {})
+    with patch.object(fold, "wait", side_effect=AssertionError("waits")):
+        for number in range(5):
+            fold.reach({0: log.append(0, batch([{"event_id": f"{number}", "user": 1}]))})
+            assert answers(fold, [1])["clicks"] == [number + 1.0]
+
+
 class ForgetfulLog:
     """A log that gives nothing back."""
 
@@ -192,6 +200,16 @@ def test_columns_without_meaning_are_ignored_and_counted(log: EventLog) -> None:
     ignored = fold.ignored
     assert (ignored["damaged"], ignored["price"]) == (2, 2)
     assert ignored["user"] >= 2
+
+
+def test_an_event_is_ignored_once_though_another_column_is_of_a_wrong_type(log: EventLog) -> None:
+    features = [{"name": "paid", "last_value": "price", "by": "item"}, {"name": "n", "last_value": "n", "by": "item"}]
+    fold = LogFold(log, Running.model_validate({"features": features}), {})
+    rows = [{"event_id": "a", "price": float("nan"), "n": "no"}, {"event_id": "b", "price": 2.0, "n": "no"}]
+    log.append(0, batch(rows, n=pa.string()))
+    fold.catch_up()
+    assert fold.ignored == {"price": 1, "n": 2}
+    assert fold.features.counts.events == 2
 
 
 def test_events_of_before_the_beginning_are_left_out(log: EventLog, tmp_path: Path) -> None:
