@@ -131,14 +131,14 @@ def test_schema_check_counts_and_export_is_json(config_file: Path) -> None:
 
 def test_every_command_has_an_example_in_its_help() -> None:
     click_app = typer.main.get_command(app)
-    groups = ("data", "events", "schema", "state")
+    groups = ("data", "events", "running", "schema", "state")
     commands = {name: command for name, command in click_app.commands.items() if name not in groups}  # type: ignore[attr-defined]
     for group in groups:
         of = click_app.commands[group].commands  # type: ignore[attr-defined]
         commands |= {f"{group} {name}": command for name, command in of.items()}
     for name, command in commands.items():
         assert f"Example: embtables {name}" in command.help, name
-        pages = ("training.md", "serving.md", "online.md", "events.md")
+        pages = ("training.md", "serving.md", "online.md", "events.md", "running.md")
         documented = "".join((Path(__file__).parents[2] / "docs" / page).read_text() for page in pages)
         assert f" {name}" in documented, f"{name} is in none of {', '.join(pages)}"
 
