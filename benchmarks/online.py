@@ -64,7 +64,7 @@ def _cell(reports: Sequence[dict[str, Any]], *path: str) -> str:
     if any(value is None for value in values):
         return "-"
     of = _harness.Spread.of(values)
-    return f"{of.median:.4f} ({of.low:.4f}..{of.high:.4f})"
+    return of.text(".4f")
 
 
 def text(name: str, runs: dict[str, list[dict[str, Any]]], batch_size: int) -> str:
@@ -76,7 +76,7 @@ def text(name: str, runs: dict[str, list[dict[str, Any]]], batch_size: int) -> s
         of = _harness.Spread.of(gains)
         lines.append(
             [
-                f"{of.median:+.4f} ({of.low:+.4f}..{of.high:+.4f})",
+                of.text("+.4f"),
                 title,
                 *(_cell(reports, figure) for figure in ("auc", "log_loss", "calibration")),
                 _cell(reports, "slices", "cold_items", "auc"),

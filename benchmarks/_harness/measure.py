@@ -43,6 +43,10 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         return cls(median(values), min(values), max(values))
 
+    def text(self, form: str) -> str:
+        """Median (least..greatest), each in a format such as `.4f`."""
+        return f"{self.median:{form}} ({self.low:{form}}..{self.high:{form}})"
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The two options every benchmark has; a benchmark adds its own."""

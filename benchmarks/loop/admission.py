@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
         last, all_days = runs[0]["days"][-1], runs[0]["days"]
         mib = [day["table_bytes"] / 2**20 for day in all_days]
         share = max(day["table_bytes"] for day in all_days) / max(day["table_bytes"] for day in base[0]["days"])
-        cells = [_cell(gains, "+.4f"), f"{share:.2f}", name]
-        cells += [_cell([run[of] for run in runs], ".4f") for of in ("auc", "log_loss", "auc_of_all")]
+        cells = [_harness.Spread.of(gains).text("+.4f"), f"{share:.2f}", name]
+        cells += [_harness.Spread.of([run[of] for run in runs]).text(".4f") for of in ("auc", "log_loss", "auc_of_all")]
         rows = [f"{max(day['table_rows'] for day in all_days):,}", f"{last['table_rows']:,}"]
         lines.append([*cells, *rows, f"{max(mib):.1f}", f"{mib[-1]:.1f}"])
     head = ["AUC gain", "peak bytes", "tables", "AUC", "log loss", "AUC, all days"]
@@ -82,11 +82,6 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
         "and maps of all tables. Negatives are sampled: figures compare only under this "
         "sampling."
     )
-
-
-def _cell(values: Sequence[float], form: str) -> str:
-    of = _harness.Spread.of(values)
-    return f"{of.median:{form}} ({of.low:{form}}..{of.high:{form}})"
 
 
 def main() -> None:

@@ -182,7 +182,13 @@ def text(delay: str, found: dict[str, list[dict[str, Any]]], seeds: int) -> str:
     lines = []
     for name, runs in found.items():
         losses = [run["log_loss"] - base["log_loss"] for run, base in zip(runs, oracle, strict=True)]
-        lines.append([_cell(losses, "+.4f"), name, *(_cell([run[f] for run in runs], ".4f") for f in FIGURES)])
+        lines.append(
+            [
+                _harness.Spread.of(losses).text("+.4f"),
+                name,
+                *(_harness.Spread.of([run[f] for run in runs]).text(".4f") for f in FIGURES),
+            ]
+        )
     clicks = found["window"][0]
     head = ["log loss above the oracle's", "labels", "log loss", "calibration", "normalised entropy", "AUC"]
     return (
@@ -190,11 +196,6 @@ def text(delay: str, found: dict[str, list[dict[str, Any]]], seeds: int) -> str:
         f"{clicks['rows']:,} rows, {clicks['positives'] / clicks['rows']:.1%} clicks, {clicks['share']:.1%} of them "
         f"after the window of {WINDOW_SECONDS // 60} minutes; {seeds} seeds."
     )
-
-
-def _cell(values: Sequence[float], form: str) -> str:
-    of = _harness.Spread.of(values)
-    return f"{of.median:{form}} ({of.low:{form}}..{of.high:{form}})"
 
 
 def main() -> None:

@@ -43,9 +43,10 @@ def fold(
     Example: embtables running fold examples/online_retail/dcnv2.yaml --set running={} --to state/running
     Example: embtables running fold runs/shop-... exported/events --to state/running --until 2026-11-01T00:00:00Z
     """
-    from datetime import UTC, datetime, timedelta
+    from datetime import datetime
 
     from embtables.errors import ConfigError
+    from embtables.inputs.times import moment_us
     from embtables.pipelines.config import load_config
     from embtables.pipelines.prepare.fold_log import fold_log
     from embtables.pipelines.run_dir import RunDir
@@ -55,11 +56,9 @@ def fold(
     until_us = None
     if until is not None:
         try:
-            moment = datetime.fromisoformat(until)
+            until_us = moment_us(datetime.fromisoformat(until))
         except ValueError:
             raise ConfigError(f"is no time like 2011-11-01T08:30:00Z, received '{until}'", argument="--until") from None
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        until_us = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     overrides = tuple(set_ or ())
     found = RunDir.open(config).config(overrides) if config.is_dir() else load_config(config, overrides)
     report = fold_log(found, to, log, event_time=event_time, until_us=until_us)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embtables.errors import ConfigError
+from embtables.inputs.times import moment_us
 from embtables.pipelines.config import RunConfig
 from embtables.pipelines.progress import say
 from embtables.pipelines.training.checkpoint import ReaderFiles
@@ -33,7 +34,7 @@ def hand_over(
     """
     events = _events(config)
     if events.begin_after is not None:
-        state.begin_after_us = _microseconds(events.begin_after)
+        state.begin_after_us = moment_us(events.begin_after)
     elif origin is None:
         return None
     elif _reads_on(config, origin):
@@ -70,18 +71,12 @@ def _joining(events: EventSamples) -> dict[str, Any]:
 
 def _newest(origin: FormerCheckpoint) -> int | None:
     newest = origin.state.newest_event_us
-    if newest is not None and newest > datetime.now(UTC).timestamp() * 1e6:
+    if newest is not None and newest > moment_us(datetime.now(UTC)):
         raise ConfigError(
             f"the former run was trained on a row of {_shown(newest)}, which is in the future, so it does not say "
             "which events it had: set online.events.begin_after"
         )
     return newest
-
-
-def _microseconds(moment: datetime) -> int:
-    """A time without a zone is UTC."""
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return int((aware - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
 
 
 def _shown(time_us: int) -> str:

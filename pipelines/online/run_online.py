@@ -57,6 +57,7 @@ from embtables.pipelines.training.run_content import RunState
 from embtables.pipelines.training.shutdown import OnError, say_what_is_waited_for
 from embtables.pipelines.training.signals import StopRequest
 from embtables.pipelines.training.start.continue_from import FormerCheckpoint
+from embtables.pipelines.warn import Warnings
 from embtables.shard.world import SingleRank, World
 from embtables.state.folder.version_folder import LeaseHolder, StateFolder
 from embtables.state.format.manifest import Manifest
@@ -276,6 +277,22 @@ def dead_letters_of(rank: int) -> str:
     return DEAD_LETTERS if rank == 0 else f"{DEAD_LETTERS}-{rank}"
 
 
+def _publishing(begun: _Begun, watch: DriftWatch | None, warnings: Warnings) -> Publishing:
+    """A version for servers after every interval, unless figures are off."""
+    state = begun.state
+    return Publishing(
+        begun.learner,
+        begun.run,
+        begun.fitted,
+        begun.config.publish or Publish(),
+        begun.served,
+        begun.log,
+        warnings,
+        each_stretch=True,
+        may_publish=(lambda: True) if watch is None else (lambda: watch.may_publish(state.step)),
+    )
+
+
 def _loop(
     begun: _Begun, flow: LogFlow | EventFlow, stop: StopRequest, *, shown: bool, on_error: OnError
 ) -> dict[str, Any]:
@@ -308,19 +325,7 @@ def _loop(
         holder = stack.enter_context(LeaseHolder(versions)) if world.rank == 0 else versions
         stack.enter_context(checkpoints.open(holder, state, resumed_from, stop, on_error))
         if run.keeps_every_version:
-            may_publish = (lambda: True) if watch is None else (lambda: watch.may_publish(state.step))
-            publish = config.publish or Publish()
-            publishing = Publishing(
-                learner,
-                run,
-                begun.fitted,
-                publish,
-                begun.served,
-                begun.log,
-                warnings,
-                each_stretch=True,
-                may_publish=may_publish,
-            )
+            publishing = _publishing(begun, watch, warnings)
             stack.enter_context(publishing.open(holder, state, resumed_from, stop))
             hooks.append(publishing)
             if not resumed_from:

@@ -220,10 +220,7 @@ def _of_following(info: wire.FollowInfo) -> Iterator[Metric]:
         ("tombstones", "Rows that versions have removed.", info.applied_tombstones),
     ):
         yield CounterMetricFamily(f"embtables_applied_{name}", text, value=count)
-    rejected = CounterMetricFamily("embtables_rejected_versions", "Versions set aside.", labels=["reason"])
-    for reason, count in info.rejected.items():
-        rejected.add_metric([reason], count)
-    yield rejected
+    yield _by_reason("embtables_rejected_versions", "Versions set aside.", info.rejected)
 
 
 def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
@@ -252,6 +249,13 @@ def _of_model(info: wire.ModelInfo) -> Iterator[Metric]:
         yield from _of_running(info.running)
 
 
+def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    found = CounterMetricFamily(name, text, labels=["reason"])
+    for reason, count in counts.items():
+        found.add_metric([reason], count)
+    return found
+
+
 def _of_running(info: wire.RunningInfo) -> Iterator[Metric]:
     for name, text, count in (
         ("events", "Events folded into running features.", info.events),
@@ -260,10 +264,7 @@ def _of_running(info: wire.RunningInfo) -> Iterator[Metric]:
         ("held_back", "Batches of events further ahead than the clock may step.", info.held_back),
     ):
         yield CounterMetricFamily(f"embtables_running_{name}", text, value=count)
-    ignored = CounterMetricFamily("embtables_running_ignored", "Events that did not count.", labels=["reason"])
-    for reason, count in info.ignored.items():
-        ignored.add_metric([reason], count)
-    yield ignored
+    yield _by_reason("embtables_running_ignored", "Events that did not count.", info.ignored)
     yield _gauge("embtables_running_keys", "Keys of running features.", info.keys)
     yield _gauge("embtables_running_bytes", "Memory of running features.", info.bytes)
     if info.clock is not None:

@@ -8,7 +8,7 @@ small moves add up. For this it holds what servers hold: the weights of all rows
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +20,9 @@ from embtables.rows.optimizers import WEIGHT
 from embtables.rows.served.rows import ServedRows
 from embtables.rows.stored_table import StoredTable
 from embtables.schema import CollisionlessTable
-from embtables.state.format.weight_dtype import WeightDtype
+from embtables.state.format.weight_dtype import WeightDtype, stored_dtype, stored_width
 
-_WIDTHS: Mapping[WeightDtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-_KEY_BYTES, _SEEN_BYTES, _INT8_BYTES = 8, 4, 8
+_KEY_BYTES, _SEEN_BYTES = 8, 4
 
 Contents = dict[str, TableContent]
 
@@ -113,9 +112,8 @@ class DeltaBudget:
         return np.where(is_same, -1.0, moved)
 
     def _row_bytes(self, name: str) -> int:
-        table = self._stored[name][1]
-        weights = table.config.dim * _WIDTHS[self._dtype] + (_INT8_BYTES if self._dtype == "int8" else 0)
-        return _KEY_BYTES + _SEEN_BYTES + weights
+        width = stored_width(self._dtype, self._stored[name][1].config.dim)
+        return _KEY_BYTES + _SEEN_BYTES + width * stored_dtype(self._dtype).itemsize
 
 
 def _only(content: TableContent, is_chosen: npt.NDArray[np.bool_], candidates: int) -> TableContent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from embtables.errors import ConfigError
 from embtables.ids.cross import cross_ids
 from embtables.ids.mix import seeded_mix
 from embtables.inputs.columns import plain_ids
-from embtables.inputs.times import as_microseconds
+from embtables.inputs.times import as_microseconds, moment_us
 from embtables.inputs.values import BadRowsError, Int64s, Mask, one_array
 from embtables.inputs.where import matches
 from embtables.schema import ColumnSplit, EventTime, HashSplit, Split, TimeSplit
@@ -125,17 +124,13 @@ def _is_comparable(kind: pa.DataType) -> bool:
 
 
 def _by_time(split: TimeSplit, times: Int64s, part: LogPart) -> Mask:
-    from_validation = times >= _us(split.validation_from) if split.validation_from else np.zeros(len(times), np.bool_)
-    from_test = times >= _us(split.test_from) if split.test_from else np.zeros(len(times), np.bool_)
+    from_validation = (
+        times >= moment_us(split.validation_from) if split.validation_from else np.zeros(len(times), np.bool_)
+    )
+    from_test = times >= moment_us(split.test_from) if split.test_from else np.zeros(len(times), np.bool_)
     if part == "test":
         return from_test
     return from_validation & ~from_test if part == "validation" else ~from_validation & ~from_test
-
-
-def _us(moment: datetime) -> int:
-    """Microseconds since 1970; a moment without a zone is UTC."""
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1_000_000)
 
 
 def _by_hash(split: HashSplit, ids: Sequence[Int64s], part: LogPart) -> Mask:

@@ -14,13 +14,14 @@ A column holds one of them: what a log could not hold in one column is refused h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from embtables.inputs.times import moment_us
 from embtables.serving.refusals import Refusal
 from embtables.serving.scoring.side_tables import Place
 
@@ -28,7 +29,6 @@ Reading = Literal["ids", "numbers", "times", "s", "ms", "us", "ns"]
 """What a column is read as: ids; numbers; times; or the event time in integers of a unit."""
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE = type(None)
 _INTEGERS = pa.large_list(pa.int64())
 
@@ -138,10 +138,7 @@ def _times(name: str, values: Sequence[Any], reading: Reading, place: Place) -> 
 
 def microseconds_of(text: str) -> int:
     """Microseconds since 1970 UTC of a time in RFC 3339; without an offset it is UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return moment_us(datetime.fromisoformat(text))
 
 
 _MAKERS: dict[type, Callable[[str, Sequence[Any], Reading, Place], pa.Array]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import ConfigError
-from embtables.inputs.times import as_microseconds, microseconds, timestamp_part
+from embtables.inputs.times import as_microseconds, microseconds, moment_us, timestamp_part
 from embtables.inputs.values import BadRowsError, one_array
 from embtables.schema import EventTime, Feature
 
@@ -96,3 +96,11 @@ def test_times_beyond_the_calendar_have_parts_too() -> None:
     found = timestamp_part(feature, "f", pa.array([2**62, -(2**62)], pa.timestamp("us")))
     assert found.tolist() == [((t // 86_400_000_000) + 3) % 7 for t in (2**62, -(2**62))]
     assert found.dtype == np.int64
+
+
+@given(st.datetimes(), st.integers(-14, 14) | st.none())
+def test_a_moment_is_the_same_microsecond_as_arrow_has(moment: datetime, hours: int | None) -> None:
+    aware = moment.replace(tzinfo=UTC if hours is None else timezone(timedelta(hours=hours)))
+    arrow = pa.scalar(moment, pa.timestamp("us")).cast(pa.int64()).as_py()
+    assert moment_us(aware) == arrow - (hours or 0) * 3_600_000_000
+    assert moment_us(moment) == arrow
