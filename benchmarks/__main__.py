@@ -8,7 +8,7 @@ import sys
 NAMES = (
     *("string_hash", "reader", "tables", "served_rows", "state", "publish", "sharded", "ray_data"),
     *("online_retail", "movielens", "small_logs", "python_call", "workers", "ctr_peers", "serving", "online"),
-    *("event_log", "running_features", "joiner"),
+    *("loop.event_log", "loop.running_features", "loop.joiner"),
     *("loop.late_clicks", "loop.admission", "loop.budget", "loop.speed", "loop.visible"),
 )
 

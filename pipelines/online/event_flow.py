@@ -27,8 +27,8 @@ from embtables.inputs.batch import Batch
 from embtables.inputs.features import Block, FeatureTransform, FittedTransforms, Needs, make_batch
 from embtables.inputs.times import as_microseconds
 from embtables.inputs.values import BadRowsError, one_array
-from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
-from embtables.pipelines.online.joiner import SetAside
+from embtables.pipelines.online.join.joined_events import JoinedEvents, JoinedState
+from embtables.pipelines.online.join.joiner import SetAside
 from embtables.schema import EventSamples, EventTime, Schema
 from embtables.shard.world import World
 

@@ -26,8 +26,8 @@ from embtables.pipelines.online.event_counts import EventCounts
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.hand_over import hand_over
 from embtables.pipelines.online.intervals import Intervals
-from embtables.pipelines.online.joined_events import partitions_of
-from embtables.pipelines.online.joiner import SetAside as SetAsideEvents
+from embtables.pipelines.online.join.joined_events import partitions_of
+from embtables.pipelines.online.join.joiner import SetAside as SetAsideEvents
 from embtables.pipelines.online.log_flow import LogFlow
 from embtables.pipelines.online.patient_log import PatientLog
 from embtables.pipelines.online.prequential import PART, Prequential

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from embtables.errors import EventsLostError
 from embtables.events.protocol import Entry, Positions
-from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
+from embtables.pipelines.online.join.joined_events import JoinedEvents, JoinedState
 from embtables.schema import EventSamples, validate
 
 SECOND = 1_000_000

@@ -17,7 +17,7 @@ from embtables.inputs.features import FittedTransforms, Needs
 from embtables.pipelines.config import Online, RunConfig
 from embtables.pipelines.online.event_flow import EventFlow
 from embtables.pipelines.online.intervals import Intervals
-from embtables.pipelines.online.joiner import SetAside
+from embtables.pipelines.online.join.joiner import SetAside
 from embtables.pipelines.training.checkpoint import dense_arrays
 from embtables.pipelines.training.learner import Learner
 from embtables.pipelines.training.loop import TrainLoop

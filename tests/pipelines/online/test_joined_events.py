@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import EventsLostError
-from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
-from embtables.pipelines.online.payloads import EntryCache, Payloads
+from embtables.pipelines.online.join.joined_events import JoinedEvents, JoinedState
+from embtables.pipelines.online.join.payloads import EntryCache, Payloads
 from tests.pipelines.online.events_for_tests import (
     Event,
     LogInMemory,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embtables.errors import StateError
-from embtables.pipelines.online.joined_events import JoinedEvents, JoinedState
+from embtables.pipelines.online.join.joined_events import JoinedEvents, JoinedState
 from embtables.schema import EventSamples
 from embtables.shard.world import World
 from tests.pipelines.online.events_for_tests import Event, LogInMemory, batch, click, imp, options

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from embtables.pipelines.online.payloads import Payloads, UInt32s, by_entry
+from embtables.pipelines.online.join.payloads import Payloads, UInt32s, by_entry
 from embtables.state.format.side_file import is_stored_type, stored_type
 
 CORRECTION = "correction"

@@ -20,11 +20,11 @@ from pydantic import Field
 
 from embtables.errors import StateError
 from embtables.events.protocol import Entry, EventLog
-from embtables.pipelines.online.clocks import PartitionClocks
-from embtables.pipelines.online.joiner import SECOND_US, SampleJoiner, SetAside
-from embtables.pipelines.online.payloads import EntryCache
-from embtables.pipelines.online.samples import SampleColumns, joined
-from embtables.pipelines.online.state import JoinerContent, JoinerState, Time
+from embtables.pipelines.online.join.clocks import PartitionClocks
+from embtables.pipelines.online.join.joiner import SECOND_US, SampleJoiner, SetAside
+from embtables.pipelines.online.join.payloads import EntryCache
+from embtables.pipelines.online.join.samples import SampleColumns, joined
+from embtables.pipelines.online.join.state import JoinerContent, JoinerState, Time
 from embtables.schema import EventSamples, Model
 
 IsNew = Callable[[pa.RecordBatch], npt.NDArray[np.bool_]]

@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from embtables.errors import StateError
-from embtables.pipelines.online.payloads import OpenEntry
+from embtables.pipelines.online.join.payloads import OpenEntry
 from embtables.schema import Model
 
 _LAST_US = 2**60

@@ -279,10 +279,10 @@ def main() -> None:
         print(json.dumps(contend(args.contender, args.rounds)))
         return
     rounds = 1 if args.quick else 5
-    command = [sys.executable, "-m", "benchmarks.running_features", "--rounds", str(rounds), "--contender"]
+    command = [sys.executable, "-m", "benchmarks.loop.running_features", "--rounds", str(rounds), "--contender"]
     found = _harness.interleave({name: [*command, name] for name in CONTENDERS}, 1 if args.quick else 5)
     result, text = report(found)
-    _harness.finish("running_features", "Running features", result, text, args)
+    _harness.finish("running_features", "Running features", result, text, args, "loop.running_features")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from embtables.errors import EventsLostError, StateError
 from embtables.events.protocol import Entry
 from embtables.ids.mix import seeded_mix
 from embtables.native import _core
-from embtables.pipelines.online.clocks import PartitionClocks
-from embtables.pipelines.online.entry_events import EntryEvents, EntryFaultError, ItemKind, Part, read_entry
-from embtables.pipelines.online.payloads import EntryCache, Payloads, UInt32s, by_entry
-from embtables.pipelines.online.samples import SampleColumns, joined
-from embtables.pipelines.online.state import JoinerContent, JoinerState, entries_table, events_table
+from embtables.pipelines.online.join.clocks import PartitionClocks
+from embtables.pipelines.online.join.entry_events import EntryEvents, EntryFaultError, ItemKind, Part, read_entry
+from embtables.pipelines.online.join.payloads import EntryCache, Payloads, UInt32s, by_entry
+from embtables.pipelines.online.join.samples import SampleColumns, joined
+from embtables.pipelines.online.join.state import JoinerContent, JoinerState, entries_table, events_table
 from embtables.schema import EventSamples
 
 SetAside = Callable[[str, pa.RecordBatch], None]

@@ -26,10 +26,10 @@ import pyarrow.compute as pc
 from benchmarks import _harness
 from embtables.events.protocol import Entry
 from embtables.native import _core
-from embtables.pipelines.online.clocks import PartitionClocks
-from embtables.pipelines.online.joiner import SECOND_US, SampleJoiner
-from embtables.pipelines.online.payloads import EntryCache
-from embtables.pipelines.online.samples import SampleColumns
+from embtables.pipelines.online.join.clocks import PartitionClocks
+from embtables.pipelines.online.join.joiner import SECOND_US, SampleJoiner
+from embtables.pipelines.online.join.payloads import EntryCache
+from embtables.pipelines.online.join.samples import SampleColumns
 from embtables.schema import EventSamples
 
 ENTRY, CLICKS = 10_000, 500
@@ -212,7 +212,7 @@ def main() -> None:
     if args.contender is not None:
         print(json.dumps(measure(args.contender, num_open, steady)))
         return
-    command = [sys.executable, "-m", "benchmarks.joiner", *(["--quick"] if args.quick else [])]
+    command = [sys.executable, "-m", "benchmarks.loop.joiner", *(["--quick"] if args.quick else [])]
     runs = _harness.interleave({name: [*command, "--contender", name] for name in CONTENDERS}, repeats)
     best = {name: max(of, key=lambda run: run["events_per_second"]) for name, of in runs.items()}
     slow = best[PYTHON]["events_per_second"]
@@ -234,7 +234,7 @@ def main() -> None:
         f"clicks, while as many windows close; the best of {repeats} runs each. Goal: at least {GOAL_EVENTS:,} "
         f"events/s, at most {GOAL_BYTES} bytes per open impression (0.4 GB for 10 million)."
     )
-    _harness.finish("joiner", "Joining impressions and actions", best, text, args)
+    _harness.finish("joiner", "Joining impressions and actions", best, text, args, "loop.joiner")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from pydantic import Field, ValidationError
 
 from embtables.errors import StateError
 from embtables.events.protocol import EventLog
-from embtables.pipelines.online.joiner import SetAside
-from embtables.pipelines.online.own_events import IsNew, OwnEvents, PartitionContent
+from embtables.pipelines.online.join.joiner import SetAside
+from embtables.pipelines.online.join.own_events import IsNew, OwnEvents, PartitionContent
 from embtables.schema import EventSamples, Model, error_lines
 from embtables.shard.world import SingleRank, World
 from embtables.state.format.side_file import SideFile, parse_side_file

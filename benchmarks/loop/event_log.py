@@ -114,7 +114,7 @@ def one_writer(uri: str, seconds: float) -> dict[str, float]:
 
 
 def many_writers(uri: str, seconds: float, writers: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.event_log", "--writer", uri, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.loop.event_log", "--writer", uri, "--seconds", str(seconds)]
     started = [subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, text=True) for _ in range(writers)]
     for process in started:
         assert process.stdout is not None
@@ -200,13 +200,22 @@ def main() -> None:
         print(json.dumps(contend(args.contender, seconds)))
         return
     (ROOT / "build").mkdir(exist_ok=True)
-    child = [sys.executable, "-W", "ignore", "-m", "benchmarks.event_log", "--seconds", str(seconds), "--contender"]
+    child = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.loop.event_log",
+        "--seconds",
+        str(seconds),
+        "--contender",
+    ]
     runs = interleave({kind: [*child, kind] for kind in KINDS}, repeats=1 if args.quick else 5)
     spreads = {
         kind: {name: Spread.of([run[name] for run in found]) for name in found[0]} for kind, found in runs.items()
     }
     figures = {kind: {name: vars(spread) for name, spread in of.items()} for kind, of in spreads.items()}
-    finish("event_log", "Event log", {"logs": figures}, markdown(spreads), args)
+    finish("event_log", "Event log", {"logs": figures}, markdown(spreads), args, "loop.event_log")
 
 
 if __name__ == "__main__":
